@@ -1,0 +1,59 @@
+"""What every command shares: errors as one line with exit code 2, and where text goes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Final, NoReturn, ParamSpec, TypeVar
+
+import click
+from rich.console import Console
+
+from ikc_deploy.errors import IkcError
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+HELP: Final = {"help_option_names": ["-h", "--help"]}
+"""Context settings of every command."""
+
+out_console = Console()
+"""Results."""
+
+err_console = Console(stderr=True)
+"""Progress, warnings and errors."""
+
+
+class CommandError(click.ClickException):
+    """A clear sentence on standard error, exit code 2, no traceback."""
+
+    exit_code = 2
+
+    def show(self, file: object = None) -> None:
+        err_console.print(f"[bold red]error:[/] {_escaped(self.message)}", soft_wrap=True)
+
+
+def reports_errors(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Decorator: errors of this project and of the file system become a `CommandError`."""
+
+    @functools.wraps(command)
+    def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        try:
+            return command(*args, **kwargs)
+        except IkcError as error:
+            raise CommandError(str(error)) from error
+        except OSError as error:
+            raise CommandError(f"{error.strerror or error}: {error.filename or ''}") from error
+        except KeyboardInterrupt:
+            _interrupted()
+
+    return run
+
+
+def _interrupted() -> NoReturn:
+    err_console.print("interrupted")
+    raise SystemExit(130)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")

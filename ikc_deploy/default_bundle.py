@@ -1,0 +1,45 @@
+"""Bundles that nobody wrote: shipped weights, exported once into the user's cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock
+
+from ikc_deploy.bundle import Bundle
+from ikc_deploy.errors import BundleError, MissingExtraError
+from ikc_deploy.version import __version__
+from ikc_deploy.weights import DEFAULT_WEIGHTS, find_weights
+
+
+def cache_folder() -> Path:
+    """Where exported bundles are cached for this version of the package."""
+    return Path(platformdirs.user_cache_dir("ikc-deploy", appauthor=False)) / __version__
+
+
+def default_bundle(weights: str = DEFAULT_WEIGHTS) -> Bundle:
+    """The cached float32 bundle of `weights`, exported first if there is none.
+
+    The cache key is the weights' checksum, so changed weights are never served from an old
+    export; a damaged bundle is made anew. Two processes that start at once export once.
+    Raises `MissingExtraError` if an export is needed and torch or onnx is not installed.
+    """
+    source = find_weights(weights)
+    folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-fp32"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        try:
+            return Bundle.open(folder)
+        except BundleError:
+            return _export(weights, folder)
+
+
+def _export(weights: str, folder: Path) -> Bundle:
+    try:
+        from ikc_deploy.export.exporter import ExportSettings, export_bundle
+        from ikc_deploy.networks.weights import load_weights
+    except ModuleNotFoundError as error:
+        purpose = f"Exporting the weights '{weights}' on first use"
+        raise MissingExtraError(error.name or "torch", "export", purpose) from error
+    return export_bundle(load_weights(weights), folder, ExportSettings())

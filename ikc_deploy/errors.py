@@ -1,0 +1,53 @@
+"""The error family: one base, narrow subclasses, and messages that say what to do next.
+
+The command line turns every `IkcError` into one line on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+
+class IkcError(Exception):
+    """Base of every error that ikc-deploy raises on purpose."""
+
+
+class InputError(IkcError):
+    """A frame, image, file or argument from outside cannot be used as it is."""
+
+
+class KernelError(IkcError):
+    """A blur kernel, kernel code or basis has the wrong shape, range or identity."""
+
+
+class CheckpointError(IkcError):
+    """A checkpoint is missing, damaged, or holds other networks than were asked for."""
+
+
+class RecipeError(IkcError):
+    """A training recipe has a missing, unknown or impossible setting."""
+
+
+class ExportError(IkcError):
+    """A graph could not be exported, or failed its parity or precision gate."""
+
+
+class BundleError(IkcError):
+    """A bundle is missing, incomplete, altered, or from another schema version."""
+
+
+class BackendError(IkcError):
+    """No backend can run the graphs here, or the backend refused one."""
+
+
+class MissingExtraError(IkcError):
+    """A command needs an optional dependency that is not installed.
+
+    The extra's name is part of the message, so that one `pip install` mends it.
+    """
+
+    def __init__(self, module: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the module '{module}', which is not installed. "
+            f"Install it with: pip install 'ikc-deploy[{extra}]'"
+        )
+        self.module = module
+        self.extra = extra

@@ -1,0 +1,80 @@
+"""From weights to a bundle: graphs, census, parity, manifest, in one atomic step."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import torch
+
+from ikc_deploy.bundle import BASIS_FILE, Bundle, FrameIO, Manifest, write_manifest
+from ikc_deploy.export.graphs import OPSET, export_graphs
+from ikc_deploy.export.parity import check_parity, measure_parity
+from ikc_deploy.export.precision import Precision, check_census
+from ikc_deploy.files import atomic_folder
+from ikc_deploy.networks.weights import Weights
+from ikc_deploy.version import __version__
+
+Announce = Callable[[str], None]
+"""Called with the name of each phase as it starts."""
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What an export can be asked for."""
+
+    precision: Precision = "fp32"
+    io: FrameIO = "uint8"
+
+
+def export_bundle(
+    weights: Weights, out: Path, settings: ExportSettings, announce: Announce = lambda _: None
+) -> Bundle:
+    """Write the bundle `out` (replacing an older one) and return it opened and verified.
+
+    Raises `ExportError` if a convolution has the wrong precision or the graphs miss
+    the parity limits; then, as after a kill, `out` is as it was.
+    """
+    networks = weights.networks
+    with atomic_folder(out) as folder:
+        announce("graphs")
+        paths = export_graphs(networks, folder, settings.precision, settings.io)
+        convolutions = {
+            name: check_census(path, settings.precision) for name, path in paths.items()
+        }
+        networks.basis.save(folder / BASIS_FILE)
+        manifest = Manifest(
+            name=weights.source.name,
+            scale=networks.architecture.scale,
+            code_size=networks.architecture.code_size,
+            precision=settings.precision,
+            io=settings.io,
+            basis_id=networks.basis.id,
+            weights_sha256=weights.source.sha256,
+            random_weights=weights.random,
+            opset=OPSET,
+            architecture=networks.architecture.to_dict(),
+            training=networks.training,
+            tools=_tools(),
+            convolutions=convolutions,
+        )
+        write_manifest(folder, manifest)
+        announce("parity")
+        steps = measure_parity(networks, Bundle.open(folder))
+        parity = check_parity(steps, settings.precision, settings.io)
+        write_manifest(folder, replace(manifest, parity=parity))
+    return Bundle.open(out)
+
+
+def _tools() -> dict[str, str]:
+    return {
+        "ikc-deploy": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }

@@ -1,0 +1,71 @@
+"""FP16 as a property of the graph: which operations are float16, and the count that proves it.
+
+Convolutions are float16. Kernel codes, linear layers on them, means, statistics and the final clamp are float32.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from os import PathLike
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import nn
+
+from ikc_deploy.errors import ExportError
+
+if TYPE_CHECKING:
+    import onnx
+
+Precision = Literal["fp32", "fp16"]
+
+
+def to_half(module: nn.Module) -> nn.Module:
+    """Make every convolution of `module` float16, in place; the rest stays float32."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            part.half()
+    return module
+
+
+def body_dtype(precision: Precision) -> torch.dtype:
+    """The dtype of convolutions."""
+    return torch.float16 if precision == "fp16" else torch.float32
+
+
+def conv_census(path: str | PathLike[str]) -> dict[str, int]:
+    """How many Conv nodes of an ONNX file have weights of each dtype, as {"float16": 34}."""
+    import onnx
+
+    return dict(Counter(dtype for _, dtype in _conv_dtypes(onnx.load(path))))
+
+
+def check_census(path: str | PathLike[str], precision: Precision) -> dict[str, int]:
+    """The census of a graph; raises `ExportError` naming convolutions of another precision."""
+    import onnx
+
+    wanted = "float16" if precision == "fp16" else "float32"
+    found = _conv_dtypes(onnx.load(path))
+    wrong = [f"{name} ({dtype})" for name, dtype in found if dtype != wanted]
+    if wrong:
+        raise ExportError(
+            f"{len(wrong)} of {len(found)} convolutions in '{path}' are not {wanted}: "
+            + ", ".join(wrong[:5])
+        )
+    return dict(Counter(dtype for _, dtype in found))
+
+
+def _conv_dtypes(model: onnx.ModelProto) -> list[tuple[str, str]]:
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    types = {tensor.name: tensor.data_type for tensor in inferred.initializer}
+    for value in (*inferred.value_info, *inferred.input, *inferred.output):
+        types[value.name] = value.type.tensor_type.elem_type
+    names = {value: key.lower() for key, value in onnx.TensorProto.DataType.items()}
+    names[onnx.TensorProto.FLOAT] = "float32"
+    return [
+        (node.name, names[types.get(node.input[1], onnx.TensorProto.UNDEFINED)])
+        for node in inferred.node
+        if node.op_type == "Conv"
+    ]

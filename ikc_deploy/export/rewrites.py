@@ -1,0 +1,296 @@
+"""Exact rewrites: networks with the same function and fewer, larger, better shaped operations.
+
+`deployable_*` take a plain network and return a module for export. Nothing here is an approximation: tests
+hold each rewrite against the plain network in float64, borders included.
+
+| rewrite | why it is exact |
+| --- | --- |
+| code as bias | the code map is constant in space, so a convolution of it is a bias (times which taps lie inside the image, when the border is zero) |
+| all codes at once | every SFT layer's bias is affine in the same code: one matrix product for the whole network |
+| gamma and beta together | they read the same features: one convolution, then a grouped one |
+| LeakyReLU before PixelShuffle | one acts per value, the other moves values |
+| output convolution through PixelShuffle | a convolution after a rearrangement by 2 is a convolution of 4 times the channels before it |
+| corrector's code branch as bias | a 1x1 convolution of joined maps is a sum; one of them is constant |
+| mean before the last 1x1 convolution | both are linear |
+
+Modules follow the dtype of their convolutions: `precision.to_half` turns those to float16, while codes,
+means and statistics stay float32.
+"""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ikc_deploy.networks.corrector import Corrector, ReferenceCorrector
+from ikc_deploy.networks.estimators import widened
+from ikc_deploy.networks.predictor import Predictor, ReferencePredictor
+from ikc_deploy.networks.sftmd import SLOPE, BicubicPhases, SftLayer, Sftmd
+
+_CHANNEL_BLOCK: Final = 16
+"""Branches are padded with zero channels to this multiple: what AVX-512 and tensor cores take."""
+
+
+class FusedSft(nn.Module):
+    """An SFT layer whose code enters as a bias from outside; gamma and beta in one pass."""
+
+    def __init__(self, plain: SftLayer) -> None:
+        super().__init__()
+        hidden, channels = plain.mul_conv1.out_channels, plain.mul_conv2.out_channels
+        padded = -(-hidden // _CHANNEL_BLOCK) * _CHANNEL_BLOCK
+        self.border = plain.border
+        self.width = 2 * padded
+        first = nn.Conv2d(channels, 2 * padded, 3, padding=1, bias=False)
+        second = nn.Conv2d(2 * padded, 2 * channels, 3, padding=1, groups=2)
+        dtype = plain.mul_conv1.weight.dtype
+        self.first, self.second = first.to(dtype), second.to(dtype)
+        with torch.no_grad():
+            self.first.weight.zero_()
+            self.second.weight.zero_()
+            for branch, (inner, outer) in enumerate(_branches(plain)):
+                start = branch * padded
+                self.first.weight[start : start + hidden] = inner.weight[:, :channels]
+                rows = slice(branch * channels, (branch + 1) * channels)
+                self.second.weight[rows, :hidden] = outer.weight
+                _bias(self.second)[rows] = _bias(outer)
+
+    def forward(self, features: Tensor, bias: Tensor) -> Tensor:
+        hidden = F.leaky_relu(self.first(features) + bias, SLOPE)
+        gamma, beta = self.second(hidden).chunk(2, dim=1)
+        return features * torch.sigmoid(gamma) + beta
+
+
+class CodeBiases(nn.Module):
+    """The biases that a code adds in every SFT layer, by one affine map.
+
+    With border "replicate" a bias is `[N,C,1,1]`. With "zero" it is `[N,C,H,W]`: at the border some
+    of the nine taps fall outside, so B[y,x] = sum_ij R[y,i] A[i,j] Q[x,j], where A holds the
+    taps' biases and R, Q say which rows and columns of taps lie inside.
+    """
+
+    def __init__(self, plain: Sftmd, layers: list[SftLayer], fused: list[FusedSft]) -> None:
+        super().__init__()
+        self.border = layers[0].border
+        self.taps = 9 if self.border == "zero" else 1
+        self.widths = [layer.width for layer in fused]
+        dtype = plain.conv1.weight.dtype
+        weights, biases = [], []
+        for layer, width in zip(layers, self.widths, strict=True):
+            weight, bias = _code_bias(layer, width, self.taps)
+            weights.append(weight)
+            biases.append(bias)
+        weight, bias = torch.cat(weights), torch.cat(biases)
+        mean = plain.normalize.get_buffer("mean").to(dtype)
+        deviation = plain.normalize.get_buffer("deviation").to(dtype)
+        scaled = weight / deviation
+        self.affine = nn.Linear(weight.shape[1], weight.shape[0]).to(dtype)
+        with torch.no_grad():
+            self.affine.weight.copy_(scaled)
+            self.affine.bias.copy_(bias - scaled @ mean)
+
+    def forward(self, code: Tensor, features: Tensor) -> list[Tensor]:
+        stacked = self.affine(code)
+        parts = stacked.split([width * self.taps for width in self.widths], dim=1)
+        if self.border == "replicate":
+            return [part[:, :, None, None].to(features.dtype) for part in parts]
+        rows = _taps_inside(features.shape[2], stacked)
+        columns = _taps_inside(features.shape[3], stacked).T
+        biases = []
+        for part, width in zip(parts, self.widths, strict=True):
+            taps = part.reshape(-1, width, 3, 3)
+            biases.append((rows @ (taps @ columns)).to(features.dtype))
+        return biases
+
+
+class DeployableSftmd(nn.Module):
+    """F rewritten; the call contract of `Sftmd`, except that the image comes unclamped in float32."""
+
+    def __init__(self, plain: Sftmd) -> None:
+        super().__init__()
+        layers = [sft for block in plain.residual_blocks for sft in (block.sft1, block.sft2)]
+        layers.append(plain.sft)
+        fused = [FusedSft(layer) for layer in layers]
+        self.biases = CodeBiases(plain, layers, fused)
+        self.fused = nn.ModuleList(fused)
+        self.conv1, self.conv2, self.conv3 = plain.conv1, plain.conv2, plain.conv3
+        self.block_convs = nn.ModuleList(
+            conv for block in plain.residual_blocks for conv in (block.conv1, block.conv2)
+        )
+        self.conv_mid = plain.conv_mid
+        self.tail: nn.Module
+        if plain.settings.design == "compact":
+            self.tail = CompactTail(plain.conv_output, plain.bicubic, plain.settings.scale)
+        else:
+            self.tail = ReferenceTail(cast(nn.Sequential, plain.upscale), plain.conv_output)
+
+    def forward(self, lr: Tensor, code: Tensor) -> Tensor:
+        lr = lr.to(self.conv1.weight.dtype)
+        before = F.leaky_relu(self.conv1(lr), SLOPE)
+        before = self.conv3(F.leaky_relu(self.conv2(before), SLOPE))
+        biases = self.biases(code, before)
+        features = before
+        for index in range(0, len(self.block_convs), 2):
+            branch = F.relu(self.fused[index](features, biases[index]))
+            branch = self.block_convs[index](branch)
+            branch = F.relu(self.fused[index + 1](branch, biases[index + 1]))
+            features = features + self.block_convs[index + 1](branch)
+        features = self.fused[-1](features + before, biases[-1])
+        return cast(Tensor, self.tail(self.conv_mid(features), lr))
+
+
+class CompactTail(nn.Module):
+    """Phases of the residual and of the bicubic image, summed in float32, then arranged."""
+
+    def __init__(self, output: nn.Conv2d, bicubic: BicubicPhases, scale: int) -> None:
+        super().__init__()
+        self.output, self.bicubic, self.scale = output, bicubic, scale
+
+    def forward(self, features: Tensor, lr: Tensor) -> Tensor:
+        phases = widened(self.output(features)) + widened(self.bicubic(lr))
+        return F.pixel_shuffle(phases, self.scale)
+
+
+class ReferenceTail(nn.Module):
+    """PixelShuffle stages, activations first, the output convolution folded through the last by 2."""
+
+    def __init__(self, upscale: nn.Sequential, output: nn.Conv2d) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(layer for layer in upscale if isinstance(layer, nn.Conv2d))
+        shuffles = [layer for layer in upscale if isinstance(layer, nn.PixelShuffle)]
+        self.factors = [shuffle.upscale_factor for shuffle in shuffles]
+        # By 3 the folded kernel would have 2.8 times the products, most of them with zero.
+        self.folded = self.factors[-1] == 2
+        self.output = _fold_through_shuffle(output, 2) if self.folded else output
+
+    def forward(self, features: Tensor, lr: Tensor) -> Tensor:
+        last = len(self.factors) - 1
+        for index, factor in enumerate(self.factors):
+            features = F.leaky_relu(self.convs[index](features), SLOPE)
+            if index < last or not self.folded:
+                features = F.pixel_shuffle(features, factor)
+        image = widened(self.output(features))
+        return F.pixel_shuffle(image, self.factors[-1]) if self.folded else image
+
+
+class DeployableReferencePredictor(nn.Module):
+    """P of the reference with its mean in float32."""
+
+    def __init__(self, plain: ReferencePredictor) -> None:
+        super().__init__()
+        self.features = plain.ConvNet
+
+    def forward(self, lr: Tensor) -> Tensor:
+        features = self.features(lr.to(_dtype(self.features)))
+        return widened(features).mean(dim=(2, 3))
+
+
+class DeployableReferenceCorrector(nn.Module):
+    """C of the reference: code branch as a bias, mean before the last 1x1 convolution."""
+
+    def __init__(self, plain: ReferenceCorrector) -> None:
+        super().__init__()
+        joined, _, middle, _, last = plain.global_dense
+        joined, last = cast(nn.Conv2d, joined), cast(nn.Conv2d, last)
+        width = joined.in_channels // 2
+        dtype = joined.weight.dtype
+        self.features = plain.ConvNet
+        self.code_dense = plain.code_dense
+        self.joined = nn.Conv2d(width, joined.out_channels, 1, bias=False).to(dtype)
+        self.code_bias = nn.Linear(width, joined.out_channels).to(dtype)
+        self.middle = middle
+        self.last = nn.Linear(last.in_channels, last.out_channels).to(dtype)
+        with torch.no_grad():
+            self.joined.weight.copy_(joined.weight[:, :width])
+            self.code_bias.weight.copy_(joined.weight[:, width:, 0, 0])
+            self.code_bias.bias.copy_(_bias(joined))
+            self.last.weight.copy_(last.weight[:, :, 0, 0])
+            self.last.bias.copy_(_bias(last))
+
+    def forward(self, sr: Tensor, code: Tensor) -> Tensor:
+        features = self.features(sr.to(_dtype(self.features)))
+        bias = self.code_bias(self.code_dense(code))[:, :, None, None].to(features.dtype)
+        features = F.leaky_relu(self.joined(features) + bias, SLOPE)
+        features = F.leaky_relu(self.middle(features), SLOPE)
+        return code + cast(Tensor, self.last(widened(features).mean(dim=(2, 3))))
+
+
+def deployable_sftmd(plain: Sftmd) -> nn.Module:
+    """F for export."""
+    return DeployableSftmd(plain)
+
+
+def deployable_predictor(plain: Predictor) -> nn.Module:
+    """P for export; the compact one already has the best form."""
+    return DeployableReferencePredictor(plain) if isinstance(plain, ReferencePredictor) else plain
+
+
+def deployable_corrector(plain: Corrector) -> nn.Module:
+    """C for export; the compact one already has the best form."""
+    return DeployableReferenceCorrector(plain) if isinstance(plain, ReferenceCorrector) else plain
+
+
+def _branches(layer: SftLayer) -> tuple[tuple[nn.Conv2d, nn.Conv2d], tuple[nn.Conv2d, nn.Conv2d]]:
+    return (layer.mul_conv1, layer.mul_conv2), (layer.add_conv1, layer.add_conv2)
+
+
+def _code_bias(layer: SftLayer, width: int, taps: int) -> tuple[Tensor, Tensor]:
+    """Weight `[width * taps, code_size]` and bias of the map from code to a layer's bias.
+
+    The convolution's own bias goes with the centre tap, which always lies inside the image.
+    """
+    channels, padded = layer.mul_conv2.out_channels, width // 2
+    code_size = layer.mul_conv1.in_channels - channels
+    like = layer.mul_conv1.weight.detach()
+    weight = like.new_zeros(width, 3, 3, code_size)
+    bias = like.new_zeros(width, 3, 3)
+    for branch, (inner, _) in enumerate(_branches(layer)):
+        rows = slice(branch * padded, branch * padded + inner.out_channels)
+        weight[rows] = inner.weight.detach()[:, channels:].permute(0, 2, 3, 1)
+        bias[rows, 1, 1] = _bias(inner).detach()
+    if taps == 1:
+        weight, bias = weight.sum(dim=(1, 2), keepdim=True), bias.sum(dim=(1, 2), keepdim=True)
+    return weight.reshape(-1, code_size), bias.reshape(-1)
+
+
+def _taps_inside(length: int, like: Tensor) -> Tensor:
+    """`[length, 3]`: 1 where the tap at offset -1, 0, +1 of a position lies inside."""
+    position = torch.arange(length, device=like.device)
+    inside = torch.stack((position > 0, position >= 0, position < length - 1), dim=1)
+    return inside.to(like.dtype)
+
+
+def _fold_through_shuffle(conv: nn.Conv2d, factor: int) -> nn.Conv2d:
+    """The convolution before PixelShuffle(factor) that equals `conv` after it, shuffle included."""
+    reach = conv.kernel_size[0] // 2
+    wide = -(-reach // factor)
+    side = 2 * wide + 1
+    outputs, inputs = conv.out_channels, conv.in_channels
+    folded = nn.Conv2d(inputs * factor**2, outputs * factor**2, side, padding=wide)
+    folded = folded.to(conv.weight.dtype)
+    with torch.no_grad():
+        folded.weight.zero_()
+        target = folded.weight.view(outputs, factor, factor, inputs, factor, factor, side, side)
+        for py in range(factor):
+            for px in range(factor):
+                for dy in range(-reach, reach + 1):
+                    for dx in range(-reach, reach + 1):
+                        cell_y, phase_y = divmod(py + dy, factor)
+                        cell_x, phase_x = divmod(px + dx, factor)
+                        at = (slice(None), py, px, slice(None), phase_y, phase_x)
+                        at_cell = (cell_y + wide, cell_x + wide)
+                        target[at + at_cell] = conv.weight[:, :, dy + reach, dx + reach]
+        _bias(folded).copy_(_bias(conv).repeat_interleave(factor**2))
+    return folded
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    if layer.bias is None:
+        raise ValueError("a convolution without a bias where one was built")
+    return layer.bias
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype

@@ -1,0 +1,240 @@
+"""Blur kernels and the linear code that the networks pass between them.
+
+A *kernel* k is a square blur kernel with sum 1. Its *kernel code* h has few components
+(ten for isotropic Gaussians): h = M^T k with an orthonormal basis M fitted by principal
+component analysis to the kernels of a sigma range (IKC, CVPR 2019, section 3.2; the reference
+implementation removes no mean before projecting, and neither do we). `KernelBasis` owns M, the mean kernel that the
+projection drops, and the range; it is stored with every checkpoint and bundle, because a
+network means nothing with another basis.
+
+numpy only: embedders import this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ikc_deploy.errors import KernelError
+
+KERNEL_SIZE: Final = 21
+"""Side of a blur kernel in pixels of the HR image (IKC, section 4.1)."""
+
+CODE_SIZE: Final = 10
+"""Components of a kernel code (IKC, section 4.1)."""
+
+SIGMA_RANGES: Final[dict[int, tuple[float, float]]] = {2: (0.2, 2.0), 3: (0.2, 3.0), 4: (0.2, 4.0)}
+"""Range of the Gaussian's sigma for each scale, in HR pixels (IKC, section 4.1)."""
+
+_FIT_SAMPLES: Final = 4096
+_CURVE_SAMPLES: Final = 2048
+_ARRAYS: Final = ("components", "mean", "sigma_range")
+
+
+def gaussian_kernel(sigma: ArrayLike, size: int = KERNEL_SIZE) -> NDArray[np.float64]:
+    """Isotropic Gaussian blur kernels, sampled at pixel centres and normalised to sum 1.
+
+    `sigma` is in pixels, any shape `S`, each value > 0. Returns float64 `[*S, size, size]`.
+    Raises `KernelError` for a sigma that is not positive and finite or an even size.
+    """
+    sigmas = np.asarray(sigma, dtype=np.float64)
+    if not np.all(np.isfinite(sigmas)) or np.any(sigmas <= 0):
+        raise KernelError(f"sigma must be positive and finite, got {sigma!r}")
+    if size < 1 or size % 2 == 0:
+        raise KernelError(f"a kernel's size must be odd and positive, got {size}")
+    offsets = np.arange(size) - size // 2
+    # The kernel is separable; normalising the profile normalises the kernel.
+    profile = np.exp(-0.5 * (offsets / sigmas[..., None]) ** 2)
+    profile /= profile.sum(axis=-1, keepdims=True)
+    return profile[..., :, None] * profile[..., None, :]
+
+
+@dataclass(frozen=True, eq=False)
+class KernelBasis:
+    """An affine chart between kernels `[size, size]` and kernel codes `[code_size]`.
+
+    Encoding is h = M^T k. Decoding restores what the projection dropped of the mean kernel:
+    k = M h + (I - M M^T) kbar. Two bases are the same if their `id` is.
+    """
+
+    components: NDArray[np.float32]
+    """M, `[size * size, code_size]`, orthonormal columns."""
+    mean: NDArray[np.float32]
+    """kbar, `[size * size]`: the mean kernel over the sigma range, sum 1."""
+    sigma_range: tuple[float, float]
+    """Smallest and largest sigma that the basis was fitted to, in HR pixels."""
+
+    def __post_init__(self) -> None:
+        pixels, code_size = self.components.shape if self.components.ndim == 2 else (0, 0)
+        side = round(pixels**0.5)
+        if pixels == 0 or side * side != pixels or side % 2 == 0:
+            raise KernelError(
+                "a basis needs components of shape [odd * odd, code_size], "
+                f"got {list(self.components.shape)}"
+            )
+        if self.mean.shape != (pixels,):
+            raise KernelError(
+                f"a basis of {pixels} pixels needs a mean of shape [{pixels}], "
+                f"got {list(self.mean.shape)}"
+            )
+        gram = self.components.T.astype(np.float64) @ self.components.astype(np.float64)
+        if not np.allclose(gram, np.eye(code_size), atol=1e-4):
+            raise KernelError("the columns of a basis must be orthonormal; these are not")
+        low, high = self.sigma_range
+        if not 0 < low < high:
+            raise KernelError(f"a sigma range needs 0 < low < high, got {self.sigma_range}")
+
+    @classmethod
+    def fit(
+        cls, sigma_range: tuple[float, float], code_size: int = CODE_SIZE, size: int = KERNEL_SIZE
+    ) -> KernelBasis:
+        """The principal directions of isotropic Gaussians with sigma uniform in `sigma_range`.
+
+        Deterministic: sigma is laid out on a grid, not drawn, and each component's largest entry
+        is made positive, because the signs of a singular value decomposition are arbitrary and
+        a flipped sign silently breaks every network trained with the other one.
+        """
+        sigmas = np.linspace(*sigma_range, _FIT_SAMPLES)
+        kernels = gaussian_kernel(sigmas, size).reshape(len(sigmas), -1)
+        mean = kernels.mean(axis=0)
+        centred = kernels - mean
+        values, vectors = np.linalg.eigh(centred.T @ centred)
+        components = vectors[:, np.argsort(values)[::-1][:code_size]]
+        peaks = components[np.abs(components).argmax(axis=0), np.arange(code_size)]
+        components = components * np.sign(peaks)
+        return cls(components.astype(np.float32), mean.astype(np.float32), sigma_range)
+
+    @classmethod
+    def from_components(
+        cls, components: NDArray[np.floating], sigma_range: tuple[float, float]
+    ) -> KernelBasis:
+        """A basis around a given M (a reference PCA matrix), signs as they are.
+
+        The mean kernel, which the reference does not store, is that of `sigma_range`.
+        """
+        side = round(len(components) ** 0.5)
+        kernels = gaussian_kernel(np.linspace(*sigma_range, _FIT_SAMPLES), side)
+        mean = kernels.reshape(_FIT_SAMPLES, -1).mean(axis=0)
+        return cls(
+            np.ascontiguousarray(components, dtype=np.float32),
+            mean.astype(np.float32),
+            sigma_range,
+        )
+
+    @property
+    def code_size(self) -> int:
+        """Components of a code."""
+        return int(self.components.shape[1])
+
+    @property
+    def kernel_size(self) -> int:
+        """Side of a kernel in pixels."""
+        return round(self.components.shape[0] ** 0.5)
+
+    @cached_property
+    def id(self) -> str:
+        """sha256 (hex) over M, kbar and the range, as little-endian float32 and float64."""
+        digest = hashlib.sha256()
+        digest.update(np.ascontiguousarray(self.components, dtype="<f4").tobytes())
+        digest.update(np.ascontiguousarray(self.mean, dtype="<f4").tobytes())
+        digest.update(np.asarray(self.sigma_range, dtype="<f8").tobytes())
+        return digest.hexdigest()
+
+    def encode(self, kernel: ArrayLike) -> NDArray[np.float32]:
+        """Code of kernels `[..., size, size]` (sum 1): float32 `[..., code_size]`."""
+        kernels = np.asarray(kernel, dtype=np.float64)
+        side = self.kernel_size
+        if kernels.shape[-2:] != (side, side):
+            raise KernelError(
+                f"this basis encodes kernels of shape [..., {side}, {side}], "
+                f"got {list(kernels.shape)}"
+            )
+        flat = kernels.reshape(*kernels.shape[:-2], side * side)
+        return (flat @ self.components.astype(np.float64)).astype(np.float32)
+
+    def decode(self, code: ArrayLike) -> NDArray[np.float32]:
+        """Kernels of codes `[..., code_size]`: float32 `[..., size, size]`, sum about 1."""
+        codes = self._codes(code)
+        kernels = codes @ self.components.astype(np.float64).T + self._dropped_mean
+        side = self.kernel_size
+        return kernels.reshape(*codes.shape[:-1], side, side).astype(np.float32)
+
+    def code_of_sigma(self, sigma: ArrayLike) -> NDArray[np.float32]:
+        """Codes of isotropic Gaussians: sigma of any shape `S` gives float32 `[*S, code_size]`.
+
+        Raises `KernelError` for a sigma outside `sigma_range`: the networks never saw one.
+        """
+        low, high = self.sigma_range
+        sigmas = np.asarray(sigma, dtype=np.float64)
+        if not np.all((sigmas >= low - 1e-9) & (sigmas <= high + 1e-9)):
+            raise KernelError(
+                f"sigma must lie in [{low:g}, {high:g}], the range of this basis; got {sigma}"
+            )
+        return self.encode(gaussian_kernel(sigmas, self.kernel_size))
+
+    def sigma_of_code(self, code: ArrayLike) -> NDArray[np.float64]:
+        """Sigma of the isotropic Gaussian whose code is nearest (Euclidean) to each code.
+
+        Codes `[..., code_size]` give float64 `[...]` within `sigma_range`. As M is orthonormal,
+        nearest in code space is nearest among kernels inside the basis.
+        """
+        codes = self._codes(code)
+        flat = codes.reshape(-1, 1, self.code_size)
+        sigmas, points = self._curve
+        starts, steps = points[:-1], np.diff(points, axis=0)
+        along = ((flat - starts) * steps).sum(-1) / (steps**2).sum(-1)
+        along = np.clip(along, 0.0, 1.0)
+        distances = ((flat - starts - along[..., None] * steps) ** 2).sum(-1)
+        best = distances.argmin(axis=1)
+        fraction = along[np.arange(len(flat)), best]
+        found = sigmas[best] + fraction * (sigmas[best + 1] - sigmas[best])
+        return found.reshape(codes.shape[:-1])
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the basis as an .npz file (arrays only, no pickles)."""
+        with open(path, "wb") as file:
+            np.savez(
+                file,
+                components=self.components,
+                mean=self.mean,
+                sigma_range=np.asarray(self.sigma_range),
+            )
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> KernelBasis:
+        """Read a basis written by `save`. Raises `KernelError` if the file is not one."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                components, mean, sigma_range = (arrays[name] for name in _ARRAYS)
+        except FileNotFoundError as error:
+            raise KernelError(f"there is no basis file at '{path}'") from error
+        except Exception as error:  # numpy raises half a dozen types for damaged archives
+            raise KernelError(f"'{path}' is not a kernel basis written by this project") from error
+        low, high = (float(value) for value in sigma_range)
+        return cls(components.astype(np.float32), mean.astype(np.float32), (low, high))
+
+    def _codes(self, code: ArrayLike) -> NDArray[np.float64]:
+        codes = np.asarray(code, dtype=np.float64)
+        if codes.ndim == 0 or codes.shape[-1] != self.code_size:
+            raise KernelError(
+                f"this basis has codes of shape [..., {self.code_size}], got {list(codes.shape)}"
+            )
+        return codes
+
+    @cached_property
+    def _dropped_mean(self) -> NDArray[np.float64]:
+        basis = self.components.astype(np.float64)
+        mean = self.mean.astype(np.float64)
+        return mean - basis @ (basis.T @ mean)
+
+    @cached_property
+    def _curve(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        sigmas = np.linspace(*self.sigma_range, _CURVE_SAMPLES)
+        kernels = gaussian_kernel(sigmas, self.kernel_size).reshape(_CURVE_SAMPLES, -1)
+        return sigmas, kernels @ self.components.astype(np.float64)

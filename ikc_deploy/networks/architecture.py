@@ -1,0 +1,96 @@
+"""Which networks a checkpoint holds: frozen settings, and the named sizes that ship.
+
+Two designs share every class and every graph contract. `reference` loads the published
+checkpoints tensor by tensor. `compact` is ours, chosen by measurement (docs/training.md): it
+pads the code map by replication, so that the code enters as a plain bias; works at LR resolution
+up to one last convolution; and estimates sigma from the mean *and* standard deviation of its features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal, get_args
+
+from ikc_deploy.errors import CheckpointError
+from ikc_deploy.kernels import CODE_SIZE, SIGMA_RANGES
+
+Design = Literal["reference", "compact"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything needed to build the three networks, except their weights."""
+
+    name: str
+    """A label for people; the other fields decide the shapes."""
+    scale: int
+    """SR side over LR side: 2, 3 or 4."""
+    design: Design
+    channels: int
+    """Feature channels of the SR network F."""
+    blocks: int
+    """Residual blocks of F."""
+    estimator_channels: int
+    """Feature channels of the predictor P and the corrector C at their widest."""
+    sigma_range: tuple[float, float]
+    """Sigma of the isotropic Gaussians that the networks are made for, in HR pixels."""
+    code_size: int = CODE_SIZE
+
+    def __post_init__(self) -> None:
+        if self.scale not in SIGMA_RANGES:
+            raise CheckpointError(
+                f"scale must be one of {sorted(SIGMA_RANGES)}, got {self.scale!r}"
+            )
+        if self.design not in get_args(Design):
+            raise CheckpointError(
+                f"design must be one of {list(get_args(Design))}, got {self.design!r}"
+            )
+        for name in ("channels", "blocks", "estimator_channels", "code_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise CheckpointError(f"{name} must be a positive integer, got {value!r}")
+        low, high = self.sigma_range
+        if not 0 < low < high:
+            raise CheckpointError(f"sigma_range needs 0 < low < high, got {self.sigma_range}")
+        if self.channels % 2:
+            raise CheckpointError(f"channels must be even, got {self.channels}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Architecture:
+        """The inverse of `to_dict`. Raises `CheckpointError` for missing or unknown names."""
+        names = {field.name for field in fields(cls)}
+        required = names - {"code_size"}
+        if not required <= set(values) <= names:
+            raise CheckpointError(
+                f"an architecture needs {sorted(required)} and may have 'code_size'; "
+                f"got {sorted(values)}"
+            )
+        low, high = values["sigma_range"]
+        return cls(**(values | {"sigma_range": (float(low), float(high))}))
+
+
+def _sizes(scale: int) -> dict[str, Architecture]:
+    full, sigma_range = f"x{scale}", SIGMA_RANGES[scale]
+    lite = f"x{scale}-lite"
+    return {
+        full: Architecture(full, scale, "reference", 64, 16, 64, sigma_range),
+        lite: Architecture(lite, scale, "compact", 48, 8, 64, sigma_range),
+    }
+
+
+ARCHITECTURES: Final[dict[str, Architecture]] = _sizes(2) | _sizes(3) | _sizes(4)
+"""The named architectures: `x2`, `x3`, `x4` and their `-lite` sizes."""
+
+
+def architecture(name: str) -> Architecture:
+    """The named architecture. Raises `CheckpointError` with the valid names."""
+    try:
+        return ARCHITECTURES[name]
+    except KeyError:
+        raise CheckpointError(
+            f"there is no architecture named '{name}'; choose one of {', '.join(ARCHITECTURES)}"
+        ) from None

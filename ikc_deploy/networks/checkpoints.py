@@ -1,0 +1,198 @@
+"""One file for everything a trained model is: three networks, basis, architecture, training record.
+
+A checkpoint is a safetensors file. Tensor names are `sftmd.*`, `predictor.*`, `corrector.*`,
+`basis.components` and `basis.mean`; the metadata holds the rest as JSON. Loading never unpickles.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ikc_deploy.errors import CheckpointError
+from ikc_deploy.files import write_atomically
+from ikc_deploy.kernels import KernelBasis
+from ikc_deploy.networks.architecture import Architecture, architecture
+from ikc_deploy.networks.corrector import Corrector, build_corrector
+from ikc_deploy.networks.curve import SigmaCurve
+from ikc_deploy.networks.predictor import Predictor, build_predictor
+from ikc_deploy.networks.sftmd import CodeNormalization, Sftmd
+
+FORMAT: Final = "ikc-deploy checkpoint 1"
+_LISTED: Final = 12
+
+
+@dataclass(eq=False)
+class IkcNetworks:
+    """F, P and C with the basis that their codes mean; what a checkpoint holds."""
+
+    architecture: Architecture
+    basis: KernelBasis
+    sftmd: Sftmd
+    predictor: Predictor
+    corrector: Corrector
+    training: dict[str, Any] = field(default_factory=dict)
+    """How the weights came to be: recipe, data, steps, figures. Empty for random weights."""
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The three networks by their graph names."""
+        return {"sftmd": self.sftmd, "predictor": self.predictor, "corrector": self.corrector}
+
+    def eval(self) -> IkcNetworks:
+        """Evaluation mode for all three; returns self."""
+        for module in self.modules().values():
+            module.eval().requires_grad_(False)
+        return self
+
+
+def empty_networks(settings: Architecture, basis: KernelBasis) -> IkcNetworks:
+    """Networks of the right shapes whose weights are about to be loaded."""
+    if settings.code_size != basis.code_size:
+        raise CheckpointError(
+            f"the architecture has codes of {settings.code_size} components, "
+            f"the basis {basis.code_size}"
+        )
+    return IkcNetworks(
+        settings, basis, Sftmd(settings), build_predictor(settings), build_corrector(settings)
+    )
+
+
+def new_networks(settings: Architecture, seed: int) -> IkcNetworks:
+    """Untrained networks with a basis of their own, reproducible from `seed`."""
+    basis = KernelBasis.fit(settings.sigma_range, settings.code_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        networks = empty_networks(settings, basis)
+        for module in (networks.sftmd, networks.predictor, networks.corrector):
+            module.initialize()
+    codes = basis.code_of_sigma(np.linspace(*settings.sigma_range, 1000))
+    for network in networks.modules().values():
+        for part in network.modules():
+            if isinstance(part, SigmaCurve):
+                part.fit_to(basis)
+            if isinstance(part, CodeNormalization) and settings.design == "compact":
+                part.get_buffer("mean").copy_(torch.from_numpy(codes.mean(axis=0)))
+                part.get_buffer("deviation").copy_(torch.from_numpy(codes.std(axis=0)))
+    return networks
+
+
+def random_networks(name: str, seed: int = 0) -> IkcNetworks:
+    """A named architecture with seeded random weights, for benches and engine builds."""
+    return new_networks(architecture(name), seed).eval()
+
+
+def save_checkpoint(
+    networks: IkcNetworks, path: str | PathLike[str], dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a checkpoint atomically; weights as `dtype` (float16 halves what is shipped)."""
+    tensors: dict[str, Tensor] = {}
+    for name, module in networks.modules().items():
+        for key, value in module.state_dict().items():
+            # Buffers (curves, normalisation) stay exact: they are few and meant to be equal.
+            exact = key in dict(module.named_buffers())
+            stored = value.detach().cpu().to(torch.float32 if exact else dtype)
+            tensors[f"{name}.{key}"] = stored.contiguous()
+    basis = networks.basis
+    tensors["basis.components"] = torch.from_numpy(np.ascontiguousarray(basis.components))
+    tensors["basis.mean"] = torch.from_numpy(np.ascontiguousarray(basis.mean))
+    metadata = {
+        "format": FORMAT,
+        "architecture": json.dumps(networks.architecture.to_dict()),
+        "basis": json.dumps({"id": basis.id, "sigma_range": basis.sigma_range}),
+        "training": json.dumps(networks.training),
+    }
+    write_atomically(path, save(tensors, metadata))
+
+
+def load_checkpoint(path: str | PathLike[str]) -> IkcNetworks:
+    """Read a checkpoint; weights come back as float32, in evaluation mode, on the CPU.
+
+    Raises `CheckpointError` if the file is missing, damaged, not a checkpoint of this project,
+    or holds tensors that do not fit its architecture (all of them listed).
+    """
+    tensors, metadata = _read(Path(path))
+    try:
+        settings = Architecture.from_dict(json.loads(metadata["architecture"]))
+        recorded = json.loads(metadata["basis"])
+        low, high = recorded["sigma_range"]
+        basis = KernelBasis(
+            tensors.pop("basis.components").numpy(), tensors.pop("basis.mean").numpy(), (low, high)
+        )
+        training = json.loads(metadata["training"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"the metadata of '{fspath(path)}' is incomplete: {error}") from error
+    if basis.id != recorded["id"]:
+        raise CheckpointError(
+            f"the kernel basis in '{fspath(path)}' is not the one it was saved with; "
+            "the file was altered: get it again"
+        )
+    networks = empty_networks(settings, basis)
+    networks.training = training
+    load_tensors(networks, tensors, fspath(path))
+    return networks.eval()
+
+
+def load_tensors(networks: IkcNetworks, tensors: dict[str, Tensor], source: str) -> None:
+    """Fill the networks from tensors named `sftmd.*`, `predictor.*`, `corrector.*`.
+
+    Raises one `CheckpointError` that lists every missing, unexpected and wrongly shaped tensor.
+    """
+    expected = {
+        f"{name}.{key}": value
+        for name, module in networks.modules().items()
+        for key, value in module.state_dict().items()
+    }
+    shapes = [
+        f"{key} is {list(tensors[key].shape)}, not {list(value.shape)}"
+        for key, value in expected.items()
+        if key in tensors and tensors[key].shape != value.shape
+    ]
+    problems = {
+        "missing": sorted(set(expected) - set(tensors)),
+        "unexpected": sorted(set(tensors) - set(expected)),
+        "wrong shape": shapes,
+    }
+    if any(problems.values()):
+        parts = [f"{kind}: {_listing(items)}" for kind, items in problems.items() if items]
+        raise CheckpointError(
+            f"'{source}' does not fit the architecture '{networks.architecture.name}': "
+            + "; ".join(parts)
+        )
+    for name, module in networks.modules().items():
+        prefix = f"{name}."
+        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        module.load_state_dict({key: value.float() for key, value in own.items()})
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at '{path}'")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"'{path}' is not a readable safetensors file ({error}). "
+            "Reference .pth files are converted by ikc-import"
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"'{path}' is not an ikc-deploy checkpoint: its format is {metadata.get('format')!r}, "
+            f"this version reads '{FORMAT}'"
+        )
+    return tensors, metadata
+
+
+def _listing(items: list[str]) -> str:
+    shown = ", ".join(items[:_LISTED])
+    return shown if len(items) <= _LISTED else f"{shown} and {len(items) - _LISTED} more"

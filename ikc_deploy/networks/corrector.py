@@ -1,0 +1,116 @@
+"""The corrector C: a better kernel code from the artifacts of the SR image (IKC, section 3.2).
+
+A kernel that is too wide leaves ringing, one that is too narrow leaves blur; C sees the SR image together with the
+code that made it and returns the corrected code h + dh.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ikc_deploy.networks.architecture import Architecture
+from ikc_deploy.networks.curve import SigmaCurve
+from ikc_deploy.networks.estimators import conv_relu, statistics, widened
+from ikc_deploy.networks.sftmd import SLOPE, CodeNormalization, initialize_he
+
+_STRIDES = (1, 2, 1, 2, 1, 1, 1)
+
+
+class ReferenceCorrector(nn.Module):
+    """Seven 5x5 convolutions joined with a code branch; loads the published checkpoint."""
+
+    def __init__(self, settings: Architecture) -> None:
+        super().__init__()
+        width, code_size = settings.estimator_channels, settings.code_size
+        layers: list[nn.Module] = []
+        for index, stride in enumerate(_STRIDES):
+            layers.append(nn.Conv2d(width if index else 3, width, 5, stride, padding=2))
+            layers.append(nn.LeakyReLU(SLOPE))
+        self.ConvNet = nn.Sequential(*layers)
+        self.code_dense = nn.Sequential(
+            nn.Linear(code_size, width),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(width, width),
+            nn.LeakyReLU(SLOPE),
+        )
+        self.global_dense = nn.Sequential(
+            nn.Conv2d(2 * width, 2 * width, 1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(2 * width, width, 1),
+            nn.LeakyReLU(SLOPE),
+            nn.Conv2d(width, code_size, 1),
+        )
+
+    def forward(self, sr: Tensor, code: Tensor) -> Tensor:
+        """sr `[N,3,sH,sW]` in [0,1] and code `[N,code_size]` give the next code."""
+        features = self.ConvNet(sr)
+        height, width = features.shape[-2:]
+        code_map = self.code_dense(code)[:, :, None, None].expand(-1, -1, height, width)
+        correction = self.global_dense(torch.cat((features, code_map), dim=1))
+        return code + cast(Tensor, correction).mean(dim=(2, 3))
+
+    def initialize(self) -> None:
+        """He initialisation."""
+        initialize_he(self, SLOPE)
+
+
+class StatisticsCorrector(nn.Module):
+    """3x3 convolutions modulated by the code, their statistics over space, then a step in sigma."""
+
+    def __init__(self, settings: Architecture) -> None:
+        super().__init__()
+        wide = settings.estimator_channels
+        narrow, middle = max(3 * wide // 8, 1), max(3 * wide // 4, 1)
+        self.normalize = CodeNormalization(settings.code_size)
+        self.embed = nn.Sequential(
+            nn.Linear(settings.code_size, wide), nn.ReLU(), nn.Linear(wide, wide), nn.ReLU()
+        )
+        self.stem = nn.Sequential(
+            conv_relu(3, narrow),
+            conv_relu(narrow, middle, stride=2),
+            conv_relu(middle, wide, stride=2),
+        )
+        self.modulate1 = nn.Linear(wide, 2 * wide)
+        self.body1 = conv_relu(wide, wide)
+        self.modulate2 = nn.Linear(wide, 2 * wide)
+        self.body2 = conv_relu(wide, wide)
+        self.head = nn.Sequential(nn.Linear(3 * wide, wide), nn.ReLU(), nn.Linear(wide, 1))
+        self.curve = SigmaCurve(settings.code_size, settings.sigma_range)
+
+    def step(self, sr: Tensor, code: Tensor) -> Tensor:
+        """The correction of sigma `[N,1]` in HR pixels that (sr, code) call for."""
+        embedding = self.embed(self.normalize(code))
+        features = _modulated(self.stem(sr), self.modulate1(embedding))
+        features = _modulated(self.body1(features), self.modulate2(embedding))
+        summary = torch.cat((statistics(self.body2(features)), widened(embedding)), dim=1)
+        return 0.5 * (self.curve.high - self.curve.low) * widened(self.head(summary))
+
+    def forward(self, sr: Tensor, code: Tensor) -> Tensor:
+        """sr `[N,3,sH,sW]` in [0,1] and code `[N,code_size]` give the next code."""
+        return self.curve.code(self.curve.sigma(code) + self.step(sr, code))
+
+    def initialize(self) -> None:
+        """He initialisation; the first step is close to none."""
+        initialize_he(self, 0.0)
+        with torch.no_grad():
+            for layer in (self.modulate1, self.modulate2, cast(nn.Linear, self.head[-1])):
+                layer.weight.mul_(0.1)
+
+
+def _modulated(features: Tensor, modulation: Tensor) -> Tensor:
+    """FiLM (Perez et al., 2018): features * (1 + gamma) + beta, constant in space."""
+    gamma, beta = modulation[:, :, None, None].to(features.dtype).chunk(2, dim=1)
+    return features * (1 + gamma) + beta
+
+
+Corrector = ReferenceCorrector | StatisticsCorrector
+
+
+def build_corrector(settings: Architecture) -> Corrector:
+    """The corrector of an architecture."""
+    if settings.design == "reference":
+        return ReferenceCorrector(settings)
+    return StatisticsCorrector(settings)

@@ -1,0 +1,79 @@
+"""The predictor P: a first kernel code from the LR image (IKC, section 3.2)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from ikc_deploy.networks.architecture import Architecture
+from ikc_deploy.networks.curve import SigmaCurve
+from ikc_deploy.networks.estimators import conv_relu, statistics, widened
+from ikc_deploy.networks.sftmd import SLOPE, initialize_he
+
+_STRIDES = (1, 1, 1, 2, 1, 1)
+
+
+class ReferencePredictor(nn.Module):
+    """Six 5x5 convolutions and a mean over space; loads the published checkpoint."""
+
+    def __init__(self, settings: Architecture) -> None:
+        super().__init__()
+        width = settings.estimator_channels
+        channels = [3, *[width] * (len(_STRIDES) - 1), settings.code_size]
+        layers: list[nn.Module] = []
+        for index, stride in enumerate(_STRIDES):
+            layers.append(nn.Conv2d(channels[index], channels[index + 1], 5, stride, padding=2))
+            layers.append(nn.LeakyReLU(SLOPE))
+        self.ConvNet = nn.Sequential(*layers)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """lr `[N,3,H,W]` in [0,1] gives code `[N,code_size]`."""
+        return cast(Tensor, self.ConvNet(lr)).mean(dim=(2, 3))
+
+    def initialize(self) -> None:
+        """He initialisation; with PyTorch's default this network does not start to learn."""
+        initialize_he(self, SLOPE)
+
+
+class StatisticsPredictor(nn.Module):
+    """3x3 convolutions, mean and deviation over space, then sigma, then its code."""
+
+    def __init__(self, settings: Architecture) -> None:
+        super().__init__()
+        wide = settings.estimator_channels
+        narrow = max(wide // 2, 1)
+        self.features = nn.Sequential(
+            conv_relu(3, narrow),
+            conv_relu(narrow, narrow),
+            conv_relu(narrow, narrow, stride=2),
+            conv_relu(narrow, wide),
+            conv_relu(wide, wide, stride=2),
+            conv_relu(wide, wide),
+        )
+        self.head = nn.Sequential(nn.Linear(2 * wide, wide), nn.ReLU(), nn.Linear(wide, 1))
+        self.curve = SigmaCurve(settings.code_size, settings.sigma_range)
+
+    def sigma(self, lr: Tensor) -> Tensor:
+        """lr `[N,3,H,W]` in [0,1] gives sigma `[N,1]` in HR pixels, not clamped to the range."""
+        low, high = self.curve.low, self.curve.high
+        unit = widened(self.head(statistics(self.features(lr))))
+        return 0.5 * (low + high) + 0.5 * (high - low) * unit
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """lr `[N,3,H,W]` in [0,1] gives code `[N,code_size]`."""
+        return self.curve.code(self.sigma(lr))
+
+    def initialize(self) -> None:
+        """He initialisation."""
+        initialize_he(self, 0.0)
+
+
+Predictor = ReferencePredictor | StatisticsPredictor
+
+
+def build_predictor(settings: Architecture) -> Predictor:
+    """The predictor of an architecture."""
+    if settings.design == "reference":
+        return ReferencePredictor(settings)
+    return StatisticsPredictor(settings)

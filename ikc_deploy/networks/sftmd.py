@@ -1,0 +1,185 @@
+"""SFTMD, the SR network F: an image is upscaled under a given kernel code.
+
+IKC (CVPR 2019), section 3.3: a residual network whose blocks are modulated by spatial feature
+transforms, conditioned on the features and on the kernel code stretched to a map. Parameter
+names follow the published checkpoints.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ikc_deploy.networks.architecture import Architecture
+
+CodeBorder = Literal["zero", "replicate"]
+
+SLOPE = 0.2
+"""Negative slope of every LeakyReLU of the reference networks."""
+
+
+class CodeNormalization(nn.Module):
+    """(code - mean) / deviation per component; the identity in imported reference networks."""
+
+    def __init__(self, code_size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(code_size))
+        self.register_buffer("deviation", torch.ones(code_size))
+
+    def forward(self, code: Tensor) -> Tensor:
+        return (code - cast(Tensor, self.mean)) / cast(Tensor, self.deviation)
+
+
+def conditioned_conv(features: Tensor, code: Tensor, conv: nn.Conv2d, border: CodeBorder) -> Tensor:
+    """`conv` over the features `[N,C,H,W]` joined with the code `[N,K]` stretched to a map.
+
+    With border "zero" the map ends at the image as the features do (the reference). With
+    "replicate" it goes on outside, so that the code adds one bias per channel everywhere.
+    """
+    if border == "zero":
+        height, width = features.shape[-2:]
+        code_map = code[:, :, None, None].expand(-1, -1, height, width)
+        return cast(Tensor, conv(torch.cat((features, code_map.to(features.dtype)), dim=1)))
+    channels = features.shape[1]
+    bias = code @ conv.weight[:, channels:].sum(dim=(2, 3)).T
+    output = F.conv2d(features, conv.weight[:, :channels], conv.bias, padding=1)
+    return output + bias[:, :, None, None].to(output.dtype)
+
+
+class SftLayer(nn.Module):
+    """Spatial feature transform: features * sigmoid(gamma) + beta, both from features and code."""
+
+    def __init__(self, channels: int, code_size: int, border: CodeBorder) -> None:
+        super().__init__()
+        hidden = channels // 2
+        self.border: CodeBorder = border
+        self.mul_conv1 = nn.Conv2d(channels + code_size, hidden, 3, padding=1)
+        self.mul_conv2 = nn.Conv2d(hidden, channels, 3, padding=1)
+        self.add_conv1 = nn.Conv2d(channels + code_size, hidden, 3, padding=1)
+        self.add_conv2 = nn.Conv2d(hidden, channels, 3, padding=1)
+
+    def forward(self, features: Tensor, code: Tensor) -> Tensor:
+        gamma = conditioned_conv(features, code, self.mul_conv1, self.border)
+        gamma = self.mul_conv2(F.leaky_relu(gamma, SLOPE))
+        beta = conditioned_conv(features, code, self.add_conv1, self.border)
+        beta = self.add_conv2(F.leaky_relu(beta, SLOPE))
+        return cast(Tensor, features * torch.sigmoid(gamma) + beta)
+
+
+class SftResidualBlock(nn.Module):
+    """Two modulated convolutions and a skip."""
+
+    def __init__(self, channels: int, code_size: int, border: CodeBorder) -> None:
+        super().__init__()
+        self.sft1 = SftLayer(channels, code_size, border)
+        self.sft2 = SftLayer(channels, code_size, border)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, features: Tensor, code: Tensor) -> Tensor:
+        branch = F.relu(self.sft1(features, code))
+        branch = F.relu(self.sft2(self.conv1(branch), code))
+        return cast(Tensor, features + self.conv2(branch))
+
+
+class BicubicPhases(nn.Module):
+    """Bicubic upscaling (Keys, a = -0.5) as one depthwise convolution at LR resolution.
+
+    `[N,3,H,W]` gives the `3 * scale**2` phases `[N,...,H,W]` that PixelShuffle arranges
+    into the upscaled image; the border is replicated. No trained parameters.
+    """
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        phase = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5
+        distance = (torch.arange(-2, 3, dtype=torch.float64)[None] - phase[:, None]).abs()
+        near = 1.5 * distance**3 - 2.5 * distance**2 + 1
+        far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+        taps = torch.where(distance <= 1, near, torch.where(distance < 2, far, 0.0))
+        planes = (taps[:, None, :, None] * taps[None, :, None, :]).reshape(-1, 1, 5, 5)
+        self.register_buffer("taps", planes.repeat(3, 1, 1, 1).float(), persistent=False)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        padded = F.pad(lr, (2, 2, 2, 2), mode="replicate")
+        return F.conv2d(padded, cast(Tensor, self.taps).to(lr.dtype), groups=3)
+
+
+class Sftmd(nn.Module):
+    """F: lr `[N,3,H,W]` in [0,1] and code `[N,code_size]` give sr `[N,3,s*H,s*W]` in [0,1]."""
+
+    def __init__(self, settings: Architecture) -> None:
+        super().__init__()
+        channels, scale = settings.channels, settings.scale
+        compact = settings.design == "compact"
+        border: CodeBorder = "replicate" if compact else "zero"
+        self.settings = settings
+        self.normalize = CodeNormalization(settings.code_size)
+        self.conv1 = nn.Conv2d(3, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv3 = nn.Conv2d(channels, channels, 3, padding=1)
+        for index in range(1, settings.blocks + 1):
+            block = SftResidualBlock(channels, settings.code_size, border)
+            self.add_module(f"SFT-residual{index}", block)
+        self.sft = SftLayer(channels, settings.code_size, border)
+        self.conv_mid = nn.Conv2d(channels, channels, 3, padding=1)
+        self.upscale = nn.Identity() if compact else _reference_upscale(channels, scale)
+        if compact:
+            self.bicubic = BicubicPhases(scale)
+            self.conv_output = nn.Conv2d(channels, 3 * scale**2, 3, padding=1)
+        else:
+            self.conv_output = nn.Conv2d(channels, 3, 9, padding=4)
+
+    @property
+    def residual_blocks(self) -> list[SftResidualBlock]:
+        """The residual blocks, in order."""
+        names = (f"SFT-residual{index}" for index in range(1, self.settings.blocks + 1))
+        return [cast(SftResidualBlock, self.get_submodule(name)) for name in names]
+
+    def forward(self, lr: Tensor, code: Tensor) -> Tensor:
+        return self.unclamped(lr, code).clamp(0.0, 1.0)
+
+    def unclamped(self, lr: Tensor, code: Tensor) -> Tensor:
+        """The image before the final clamp: what the training loss compares."""
+        code = self.normalize(code)
+        before = F.leaky_relu(self.conv1(lr), SLOPE)
+        before = self.conv3(F.leaky_relu(self.conv2(before), SLOPE))
+        features = before
+        for block in self.residual_blocks:
+            features = block(features, code)
+        features = self.upscale(self.conv_mid(self.sft(features + before, code)))
+        image = self.conv_output(features)
+        if self.settings.design == "reference":
+            return cast(Tensor, image)
+        # The skip stays in float32 under autocast: bfloat16 cannot hold an 8-bit image.
+        with torch.autocast(lr.device.type, enabled=False):
+            phases = image.to(lr.dtype) + self.bicubic(lr)
+            return F.pixel_shuffle(phases, self.settings.scale)
+
+    def initialize(self) -> None:
+        """He initialisation, with small last layers: F starts close to bicubic upscaling."""
+        initialize_he(self, SLOPE)
+        with torch.no_grad():
+            for block in self.residual_blocks:
+                block.conv2.weight.mul_(0.1)
+            self.conv_output.weight.mul_(0.1)
+
+
+def _reference_upscale(channels: int, scale: int) -> nn.Sequential:
+    steps = [2, 2] if scale == 4 else [scale]
+    layers: list[nn.Module] = []
+    for step in steps:
+        layers.append(nn.Conv2d(channels, channels * step**2, 3, padding=1))
+        layers += [nn.PixelShuffle(step), nn.LeakyReLU(SLOPE)]
+    return nn.Sequential(*layers)
+
+
+def initialize_he(module: nn.Module, slope: float) -> None:
+    """He initialisation of every convolution and linear layer, biases zero."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, a=slope)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,51 @@
+"""HR batches to LR batches on any device: blur, bicubic shrinking, 8-bit rounding.
+
+The same operations as `ikc_deploy.evaluation.gaussian8`, batched in torch with one kernel per image.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ikc_deploy.evaluation.resize import bicubic_matrix
+
+
+def blur(images: Tensor, kernels: Tensor) -> Tensor:
+    """Correlate images `[N,C,H,W]` with kernels `[N,k,k]`, one each; the border is reflected."""
+    count, channels = images.shape[:2]
+    reach = kernels.shape[-1] // 2
+    padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
+    # One group per image: its channels are the batch, its kernel the only filter.
+    weights = kernels[:, None].to(images.dtype)
+    blurred = F.conv2d(padded.transpose(0, 1), weights, groups=count)
+    assert blurred.shape[0] == channels
+    return blurred.transpose(0, 1)
+
+
+def shrink(images: Tensor, scale: int) -> Tensor:
+    """Bicubic shrinking of `[N,C,H,W]` by `scale`, antialiased, symmetric border (imresize)."""
+    rows = _matrix(images.shape[-2], scale, images)
+    columns = _matrix(images.shape[-1], scale, images)
+    return rows @ images @ columns.T
+
+
+def degrade(hr: Tensor, kernels: Tensor, scale: int) -> Tensor:
+    """LR `[N,3,H/s,W/s]` of HR `[N,3,H,W]`, both float in [0,1]; LR lies on the 8-bit grid."""
+    lr = shrink(blur(hr, kernels), scale)
+    return (lr * 255).round().clamp(0, 255) / 255
+
+
+def gaussian_kernels(sigma: Tensor, size: int) -> Tensor:
+    """Isotropic Gaussians `[N,size,size]` of sigma `[N]`, on sigma's device."""
+    offsets = torch.arange(size, device=sigma.device, dtype=sigma.dtype) - size // 2
+    profile = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
+    profile = profile / profile.sum(dim=1, keepdim=True)
+    return profile[:, :, None] * profile[:, None, :]
+
+
+def _matrix(length: int, scale: int, like: Tensor) -> Tensor:
+    matrix = np.array(bicubic_matrix(length, 1 / scale))
+    return torch.from_numpy(matrix).to(like.device, like.dtype)

@@ -1,0 +1,194 @@
+"""The three stages of training: what each draws, computes and minimises.
+
+1. `sftmd`: F with the true kernel code, L1 on the image (IKC, section 4.1).
+2. `predictor`: P on LR images alone.
+3. `corrector`: C on the states of its own loop with F frozen: it starts from P's code or from a random one, takes a
+   few steps, and every step is a sample. Trained on single corrections around the truth instead,
+   the loop drifts to a biased fixed point (docs/training.md).
+
+The compact estimators are trained on sigma, the reference ones on the code, normalised per component.
+
+A batch depends on (seed, stage, step) alone, so a resumed run draws what an unbroken one would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.networks.corrector import StatisticsCorrector
+from ikc_deploy.networks.predictor import StatisticsPredictor
+from ikc_deploy.networks.sftmd import CodeNormalization
+from ikc_deploy.training.data import CropSource
+from ikc_deploy.training.degradation import degrade, gaussian_kernels
+from ikc_deploy.training.recipes import Recipe, StageRecipe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step sees; images in [0,1]."""
+
+    hr: Tensor
+    """`[N,3,sH,sW]`"""
+    lr: Tensor
+    """`[N,3,H,W]`, on the 8-bit grid"""
+    sigma: Tensor
+    """`[N,1]` in HR pixels"""
+    code: Tensor
+    """`[N,code_size]`, the true kernel's"""
+
+
+class BatchSource:
+    """Draws the batches of one stage."""
+
+    def __init__(
+        self, crops: CropSource, networks: IkcNetworks, recipe: Recipe, stage: str
+    ) -> None:
+        self._recipe = recipe
+        self._stage = recipe.stages[stage]
+        self._number = list(recipe.stages).index(stage)
+        self._settings = networks.architecture
+        self._basis = networks.basis
+        self._side = self._stage.patch * self._settings.scale
+        self._crops = crops.at_least(self._side)
+
+    def random(self, step: int) -> np.random.Generator:
+        """The random numbers of a step."""
+        return np.random.default_rng((self._recipe.seed, self._number, step))
+
+    def batch(self, step: int, device: torch.device) -> Batch:
+        """The batch of a step."""
+        random = self.random(step)
+        crops = self._crops.crops(random, self._stage.batch, self._side)
+        hr = crops.to(device).to(torch.float32, memory_format=torch.channels_last) / 255
+        low, high = self._settings.sigma_range
+        drawn = random.uniform(low, high, self._stage.batch)
+        sigma = torch.from_numpy(drawn).to(device, torch.float32)
+        kernels = gaussian_kernels(sigma, self._basis.kernel_size)
+        code = torch.from_numpy(self._basis.code_of_sigma(drawn)).to(device)
+        lr = degrade(hr, kernels, self._settings.scale)
+        return Batch(hr, lr.contiguous(memory_format=torch.channels_last), sigma[:, None], code)
+
+
+class Stage(Protocol):
+    """One stage: the module that it trains and the loss of a step."""
+
+    module: nn.Module
+
+    def loss(self, step: int) -> Tensor:
+        """A scalar with gradients to `module` only."""
+
+
+class SftmdStage:
+    """F with the true kernel code."""
+
+    def __init__(self, networks: IkcNetworks, source: BatchSource, device: torch.device) -> None:
+        self.module: nn.Module = networks.sftmd
+        self._sftmd = networks.sftmd
+        self._source = source
+        self._device = device
+
+    def loss(self, step: int) -> Tensor:
+        batch = self._source.batch(step, self._device)
+        return F.l1_loss(self._sftmd.unclamped(batch.lr, batch.code).float(), batch.hr)
+
+
+class PredictorStage:
+    """P on LR images."""
+
+    def __init__(self, networks: IkcNetworks, source: BatchSource, device: torch.device) -> None:
+        self.module: nn.Module = networks.predictor
+        self._predictor = networks.predictor
+        self._normalize = _code_normalization(networks).to(device)
+        self._source = source
+        self._device = device
+
+    def loss(self, step: int) -> Tensor:
+        batch = self._source.batch(step, self._device)
+        if isinstance(self._predictor, StatisticsPredictor):
+            return _sigma_loss(self._predictor.sigma(batch.lr), batch.sigma)
+        code = self._predictor(batch.lr).float()
+        return F.smooth_l1_loss(self._normalize(code), self._normalize(batch.code))
+
+
+class CorrectorStage:
+    """C on the states of the loop, F and P frozen."""
+
+    def __init__(
+        self, networks: IkcNetworks, source: BatchSource, device: torch.device, unroll: int
+    ) -> None:
+        self.module: nn.Module = networks.corrector
+        self._networks = networks
+        self._corrector = networks.corrector
+        self._normalize = _code_normalization(networks).to(device)
+        self._source = source
+        self._device = device
+        self._unroll = unroll
+
+    def loss(self, step: int) -> Tensor:
+        batch = self._source.batch(step, self._device)
+        code = self._start(batch, step)
+        losses = []
+        for _ in range(self._unroll):
+            with torch.no_grad():
+                sr = self._networks.sftmd(batch.lr, code)
+            loss, code = self._correction(batch, sr, code)
+            losses.append(loss)
+        return torch.stack(losses).mean()
+
+    def _start(self, batch: Batch, step: int) -> Tensor:
+        """Half of the batch starts where P puts it, half anywhere, so that C knows the whole range."""
+        random = self._source.random(step).spawn(1)[0]
+        basis, settings = self._networks.basis, self._networks.architecture
+        anywhere = basis.code_of_sigma(random.uniform(*settings.sigma_range, len(batch.lr)))
+        code = torch.from_numpy(anywhere).to(self._device)
+        with torch.no_grad():
+            predicted = self._networks.predictor(batch.lr).float()
+        chosen = torch.from_numpy(random.random((len(code), 1)) < 0.5).to(self._device)
+        return torch.where(chosen, predicted, code)
+
+    def _correction(self, batch: Batch, sr: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of one step from (sr, code) and the next code, cut off from the gradient."""
+        if isinstance(self._corrector, StatisticsCorrector):
+            curve = self._corrector.curve
+            with torch.autocast(self._device.type, enabled=False):
+                before = curve.sigma(code)
+            sigma = before + self._corrector.step(sr, code)
+            with torch.autocast(self._device.type, enabled=False):
+                return _sigma_loss(sigma, batch.sigma), curve.code(sigma.detach())
+        after = self._corrector(sr, code).float()
+        loss = F.smooth_l1_loss(self._normalize(after), self._normalize(batch.code))
+        return loss, after.detach()
+
+
+def build_stage(
+    name: str, crops: CropSource, networks: IkcNetworks, recipe: Recipe, device: torch.device
+) -> Stage:
+    """The stage called `name`, ready to compute losses on `device`."""
+    settings: StageRecipe = recipe.stages[name]
+    source = BatchSource(crops, networks, recipe, name)
+    if name == "sftmd":
+        return SftmdStage(networks, source, device)
+    if name == "predictor":
+        return PredictorStage(networks, source, device)
+    return CorrectorStage(networks, source, device, settings.unroll)
+
+
+def _sigma_loss(sigma: Tensor, truth: Tensor) -> Tensor:
+    return F.smooth_l1_loss(sigma.float(), truth, beta=0.1)
+
+
+def _code_normalization(networks: IkcNetworks) -> CodeNormalization:
+    """Deviations from the mean code in units of each component's spread over the sigma range."""
+    basis, settings = networks.basis, networks.architecture
+    codes = basis.code_of_sigma(np.linspace(*settings.sigma_range, 1000))
+    normalization = CodeNormalization(settings.code_size)
+    normalization.get_buffer("mean").copy_(torch.from_numpy(codes.mean(axis=0)))
+    normalization.get_buffer("deviation").copy_(torch.from_numpy(codes.std(axis=0)))
+    return normalization
