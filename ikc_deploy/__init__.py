@@ -59,12 +59,12 @@ def load(
     """An `Upscaler`, ready for frames.
 
     `bundle` is a folder written by `ikc-export`, or None for the shipped weights, which
-    are exported into the user's cache on first use (that needs the `export` extra; later uses do not).
-    `backend` is "auto" or "onnxruntime". `iters` is t, the number of corrections: the loop is P, F, then t times C, F.
-    `threads` bounds CPU cores, 0 for all.
+    are exported into the user's cache on first use (that needs the `export` extra; later uses do
+    not). `backend` is "auto" or "onnxruntime". `iters` is t, the number of corrections: the loop is
+    P, F, then t times C, F. `threads` bounds CPU cores, 0 for all.
 
-    Raises `BundleError` if the bundle is missing, damaged or from another version,
-    `BackendError` if no backend runs here, `MissingExtraError` if an export is needed and cannot be made.
+    Raises `BundleError` if the bundle is missing, damaged or from another version, `BackendError`
+    if no backend runs here, `MissingExtraError` if an export is needed and cannot be made.
     """
     if bundle is None:
         from ikc_deploy.default_bundle import default_bundle

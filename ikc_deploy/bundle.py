@@ -2,8 +2,9 @@
 
     NAME/manifest.json  predictor.onnx  sftmd.onnx  corrector.onnx  basis.npz  engines/...
 
-`write_manifest` seals a folder: it lists every file with its size and sha256, and itself with a digest of its own content.
-`Bundle.open` refuses a folder that is not what was sealed, before any byte of a graph reaches a parser.
+`write_manifest` seals a folder: it lists every file with its size and sha256, and adds a digest of
+the manifest's own content. `Bundle.open` refuses a folder that is not what was sealed, before any
+byte of a graph reaches a parser.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ MANIFEST_FILE: Final = "manifest.json"
 BASIS_FILE: Final = "basis.npz"
 
 FrameIO = Literal["uint8", "float"]
-"""What `lr` and the upscaled frame are: RGB frames `[N,H,W,3]` uint8, or `[N,3,H,W]` float32 in [0,1]."""
+"""What frames are: RGB `[N,H,W,3]` uint8, or `[N,3,H,W]` float32 in [0,1]."""
 
 _DIGEST_KEY: Final = "manifest_sha256"
 _EXPORT_AGAIN: Final = "export it again with ikc-export, or copy the folder again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 from filelock import FileLock
@@ -18,28 +19,30 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("ikc-deploy", appauthor=False)) / __version__
 
 
-def default_bundle(weights: str = DEFAULT_WEIGHTS) -> Bundle:
-    """The cached float32 bundle of `weights`, exported first if there is none.
+def default_bundle(
+    weights: str = DEFAULT_WEIGHTS, precision: Literal["fp32", "fp16"] = "fp32"
+) -> Bundle:
+    """The cached bundle of `weights` in this precision, exported first if there is none.
 
     The cache key is the weights' checksum, so changed weights are never served from an old
     export; a damaged bundle is made anew. Two processes that start at once export once.
     Raises `MissingExtraError` if an export is needed and torch or onnx is not installed.
     """
     source = find_weights(weights)
-    folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-fp32"
+    folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-{precision}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         try:
             return Bundle.open(folder)
         except BundleError:
-            return _export(weights, folder)
+            return _export(weights, folder, precision)
 
 
-def _export(weights: str, folder: Path) -> Bundle:
+def _export(weights: str, folder: Path, precision: Literal["fp32", "fp16"]) -> Bundle:
     try:
         from ikc_deploy.export.exporter import ExportSettings, export_bundle
         from ikc_deploy.networks.weights import load_weights
     except ModuleNotFoundError as error:
         purpose = f"Exporting the weights '{weights}' on first use"
         raise MissingExtraError(error.name or "torch", "export", purpose) from error
-    return export_bundle(load_weights(weights), folder, ExportSettings())
+    return export_bundle(load_weights(weights), folder, ExportSettings(precision))

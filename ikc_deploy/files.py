@@ -24,7 +24,7 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
     temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
     try:
         yield temporary
-        os.replace(temporary, target)
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -52,11 +52,11 @@ def atomic_folder(path: str | PathLike[str]) -> Iterator[Path]:
 def _replace_folder(new: Path, target: Path) -> None:
     # A folder cannot be renamed over a full one, so the old one steps aside first.
     if not target.exists():
-        os.replace(new, target)
+        new.replace(target)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-    os.replace(target, aside / "old")
-    os.replace(new, target)
+    target.replace(aside / "old")
+    new.replace(target)
     shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -1,11 +1,11 @@
 """Blur kernels and the linear code that the networks pass between them.
 
-A *kernel* k is a square blur kernel with sum 1. Its *kernel code* h has few components
-(ten for isotropic Gaussians): h = M^T k with an orthonormal basis M fitted by principal
-component analysis to the kernels of a sigma range (IKC, CVPR 2019, section 3.2; the reference
-implementation removes no mean before projecting, and neither do we). `KernelBasis` owns M, the mean kernel that the
-projection drops, and the range; it is stored with every checkpoint and bundle, because a
-network means nothing with another basis.
+A *kernel* k is a square blur kernel with sum 1. Its *kernel code* h has few components (ten for
+isotropic Gaussians): h = M^T k with an orthonormal basis M fitted by principal component analysis
+to the kernels of a sigma range (IKC, CVPR 2019, section 3.2; the reference implementation removes
+no mean before projecting, and neither do we). `KernelBasis` owns M, the mean kernel that the
+projection drops, and the range; it is stored with every checkpoint and
+bundle, because a network means nothing with another basis.
 
 numpy only: embedders import this module.
 """
@@ -174,7 +174,7 @@ class KernelBasis:
         sigmas = np.asarray(sigma, dtype=np.float64)
         if not np.all((sigmas >= low - 1e-9) & (sigmas <= high + 1e-9)):
             raise KernelError(
-                f"sigma must lie in [{low:g}, {high:g}], the range of this basis; got {sigma}"
+                f"sigma must lie in [{low:g}, {high:g}], the range of this basis; got {sigma!r}"
             )
         return self.encode(gaussian_kernel(sigmas, self.kernel_size))
 

@@ -8,6 +8,7 @@ from typing import Final, NoReturn, ParamSpec, TypeVar
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from ikc_deploy.errors import IkcError
 
@@ -29,8 +30,9 @@ class CommandError(click.ClickException):
 
     exit_code = 2
 
-    def show(self, file: object = None) -> None:
-        err_console.print(f"[bold red]error:[/] {_escaped(self.message)}", soft_wrap=True)
+    def show(self, file: object = None) -> None:  # noqa: ARG002 - click's signature
+        """Print the message."""
+        err_console.print(f"[bold red]error:[/] {escape(self.message)}", soft_wrap=True)
 
 
 def reports_errors(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
@@ -42,6 +44,9 @@ def reports_errors(command: Callable[_Parameters, _Result]) -> Callable[_Paramet
             return command(*args, **kwargs)
         except IkcError as error:
             raise CommandError(str(error)) from error
+        except BrokenPipeError:
+            # click ends quietly when the reader of a pipe (head, less) has gone.
+            raise
         except OSError as error:
             raise CommandError(f"{error.strerror or error}: {error.filename or ''}") from error
         except KeyboardInterrupt:
@@ -53,7 +58,3 @@ def reports_errors(command: Callable[_Parameters, _Result]) -> Callable[_Paramet
 def _interrupted() -> NoReturn:
     err_console.print("interrupted")
     raise SystemExit(130)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", "\\[")

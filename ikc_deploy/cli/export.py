@@ -84,15 +84,16 @@ def _print(bundle: Bundle) -> None:
     for name, census in manifest.convolutions.items():
         counts = ", ".join(f"{count} {dtype}" for dtype, count in census.items())
         graphs.add_row(name, counts, f"{bundle.graph(name).stat().st_size / 2**20:.1f}")
-    parity = Table(
-        title="against torch float32, on 8-bit frames"
-        if manifest.io == "uint8"
-        else "against torch float32"
-    )
-    for column in ("step", "image dB", "largest |dh|"):
+    parity = Table(title="against torch float32")
+    for column in ("step", "image dB", "frame levels", "largest |dh|"):
         parity.add_column(column)
     for step in manifest.parity["steps"]:
-        parity.add_row(str(step["step"]), f"{step['image_db']:.1f}", f"{step['code_error']:.1e}")
+        parity.add_row(
+            str(step["step"]),
+            f"{step['image_db']:.1f}",
+            f"{step['frame_levels']:.2f}",
+            f"{step['code_error']:.1e}",
+        )
     out_console.print(graphs, parity, sep="\n")
     out_console.print(f"bundle: {bundle.path}", soft_wrap=True, highlight=False)
 

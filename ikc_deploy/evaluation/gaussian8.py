@@ -1,7 +1,7 @@
 """Gaussian8: the protocol on which IKC and its successors report (IKC, section 4.1).
 
-Every HR image is blurred by eight isotropic Gaussians (21x21, reflected border), shrunk bicubically and
-rounded to 8 bits. Figures are means over images and sigmas.
+Every HR image is blurred by eight isotropic Gaussians (21x21, reflected border), shrunk bicubically
+and rounded to 8 bits. Figures are means over images and sigmas.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ def crop_to_multiple(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     return image[:height, :width]
 
 
-def blur(image: NDArray[np.floating], kernel: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Correlate `[H,W,C]` with an odd, square kernel; the border is reflected (edge not repeated)."""
+def blur(
+    image: NDArray[np.floating] | NDArray[np.uint8], kernel: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Correlate `[H,W,C]` with an odd, square kernel; the border is reflected (edge kept once)."""
     side = kernel.shape[0]
     reach = side // 2
     padded = np.pad(image.astype(np.float64), ((reach, reach), (reach, reach), (0, 0)), "reflect")

@@ -30,16 +30,15 @@ def ssim_y(image: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) 
     except ModuleNotFoundError as error:
         raise MissingExtraError("skimage", "evaluation", "SSIM") from error
     ours, theirs = _cropped_luma(image, reference, border)
-    return float(
-        structural_similarity(
-            ours,
-            theirs,
-            data_range=255,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
+    similarity = structural_similarity(  # type: ignore[no-untyped-call]
+        ours,
+        theirs,
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
     )
+    return float(similarity)
 
 
 def _cropped_luma(

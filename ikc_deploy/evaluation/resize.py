@@ -32,7 +32,9 @@ def bicubic_matrix(length: int, factor: float) -> NDArray[np.float64]:
     return matrix
 
 
-def resize_bicubic(image: NDArray[np.floating], factor: float) -> NDArray[np.float64]:
+def resize_bicubic(
+    image: NDArray[np.floating] | NDArray[np.uint8], factor: float
+) -> NDArray[np.float64]:
     """Resize `[H, W, C]` (any range) to `[round(H*factor), round(W*factor), C]`, not clipped."""
     rows = bicubic_matrix(image.shape[0], factor)
     columns = bicubic_matrix(image.shape[1], factor)

@@ -65,7 +65,7 @@ def export_bundle(
         write_manifest(folder, manifest)
         announce("parity")
         steps = measure_parity(networks, Bundle.open(folder))
-        parity = check_parity(steps, settings.precision, settings.io)
+        parity = check_parity(steps, settings.precision)
         write_manifest(folder, replace(manifest, parity=parity))
     return Bundle.open(out)
 

@@ -6,9 +6,10 @@
 | `sftmd` | `lr`, `code` | `sr`, and with uint8 frames `frame` |
 | `corrector` | `sr`, `code` | `next_code` |
 
-With io "uint8", `lr` and `frame` are RGB frames `[N,H,W,3]` uint8 and all conversion happens inside; `sr`
-is `[N,3,sH,sW]` in the graph's precision and only the corrector reads it. With io "float", `lr` and `sr` are
-`[N,3,H,W]` float32 in [0,1]. Codes are `[N,code_size]` float32 always. N, H and W are dynamic.
+With io "uint8", `lr` and `frame` are RGB frames `[N,H,W,3]` uint8 and all conversion happens
+inside; `sr` is `[N,3,sH,sW]` in the graph's precision and only the corrector reads it. With io
+"float", `lr` and `sr` are `[N,3,H,W]` float32 in [0,1]. Codes are `[N,code_size]` float32 always.
+N, H and W are dynamic.
 """
 
 from __future__ import annotations

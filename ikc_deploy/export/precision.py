@@ -1,6 +1,7 @@
 """FP16 as a property of the graph: which operations are float16, and the count that proves it.
 
-Convolutions are float16. Kernel codes, linear layers on them, means, statistics and the final clamp are float32.
+Convolutions are float16. Kernel codes, linear layers on them, means, statistics and the final clamp
+are float32.
 """
 
 from __future__ import annotations
@@ -58,14 +59,14 @@ def check_census(path: str | PathLike[str], precision: Precision) -> dict[str, i
 def _conv_dtypes(model: onnx.ModelProto) -> list[tuple[str, str]]:
     import onnx
 
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    types = {tensor.name: tensor.data_type for tensor in inferred.initializer}
-    for value in (*inferred.value_info, *inferred.input, *inferred.output):
-        types[value.name] = value.type.tensor_type.elem_type
+    graph = model.graph
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    # Last, because a weight's own type is what counts, whatever an annotation says of it.
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
     names = {value: key.lower() for key, value in onnx.TensorProto.DataType.items()}
     names[onnx.TensorProto.FLOAT] = "float32"
     return [
         (node.name, names[types.get(node.input[1], onnx.TensorProto.UNDEFINED)])
-        for node in inferred.node
+        for node in graph.node
         if node.op_type == "Conv"
     ]

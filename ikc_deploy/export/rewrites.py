@@ -1,20 +1,20 @@
 """Exact rewrites: networks with the same function and fewer, larger, better shaped operations.
 
-`deployable_*` take a plain network and return a module for export. Nothing here is an approximation: tests
-hold each rewrite against the plain network in float64, borders included.
+`deployable_*` take a plain network and return a module for export. Nothing here approximates:
+tests hold each rewrite against the plain network in float64, borders included.
 
-| rewrite | why it is exact |
-| --- | --- |
-| code as bias | the code map is constant in space, so a convolution of it is a bias (times which taps lie inside the image, when the border is zero) |
-| all codes at once | every SFT layer's bias is affine in the same code: one matrix product for the whole network |
-| gamma and beta together | they read the same features: one convolution, then a grouped one |
-| LeakyReLU before PixelShuffle | one acts per value, the other moves values |
-| output convolution through PixelShuffle | a convolution after a rearrangement by 2 is a convolution of 4 times the channels before it |
-| corrector's code branch as bias | a 1x1 convolution of joined maps is a sum; one of them is constant |
-| mean before the last 1x1 convolution | both are linear |
+- Code as bias: the code map is constant in space, so a convolution of it is a bias (times which
+  taps lie inside the image, when the border is zero).
+- All codes at once: the biases of all SFT layers are affine in one code, so one product makes them.
+- Gamma and beta together: both read the same features, so one convolution, then a grouped one.
+- LeakyReLU before PixelShuffle: one acts per value, the other moves values.
+- The output convolution through PixelShuffle(2): a convolution after the rearrangement is one of
+  four times the channels before it.
+- The corrector's code branch as bias: a 1x1 convolution of joined maps is a sum, one part constant.
+- The mean before the last 1x1 convolution: both are linear.
 
-Modules follow the dtype of their convolutions: `precision.to_half` turns those to float16, while codes,
-means and statistics stay float32.
+Modules follow the dtype of their convolutions: `precision.to_half` turns those to float16, while
+codes, means and statistics stay float32.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class CodeBiases(nn.Module):
 
 
 class DeployableSftmd(nn.Module):
-    """F rewritten; the call contract of `Sftmd`, except that the image comes unclamped in float32."""
+    """F rewritten: called as `Sftmd` is, but the image comes unclamped and at least float32."""
 
     def __init__(self, plain: Sftmd) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class CompactTail(nn.Module):
 
 
 class ReferenceTail(nn.Module):
-    """PixelShuffle stages, activations first, the output convolution folded through the last by 2."""
+    """PixelShuffle stages, activations first; the output convolution folded through a last by 2."""
 
     def __init__(self, upscale: nn.Sequential, output: nn.Conv2d) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class ReferenceTail(nn.Module):
         self.folded = self.factors[-1] == 2
         self.output = _fold_through_shuffle(output, 2) if self.folded else output
 
-    def forward(self, features: Tensor, lr: Tensor) -> Tensor:
+    def forward(self, features: Tensor, lr: Tensor) -> Tensor:  # noqa: ARG002 - as CompactTail
         last = len(self.factors) - 1
         for index, factor in enumerate(self.factors):
             features = F.leaky_relu(self.convs[index](features), SLOPE)

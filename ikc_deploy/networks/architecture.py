@@ -3,7 +3,7 @@
 Two designs share every class and every graph contract. `reference` loads the published
 checkpoints tensor by tensor. `compact` is ours, chosen by measurement (docs/training.md): it
 pads the code map by replication, so that the code enters as a plain bias; works at LR resolution
-up to one last convolution; and estimates sigma from the mean *and* standard deviation of its features.
+up to one last convolution; and estimates sigma from the mean *and* standard deviation of features.
 """
 
 from __future__ import annotations

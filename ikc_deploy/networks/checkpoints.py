@@ -74,14 +74,12 @@ def new_networks(settings: Architecture, seed: int) -> IkcNetworks:
         networks = empty_networks(settings, basis)
         for module in (networks.sftmd, networks.predictor, networks.corrector):
             module.initialize()
-    codes = basis.code_of_sigma(np.linspace(*settings.sigma_range, 1000))
     for network in networks.modules().values():
         for part in network.modules():
             if isinstance(part, SigmaCurve):
                 part.fit_to(basis)
             if isinstance(part, CodeNormalization) and settings.design == "compact":
-                part.get_buffer("mean").copy_(torch.from_numpy(codes.mean(axis=0)))
-                part.get_buffer("deviation").copy_(torch.from_numpy(codes.std(axis=0)))
+                part.fit_to(basis)
     return networks
 
 

@@ -1,7 +1,7 @@
 """The corrector C: a better kernel code from the artifacts of the SR image (IKC, section 3.2).
 
-A kernel that is too wide leaves ringing, one that is too narrow leaves blur; C sees the SR image together with the
-code that made it and returns the corrected code h + dh.
+A kernel that is too wide leaves ringing, one that is too narrow leaves blur; C sees the SR image
+together with the code that made it and returns the corrected code h + dh.
 """
 
 from __future__ import annotations

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.networks.architecture import Architecture
 
 CodeBorder = Literal["zero", "replicate"]
 
 SLOPE = 0.2
 """Negative slope of every LeakyReLU of the reference networks."""
+
+_LEAST_DEVIATION = 1e-3
+"""Smallest deviation that a component is divided by, relative to the largest."""
 
 
 class CodeNormalization(nn.Module):
@@ -28,6 +33,18 @@ class CodeNormalization(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(code_size))
         self.register_buffer("deviation", torch.ones(code_size))
+
+    def fit_to(self, basis: KernelBasis) -> None:
+        """Take mean and deviation over the basis's sigma range.
+
+        The last components of a basis hardly vary; divided by so little, rounding in the code would
+        show in the image.
+        """
+        codes = basis.code_of_sigma(np.linspace(*basis.sigma_range, 1000))
+        deviation = codes.std(axis=0)
+        deviation = np.maximum(deviation, _LEAST_DEVIATION * deviation.max())
+        cast(Tensor, self.mean).copy_(torch.from_numpy(codes.mean(axis=0)))
+        cast(Tensor, self.deviation).copy_(torch.from_numpy(deviation))
 
     def forward(self, code: Tensor) -> Tensor:
         return (code - cast(Tensor, self.mean)) / cast(Tensor, self.deviation)

@@ -2,14 +2,16 @@
 
     h0 = P(lr);  sr0 = F(lr, h0);  for i in 1..t:  hi = C(sr(i-1), h(i-1));  sri = F(lr, hi)
 
-A `Session` owns the buffers, allocated once. Every step has a code buffer of its own (a few bytes each), so that all codes can be read after
-the loop and no step waits for a copy; `sr` and `frame` are overwritten by every step.
+A `Session` owns the buffers, allocated once. Every step has a code buffer of its own (a few bytes
+each), so that all codes can be read after the loop and no step waits for a copy; `sr` and `frame`
+are overwritten by every step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -82,7 +84,7 @@ def run(
             marks.append((backend.mark(), ""))
     backend.synchronize()
     times = {"predictor": 0.0, "sftmd": 0.0, "corrector": 0.0}
-    for (start, _), (end, stage) in zip(marks[:-1], marks[1:], strict=True):
+    for (start, _), (end, stage) in pairwise(marks):
         if stage:
             times[stage] += backend.elapsed_ms(start, end)
     return times

@@ -40,7 +40,7 @@ class Result:
     codes: NDArray[np.float32]
     """Kernel codes h0..ht, `[t+1, code_size]`; one row if the blur was given."""
     sigma: Any
-    """Sigma in HR pixels of the isotropic Gaussian nearest to the last code: float, or `[N]` float64."""
+    """Sigma in HR pixels of the isotropic Gaussian nearest to the last code: float, or `[N]`."""
     kernel: NDArray[np.float32]
     """The last code decoded, `[k, k]`, sum about 1."""
     timings: dict[str, float]
@@ -53,8 +53,8 @@ class Result:
 class Upscaler:
     """Upscales frames with one bundle on one backend.
 
-    Buffers are allocated once for each frame shape and kept for the last few shapes. Calls from several threads are
-    served one after the other. Use it as a context manager, or `close` it.
+    Buffers are allocated once for each frame shape and kept for the last few shapes. Calls from
+    several threads are served one after the other. Use it as a context manager, or `close` it.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend, iters: int = DEFAULT_ITERS) -> None:
@@ -84,8 +84,9 @@ class Upscaler:
         """Upscale an RGB frame `[H,W,3]` uint8, or a batch `[N,H,W,3]` of independent frames.
 
         (A bundle with io "float" takes `[3,H,W]` or `[N,3,H,W]` float32 in [0,1].)
-        The blur is estimated, unless one of these gives it; then F alone runs: `sigma` in HR pixels (one, or one for each frame), `kernel` `[k,k]` or `[N,k,k]` with sum 1,
-        or `code` `[code_size]` or `[N,code_size]`. `steps=True` also returns every step's image.
+        The blur is estimated, unless one of these gives it; then F alone runs: `sigma` in HR
+        pixels (one, or one for each frame), `kernel` `[k,k]` or `[N,k,k]` with sum 1, or `code`
+        `[code_size]` or `[N,code_size]`. `steps=True` also returns every step's image.
 
         Raises `InputError` for anything that is not such a frame, `KernelError` for a blur
         outside the basis, `BackendError` if the device fails.

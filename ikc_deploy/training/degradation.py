@@ -1,6 +1,6 @@
 """HR batches to LR batches on any device: blur, bicubic shrinking, 8-bit rounding.
 
-The same operations as `ikc_deploy.evaluation.gaussian8`, batched in torch with one kernel per image.
+The same operations as `ikc_deploy.evaluation.gaussian8`, batched in torch, one kernel per image.
 """
 
 from __future__ import annotations

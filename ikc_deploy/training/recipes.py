@@ -32,7 +32,7 @@ class StageRecipe:
     ema_decay: float = 0.999
     """Decay of the exponential moving average of the weights, which is what a stage returns."""
     unroll: int = 4
-    """Corrections in a row that the corrector is trained on; other stages ignore it."""
+    """Corrections in a row that `corrector` and `joint` train on; other stages ignore it."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "patch", "unroll"):
@@ -58,7 +58,7 @@ class ValidationRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run: stages in the order sftmd, predictor, corrector."""
+    """One training run: stages in the order sftmd, predictor, corrector, joint."""
 
     name: str
     architecture: Architecture
@@ -67,6 +67,8 @@ class Recipe:
     sftmd: StageRecipe
     predictor: StageRecipe
     corrector: StageRecipe
+    joint: StageRecipe | None
+    """Fine-tuning of F and C on the codes of the loop; optional."""
     seed: int
     precision: Precision
     log_every: int
@@ -78,7 +80,8 @@ class Recipe:
     @property
     def stages(self) -> dict[str, StageRecipe]:
         """The stages by name, in training order."""
-        return {"sftmd": self.sftmd, "predictor": self.predictor, "corrector": self.corrector}
+        stages = {"sftmd": self.sftmd, "predictor": self.predictor, "corrector": self.corrector}
+        return stages if self.joint is None else stages | {"joint": self.joint}
 
 
 def load_recipe(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Recipe:
@@ -101,7 +104,7 @@ def load_recipe(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Recip
 
 def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe:
     known = {"name", "architecture", "data", "seed", "precision", "log_every", "save_every"}
-    known |= {"sftmd", "predictor", "corrector", "validation"}
+    known |= {"sftmd", "predictor", "corrector", "joint", "validation"}
     _refuse_unknown(values, known)
     missing = sorted({"architecture", "sftmd", "predictor", "corrector"} - set(values))
     if missing:
@@ -115,7 +118,7 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
     )
     if not folders:
         raise RecipeError("no training images: set 'data' to folders of HR images")
-    validation = values.get("validation")
+    joint, validation = values.get("joint"), values.get("validation")
     return Recipe(
         name=values.get("name", file.stem),
         architecture=_architecture(values["architecture"]),
@@ -123,6 +126,7 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
         sftmd=_settings(StageRecipe, values["sftmd"], "sftmd"),
         predictor=_settings(StageRecipe, values["predictor"], "predictor"),
         corrector=_settings(StageRecipe, values["corrector"], "corrector"),
+        joint=joint and _settings(StageRecipe, joint, "joint"),
         seed=values.get("seed", 0),
         precision=precision,
         log_every=values.get("log_every", 50),

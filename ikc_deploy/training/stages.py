@@ -1,14 +1,15 @@
-"""The three stages of training: what each draws, computes and minimises.
+"""The stages of training: what each draws, computes and minimises.
 
 1. `sftmd`: F with the true kernel code, L1 on the image (IKC, section 4.1).
 2. `predictor`: P on LR images alone.
-3. `corrector`: C on the states of its own loop with F frozen: it starts from P's code or from a random one, takes a
-   few steps, and every step is a sample. Trained on single corrections around the truth instead,
-   the loop drifts to a biased fixed point (docs/training.md).
+3. `corrector`: C on the states of its own loop with F frozen. The loop starts from P's code or from
+   a random one, takes a few steps, and every step is a sample. Trained on single corrections
+   around the truth instead, the loop drifts to a biased fixed point (docs/training.md).
+4. `joint` (optional): F on the codes that the loop arrives at, and C on the images of this F.
 
-The compact estimators are trained on sigma, the reference ones on the code, normalised per component.
-
-A batch depends on (seed, stage, step) alone, so a resumed run draws what an unbroken one would.
+The compact estimators are trained on sigma, the reference ones on the code, normalised per
+component. A batch depends on (seed, stage, step) alone, so a resumed run draws what an unbroken
+one would.
 """
 
 from __future__ import annotations
@@ -132,7 +133,11 @@ class CorrectorStage:
         self._unroll = unroll
 
     def loss(self, step: int) -> Tensor:
-        batch = self._source.batch(step, self._device)
+        loss, _ = self.unrolled(self._source.batch(step, self._device), step)
+        return loss
+
+    def unrolled(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        """The mean loss of a few corrections in a row, and the code that they end at."""
         code = self._start(batch, step)
         losses = []
         for _ in range(self._unroll):
@@ -140,10 +145,10 @@ class CorrectorStage:
                 sr = self._networks.sftmd(batch.lr, code)
             loss, code = self._correction(batch, sr, code)
             losses.append(loss)
-        return torch.stack(losses).mean()
+        return torch.stack(losses).mean(), code
 
     def _start(self, batch: Batch, step: int) -> Tensor:
-        """Half of the batch starts where P puts it, half anywhere, so that C knows the whole range."""
+        """Half of the batch starts at P's code, half anywhere, so that C knows the whole range."""
         random = self._source.random(step).spawn(1)[0]
         basis, settings = self._networks.basis, self._networks.architecture
         anywhere = basis.code_of_sigma(random.uniform(*settings.sigma_range, len(batch.lr)))
@@ -167,6 +172,33 @@ class CorrectorStage:
         return loss, after.detach()
 
 
+class JointStage:
+    """F on the loop's codes and C on this F's images; P stays as it is.
+
+    A quarter of the batch keeps its true code, so that F still serves a blur that is given.
+    No gradient passes between the two: F would learn to help C by making worse images.
+    """
+
+    def __init__(
+        self, networks: IkcNetworks, source: BatchSource, device: torch.device, unroll: int
+    ) -> None:
+        self.module: nn.Module = nn.ModuleDict(
+            {"sftmd": networks.sftmd, "corrector": networks.corrector}
+        )
+        self._corrections = CorrectorStage(networks, source, device, unroll)
+        self._sftmd = networks.sftmd
+        self._source = source
+        self._device = device
+
+    def loss(self, step: int) -> Tensor:
+        batch = self._source.batch(step, self._device)
+        corrections, code = self._corrections.unrolled(batch, step)
+        given = max(len(code) // 4, 1)
+        code = torch.cat((batch.code[:given], code[given:]))
+        image = self._sftmd.unclamped(batch.lr, code).float()
+        return F.l1_loss(image, batch.hr) + corrections
+
+
 def build_stage(
     name: str, crops: CropSource, networks: IkcNetworks, recipe: Recipe, device: torch.device
 ) -> Stage:
@@ -177,7 +209,8 @@ def build_stage(
         return SftmdStage(networks, source, device)
     if name == "predictor":
         return PredictorStage(networks, source, device)
-    return CorrectorStage(networks, source, device, settings.unroll)
+    kind = CorrectorStage if name == "corrector" else JointStage
+    return kind(networks, source, device, settings.unroll)
 
 
 def _sigma_loss(sigma: Tensor, truth: Tensor) -> Tensor:
@@ -185,10 +218,7 @@ def _sigma_loss(sigma: Tensor, truth: Tensor) -> Tensor:
 
 
 def _code_normalization(networks: IkcNetworks) -> CodeNormalization:
-    """Deviations from the mean code in units of each component's spread over the sigma range."""
-    basis, settings = networks.basis, networks.architecture
-    codes = basis.code_of_sigma(np.linspace(*settings.sigma_range, 1000))
-    normalization = CodeNormalization(settings.code_size)
-    normalization.get_buffer("mean").copy_(torch.from_numpy(codes.mean(axis=0)))
-    normalization.get_buffer("deviation").copy_(torch.from_numpy(codes.std(axis=0)))
+    """Codes in units of each component's spread, in which all components count alike."""
+    normalization = CodeNormalization(networks.architecture.code_size)
+    normalization.fit_to(networks.basis)
     return normalization

@@ -61,8 +61,9 @@ def train(
 ) -> Path | None:
     """Train (or go on training) all stages of `recipe` in the folder `run`.
 
-    Returns the checkpoint's path, or None if `stop_after` steps of this call came first; in that case,
-    as after any interruption, the state on disk goes on exactly as an unbroken run would.
+    Returns the checkpoint's path, or None if `stop_after` steps of this call came first; then, as
+    after any interruption, the state on disk goes on exactly as an unbroken run would. Stages that
+    a run has not begun may still be changed or added.
     Raises `RecipeError` if the folder holds another run, `InputError` for unusable data.
     """
     state = _open_run(recipe, run, resume)
@@ -70,7 +71,7 @@ def train(
     cases = _validation_cases(recipe)
     networks = new_networks(recipe.architecture, recipe.seed)
     for name, module in networks.modules().items():
-        module.to(device, memory_format=torch.channels_last)
+        module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if state is not None:
             module.load_state_dict(state.networks[name])
     log = _Log(run)
@@ -78,7 +79,7 @@ def train(
     remaining = stop_after
     for name in names[names.index(state.stage) if state else 0 :]:
         trainer = _StageTrainer(name, recipe, networks, crops, device)
-        if state is not None and state.stage == name and state.step:
+        if state is not None and state.stage == name:
             trainer.restore(state)
         while not trainer.finished:
             if remaining is not None and remaining <= 0:
@@ -91,8 +92,7 @@ def train(
             if trainer.done % recipe.save_every == 0 and not trainer.finished:
                 trainer.save(run)
         trainer.adopt_average()
-        following = names[names.index(name) + 1 :]
-        _save_state(run, _between_stages(networks, following[0] if following else "done", recipe))
+        trainer.save(run)
     networks.training = _training_record(recipe, log)
     path = run / CHECKPOINT_FILE
     save_checkpoint(networks, path)
@@ -218,15 +218,15 @@ class _Log:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = run / LOG_FILE
-        self._board = SummaryWriter(str(run / "tensorboard"))  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(run / "tensorboard"))
 
     def write(self, stage: str, step: int, figures: dict[str, float]) -> None:
         line = {"stage": stage, "step": step} | {k: round(v, 6) for k, v in figures.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         for key, value in figures.items():
-            self._board.add_scalar(f"{stage}/{key}", value, step)  # type: ignore[no-untyped-call]
-        self._board.flush()  # type: ignore[no-untyped-call]
+            self._board.add_scalar(f"{stage}/{key}", value, step)
+        self._board.flush()
 
     def last(self, stage: str) -> dict[str, float]:
         """The newest value of every figure of a stage."""
@@ -251,16 +251,14 @@ def _open_run(recipe: Recipe, run: Path, resume: bool) -> _State | None:
         state = _State(**torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         raise InputError(f"'{path}' cannot be read; the run cannot be resumed ({error})") from error
-    if state.recipe != _fingerprint(recipe):
+    begun = list(json.loads(state.recipe)["stages"])
+    begun = begun[: begun.index(state.stage) + 1]
+    if _fixed(json.loads(state.recipe), begun) != _fixed(json.loads(_fingerprint(recipe)), begun):
         raise RecipeError(
             f"the run in '{run}' was started with other settings; "
             "resume it with its own recipe or start a new run"
         )
     return state
-
-
-def _between_stages(networks: IkcNetworks, stage: str, recipe: Recipe) -> _State:
-    return _State(stage, 0, _state_dicts(networks), {}, {}, _fingerprint(recipe))
 
 
 def _save_state(run: Path, state: _State) -> None:
@@ -274,10 +272,21 @@ def _state_dicts(networks: IkcNetworks) -> dict[str, dict[str, Tensor]]:
 
 
 def _fingerprint(recipe: Recipe) -> str:
-    """What must not change between the parts of a run: architecture, seed, precision, stages."""
-    settings = {name: asdict(stage) for name, stage in recipe.stages.items()}
-    fixed = (recipe.architecture.to_dict(), recipe.seed, recipe.precision, settings)
-    return json.dumps(fixed, sort_keys=True)
+    """The settings that decide what is computed, as JSON."""
+    return json.dumps(
+        {
+            "architecture": recipe.architecture.to_dict(),
+            "seed": recipe.seed,
+            "precision": recipe.precision,
+            "stages": {name: asdict(stage) for name, stage in recipe.stages.items()},
+        }
+    )
+
+
+def _fixed(fingerprint: dict[str, Any], begun: list[str]) -> dict[str, Any]:
+    """What a resumed run may not change: everything but the stages that it has not begun."""
+    stages = fingerprint["stages"]
+    return fingerprint | {"stages": {name: stages.get(name) for name in begun}}
 
 
 def _validation_cases(recipe: Recipe) -> list[Case]:

@@ -54,12 +54,13 @@ def validate(
 
     for case in cases:
         lr = case.lr.to(device)
-        if stage == "sftmd":
+        if stage in ("sftmd", "joint"):
             code = torch.from_numpy(basis.code_of_sigma([case.sigma])).to(device)
             record(case, "true_kernel", networks.sftmd(lr, code))
+        if stage == "sftmd":
             continue
         code = networks.predictor(lr)
-        for step in range(iters + 1 if stage == "corrector" else 1):
+        for step in range(1 if stage == "predictor" else iters + 1):
             sigma = float(basis.sigma_of_code(code.cpu().numpy())[0])
             figures.setdefault(f"sigma_mae{step}", []).append(abs(sigma - case.sigma))
             sr = networks.sftmd(lr, code)

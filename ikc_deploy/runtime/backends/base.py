@@ -1,7 +1,8 @@
 """What a backend owes the loop: buffers, calls bound to them, copies, and marks in time.
 
-A backend runs one bundle's three graphs on one device. Calls are bound to fixed buffers when a session is made,
-so that the loop only enqueues. Everything a backend enqueues runs in order; `synchronize` waits for it.
+A backend runs one bundle's three graphs on one device. Calls are bound to fixed buffers when a
+session is made, so that the loop only enqueues. Everything a backend enqueues runs in order;
+`synchronize` waits for it.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ class OnnxRuntimeCpu:
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        # Errors arrive as exceptions; printed as well, they would come twice.
+        options.log_severity_level = 4
         # Three sessions take turns: a pool that spins while another computes takes its cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._sessions: dict[str, Any] = {}
@@ -104,6 +105,11 @@ class _BoundCall:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
+            if "allocate memory" in str(error):
+                raise BackendError(
+                    f"not enough memory for the {self._graph} at this frame size; "
+                    "use smaller frames"
+                ) from error
             raise BackendError(f"ONNX Runtime failed in the {self._graph}: {error}") from error
 
 

@@ -1,0 +1,125 @@
+"""The machine behind a figure: all that is needed to compare it, nothing that names its owner.
+
+No host name, user name or path is read. Versions come from package metadata, so that describing
+a machine imports neither torch nor CUDA.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ikc_deploy.version import __version__
+
+PACKAGES: Final[dict[str, tuple[str, ...]]] = {
+    "numpy": ("numpy",),
+    "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
+    "torch": ("torch",),
+}
+"""Packages that decide a figure, each with the distributions that bring it."""
+
+_NVIDIA_SMI_SECONDS: Final = 10.0
+_GPU_FIELDS: Final = "name,driver_version,memory.total,compute_cap"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU, as its driver reports it."""
+
+    name: str
+    driver: str
+    memory_mib: int | None
+    """None where memory is shared with the CPU and the driver gives no size (Jetson)."""
+    compute_capability: str
+
+
+def describe_machine() -> dict[str, Any]:
+    """CPU, usable cores, memory, system, versions, GPUs, and the load that was there already."""
+    return {
+        "cpu": cpu_model(),
+        "cores": usable_cores(),
+        "memory_gib": _memory_gib(),
+        "os": _system(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "packages": {"ikc-deploy": __version__}
+        | {name: installed_version(*sources) for name, sources in PACKAGES.items()},
+        "gpus": [asdict(gpu) for gpu in find_gpus()[0]],
+    }
+
+
+def installed_version(*distributions: str) -> str | None:
+    """The version of the first of these distributions that is installed; None if none is."""
+    for name in distributions:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The CPU's name; on ARM boards, whose cores have none, the board's."""
+    board = Path("/proc/device-tree/model")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
+    if board.is_file():
+        return board.read_text(errors="replace").strip("\0 \n")
+    return platform.processor() or platform.machine()
+
+
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may run on: its affinity, or a container's quota if that is less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = cores or 1
+    if quota.is_file():
+        # "max 100000" without a quota, else microseconds of CPU time in each period.
+        allowed, period = quota.read_text().split()
+        if allowed != "max":
+            cores = min(cores, max(1, int(allowed) // int(period)))
+    return cores
+
+
+def find_gpus(command: str = "nvidia-smi") -> tuple[tuple[Gpu, ...], str]:
+    """The GPUs that the driver reports, and, if there are none, why."""
+    query = [command, f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(
+            query, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=False
+        )
+    except FileNotFoundError:
+        return (), f"{command} is not installed"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return (), f"{command} does not run: {error}"
+    if answer.returncode != 0:
+        said = (answer.stdout + answer.stderr).strip().splitlines()
+        return (), f"{command} failed: {said[0] if said else f'exit code {answer.returncode}'}"
+    gpus = tuple(_parse_gpu(line) for line in answer.stdout.splitlines() if line.strip())
+    return gpus, "" if gpus else f"{command} lists none"
+
+
+def _parse_gpu(line: str) -> Gpu:
+    name, driver, memory, capability = (part.strip() for part in line.rsplit(",", 3))
+    return Gpu(name, driver, int(memory) if memory.isdigit() else None, capability)
+
+
+def _memory_gib() -> float | None:
+    if not hasattr(os, "sysconf"):
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+
+
+def _system() -> str:
+    kernel = f"{platform.system()} {platform.release()} {platform.machine()}"
+    try:
+        return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {kernel}"
+    except (OSError, KeyError):
+        return kernel

@@ -1,0 +1,170 @@
+"""ikc-upscale: picture files and folders of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ikc_deploy import load
+from ikc_deploy.bundle import Bundle
+from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.default_bundle import default_bundle
+from ikc_deploy.errors import IkcError, InputError
+from ikc_deploy.figures import require_matplotlib
+from ikc_deploy.pictures import Upscaled, check_bundle, plan, upscale_file
+from ikc_deploy.runtime.backends import BACKENDS
+from ikc_deploy.runtime.upscaler import DEFAULT_ITERS
+from ikc_deploy.weights import DEFAULT_WEIGHTS, RANDOM_PREFIX
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command(context_settings=HELP)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=_PATH)
+@click.option(
+    "--out", "-o", type=_PATH, required=True, help="The output file of one image, or a folder."
+)
+@click.option(
+    "--iters",
+    type=click.IntRange(min=0),
+    default=DEFAULT_ITERS,
+    show_default=True,
+    help="Corrections of the estimated blur.",
+)
+@click.option(
+    "--sigma",
+    type=float,
+    help="The blur, in pixels of the output; it is then not estimated, and nothing is corrected.",
+)
+@click.option(
+    "--weights", help=f"Shipped weights or a checkpoint file.  [default: {DEFAULT_WEIGHTS}]"
+)
+@click.option(
+    "--bundle", "folder", type=_PATH, help="A folder by ikc-export, instead of --weights."
+)
+@click.option(
+    "--backend", default="auto", show_default=True, help=f"auto, or one of: {', '.join(BACKENDS)}."
+)
+@click.option(
+    "--threads", type=click.IntRange(min=0), default=0, help="CPU cores to use.  [default: all]"
+)
+@click.option(
+    "--save-steps",
+    type=_PATH,
+    help="Folder for the image of every step and a figure of the kernels, by name of the input.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each image.")
+@reports_errors
+def main(
+    inputs: tuple[Path, ...],
+    out: Path,
+    iters: int,
+    sigma: float | None,
+    weights: str | None,
+    folder: Path | None,
+    backend: str,
+    threads: int,
+    save_steps: Path | None,
+    as_json: bool,
+) -> None:
+    """Upscale image files, and all images in folders (PNG, JPEG, WebP, TIFF, BMP).
+
+    Outputs in a folder keep the input's name. The suffix chooses the format; JPEG and WebP are
+    written at quality 95.
+
+    EXIF rotation is applied; grey stays grey; transparency is upscaled bicubically and kept; the
+    ICC profile is copied, other metadata is not. Palettes and CMYK become RGB, 16-bit samples
+    8-bit. Animations are refused.
+
+    An image that cannot be upscaled does not stop the others: it is named at the end, with exit
+    code 2.
+    """
+    jobs = plan(inputs, out, save_steps)
+    if save_steps is not None:
+        require_matplotlib("--save-steps")
+    with err_console.status("loading"):
+        bundle = _open_bundle(weights, folder)
+        if sigma is not None:
+            # Refused here once, not once for each image.
+            bundle.basis.code_of_sigma(sigma)
+        upscaler = load(bundle, backend, iters, threads=threads)
+    failures: list[str] = []
+    with upscaler, _progress(len(jobs)) as bars:
+        task = bars.add_task("", total=len(jobs))
+        for job in jobs:
+            bars.update(task, description=escape(job.source.name))
+            try:
+                done = upscale_file(upscaler, job, sigma)
+            except (IkcError, OSError) as error:
+                failures.append(" ".join(str(error).split()))
+            else:
+                _print(json.dumps(_facts(done)) if as_json else _line(done))
+            bars.advance(task)
+    if failures:
+        count = [] if len(jobs) == 1 else [f"{len(failures)} of {len(jobs)} images failed:"]
+        raise InputError("\n".join(count + failures))
+
+
+def _open_bundle(weights: str | None, folder: Path | None) -> Bundle:
+    if weights is not None and folder is not None:
+        raise InputError("give --weights or --bundle, not both")
+    if weights is not None and weights.startswith(RANDOM_PREFIX):
+        raise InputError(f"'{weights}' means random weights, for benches; give trained ones")
+    bundle = default_bundle(weights or DEFAULT_WEIGHTS) if folder is None else Bundle.open(folder)
+    check_bundle(bundle)
+    return bundle
+
+
+def _progress(images: int) -> Progress:
+    """A bar on standard error; none for a single image, or where it goes to a file."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err_console,
+        transient=True,
+        # It would move results that go to a file or a pipe to standard error.
+        redirect_stdout=False,
+        disable=images == 1 or not err_console.is_terminal,
+    )
+
+
+def _print(line: str) -> None:
+    if err_console.is_terminal and sys.stdout.isatty():
+        # Both are one terminal: the bar's console writes above the bar, not into it.
+        err_console.print(line, soft_wrap=True, markup=False, highlight=False)
+    else:
+        click.echo(line)
+
+
+def _line(done: Upscaled) -> str:
+    (lr_height, lr_width), (sr_height, sr_width) = done.lr, done.sr
+    parts = [
+        f"{done.job.target}: {lr_width}x{lr_height} -> {sr_width}x{sr_height}",
+        f"sigma {done.sigma:.2f}",
+        f"{done.timings['total']:.0f} ms",
+    ]
+    if done.bits > 8:
+        parts.append(f"{done.bits} bits -> 8")
+    return ", ".join(parts)
+
+
+def _facts(done: Upscaled) -> dict[str, object]:
+    return {
+        "input": str(done.job.source),
+        "output": str(done.job.target),
+        "lr": done.lr,
+        "sr": done.sr,
+        "sigma": round(done.sigma, 4),
+        "timings_ms": {name: round(value, 3) for name, value in done.timings.items()},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""What works on this machine, what does not, and the command that mends it.
+
+Nothing here imports torch, TensorRT or CUDA: versions come from package metadata, GPUs from
+nvidia-smi. ONNX Runtime lists every execution provider that it was built with, whether or not its
+libraries and a device are there. So each one runs a tiny model in a process of its own, in which a
+driver may print, hang or crash without taking the doctor along.
+
+    python -m ikc_deploy.doctor                           # that process: the listed providers
+    python -m ikc_deploy.doctor CUDAExecutionProvider     # the providers that a session really got
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.metadata
+import json
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from ikc_deploy.benchmarks.machine import Gpu, find_gpus, installed_version
+from ikc_deploy.bundle import MANIFEST_FILE
+from ikc_deploy.default_bundle import cache_folder
+from ikc_deploy.weights import shipped_weights
+
+DISTRIBUTION: Final = "ikc-deploy"
+
+BASE: Final = ""
+"""The extra's name of what every installation needs."""
+
+COMMANDS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+    "ikc-upscale": ((BASE, ""), ("video", "video files"), ("export", "weights not exported yet")),
+    "ikc-export": ((BASE, ""), ("export", "")),
+    "ikc-train": ((BASE, ""), ("training", "")),
+    "ikc-eval": ((BASE, ""), ("evaluation", ""), ("export", "weights not exported yet")),
+    "ikc-prepare": ((BASE, ""),),
+    "ikc-bench": ((BASE, ""), ("export", "weights not exported yet")),
+    "ikc-import": ((BASE, ""), ("export", "")),
+}
+"""The extras of every command, each with the part of it that needs them ("" for all)."""
+
+_STAND_INS: Final = {"onnxruntime-gpu": "onnxruntime"}
+"""Distributions that bring the same modules as the required one."""
+
+_REINSTALL: Final = "pip install --force-reinstall onnxruntime-gpu"
+_PROBE_SECONDS: Final = 30.0
+
+# y = x + x, float32 [1], opset 17: made once with onnx.helper.make_node("Add", ["x", "x"], ["y"]),
+# make_graph, make_model(ir_version=8) and SerializeToString, so that probing does not need onnx.
+_MODEL: Final = (
+    "CAg6NQoOCgF4CgF4EgF5IgNBZGQSAWdaDwoBeBIKCggIARIECgIIAWIPCgF5EgoKCAgBEgQKAggBQgQKABAR"
+)
+
+_REQUIREMENT: Final = re.compile(
+    r"(?P<name>[A-Za-z0-9._-]+)[^;]*(?:;.*\bextra\s*==\s*['\"](?P<extra>[^'\"]+)['\"])?"
+)
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
+_REASONS: Final = (r"with error: (.+)", r"CUDA failure \d+: ([^;]+)", r"\[E:onnxruntime.*?\] (.+)")
+"""Where ONNX Runtime's messages say why a provider did not load, most telling first."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A distribution that ikc-deploy or one of its extras requires."""
+
+    name: str
+    version: str | None
+    """None if it is not installed."""
+    extras: tuple[str, ...]
+    """The extras that bring it; `BASE` among them if every installation has it."""
+    requirement: str
+    """What to hand to pip."""
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider that ONNX Runtime lists."""
+
+    name: str
+    loads: bool
+    """True if a session with it ran a model."""
+    reason: str
+    """Why it does not load; empty if it does."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Something that a command lacks."""
+
+    purpose: str
+    """The part of the command that lacks it; empty for all of it."""
+    missing: tuple[str, ...]
+    mend: str
+    """The command that installs it."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One of the project's commands."""
+
+    name: str
+    ready: bool
+    """True if nothing is missing that all of it needs."""
+    gaps: tuple[Gap, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the doctor found."""
+
+    usable: bool
+    """True if images can be upscaled here."""
+    python: str
+    ikc_deploy: str | None
+    """The installed version; None in a checkout that was never installed."""
+    packages: tuple[Package, ...]
+    providers: tuple[Provider, ...]
+    gpus: tuple[Gpu, ...]
+    no_gpu: str
+    """Why no GPU was found; empty if one was."""
+    weights: tuple[str, ...]
+    """Names of the shipped weights."""
+    cache: str
+    """Folder of the cached bundles."""
+    cached: tuple[str, ...]
+    """Names of the bundles in it."""
+    commands: tuple[Command, ...]
+    problems: tuple[str, ...]
+    """What is wrong beyond something missing, each with what to do about it."""
+
+
+def examine() -> Report:
+    """Look at everything; takes a few seconds at most."""
+    packages = required_packages()
+    commands = tuple(check_command(name, needs, packages) for name, needs in COMMANDS.items())
+    providers, not_started = probe_providers()
+    gpus, no_gpu = find_gpus()
+    cache = cache_folder()
+    return Report(
+        usable=commands[0].ready and any(provider.loads for provider in providers),
+        python=platform.python_version(),
+        ikc_deploy=installed_version(DISTRIBUTION),
+        packages=packages,
+        providers=providers,
+        gpus=gpus,
+        no_gpu=no_gpu,
+        weights=tuple(shipped_weights()),
+        cache=str(cache),
+        cached=tuple(sorted(path.parent.name for path in cache.glob(f"*/{MANIFEST_FILE}"))),
+        commands=commands,
+        problems=(*not_started, *_problems()),
+    )
+
+
+def required_packages() -> tuple[Package, ...]:
+    """What the installed metadata of ikc-deploy requires, extras included, and what is there."""
+    try:
+        requirements = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        return ()
+    return merge_requirements(requirements)
+
+
+def merge_requirements(requirements: Iterable[str]) -> tuple[Package, ...]:
+    """One `Package` for each distribution in a list of `Requires-Dist` lines, sorted by name."""
+    extras: dict[str, list[str]] = {}
+    wanted: dict[str, str] = {}
+    for line in requirements:
+        match = _REQUIREMENT.match(line)
+        # The dev extra requires ikc-deploy's own other extras, which are listed anyway.
+        if match is None or match["name"].lower() == DISTRIBUTION:
+            continue
+        name = match["name"].lower()
+        extras.setdefault(name, []).append(match["extra"] or BASE)
+        wanted.setdefault(name, line.partition(";")[0].strip())
+    return tuple(
+        Package(name, _version(name), tuple(extras[name]), wanted[name]) for name in sorted(extras)
+    )
+
+
+def check_command(
+    name: str, needs: Iterable[tuple[str, str]], packages: Iterable[Package]
+) -> Command:
+    """What of `packages` a command lacks, given its needs as in `COMMANDS`."""
+    absent = [package for package in packages if package.version is None]
+    gaps = []
+    for extra, purpose in needs:
+        missing = [package for package in absent if extra in package.extras]
+        if missing:
+            names = tuple(package.name for package in missing)
+            gaps.append(Gap(purpose, names, _mend(extra, missing)))
+    return Command(name, all(gap.purpose for gap in gaps), tuple(gaps))
+
+
+def probe_providers() -> tuple[tuple[Provider, ...], tuple[str, ...]]:
+    """Every provider that ONNX Runtime lists, tried; and a problem if it lists none."""
+    listed, said = _ask_child()
+    if not listed:
+        return (), (f"ONNX Runtime does not start: {_reason(said)}; run: {_REINSTALL}",)
+    with ThreadPoolExecutor(max_workers=len(listed)) as pool:
+        return tuple(pool.map(probe_provider, listed)), ()
+
+
+def probe_provider(name: str) -> Provider:
+    """Whether an ONNX Runtime session with this provider runs a model, and if not, why."""
+    got, said = _ask_child(name)
+    return Provider(name, True, "") if name in got else Provider(name, False, _reason(said))
+
+
+def _ask_child(*arguments: str) -> tuple[list[str], str]:
+    """The provider names that a child process answers, and all else that it said."""
+    command = [sys.executable, "-m", __name__, *arguments]
+    try:
+        child = subprocess.run(
+            command, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return [], f"no answer within {_PROBE_SECONDS:.0f} seconds"
+    if child.returncode < 0:
+        return [], f"the process that tried it was killed by signal {-child.returncode}"
+    said = f"{child.stdout}\n{child.stderr}"
+    if child.returncode > 0:
+        return [], said
+    # The answer comes last: ONNX Runtime prints to standard output, too.
+    names: list[str] = json.loads(child.stdout.splitlines()[-1])
+    return names, said
+
+
+def _reason(said: str) -> str:
+    plain = _COLOURS.sub("", said)
+    for pattern in _REASONS:
+        found = re.search(pattern, plain)
+        if found:
+            return found[1].strip()
+    lines = plain.strip().splitlines()
+    return lines[-1].strip() if lines else "it said nothing"
+
+
+def _answer(arguments: list[str]) -> list[str]:
+    import numpy as np
+    import onnxruntime
+
+    if not arguments:
+        return list(onnxruntime.get_available_providers())
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    model = base64.b64decode(_MODEL)
+    session = onnxruntime.InferenceSession(model, options, providers=arguments)
+    (total,) = session.run(None, {"x": np.ones(1, np.float32)})
+    if total != [2]:
+        raise SystemExit(f"it computes 1 + 1 = {total[0]}")
+    return list(session.get_providers())
+
+
+def _version(name: str) -> str | None:
+    stand_in = _STAND_INS.get(name)
+    return installed_version(name, *([stand_in] if stand_in else []))
+
+
+def _mend(extra: str, missing: Iterable[Package]) -> str:
+    if extra == BASE:
+        wanted = " ".join(f"'{package.requirement}'" for package in missing)
+        return f"pip install {wanted}"
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
+def _problems() -> Iterable[str]:
+    if installed_version(DISTRIBUTION) is None:
+        yield f"{DISTRIBUTION} is not installed, so its needs are not known; run: pip install ."
+    for name, stand_in in _STAND_INS.items():
+        if installed_version(name) and installed_version(stand_in):
+            yield (
+                f"{name} and {stand_in} are both installed and overwrite each other's files; run: "
+                f"pip uninstall -y {name} {stand_in} && pip install {name}"
+            )
+
+
+if __name__ == "__main__":
+    print(json.dumps(_answer(sys.argv[1:])))

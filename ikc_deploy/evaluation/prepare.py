@@ -1,0 +1,163 @@
+"""Image folders laid out like the reference implementation's dataset script (generate_mod_LR_bic).
+
+    DST/HR/x4/NAME.png      the source, cropped to multiples of the scale
+    DST/LR/x4/NAME.png      HR shrunk bicubically, not blurred
+    DST/Bic/x4/NAME.png     LR enlarged bicubically
+    DST/LRblur/x4/NAME.png  HR blurred by an isotropic Gaussian, then shrunk bicubically
+    DST/kernels/x4.json     {NAME: sigma}
+
+Sigma depends on the seed and the image's name alone, so that an image gets the same blur
+whichever images are prepared with it. numpy and Pillow only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ikc_deploy.errors import InputError
+from ikc_deploy.evaluation.gaussian8 import degrade_gaussian, quantize, upscale_bicubic
+from ikc_deploy.evaluation.protocol import read_hr
+from ikc_deploy.evaluation.resize import resize_bicubic
+from ikc_deploy.files import write_atomically
+from ikc_deploy.images import list_images, write_rgb
+from ikc_deploy.kernels import SIGMA_RANGES
+
+IMAGE_FOLDERS: Final = ("HR", "LR", "LRblur", "Bic")
+"""The folders of images that are written, as the reference implementation names them."""
+
+Progress = Callable[[int, int], None]
+"""Called with images done and images in all."""
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """How images are degraded."""
+
+    scale: int = 4
+    """HR side over LR side: 2, 3 or 4."""
+    sigma_range: tuple[float, float] | None = None
+    """Sigma is uniform in this range, in HR pixels; twice the same value fixes it. None for the
+    scale's range in the paper."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.scale not in SIGMA_RANGES:
+            raise InputError(f"scale must be one of {sorted(SIGMA_RANGES)}, got {self.scale!r}")
+        low, high = self.resolved_range
+        if not 0 < low <= high < math.inf:
+            raise InputError(f"sigma needs 0 < low <= high, in HR pixels; got {low:g} to {high:g}")
+
+    @property
+    def resolved_range(self) -> tuple[float, float]:
+        """The range that sigma is drawn from."""
+        return SIGMA_RANGES[self.scale] if self.sigma_range is None else self.sigma_range
+
+    def sigma(self, name: str) -> float:
+        """The blur of the image called `name`."""
+        low, high = self.resolved_range
+        # A digest instead of a random generator: equal on every platform and numpy version.
+        digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
+        return low + (high - low) * (int.from_bytes(digest[:6], "big") / 2**48)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the files of one destination and scale lie."""
+
+    root: Path
+    scale: int
+
+    @property
+    def kernels(self) -> Path:
+        """The JSON file with every image's sigma."""
+        return self.root / "kernels" / f"x{self.scale}.json"
+
+    def image(self, folder: str, name: str) -> Path:
+        """The file of one image in one of `IMAGE_FOLDERS`."""
+        return self.root / folder / f"x{self.scale}" / f"{name}.png"
+
+
+def prepare(
+    sources: Sequence[Path],
+    destination: Path,
+    settings: PrepareSettings,
+    progress: Progress = lambda *_: None,
+) -> dict[str, float]:
+    """Degrade images (files, or folders of them) into `destination`; returns sigma by image name.
+
+    Each file is written whole or not at all, the sigmas last; images that an earlier run left
+    there keep their entry. A second run writes the same bytes. Raises `InputError`, before
+    anything is written, if two sources have one name, a source is missing, or the destination
+    lies in a source folder; and on reaching an image that cannot be read or is too small.
+    """
+    layout = Layout(destination, settings.scale)
+    images = _find_images(sources)
+    _check_destination(sources, images, layout)
+    recorded = _read_sigmas(layout.kernels)
+    sigmas: dict[str, float] = {}
+    progress(0, len(images))
+    for name, path in images.items():
+        sigmas[name] = settings.sigma(name)
+        _write_image(path, name, sigmas[name], layout)
+        progress(len(sigmas), len(images))
+    entries = json.dumps(recorded | sigmas, indent=2, sort_keys=True)
+    write_atomically(layout.kernels, f"{entries}\n".encode())
+    return sigmas
+
+
+def _write_image(path: Path, name: str, sigma: float, layout: Layout) -> None:
+    hr = read_hr(path, layout.scale)
+    lr = quantize(resize_bicubic(hr, 1 / layout.scale))
+    write_rgb(hr, layout.image("HR", name))
+    write_rgb(lr, layout.image("LR", name))
+    write_rgb(degrade_gaussian(hr, sigma, layout.scale), layout.image("LRblur", name))
+    write_rgb(upscale_bicubic(lr, layout.scale), layout.image("Bic", name))
+
+
+def _find_images(sources: Sequence[Path]) -> dict[str, Path]:
+    images: dict[str, Path] = {}
+    for source in sources:
+        if not source.exists():
+            raise InputError(f"there is no image or folder '{source}'")
+        for path in list_images(source) if source.is_dir() else [source]:
+            if path.stem in images:
+                raise InputError(
+                    f"'{images[path.stem]}' and '{path}' would both be written as "
+                    f"'{path.stem}.png'; rename one, or prepare them into two folders"
+                )
+            images[path.stem] = path
+    return images
+
+
+def _check_destination(sources: Sequence[Path], images: dict[str, Path], layout: Layout) -> None:
+    root = layout.root.resolve()
+    for source in sources:
+        if source.is_dir() and root.is_relative_to(source.resolve()):
+            raise InputError(
+                f"the destination '{layout.root}' lies in the source folder '{source}'; "
+                "choose a folder outside it"
+            )
+    outputs = {root / folder / f"x{layout.scale}" for folder in IMAGE_FOLDERS}
+    for path in images.values():
+        if path.resolve().parent in outputs:
+            raise InputError(
+                f"'{path}' lies where '{layout.root}' is written to and could be overwritten; "
+                "choose another destination"
+            )
+
+
+def _read_sigmas(path: Path) -> dict[str, float]:
+    if not path.exists():
+        return {}
+    try:
+        return {str(name): float(sigma) for name, sigma in json.loads(path.read_text()).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"'{path}' is damaged ({error}); delete the folder and prepare it again"
+        ) from error

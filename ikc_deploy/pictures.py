@@ -1,0 +1,226 @@
+"""Picture files to upscaled picture files: which output each gets, and what it keeps.
+
+The network restores colour and sees opaque RGB. The rest of a picture goes round it:
+
+- Grey goes in as three equal channels and comes out as their luma, in one channel.
+- Opacity is upscaled bicubically. Colour that nobody sees (under opacity 0) is replaced, before
+  the network, by the mean colour of the visible pixels nearby, so that it can neither bleed over
+  an edge nor mislead the estimate of the blur.
+- The ICC profile is copied. Rotation, palettes and 16-bit samples are what `ikc_deploy.images`
+  makes of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ikc_deploy.bundle import Bundle
+from ikc_deploy.errors import BackendError, InputError
+from ikc_deploy.evaluation.gaussian8 import quantize
+from ikc_deploy.evaluation.resize import resize_bicubic
+from ikc_deploy.figures import kernels_figure, save_figure
+from ikc_deploy.images import (
+    IMAGE_SUFFIXES,
+    Picture,
+    check_writable,
+    list_images,
+    read_picture,
+    write_picture,
+)
+from ikc_deploy.runtime.upscaler import Result, Upscaler
+
+KERNELS_FILE: Final = "kernels.png"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to upscale."""
+
+    source: Path
+    target: Path
+    """The file to write; its suffix chooses the format."""
+    steps: Path | None = None
+    """Folder for the image of every step and the figure of the kernels; None for neither."""
+
+
+@dataclass(frozen=True)
+class Upscaled:
+    """What became of a job."""
+
+    job: Job
+    lr: tuple[int, int]
+    """Height and width of the input, upright."""
+    sr: tuple[int, int]
+    """Height and width of the output."""
+    bits: int
+    """Bits of each sample of the input; the output has 8."""
+    sigma: float
+    """The estimated (or given) blur, in pixels of the output."""
+    timings: dict[str, float]
+    """Milliseconds, as in `Result.timings`; reading and writing files not included."""
+
+
+def plan(inputs: Sequence[Path], out: Path, steps: Path | None = None) -> list[Job]:
+    """The jobs for image files and folders of images (not below them), in order.
+
+    `out` is the output file if there is one image and `out` has an image suffix; else it is a
+    folder, in which every output has its input's name (ending in .png where that format cannot be
+    written). The same file given twice is one job. With `steps`, each job gets a folder below it,
+    named as the input without suffix.
+
+    Reads no image and writes nothing. Raises `InputError` for inputs that are missing or hold no
+    image, for two that would write one output, and for an output that would overwrite an input.
+    """
+    sources = _sources(inputs)
+    targets = _targets(sources, out)
+    folders = [steps and steps / source.stem for source in sources]
+    _refuse_shared(sources, targets)
+    _refuse_shared(sources, [folder for folder in folders if folder is not None])
+    given = {source.resolve(): source for source in sources}
+    for target, folder in zip(targets, folders, strict=True):
+        overwritten = given.get(target.resolve())
+        if overwritten is None and folder is not None:
+            inside = (path for real, path in given.items() if real.parent == folder.resolve())
+            overwritten = next(inside, None)
+        if overwritten is not None:
+            raise InputError(f"'{overwritten}' would be overwritten; choose another output folder")
+    return [Job(*job) for job in zip(sources, targets, folders, strict=True)]
+
+
+def check_bundle(bundle: Bundle) -> None:
+    """Raise `InputError` if `bundle` cannot be used on pictures, and say which one can."""
+    if bundle.manifest.random_weights:
+        raise InputError(
+            f"'{bundle.path}' holds random weights, for benches; "
+            "export trained ones with: ikc-export --weights CHECKPOINT"
+        )
+    if bundle.manifest.io != "uint8":
+        raise InputError(
+            f"'{bundle.path}' takes float tensors, not 8-bit pictures; "
+            "export it with: ikc-export --io uint8"
+        )
+
+
+def upscale_file(upscaler: Upscaler, job: Job, sigma: float | None = None) -> Upscaled:
+    """Read, upscale and write one picture; files are written whole or not at all.
+
+    Raises `InputError` or `BackendError`, naming the file, if any of the three fails.
+    """
+    try:
+        picture = read_picture(job.source)
+        try:
+            check_writable(picture, job.target)
+            upscaled, result = upscale_picture(upscaler, picture, sigma, job.steps is not None)
+        except (InputError, BackendError) as error:
+            raise type(error)(f"'{job.source}': {error}") from error
+        write_picture(upscaled, job.target)
+        if job.steps is not None:
+            _write_steps(upscaler, upscaled, result, job.steps)
+    except MemoryError as error:
+        raise InputError(
+            f"'{job.source}' is too large for this machine's memory; cut it into parts"
+        ) from error
+    return Upscaled(
+        job, picture.size, upscaled.size, picture.bits, float(result.sigma), result.timings
+    )
+
+
+def upscale_picture(
+    upscaler: Upscaler, picture: Picture, sigma: float | None = None, steps: bool = False
+) -> tuple[Picture, Result]:
+    """`picture` upscaled, and the network's own result, which has no alpha.
+
+    The blur is estimated unless `sigma` (HR pixels) gives it; with `steps`, the result has every
+    step's image.
+    Raises what `Upscaler` raises.
+    """
+    rgb, alpha = picture.rgb, picture.alpha
+    if alpha is not None:
+        rgb = fill_hidden(rgb, alpha)
+        alpha = quantize(resize_bicubic(alpha[:, :, None], upscaler.scale))[:, :, 0]
+    result = upscaler(rgb, sigma=sigma, steps=steps)
+    return replace(picture, rgb=result.image, alpha=alpha, bits=8), result
+
+
+def fill_hidden(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """`rgb` `[H,W,3]` with new colour where `alpha` `[H,W]` is 0; as it is if nothing is visible.
+
+    A hidden pixel gets the mean of the visible ones in the smallest block of 2x2, 4x4, 8x8, ...
+    pixels around it that has any.
+    """
+    seen = alpha[:, :, None] > 0
+    if seen.all() or not seen.any():
+        return rgb
+    return np.where(seen, rgb, quantize(_spread(np.where(seen, rgb, 0.0), seen.astype(float))))
+
+
+def _spread(total: NDArray[np.floating], count: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Means `total / count`; where `count` is 0, those of the same place at half the resolution."""
+    means = total / np.maximum(count, 1)
+    if count.all():
+        return means
+    height, width = count.shape[:2]
+    coarse = _spread(_halved(total), _halved(count)).repeat(2, axis=0).repeat(2, axis=1)
+    return np.where(count > 0, means, coarse[:height, :width])
+
+
+def _halved(image: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Sums over blocks of 2x2 pixels; zeros beyond the edge."""
+    height, width, channels = image.shape
+    even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)))
+    return even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2, channels).sum(axis=(1, 3))
+
+
+def _write_steps(upscaler: Upscaler, upscaled: Picture, result: Result, folder: Path) -> None:
+    for step, image in enumerate(result.steps):
+        write_picture(replace(upscaled, rgb=image), folder / f"step{step}.png")
+    basis = upscaler.bundle.basis
+    figure = kernels_figure(basis.decode(result.codes), basis.sigma_of_code(result.codes))
+    save_figure(figure, folder / KERNELS_FILE)
+
+
+def _sources(inputs: Iterable[Path]) -> list[Path]:
+    found: dict[Path, Path] = {}
+    for path in inputs:
+        if not path.exists():
+            raise InputError(f"there is no image or folder '{path}'")
+        for source in list_images(path) if path.is_dir() else [path]:
+            found.setdefault(source.absolute(), source)
+    return list(found.values())
+
+
+def _targets(sources: Sequence[Path], out: Path) -> list[Path]:
+    if out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir():
+        if len(sources) > 1:
+            raise InputError(
+                f"'{out}' is the name of one image, but there are {len(sources)} to write; "
+                "name a folder"
+            )
+        return [out]
+    if out.exists() and not out.is_dir():
+        raise InputError(
+            f"'{out}' is a file; name a folder, or a file ending in {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return [out / _output_name(source) for source in sources]
+
+
+def _output_name(source: Path) -> str:
+    writable = source.suffix.lower() in IMAGE_SUFFIXES
+    return source.name if writable else f"{source.stem}.png"
+
+
+def _refuse_shared(sources: Sequence[Path], places: Sequence[Path]) -> None:
+    owners: dict[Path, Path] = {}
+    for source, place in zip(sources, places, strict=False):
+        owner = owners.setdefault(place, source)
+        if owner != source:
+            raise InputError(
+                f"'{owner}' and '{source}' would both be written to '{place}'; "
+                "rename one, or upscale them into different folders"
+            )

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from ikc_deploy import Bundle
+from ikc_deploy.bundle import write_manifest
+from ikc_deploy.cli.upscale import main
+from ikc_deploy.images import read_rgb, write_rgb
+from tests.repeating import LEVELS, repeated, repeating_bundle
+from tests.samples import photo
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return repeating_bundle(tmp_path_factory.mktemp("bundles") / "repeating")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three pictures of different kinds and sizes."""
+    write_rgb(photo(12, 16), tmp_path / "in" / "a.png")
+    write_rgb(photo(10, 9, seed=1), tmp_path / "in" / "b.jpg")
+    Image.fromarray(photo(11, 8)[:, :, 0].astype(np.uint16) * 257).save(tmp_path / "in" / "c.png")
+    return tmp_path / "in"
+
+
+def invoke(*arguments: str | Path | float) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def assert_one_clear_line(result: Result, *words: str) -> None:
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    for word in words:
+        assert word in result.stderr
+
+
+def test_a_folder_is_upscaled_with_a_line_for_each_image(
+    bundle: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = invoke(folder, "-o", out, "--bundle", bundle.path, "--iters", 1)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    first, second, third = result.stdout.splitlines()
+    assert first.startswith(f"{out / 'a.png'}: 16x12 -> 64x48, sigma ") and first.endswith(" ms")
+    assert second.startswith(f"{out / 'b.jpg'}: 9x10 -> 36x40, ")
+    assert third.startswith(f"{out / 'c.png'}: 8x11 -> 32x44, ") and "16 bits -> 8" in third
+    assert ", sigma 1.50, " in first
+    expected = np.minimum(repeated(photo(12, 16)).astype(int) + LEVELS, 255)
+    np.testing.assert_array_equal(read_rgb(out / "a.png"), expected)
+    with Image.open(out / "c.png") as grey:
+        assert grey.mode == "L"
+
+
+def test_json_is_one_object_for_each_image(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    options = ("--bundle", bundle.path, "--sigma", 2.5, "--json")
+    result = invoke(folder / "a.png", folder / "b.jpg", "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    first, second = (json.loads(line) for line in result.stdout.splitlines())
+    timings = first.pop("timings_ms")
+    assert first == {
+        "input": str(folder / "a.png"),
+        "output": str(tmp_path / "out" / "a.png"),
+        "lr": [12, 16],
+        "sr": [48, 64],
+        "sigma": pytest.approx(2.5, abs=1e-3),
+    }
+    assert timings["predictor"] == timings["corrector"] == 0 < timings["sftmd"] < timings["total"]
+    assert second["lr"] == [10, 9]
+
+
+def test_one_image_with_its_steps(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    options = ("--bundle", bundle.path, "--iters", 2, "--save-steps", tmp_path / "steps")
+    result = invoke(folder / "a.png", "-o", tmp_path / "x.png", *options)
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in (tmp_path / "steps" / "a").iterdir())
+    assert names == ["kernels.png", "step0.png", "step1.png", "step2.png"]
+    last = read_rgb(tmp_path / "steps" / "a" / "step2.png")
+    np.testing.assert_array_equal(last, read_rgb(tmp_path / "x.png"))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_damaged_image_does_not_stop_the_others(
+    bundle: Bundle, folder: Path, tmp_path: Path, as_json: bool
+) -> None:
+    (folder / "b[old].png").write_bytes((folder / "a.png").read_bytes()[:200])
+    write_rgb(photo(5, 30), folder / "thin.png")
+    options = ("--bundle", bundle.path, "--iters", 0, *(("--json",) if as_json else ()))
+    result = invoke(folder, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 2
+    assert len(result.stdout.splitlines()) == 3
+    heading, damaged, thin = result.stderr.splitlines()
+    assert heading == "error: 2 of 5 images failed:"
+    assert damaged.startswith(f"'{folder / 'b[old].png'}' cannot be read as an image: ")
+    assert thin.startswith(f"'{folder / 'thin.png'}': a frame needs at least 8 pixels")
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["a.png", "b.jpg", "c.png"]
+
+
+def test_a_single_failure_is_one_line(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    result = invoke(tmp_path / "bad.png", "-o", tmp_path / "x.png", "--bundle", bundle.path)
+    assert_one_clear_line(result, "bad.png' cannot be read as an image")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--sigma", "4.5"), ("sigma must lie in [0.2, 4]", "4.5")),
+        (("--sigma", "nan"), ("sigma must lie in [0.2, 4]",)),
+        (("--backend", "abacus"), ("no backend 'abacus'", "onnxruntime")),
+        (("--weights", "x4-lite"), ("--weights or --bundle, not both",)),
+    ],
+)
+def test_impossible_options_are_one_line_before_anything_is_written(
+    bundle: Bundle,
+    folder: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    words: tuple[str, ...],
+) -> None:
+    result = invoke(folder, "-o", tmp_path / "out", "--bundle", bundle.path, *options)
+    assert_one_clear_line(result, *words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"), [({"random_weights": True}, "random weights"), ({"io": "float"}, "--io")]
+)
+def test_bundles_that_are_not_for_pictures_are_one_line(
+    bundle: Bundle, folder: Path, tmp_path: Path, changes: dict[str, Any], word: str
+) -> None:
+    changed = copytree(bundle.path, tmp_path / "changed")
+    write_manifest(changed, replace(bundle.manifest, **changes))
+    result = invoke(folder, "-o", tmp_path / "out", "--bundle", changed)
+    assert_one_clear_line(result, str(changed), word)
+
+
+def test_missing_inputs_are_one_line_before_a_bundle_is_opened(tmp_path: Path) -> None:
+    result = invoke(tmp_path / "gone.png", "-o", tmp_path / "x.png", "--bundle", tmp_path / "none")
+    assert_one_clear_line(result, "no image or folder", "gone.png")
+
+
+def test_weights_come_from_the_cache_and_random_ones_are_refused(
+    bundle: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = {"x4-lite": bundle, "mine": bundle}
+    monkeypatch.setattr("ikc_deploy.cli.upscale.default_bundle", cached.__getitem__)
+    for options in ((), ("--weights", "mine")):
+        result = invoke(folder / "a.png", "-o", tmp_path / "x.png", "--iters", 0, *options)
+        assert result.exit_code == 0, result.output
+    result = invoke(folder, "-o", tmp_path / "out", "--weights", "random:x4")
+    assert_one_clear_line(result, "'random:x4' means random weights")
+
+
+def test_steps_without_matplotlib_name_the_extra(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+    result = invoke(folder, "-o", tmp_path / "out", "--save-steps", tmp_path / "steps")
+    assert_one_clear_line(result, "--save-steps needs", "ikc-deploy[evaluation]")

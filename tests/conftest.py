@@ -1,0 +1,51 @@
+"""Settings and fixtures of the whole test suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from ikc_deploy import Bundle
+from tests.bundles import export_small, save_small
+
+settings.register_profile(
+    "ikc", deadline=None, max_examples=20, derandomize=True, database=None, print_blob=True
+)
+settings.load_profile("ikc")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what asks for the reference material, so that `-m "not shared"` leaves it out."""
+    for item in items:
+        if "shared" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.shared)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared(repository: Path) -> Path:
+    """The reference material beside the checkout; the test is skipped where there is none."""
+    folder = repository.parent / "shared"
+    if not (folder / "official_ikc").is_dir():
+        pytest.skip("needs the reference material in ../shared, which is not beside this checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of small compact x4 networks, untrained."""
+    return save_small(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def small_bundle(small_checkpoint: Path) -> Bundle:
+    """The float32, uint8-frame export of `small_checkpoint`."""
+    return export_small(small_checkpoint.parent)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ikc_deploy.errors import InputError
+from ikc_deploy.evaluation.gaussian8 import degrade_gaussian, upscale_bicubic
+from ikc_deploy.evaluation.prepare import PrepareSettings, prepare
+from ikc_deploy.images import read_rgb, write_rgb
+from tests.samples import photo
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("bird.png", "cat.bmp", "dog.png")):
+        write_rgb(photo(43, 50, seed), tmp_path / "source" / name)
+    return tmp_path / "source"
+
+
+def written(folder: Path) -> dict[str, str]:
+    """Every file below `folder` and its checksum."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def box_shrunk(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    height, width = image.shape[0] // 4, image.shape[1] // 4
+    return image.reshape(height, 4, width, 4, 3).mean(axis=(1, 3))
+
+
+def test_every_image_is_written_in_the_layout_of_the_reference(
+    source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    sigmas = prepare([source], out, PrepareSettings(sigma_range=(1.8, 3.2), seed=3))
+    names = ("bird", "cat", "dog")
+    expected = {
+        f"{folder}/x4/{name}.png" for folder in ("HR", "LR", "LRblur", "Bic") for name in names
+    }
+    assert set(written(out)) == expected | {"kernels/x4.json"}
+    assert json.loads((out / "kernels" / "x4.json").read_text()) == sigmas
+    for seed, name in enumerate(names):
+        hr, lr, blurred, bicubic = (
+            read_rgb(out / folder / "x4" / f"{name}.png")
+            for folder in ("HR", "LR", "LRblur", "Bic")
+        )
+        np.testing.assert_array_equal(hr, photo(43, 50, seed)[:40, :48])
+        np.testing.assert_array_equal(blurred, degrade_gaussian(hr, sigmas[name], 4))
+        np.testing.assert_array_equal(bicubic, upscale_bicubic(lr, 4))
+        # Not blurred: nearer to a plain mean of 4x4 pixels than what was blurred.
+        errors = [np.abs(image - box_shrunk(hr)).mean() for image in (lr, blurred)]
+        assert lr.shape == (10, 12, 3) and errors[0] < errors[1] / 2
+
+
+def test_a_sigma_depends_on_seed_and_name_alone(source: Path, tmp_path: Path) -> None:
+    settings = PrepareSettings(seed=1)
+    together = prepare([source], tmp_path / "together", settings)
+    for path in sorted(source.iterdir(), reverse=True):
+        prepare([path], tmp_path / "apart", settings)
+    assert written(tmp_path / "apart") == written(tmp_path / "together")
+    reseeded = prepare([source], tmp_path / "reseeded", PrepareSettings(seed=2))
+    assert all(reseeded[name] != together[name] for name in together)
+
+
+def test_drawn_sigmas_fill_the_range_of_the_scale() -> None:
+    settings = PrepareSettings(scale=3)
+    sigmas = [settings.sigma(f"image{index}") for index in range(2000)]
+    assert 0.2 <= min(sigmas) < 0.22 and 2.98 < max(sigmas) <= 3.0
+    assert np.mean(sigmas) == pytest.approx(1.6, abs=0.06)
+    assert PrepareSettings(sigma_range=(2.5, 2.5)).sigma("any") == 2.5
+
+
+def test_a_second_run_writes_the_same_bytes_and_leaves_nothing_else(
+    source: Path, tmp_path: Path
+) -> None:
+    prepare([source], tmp_path / "out", PrepareSettings())
+    before = written(tmp_path / "out")
+    prepare([source], tmp_path / "out", PrepareSettings())
+    assert written(tmp_path / "out") == before
+
+
+def test_two_sources_of_one_name_are_refused_before_anything_is_written(
+    source: Path, tmp_path: Path
+) -> None:
+    twin = tmp_path / "other" / "cat.png"
+    write_rgb(photo(40, 40), twin)
+    with pytest.raises(InputError, match=f"'{source / 'cat.bmp'}' and '{twin}'"):
+        prepare([source, twin], tmp_path / "out", PrepareSettings())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("inside", [".", "prepared", "../source/deep/er"])
+def test_a_destination_in_a_source_is_refused(source: Path, inside: str) -> None:
+    before = written(source)
+    with pytest.raises(InputError, match="lies in the source folder"):
+        prepare([source], source / inside, PrepareSettings())
+    assert written(source) == before
+
+
+def test_sources_that_would_be_overwritten_are_refused(source: Path, tmp_path: Path) -> None:
+    prepare([source], tmp_path / "out", PrepareSettings())
+    before = written(tmp_path / "out")
+    with pytest.raises(InputError, match="could be overwritten"):
+        prepare([tmp_path / "out" / "LR" / "x4"], tmp_path / "out", PrepareSettings(scale=4))
+    assert written(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"scale": 5}, r"one of \[2, 3, 4\], got 5"),
+        ({"sigma_range": (0.0, 1.0)}, "got 0 to 1"),
+        ({"sigma_range": (2.0, 1.0)}, "got 2 to 1"),
+        ({"sigma_range": (1.0, float("inf"))}, "got 1 to inf"),
+        ({"sigma_range": (float("nan"), 1.0)}, "got nan to 1"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        PrepareSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_damaged_sigmas_of_an_earlier_run_are_not_overwritten(source: Path, tmp_path: Path) -> None:
+    kernels = tmp_path / "out" / "kernels" / "x4.json"
+    kernels.parent.mkdir(parents=True)
+    kernels.write_text("[1, 2")
+    with pytest.raises(InputError, match=f"'{kernels}' is damaged"):
+        prepare([source], tmp_path / "out", PrepareSettings())
+    assert kernels.read_text() == "[1, 2"

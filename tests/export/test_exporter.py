@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from ikc_deploy import Bundle, ExportError
+from ikc_deploy.bundle import GRAPHS, FrameIO
+from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.graphs import OPSET
+from ikc_deploy.export.parity import LIMITS
+from ikc_deploy.export.precision import Precision, check_census, conv_census
+from ikc_deploy.networks.architecture import Design
+from ikc_deploy.networks.checkpoints import load_checkpoint
+from ikc_deploy.networks.weights import load_weights
+from tests.bundles import export_small, save_small
+from tests.samples import photo
+
+CASES: list[tuple[Design, int, Precision, FrameIO]] = [
+    ("compact", 4, "fp32", "uint8"),
+    ("compact", 3, "fp16", "uint8"),
+    ("compact", 2, "fp32", "float"),
+    ("reference", 4, "fp16", "uint8"),
+    ("reference", 3, "fp32", "float"),
+    ("reference", 2, "fp16", "float"),
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join(map(str, case)))
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Bundle, Path]:
+    design, scale, precision, io = request.param
+    folder = tmp_path_factory.mktemp("export")
+    return export_small(folder, design, scale, precision, io), folder / "small.safetensors"
+
+
+def test_graphs_keep_their_contract_at_every_size(exported: tuple[Bundle, Path]) -> None:
+    bundle, _ = exported
+    manifest = bundle.manifest
+    sessions = {
+        name: onnxruntime.InferenceSession(
+            str(bundle.graph(name)), providers=["CPUExecutionProvider"]
+        )
+        for name in GRAPHS
+    }
+    for batch, height, width in ((1, 9, 14), (3, 16, 8)):
+        if manifest.io == "uint8":
+            lr = np.stack([photo(height, width, seed) for seed in range(batch)])
+        else:
+            lr = np.random.default_rng(0).random((batch, 3, height, width), np.float32)
+        (code,) = sessions["predictor"].run(["code"], {"lr": lr})
+        assert code.dtype == np.float32
+        assert code.shape == (batch, manifest.code_size)
+        outputs = sessions["sftmd"].run(None, {"lr": lr, "code": code})
+        names = [output.name for output in sessions["sftmd"].get_outputs()]
+        image = dict(zip(names, outputs, strict=True))
+        sr_shape = (batch, 3, manifest.scale * height, manifest.scale * width)
+        assert image["sr"].shape == sr_shape
+        if manifest.io == "uint8":
+            assert image["frame"].dtype == np.uint8
+            # One level: float16 holds 0..1 in steps of up to an eighth of a level.
+            planes = image["frame"].transpose(0, 3, 1, 2) / 255
+            assert np.abs(planes - image["sr"].astype(np.float64)).max() < 0.75 / 255
+        else:
+            assert names == ["sr"]
+            assert image["sr"].dtype == np.float32
+        (after,) = sessions["corrector"].run(["next_code"], {"sr": image["sr"], "code": code})
+        assert after.dtype == np.float32
+        assert after.shape == code.shape
+
+
+def test_every_convolution_has_the_precision_asked_for(exported: tuple[Bundle, Path]) -> None:
+    bundle, _ = exported
+    wanted = "float16" if bundle.manifest.precision == "fp16" else "float32"
+    for name in GRAPHS:
+        census = conv_census(bundle.graph(name))
+        assert set(census) == {wanted}
+        assert census == bundle.manifest.convolutions[name]
+
+
+def test_graphs_hold_no_local_paths_and_the_declared_opset(exported: tuple[Bundle, Path]) -> None:
+    bundle, _ = exported
+    for name in GRAPHS:
+        content = bundle.graph(name).read_bytes()
+        assert b".py" not in content
+        assert os.fsencode(Path.cwd()) not in content
+        model = onnx.load_from_string(content)
+        assert [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)]
+
+
+def test_parity_in_the_manifest_is_within_its_limits(exported: tuple[Bundle, Path]) -> None:
+    manifest = exported[0].manifest
+    limits = LIMITS[manifest.precision]
+    steps = manifest.parity["steps"]
+    assert [step["step"] for step in steps] == [0, 1, 2, 3]
+    assert all(step["image_db"] >= limits.image_db for step in steps)
+    assert all(step["frame_levels"] <= limits.frame_levels for step in steps)
+    assert all(step["code_error"] <= limits.code_error for step in steps)
+
+
+def test_equal_weights_export_to_equal_bytes(tmp_path: Path) -> None:
+    weights = load_weights(str(save_small(tmp_path)))
+    first, second = (
+        export_bundle(weights, tmp_path / name, ExportSettings("fp16")) for name in ("a", "b")
+    )
+    for file in (*[f"{name}.onnx" for name in GRAPHS], "manifest.json"):
+        assert (first.path / file).read_bytes() == (second.path / file).read_bytes(), file
+
+
+def test_a_graph_that_differs_from_its_network_becomes_no_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = load_weights(str(save_small(tmp_path)))
+    original = weights.networks.sftmd.forward
+
+    def brighter(lr: torch.Tensor, code: torch.Tensor) -> torch.Tensor:
+        return (original(lr, code) + 0.02).clamp(0, 1)
+
+    # The plain network is what parity compares with; the export traces the rewritten one.
+    monkeypatch.setattr(weights.networks.sftmd, "forward", brighter)
+    with pytest.raises(ExportError, match=r"differ from the networks .*No bundle was written"):
+        export_bundle(weights, tmp_path / "out", ExportSettings())
+    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["small.safetensors"]
+
+
+def test_a_failed_export_leaves_the_old_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = load_weights(str(save_small(tmp_path)))
+    old = export_bundle(weights, tmp_path / "out", ExportSettings())
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ikc_deploy.export.exporter.measure_parity", killed)
+    with pytest.raises(KeyboardInterrupt):
+        export_bundle(weights, tmp_path / "out", ExportSettings("fp16"))
+    assert Bundle.open(tmp_path / "out").manifest == old.manifest
+
+
+def test_one_convolution_in_float32_fails_the_census_by_name(tmp_path: Path) -> None:
+    bundle = export_small(tmp_path, precision="fp16")
+    model = onnx.load(bundle.graph("predictor"))
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    for tensor in model.graph.initializer:
+        if tensor.name == conv.input[1]:
+            values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, tmp_path / "smuggled.onnx")
+    with pytest.raises(ExportError, match=rf"1 of 6 convolutions .*{conv.name} \(float32\)"):
+        check_census(tmp_path / "smuggled.onnx", "fp16")
+
+
+def test_the_checkpoint_and_the_bundle_share_a_basis(exported: tuple[Bundle, Path]) -> None:
+    bundle, checkpoint = exported
+    assert load_checkpoint(checkpoint).basis.id == bundle.basis.id == bundle.manifest.basis_id

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ikc_deploy.errors import CheckpointError
+from ikc_deploy.kernels import SIGMA_RANGES
+from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
+from ikc_deploy.networks.reference import import_reference, read_state_dict
+from tests.samples import small_architecture
+
+FILES = ("sftmd", "predictor", "corrector", "pca")
+
+
+def write_reference(folder: Path, networks: IkcNetworks) -> dict[str, Path]:
+    """The four .pth files that the reference's training code leaves behind."""
+    contents: dict[str, Any] = {n: m.state_dict() for n, m in networks.modules().items()}
+    for key in ("normalize.mean", "normalize.deviation"):
+        del contents["sftmd"][key]
+    contents["pca"] = torch.from_numpy(networks.basis.components)
+    for name, content in contents.items():
+        torch.save(content, folder / f"{name}.pth")
+    return {name: folder / f"{name}.pth" for name in FILES}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    return write_reference(tmp_path, new_networks(small_architecture("reference"), seed=4))
+
+
+@pytest.fixture(scope="module")
+def fixture(shared: Path) -> dict[str, Any]:
+    path = shared / "official_ikc" / "ref_x4_32x40.pt"
+    content: dict[str, Any] = torch.load(path, weights_only=True)
+    return content
+
+
+@pytest.fixture(scope="module")
+def imported(
+    shared: Path, fixture: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> IkcNetworks:
+    sftmd = tmp_path_factory.mktemp("reference") / "SFTMD.pth"
+    torch.save(fixture["sftmd"], sftmd)
+    official = shared / "official_ikc"
+    return import_reference(
+        sftmd,
+        official / "Predictor_latest_G.pth",
+        official / "Corrector_latest_G.pth",
+        official / "pca_matrix.pth",
+    )
+
+
+def test_every_step_of_the_loop_gives_the_references_numbers(
+    imported: IkcNetworks, fixture: dict[str, Any]
+) -> None:
+    lr: Tensor = fixture["lr"]
+    code = imported.predictor(lr)
+    torch.testing.assert_close(code, fixture["code0"], atol=1e-5, rtol=0)
+    natural = imported.sftmd.unclamped(lr, code)
+    torch.testing.assert_close(natural, fixture["sr_nat"], atol=1e-5, rtol=0)
+    for step, expected in enumerate(fixture["srs"]):
+        torch.testing.assert_close(code, fixture["codes"][step], atol=1e-5, rtol=0)
+        sr = imported.sftmd(lr, code)
+        torch.testing.assert_close(sr, expected, atol=1e-5, rtol=0)
+        code = imported.corrector(sr, code)
+    assert len(fixture["srs"]) == 3
+    torch.testing.assert_close(code, fixture["codes"][3], atol=1e-5, rtol=0)
+
+
+def test_the_official_basis_is_taken_as_it_is(imported: IkcNetworks, shared: Path) -> None:
+    matrix = torch.load(shared / "official_ikc" / "pca_matrix.pth", weights_only=True)
+    assert torch.equal(torch.from_numpy(imported.basis.components), matrix.float())
+    assert imported.architecture.scale == 4
+    assert imported.basis.sigma_range == SIGMA_RANGES[4]
+
+
+@pytest.mark.parametrize("scale", sorted(SIGMA_RANGES))
+def test_sizes_are_read_off_the_tensors(tmp_path: Path, scale: int) -> None:
+    networks = new_networks(small_architecture("reference", scale), seed=4)
+    imported = import_reference(**write_reference(tmp_path, networks))
+    expected = networks.architecture.to_dict() | {"name": f"reference-x{scale}"}
+    assert imported.architecture.to_dict() == expected
+    lr, code = torch.rand(1, 3, 7, 9), networks.basis.code_of_sigma([1.2])
+    with torch.no_grad():
+        sr = networks.sftmd(lr, torch.from_numpy(code))
+    assert torch.equal(imported.sftmd(lr, torch.from_numpy(code)), sr)
+
+
+@pytest.mark.parametrize("habit", ["module.", "sft_branch.", "wrapped", "everything"])
+def test_habits_of_other_savers_change_nothing(files: dict[str, Path], habit: str) -> None:
+    plain = import_reference(**files)
+    for name in ("sftmd", "predictor", "corrector"):
+        state = torch.load(files[name], weights_only=True)
+        if habit in ("sft_branch.", "everything") and name == "sftmd":
+            state["sft_branch.sft1.mul_conv1.weight"] = torch.zeros(3)
+        if habit in ("module.", "everything"):
+            state = {f"module.{key}": value for key, value in state.items()}
+        if habit in ("wrapped", "everything"):
+            state = {"epoch": 3, "state_dict": state}
+        torch.save(state, files[name])
+    tolerant = import_reference(**files)
+    for name, module in plain.modules().items():
+        state = tolerant.modules()[name].state_dict()
+        assert all(torch.equal(state[key], value) for key, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("sftmd", "predictor"), ("predictor", "corrector"), ("corrector", "pca")]
+)
+def test_swapped_files_are_refused(files: dict[str, Path], first: str, second: str) -> None:
+    files[first], files[second] = files[second], files[first]
+    with pytest.raises(CheckpointError):
+        import_reference(**files)
+
+
+def test_misfits_of_all_files_are_in_one_message(files: dict[str, Path]) -> None:
+    sftmd = torch.load(files["sftmd"], weights_only=True)
+    del sftmd["conv_mid.bias"]
+    torch.save(sftmd, files["sftmd"])
+    corrector = torch.load(files["corrector"], weights_only=True)
+    corrector["surplus"] = torch.zeros(1)
+    corrector["code_dense.0.bias"] = torch.zeros(7)
+    torch.save(corrector, files["corrector"])
+    with pytest.raises(CheckpointError) as caught:
+        import_reference(**files)
+    for part in ("sftmd.conv_mid.bias", "corrector.surplus", "corrector.code_dense.0.bias is [7]"):
+        assert part in str(caught.value)
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_nothing_in_a_file_is_executed(files: dict[str, Path], tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(1), "trap": Trap(tmp_path / "sprung")}, files["sftmd"])
+    with pytest.raises(CheckpointError, match="only tensors are read"):
+        import_reference(**files)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"plain text", b"PK\3\4 cut short"])
+def test_unreadable_files_are_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "broken.pth"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"broken\.pth"):
+        read_state_dict(path)
+
+
+def test_files_without_named_tensors_are_refused(files: dict[str, Path]) -> None:
+    torch.save([torch.zeros(2)], files["predictor"])
+    with pytest.raises(CheckpointError, match=r"predictor\.pth.*no state dict"):
+        import_reference(**files)

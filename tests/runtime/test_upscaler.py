@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import ikc_deploy
+from ikc_deploy import BackendError, Bundle, InputError, KernelError, Upscaler
+from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.networks.checkpoints import IkcNetworks, load_checkpoint, save_checkpoint
+from ikc_deploy.networks.reference import import_reference
+from ikc_deploy.networks.weights import load_weights
+from tests.bundles import export_small
+from tests.samples import photo
+
+
+@pytest.fixture(scope="module")
+def upscaler(small_bundle: Bundle) -> Upscaler:
+    return ikc_deploy.load(small_bundle, iters=3)
+
+
+@pytest.fixture(scope="module")
+def networks(small_checkpoint: Path) -> IkcNetworks:
+    return load_checkpoint(small_checkpoint)
+
+
+def algorithm_1(
+    networks: IkcNetworks, frame: NDArray[np.uint8], iters: int
+) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+    """The paper's loop, written out in torch: images in levels, and codes."""
+    lr = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
+    images, codes = [], []
+    with torch.no_grad():
+        code = networks.predictor(lr)
+        for step in range(iters + 1):
+            sr = networks.sftmd(lr, code)
+            images.append(255 * sr[0].permute(1, 2, 0).numpy())
+            codes.append(code[0].numpy())
+            if step < iters:
+                code = networks.corrector(sr, code)
+    return images, codes
+
+
+def test_the_loop_is_algorithm_1(upscaler: Upscaler, networks: IkcNetworks) -> None:
+    frame = photo(24, 31)
+    images, codes = algorithm_1(networks, frame, upscaler.iters)
+    result = upscaler(frame, steps=True)
+    assert result.image.dtype == np.uint8
+    assert len(result.steps) == len(result.codes) == 4
+    np.testing.assert_allclose(result.codes, codes, atol=1e-5)
+    for ours, expected in zip(result.steps, images, strict=True):
+        assert np.abs(ours - expected).max() < 0.51
+    assert np.array_equal(result.image, result.steps[-1])
+
+
+@pytest.mark.shared
+def test_the_reference_networks_give_the_reference_numbers(shared: Path, tmp_path: Path) -> None:
+    folder = shared / "official_ikc"
+    fixture = torch.load(folder / "ref_x4_32x40.pt", weights_only=True)
+    torch.save(fixture["sftmd"], tmp_path / "sftmd.pth")
+    imported = import_reference(
+        tmp_path / "sftmd.pth",
+        folder / "Predictor_latest_G.pth",
+        folder / "Corrector_latest_G.pth",
+        folder / "pca_matrix.pth",
+    )
+    save_checkpoint(imported, tmp_path / "reference.safetensors")
+    weights = load_weights(str(tmp_path / "reference.safetensors"))
+    bundle = export_bundle(weights, tmp_path / "bundle", ExportSettings("fp32", "float"))
+    with ikc_deploy.load(bundle, iters=len(fixture["codes"]) - 1) as upscaler:
+        result = upscaler(fixture["lr"].numpy(), steps=True)
+    for step, code in enumerate(fixture["codes"]):
+        np.testing.assert_allclose(result.codes[step], code.numpy(), atol=1e-4)
+    for step, sr in enumerate(fixture["srs"]):
+        np.testing.assert_allclose(result.steps[step], sr.numpy(), atol=1e-4)
+
+
+@given(
+    st.lists(st.tuples(st.integers(8, 20), st.integers(8, 20)), min_size=1, max_size=3),
+    st.integers(0, 2**16),
+)
+def test_frames_do_not_depend_on_what_came_before(
+    upscaler: Upscaler, sizes: list[tuple[int, int]], seed: int
+) -> None:
+    frames = [photo(height, width, seed + i) for i, (height, width) in enumerate(sizes)]
+    first = [upscaler(frame).image for frame in frames]
+    again = [upscaler(frame).image for frame in reversed(frames)]
+    assert all(np.array_equal(a, b) for a, b in zip(first, reversed(again), strict=True))
+
+
+def test_a_batch_is_its_frames(upscaler: Upscaler) -> None:
+    frames = np.stack([photo(16, 20, seed) for seed in range(3)])
+    batch = upscaler(frames, steps=True)
+    assert batch.image.shape == (3, 64, 80, 3)
+    assert batch.codes.shape == (4, 3, 10)
+    assert batch.kernel.shape == (3, 21, 21)
+    assert len(batch.steps) == 4
+    for index, frame in enumerate(frames):
+        alone = upscaler(frame)
+        assert np.abs(batch.image[index].astype(int) - alone.image).max() <= 1
+        assert batch.sigma[index] == pytest.approx(alone.sigma, abs=1e-3)
+
+
+def test_a_given_blur_runs_the_sr_network_alone(upscaler: Upscaler, networks: IkcNetworks) -> None:
+    frame = photo(16, 16)
+    code = upscaler.bundle.basis.code_of_sigma(1.7)
+    lr = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        expected = networks.sftmd(lr, torch.from_numpy(code)[None])[0].permute(1, 2, 0) * 255
+    by_sigma = upscaler(frame, sigma=1.7)
+    assert np.abs(by_sigma.image - expected.numpy()).max() < 0.51
+    assert by_sigma.codes.shape == (1, 10)
+    assert by_sigma.sigma == pytest.approx(1.7, abs=1e-3)
+    assert by_sigma.timings["predictor"] == by_sigma.timings["corrector"] == 0
+    kernel = ikc_deploy.gaussian_kernel(1.7)
+    assert np.array_equal(upscaler(frame, kernel=kernel).image, by_sigma.image)
+    assert np.array_equal(upscaler(frame, code=code).image, by_sigma.image)
+
+
+def test_no_corrections_is_predictor_and_one_sr_pass(small_bundle: Bundle) -> None:
+    frame = photo(12, 12)
+    with ikc_deploy.load(small_bundle, iters=0) as none, ikc_deploy.load(small_bundle) as seven:
+        assert none(frame).codes.shape == (1, 10)
+        assert np.array_equal(none(frame).image, seven(frame, steps=True).steps[0])
+
+
+def test_results_are_the_callers_own(upscaler: Upscaler) -> None:
+    frame = photo(12, 12)
+    first = upscaler(frame)
+    image, codes = first.image.copy(), first.codes.copy()
+    upscaler(255 - frame)
+    assert np.array_equal(first.image, image)
+    assert np.array_equal(first.codes, codes)
+
+
+def test_views_with_any_strides_are_frames(upscaler: Upscaler) -> None:
+    wide = photo(20, 40)
+    view = wide[::-1, ::2]
+    assert np.array_equal(upscaler(view).image, upscaler(np.ascontiguousarray(view)).image)
+
+
+def test_threads_share_one_upscaler(upscaler: Upscaler) -> None:
+    frames = [photo(12 + index % 3, 16, index) for index in range(6)]
+    expected = [upscaler(frame).image for frame in frames]
+    results: dict[int, NDArray[Any]] = {}
+
+    def work(index: int) -> None:
+        results[index] = upscaler(frames[index]).image
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(frames))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(results[index], image) for index, image in enumerate(expected))
+
+
+def test_stage_times_are_within_the_total(upscaler: Upscaler) -> None:
+    timings = upscaler(photo(16, 16)).timings
+    stages = [timings[name] for name in ("predictor", "sftmd", "corrector")]
+    assert min(stages) > 0
+    assert sum(stages) <= timings["total"]
+
+
+BAD_FRAMES: list[tuple[Any, str]] = [
+    ([[0]], "must be a numpy array, got list"),
+    (np.zeros((16, 16), np.uint8), "repeat a grey image"),
+    (np.zeros((16, 16, 4), np.uint8), "drop the alpha channel"),
+    (np.zeros((3, 16, 16), np.uint8), "move the channels last"),
+    (np.zeros((16, 16, 3), np.float32), "takes uint8 frames, got float32"),
+    (np.zeros((16, 16, 3), np.uint16), "takes uint8 frames, got uint16"),
+    (np.zeros((7, 16, 3), np.uint8), "at least 8 pixels on each side"),
+    (np.zeros((0, 16, 16, 3), np.uint8), "got 0 of 16x16"),
+]
+
+
+@pytest.mark.parametrize(("frame", "message"), BAD_FRAMES, ids=[text for _, text in BAD_FRAMES])
+def test_what_is_no_frame_is_refused_by_name(upscaler: Upscaler, frame: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        upscaler(frame)
+
+
+def test_float_bundles_take_and_give_planes(tmp_path: Path) -> None:
+    bundle = export_small(tmp_path, io="float")
+    planes = photo(16, 12).transpose(2, 0, 1).astype(np.float32) / 255
+    with ikc_deploy.load(bundle, iters=1) as upscaler:
+        image = upscaler(planes).image
+        assert image.dtype == np.float32
+        assert image.shape == (3, 64, 48)
+        with pytest.raises(InputError, match="takes float32 frames"):
+            upscaler(photo(16, 12))
+        with pytest.raises(InputError, match="move the channels first"):
+            upscaler(np.zeros((16, 12, 3), np.float32))
+        with pytest.raises(InputError, match="divide 8-bit values by 255"):
+            upscaler(planes * 255)
+        with pytest.raises(InputError, match=r"must lie in \[0,1\]"):
+            upscaler(np.full_like(planes, np.nan))
+
+
+def test_a_blur_that_cannot_be_is_refused(upscaler: Upscaler) -> None:
+    frame = photo(12, 12)
+    with pytest.raises(KernelError, match=r"sigma must lie in \[0\.2, 4\]"):
+        upscaler(frame, sigma=5.0)
+    with pytest.raises(KernelError, match=r"\[\.\.\., 21, 21\]"):
+        upscaler(frame, kernel=np.ones((5, 5)))
+    with pytest.raises(InputError, match="give the blur once: got sigma and kernel"):
+        upscaler(frame, sigma=1.0, kernel=np.ones((21, 21)))
+    with pytest.raises(InputError, match="one finite code"):
+        upscaler(frame, code=np.full(10, np.nan))
+    with pytest.raises(InputError, match="one for each of 1 frames"):
+        upscaler(frame, sigma=[1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("iters", [-1, 1.5, "7", True])
+def test_iters_must_be_a_count(small_bundle: Bundle, iters: Any) -> None:
+    with pytest.raises(InputError, match="iters must be a whole number"):
+        ikc_deploy.load(small_bundle, iters=iters)
+
+
+def test_an_unknown_backend_names_the_known_ones(small_bundle: Bundle) -> None:
+    with pytest.raises(BackendError, match="choose one of auto, onnxruntime"):
+        ikc_deploy.load(small_bundle, backend="magic")
+
+
+def test_a_closed_upscaler_says_so(small_bundle: Bundle) -> None:
+    upscaler = ikc_deploy.load(small_bundle)
+    upscaler.close()
+    upscaler.close()
+    with pytest.raises(InputError, match="is closed"):
+        upscaler(photo(12, 12))

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ALLOWED = {
+    "kernels": {"errors"},
+    "bundle": {"errors", "files", "kernels"},
+    "files": set[str](),
+    "errors": set[str](),
+    "images": {"errors", "files"},
+    "runtime": {"errors", "files", "kernels", "bundle"},
+    "networks": {"errors", "files", "kernels", "weights"},
+    "evaluation": {"errors", "files", "images", "kernels", "bundle", "runtime", "version"},
+    "training": {"errors", "files", "images", "kernels", "networks", "evaluation"},
+    "export": {
+        "errors",
+        "files",
+        "kernels",
+        "bundle",
+        "networks",
+        "runtime",
+        "evaluation",
+        "version",
+    },
+}
+"""The arrows of the design: what each part may import of the others."""
+
+TORCH_FREE = ("runtime", "evaluation", "bundle", "kernels", "files", "errors", "images")
+
+
+def modules_of(package: Path, part: str) -> list[Path]:
+    folder = package / part
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [package / f"{part}.py"]
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_arrows_point_one_way(repository: Path, part: str) -> None:
+    for path in modules_of(repository / "ikc_deploy", part):
+        parts = {name.split(".")[1] for name in imported(path) if name.startswith("ikc_deploy.")}
+        assert parts - {part} <= ALLOWED[part], f"{path.name} imports {parts - ALLOWED[part]}"
+
+
+@pytest.mark.parametrize("part", TORCH_FREE)
+def test_what_embedders_install_does_without_torch(repository: Path, part: str) -> None:
+    for path in modules_of(repository / "ikc_deploy", part):
+        roots = {name.split(".")[0] for name in imported(path)}
+        assert not roots & {"torch", "onnx", "onnxscript", "safetensors"}, path
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    heavy = "torch onnx onnxruntime onnxscript PIL rich click skimage scipy pycuda cuda tensorrt"
+    code = (
+        "import sys, ikc_deploy; "
+        f"print([m for m in {heavy.split()!r} if m in sys.modules]); "
+        "assert ikc_deploy.load and ikc_deploy.Upscaler"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ikc_deploy.errors import InputError, RecipeError
+from ikc_deploy.images import write_rgb
+from ikc_deploy.networks.checkpoints import load_checkpoint
+from ikc_deploy.training.recipes import Recipe, StageRecipe, ValidationRecipe, load_recipe
+from ikc_deploy.training.trainer import LOG_FILE, STATE_FILE, learning_rate, train
+from tests.samples import photo
+
+# What smoke.toml does; it saves the state every third step of a stage.
+STEPS = {"sftmd": 6, "predictor": 4, "corrector": 4, "joint": 4}
+
+
+class Interruption(Exception):
+    """Stands for a killed process."""
+
+
+@pytest.fixture(scope="module")
+def recipe(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    images = tmp_path_factory.mktemp("images")
+    for number in range(3):
+        write_rgb(photo(64, 50 + number, number), images / f"{number}.png")
+    recipe = load_recipe(repository / "training" / "smoke.toml", (images,))
+    assert {name: stage.steps for name, stage in recipe.stages.items()} == STEPS
+    assert recipe.save_every == 3
+    return recipe
+
+
+def run_training(
+    recipe: Recipe,
+    run: Path,
+    *,
+    resume: bool = False,
+    stop_after: int | None = None,
+    killed_at: int | None = None,
+) -> dict[str, Tensor] | None:
+    """The tensors of the checkpoint, or None if the run stopped before."""
+    seen = 0
+
+    def progress(stage: str, done: int, steps: int, loss: float) -> None:
+        nonlocal seen
+        seen += 1
+        assert 0 < done <= steps and loss > 0
+        if seen == killed_at:
+            raise Interruption
+
+    path = train(
+        recipe,
+        run,
+        resume=resume,
+        device=torch.device("cpu"),
+        progress=progress,
+        stop_after=stop_after,
+    )
+    return None if path is None else load_file(path)
+
+
+def assert_equal(first: dict[str, Tensor] | None, second: dict[str, Tensor] | None) -> None:
+    assert first is not None and second is not None
+    assert first.keys() == second.keys()
+    assert [key for key in first if not torch.equal(first[key], second[key])] == []
+
+
+@pytest.fixture(scope="module")
+def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "unbroken"
+    assert run_training(recipe, run) is not None
+    return run
+
+
+@pytest.fixture(scope="module")
+def unbroken(finished: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = load_file(finished / "checkpoint.safetensors")
+    return tensors
+
+
+# In the middle of every stage, and at both of its ends.
+@pytest.mark.parametrize("stops", [(1,), (5,), (6,), (7,), (10,), (13,), (17,), (3, 4, 9)])
+def test_a_stopped_run_goes_on_as_if_unbroken(
+    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path, stops: tuple[int, ...]
+) -> None:
+    for index, stop in enumerate(stops):
+        assert run_training(recipe, tmp_path, resume=index > 0, stop_after=stop) is None
+    assert_equal(run_training(recipe, tmp_path, resume=True), unbroken)
+
+
+@pytest.mark.parametrize("step", [5, 8, 18])
+def test_a_killed_run_goes_on_from_its_last_saved_state(
+    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path, step: int
+) -> None:
+    with pytest.raises(Interruption):
+        run_training(recipe, tmp_path, killed_at=step)
+    assert_equal(run_training(recipe, tmp_path, resume=True), unbroken)
+
+
+def test_resuming_a_finished_run_gives_its_checkpoint_again(
+    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path
+) -> None:
+    run_training(recipe, tmp_path)
+    assert_equal(run_training(recipe, tmp_path, resume=True), unbroken)
+
+
+def test_bfloat16_trains_other_weights_and_resumes_too(
+    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(recipe, precision="bfloat16")
+    whole = run_training(recipe, tmp_path / "whole")
+    assert whole is not None
+    assert all(value.isfinite().all() for value in whole.values())
+    assert not torch.equal(whole["sftmd.conv1.weight"], unbroken["sftmd.conv1.weight"])
+    run_training(recipe, tmp_path / "parts", stop_after=8)
+    assert_equal(run_training(recipe, tmp_path / "parts", resume=True), whole)
+
+
+def test_measuring_on_the_way_does_not_change_the_run(
+    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path
+) -> None:
+    write_rgb(photo(32, 32), tmp_path / "val" / "0.png")
+    validation = ValidationRecipe(str(tmp_path / "val"), (1.8,), every=2, iters=1)
+    measured = run_training(dataclasses.replace(recipe, validation=validation), tmp_path / "run")
+    assert_equal(measured, unbroken)
+    last = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors").training["last"]
+    assert {"true_kernel"} <= last["sftmd"].keys()
+    assert {"step0", "sigma_mae0"} <= last["predictor"].keys()
+    assert {"step1", "sigma_mae1"} <= last["corrector"].keys()
+    assert {"true_kernel", "step1"} <= last["joint"].keys()
+
+
+def test_every_stage_is_trained_logged_and_recorded(finished: Path, recipe: Recipe) -> None:
+    entries = [json.loads(line) for line in (finished / LOG_FILE).read_text().splitlines()]
+    assert list(dict.fromkeys(entry["stage"] for entry in entries)) == list(STEPS)
+    assert {e["stage"]: e["step"] for e in entries} == STEPS
+    assert all(entry["loss"] > 0 for entry in entries)
+    assert any((finished / "tensorboard").iterdir())
+    networks = load_checkpoint(finished / "checkpoint.safetensors")
+    assert networks.architecture == recipe.architecture
+    assert networks.training["recipe"] == "smoke"
+    assert networks.training["last"]["joint"]["step"] == 4
+
+
+def test_a_run_goes_on_only_with_its_own_recipe(recipe: Recipe, tmp_path: Path) -> None:
+    run_training(recipe, tmp_path, stop_after=2)
+    state = (tmp_path / STATE_FILE).read_bytes()
+    longer = dataclasses.replace(recipe, sftmd=dataclasses.replace(recipe.sftmd, steps=9))
+    for other in (dataclasses.replace(recipe, seed=1), longer):
+        with pytest.raises(RecipeError, match="started with other settings"):
+            run_training(other, tmp_path, resume=True)
+    with pytest.raises(InputError, match=r"already holds a run.*--resume"):
+        run_training(recipe, tmp_path)
+    assert (tmp_path / STATE_FILE).read_bytes() == state
+
+
+def test_stages_that_have_not_begun_may_be_changed_and_added(
+    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path
+) -> None:
+    shorter = dataclasses.replace(recipe.corrector, steps=2)
+    first = dataclasses.replace(recipe, corrector=shorter, joint=None)
+    assert run_training(first, tmp_path, stop_after=8) is None
+    assert run_training(dataclasses.replace(recipe, joint=None), tmp_path, resume=True) is not None
+    assert_equal(run_training(recipe, tmp_path, resume=True), unbroken)
+
+
+def test_a_run_that_cannot_be_resumed_says_why(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no run.*without --resume"):
+        run_training(recipe, tmp_path / "none", resume=True)
+    run_training(recipe, tmp_path, stop_after=1)
+    state = tmp_path / STATE_FILE
+    state.write_bytes(state.read_bytes()[:500])
+    with pytest.raises(InputError, match=r"state\.pt' cannot be read"):
+        run_training(recipe, tmp_path, resume=True)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_a_hundredth() -> None:
+    settings = StageRecipe(steps=1000, batch=1, patch=16, learning_rate=0.2, warmup=10)
+    rates = [learning_rate(step, settings) for step in range(1000)]
+    # Over the first steps the cosine has not begun to turn.
+    assert rates[:10] == pytest.approx([0.02 * (n + 1) for n in range(10)], rel=1e-3)
+    assert rates[250] == pytest.approx(0.2 * (0.01 + 0.99 * (2 + 2**0.5) / 4))
+    assert rates[500] == pytest.approx(0.2 * 0.505)
+    assert rates[-1] == pytest.approx(0.002, rel=1e-3)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
