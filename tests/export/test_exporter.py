@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from ikc_deploy import Bundle, ExportError
 from ikc_deploy.bundle import GRAPHS, FrameIO
@@ -50,6 +52,7 @@ def test_graphs_keep_their_contract_at_every_size(exported: tuple[Bundle, Path])
         for name in GRAPHS
     }
     for batch, height, width in ((1, 9, 14), (3, 16, 8)):
+        lr: NDArray[Any]
         if manifest.io == "uint8":
             lr = np.stack([photo(height, width, seed) for seed in range(batch)])
         else:

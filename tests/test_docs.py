@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+LINK = re.compile(r"\[[^\]]*\]\((?!https?://|#)([^)#]+)[^)]*\)")
+PYTHON_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+SHELL_BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+
+
+def documents(repository: Path) -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "*.md"], cwd=repository, capture_output=True, text=True, check=True
+    )
+    return [repository / name for name in listed.stdout.split()]
+
+
+def test_every_link_leads_to_a_file(repository: Path) -> None:
+    broken = [
+        f"{document.relative_to(repository)}: {target}"
+        for document in documents(repository)
+        for target in LINK.findall(document.read_text())
+        if not (document.parent / target).exists()
+    ]
+    assert broken == []
+
+
+def test_every_command_in_the_readme_exists_and_takes_its_options(repository: Path) -> None:
+    commands = {entry.name: entry for entry in entry_points(group="console_scripts")}
+    seen = set()
+    for block in SHELL_BLOCK.findall((repository / "README.md").read_text()):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if not words or not words[0].startswith("ikc-"):
+                continue
+            seen.add(words[0])
+            command = commands[words[0]].load()
+            known = {option for parameter in command.params for option in parameter.opts}
+            known |= {option for parameter in command.params for option in parameter.secondary_opts}
+            used = {word for word in words[1:] if word.startswith("-") and word != "-"}
+            assert used <= known, line
+    assert seen == {name for name in commands if name.startswith("ikc-")}
+
+
+def test_the_python_of_the_readme_runs(repository: Path, tmp_path: Path) -> None:
+    (block,) = PYTHON_BLOCK.findall((repository / "README.md").read_text())
+    done = subprocess.run(
+        [sys.executable, "-c", block], cwd=repository, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_knows_the_targets_that_the_readme_names(repository: Path) -> None:
+    text = (repository / "README.md").read_text() + (repository / "CONTRIBUTING.md").read_text()
+    for target in sorted(set(re.findall(r"\bmake ([a-z-]+)", text))):
+        done = subprocess.run(
+            ["make", "--dry-run", target], cwd=repository, capture_output=True, check=False
+        )
+        assert done.returncode == 0, target
+
+
+@pytest.mark.parametrize("folder", ["ikc_deploy", "tests", "examples", "training", "docs"])
+def test_nothing_names_a_path_of_one_machine(repository: Path, folder: str) -> None:
+    here = str(repository.parent) + "/"
+    for path in (repository / folder).rglob("*"):
+        if path.suffix in {".py", ".toml", ".md", ".json", ".jsonl"}:
+            assert here not in path.read_text(), path
