@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -18,12 +18,11 @@ from ikc_deploy.benchmarks.case import Case
 from ikc_deploy.benchmarks.latency import CaseResult, measure_case
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.bundle import Bundle
+from ikc_deploy.cli.bundles import bundle_options, open_bundle
 from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
-from ikc_deploy.default_bundle import default_bundle
 from ikc_deploy.errors import BackendError, InputError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS
-from ikc_deploy.weights import DEFAULT_WEIGHTS
 
 _STDOUT = Path("-")
 
@@ -45,17 +44,7 @@ _STDOUT = Path("-")
     show_default=True,
     help="Size of the LR frame in pixels, SIDE or WIDTHxHEIGHT (repeatable).",
 )
-@click.option(
-    "--weights",
-    help="Shipped weights, a checkpoint file, or random:ARCHITECTURE; exported once into the "
-    f"cache.  [default: {DEFAULT_WEIGHTS}]",
-)
-@click.option(
-    "--bundle",
-    "folder",
-    type=click.Path(path_type=Path),
-    help="A folder written by ikc-export, instead of --weights.",
-)
+@bundle_options
 @click.option(
     "--fp16/--fp32",
     "half",
@@ -119,15 +108,12 @@ def _parse_size(text: str) -> tuple[int, int]:
 
 
 def _bundle(weights: str | None, folder: Path | None, half: bool | None) -> Bundle:
-    if folder is None:
-        precision: Literal["fp32", "fp16"] = "fp16" if half else "fp32"
-        name = weights or DEFAULT_WEIGHTS
-        with err_console.status(f"{name}, {precision}: opening, or exporting on first use"):
-            return default_bundle(name, precision)
-    if weights is not None:
-        raise InputError("give --weights or --bundle, not both")
-    bundle = Bundle.open(folder)
-    if half is not None and bundle.manifest.precision != ("fp16" if half else "fp32"):
+    bundle = open_bundle(weights, folder, "fp16" if half else "fp32")
+    if (
+        folder is not None
+        and half is not None
+        and bundle.manifest.precision != ("fp16" if half else "fp32")
+    ):
         raise InputError(
             f"'{folder}' is an {bundle.manifest.precision} bundle; leave --fp16/--fp32 out, or "
             "export it again in the other precision"

@@ -18,13 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ikc_deploy import Bundle, load
+from ikc_deploy.cli.bundles import bundle_options, open_bundle
 from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
-from ikc_deploy.default_bundle import default_bundle
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.protocol import DatasetReport, Report, evaluate
 from ikc_deploy.files import write_atomically
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler
-from ikc_deploy.weights import DEFAULT_WEIGHTS
 
 _STDOUT = Path("-")
 
@@ -41,17 +40,7 @@ _STDOUT = Path("-")
 @click.option(
     "--scale", type=int, help="Refuse weights of another scale.  [default: the weights' scale]"
 )
-@click.option(
-    "--weights",
-    help="Shipped weights, a checkpoint file, or random:ARCHITECTURE; exported once into the "
-    f"cache.  [default: {DEFAULT_WEIGHTS}]",
-)
-@click.option(
-    "--bundle",
-    "folder",
-    type=click.Path(path_type=Path),
-    help="A bundle written by ikc-export, instead of weights.",
-)
+@bundle_options
 @click.option(
     "--iters", type=int, default=DEFAULT_ITERS, show_default=True, help="Corrections to follow."
 )
@@ -99,12 +88,7 @@ def main(
 
 
 def _open(weights: str | None, folder: Path | None, scale: int | None) -> Bundle:
-    if weights is not None and folder is not None:
-        raise InputError("give --weights or --bundle, not both")
-    if folder is not None:
-        bundle = Bundle.open(folder)
-    else:
-        bundle = default_bundle(weights or DEFAULT_WEIGHTS)
+    bundle = open_bundle(weights, folder)
     found = bundle.manifest.scale
     if scale is not None and scale != found:
         raise InputError(

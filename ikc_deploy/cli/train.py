@@ -60,7 +60,9 @@ def main(recipe: Path, run: Path, resume: bool, device: str, data: tuple[Path, .
         TextColumn("loss {task.fields[loss]:.4f}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err_console) as bars:
+    # Off a terminal even a finished bar leaves lines behind; the log has it all.
+    quiet = not err_console.is_terminal
+    with Progress(*columns, console=err_console, disable=quiet) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(stage: str, done: int, steps: int, loss: float) -> None:

@@ -11,15 +11,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ikc_deploy import load
-from ikc_deploy.bundle import Bundle
+from ikc_deploy.cli.bundles import bundle_options, open_bundle
 from ikc_deploy.cli.common import HELP, err_console, reports_errors
-from ikc_deploy.default_bundle import default_bundle
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.figures import require_matplotlib
 from ikc_deploy.pictures import Upscaled, check_bundle, plan, upscale_file
 from ikc_deploy.runtime.backends import BACKENDS
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS
-from ikc_deploy.weights import DEFAULT_WEIGHTS, RANDOM_PREFIX
+from ikc_deploy.weights import RANDOM_PREFIX
 
 _PATH = click.Path(path_type=Path)
 
@@ -41,12 +40,7 @@ _PATH = click.Path(path_type=Path)
     type=float,
     help="The blur, in pixels of the output; it is then not estimated, and nothing is corrected.",
 )
-@click.option(
-    "--weights", help=f"Shipped weights or a checkpoint file.  [default: {DEFAULT_WEIGHTS}]"
-)
-@click.option(
-    "--bundle", "folder", type=_PATH, help="A folder by ikc-export, instead of --weights."
-)
+@bundle_options
 @click.option(
     "--backend", default="auto", show_default=True, help=f"auto, or one of: {', '.join(BACKENDS)}."
 )
@@ -87,12 +81,14 @@ def main(
     jobs = plan(inputs, out, save_steps)
     if save_steps is not None:
         require_matplotlib("--save-steps")
-    with err_console.status("loading"):
-        bundle = _open_bundle(weights, folder)
-        if sigma is not None:
-            # Refused here once, not once for each image.
-            bundle.basis.code_of_sigma(sigma)
-        upscaler = load(bundle, backend, iters, threads=threads)
+    if weights is not None and weights.startswith(RANDOM_PREFIX):
+        raise InputError(f"'{weights}' means random weights, for benches; give trained ones")
+    bundle = open_bundle(weights, folder)
+    check_bundle(bundle)
+    if sigma is not None:
+        # Refused here once, not once for each image.
+        bundle.basis.code_of_sigma(sigma)
+    upscaler = load(bundle, backend, iters, threads=threads)
     failures: list[str] = []
     with upscaler, _progress(len(jobs)) as bars:
         task = bars.add_task("", total=len(jobs))
@@ -108,16 +104,6 @@ def main(
     if failures:
         count = [] if len(jobs) == 1 else [f"{len(failures)} of {len(jobs)} images failed:"]
         raise InputError("\n".join(count + failures))
-
-
-def _open_bundle(weights: str | None, folder: Path | None) -> Bundle:
-    if weights is not None and folder is not None:
-        raise InputError("give --weights or --bundle, not both")
-    if weights is not None and weights.startswith(RANDOM_PREFIX):
-        raise InputError(f"'{weights}' means random weights, for benches; give trained ones")
-    bundle = default_bundle(weights or DEFAULT_WEIGHTS) if folder is None else Bundle.open(folder)
-    check_bundle(bundle)
-    return bundle
 
 
 def _progress(images: int) -> Progress:

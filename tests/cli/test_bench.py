@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from ikc_deploy import Bundle
 from ikc_deploy.cli.bench import main
 from ikc_deploy.export.exporter import ExportSettings
 from ikc_deploy.networks.weights import Weights
+from tests.cli.running import assert_one_clear_line, invoke
 
 QUICK = ("--runs", 2, "--threads", 1)
 
@@ -24,25 +24,12 @@ def no_memory_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ikc_deploy.benchmarks.latency.peak_memory_mib", lambda *_: 12.5)
 
 
-def invoke(*arguments: str | Path | int) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def assert_one_clear_line(result: Result, *words: str) -> None:
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    for word in words:
-        assert word in result.stderr
-
-
 def test_every_size_and_count_is_a_row_and_an_entry(
     small_bundle: Bundle, tmp_path: Path, no_memory_runs: None
 ) -> None:
     path = tmp_path / "new" / "figures.json"
     sizes = ("--res", "16", "--res", "24x8", "--iters", 0, "--iters", 1)
-    result = invoke("--bundle", small_bundle.path, *sizes, *QUICK, "--json", path)
+    result = invoke(main, "--bundle", small_bundle.path, *sizes, *QUICK, "--json", path)
     assert result.exit_code == 0, result.output
     report = json.loads(path.read_text())
     assert set(report) == {"machine", "results"}
@@ -65,7 +52,9 @@ def test_every_size_and_count_is_a_row_and_an_entry(
 
 
 def test_a_dash_prints_json_alone(small_bundle: Bundle) -> None:
-    result = invoke("--bundle", small_bundle.path, "--res", 8, "--iters", 0, *QUICK, "--json", "-")
+    result = invoke(
+        main, "--bundle", small_bundle.path, "--res", 8, "--iters", 0, *QUICK, "--json", "-"
+    )
     assert result.exit_code == 0, result.output
     (entry,) = json.loads(result.stdout)["results"]
     assert set(entry["latency_ms"]) == {"p50", "p90", "p99", "mean", "min"}
@@ -90,31 +79,31 @@ def test_half_precision_weights_have_a_place_of_their_own_in_the_cache(
     monkeypatch.setattr("ikc_deploy.export.exporter.export_bundle", export)
     for option in ("--fp16", "--fp32"):
         arguments = ("--weights", small_checkpoint, option, "--res", 8, "--iters", 0)
-        result = invoke(*arguments, *QUICK)
+        result = invoke(main, *arguments, *QUICK)
         assert result.exit_code == 0, result.output
     assert exported == {"-fp16": ExportSettings("fp16"), "-fp32": ExportSettings("fp32")}
 
 
 @pytest.mark.parametrize("size", ["0", "abc", "12x", "x12", "-5", "7", "16x7", "1e2", "", "8x8x8"])
 def test_an_impossible_size_is_one_line(size: str) -> None:
-    assert_one_clear_line(invoke("--res", size))
+    assert_one_clear_line(invoke(main, "--res", size))
 
 
 @pytest.mark.parametrize("option", ["--iters", "--threads", "--runs"])
 def test_an_impossible_count_is_one_line(option: str) -> None:
-    assert_one_clear_line(invoke(option, -1), f"{option.removeprefix('--')} must be at least")
+    assert_one_clear_line(invoke(main, option, -1), f"{option.removeprefix('--')} must be at least")
 
 
 def test_options_that_contradict_each_other_are_one_line(small_bundle: Bundle) -> None:
     bundle = ("--bundle", small_bundle.path)
-    assert_one_clear_line(invoke(*bundle, "--weights", "x4-lite"), "not both")
-    assert_one_clear_line(invoke(*bundle, "--fp16"), "is an fp32 bundle")
-    assert_one_clear_line(invoke(*bundle, "--backend", "gpu"), "no backend 'gpu'", "auto")
+    assert_one_clear_line(invoke(main, *bundle, "--weights", "x4-lite"), "not both")
+    assert_one_clear_line(invoke(main, *bundle, "--fp16"), "is an fp32 bundle")
+    assert_one_clear_line(invoke(main, *bundle, "--backend", "gpu"), "no backend 'gpu'", "auto")
 
 
 def test_unknown_weights_are_one_line() -> None:
-    assert_one_clear_line(invoke("--weights", "nope"), "'nope' is neither")
+    assert_one_clear_line(invoke(main, "--weights", "nope"), "'nope' is neither")
 
 
 def test_a_folder_for_the_json_is_refused_before_the_measurement(tmp_path: Path) -> None:
-    assert_one_clear_line(invoke("--json", tmp_path), "is a folder")
+    assert_one_clear_line(invoke(main, "--json", tmp_path), "is a folder")

@@ -6,12 +6,12 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
-from click.testing import CliRunner, Result
 
 from ikc_deploy import Bundle
 from ikc_deploy.bundle import write_manifest
 from ikc_deploy.cli.evaluate import main
 from ikc_deploy.images import write_rgb
+from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
 
 
@@ -21,25 +21,12 @@ def hr(tmp_path: Path) -> Path:
     return tmp_path / "Tiny[1]"
 
 
-def invoke(*arguments: str | Path | int) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def assert_one_clear_line(result: Result, *words: str) -> None:
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    for word in words:
-        assert word in result.stderr
-
-
 def test_the_table_has_every_row_and_the_json_file_its_figures(
     small_bundle: Bundle, hr: Path, tmp_path: Path
 ) -> None:
     figures = tmp_path / "figures.json"
     arguments = ("--bundle", small_bundle.path, "--iters", 2, "--threads", 1, "--json", figures)
-    result = invoke("--hr", hr, *arguments)
+    result = invoke(main, "--hr", hr, *arguments)
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     dataset = json.loads(figures.read_text())["datasets"]["Tiny[1]"]
@@ -67,8 +54,8 @@ def test_weights_come_from_the_cache_and_a_dash_prints_json_alone(
     spec: str,
 ) -> None:
     cached = {spec: small_bundle}
-    monkeypatch.setattr("ikc_deploy.cli.evaluate.default_bundle", cached.__getitem__)
-    result = invoke("--hr", hr, *options, "--iters", 0, "--scale", 4, "--json", "-")
+    monkeypatch.setattr("ikc_deploy.cli.bundles.default_bundle", lambda name, _: cached[name])
+    result = invoke(main, "--hr", hr, *options, "--iters", 0, "--scale", 4, "--json", "-")
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     values = json.loads(result.stdout)
@@ -81,7 +68,7 @@ def test_random_weights_are_measured_with_a_warning(
 ) -> None:
     folder = copytree(small_bundle.path, tmp_path / "random")
     write_manifest(folder, replace(small_bundle.manifest, random_weights=True))
-    result = invoke("--hr", hr, "--bundle", folder, "--iters", 0, "--json", "-")
+    result = invoke(main, "--hr", hr, "--bundle", folder, "--iters", 0, "--json", "-")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["scale"] == 4
     assert len(result.stderr.splitlines()) == 1
@@ -89,25 +76,25 @@ def test_random_weights_are_measured_with_a_warning(
 
 
 def test_bundle_and_weights_together_are_one_line(hr: Path) -> None:
-    result = invoke("--hr", hr, "--weights", "x4-lite", "--bundle", hr)
+    result = invoke(main, "--hr", hr, "--weights", "x4-lite", "--bundle", hr)
     assert_one_clear_line(result, "--weights or --bundle, not both")
 
 
 def test_another_scale_than_the_weights_is_one_line(small_bundle: Bundle, hr: Path) -> None:
-    result = invoke("--hr", hr, "--bundle", small_bundle.path, "--scale", 2)
+    result = invoke(main, "--hr", hr, "--bundle", small_bundle.path, "--scale", 2)
     assert_one_clear_line(result, "upscales x4, not x2")
 
 
 def test_unknown_weights_are_one_line(hr: Path) -> None:
-    assert_one_clear_line(invoke("--hr", hr, "--weights", "nope"), "'nope' is neither")
+    assert_one_clear_line(invoke(main, "--hr", hr, "--weights", "nope"), "'nope' is neither")
 
 
 def test_an_image_that_cannot_be_read_is_one_line(small_bundle: Bundle, hr: Path) -> None:
     (hr / "torn.png").write_bytes((hr / "image.png").read_bytes()[:200])
-    result = invoke("--hr", hr, "--bundle", small_bundle.path)
+    result = invoke(main, "--hr", hr, "--bundle", small_bundle.path)
     assert_one_clear_line(result, str(hr / "torn.png"))
 
 
 def test_a_folder_for_the_json_is_refused_before_the_measurement(hr: Path, tmp_path: Path) -> None:
-    result = invoke("--hr", hr, "--json", tmp_path)
+    result = invoke(main, "--hr", hr, "--json", tmp_path)
     assert_one_clear_line(result, f"--json '{tmp_path}' is a folder")

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from ikc_deploy.cli.prepare import main
 from ikc_deploy.images import write_rgb
+from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
 
 
@@ -18,25 +18,12 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def invoke(*arguments: str | Path | float) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def assert_one_clear_line(result: Result, *words: str) -> None:
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    for word in words:
-        assert word in result.stderr
-
-
 def test_a_folder_and_a_file_are_prepared_and_the_result_is_said(
     source: Path, tmp_path: Path
 ) -> None:
     write_rgb(photo(40, 40), tmp_path / "more.png")
     out = tmp_path / "out"
-    result = invoke(source, tmp_path / "more.png", "-o", out, "--scale", 2, "--sigma", 1.5)
+    result = invoke(main, source, tmp_path / "more.png", "-o", out, "--scale", 2, "--sigma", 1.5)
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     assert str(out) in result.stdout and "images: 3" in result.stdout
@@ -52,7 +39,7 @@ def test_a_folder_and_a_file_are_prepared_and_the_result_is_said(
 def test_a_range_and_a_seed_reach_the_sigmas(source: Path, tmp_path: Path) -> None:
     arguments = ("--sigma-range", 1.8, 3.2, "--seed")
     for seed in (0, 1):
-        result = invoke(source, "-o", tmp_path / f"out{seed}", *arguments, seed)
+        result = invoke(main, source, "-o", tmp_path / f"out{seed}", *arguments, seed)
         assert result.exit_code == 0, result.output
     first, second = (
         json.loads((tmp_path / f"out{seed}" / "kernels" / "x4.json").read_text()) for seed in (0, 1)
@@ -72,15 +59,15 @@ def test_a_range_and_a_seed_reach_the_sigmas(source: Path, tmp_path: Path) -> No
 def test_impossible_options_are_one_line(
     source: Path, tmp_path: Path, options: tuple[str | float, ...], words: str
 ) -> None:
-    assert_one_clear_line(invoke(source, "-o", tmp_path / "out", *options), words)
+    assert_one_clear_line(invoke(main, source, "-o", tmp_path / "out", *options), words)
     assert not (tmp_path / "out").exists()
 
 
 def test_missing_sources_are_one_line(tmp_path: Path) -> None:
-    result = invoke(tmp_path / "gone", "-o", tmp_path / "out")
+    result = invoke(main, tmp_path / "gone", "-o", tmp_path / "out")
     assert_one_clear_line(result, f"no image or folder '{tmp_path / 'gone'}'")
 
 
 def test_an_image_that_cannot_be_read_is_one_line(source: Path, tmp_path: Path) -> None:
     (source / "torn.png").write_bytes(b"no image")
-    assert_one_clear_line(invoke(source, "-o", tmp_path / "out"), str(source / "torn.png"))
+    assert_one_clear_line(invoke(main, source, "-o", tmp_path / "out"), str(source / "torn.png"))

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
 from ikc_deploy import Bundle
 from ikc_deploy.bundle import write_manifest
 from ikc_deploy.cli.upscale import main
 from ikc_deploy.images import read_rgb, write_rgb
+from tests.cli.running import assert_one_clear_line, invoke
 from tests.repeating import LEVELS, repeated, repeating_bundle
 from tests.samples import photo
 
@@ -34,24 +34,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def invoke(*arguments: str | Path | float) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
-
-
-def assert_one_clear_line(result: Result, *words: str) -> None:
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    for word in words:
-        assert word in result.stderr
-
-
 def test_a_folder_is_upscaled_with_a_line_for_each_image(
     bundle: Bundle, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    result = invoke(folder, "-o", out, "--bundle", bundle.path, "--iters", 1)
+    result = invoke(main, folder, "-o", out, "--bundle", bundle.path, "--iters", 1)
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     first, second, third = result.stdout.splitlines()
@@ -67,7 +54,7 @@ def test_a_folder_is_upscaled_with_a_line_for_each_image(
 
 def test_json_is_one_object_for_each_image(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     options = ("--bundle", bundle.path, "--sigma", 2.5, "--json")
-    result = invoke(folder / "a.png", folder / "b.jpg", "-o", tmp_path / "out", *options)
+    result = invoke(main, folder / "a.png", folder / "b.jpg", "-o", tmp_path / "out", *options)
     assert result.exit_code == 0, result.output
     first, second = (json.loads(line) for line in result.stdout.splitlines())
     timings = first.pop("timings_ms")
@@ -84,7 +71,7 @@ def test_json_is_one_object_for_each_image(bundle: Bundle, folder: Path, tmp_pat
 
 def test_one_image_with_its_steps(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     options = ("--bundle", bundle.path, "--iters", 2, "--save-steps", tmp_path / "steps")
-    result = invoke(folder / "a.png", "-o", tmp_path / "x.png", *options)
+    result = invoke(main, folder / "a.png", "-o", tmp_path / "x.png", *options)
     assert result.exit_code == 0, result.output
     names = sorted(path.name for path in (tmp_path / "steps" / "a").iterdir())
     assert names == ["kernels.png", "step0.png", "step1.png", "step2.png"]
@@ -99,7 +86,7 @@ def test_a_damaged_image_does_not_stop_the_others(
     (folder / "b[old].png").write_bytes((folder / "a.png").read_bytes()[:200])
     write_rgb(photo(5, 30), folder / "thin.png")
     options = ("--bundle", bundle.path, "--iters", 0, *(("--json",) if as_json else ()))
-    result = invoke(folder, "-o", tmp_path / "out", *options)
+    result = invoke(main, folder, "-o", tmp_path / "out", *options)
     assert result.exit_code == 2
     assert len(result.stdout.splitlines()) == 3
     heading, damaged, thin = result.stderr.splitlines()
@@ -112,7 +99,7 @@ def test_a_damaged_image_does_not_stop_the_others(
 
 def test_a_single_failure_is_one_line(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    result = invoke(tmp_path / "bad.png", "-o", tmp_path / "x.png", "--bundle", bundle.path)
+    result = invoke(main, tmp_path / "bad.png", "-o", tmp_path / "x.png", "--bundle", bundle.path)
     assert_one_clear_line(result, "bad.png' cannot be read as an image")
 
 
@@ -132,7 +119,7 @@ def test_impossible_options_are_one_line_before_anything_is_written(
     options: tuple[str, ...],
     words: tuple[str, ...],
 ) -> None:
-    result = invoke(folder, "-o", tmp_path / "out", "--bundle", bundle.path, *options)
+    result = invoke(main, folder, "-o", tmp_path / "out", "--bundle", bundle.path, *options)
     assert_one_clear_line(result, *words)
     assert not (tmp_path / "out").exists()
 
@@ -145,12 +132,14 @@ def test_bundles_that_are_not_for_pictures_are_one_line(
 ) -> None:
     changed = copytree(bundle.path, tmp_path / "changed")
     write_manifest(changed, replace(bundle.manifest, **changes))
-    result = invoke(folder, "-o", tmp_path / "out", "--bundle", changed)
+    result = invoke(main, folder, "-o", tmp_path / "out", "--bundle", changed)
     assert_one_clear_line(result, str(changed), word)
 
 
 def test_missing_inputs_are_one_line_before_a_bundle_is_opened(tmp_path: Path) -> None:
-    result = invoke(tmp_path / "gone.png", "-o", tmp_path / "x.png", "--bundle", tmp_path / "none")
+    result = invoke(
+        main, tmp_path / "gone.png", "-o", tmp_path / "x.png", "--bundle", tmp_path / "none"
+    )
     assert_one_clear_line(result, "no image or folder", "gone.png")
 
 
@@ -158,11 +147,11 @@ def test_weights_come_from_the_cache_and_random_ones_are_refused(
     bundle: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cached = {"x4-lite": bundle, "mine": bundle}
-    monkeypatch.setattr("ikc_deploy.cli.upscale.default_bundle", cached.__getitem__)
+    monkeypatch.setattr("ikc_deploy.cli.bundles.default_bundle", lambda name, _: cached[name])
     for options in ((), ("--weights", "mine")):
-        result = invoke(folder / "a.png", "-o", tmp_path / "x.png", "--iters", 0, *options)
+        result = invoke(main, folder / "a.png", "-o", tmp_path / "x.png", "--iters", 0, *options)
         assert result.exit_code == 0, result.output
-    result = invoke(folder, "-o", tmp_path / "out", "--weights", "random:x4")
+    result = invoke(main, folder, "-o", tmp_path / "out", "--weights", "random:x4")
     assert_one_clear_line(result, "'random:x4' means random weights")
 
 
@@ -171,5 +160,5 @@ def test_steps_without_matplotlib_name_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
-    result = invoke(folder, "-o", tmp_path / "out", "--save-steps", tmp_path / "steps")
+    result = invoke(main, folder, "-o", tmp_path / "out", "--save-steps", tmp_path / "steps")
     assert_one_clear_line(result, "--save-steps needs", "ikc-deploy[evaluation]")
