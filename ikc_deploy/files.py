@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}{target.suffix}")
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
     try:
         yield temporary
         temporary.replace(target)
@@ -56,7 +56,11 @@ def _replace_folder(new: Path, target: Path) -> None:
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
     target.replace(aside / "old")
-    new.replace(target)
+    try:
+        new.replace(target)
+    except OSError:
+        (aside / "old").replace(target)
+        raise
     shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -212,11 +212,11 @@ class KernelBasis:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 components, mean, sigma_range = (arrays[name] for name in _ARRAYS)
+                low, high = (float(value) for value in sigma_range)
         except FileNotFoundError as error:
             raise KernelError(f"there is no basis file at '{path}'") from error
         except Exception as error:  # numpy raises half a dozen types for damaged archives
             raise KernelError(f"'{path}' is not a kernel basis written by this project") from error
-        low, high = (float(value) for value in sigma_range)
         return cls(components.astype(np.float32), mean.astype(np.float32), (low, high))
 
     def _codes(self, code: ArrayLike) -> NDArray[np.float64]:

@@ -37,7 +37,7 @@ class Architecture:
     code_size: int = CODE_SIZE
 
     def __post_init__(self) -> None:
-        if self.scale not in SIGMA_RANGES:
+        if not isinstance(self.scale, int) or self.scale not in SIGMA_RANGES:
             raise CheckpointError(
                 f"scale must be one of {sorted(SIGMA_RANGES)}, got {self.scale!r}"
             )
@@ -69,7 +69,12 @@ class Architecture:
                 f"an architecture needs {sorted(required)} and may have 'code_size'; "
                 f"got {sorted(values)}"
             )
-        low, high = values["sigma_range"]
+        try:
+            low, high = values["sigma_range"]
+        except (TypeError, ValueError):
+            raise CheckpointError(
+                f"sigma_range must be two numbers, got {values['sigma_range']!r}"
+            ) from None
         return cls(**(values | {"sigma_range": (float(low), float(high))}))
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ikc_deploy.errors import CheckpointError
+from ikc_deploy.errors import CheckpointError, KernelError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.networks.architecture import Architecture, architecture
@@ -126,8 +126,8 @@ def load_checkpoint(path: str | PathLike[str]) -> IkcNetworks:
             tensors.pop("basis.components").numpy(), tensors.pop("basis.mean").numpy(), (low, high)
         )
         training = json.loads(metadata["training"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise CheckpointError(f"the metadata of '{fspath(path)}' is incomplete: {error}") from error
+    except (KernelError, KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"'{fspath(path)}' is incomplete or was altered: {error}") from error
     if basis.id != recorded["id"]:
         raise CheckpointError(
             f"the kernel basis in '{fspath(path)}' is not the one it was saved with; "

@@ -176,12 +176,12 @@ class Sftmd(nn.Module):
             return F.pixel_shuffle(phases, self.settings.scale)
 
     def initialize(self) -> None:
-        """He initialisation, with small last layers: F starts close to bicubic upscaling."""
+        """He initialisation with small last layers; a compact F starts close to bicubic upscaling."""
         initialize_he(self, SLOPE)
         with torch.no_grad():
             for block in self.residual_blocks:
                 block.conv2.weight.mul_(0.1)
-            self.conv_output.weight.mul_(0.1)
+            self.conv_output.weight.mul_(0.001 if self.settings.design == "compact" else 0.1)
 
 
 def _reference_upscale(channels: int, scale: int) -> nn.Sequential:

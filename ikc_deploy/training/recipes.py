@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from ikc_deploy.errors import CheckpointError, RecipeError
+from ikc_deploy.kernels import KERNEL_SIZE
 from ikc_deploy.networks.architecture import Architecture, architecture
 
 Precision = Literal["float32", "bfloat16"]
@@ -35,13 +36,13 @@ class StageRecipe:
     """Corrections in a row that `corrector` and `joint` train on; other stages ignore it."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "patch", "unroll"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise RecipeError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
-        if not 0 < self.learning_rate < 1:
+        _require_counts(self, "steps", "batch", "patch", "unroll")
+        if not _is_number(self.learning_rate) or not 0 < self.learning_rate < 1:
             raise RecipeError(f"learning_rate must lie in (0, 1), got {self.learning_rate!r}")
-        if not 0 <= self.ema_decay < 1:
+        if not _is_number(self.ema_decay) or not 0 <= self.ema_decay < 1:
             raise RecipeError(f"ema_decay must lie in [0, 1), got {self.ema_decay!r}")
+        if not isinstance(self.warmup, int) or self.warmup < 0:
+            raise RecipeError(f"warmup must be a whole number of at least 0, got {self.warmup!r}")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,13 @@ class ValidationRecipe:
     every: int
     """Steps between validations; the end of each stage is always validated."""
     iters: int = 7
+
+    def __post_init__(self) -> None:
+        _require_counts(self, "every", "iters")
+        if not isinstance(self.folder, str):
+            raise RecipeError(f"folder must be a path, got {self.folder!r}")
+        if not isinstance(self.sigmas, tuple) or not all(map(_is_number, self.sigmas)):
+            raise RecipeError(f"sigmas must be a list of numbers, got {self.sigmas!r}")
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,23 @@ class Recipe:
     validation: ValidationRecipe | None
     folder: Path
     """Where the recipe lies: relative folders start here."""
+
+    def __post_init__(self) -> None:
+        _require_counts(self, "log_every", "save_every")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise RecipeError(f"seed must be a whole number of at least 0, got {self.seed!r}")
+        scale, (low, high) = self.architecture.scale, self.architecture.sigma_range
+        reach = KERNEL_SIZE // 2
+        for name, stage in self.stages.items():
+            if stage.patch * scale <= reach:
+                raise RecipeError(
+                    f"[{name}] patch {stage.patch} is {stage.patch * scale} HR pixels, too few to "
+                    f"blur with a kernel of {KERNEL_SIZE}; take at least {reach // scale + 1}"
+                )
+        if self.validation and not all(low <= sigma <= high for sigma in self.validation.sigmas):
+            raise RecipeError(
+                f"[validation] sigmas must lie in [{low:g}, {high:g}], the architecture's range"
+            )
 
     @property
     def stages(self) -> dict[str, StageRecipe]:
@@ -112,9 +137,12 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
     precision = values.get("precision", "float32")
     if precision not in get_args(Precision):
         raise RecipeError(f"precision must be one of {list(get_args(Precision))}")
+    listed = values.get("data", [])
+    if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
+        raise RecipeError(f"data must be a list of folders, got {listed!r}")
     folder = file.resolve().parent
     folders = tuple(path.resolve() for path in data) or tuple(
-        (folder / entry).resolve() for entry in values.get("data", ())
+        (folder / entry).resolve() for entry in listed
     )
     if not folders:
         raise RecipeError("no training images: set 'data' to folders of HR images")
@@ -136,18 +164,27 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
     )
 
 
-def _architecture(value: str | dict[str, Any]) -> Architecture:
-    return architecture(value) if isinstance(value, str) else Architecture.from_dict(value)
+def _architecture(value: Any) -> Architecture:
+    if isinstance(value, str):
+        return architecture(value)
+    if isinstance(value, dict):
+        return Architecture.from_dict(value)
+    raise RecipeError(f"architecture must be a name or a table, got {value!r}")
 
 
-def _settings(kind: type[_Settings], values: dict[str, Any], table: str) -> _Settings:
+def _settings(kind: type[_Settings], values: Any, table: str) -> _Settings:
+    if not isinstance(values, dict):
+        raise RecipeError(f"[{table}] must be a table, got {values!r}")
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     required = {f.name for f in fields(kind) if f.default is MISSING}  # type: ignore[arg-type]
     _refuse_unknown(values, known, table)
     missing = sorted(required - set(values))
     if missing:
         raise RecipeError(f"[{table}] misses {', '.join(missing)}")
-    return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    try:
+        return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
+    except RecipeError as error:
+        raise RecipeError(f"[{table}] {error}") from None
 
 
 def _refuse_unknown(values: dict[str, Any], known: set[str], table: str = "") -> None:
@@ -157,3 +194,14 @@ def _refuse_unknown(values: dict[str, Any], known: set[str], table: str = "") ->
         raise RecipeError(
             f"{where} unknown settings {', '.join(unknown)}; known are {', '.join(sorted(known))}"
         )
+
+
+def _require_counts(settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise RecipeError(f"{name} must be a positive integer, got {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -75,6 +75,8 @@ def train(
         if state is not None:
             module.load_state_dict(state.networks[name])
     log = _Log(run)
+    if state is not None:
+        log.forget_after(state.stage, state.step, list(recipe.stages))
     names = list(recipe.stages)
     remaining = stop_after
     for name in names[names.index(state.stage) if state else 0 :]:
@@ -227,6 +229,18 @@ class _Log:
         for key, value in figures.items():
             self._board.add_scalar(f"{stage}/{key}", value, step)
         self._board.flush()
+
+    def forget_after(self, stage: str, step: int, stages: list[str]) -> None:
+        """Drop the lines of steps that were made but not saved, which a resumed run makes again."""
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text().splitlines():
+            entry = json.loads(line)
+            order = (stages.index(entry["stage"]), entry["step"])
+            if order <= (stages.index(stage), step):
+                kept.append(line + "\n")
+        write_atomically(self.path, "".join(kept).encode())
 
     def last(self, stage: str) -> dict[str, float]:
         """The newest value of every figure of a stage."""
