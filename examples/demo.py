@@ -22,7 +22,7 @@ from ikc_deploy.images import read_rgb, write_rgb
 
 SIGMA = 2.6
 PHOTO = Path(__file__).parent.parent / "samples" / "kodim23.png"
-SHOWN = (slice(24, 344), slice(120, 440))
+SHOWN = (slice(130, 450), slice(60, 380))
 """The part of the photo in the side-by-side picture."""
 
 

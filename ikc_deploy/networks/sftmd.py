@@ -176,7 +176,7 @@ class Sftmd(nn.Module):
             return F.pixel_shuffle(phases, self.settings.scale)
 
     def initialize(self) -> None:
-        """He initialisation with small last layers; a compact F starts close to bicubic upscaling."""
+        """He initialisation with small last layers; a compact F starts close to bicubic."""
         initialize_he(self, SLOPE)
         with torch.no_grad():
             for block in self.residual_blocks:

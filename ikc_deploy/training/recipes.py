@@ -34,6 +34,8 @@ class StageRecipe:
     """Decay of the exponential moving average of the weights, which is what a stage returns."""
     unroll: int = 4
     """Corrections in a row that `corrector` and `joint` train on; other stages ignore it."""
+    explore: float = 0.5
+    """Share of the batch that `corrector` and `joint` start at a random code instead of P's."""
 
     def __post_init__(self) -> None:
         _require_counts(self, "steps", "batch", "patch", "unroll")
@@ -41,6 +43,8 @@ class StageRecipe:
             raise RecipeError(f"learning_rate must lie in (0, 1), got {self.learning_rate!r}")
         if not _is_number(self.ema_decay) or not 0 <= self.ema_decay < 1:
             raise RecipeError(f"ema_decay must lie in [0, 1), got {self.ema_decay!r}")
+        if not _is_number(self.explore) or not 0 <= self.explore <= 1:
+            raise RecipeError(f"explore must lie in [0, 1], got {self.explore!r}")
         if not isinstance(self.warmup, int) or self.warmup < 0:
             raise RecipeError(f"warmup must be a whole number of at least 0, got {self.warmup!r}")
 

@@ -122,7 +122,11 @@ class CorrectorStage:
     """C on the states of the loop, F and P frozen."""
 
     def __init__(
-        self, networks: IkcNetworks, source: BatchSource, device: torch.device, unroll: int
+        self,
+        networks: IkcNetworks,
+        source: BatchSource,
+        device: torch.device,
+        settings: StageRecipe,
     ) -> None:
         self.module: nn.Module = networks.corrector
         self._networks = networks
@@ -130,7 +134,7 @@ class CorrectorStage:
         self._normalize = _code_normalization(networks).to(device)
         self._source = source
         self._device = device
-        self._unroll = unroll
+        self._settings = settings
 
     def loss(self, step: int) -> Tensor:
         loss, _ = self.unrolled(self._source.batch(step, self._device), step)
@@ -140,7 +144,7 @@ class CorrectorStage:
         """The mean loss of a few corrections in a row, and the code that they end at."""
         code = self._start(batch, step)
         losses = []
-        for _ in range(self._unroll):
+        for _ in range(self._settings.unroll):
             with torch.no_grad():
                 sr = self._networks.sftmd(batch.lr, code)
             loss, code = self._correction(batch, sr, code)
@@ -148,14 +152,16 @@ class CorrectorStage:
         return torch.stack(losses).mean(), code
 
     def _start(self, batch: Batch, step: int) -> Tensor:
-        """Half of the batch starts at P's code, half anywhere, so that C knows the whole range."""
+        """P's code, and anywhere for the share that explores, so that C knows the whole range."""
         random = self._source.random(step).spawn(1)[0]
         basis, settings = self._networks.basis, self._networks.architecture
         anywhere = basis.code_of_sigma(random.uniform(*settings.sigma_range, len(batch.lr)))
         code = torch.from_numpy(anywhere).to(self._device)
         with torch.no_grad():
             predicted = self._networks.predictor(batch.lr).float()
-        chosen = torch.from_numpy(random.random((len(code), 1)) < 0.5).to(self._device)
+        chosen = torch.from_numpy(random.random((len(code), 1)) >= self._settings.explore).to(
+            self._device
+        )
         return torch.where(chosen, predicted, code)
 
     def _correction(self, batch: Batch, sr: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,12 +186,16 @@ class JointStage:
     """
 
     def __init__(
-        self, networks: IkcNetworks, source: BatchSource, device: torch.device, unroll: int
+        self,
+        networks: IkcNetworks,
+        source: BatchSource,
+        device: torch.device,
+        settings: StageRecipe,
     ) -> None:
         self.module: nn.Module = nn.ModuleDict(
             {"sftmd": networks.sftmd, "corrector": networks.corrector}
         )
-        self._corrections = CorrectorStage(networks, source, device, unroll)
+        self._corrections = CorrectorStage(networks, source, device, settings)
         self._sftmd = networks.sftmd
         self._source = source
         self._device = device
@@ -210,7 +220,7 @@ def build_stage(
     if name == "predictor":
         return PredictorStage(networks, source, device)
     kind = CorrectorStage if name == "corrector" else JointStage
-    return kind(networks, source, device, settings.unroll)
+    return kind(networks, source, device, settings)
 
 
 def _sigma_loss(sigma: Tensor, truth: Tensor) -> Tensor:
