@@ -237,8 +237,8 @@ class _Log:
         kept = []
         for line in self.path.read_text().splitlines():
             entry = json.loads(line)
-            order = (stages.index(entry["stage"]), entry["step"])
-            if order <= (stages.index(stage), step):
+            earlier = entry["stage"] in stages[: stages.index(stage)]
+            if earlier or (entry["stage"] == stage and entry["step"] <= step):
                 kept.append(line + "\n")
         write_atomically(self.path, "".join(kept).encode())
 
