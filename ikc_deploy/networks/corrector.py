@@ -88,6 +88,11 @@ class StatisticsCorrector(nn.Module):
         summary = torch.cat((statistics(self.body2(features)), widened(embedding)), dim=1)
         return 0.5 * (self.curve.high - self.curve.low) * widened(self.head(summary))
 
+    @property
+    def last_layer(self) -> nn.Linear:
+        """The layer whose scale is the step size of the loop."""
+        return cast(nn.Linear, self.head[-1])
+
     def forward(self, sr: Tensor, code: Tensor) -> Tensor:
         """sr `[N,3,sH,sW]` in [0,1] and code `[N,code_size]` give the next code."""
         return self.curve.code(self.curve.sigma(code) + self.step(sr, code))
@@ -96,7 +101,7 @@ class StatisticsCorrector(nn.Module):
         """He initialisation; the first step is close to none."""
         initialize_he(self, 0.0)
         with torch.no_grad():
-            for layer in (self.modulate1, self.modulate2, cast(nn.Linear, self.head[-1])):
+            for layer in (self.modulate1, self.modulate2, self.last_layer):
                 layer.weight.mul_(0.1)
 
 

@@ -93,7 +93,7 @@ def train(
             trainer.report(log, cases, loss)
             if trainer.done % recipe.save_every == 0 and not trainer.finished:
                 trainer.save(run)
-        trainer.adopt_average()
+        trainer.finish(log)
         trainer.save(run)
     networks.training = _training_record(recipe, log)
     path = run / CHECKPOINT_FILE
@@ -178,6 +178,13 @@ class _StageTrainer:
     def adopt_average(self) -> None:
         """The stage's result is the average, not the last step."""
         self._module.load_state_dict(self._average.state_dict())
+
+    def finish(self, log: _Log) -> None:
+        """Put the stage's result in place."""
+        self.adopt_average()
+        figures = self._stage.finish()
+        if figures:
+            log.write(self.name, self.done, figures)
 
     def save(self, run: Path) -> None:
         """Write the state to resume from."""
