@@ -15,14 +15,12 @@ from ikc_deploy.evaluation.resize import bicubic_matrix
 
 def blur(images: Tensor, kernels: Tensor) -> Tensor:
     """Correlate images `[N,C,H,W]` with kernels `[N,k,k]`, one each; the border is reflected."""
-    count, channels = images.shape[:2]
+    count = images.shape[0]
     reach = kernels.shape[-1] // 2
     padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
     # One group per image: its channels are the batch, its kernel the only filter.
     weights = kernels[:, None].to(images.dtype)
-    blurred = F.conv2d(padded.transpose(0, 1), weights, groups=count)
-    assert blurred.shape[0] == channels
-    return blurred.transpose(0, 1)
+    return F.conv2d(padded.transpose(0, 1), weights, groups=count).transpose(0, 1)
 
 
 def shrink(images: Tensor, scale: int) -> Tensor:
