@@ -16,7 +16,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,7 +32,12 @@ CODE_SIZE: Final = 10
 SIGMA_RANGES: Final[dict[int, tuple[float, float]]] = {2: (0.2, 2.0), 3: (0.2, 3.0), 4: (0.2, 4.0)}
 """Range of the Gaussian's sigma for each scale, in HR pixels (IKC, section 4.1)."""
 
+Family = Literal["isotropic", "anisotropic"]
+"""Which Gaussians a basis is fitted to: round ones, or ellipses of any direction."""
+
 _FIT_SAMPLES: Final = 4096
+_FIT_AXES: Final = (24, 24, 24)
+"""Sigmas along the two axes and directions of the ellipses that a basis is fitted to."""
 _CURVE_SAMPLES: Final = 2048
 _ARRAYS: Final = ("components", "mean", "sigma_range")
 
@@ -53,6 +58,65 @@ def gaussian_kernel(sigma: ArrayLike, size: int = KERNEL_SIZE) -> NDArray[np.flo
     profile = np.exp(-0.5 * (offsets / sigmas[..., None]) ** 2)
     profile /= profile.sum(axis=-1, keepdims=True)
     return profile[..., :, None] * profile[..., None, :]
+
+
+def anisotropic_kernel(
+    sigma1: ArrayLike, sigma2: ArrayLike, theta: ArrayLike, size: int = KERNEL_SIZE
+) -> NDArray[np.float64]:
+    """Elliptic Gaussian blur kernels, sampled at pixel centres and normalised to sum 1.
+
+    `sigma1` lies along the direction `theta` (radians, from the x axis towards the y axis, which
+    points down) and `sigma2` across it, both in pixels and > 0. The three broadcast to a shape
+    `S`; returns float64 `[*S, size, size]`. Raises `KernelError` for impossible values.
+    """
+    along, across, angle = np.broadcast_arrays(
+        *(np.asarray(value, dtype=np.float64) for value in (sigma1, sigma2, theta))
+    )
+    if not all(np.all(np.isfinite(v)) for v in (along, across, angle)):
+        raise KernelError("sigma1, sigma2 and theta must be finite")
+    if np.any(along <= 0) or np.any(across <= 0):
+        raise KernelError(f"sigma1 and sigma2 must be positive, got {sigma1!r} and {sigma2!r}")
+    if size < 1 or size % 2 == 0:
+        raise KernelError(f"a kernel's size must be odd and positive, got {size}")
+    y, x = np.mgrid[:size, :size] - size // 2
+    cosine, sine = (f(angle)[..., None, None] for f in (np.cos, np.sin))
+    u = (cosine * x + sine * y) / along[..., None, None]
+    v = (cosine * y - sine * x) / across[..., None, None]
+    kernel = np.exp(-0.5 * (u * u + v * v))
+    return kernel / kernel.sum(axis=(-2, -1), keepdims=True)
+
+
+def family_kernels(
+    family: Family, sigma_range: tuple[float, float], size: int = KERNEL_SIZE
+) -> NDArray[np.float64]:
+    """The kernels `[N, size, size]` that stand for a family: every sigma equally often."""
+    if family == "isotropic":
+        return gaussian_kernel(np.linspace(*sigma_range, _FIT_SAMPLES), size)
+    first, second, directions = _FIT_AXES
+    sigma1 = np.linspace(*sigma_range, first)[:, None, None]
+    sigma2 = np.linspace(*sigma_range, second)[None, :, None]
+    theta = np.arange(directions) * np.pi / directions
+    return anisotropic_kernel(sigma1, sigma2, theta, size).reshape(-1, size, size)
+
+
+def explained_variance(
+    family: Family, sigma_range: tuple[float, float], size: int = KERNEL_SIZE
+) -> NDArray[np.float64]:
+    """Share of a family's variance that the first 1, 2, ... components hold: float64 `[size^2]`.
+
+    What a code size is chosen by: ten components hold more than 0.9999 of the isotropic families.
+    """
+    values, _ = _principal(family_kernels(family, sigma_range, size))
+    return np.cumsum(values) / values.sum()
+
+
+def _principal(kernels: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Variances `[P]` in falling order and directions `[P, P]` in columns, of `[N, size, size]`."""
+    flat = kernels.reshape(len(kernels), -1)
+    centred = flat - flat.mean(axis=0)
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    order = np.argsort(values)[::-1]
+    return np.maximum(values[order], 0.0), vectors[:, order]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,20 +156,22 @@ class KernelBasis:
 
     @classmethod
     def fit(
-        cls, sigma_range: tuple[float, float], code_size: int = CODE_SIZE, size: int = KERNEL_SIZE
+        cls,
+        sigma_range: tuple[float, float],
+        code_size: int = CODE_SIZE,
+        size: int = KERNEL_SIZE,
+        family: Family = "isotropic",
     ) -> KernelBasis:
-        """The principal directions of isotropic Gaussians with sigma uniform in `sigma_range`.
+        """The principal directions of a family of Gaussians with sigmas uniform in `sigma_range`.
 
         Deterministic: sigma is laid out on a grid, not drawn, and each component's largest entry
         is made positive, because the signs of a singular value decomposition are arbitrary and
         a flipped sign silently breaks every network trained with the other one.
         """
-        sigmas = np.linspace(*sigma_range, _FIT_SAMPLES)
-        kernels = gaussian_kernel(sigmas, size).reshape(len(sigmas), -1)
-        mean = kernels.mean(axis=0)
-        centred = kernels - mean
-        values, vectors = np.linalg.eigh(centred.T @ centred)
-        components = vectors[:, np.argsort(values)[::-1][:code_size]]
+        kernels = family_kernels(family, sigma_range, size)
+        mean = kernels.mean(axis=0).ravel()
+        _, directions = _principal(kernels)
+        components = directions[:, :code_size]
         peaks = components[np.abs(components).argmax(axis=0), np.arange(code_size)]
         components = components * np.sign(peaks)
         return cls(components.astype(np.float32), mean.astype(np.float32), sigma_range)

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import KernelError
-from ikc_deploy.kernels import SIGMA_RANGES, KernelBasis, gaussian_kernel
+from ikc_deploy.kernels import (
+    SIGMA_RANGES,
+    Family,
+    KernelBasis,
+    anisotropic_kernel,
+    explained_variance,
+    family_kernels,
+    gaussian_kernel,
+)
 
 SCALES = sorted(SIGMA_RANGES)
 UNIT = st.floats(0, 1)
@@ -183,3 +191,41 @@ def test_a_damaged_basis_file_is_named(tmp_path: Path, damage: str) -> None:
         np.savez(path, allow_pickle=False, **arrays, sigma_range=np.ones(3))
     with pytest.raises(KernelError, match=r"basis\.npz"):
         KernelBasis.load(path)
+
+
+@given(sigma1=st.floats(0.6, 4.0), sigma2=st.floats(0.6, 4.0), theta=st.floats(-np.pi, np.pi))
+def test_ellipses_have_their_covariance(sigma1: float, sigma2: float, theta: float) -> None:
+    # Wide enough that the square cuts nothing off.
+    kernel = anisotropic_kernel(sigma1, sigma2, theta, 65)
+    y, x = np.mgrid[:65, :65] - 32
+    rotation = np.array([[np.cos(theta), -np.sin(theta)], [np.sin(theta), np.cos(theta)]])
+    expected = rotation @ np.diag([sigma1**2, sigma2**2]) @ rotation.T
+    measured = [[(kernel * x * x).sum(), (kernel * x * y).sum()]]
+    measured.append([measured[0][1], (kernel * y * y).sum()])
+    assert kernel.sum() == pytest.approx(1)
+    # Samples at pixels tell the covariance of a Gaussian that is not much narrower than one.
+    np.testing.assert_allclose(measured, expected, atol=0.03)
+
+
+def test_impossible_ellipses_are_refused() -> None:
+    for values in ((0, 1, 0), (1, -1, 0), (np.nan, 1, 0), (1, 1, np.inf)):
+        with pytest.raises(KernelError):
+            anisotropic_kernel(*values)
+    with pytest.raises(KernelError, match="odd"):
+        anisotropic_kernel(1, 1, 0, size=20)
+
+
+@pytest.mark.parametrize(
+    ("family", "sigma_range", "size"),
+    [("isotropic", (0.2, 4.0), 5), ("anisotropic", (0.6, 4.0), 16)],
+)
+def test_explained_variance_is_what_a_basis_keeps(
+    family: Family, sigma_range: tuple[float, float], size: int
+) -> None:
+    shares = explained_variance(family, sigma_range)
+    basis = KernelBasis.fit(sigma_range, size, family=family)
+    kernels = family_kernels(family, sigma_range)
+    lost = ((basis.decode(basis.encode(kernels)) - kernels) ** 2).sum()
+    everything = ((kernels - kernels.mean(axis=0)) ** 2).sum()
+    assert shares[size - 1] == pytest.approx(1 - lost / everything, abs=1e-5)
+    assert shares[size - 1] > 0.99

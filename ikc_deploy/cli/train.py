@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 
 import click
@@ -25,6 +27,11 @@ from ikc_deploy.errors import InputError, MissingExtraError
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop cleanly after this long; --resume goes on as if unbroken.",
+)
+@click.option(
     "--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1."
 )
 @click.option(
@@ -34,25 +41,36 @@ from ikc_deploy.errors import InputError, MissingExtraError
     help="Folder of HR images instead of the recipe's (repeatable).",
 )
 @reports_errors
-def main(recipe: Path, run: Path, resume: bool, device: str, data: tuple[Path, ...]) -> None:
+def main(
+    recipe: Path,
+    run: Path,
+    resume: bool,
+    minutes: float | None,
+    device: str,
+    data: tuple[Path, ...],
+) -> None:
     """Train the networks of RECIPE (a TOML file) and write RUN/checkpoint.safetensors.
 
     Interrupt it whenever you like: --resume goes on exactly where it was saved last.
+    For several GPUs: torchrun --nproc-per-node N -m ikc_deploy.cli.train RECIPE --out RUN
+    --device cuda.
     """
     try:
         import torch
 
         from ikc_deploy.training.recipes import load_recipe
         from ikc_deploy.training.trainer import train
+        from ikc_deploy.training.world import joined_world, local_device
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "training", "ikc-train") from error
     try:
-        target = torch.device(device)
+        target = local_device(device)
         torch.empty(1, device=target)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"the device '{device}' cannot be used: {reason}") from error
     settings = load_recipe(recipe, data)
+    ends = time.monotonic() + 60 * minutes if minutes else math.inf
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -62,7 +80,10 @@ def main(recipe: Path, run: Path, resume: bool, device: str, data: tuple[Path, .
     )
     # Off a terminal even a finished bar leaves lines behind; the log has it all.
     quiet = not err_console.is_terminal
-    with Progress(*columns, console=err_console, disable=quiet) as bars:
+    with (
+        joined_world(target) as world,
+        Progress(*columns, console=err_console, disable=quiet or not world.leads) as bars,
+    ):
         tasks: dict[str, TaskID] = {}
 
         def show(stage: str, done: int, steps: int, loss: float) -> None:
@@ -70,8 +91,21 @@ def main(recipe: Path, run: Path, resume: bool, device: str, data: tuple[Path, .
                 tasks[stage] = bars.add_task(stage, total=steps, loss=loss)
             bars.update(tasks[stage], completed=done, loss=loss)
 
-        checkpoint = train(settings, run, resume=resume, device=target, progress=show)
-    click.echo(checkpoint)
+        checkpoint = train(
+            settings,
+            run,
+            resume=resume,
+            device=target,
+            progress=show,
+            keep_going=lambda: time.monotonic() < ends,
+            world=world,
+        )
+    if not world.leads:
+        return
+    if checkpoint is None:
+        click.echo(f"stopped after {minutes:g} minutes; go on with --resume")
+    else:
+        click.echo(checkpoint)
 
 
 if __name__ == "__main__":

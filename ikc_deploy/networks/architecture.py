@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, get_args
 
 from ikc_deploy.errors import CheckpointError
-from ikc_deploy.kernels import CODE_SIZE, SIGMA_RANGES
+from ikc_deploy.kernels import CODE_SIZE, SIGMA_RANGES, Family
 
 Design = Literal["reference", "compact"]
 
@@ -33,8 +33,10 @@ class Architecture:
     estimator_channels: int
     """Feature channels of the predictor P and the corrector C at their widest."""
     sigma_range: tuple[float, float]
-    """Sigma of the isotropic Gaussians that the networks are made for, in HR pixels."""
+    """Sigma of the Gaussians that the networks are made for, in HR pixels; of both axes."""
     code_size: int = CODE_SIZE
+    kernels: Family = "isotropic"
+    """The family of Gaussians that the networks are made for."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.scale, int) or self.scale not in SIGMA_RANGES:
@@ -44,6 +46,10 @@ class Architecture:
         if self.design not in get_args(Design):
             raise CheckpointError(
                 f"design must be one of {list(get_args(Design))}, got {self.design!r}"
+            )
+        if self.kernels not in get_args(Family):
+            raise CheckpointError(
+                f"kernels must be one of {list(get_args(Family))}, got {self.kernels!r}"
             )
         for name in ("channels", "blocks", "estimator_channels", "code_size"):
             value = getattr(self, name)
@@ -63,10 +69,11 @@ class Architecture:
     def from_dict(cls, values: dict[str, Any]) -> Architecture:
         """The inverse of `to_dict`. Raises `CheckpointError` for missing or unknown names."""
         names = {field.name for field in fields(cls)}
-        required = names - {"code_size"}
+        optional = {"code_size", "kernels"}
+        required = names - optional
         if not required <= set(values) <= names:
             raise CheckpointError(
-                f"an architecture needs {sorted(required)} and may have 'code_size'; "
+                f"an architecture needs {sorted(required)} and may have {sorted(optional)}; "
                 f"got {sorted(values)}"
             )
         try:

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from ikc_deploy.errors import CheckpointError, KernelError
 from ikc_deploy.files import write_atomically
-from ikc_deploy.kernels import KernelBasis
+from ikc_deploy.kernels import KernelBasis, family_kernels
 from ikc_deploy.networks.architecture import Architecture, architecture
 from ikc_deploy.networks.corrector import Corrector, build_corrector
 from ikc_deploy.networks.curve import SigmaCurve
+from ikc_deploy.networks.ellipses import EllipseChart
 from ikc_deploy.networks.predictor import Predictor, build_predictor
 from ikc_deploy.networks.sftmd import CodeNormalization, Sftmd
 
@@ -68,7 +69,9 @@ def empty_networks(settings: Architecture, basis: KernelBasis) -> IkcNetworks:
 
 def new_networks(settings: Architecture, seed: int) -> IkcNetworks:
     """Untrained networks with a basis of their own, reproducible from `seed`."""
-    basis = KernelBasis.fit(settings.sigma_range, settings.code_size)
+    family = settings.kernels
+    basis = KernelBasis.fit(settings.sigma_range, settings.code_size, family=family)
+    codes = basis.encode(family_kernels(family, settings.sigma_range))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         networks = empty_networks(settings, basis)
@@ -76,10 +79,10 @@ def new_networks(settings: Architecture, seed: int) -> IkcNetworks:
             module.initialize()
     for network in networks.modules().values():
         for part in network.modules():
-            if isinstance(part, SigmaCurve):
+            if isinstance(part, SigmaCurve | EllipseChart):
                 part.fit_to(basis)
             if isinstance(part, CodeNormalization) and settings.design == "compact":
-                part.fit_to(basis)
+                part.fit_to(codes)
     return networks
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ikc_deploy.networks.architecture import Architecture
-from ikc_deploy.networks.curve import SigmaCurve
+from ikc_deploy.networks.charts import build_chart
 from ikc_deploy.networks.estimators import conv_relu, statistics, widened
 from ikc_deploy.networks.sftmd import SLOPE, CodeNormalization, initialize_he
 
@@ -58,7 +58,7 @@ class ReferenceCorrector(nn.Module):
 
 
 class StatisticsCorrector(nn.Module):
-    """3x3 convolutions modulated by the code, their statistics over space, then a step in sigma."""
+    """3x3 convolutions modulated by the code, statistics over space, then a step in the spread."""
 
     def __init__(self, settings: Architecture) -> None:
         super().__init__()
@@ -77,16 +77,18 @@ class StatisticsCorrector(nn.Module):
         self.body1 = conv_relu(wide, wide)
         self.modulate2 = nn.Linear(wide, 2 * wide)
         self.body2 = conv_relu(wide, wide)
-        self.head = nn.Sequential(nn.Linear(3 * wide, wide), nn.ReLU(), nn.Linear(wide, 1))
-        self.curve = SigmaCurve(settings.code_size, settings.sigma_range)
+        self.chart = build_chart(settings)
+        self.head = nn.Sequential(
+            nn.Linear(3 * wide, wide), nn.ReLU(), nn.Linear(wide, self.chart.spread_size)
+        )
 
     def step(self, sr: Tensor, code: Tensor) -> Tensor:
-        """The correction of sigma `[N,1]` in HR pixels that (sr, code) call for."""
+        """The correction of the blur's spread `[N,S]`, in HR pixels, that (sr, code) call for."""
         embedding = self.embed(self.normalize(code))
         features = _modulated(self.stem(sr), self.modulate1(embedding))
         features = _modulated(self.body1(features), self.modulate2(embedding))
         summary = torch.cat((statistics(self.body2(features)), widened(embedding)), dim=1)
-        return 0.5 * (self.curve.high - self.curve.low) * widened(self.head(summary))
+        return 0.5 * (self.chart.high - self.chart.low) * widened(self.head(summary))
 
     @property
     def last_layer(self) -> nn.Linear:
@@ -95,7 +97,7 @@ class StatisticsCorrector(nn.Module):
 
     def forward(self, sr: Tensor, code: Tensor) -> Tensor:
         """sr `[N,3,sH,sW]` in [0,1] and code `[N,code_size]` give the next code."""
-        return self.curve.code(self.curve.sigma(code) + self.step(sr, code))
+        return self.chart.code(self.chart.spread(code) + self.step(sr, code))
 
     def initialize(self) -> None:
         """He initialisation; the first step is close to none."""

@@ -31,6 +31,7 @@ class PiecewiseLinear(nn.Module):
 
     def __init__(self, knots: int, outputs: int) -> None:
         super().__init__()
+        self.knots = knots
         self.register_buffer("x", torch.zeros(knots))
         self.register_buffer("start", torch.zeros(outputs))
         self.register_buffer("bends", torch.zeros(knots - 1, outputs))
@@ -51,23 +52,25 @@ class PiecewiseLinear(nn.Module):
 
 
 class SigmaCurve(nn.Module):
-    """The curve of isotropic Gaussians in the code space of one basis.
+    """The curve of isotropic Gaussians in the code space of one basis: their chart.
 
     The knots come from `fit_to`, once, when networks are made for training; afterwards
     they are part of the checkpoint.
     """
 
+    spread_size = 1
+
     def __init__(self, code_size: int, sigma_range: tuple[float, float]) -> None:
         super().__init__()
         self.low, self.high = sigma_range
-        self.knots = round((self.high - self.low) / _STEP) + 1
-        self.to_code = PiecewiseLinear(self.knots, code_size)
-        self.from_moment = PiecewiseLinear(self.knots, 1)
+        knots = round((self.high - self.low) / _STEP) + 1
+        self.to_code = PiecewiseLinear(knots, code_size)
+        self.from_moment = PiecewiseLinear(knots, 1)
         self.register_buffer("moment", torch.zeros(code_size, 1))
 
     def fit_to(self, basis: KernelBasis) -> None:
         """Lay the knots along the curve of `basis`."""
-        sigmas = np.linspace(self.low, self.high, self.knots)
+        sigmas = np.linspace(self.low, self.high, self.to_code.knots)
         codes = basis.encode(gaussian_kernel(sigmas, basis.kernel_size)).astype(np.float64)
         self.to_code.set_knots(sigmas, codes)
 
@@ -77,19 +80,19 @@ class SigmaCurve(nn.Module):
         squares = 0.5 * (offsets[:, None] ** 2 + offsets[None, :] ** 2)
         direction = basis.components.astype(np.float64).T @ squares.ravel()
         cast(Tensor, self.moment).copy_(torch.from_numpy(direction[:, None]))
-        moments, reached = _increasing(codes @ direction, sigmas)
+        moments, reached = increasing(codes @ direction, sigmas)
         self.from_moment.set_knots(moments, reached[:, None])
 
-    def code(self, sigma: Tensor) -> Tensor:
+    def code(self, spread: Tensor) -> Tensor:
         """Codes `[N, code_size]` of sigma `[N, 1]` in pixels, clamped to the range."""
-        return cast(Tensor, self.to_code(sigma))
+        return cast(Tensor, self.to_code(spread))
 
-    def sigma(self, code: Tensor) -> Tensor:
+    def spread(self, code: Tensor) -> Tensor:
         """Sigma `[N, 1]` of codes `[N, code_size]` on (or near) the curve."""
         return cast(Tensor, self.from_moment(code @ cast(Tensor, self.moment)))
 
 
-def _increasing(
+def increasing(
     x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The same number of knots, with those that do not rise by `_LEAST_RISE` moved past the end.

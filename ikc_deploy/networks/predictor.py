@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from ikc_deploy.networks.architecture import Architecture
-from ikc_deploy.networks.curve import SigmaCurve
+from ikc_deploy.networks.charts import build_chart
 from ikc_deploy.networks.estimators import conv_relu, statistics, widened
 from ikc_deploy.networks.sftmd import SLOPE, initialize_he
 
@@ -37,7 +38,7 @@ class ReferencePredictor(nn.Module):
 
 
 class StatisticsPredictor(nn.Module):
-    """3x3 convolutions, mean and deviation over space, then sigma, then its code."""
+    """3x3 convolutions, mean and deviation over space, then the blur's spread, then its code."""
 
     def __init__(self, settings: Architecture) -> None:
         super().__init__()
@@ -51,18 +52,25 @@ class StatisticsPredictor(nn.Module):
             conv_relu(wide, wide, stride=2),
             conv_relu(wide, wide),
         )
-        self.head = nn.Sequential(nn.Linear(2 * wide, wide), nn.ReLU(), nn.Linear(wide, 1))
-        self.curve = SigmaCurve(settings.code_size, settings.sigma_range)
+        self.chart = build_chart(settings)
+        self.head = nn.Sequential(
+            nn.Linear(2 * wide, wide), nn.ReLU(), nn.Linear(wide, self.chart.spread_size)
+        )
+        low, high = settings.sigma_range
+        centre = [0.5 * (low + high)] + [0.0] * (self.chart.spread_size - 1)
+        self.register_buffer("centre", torch.tensor(centre), persistent=False)
 
-    def sigma(self, lr: Tensor) -> Tensor:
-        """lr `[N,3,H,W]` in [0,1] gives sigma `[N,1]` in HR pixels, not clamped to the range."""
-        low, high = self.curve.low, self.curve.high
+    def spread(self, lr: Tensor) -> Tensor:
+        """lr `[N,3,H,W]` in [0,1] gives the blur's spread `[N,S]` in HR pixels, not clamped.
+
+        S = 1, sigma, for isotropic kernels; S = 3 for anisotropic ones (ellipses.py).
+        """
         unit = widened(self.head(statistics(self.features(lr))))
-        return 0.5 * (low + high) + 0.5 * (high - low) * unit
+        return cast(Tensor, self.centre) + 0.5 * (self.chart.high - self.chart.low) * unit
 
     def forward(self, lr: Tensor) -> Tensor:
         """lr `[N,3,H,W]` in [0,1] gives code `[N,code_size]`."""
-        return self.curve.code(self.sigma(lr))
+        return self.chart.code(self.spread(lr))
 
     def initialize(self) -> None:
         """He initialisation."""

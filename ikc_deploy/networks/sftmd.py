@@ -12,9 +12,9 @@ from typing import Literal, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.networks.architecture import Architecture
 
 CodeBorder = Literal["zero", "replicate"]
@@ -34,13 +34,12 @@ class CodeNormalization(nn.Module):
         self.register_buffer("mean", torch.zeros(code_size))
         self.register_buffer("deviation", torch.ones(code_size))
 
-    def fit_to(self, basis: KernelBasis) -> None:
-        """Take mean and deviation over the basis's sigma range.
+    def fit_to(self, codes: NDArray[np.float32]) -> None:
+        """Take mean and deviation of the codes `[N, code_size]` of a family of kernels.
 
         The last components of a basis hardly vary; divided by so little, rounding in the code would
         show in the image.
         """
-        codes = basis.code_of_sigma(np.linspace(*basis.sigma_range, 1000))
         deviation = codes.std(axis=0)
         deviation = np.maximum(deviation, _LEAST_DEVIATION * deviation.max())
         cast(Tensor, self.mean).copy_(torch.from_numpy(codes.mean(axis=0)))

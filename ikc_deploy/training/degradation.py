@@ -1,4 +1,4 @@
-"""HR batches to LR batches on any device: blur, bicubic shrinking, 8-bit rounding.
+"""HR batches to LR batches on any device: blur and bicubic shrinking, then 8-bit rounding.
 
 The same operations as `ikc_deploy.evaluation.gaussian8`, batched in torch, one kernel per image.
 """
@@ -31,17 +31,13 @@ def shrink(images: Tensor, scale: int) -> Tensor:
 
 
 def degrade(hr: Tensor, kernels: Tensor, scale: int) -> Tensor:
-    """LR `[N,3,H/s,W/s]` of HR `[N,3,H,W]`, both float in [0,1]; LR lies on the 8-bit grid."""
-    lr = shrink(blur(hr, kernels), scale)
-    return (lr * 255).round().clamp(0, 255) / 255
+    """LR `[N,3,H/s,W/s]` of HR `[N,3,H,W]`, both float in [0,1], not rounded yet."""
+    return shrink(blur(hr, kernels), scale)
 
 
-def gaussian_kernels(sigma: Tensor, size: int) -> Tensor:
-    """Isotropic Gaussians `[N,size,size]` of sigma `[N]`, on sigma's device."""
-    offsets = torch.arange(size, device=sigma.device, dtype=sigma.dtype) - size // 2
-    profile = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
-    profile = profile / profile.sum(dim=1, keepdim=True)
-    return profile[:, :, None] * profile[:, None, :]
+def quantized(images: Tensor) -> Tensor:
+    """Images in [0,1] on the grid of 8-bit levels, as files hold them."""
+    return (images * 255).round().clamp(0, 255) / 255
 
 
 def _matrix(length: int, scale: int, like: Tensor) -> Tensor:

@@ -33,9 +33,11 @@ class StageRecipe:
     ema_decay: float = 0.999
     """Decay of the exponential moving average of the weights, which is what a stage returns."""
     unroll: int = 4
-    """Corrections in a row that `corrector` and `joint` train on; other stages ignore it."""
-    explore: float = 0.5
-    """Share of the batch that `corrector` and `joint` start at a random code instead of P's."""
+    """Corrections in a row that `corrector` trains on; `joint` trains on one of them, drawn at
+    random; other stages ignore it."""
+    explore: float = 0.1
+    """Share of the batch that `corrector` starts at a random code, and `joint` at the true one,
+    instead of P's."""
 
     def __post_init__(self) -> None:
         _require_counts(self, "steps", "batch", "patch", "unroll")
@@ -69,6 +71,28 @@ class ValidationRecipe:
 
 
 @dataclass(frozen=True)
+class DegradationRecipe:
+    """What happens to the LR image after blur and shrinking; nothing by default."""
+
+    noise: float = 0.0
+    """Largest sigma of additive Gaussian noise, in 8-bit levels; uniform from 0 for each image."""
+    jpeg: tuple[int, int] | None = None
+    """Lowest and highest JPEG quality, uniform for each image."""
+
+    def __post_init__(self) -> None:
+        if not _is_number(self.noise) or not 0 <= self.noise <= 255:
+            raise RecipeError(f"noise must lie in [0, 255] levels, got {self.noise!r}")
+        if self.jpeg is None:
+            return
+        try:
+            low, high = self.jpeg
+        except (TypeError, ValueError):
+            raise RecipeError(f"jpeg must be [lowest, highest], got {self.jpeg!r}") from None
+        if not all(isinstance(q, int) for q in (low, high)) or not 1 <= low <= high <= 100:
+            raise RecipeError(f"jpeg needs 1 <= lowest <= highest <= 100, got {self.jpeg!r}")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One training run: stages in the order sftmd, predictor, corrector, joint."""
 
@@ -80,9 +104,15 @@ class Recipe:
     predictor: StageRecipe
     corrector: StageRecipe
     joint: StageRecipe | None
-    """Fine-tuning of F and C on the codes of the loop; optional."""
+    """Fine-tuning of all three networks on the images of the loop; optional."""
+    degradation: DegradationRecipe
+    start: str | None
+    """Weights to start from instead of random ones: a checkpoint, relative to the recipe, or the
+    name of shipped weights. Tensors of other shapes start at random."""
     seed: int
     precision: Precision
+    compile: bool
+    """Whether torch.compile makes the networks faster; worth its start-up in runs of hours."""
     log_every: int
     save_every: int
     validation: ValidationRecipe | None
@@ -132,8 +162,9 @@ def load_recipe(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Recip
 
 
 def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe:
-    known = {"name", "architecture", "data", "seed", "precision", "log_every", "save_every"}
-    known |= {"sftmd", "predictor", "corrector", "joint", "validation"}
+    known = {"name", "architecture", "start", "data", "seed", "precision", "compile"}
+    known |= {"log_every", "save_every", "degradation", "validation"}
+    known |= {"sftmd", "predictor", "corrector", "joint"}
     _refuse_unknown(values, known)
     missing = sorted({"architecture", "sftmd", "predictor", "corrector"} - set(values))
     if missing:
@@ -150,6 +181,10 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
     )
     if not folders:
         raise RecipeError("no training images: set 'data' to folders of HR images")
+    if not isinstance(values.get("compile", False), bool):
+        raise RecipeError(f"compile must be true or false, got {values['compile']!r}")
+    if not isinstance(values.get("start", ""), str):
+        raise RecipeError(f"start must be a name or a path, got {values['start']!r}")
     joint, validation = values.get("joint"), values.get("validation")
     return Recipe(
         name=values.get("name", file.stem),
@@ -159,8 +194,11 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
         predictor=_settings(StageRecipe, values["predictor"], "predictor"),
         corrector=_settings(StageRecipe, values["corrector"], "corrector"),
         joint=joint and _settings(StageRecipe, joint, "joint"),
+        degradation=_settings(DegradationRecipe, values.get("degradation", {}), "degradation"),
+        start=values.get("start"),
         seed=values.get("seed", 0),
         precision=precision,
+        compile=values.get("compile", False),
         log_every=values.get("log_every", 50),
         save_every=values.get("save_every", 500),
         validation=validation and _settings(ValidationRecipe, validation, "validation"),

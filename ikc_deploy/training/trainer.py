@@ -1,53 +1,37 @@
 """The training loop: stages in order, average of the weights, log, and a state to resume from.
 
-A run is a folder: `state.pt` (everything needed to go on), `log.jsonl` and `tensorboard/` (what
-happened), and at the end `checkpoint.safetensors` (what `ikc-export` takes).
+A run is a folder (runs.py); at the end it holds `checkpoint.safetensors`, which `ikc-export` takes.
 """
 
 from __future__ import annotations
 
 import copy
-import io
-import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from ikc_deploy.errors import InputError, RecipeError
-from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks, save_checkpoint
+from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.recipes import Recipe, StageRecipe
-from ikc_deploy.training.stages import build_stage
+from ikc_deploy.training.runs import CHECKPOINT_FILE, RunLog, RunState, open_run, save_state
+from ikc_deploy.training.stages import STAGES, Stage, Workplace
+from ikc_deploy.training.starts import start_from
 from ikc_deploy.training.validation import Case, load_cases, validate
+from ikc_deploy.training.world import ALONE, World
 
-STATE_FILE: Final = "state.pt"
-LOG_FILE: Final = "log.jsonl"
-CHECKPOINT_FILE: Final = "checkpoint.safetensors"
-
-_FINAL_RATE = 0.01
-_GRADIENT_NORM = 1.0
+_FINAL_RATE: Final = 0.01
+_GRADIENT_NORM: Final = 1.0
 
 Progress = Callable[[str, int, int, float], None]
-"""Called after every step with (stage, steps done, steps in all, loss)."""
-
-
-@dataclass
-class _State:
-    """Where a run stands; what `state.pt` holds."""
-
-    stage: str
-    step: int
-    networks: dict[str, dict[str, Tensor]]
-    average: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    recipe: str
+"""Called after every step with (stage, steps done, steps in all, last loss that was logged)."""
 
 
 def train(
@@ -57,47 +41,50 @@ def train(
     resume: bool,
     device: torch.device,
     progress: Progress,
-    stop_after: int | None = None,
+    keep_going: Callable[[], bool] = lambda: True,
+    world: World = ALONE,
 ) -> Path | None:
     """Train (or go on training) all stages of `recipe` in the folder `run`.
 
-    Returns the checkpoint's path, or None if `stop_after` steps of this call came first; then, as
-    after any interruption, the state on disk goes on exactly as an unbroken run would. Stages that
-    a run has not begun may still be changed or added.
+    `keep_going` is asked before every step. Returns the checkpoint's path, or None if it said no;
+    then, as after any interruption, the state on disk goes on exactly as an unbroken run would.
+    Stages that a run has not begun may still be changed or added. Every process of `world` calls
+    this alike; the first one writes.
     Raises `RecipeError` if the folder holds another run, `InputError` for unusable data.
     """
-    state = _open_run(recipe, run, resume)
-    crops = CropSource.from_folders(recipe.data)
-    cases = _validation_cases(recipe)
-    networks = new_networks(recipe.architecture, recipe.seed)
-    for name, module in networks.modules().items():
-        module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if state is not None:
-            module.load_state_dict(state.networks[name])
-    log = _Log(run)
-    if state is not None:
+    state = open_run(recipe, run, resume)
+    crops = CropSource.from_folders(recipe.data, device)
+    networks = _networks(recipe, state, device)
+    # All have read the state before the first one writes.
+    world.wait()
+    log = RunLog(run) if world.leads else None
+    if state is not None and log:
         log.forget_after(state.stage, state.step, list(recipe.stages))
+    cases = _validation_cases(recipe) if log else []
     names = list(recipe.stages)
-    remaining = stop_after
     for name in names[names.index(state.stage) if state else 0 :]:
-        trainer = _StageTrainer(name, recipe, networks, crops, device)
+        trainer = _StageTrainer(name, recipe, networks, crops, device, world)
         if state is not None and state.stage == name:
             trainer.restore(state)
+            if trainer.finished:
+                continue
         while not trainer.finished:
-            if remaining is not None and remaining <= 0:
+            if not world.agreed(keep_going()):
                 trainer.save(run)
                 return None
-            loss = trainer.step()
-            progress(name, trainer.done, trainer.settings.steps, loss)
-            remaining = None if remaining is None else remaining - 1
-            trainer.report(log, cases, loss)
+            trainer.step()
+            progress(name, trainer.done, trainer.settings.steps, trainer.loss)
+            if log:
+                trainer.report(log, cases)
             if trainer.done % recipe.save_every == 0 and not trainer.finished:
                 trainer.save(run)
         trainer.finish(log)
         trainer.save(run)
-    networks.training = _training_record(recipe, log)
     path = run / CHECKPOINT_FILE
-    save_checkpoint(networks, path)
+    if log:
+        networks.training = _training_record(recipe, log)
+        save_checkpoint(networks, path)
+    world.wait()
     return path
 
 
@@ -111,37 +98,45 @@ class _StageTrainer:
         networks: IkcNetworks,
         crops: CropSource,
         device: torch.device,
+        world: World,
     ) -> None:
         self.name = name
         self.settings: StageRecipe = recipe.stages[name]
         self.done = 0
+        self.loss = math.nan
+        """The mean loss of the last line of the log."""
         self._recipe = recipe
         self._networks = networks
         self._device = device
+        self._world = world
         for module in networks.modules().values():
             module.eval().requires_grad_(False)
-        self._stage = build_stage(name, crops, networks, recipe, device)
+        source = BatchSource(crops, networks, recipe, name, device, world)
+        self._stage: Stage = STAGES[name](
+            Workplace(networks, source, self.settings, device, world, recipe.compile)
+        )
         self._module = self._stage.module.requires_grad_(True)
+        self._step_loss = _shared_loss(self._stage, world)
         self._average = copy.deepcopy(self._module).requires_grad_(False)
         self._optimizer = torch.optim.Adam(
             self._module.parameters(), lr=self.settings.learning_rate, betas=(0.9, 0.99), fused=True
         )
         self._clock = time.monotonic()
-        self._recent: list[float] = []
+        self._recent: list[Tensor] = []
 
     @property
     def finished(self) -> bool:
         return self.done >= self.settings.steps
 
-    def step(self) -> float:
-        """One optimizer step; returns the loss."""
+    def step(self) -> None:
+        """One optimizer step."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self.done, self.settings)
         with torch.autocast(
             self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bfloat16"
         ):
-            loss = self._stage.loss(self.done)
-        loss.backward()  # type: ignore[no-untyped-call]
+            loss = self._step_loss(self.done)
+        loss.backward()
         nn.utils.clip_grad_norm_(self._module.parameters(), _GRADIENT_NORM)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -152,16 +147,17 @@ class _StageTrainer:
             torch._foreach_lerp_(
                 list(self._average.parameters()), list(self._module.parameters()), 1 - decay
             )
-        return float(loss.detach())
+        if self._world.leads:
+            # Reading a loss waits for the GPU, so it is read when it is logged.
+            self._recent.append(loss.detach())
 
-    def report(self, log: _Log, cases: list[Case], loss: float) -> None:
+    def report(self, log: RunLog, cases: list[Case]) -> None:
         """Log the loss at the recipe's interval, and a validation at its own."""
-        self._recent.append(loss)
         if self.done % self._recipe.log_every == 0 or self.finished:
+            self.loss = float(torch.stack(self._recent).double().mean())
             now = time.monotonic()
-            mean = math.fsum(self._recent) / len(self._recent)
             figures = {
-                "loss": mean,
+                "loss": self.loss,
                 "learning_rate": learning_rate(self.done - 1, self.settings),
                 "seconds_per_step": (now - self._clock) / len(self._recent),
             }
@@ -179,29 +175,27 @@ class _StageTrainer:
         """The stage's result is the average, not the last step."""
         self._module.load_state_dict(self._average.state_dict())
 
-    def finish(self, log: _Log) -> None:
+    def finish(self, log: RunLog | None) -> None:
         """Put the stage's result in place."""
         self.adopt_average()
         figures = self._stage.finish()
-        if figures:
+        if figures and log:
             log.write(self.name, self.done, figures)
 
     def save(self, run: Path) -> None:
         """Write the state to resume from."""
-        state = _State(
-            stage=self.name,
-            step=self.done,
-            networks=_state_dicts(self._networks),
-            average=self._average.state_dict(),
-            optimizer=self._optimizer.state_dict(),
-            recipe=_fingerprint(self._recipe),
-        )
-        _save_state(run, state)
+        if not self._world.leads:
+            return
+        networks = {name: m.state_dict() for name, m in self._networks.modules().items()}
+        average, optimizer = self._average.state_dict(), self._optimizer.state_dict()
+        state = RunState(self.name, self.done, networks, average, optimizer)
+        save_state(run, self._recipe, state)
 
-    def restore(self, state: _State) -> None:
+    def restore(self, state: RunState) -> None:
         """Go on from a saved state of this stage."""
         self._average.load_state_dict(state.average)
-        self._optimizer.load_state_dict(state.optimizer)
+        if state.optimizer is not None:
+            self._optimizer.load_state_dict(state.optimizer)
         self.done = state.step
 
     def _with_average(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
@@ -220,94 +214,33 @@ def learning_rate(step: int, settings: StageRecipe) -> float:
     return settings.learning_rate * warm * (_FINAL_RATE + (1 - _FINAL_RATE) * turn)
 
 
-class _Log:
-    """Appends to log.jsonl and TensorBoard."""
+class _LossModule(nn.Module):
+    """A stage's loss as a forward pass, which is what DistributedDataParallel averages."""
 
-    def __init__(self, run: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.trained = stage.module
+        self._loss = stage.loss
 
-        self.path = run / LOG_FILE
-        self._board = SummaryWriter(str(run / "tensorboard"))
-
-    def write(self, stage: str, step: int, figures: dict[str, float]) -> None:
-        line = {"stage": stage, "step": step} | {k: round(v, 6) for k, v in figures.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        for key, value in figures.items():
-            self._board.add_scalar(f"{stage}/{key}", value, step)
-        self._board.flush()
-
-    def forget_after(self, stage: str, step: int, stages: list[str]) -> None:
-        """Drop the lines of steps that were made but not saved, which a resumed run makes again."""
-        if not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text().splitlines():
-            entry = json.loads(line)
-            earlier = entry["stage"] in stages[: stages.index(stage)]
-            if earlier or (entry["stage"] == stage and entry["step"] <= step):
-                kept.append(line + "\n")
-        write_atomically(self.path, "".join(kept).encode())
-
-    def last(self, stage: str) -> dict[str, float]:
-        """The newest value of every figure of a stage."""
-        merged: dict[str, float] = {}
-        for line in self.path.read_text().splitlines():
-            entry = json.loads(line)
-            if entry["stage"] == stage:
-                merged |= {k: v for k, v in entry.items() if k != "stage"}
-        return merged
+    def forward(self, step: int) -> Tensor:
+        return self._loss(step)
 
 
-def _open_run(recipe: Recipe, run: Path, resume: bool) -> _State | None:
-    path = run / STATE_FILE
-    if not path.exists():
-        if resume:
-            raise InputError(f"'{run}' holds no run to resume; start it without --resume")
-        run.mkdir(parents=True, exist_ok=True)
-        return None
-    if not resume:
-        raise InputError(f"'{run}' already holds a run; add --resume to go on, or choose another")
-    try:
-        state = _State(**torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:
-        raise InputError(f"'{path}' cannot be read; the run cannot be resumed ({error})") from error
-    begun = list(json.loads(state.recipe)["stages"])
-    begun = begun[: begun.index(state.stage) + 1]
-    if _fixed(json.loads(state.recipe), begun) != _fixed(json.loads(_fingerprint(recipe)), begun):
-        raise RecipeError(
-            f"the run in '{run}' was started with other settings; "
-            "resume it with its own recipe or start a new run"
-        )
-    return state
+def _shared_loss(stage: Stage, world: World) -> Callable[[int], Any]:
+    if world.size == 1:
+        return stage.loss
+    return DistributedDataParallel(_LossModule(stage), broadcast_buffers=False)
 
 
-def _save_state(run: Path, state: _State) -> None:
-    buffer = io.BytesIO()
-    torch.save({name: getattr(state, name) for name in state.__dataclass_fields__}, buffer)
-    write_atomically(run / STATE_FILE, buffer.getvalue())
-
-
-def _state_dicts(networks: IkcNetworks) -> dict[str, dict[str, Tensor]]:
-    return {name: module.state_dict() for name, module in networks.modules().items()}
-
-
-def _fingerprint(recipe: Recipe) -> str:
-    """The settings that decide what is computed, as JSON."""
-    return json.dumps(
-        {
-            "architecture": recipe.architecture.to_dict(),
-            "seed": recipe.seed,
-            "precision": recipe.precision,
-            "stages": {name: asdict(stage) for name, stage in recipe.stages.items()},
-        }
-    )
-
-
-def _fixed(fingerprint: dict[str, Any], begun: list[str]) -> dict[str, Any]:
-    """What a resumed run may not change: everything but the stages that it has not begun."""
-    stages = fingerprint["stages"]
-    return fingerprint | {"stages": {name: stages.get(name) for name in begun}}
+def _networks(recipe: Recipe, state: RunState | None, device: torch.device) -> IkcNetworks:
+    networks = new_networks(recipe.architecture, recipe.seed)
+    if recipe.start is not None and state is None:
+        start_from(networks, recipe.start, recipe.folder)
+    for name, module in networks.modules().items():
+        module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if state is not None:
+            module.load_state_dict(state.networks[name])
+    return networks
 
 
 def _validation_cases(recipe: Recipe) -> list[Case]:
@@ -318,10 +251,12 @@ def _validation_cases(recipe: Recipe) -> list[Case]:
     return load_cases(folder, validation.sigmas, recipe.architecture.scale)
 
 
-def _training_record(recipe: Recipe, log: _Log) -> dict[str, Any]:
+def _training_record(recipe: Recipe, log: RunLog) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
+        "start": recipe.start,
+        "degradation": asdict(recipe.degradation),
         "data": [folder.name for folder in recipe.data],
         "stages": {name: asdict(stage) for name, stage in recipe.stages.items()},
         "last": {name: log.last(name) for name in recipe.stages},

@@ -38,9 +38,9 @@ def test_the_curve_agrees_with_the_basis(scale: int) -> None:
     )
     # Below, the kernel is a delta, and no code tells one sigma from another.
     seen = sigmas >= 0.35
-    found = curve.sigma(torch.from_numpy(codes[seen]))[:, 0]
+    found = curve.spread(torch.from_numpy(codes[seen]))[:, 0]
     np.testing.assert_allclose(found, sigmas[seen], atol=2e-3)
-    assert curve.sigma(torch.from_numpy(codes[~seen])).max() < 0.36
+    assert curve.spread(torch.from_numpy(codes[~seen])).max() < 0.36
 
 
 def test_sigma_outside_the_range_is_clamped() -> None:

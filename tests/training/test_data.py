@@ -21,7 +21,7 @@ def coordinates(height: int, width: int, number: int) -> NDArray[np.uint8]:
     return np.dstack((rows, columns, np.full_like(rows, number))).astype(np.uint8)
 
 
-SOURCE = CropSource((coordinates(30, 50, 0), coordinates(64, 21, 1)))
+SOURCE = CropSource([coordinates(30, 50, 0), coordinates(64, 21, 1)])
 
 
 @given(seed=st.integers(0, 2**32 - 1), side=st.integers(1, 21))
@@ -43,6 +43,11 @@ def test_crops_depend_on_the_random_numbers_alone() -> None:
     )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
+
+
+def test_a_part_of_the_crops_is_that_part(part: slice = slice(2, 5)) -> None:
+    whole, some = (SOURCE.crops(np.random.default_rng(3), 8, 9, p) for p in (slice(None), part))
+    np.testing.assert_array_equal(some, whole[part])
 
 
 def test_crops_reach_every_image_corner_and_orientation() -> None:
@@ -68,7 +73,7 @@ def test_a_damaged_image_is_named_and_skipped(
     (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:200])
     with caplog.at_level(logging.WARNING):
         source = CropSource.from_folders([tmp_path])
-    assert len(source.images) == 1
+    assert len(source.sizes) == 1
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "bad.png" in caplog.text
 
@@ -84,7 +89,7 @@ def test_folders_without_a_usable_image_are_refused(tmp_path: Path) -> None:
 
 
 def test_images_smaller_than_a_crop_are_left_out() -> None:
-    assert len(SOURCE.at_least(21).images) == 2
-    assert [image.shape for image in SOURCE.at_least(22).images] == [(30, 50, 3)]
+    assert SOURCE.at_least(21).sizes.tolist() == [[30, 50], [64, 21]]
+    assert SOURCE.at_least(22).sizes.tolist() == [[30, 50]]
     with pytest.raises(RecipeError, match=r"31 pixels.*'patch'"):
         SOURCE.at_least(31)

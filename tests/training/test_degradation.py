@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from ikc_deploy.evaluation import gaussian8
 from ikc_deploy.kernels import gaussian_kernel
-from ikc_deploy.training.degradation import blur, degrade, gaussian_kernels
+from ikc_deploy.training.degradation import blur, degrade, quantized
 from tests.samples import photo
 
 
@@ -29,7 +29,7 @@ def test_training_and_evaluation_degrade_alike(scale: int) -> None:
     hr = np.stack([photo(144, 120, seed) for seed in range(3)])
     kernels = gaussian_kernel(sigmas)
     batch = torch.from_numpy(hr).permute(0, 3, 1, 2).float() / 255
-    lr = degrade(batch, torch.from_numpy(kernels).float(), scale) * 255
+    lr = quantized(degrade(batch, torch.from_numpy(kernels).float(), scale)) * 255
     levels = lr.round()
     # On the grid of 8-bit levels, as files are.
     torch.testing.assert_close(lr, levels, atol=1e-3, rtol=0)
@@ -38,9 +38,3 @@ def test_training_and_evaluation_degrade_alike(scale: int) -> None:
     difference = np.abs(measured - np.stack(expected))
     assert difference.max() <= 1
     assert np.mean(difference == 0) > 0.999
-
-
-def test_kernels_on_the_device_are_those_of_the_basis() -> None:
-    sigmas = np.linspace(0.2, 4.0, 9)
-    kernels = gaussian_kernels(torch.from_numpy(sigmas).float(), 21)
-    np.testing.assert_allclose(kernels, gaussian_kernel(sigmas), atol=1e-6)

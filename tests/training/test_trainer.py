@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ikc_deploy.errors import InputError, RecipeError
+from ikc_deploy.errors import CheckpointError, InputError, RecipeError
 from ikc_deploy.images import write_rgb
 from ikc_deploy.networks.checkpoints import load_checkpoint
 from ikc_deploy.training.recipes import Recipe, StageRecipe, ValidationRecipe, load_recipe
-from ikc_deploy.training.trainer import LOG_FILE, STATE_FILE, learning_rate, train
+from ikc_deploy.training.runs import LOG_FILE, STATE_FILE
+from ikc_deploy.training.trainer import learning_rate, train
 from tests.samples import photo
 
 # What smoke.toml does; it saves the state every third step of a stage.
@@ -49,7 +50,7 @@ def run_training(
     def progress(stage: str, done: int, steps: int, loss: float) -> None:
         nonlocal seen
         seen += 1
-        assert 0 < done <= steps and loss > 0
+        assert 0 < done <= steps and not loss <= 0
         if seen == killed_at:
             raise Interruption
 
@@ -59,7 +60,7 @@ def run_training(
         resume=resume,
         device=torch.device("cpu"),
         progress=progress,
-        stop_after=stop_after,
+        keep_going=lambda: stop_after is None or seen < stop_after,
     )
     return None if path is None else load_file(path)
 
@@ -140,8 +141,8 @@ def test_every_stage_is_trained_logged_and_recorded(finished: Path, recipe: Reci
     assert list(dict.fromkeys(entry["stage"] for entry in entries)) == list(STEPS)
     assert {e["stage"]: e["step"] for e in entries} == STEPS
     assert all(entry["loss"] > 0 for entry in entries if "damping" not in entry)
-    # The line search of the step size ends each stage that trains the corrector.
-    assert [e["stage"] for e in entries if "damping" in e] == ["corrector", "joint"]
+    # The line search of the step size ends the corrector's stage.
+    assert [e["stage"] for e in entries if "damping" in e] == ["corrector"]
     assert any((finished / "tensorboard").iterdir())
     networks = load_checkpoint(finished / "checkpoint.safetensors")
     assert networks.architecture == recipe.architecture
@@ -171,13 +172,54 @@ def test_stages_that_have_not_begun_may_be_changed_and_added(
     assert_equal(run_training(recipe, tmp_path, resume=True), unbroken)
 
 
+def test_a_run_moved_without_its_optimizer_goes_on(
+    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_training(recipe, tmp_path, stop_after=4)
+    (moments,) = tmp_path.glob("optimizer-*.pt")
+    moments.unlink()
+    tensors = run_training(recipe, tmp_path, resume=True)
+    assert "moments start afresh" in caplog.text
+    assert tensors is not None and tensors.keys() == unbroken.keys()
+
+
+def test_a_run_starts_from_weights_that_exist(
+    recipe: Recipe, finished: Path, unbroken: dict[str, Tensor], tmp_path: Path
+) -> None:
+    start = str(finished / "checkpoint.safetensors")
+    run_training(dataclasses.replace(recipe, start=start), tmp_path / "same", stop_after=0)
+    wider = dataclasses.replace(recipe.architecture, code_size=12)
+    changed = dataclasses.replace(recipe, start=start, architecture=wider)
+    run_training(changed, tmp_path / "wider", stop_after=0)
+    for run, fits in (("same", True), ("wider", False)):
+        (file,) = (tmp_path / run).glob("weights-*.pt")
+        networks = torch.load(file)["networks"]
+        assert torch.equal(
+            networks["predictor"]["head.0.weight"], unbroken["predictor.head.0.weight"]
+        )
+        conditioned = networks["sftmd"]["SFT-residual1.sft1.mul_conv1.weight"]
+        theirs = unbroken["sftmd.SFT-residual1.sft1.mul_conv1.weight"]
+        assert (conditioned.shape == theirs.shape) is fits
+    with pytest.raises(CheckpointError, match="'nowhere' is neither"):
+        run_training(dataclasses.replace(recipe, start="nowhere"), tmp_path / "none")
+
+
+def test_compiled_networks_are_trained_alike(
+    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path
+) -> None:
+    # What the compiler makes of a network is its own affair (and takes a minute here).
+    with torch.compiler.set_stance("force_eager"):
+        compiled = run_training(dataclasses.replace(recipe, compile=True), tmp_path)
+    assert_equal(compiled, unbroken)
+
+
 def test_a_run_that_cannot_be_resumed_says_why(recipe: Recipe, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no run.*without --resume"):
         run_training(recipe, tmp_path / "none", resume=True)
     run_training(recipe, tmp_path, stop_after=1)
     state = tmp_path / STATE_FILE
     state.write_bytes(state.read_bytes()[:500])
-    with pytest.raises(InputError, match=r"state\.pt' cannot be read"):
+    with pytest.raises(InputError, match=r"state\.json' cannot be read"):
         run_training(recipe, tmp_path, resume=True)
 
 

@@ -1,0 +1,113 @@
+"""What one training step sees: HR crops, the blur of each, the LR images, the true codes.
+
+A batch depends on (seed, stage, step) alone, so a resumed run draws what an unbroken one would.
+Several processes draw the same batch and make their own part of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.networks.ellipses import gaussian_kernels, spread_of_ellipse
+from ikc_deploy.training.data import CropSource
+from ikc_deploy.training.degradation import degrade, quantized
+from ikc_deploy.training.jpeg import jpeg
+from ikc_deploy.training.recipes import DegradationRecipe, Recipe
+from ikc_deploy.training.world import ALONE, World
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images in [0,1], in channels-last memory."""
+
+    hr: Tensor
+    """`[N,3,sH,sW]`"""
+    lr: Tensor
+    """`[N,3,H,W]`, on the 8-bit grid"""
+    spread: Tensor
+    """The blur in HR pixels: sigma `[N,1]`, or `[N,3]` for ellipses (networks/ellipses.py)."""
+    code: Tensor
+    """`[N,code_size]`, the true kernel's."""
+
+
+class BatchSource:
+    """Draws the batches of one stage."""
+
+    def __init__(
+        self,
+        crops: CropSource,
+        networks: IkcNetworks,
+        recipe: Recipe,
+        stage: str,
+        device: torch.device,
+        world: World = ALONE,
+    ) -> None:
+        self._seed = (recipe.seed, list(recipe.stages).index(stage))
+        self._count = recipe.stages[stage].batch
+        self._part = world.part(self._count)
+        self._degradation = recipe.degradation
+        self._settings = networks.architecture
+        self._side = recipe.stages[stage].patch * self._settings.scale
+        self._crops = crops.at_least(self._side)
+        self._size = networks.basis.kernel_size
+        self._components = torch.from_numpy(networks.basis.components).to(device)
+        self._device = device
+
+    def random(self, step: int) -> np.random.Generator:
+        """The random numbers of a step, the same in every process."""
+        return np.random.default_rng((*self._seed, step))
+
+    def batch(self, step: int) -> Batch:
+        """This process's part of the batch of a step."""
+        random = self.random(step)
+        crops = self._crops.crops(random, self._count, self._side, self._part)
+        hr = crops.to(torch.float32, memory_format=torch.channels_last) / 255
+        spread = self.spreads(random)
+        kernels = gaussian_kernels(spread, self._size)
+        code = kernels.flatten(1) @ self._components
+        lr = degrade(hr, kernels, self._settings.scale)
+        lr = quantized(self._spoiled(lr, random))
+        return Batch(hr, lr.contiguous(memory_format=torch.channels_last), spread, code)
+
+    def spreads(self, random: np.random.Generator) -> Tensor:
+        """Blurs of the family for this process's part, every sigma equally often."""
+        low, high = self._settings.sigma_range
+        if self._settings.kernels == "isotropic":
+            sigma = self._here(random.uniform(low, high, self._count))
+            return sigma[:, None]
+        sigma1, sigma2 = (self._here(random.uniform(low, high, self._count)) for _ in range(2))
+        return spread_of_ellipse(sigma1, sigma2, self._here(random.uniform(0, np.pi, self._count)))
+
+    def chosen(self, random: np.random.Generator, share: float) -> Tensor:
+        """True for a random `share` of this process's part: bool `[N,1]`."""
+        return (self._here(random.random(self._count)) < share)[:, None]
+
+    def codes(self, spread: Tensor) -> Tensor:
+        """The codes `[N,code_size]` of blurs."""
+        return gaussian_kernels(spread, self._size).flatten(1) @ self._components
+
+    def _spoiled(self, lr: Tensor, random: np.random.Generator) -> Tensor:
+        """`lr` with the noise and the compression of the recipe."""
+        settings: DegradationRecipe = self._degradation
+        if settings.noise:
+            generator = torch.Generator(self._device)
+            generator.manual_seed(int(random.integers(2**62)))
+            levels = self._here(random.uniform(0, settings.noise, self._count))
+            shape = (self._count, *lr.shape[1:])
+            noise = torch.randn(shape, generator=generator, device=self._device)[self._part]
+            lr = lr + noise * levels[:, None, None, None] / 255
+        if settings.jpeg:
+            low, high = settings.jpeg
+            quality = self._here(random.integers(low, high, self._count, endpoint=True))
+            lr = jpeg(quantized(lr), quality)
+        return lr
+
+    def _here(self, values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values[self._part]).to(self._device, torch.float32)

@@ -1,0 +1,166 @@
+"""A run's folder: the state to resume from and the log of what happened.
+
+`state.json` says where the run stands and names two files: `weights-*.pt` (the networks and the
+moving average) and `optimizer-*.pt` (twice as large). It is written last, so that a killed run
+always finds a whole state. A run moved without its optimizer file goes on, with fresh moments.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from ikc_deploy.errors import InputError, RecipeError
+from ikc_deploy.files import write_atomically
+from ikc_deploy.training.recipes import Recipe
+
+STATE_FILE: Final = "state.json"
+LOG_FILE: Final = "log.jsonl"
+CHECKPOINT_FILE: Final = "checkpoint.safetensors"
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class RunState:
+    """Where a run stands."""
+
+    stage: str
+    step: int
+    """Steps of the stage that are done."""
+    networks: dict[str, dict[str, Tensor]]
+    average: dict[str, Tensor]
+    optimizer: dict[str, Any] | None
+    """None if the run was moved without it."""
+
+
+def save_state(run: Path, recipe: Recipe, state: RunState) -> None:
+    """Write the state; a process killed at any moment leaves the last one or this one."""
+    label = f"{state.stage}-{state.step}"
+    weights, optimizer = f"weights-{label}.pt", f"optimizer-{label}.pt"
+    _write(run / weights, {"networks": state.networks, "average": state.average})
+    _write(run / optimizer, state.optimizer)
+    pointer = {
+        "stage": state.stage,
+        "step": state.step,
+        "weights": weights,
+        "optimizer": optimizer,
+        "recipe": _fingerprint(recipe),
+    }
+    write_atomically(run / STATE_FILE, json.dumps(pointer, indent=1).encode())
+    for pattern in ("weights-*.pt", "optimizer-*.pt"):
+        for path in run.glob(pattern):
+            if path.name not in (weights, optimizer):
+                path.unlink()
+
+
+def open_run(recipe: Recipe, run: Path, resume: bool) -> RunState | None:
+    """The state to go on from, or None for a new run, whose folder is made.
+
+    Raises `InputError` if there is nothing to resume, if there is a run already and `resume` is
+    false, or if the state is damaged; `RecipeError` if it is another recipe's.
+    """
+    path = run / STATE_FILE
+    if not path.exists():
+        if resume:
+            raise InputError(f"'{run}' holds no run to resume; start it without --resume")
+        run.mkdir(parents=True, exist_ok=True)
+        return None
+    if not resume:
+        raise InputError(f"'{run}' already holds a run; add --resume to go on, or choose another")
+    try:
+        pointer = json.loads(path.read_text())
+        weights = _read(run / pointer["weights"])
+        optimizer = run / pointer["optimizer"]
+        moments = _read(optimizer) if optimizer.exists() else None
+        state = RunState(pointer["stage"], pointer["step"], **weights, optimizer=moments)
+        recorded: dict[str, Any] = pointer["recipe"]
+    except Exception as error:
+        raise InputError(f"'{path}' cannot be read; the run cannot be resumed ({error})") from error
+    if moments is None:
+        _LOG.warning("'%s' is missing: the optimizer's moments start afresh", optimizer)
+    begun = list(recorded["stages"])
+    begun = begun[: begun.index(state.stage) + 1]
+    if _fixed(recorded, begun) != _fixed(_fingerprint(recipe), begun):
+        raise RecipeError(
+            f"the run in '{run}' was started with other settings; "
+            "resume it with its own recipe or start a new run"
+        )
+    return state
+
+
+class RunLog:
+    """Appends to log.jsonl and TensorBoard."""
+
+    def __init__(self, run: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = run / LOG_FILE
+        self._board = SummaryWriter(str(run / "tensorboard"))
+
+    def write(self, stage: str, step: int, figures: dict[str, float]) -> None:
+        """One line, and the same figures for TensorBoard."""
+        line = {"stage": stage, "step": step} | {k: round(v, 6) for k, v in figures.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        for key, value in figures.items():
+            self._board.add_scalar(f"{stage}/{key}", value, step)
+        self._board.flush()
+
+    def forget_after(self, stage: str, step: int, stages: list[str]) -> None:
+        """Drop the lines of steps that were made but not saved, which a resumed run makes again."""
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text().splitlines():
+            entry = json.loads(line)
+            earlier = entry["stage"] in stages[: stages.index(stage)]
+            if earlier or (entry["stage"] == stage and entry["step"] <= step):
+                kept.append(line + "\n")
+        write_atomically(self.path, "".join(kept).encode())
+
+    def last(self, stage: str) -> dict[str, float]:
+        """The newest value of every figure of a stage."""
+        merged: dict[str, float] = {}
+        for line in self.path.read_text().splitlines():
+            entry = json.loads(line)
+            if entry["stage"] == stage:
+                merged |= {k: v for k, v in entry.items() if k != "stage"}
+        return merged
+
+
+def _write(path: Path, value: object) -> None:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def _read(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _fingerprint(recipe: Recipe) -> dict[str, Any]:
+    """The settings that decide what is computed, as JSON gives them back."""
+    settings = {
+        "architecture": recipe.architecture.to_dict(),
+        "seed": recipe.seed,
+        "start": recipe.start,
+        "precision": recipe.precision,
+        "degradation": asdict(recipe.degradation),
+        "stages": {name: asdict(stage) for name, stage in recipe.stages.items()},
+    }
+    canonical: dict[str, Any] = json.loads(json.dumps(settings))
+    return canonical
+
+
+def _fixed(fingerprint: dict[str, Any], begun: list[str]) -> dict[str, Any]:
+    """What a resumed run may not change: everything but the stages that it has not begun."""
+    stages = fingerprint["stages"]
+    return fingerprint | {"stages": {name: stages.get(name) for name in begun}}
