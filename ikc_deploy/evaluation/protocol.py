@@ -75,16 +75,16 @@ class _Case:
         kernel_db: float | None = None,
     ) -> Record:
         return Record(
-            self.dataset,
-            self.image,
-            self.blur.name,
-            self.blur.sigma,
-            method,
-            step,
-            min(psnr_y(image, self.hr, border), PSNR_CEILING),
-            ssim_y(image, self.hr, border),
-            sigma_estimate,
-            kernel_db,
+            dataset=self.dataset,
+            image=self.image,
+            blur=self.blur.name,
+            sigma=self.blur.sigma,
+            method=method,
+            step=step,
+            psnr_y=min(psnr_y(image, self.hr, border), PSNR_CEILING),
+            ssim_y=ssim_y(image, self.hr, border),
+            sigma_estimate=sigma_estimate,
+            kernel_psnr=kernel_db,
         )
 
 

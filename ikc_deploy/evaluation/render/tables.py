@@ -24,30 +24,24 @@ class Table:
 @dataclass(frozen=True)
 class _Column:
     header: str
-    digits: int
-    mean: Callable[[Row], Mean | None]
-    interval: bool = False
-
-    def cell(self, row: Row) -> str:
-        mean = self.mean(row)
-        if mean is None:
-            return ""
-        if not self.interval:
-            return f"{mean.value:.{self.digits}f}"
-        return (
-            ""
-            if mean.interval is None
-            else "..".join(f"{bound:.{self.digits}f}" for bound in mean.interval)
-        )
+    cell: Callable[[Row], str]
 
 
-_PSNR: Final = _Column("PSNR-Y dB", 2, lambda row: row.psnr_y)
-_SIGMA: Final = _Column("sigma MAE", 3, lambda row: row.sigma_mae)
-_KERNEL: Final = _Column("kernel dB", 1, lambda row: row.kernel_psnr)
+def _value(mean: Mean | None, digits: int) -> str:
+    return "" if mean is None else f"{mean.value:.{digits}f}"
+
+
+def _interval(mean: Mean, digits: int) -> str:
+    return "..".join(f"{bound:.{digits}f}" for bound in mean.interval or ())
+
+
+_PSNR: Final = _Column("PSNR-Y dB", lambda row: _value(row.psnr_y, 2))
+_SIGMA: Final = _Column("sigma MAE", lambda row: _value(row.sigma_mae, 3))
+_KERNEL: Final = _Column("kernel dB", lambda row: _value(row.kernel_psnr, 1))
 _COLUMNS: Final = (
     _PSNR,
-    _Column(CONFIDENCE_TEXT, 2, lambda row: row.psnr_y, interval=True),
-    _Column("SSIM-Y", 4, lambda row: row.ssim_y),
+    _Column(CONFIDENCE_TEXT, lambda row: _interval(row.psnr_y, 2)),
+    _Column("SSIM-Y", lambda row: _value(row.ssim_y, 4)),
     _SIGMA,
     _KERNEL,
 )
@@ -86,11 +80,11 @@ def _overview(report: Report, summary: DatasetSummary) -> Table:
 def _by_blur(summary: DatasetSummary, column: _Column) -> Table | None:
     """Blurs down, ways of upscaling across; None if the column has no number at all."""
     methods = [row.label for row in summary.rows if column.cell(row)]
-    rows = [
-        (blur.name, *(column.cell(row) for row in blur.rows if row.label in methods))
-        for blur in summary.blurs
-    ]
     if not methods:
         return None
+    rows = (
+        (blur.name, *(column.cell(row) for row in blur.rows if row.label in methods))
+        for blur in summary.blurs
+    )
     short = (label.removeprefix("step ").removesuffix(" kernel") for label in methods)
     return Table(f"{summary.name}: {column.header} by blur and step", ("", *short), tuple(rows))
