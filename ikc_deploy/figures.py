@@ -1,4 +1,4 @@
-"""Figures for people: what the loop took the blur to be, step by step.
+"""Figures for people: what the loop took the blur to be, step by step; and how our plots look.
 
 matplotlib (the `evaluation` extra) is imported when a figure is made, and used through its objects,
 not through pyplot: no window system, no global state.
@@ -18,6 +18,9 @@ from ikc_deploy.files import atomic_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+INK: Final = "#333333"
+"""Colour of text and thin lines."""
+
 _COLUMNS: Final = 8
 _PANEL_INCHES: Final = 1.35
 _TITLE_INCHES: Final = 0.42
@@ -25,7 +28,6 @@ _CURVE_INCHES: Final = 1.7
 _NARROWEST_INCHES: Final = 4.0
 _DOTS_PER_INCH: Final = 150
 _SCALE_POWER: Final = 1 / 3
-_INK: Final = "#333333"
 _CURVE_COLOUR: Final = "#b5367a"
 
 
@@ -64,9 +66,18 @@ def kernels_figure(kernels: NDArray[np.floating], sigmas: NDArray[np.floating]) 
 
 
 def save_figure(figure: Figure, path: str | PathLike[str]) -> None:
-    """Write a figure; the suffix chooses the format. Whole or not at all."""
+    """Write a figure as PNG. Whole or not at all."""
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=_DOTS_PER_INCH)
+        figure.savefig(temporary, dpi=_DOTS_PER_INCH, format="png", backend="agg")
+
+
+def style_axes(axes: Any) -> None:
+    """Small ticks, a light grid across, no box: for axes that hold a curve or points."""
+    axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#bbbbbb")
+    _quiet(axes)
 
 
 def _draw_kernels(
@@ -80,12 +91,12 @@ def _draw_kernels(
         panel.set_axis_off()
     for step, (panel, kernel, sigma) in enumerate(zip(axes.flat, kernels, sigmas, strict=False)):
         heat_map = panel.imshow(np.maximum(kernel, 0), norm=norm, cmap="magma")
-        panel.set_title(f"step {step}, sigma={sigma:.2f}", fontsize=8, color=_INK, pad=4)
+        panel.set_title(f"step {step}, sigma={sigma:.2f}", fontsize=8, color=INK, pad=4)
     scale = figure.colorbar(heat_map, ax=axes, shrink=0.85, aspect=12 * len(axes), pad=0.01)
     # Evenly spaced for the eye; round weights would crowd at the bright end.
     ticks = peak * np.linspace(0, 1, 5) ** (1 / _SCALE_POWER)
     scale.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
-    scale.set_label("weight", fontsize=8, color=_INK)
+    scale.set_label("weight", fontsize=8, color=INK)
     _quiet(scale.ax)
     scale.outline.set_visible(False)
 
@@ -100,14 +111,10 @@ def _draw_sigmas(axes: Any, sigmas: NDArray[np.floating]) -> None:
     axes.set_xlim(-0.4, len(sigmas) - 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.set_xlabel("step", fontsize=8, color=_INK)
-    axes.set_ylabel("sigma in HR pixels", fontsize=8, color=_INK)
-    axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#bbbbbb")
-    _quiet(axes)
+    axes.set_xlabel("step", fontsize=8, color=INK)
+    axes.set_ylabel("sigma in HR pixels", fontsize=8, color=INK)
+    style_axes(axes)
 
 
 def _quiet(axes: Any) -> None:
-    axes.tick_params(labelsize=7, colors=_INK, length=2, width=0.6)
+    axes.tick_params(labelsize=7, colors=INK, length=2, width=0.6)

@@ -15,7 +15,17 @@ ALLOWED = {
     "images": {"errors", "files"},
     "runtime": {"errors", "files", "kernels", "bundle"},
     "networks": {"errors", "files", "kernels", "weights"},
-    "evaluation": {"errors", "files", "images", "kernels", "bundle", "runtime", "version"},
+    "figures": {"errors", "files"},
+    "evaluation": {
+        "errors",
+        "files",
+        "images",
+        "figures",
+        "kernels",
+        "bundle",
+        "runtime",
+        "version",
+    },
     "training": {"errors", "files", "images", "kernels", "networks", "evaluation"},
     "export": {
         "errors",

@@ -1,9 +1,11 @@
-"""ikc-eval: a bundle's quality on the Gaussian8 protocol."""
+"""ikc-eval: a bundle's quality under known blurs, Gaussian8 or others."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.progress import (
@@ -14,18 +16,72 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
-from rich.text import Text
 
 from ikc_deploy import Bundle, load
 from ikc_deploy.cli.bundles import bundle_options, open_bundle
 from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
 from ikc_deploy.errors import InputError
-from ikc_deploy.evaluation.protocol import DatasetReport, Report, evaluate
+from ikc_deploy.evaluation.blurs import BlurSet
+from ikc_deploy.evaluation.degradation import Degradation
+from ikc_deploy.evaluation.protocol import Protocol, Report, evaluate
+from ikc_deploy.evaluation.render.jsonable import to_dict
+from ikc_deploy.evaluation.render.markdown import to_markdown
+from ikc_deploy.evaluation.render.plots import save_plots
+from ikc_deploy.evaluation.render.tables import tables
+from ikc_deploy.evaluation.render.tabular import to_csv
+from ikc_deploy.evaluation.render.terminal import print_table
+from ikc_deploy.evaluation.summary import DatasetSummary, summarise
+from ikc_deploy.figures import require_matplotlib
 from ikc_deploy.files import write_atomically
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler
 
-_STDOUT = Path("-")
+_PATH = click.Path(path_type=Path)
+_STDOUT: Final = Path("-")
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What to write besides the tables on standard output, which `json` of - replaces."""
+
+    json: Path | None
+    csv: Path | None
+    markdown: Path | None
+    plots: Path | None
+    per_blur: bool
+
+    def __post_init__(self) -> None:
+        """Refuse now what would fail after a long measurement."""
+        files = {"--json": self.json, "--csv": self.csv, "--markdown": self.markdown}
+        named = {option: path for option, path in files.items() if path not in (None, _STDOUT)}
+        for option, path in named.items():
+            if path.is_dir():
+                raise InputError(f"{option} '{path}' is a folder; give a file in it")
+        if len({path.resolve() for path in named.values()}) < len(named):
+            raise InputError(f"{', '.join(named)} must be different files")
+        if self.plots is not None:
+            require_matplotlib("--plots")
+            if self.plots.exists() and not self.plots.is_dir():
+                raise InputError(f"--plots '{self.plots}' is a file; give a folder")
+
+    def write(self, report: Report, summaries: tuple[DatasetSummary, ...]) -> None:
+        """Print first: a file that cannot be written then loses nothing."""
+        found = tables(report, summaries, self.per_blur)
+        figures = json.dumps(to_dict(report, summaries), indent=2, allow_nan=False)
+        if self.json == _STDOUT:
+            click.echo(figures)
+        else:
+            for table in found:
+                print_table(out_console, table)
+        self._write(self.json, f"{figures}\n")
+        self._write(self.csv, to_csv(report))
+        self._write(self.markdown, to_markdown(report, found))
+        if self.plots is not None:
+            save_plots(self.plots, summaries, report.records)
+
+    @staticmethod
+    def _write(path: Path | None, text: str) -> None:
+        if path is not None and path != _STDOUT:
+            write_atomically(path, text.encode())
 
 
 @click.command(context_settings=HELP)
@@ -34,7 +90,7 @@ _STDOUT = Path("-")
     "folders",
     multiple=True,
     required=True,
-    type=click.Path(path_type=Path),
+    type=_PATH,
     help="Folder of HR images; the dataset is named like it (repeatable).",
 )
 @click.option(
@@ -46,11 +102,42 @@ _STDOUT = Path("-")
 )
 @click.option("--threads", type=int, default=0, help="CPU cores to use.  [default: all]")
 @click.option(
+    "--sigma-list",
+    metavar="S,S,...",
+    help="Gaussians of these sigmas in HR pixels.  [default: the eight of Gaussian8]",
+)
+@click.option(
+    "--kernels",
+    type=_PATH,
+    help="Blur by the kernels [N,k,k] of an .npy or .npz file instead of Gaussians.",
+)
+@click.option(
+    "--noise",
+    type=float,
+    default=0.0,
+    metavar="LEVELS",
+    help="Gaussian noise on the LR images: its standard deviation, of 255.",
+)
+@click.option("--jpeg", type=int, metavar="QUALITY", help="LR images through JPEG, 1 to 100.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the noise and of the intervals.",
+)
+@click.option(
+    "--per-sigma", is_flag=True, help="Tables with a row for every sigma (or kernel) too."
+)
+@click.option(
     "--json",
     "json_path",
-    type=click.Path(path_type=Path),
-    help="Write the figures to this file too; - prints them instead of the tables.",
+    type=_PATH,
+    help="Write means and intervals to this file; - prints them instead of the tables.",
 )
+@click.option("--csv", "csv_path", type=_PATH, help="Write every image's figures to this file.")
+@click.option("--markdown", type=_PATH, help="Write the tables to this file.")
+@click.option("--plots", type=_PATH, help="Folder for plots of PSNR by step and of sigma (PNG).")
 @reports_errors
 def main(
     folders: tuple[Path, ...],
@@ -59,15 +146,26 @@ def main(
     folder: Path | None,
     iters: int,
     threads: int,
+    sigma_list: str | None,
+    kernels: Path | None,
+    noise: float,
+    jpeg: int | None,
+    seed: int,
+    per_sigma: bool,
     json_path: Path | None,
+    csv_path: Path | None,
+    markdown: Path | None,
+    plots: Path | None,
 ) -> None:
     """Measure PSNR and SSIM (luma) and the error of the estimated blur, step by step.
 
-    Every HR image is degraded by the eight Gaussians of the Gaussian8 protocol. Figures are means
-    over images and sigmas, at fixed steps, beside bicubic upscaling and the true kernel.
+    Every HR image is degraded by the eight Gaussians of the Gaussian8 protocol, or by the blurs
+    given. Figures are means over images and blurs, at fixed steps, beside bicubic upscaling and the
+    true kernel; 95 % intervals are for other images of the same kind (bootstrap).
     """
-    if json_path is not None and json_path.is_dir():
-        raise InputError(f"--json '{json_path}' is a folder; give a file in it, or -")
+    outputs = _Outputs(json_path, csv_path, markdown, plots, per_sigma)
+    degradation = Degradation(noise, jpeg, seed)
+    blurs = _given_blurs(sigma_list, kernels)
     bundle = _open(weights, folder, scale)
     if bundle.manifest.random_weights:
         err_console.print(
@@ -75,16 +173,27 @@ def main(
             "figures mean anything",
             soft_wrap=True,
         )
+    protocol = Protocol(blurs or BlurSet.gaussian8(bundle.manifest.scale), degradation)
     with load(bundle, iters=iters, threads=threads) as upscaler:
-        report = _evaluate(upscaler, folders)
-    figures = json.dumps(report.to_dict(), indent=2, allow_nan=False)
-    if json_path == _STDOUT:
-        click.echo(figures)
-        return
-    for name, dataset in report.datasets.items():
-        out_console.print(_table(name, dataset, report))
-    if json_path is not None:
-        write_atomically(json_path, f"{figures}\n".encode())
+        report = _evaluate(upscaler, folders, protocol)
+    outputs.write(report, summarise(report.records, seed))
+
+
+def _given_blurs(sigma_list: str | None, kernels: Path | None) -> BlurSet | None:
+    if sigma_list is not None and kernels is not None:
+        raise InputError("give --sigma-list or --kernels, not both")
+    if kernels is not None:
+        return BlurSet.read(kernels)
+    return None if sigma_list is None else BlurSet.gaussians(_parse_sigmas(sigma_list))
+
+
+def _parse_sigmas(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if text.strip())
+    except ValueError:
+        raise InputError(
+            f"--sigma-list takes numbers with commas between, as 1.8,2.6; got '{text}'"
+        ) from None
 
 
 def _open(weights: str | None, folder: Path | None, scale: int | None) -> Bundle:
@@ -98,7 +207,7 @@ def _open(weights: str | None, folder: Path | None, scale: int | None) -> Bundle
     return bundle
 
 
-def _evaluate(upscaler: Upscaler, folders: tuple[Path, ...]) -> Report:
+def _evaluate(upscaler: Upscaler, folders: tuple[Path, ...], protocol: Protocol) -> Report:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -115,27 +224,7 @@ def _evaluate(upscaler: Upscaler, folders: tuple[Path, ...]) -> Report:
                 tasks[name] = bars.add_task(name, total=total)
             bars.update(tasks[name], completed=done)
 
-        return evaluate(upscaler, folders, show)
-
-
-def _table(name: str, dataset: DatasetReport, report: Report) -> Table:
-    manifest, figures = report.manifest, dataset.figures
-    title = f"{name} (images: {dataset.images}), Gaussian8 x{manifest.scale}: {manifest.name}"
-    # Folder names may hold square brackets, which are markup in a plain string.
-    table = Table(title=Text(title))
-    table.add_column("")
-    for column in ("PSNR-Y dB", "SSIM-Y", "sigma MAE"):
-        table.add_column(column, justify="right")
-
-    def add(label: str, psnr: float, ssim: float, sigma: str = "") -> None:
-        table.add_row(label, f"{psnr:.2f}", f"{ssim:.4f}", sigma)
-
-    add("bicubic", figures.bicubic.psnr_y, figures.bicubic.ssim_y)
-    for row in figures.steps:
-        label = f"step {row.step}" if row.step else "step 0: predictor only"
-        add(label, row.psnr_y, row.ssim_y, f"{row.sigma_mae:.3f}")
-    add("true kernel", figures.true_kernel.psnr_y, figures.true_kernel.ssim_y)
-    return table
+        return evaluate(upscaler, folders, protocol, show)
 
 
 if __name__ == "__main__":

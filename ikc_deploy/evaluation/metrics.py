@@ -1,13 +1,18 @@
-"""PSNR and SSIM on luma, as the field reports them."""
+"""PSNR and SSIM on luma, as the field reports them, and the likeness of two blur kernels."""
 
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError, MissingExtraError
+
+PSNR_CEILING: Final = 100.0
+"""dB that equal images count as in means, and the most that any count as: infinity has no mean and
+no JSON."""
 
 
 def luma(image: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -39,6 +44,19 @@ def ssim_y(image: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) 
         use_sample_covariance=False,
     )
     return float(similarity)
+
+
+def kernel_psnr(kernel: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
+    """PSNR in dB of a kernel `[k,k]` against the true one, whose largest value is the peak.
+
+    At most `PSNR_CEILING`, also for equal kernels.
+    """
+    difference = kernel.astype(np.float64) - truth
+    error = float(np.mean(difference**2))
+    peak = float(truth.max())
+    if error == 0:
+        return PSNR_CEILING
+    return min(10 * math.log10(peak**2 / error), PSNR_CEILING)
 
 
 def _cropped_luma(

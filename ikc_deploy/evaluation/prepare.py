@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from ikc_deploy.errors import InputError
+from ikc_deploy.evaluation.datasets import read_hr
 from ikc_deploy.evaluation.gaussian8 import degrade_gaussian, quantize, upscale_bicubic
-from ikc_deploy.evaluation.protocol import read_hr
 from ikc_deploy.evaluation.resize import resize_bicubic
 from ikc_deploy.files import write_atomically
 from ikc_deploy.images import list_images, write_rgb

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 
+import numpy as np
 import pytest
 
-from ikc_deploy import Bundle
+from ikc_deploy import Bundle, gaussian_kernel
 from ikc_deploy.bundle import write_manifest
 from ikc_deploy.cli.evaluate import main
+from ikc_deploy.evaluation.gaussian8 import SIGMAS
 from ikc_deploy.images import write_rgb
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
+
+ONE = ("--sigma-list", "2.6")
+"""One sigma is enough where figures do not matter."""
 
 
 @pytest.fixture
@@ -29,18 +36,77 @@ def test_the_table_has_every_row_and_the_json_file_its_figures(
     result = invoke(main, "--hr", hr, *arguments)
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
-    dataset = json.loads(figures.read_text())["datasets"]["Tiny[1]"]
-    assert "Tiny[1] (images: 1)" in result.stdout
+    values = json.loads(figures.read_text())
+    assert (values["protocol"], values["noise"], values["jpeg"]) == ("gaussian8", 0, None)
+    dataset = values["datasets"]["Tiny[1]"]
+    assert [blur["sigma"] for blur in dataset["blurs"]] == list(SIGMAS[4])
+    assert "Tiny[1] (images: 1), Gaussian8 x4: small\n" in result.stdout
     rows = {"bicubic": dataset["bicubic"], "true kernel": dataset["true_kernel"]}
     rows |= {f"step {step['step']}": step for step in dataset["steps"]}
     assert list(rows) == ["bicubic", "true kernel", "step 0", "step 1", "step 2"]
-    lines = [line.split("│") for line in result.stdout.splitlines() if "│" in line]
     for label, row in rows.items():
-        (cells,) = (line for line in lines if line[1].strip().startswith(label))
-        assert cells[2].strip() == f"{row['psnr_y']:.2f}"
-        assert cells[3].strip() == f"{row['ssim_y']:.4f}"
-        error = row.get("sigma_mae")
-        assert cells[4].strip() == ("" if error is None else f"{error:.3f}")
+        (line,) = (line for line in result.stdout.splitlines() if line.strip().startswith(label))
+        cells = [f"{row['psnr_y']:.2f}", f"{row['ssim_y']:.4f}"]
+        if "sigma_mae" in row:
+            cells += [f"{row['sigma_mae']:.3f}", f"{row['kernel_psnr']:.1f}"]
+        assert line.split()[-len(cells) :] == cells
+
+
+def test_two_folders_and_every_output(small_bundle: Bundle, hr: Path, tmp_path: Path) -> None:
+    write_rgb(photo(32, 36, seed=1), tmp_path / "More" / "a.png")
+    write_rgb(photo(36, 32, seed=2), tmp_path / "More" / "b.png")
+    out = tmp_path / "out"
+    result = invoke(
+        main,
+        *("--hr", hr, "--hr", tmp_path / "More", "--bundle", small_bundle.path, "--iters", 1),
+        *("--threads", 1, "--sigma-list", "2.6, 1.8", "--noise", 5, "--jpeg", 70, "--per-sigma"),
+        *("--json", out / "a.json", "--csv", out / "a.csv", "--markdown", out / "a.md"),
+        *("--plots", out / "plots"),
+    )
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    assert files == ["a.csv", "a.json", "a.md", "plots/psnr.png", "plots/sigma.png"]
+    values = json.loads((out / "a.json").read_text())
+    assert (values["protocol"], values["noise"], values["jpeg"]) == ("gaussians", 5, 70)
+    more = values["datasets"]["More"]
+    lines = list(csv.DictReader((out / "a.csv").open()))
+    # 3 images, 2 sigmas, 4 rows: bicubic, two steps, true kernel.
+    assert len(lines) == 24 and {line["jpeg"] for line in lines} == {"70"}
+    mine = [
+        float(line["psnr_y"]) for line in lines if (line["dataset"], line["step"]) == ("More", "1")
+    ]
+    assert more["steps"][1]["psnr_y"] == pytest.approx(sum(mine) / 4)
+    low, high = more["steps"][1]["psnr_y_95"]
+    images = (sum(mine[:2]) / 2, sum(mine[2:]) / 2)
+    # Of two images, a resample is often one of them twice.
+    assert (low, high) == pytest.approx((min(images), max(images)))
+    titles = [line for line in result.stdout.splitlines() if ":" in line and "step 0" not in line]
+    assert titles[0] == "Tiny[1] (images: 1), Gaussians x4, noise 5, JPEG 70: small"
+    assert [title.partition(" by")[0] for title in titles[5:]] == [
+        "More: PSNR-Y dB",
+        "More: sigma MAE",
+        "More: kernel dB",
+    ]
+    row = next(line for line in result.stdout.splitlines() if line.strip().startswith("sigma 2.6"))
+    assert f"| {' | '.join(['sigma 2.6', *row.split()[2:]])} |" in (out / "a.md").read_text()
+
+
+def test_kernels_of_a_file_blur_instead(small_bundle: Bundle, hr: Path, tmp_path: Path) -> None:
+    kernels = np.stack([gaussian_kernel(2.0), np.eye(21) / 21])
+    np.savez(tmp_path / "measured.npz", kernels=kernels)
+    result = invoke(
+        main,
+        *("--hr", hr, "--bundle", small_bundle.path, "--iters", 0, "--threads", 1),
+        *("--kernels", tmp_path / "measured.npz", "--json", "-"),
+    )
+    assert result.exit_code == 0, result.output
+    values = json.loads(result.stdout)
+    assert (values["protocol"], values["kernels_file"]) == ("kernels", "measured.npz")
+    first, second = values["datasets"]["Tiny[1]"]["blurs"]
+    assert first["sigma"] == pytest.approx(2.0) and first["steps"][0]["sigma_mae"] is not None
+    assert second["sigma"] is second["steps"][0]["sigma_mae"] is None
+    assert second["steps"][0]["kernel_psnr"] > 0
 
 
 @pytest.mark.parametrize(
@@ -55,7 +121,7 @@ def test_weights_come_from_the_cache_and_a_dash_prints_json_alone(
 ) -> None:
     cached = {spec: small_bundle}
     monkeypatch.setattr("ikc_deploy.cli.bundles.default_bundle", lambda name, _: cached[name])
-    result = invoke(main, "--hr", hr, *options, "--iters", 0, "--scale", 4, "--json", "-")
+    result = invoke(main, "--hr", hr, *options, "--iters", 0, "--scale", 4, "--json", "-", *ONE)
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     values = json.loads(result.stdout)
@@ -68,7 +134,7 @@ def test_random_weights_are_measured_with_a_warning(
 ) -> None:
     folder = copytree(small_bundle.path, tmp_path / "random")
     write_manifest(folder, replace(small_bundle.manifest, random_weights=True))
-    result = invoke(main, "--hr", hr, "--bundle", folder, "--iters", 0, "--json", "-")
+    result = invoke(main, "--hr", hr, "--bundle", folder, "--iters", 0, "--json", "-", *ONE)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["scale"] == 4
     assert len(result.stderr.splitlines()) == 1
@@ -95,6 +161,50 @@ def test_an_image_that_cannot_be_read_is_one_line(small_bundle: Bundle, hr: Path
     assert_one_clear_line(result, str(hr / "torn.png"))
 
 
-def test_a_folder_for_the_json_is_refused_before_the_measurement(hr: Path, tmp_path: Path) -> None:
-    result = invoke(main, "--hr", hr, "--json", tmp_path)
-    assert_one_clear_line(result, f"--json '{tmp_path}' is a folder")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--sigma-list", "1.8;2.6"), "--sigma-list takes numbers with commas between"),
+        (("--sigma-list", "1.8,"), "--sigma-list takes numbers"),
+        (("--sigma-list", ""), "at least one sigma"),
+        (("--sigma-list", "2.6,2.6"), "sigma 2.6 is given twice"),
+        (("--sigma-list", "-1"), "sigma must be positive"),
+        (("--sigma-list", "2.6", "--kernels", "k.npz"), "--sigma-list or --kernels, not both"),
+        (("--kernels", "kernels.mat"), "no .npy or .npz file"),
+        (("--noise", -1), "noise must be 0 or more"),
+        (("--jpeg", 101), "JPEG quality must be 1 to 100"),
+        (("--json", "x", "--csv", "./x"), "--json, --csv must be different files"),
+    ],
+)
+def test_bad_settings_are_one_line_before_a_bundle_is_opened(
+    tmp_path: Path, options: tuple[str | int, ...], words: str
+) -> None:
+    result = invoke(main, "--hr", tmp_path, "--bundle", tmp_path / "none", *options)
+    assert_one_clear_line(result, words)
+
+
+def test_a_sigma_beyond_the_weights_is_one_line(small_bundle: Bundle, hr: Path) -> None:
+    result = invoke(main, "--hr", hr, "--bundle", small_bundle.path, "--sigma-list", "1.8,4.5")
+    assert_one_clear_line(result, "knows sigma 0.2 to 4", "sigma 4.5")
+
+
+@pytest.mark.parametrize("option", ["--json", "--csv", "--markdown"])
+def test_a_folder_for_a_file_is_refused_before_the_measurement(
+    hr: Path, tmp_path: Path, option: str
+) -> None:
+    result = invoke(main, "--hr", hr, option, tmp_path)
+    assert_one_clear_line(result, f"{option} '{tmp_path}' is a folder")
+
+
+def test_a_file_for_the_plots_is_refused_before_the_measurement(hr: Path) -> None:
+    result = invoke(main, "--hr", hr, "--plots", hr / "image.png")
+    assert_one_clear_line(result, "is a file; give a folder")
+
+
+def test_plots_without_matplotlib_name_the_extra(
+    hr: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+    result = invoke(main, "--hr", hr, "--plots", tmp_path / "plots")
+    assert_one_clear_line(result, "--plots needs", "ikc-deploy[evaluation]")

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.color import rgb2ycbcr
+from skimage.metrics import peak_signal_noise_ratio
 
+from ikc_deploy import gaussian_kernel
 from ikc_deploy.errors import InputError
-from ikc_deploy.evaluation.metrics import luma, psnr_y, ssim_y
+from ikc_deploy.evaluation.metrics import PSNR_CEILING, kernel_psnr, luma, psnr_y, ssim_y
 from tests.samples import photo
 
 
@@ -68,3 +70,12 @@ def test_ssim_is_wangs_formula() -> None:
 def test_images_of_different_size_are_not_compared() -> None:
     with pytest.raises(InputError, match=r"\(8, 8, 3\) and \(8, 9, 3\)"):
         psnr_y(photo(8, 8), photo(8, 9), 0)
+
+
+def test_kernel_psnr_is_skimages_with_the_true_peak() -> None:
+    kernel, truth = gaussian_kernel(2.1), gaussian_kernel(2.6)
+    expected = peak_signal_noise_ratio(  # type: ignore[no-untyped-call]
+        truth, kernel, data_range=truth.max()
+    )
+    assert kernel_psnr(kernel, truth) == pytest.approx(expected)
+    assert kernel_psnr(truth, truth) == PSNR_CEILING

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +15,21 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from ikc_deploy import Bundle, InputError, Upscaler, gaussian_kernel, load
-from ikc_deploy.evaluation.gaussian8 import SIGMAS, degrade_gaussian
-from ikc_deploy.evaluation.protocol import PSNR_CEILING, Report, evaluate
+from ikc_deploy.evaluation.blurs import Blur, BlurSet
+from ikc_deploy.evaluation.degradation import Degradation
+from ikc_deploy.evaluation.gaussian8 import SIGMAS, degrade, degrade_gaussian
+from ikc_deploy.evaluation.metrics import PSNR_CEILING
+from ikc_deploy.evaluation.protocol import Protocol, Report, evaluate
+from ikc_deploy.evaluation.records import Record
+from ikc_deploy.evaluation.summary import DatasetSummary, summarise
 from ikc_deploy.images import write_rgb
 from ikc_deploy.kernels import KernelBasis
 from tests.samples import photo
 
 SCALE = 4
 ITERS = 2
+GAUSSIAN8 = Protocol(BlurSet.gaussian8(SCALE))
+ONE_BLUR = Protocol(BlurSet.gaussians((2.6,)))
 HR = {"a": photo(40, 68, seed=1), "b": photo(56, 36, seed=2)}
 
 
@@ -45,7 +51,24 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(upscaler: Upscaler, pair: Path) -> Report:
-    return evaluate(upscaler, [pair])
+    return evaluate(upscaler, [pair], GAUSSIAN8)
+
+
+@pytest.fixture(scope="module")
+def summary(report: Report) -> DatasetSummary:
+    (found,) = summarise(report.records)
+    return found
+
+
+def kernels(*arrays: NDArray[np.float64]) -> Protocol:
+    blurs = (Blur(f"kernel {index}", array, None) for index, array in enumerate(arrays))
+    return Protocol(BlurSet("kernels", tuple(blurs), "some.npy"))
+
+
+def uneven_kernel(size: int) -> NDArray[np.float64]:
+    """No symmetry, so that a flipped kernel cannot hide."""
+    kernel = gaussian_kernel(2.0, size) * np.linspace(0, 1, size) ** 2
+    return np.asarray(kernel / kernel.sum())
 
 
 def resized(image: NDArray[Any], factor: float) -> NDArray[np.uint8]:
@@ -69,19 +92,22 @@ def scores(image: NDArray[np.uint8], hr: NDArray[np.uint8]) -> tuple[float, floa
     return psnr, ssim
 
 
-def test_the_bicubic_row_is_the_mean_that_other_libraries_give(report: Report) -> None:
+def test_the_bicubic_row_is_the_mean_that_other_libraries_give(summary: DatasetSummary) -> None:
     rows = []
     for hr in HR.values():
         for sigma in SIGMAS[SCALE]:
             kernel = gaussian_kernel(sigma)[:, :, None]
             blurred = ndimage.correlate(hr.astype(np.float64), kernel, mode="mirror")
             rows.append(scores(resized(resized(blurred, 1 / SCALE), SCALE), hr))
-    bicubic = report.datasets["pair"].figures.bicubic
-    assert (bicubic.psnr_y, bicubic.ssim_y) == pytest.approx(np.mean(rows, axis=0), abs=1e-3)
+    bicubic = summary.rows[0]
+    assert (summary.name, summary.images, bicubic.method) == ("pair", 2, "bicubic")
+    assert (bicubic.psnr_y.value, bicubic.ssim_y.value) == pytest.approx(
+        np.mean(rows, axis=0), abs=1e-3
+    )
 
 
 def test_the_other_rows_are_what_the_upscaler_gives(
-    report: Report, upscaler: Upscaler, small_bundle: Bundle
+    summary: DatasetSummary, upscaler: Upscaler, small_bundle: Bundle
 ) -> None:
     sigmas = np.linspace(0.2, 4.0, 20_000)
     curve = small_bundle.basis.code_of_sigma(sigmas)
@@ -97,45 +123,95 @@ def test_the_other_rows_are_what_the_upscaler_gives(
                     error = abs(sigmas[distances.sum(axis=1).argmin()] - sigma)
                     rows.setdefault(f"step{step}", []).append((*scores(result.image, hr), error))
     expected = {name: pytest.approx(np.mean(row, axis=0), abs=1e-3) for name, row in rows.items()}
-    figures = report.datasets["pair"].figures
-    assert (figures.true_kernel.psnr_y, figures.true_kernel.ssim_y) == expected["known"]
-    assert [step.step for step in figures.steps] == [0, 1, 2]
-    for row in (figures.steps[0], figures.steps[-1]):
-        found = (row.psnr_y, row.ssim_y, row.sigma_mae)
-        assert found == expected[f"step{row.step}"]
-    assert len({step.psnr_y for step in figures.steps}) == len(figures.steps)
+    _, *steps, known_row = summary.rows
+    assert known_row.method == "true kernel"
+    assert (known_row.psnr_y.value, known_row.ssim_y.value) == expected["known"]
+    assert [row.step for row in steps] == [0, 1, 2]
+    for row in (steps[0], steps[-1]):
+        assert row.sigma_mae is not None
+        found_row = (row.psnr_y.value, row.ssim_y.value, row.sigma_mae.value)
+        assert found_row == expected[f"step{row.step}"]
+    assert len({row.psnr_y.value for row in steps}) == len(steps)
 
 
-def test_the_report_as_json_has_the_agreed_keys(report: Report, small_bundle: Bundle) -> None:
-    values = json.loads(json.dumps(report.to_dict(), allow_nan=False))
-    assert values["protocol"] == "gaussian8"
-    assert values["scale"] == SCALE
-    assert values["weights"] == small_bundle.manifest.name
-    assert set(values["tools"]) >= {"ikc-deploy", "numpy", "scikit-image"}
-    assert list(values["datasets"]) == ["pair"]
-    dataset = values["datasets"]["pair"]
-    assert dataset["images"] == 2 and dataset["sigmas"] == list(SIGMAS[SCALE])
-    assert set(dataset["bicubic"]) == set(dataset["true_kernel"]) == {"psnr_y", "ssim_y"}
-    assert [step["step"] for step in dataset["steps"]] == [0, 1, 2]
-    for step in dataset["steps"]:
-        assert set(step) == {"step", "psnr_y", "ssim_y", "sigma_mae"}
+def test_records_come_by_image_blur_and_step(report: Report) -> None:
+    cases = [
+        (image, f"sigma {sigma:g}", sigma, method, step)
+        for image in ("a.png", "b.png")
+        for sigma in SIGMAS[SCALE]
+        for method, step in (
+            ("bicubic", None),
+            *(("blind", step) for step in range(ITERS + 1)),
+            ("true kernel", None),
+        )
+    ]
+    assert [(r.image, r.blur, r.sigma, r.method, r.step) for r in report.records] == cases
+    for record in report.records:
+        estimated = (record.sigma_error is not None, record.kernel_psnr is not None)
+        assert estimated == (record.method == "blind",) * 2
+
+
+@pytest.mark.parametrize("size", [21, 15])
+def test_any_kernel_blurs_the_image_and_is_given_to_f(
+    upscaler: Upscaler, pair: Path, size: int
+) -> None:
+    kernel = uneven_kernel(size)
+    whole = np.pad(kernel, (21 - size) // 2)
+    records = [r for r in evaluate(upscaler, [pair], kernels(kernel)).records if r.image == "a.png"]
+    lr = degrade(HR["a"], kernel, SCALE)
+    blind, known = upscaler(lr), upscaler(lr, kernel=whole)
+    assert (records[-1].psnr_y, records[-1].ssim_y) == pytest.approx(scores(known.image, HR["a"]))
+    last = records[-2]
+    assert (last.psnr_y, last.ssim_y) == pytest.approx(scores(blind.image, HR["a"]))
+    assert (last.sigma, last.sigma_error) == (None, None)
+    assert last.sigma_estimate == pytest.approx(blind.sigma)
+    decibels = peak_signal_noise_ratio(  # type: ignore[no-untyped-call]
+        whole, blind.kernel.astype(np.float64), data_range=whole.max()
+    )
+    assert last.kernel_psnr == pytest.approx(decibels)
+
+
+def test_a_kernel_larger_than_the_bundles_blurs_but_is_compared_with_nothing(
+    upscaler: Upscaler, pair: Path
+) -> None:
+    records = evaluate(upscaler, [pair], kernels(uneven_kernel(25))).records
+    assert {record.method for record in records} == {"bicubic", "blind"}
+    assert {record.kernel_psnr for record in records} == {None}
+    lr = degrade(HR["a"], uneven_kernel(25), SCALE)
+    assert records[0].psnr_y == pytest.approx(scores(resized(lr, SCALE), HR["a"])[0], abs=1e-3)
+
+
+def test_noise_and_jpeg_reach_every_row(upscaler: Upscaler, pair: Path) -> None:
+    degradation = Degradation(noise=15, jpeg=40)
+    spoilt = evaluate(upscaler, [pair], Protocol(ONE_BLUR.blurs, degradation)).records
+    clean = evaluate(upscaler, [pair], ONE_BLUR).records
+
+    def figures(records: tuple[Record, ...]) -> list[float]:
+        return [record.psnr_y for record in records]
+
+    assert all(np.array(figures(spoilt)) < np.array(figures(clean)))
+    lr = degradation.apply(HR["b"], gaussian_kernel(2.6), SCALE, "b.png")
+    found = next(r for r in spoilt if r.image == "b.png" and r.step == ITERS)
+    assert found.psnr_y == pytest.approx(scores(upscaler(lr).image, HR["b"])[0])
 
 
 def test_equal_images_count_as_the_ceiling_so_that_means_stay_finite(
     upscaler: Upscaler, tmp_path: Path
 ) -> None:
     write_rgb(np.full((40, 40, 3), 77, np.uint8), tmp_path / "flat" / "grey.png")
-    figures = evaluate(upscaler, [tmp_path / "flat"]).datasets["flat"].figures
-    assert figures.bicubic.psnr_y == PSNR_CEILING
-    assert figures.bicubic.ssim_y == pytest.approx(1)
+    bicubic = evaluate(upscaler, [tmp_path / "flat"], ONE_BLUR).records[0]
+    assert bicubic.psnr_y == PSNR_CEILING
+    assert bicubic.ssim_y == pytest.approx(1)
 
 
 def test_progress_counts_every_case(upscaler: Upscaler, tmp_path: Path) -> None:
     calls: list[tuple[str, int, int]] = []
     for name in ("first", "second"):
         write_rgb(HR["a"][:32, :32], tmp_path / name / "0.png")
-    evaluate(upscaler, [tmp_path / "first", tmp_path / "second"], lambda *c: calls.append(c))
-    assert calls == [(name, done, 8) for name in ("first", "second") for done in range(9)]
+    folders = [tmp_path / "first", tmp_path / "second"]
+    protocol = Protocol(BlurSet.gaussians((1.8, 2.6)))
+    evaluate(upscaler, folders, protocol, lambda *call: calls.append(call))
+    assert calls == [(name, done, 2) for name in ("first", "second") for done in range(3)]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +233,7 @@ def test_an_unusable_image_is_named_before_anything_is_measured(
         pytest.fail("a case was measured")
 
     with pytest.raises(InputError, match=f"{last}.*{words}"):
-        evaluate(upscaler, [pair, tmp_path / "bad"], never)
+        evaluate(upscaler, [pair, tmp_path / "bad"], ONE_BLUR, never)
 
 
 def test_two_folders_of_one_name_are_refused(
@@ -165,18 +241,25 @@ def test_two_folders_of_one_name_are_refused(
 ) -> None:
     write_rgb(HR["a"], tmp_path / "pair" / "0.png")
     with pytest.raises(InputError, match="two folders are named 'pair'"):
-        evaluate(upscaler, [pair, tmp_path / "pair"])
+        evaluate(upscaler, [pair, tmp_path / "pair"], ONE_BLUR)
 
 
 def test_a_bundle_that_takes_float_frames_is_refused(upscaler: Upscaler, pair: Path) -> None:
     bundle = upscaler.bundle
     floating = Bundle(bundle.path, replace(bundle.manifest, io="float"))
     with pytest.raises(InputError, match="export it with --io uint8"):
-        evaluate(Upscaler(floating, upscaler.backend, ITERS), [pair])
+        evaluate(Upscaler(floating, upscaler.backend, ITERS), [pair], GAUSSIAN8)
 
 
-def test_a_bundle_for_other_kernels_is_refused(upscaler: Upscaler, pair: Path) -> None:
+def test_no_folder_is_refused(upscaler: Upscaler) -> None:
+    with pytest.raises(InputError, match="without a folder of HR images"):
+        evaluate(upscaler, [], ONE_BLUR)
+
+
+def test_a_sigma_that_the_bundle_does_not_know_is_refused(upscaler: Upscaler, pair: Path) -> None:
     narrow = Bundle(upscaler.bundle.path, upscaler.bundle.manifest)
     narrow.basis = KernelBasis.fit((0.2, 3.0))
-    with pytest.raises(InputError, match=r"sigma 0\.2 to 3, .* from 1\.8 to 3\.2"):
-        evaluate(Upscaler(narrow, upscaler.backend, ITERS), [pair])
+    with pytest.raises(InputError, match=r"knows sigma 0\.2 to 3, .* for sigma 3\.2"):
+        evaluate(Upscaler(narrow, upscaler.backend, ITERS), [pair], GAUSSIAN8)
+    with pytest.raises(InputError, match=r"knows sigma 0\.2 to 4, .* for sigma 4\.1"):
+        evaluate(upscaler, [pair], Protocol(BlurSet.gaussians((2.6, 4.1))))

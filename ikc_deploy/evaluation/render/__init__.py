@@ -1,0 +1,1 @@
+"""Measurements for people and programs: tables, JSON, CSV, Markdown, plots."""

@@ -1,0 +1,37 @@
+"""The tables of a measurement as Markdown, to be pasted into notes and cards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ikc_deploy.evaluation.protocol import Report
+from ikc_deploy.evaluation.render.tables import Table
+from ikc_deploy.evaluation.summary import CONFIDENCE_TEXT
+
+
+def to_markdown(report: Report, tables: Sequence[Table]) -> str:
+    """A document: what was measured, then every table under its title."""
+    manifest = report.manifest
+    facts = (
+        f"Weights {manifest.name}, x{manifest.scale}, {manifest.precision}. "
+        f"{report.protocol.title}. Means over images and blurs at fixed steps; "
+        f"{CONFIDENCE_TEXT} intervals of PSNR-Y by bootstrap over images. Sigma in HR pixels."
+    )
+    return "\n".join([facts, *(_section(table) for table in tables)])
+
+
+def _section(table: Table) -> str:
+    rule = ["---"] + ["---:"] * (len(table.header) - 1)
+    lines = [_line(table.header), f"|{'|'.join(rule)}|", *(_line(row) for row in table.rows)]
+    return f"\n## {_plain(table.title)}\n\n" + "\n".join(lines) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(map(_plain, cells)) + " |"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is, whatever a folder is called."""
+    for character in r"\`*_[]<>|#":
+        text = text.replace(character, f"\\{character}")
+    return text
