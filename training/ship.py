@@ -15,7 +15,7 @@ import torch
 import ikc_deploy.weights
 from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.checkpoints import load_checkpoint, save_checkpoint
-from ikc_deploy.training.trainer import CHECKPOINT_FILE, LOG_FILE
+from ikc_deploy.training.runs import CHECKPOINT_FILE, LOG_FILE
 
 
 @click.command()
