@@ -28,12 +28,6 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-VIDEO_SUFFIXES: Final = (
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"),
-    *(".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".nut", ".h264", ".h265", ".hevc", ".y4m"),
-)
-"""File name endings that are taken for clips."""
-
 _DEFAULT_RATE: Final = Fraction(25)
 
 
@@ -167,14 +161,19 @@ class Clip:
 
 
 class Decoder:
-    """Decodes a stream in a container to its end, past what is damaged."""
+    """Decodes a stream in a container to its end, past what is damaged.
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    `threads` work on a "SLICE" each or on a whole "FRAME", or what the codec can do ("AUTO").
+    """
+
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, threads: str = "AUTO"
+    ) -> None:
         self.damaged = 0
         """Packets that could not be decoded so far, and frames of the caller's count."""
         self._container = container
         self._stream = stream
-        stream.thread_type = "AUTO"
+        stream.thread_type = threads
         self._frames = self._decode()
 
     def frames(self) -> Iterator[VideoFrame]:
@@ -188,12 +187,12 @@ class Decoder:
                 packet = next(packets)
             except StopIteration:
                 return
-            except av.error.InvalidDataError:
+            except av.FFmpegError:
                 self.damaged += 1
                 return
             try:
                 frames = packet.decode()
-            except av.error.InvalidDataError:
+            except av.FFmpegError:
                 self.damaged += 1
                 continue
             yield from frames

@@ -159,6 +159,8 @@ class FromRgb:
         )
         frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
         name = self._format
+        if av.VideoFormat(name).is_rgb:
+            return self._graphs.convert(frame, f"scale=flags={_FLAGS}", name)
         if colour.full_range:
             wide = self._graphs.convert(frame, scale, _planar(name, 16))
             planar = _planar(name, sample_bits(name))

@@ -8,24 +8,11 @@ from typing import TYPE_CHECKING, Final, cast
 
 import av
 
-from ikc_deploy.errors import EncoderError, VideoError
+from ikc_deploy.errors import EncoderError
 from ikc_deploy.video.frames import StreamFacts
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from av.video.codeccontext import VideoCodecContext
-
-CONTAINERS: Final = {
-    ".mp4": "mp4",
-    ".m4v": "mp4",
-    ".mov": "mov",
-    ".mkv": "matroska",
-    ".webm": "webm",
-    ".ts": "mpegts",
-    ".nut": "nut",
-}
-"""FFmpeg's name of the container for every suffix that is written."""
 
 FAMILIES: Final = {
     "h264": ("h264_nvenc", "libx264"),
@@ -90,20 +77,6 @@ def tag(context: VideoCodecContext, facts: StreamFacts) -> None:
     context.color_range = 2 if facts.colour.full_range else 1
     context.color_primaries = facts.colour.primaries
     context.color_trc = facts.colour.transfer
-
-
-def container_of(path: Path) -> str:
-    """FFmpeg's name of the container that `path` asks for by its suffix.
-
-    Raises `VideoError` for a suffix that is not written.
-    """
-    try:
-        return CONTAINERS[path.suffix.lower()]
-    except KeyError:
-        raise VideoError(
-            f"'{path}' has no suffix of a video that can be written; "
-            f"use one of {', '.join(CONTAINERS)}"
-        ) from None
 
 
 def choose_encoder(settings: EncoderSettings, facts: StreamFacts, container: str) -> Encoder:

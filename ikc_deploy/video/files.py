@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from ikc_deploy.errors import IkcError
 from ikc_deploy.video.clip import Clip
-from ikc_deploy.video.encoders import EncoderSettings, choose_encoder, container_of
+from ikc_deploy.video.encoders import EncoderSettings, choose_encoder
 from ikc_deploy.video.frames import Frame, StreamFacts
 from ikc_deploy.video.join import Companions, check_companions, join
+from ikc_deploy.video.names import container_of
 from ikc_deploy.video.segments import SegmentWriter, WorkFolder
 
 SEGMENT_FRAMES: Final = 120

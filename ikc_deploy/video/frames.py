@@ -82,6 +82,10 @@ class Sink(Protocol):
     def done(self) -> int:
         """How many frames it had already when it was opened."""
 
+    @property
+    def notices(self) -> Sequence[str]:
+        """What of the source will be missing in the output."""
+
     def write(self, frame: Frame) -> None:
         """Take the next frame."""
 

@@ -22,9 +22,10 @@ import av
 from ikc_deploy.errors import VideoError
 from ikc_deploy.files import atomic_path
 from ikc_deploy.video.clip import open_input, video_stream
-from ikc_deploy.video.encoders import container_of, tag
+from ikc_deploy.video.encoders import tag
 from ikc_deploy.video.errors import writing
 from ikc_deploy.video.frames import StreamFacts
+from ikc_deploy.video.names import container_of
 from ikc_deploy.video.segments import Segment, open_segment, read_packets
 
 if TYPE_CHECKING:
