@@ -246,7 +246,7 @@ def stream_facts(stream: VideoStream, first: VideoFrame, frames: int | None = No
         sample_bits(name),
         subsampling(name),
         stream.sample_aspect_ratio or Fraction(1),
-        None if matrix is None else struct.unpack("=9i", bytes(cast(Buffer, matrix))),
+        None if matrix is None else struct.unpack("=9i", bytes(cast("Buffer", matrix))),
         frames,
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _COPIED: Final = ("audio", "subtitle", "attachment")
+_FASTEST_CLOCK: Final = 2**31 - 1
 # What a container says of itself, and statistics of streams that are no longer in it.
 _STALE_TAGS: Final = ("major_brand", "minor_version", "compatible_brands", "encoder", "DURATION")
 _STALE_PREFIXES: Final = ("BPS", "NUMBER_OF_", "_STATISTICS_", "DURATION-")
@@ -76,12 +78,14 @@ def join(
     Raises `DiskFullError` or `VideoError`.
     """
     with writing(target), atomic_path(target) as temporary, ExitStack() as files:
-        output = files.enter_context(av.open(temporary, "w", format=container_of(target)))
+        source = None
+        if companions is not None:
+            source = files.enter_context(open_input(companions.path, str(companions.path)))
+        output = files.enter_context(_open_output(temporary, container_of(target), facts, source))
         first = files.enter_context(open_segment(segments[0]))
         video = _add_video(output, first.streams.video[0], facts)
         packets = _video_packets(segments, facts, video)
-        if companions is not None:
-            source = files.enter_context(open_input(companions.path, str(companions.path)))
+        if companions is not None and source is not None:
             end = _end(segments, facts) if companions.cut else None
             packets = heapq.merge(packets, _copy(source, output, companions, end), key=_seconds)
         for packet in packets:
@@ -101,6 +105,21 @@ def decode_times(pts: Sequence[int]) -> list[int]:
         shown[index - delay] if index >= delay else shown[index] - lead
         for index in range(len(shown))
     ]
+
+
+def _open_output(
+    path: Path, container: str, facts: StreamFacts, source: InputContainer | None
+) -> OutputContainer:
+    options = {}
+    if container in ("mp4", "mov"):
+        # A stream that begins late is delayed in units of the file's clock: milliseconds by
+        # default, which moves its time stamps.
+        ticks = [facts.time_base.denominator]
+        if source is not None:
+            ticks += [stream.time_base.denominator for stream in source.streams if stream.time_base]
+        clock = math.lcm(*ticks)
+        options["movie_timescale"] = str(clock if clock <= _FASTEST_CLOCK else ticks[0])
+    return av.open(path, "w", format=container, container_options=options)
 
 
 def _fits(stream: Stream, container: str) -> bool:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -45,7 +45,7 @@ def rgb_of(yuv: NDArray[Any], colour: Colour, bits: int) -> NDArray[np.float64]:
 def planes(frame: av.VideoFrame, bits: int) -> list[NDArray[Any]]:
     dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
     return [
-        np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width]
+        np.frombuffer(cast("Any", plane), dtype).reshape(plane.height, -1)[:, : plane.width]
         for plane in frame.planes
     ]
 
@@ -129,5 +129,5 @@ def test_colour_is_read_or_inferred(
 
 
 def test_a_matrix_that_cannot_be_computed_is_refused() -> None:
-    with pytest.raises(VideoError, match="colour matrix 8 .* cannot be computed"):
+    with pytest.raises(VideoError, match=r"colour matrix 8 .* cannot be computed"):
         infer_colour(64, 64, "yuv420p", matrix=8)
