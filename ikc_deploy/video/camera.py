@@ -88,15 +88,16 @@ class Camera:
 
         Raises `VideoError` if the camera comes back with another picture size.
         """
-        to_rgb, last, started = ToRgb(self.facts.colour), -1, time.monotonic()
+        to_rgb, last, started = ToRgb(self.facts.colour), -1, math.nan
         if self._settings.seconds is not None:
-            self._deadline = started + self._settings.seconds
+            self._deadline = time.monotonic() + self._settings.seconds
         try:
             for frame in self._decoded():
                 now = time.monotonic()
                 if self._over():
                     return
                 check_size(frame, self.facts, self._settings.name)
+                started = now if last < 0 else started
                 last = max(last + 1, round((now - started) / TIME_BASE))
                 yield Frame(to_rgb(frame), last)
         finally:

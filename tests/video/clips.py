@@ -135,6 +135,13 @@ def make_clip(
     return path
 
 
+def make_sound(path: Path) -> None:
+    """Write a clip without pictures."""
+    with av.open(path, "w") as container:
+        stream: Any = container.add_stream("aac", 16000)
+        container.mux(_tone(stream, 1))
+
+
 def _decoded_at(packet: Any) -> Fraction:
     return packet.dts * packet.time_base
 

@@ -3,14 +3,13 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
 from ikc_deploy.errors import NoVideoError, UnreadableClipError, VideoError
 from ikc_deploy.video.clip import Clip, Span
 from tests.samples import photo
-from tests.video.clips import TICK, make_clip, number_of, numbered
+from tests.video.clips import TICK, make_clip, make_sound, number_of, numbered
 
 
 def noisy(number: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -69,11 +68,7 @@ def test_what_is_no_clip_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_clip_without_video_says_what_it_has(tmp_path: Path) -> None:
     path = tmp_path / "sound.mp4"
-    with av.open(path, "w") as container:
-        sound = container.add_stream("aac", 16000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((2, 16000), np.float32), "fltp", "stereo")
-        frame.sample_rate = 16000
-        container.mux([*sound.encode(frame), *sound.encode()])
+    make_sound(path)
     with pytest.raises(NoVideoError, match=r"sound\.mp4' has no video stream, only audio"):
         Clip(path)
 
