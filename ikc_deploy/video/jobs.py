@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ikc_deploy.errors import VideoError
 from ikc_deploy.video import pipeline
 from ikc_deploy.video.frames import Frame, FrameUpscaler, Sink, Source
 
@@ -38,7 +39,8 @@ def upscale_stream(
     after each, from another thread. Once `stop` is set, the output is finished with the frames so
     far. With `live`, frames that arrive faster than they are upscaled are dropped: the newest wins.
 
-    Raises what the three raise; the output is then absent, or as it was before.
+    Raises what the three raise, and `VideoError` if memory runs out; the output is then absent, or
+    as it was before.
     """
     count = sink.done
 
@@ -55,7 +57,11 @@ def upscale_stream(
         dropped = pipeline.run(source.frames(sink.done), work, write, stop, live)
         interrupted = stop.is_set()
         sink.finish(complete=not interrupted)
-    except BaseException:
+    except BaseException as error:
         sink.abort()
+        if isinstance(error, MemoryError):
+            raise VideoError(
+                "the upscaled frames are too large for this machine's memory; use a smaller clip"
+            ) from error
         raise
     return Outcome(count, dropped, interrupted, tuple(source.warnings))

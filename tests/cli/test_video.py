@@ -21,6 +21,7 @@ from tests.repeating import repeating_bundle
 from tests.samples import photo
 from tests.video.clips import (
     HEIGHT,
+    TICK,
     WIDTH,
     make_clip,
     make_sound,
@@ -111,11 +112,12 @@ def test_control_c_finishes_the_file_and_resume_goes_on(
 
 
 def test_a_preview_shows_bicubic_beside_the_upscaled(bundle: Bundle, tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mp4", [photo(48, 80)] * 100)
+    source = make_clip(tmp_path / "in.mp4", [photo(48, 80)] * 15, range(0, 10**6, 8 * TICK))
     pattern = tmp_path / "%03d.png"
     result = invoke(main, source, "-o", pattern, "--preview", "--bundle", bundle.path, "--iters", 0)
     assert result.exit_code == 0, result.output
-    assert "75 frames" in result.stdout
+    # Three seconds at 25/8 frames a second.
+    assert "10 frames" in result.stdout
     shown = read_rgb(tmp_path / "001.png").astype(int)
     left, right = shown[:, :158], shown[:, 160:]
     # The bundle repeats pixels: fours of equal columns on the right only.

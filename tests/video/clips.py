@@ -23,6 +23,13 @@ TICK = 512
 """One frame at 25 a second."""
 
 
+CHAPTERS: list[Any] = [
+    {"id": 1, "start": 0, "end": 300, "time_base": Fraction(1, 1000), "metadata": {"title": "A"}},
+    {"id": 2, "start": 300, "end": 480, "time_base": Fraction(1, 1000), "metadata": {"title": "B"}},
+]
+"""What clips with subtitles have."""
+
+
 class Repeating:
     """Repeats pixels; calls `before` with the number of calls so far."""
 
@@ -114,6 +121,7 @@ def make_clip(
         text: Any = container.add_mux_stream("subrip") if subtitles else None
         if text is not None:
             text.time_base = Fraction(1, 1000)
+            container.set_chapters(CHAPTERS)
             container.add_attachment("font.ttf", "application/x-truetype-font", b"no font")
         coded = []
         for number, picture in enumerate(pictures):

@@ -25,6 +25,7 @@ from ikc_deploy.video.jobs import Outcome, upscale_stream
 from ikc_deploy.video.join import decode_times
 from tests.samples import photo
 from tests.video.clips import (
+    CHAPTERS,
     TIME_BASE,
     Repeating,
     make_clip,
@@ -108,6 +109,7 @@ def test_subtitles_attachments_and_chapters_are_copied(tmp_path: Path) -> None:
     with av.open(target) as container:
         (attachment,) = container.streams.attachments
         assert (attachment.name, attachment.data) == ("font.ttf", b"no font")
+        assert spans(container.chapters()) == spans(CHAPTERS)
         assert container.streams.video[0].sample_aspect_ratio == Fraction(8, 9)
         assert abs(next(container.decode(video=0)).rotation) == 180
 
@@ -123,6 +125,18 @@ def test_what_a_container_cannot_hold_is_said_before_anything_is_done(tmp_path: 
         FileSink(settings(tmp_path / "out.webm", "vp9"), clip.facts.scaled(2), {}, clip)
     clip.close()
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def spans(chapters: Any) -> list[tuple[Any, ...]]:
+    """Begin, end and title, in seconds."""
+    return [
+        (
+            each["start"] * each["time_base"],
+            each["end"] * each["time_base"],
+            each["metadata"]["title"],
+        )
+        for each in chapters
+    ]
 
 
 @pytest.mark.parametrize(
