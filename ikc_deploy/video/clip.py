@@ -10,6 +10,7 @@ import math
 import re
 import struct
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -61,6 +62,7 @@ class Clip:
         self.name = str(source) if isinstance(source, Path) else "the pipe"
         self.span = span or Span()
         self.warnings: list[str] = []
+        self._corrupt = 0
         self.container = open_input(source, self.name, container, options)
         try:
             self.stream = video_stream(self.container, self.name)
@@ -96,21 +98,28 @@ class Clip:
 
     def _keep(self) -> Iterator[tuple[VideoFrame, int]]:
         """Decoded frames of the span with time stamps that rise."""
-        last: int | None = None
+        time = last = None
         for frame in self._decoder.frames():
-            pts = frame.pts
-            if pts is None:
-                pts = 0 if last is None else last + self._step()
-            if self._from is not None and pts < self._from:
+            # Raw streams have no time stamps.
+            time = (
+                frame.pts if frame.pts is not None else 0 if time is None else time + self._step()
+            )
+            if self._from is not None and time < self._from:
                 continue
-            if self._until is not None and pts >= self._until:
-                return
+            if self._until is not None and time >= self._until:
+                break
             # Equal or falling ones are broken: no container takes them.
-            last = pts if last is None else max(pts, last + 1)
-            self._decoder.damaged += frame.is_corrupt
+            last = time if last is None else max(time, last + 1)
+            self._corrupt += frame.is_corrupt
             yield frame, last
-        if last is not None:
-            self._look_back(last)
+        else:
+            self._check_end(last)
+        damaged = self._decoder.damaged + self._corrupt
+        if damaged:
+            self.warnings.append(
+                f"'{self.name}' is damaged ({damaged} packets or frames); "
+                "what could be decoded is used"
+            )
 
     def _step(self) -> int:
         rate = self.stream.average_rate or self.stream.guessed_rate or _DEFAULT_RATE
@@ -122,7 +131,9 @@ class Clip:
         if self.span.start > 0:
             self._from = begin + math.ceil(self.span.start / tick)
             if seekable:
-                self.container.seek(self._from, stream=self.stream)
+                # Where that fails, all is decoded up to there.
+                with suppress(av.FFmpegError):
+                    self.container.seek(self._from, stream=self.stream)
         if self.span.duration is not None:
             self._until = begin + math.ceil((self.span.start + self.span.duration) / tick)
 
@@ -142,15 +153,10 @@ class Clip:
             return f"no frame of '{self.name}' can be decoded"
         return f"'{self.name}' has no frames at {float(self.span.start):g} s or later"
 
-    def _look_back(self, last: int) -> None:
-        """Warn if the clip ended before it should, or parts of it were damaged."""
-        if self._decoder.damaged:
-            self.warnings.append(
-                f"'{self.name}' is damaged ({self._decoder.damaged} packets or frames); "
-                "what could be decoded is used"
-            )
+    def _check_end(self, last: int | None) -> None:
+        """Warn if the frames ended before the clip should."""
         seconds, tick = declared_seconds(self.stream), _time_base(self.stream)
-        if seconds is None:
+        if seconds is None or last is None:
             return
         end = (last + self._step() - (self.stream.start_time or 0)) * tick
         if seconds - end > 2 * self._step() * tick:
@@ -170,7 +176,7 @@ class Decoder:
         self, container: InputContainer, stream: VideoStream, threads: str = "AUTO"
     ) -> None:
         self.damaged = 0
-        """Packets that could not be decoded so far, and frames of the caller's count."""
+        """Packets that could not be decoded so far."""
         self._container = container
         self._stream = stream
         stream.thread_type = threads

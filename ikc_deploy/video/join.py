@@ -11,7 +11,7 @@ import heapq
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -116,7 +116,7 @@ def _open_output(
         # default, which moves its time stamps.
         ticks = [facts.time_base.denominator]
         if source is not None:
-            ticks += [stream.time_base.denominator for stream in source.streams if stream.time_base]
+            ticks += [cast(Fraction, each.time_base).denominator for each in source.streams.audio]
         clock = math.lcm(*ticks)
         options["movie_timescale"] = str(clock if clock <= _FASTEST_CLOCK else ticks[0])
     return av.open(path, "w", format=container, container_options=options)
@@ -148,6 +148,9 @@ def _add_video(output: OutputContainer, coded: VideoStream, facts: StreamFacts) 
     stream.codec_context.framerate = facts.rate
     stream.time_base = facts.time_base
     stream.set_display_matrix(facts.display_matrix)
+    if coded.codec_context.name == "hevc" and output.format.name in ("mp4", "mov"):
+        # FFmpeg's default, hev1, is not played by Apple's.
+        stream.codec_context.codec_tag = "hvc1"
     return stream
 
 
@@ -198,9 +201,9 @@ def _copied_packets(
     wanted = [source.streams[index] for index, copy in copies.items() if copy.type != "attachment"]
     if not wanted:
         return
-    for packet in source.demux(wanted):
-        if packet.pts is None:
-            continue  # The end of a stream: an empty packet.
+    for packet in _readable(source.demux(wanted)):
+        if packet.pts is None or packet.is_corrupt:
+            continue  # The end of a stream is an empty packet.
         time = packet.pts * packet.time_base
         if (begin and time < begin) or (end is not None and time >= end):
             continue
@@ -209,6 +212,12 @@ def _copied_packets(
         packet.dts = None if packet.dts is None else packet.dts - shift
         packet.stream = copies[packet.stream.index]
         yield packet
+
+
+def _readable(packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
+    """Packets up to where a clip is cut short; whoever decoded it has warned of that."""
+    with suppress(av.error.InvalidDataError):
+        yield from packets
 
 
 def _chapters(source: InputContainer, begin: Fraction, end: Fraction | None) -> Iterator[Any]:

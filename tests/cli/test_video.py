@@ -165,13 +165,16 @@ def test_a_camera_is_recorded(bundle: Bundle, tmp_path: Path) -> None:
 
 def test_a_truncated_clip_is_upscaled_with_a_warning(bundle: Bundle, tmp_path: Path) -> None:
     frames = (photo(48, 80, seed) for seed in range(30))
-    source = make_clip(tmp_path / "in.mp4", frames, options={"movflags": "faststart"})
+    options = {"movflags": "faststart"}
+    source = make_clip(tmp_path / "in.mp4", frames, audio=True, options=options)
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     target = tmp_path / "out.mp4"
     result = invoke(main, source, "-o", target, "--bundle", bundle.path, "--iters", 0)
     assert result.exit_code == 0, result.output
     assert "warning: " in result.stderr and "cut short" in result.stderr
     assert 5 < len(times(target)) < 25
+    sound = packets(target, "audio")
+    assert sound and sound == packets(source, "audio")[: len(sound)]
 
 
 @pytest.mark.parametrize(

@@ -161,9 +161,11 @@ def _tone(stream: Any, seconds: float) -> list[Any]:
     return [*stream.encode(frame), *stream.encode()]
 
 
-def settings(target: Path, codec: str = "libx264", **changes: Any) -> FileSettings:
+def settings(
+    target: Path, codec: str = "libx264", crf: float | None = 4, resume: bool = False
+) -> FileSettings:
     """Near lossless, in short pieces."""
-    return FileSettings(target, EncoderSettings(codec, 4), segment_frames=10, **changes)
+    return FileSettings(target, EncoderSettings(codec, crf), resume, segment_frames=10)
 
 
 def facts(width: int = WIDTH, height: int = HEIGHT, **changes: Any) -> StreamFacts:

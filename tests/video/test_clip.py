@@ -57,6 +57,16 @@ def test_a_truncated_clip_gives_what_decodes_and_a_warning(
     assert clip.warnings and name in clip.warnings[0]
 
 
+def test_raw_streams_get_regular_times(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.h264", map(numbered, range(12)))
+    clip = Clip(source)
+    frames = list(clip.frames())
+    clip.close()
+    assert [number_of(frame.rgb) for frame in frames] == list(range(12))
+    seconds = [frame.pts * clip.facts.time_base for frame in frames]
+    assert seconds == [Fraction(number, 25) for number in range(12)]
+
+
 def test_what_is_no_clip_is_refused_by_name(tmp_path: Path) -> None:
     for name, content in (("empty.mp4", b""), ("text.mp4", b"no clip at all\n" * 99)):
         (tmp_path / name).write_bytes(content)
