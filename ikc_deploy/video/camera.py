@@ -169,8 +169,7 @@ class _Connection:
             raise CameraError(f"the camera {name} does not answer: {reason}") from None
         try:
             stream = video_stream(self._container, name)
-            # Threads by frame would hold back as many frames as there are threads.
-            self._frames = Decoder(self._container, stream, threads="SLICE").frames()
+            self._frames = Decoder(self._container, stream).frames()
             self._first = _next(self._frames)
         except BaseException:
             self._container.close()

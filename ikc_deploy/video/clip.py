@@ -167,19 +167,16 @@ class Clip:
 
 
 class Decoder:
-    """Decodes a stream in a container to its end, past what is damaged.
+    """Decodes a stream in a container to its end, past what is damaged."""
 
-    `threads` work on a "SLICE" each or on a whole "FRAME", or what the codec can do ("AUTO").
-    """
-
-    def __init__(
-        self, container: InputContainer, stream: VideoStream, threads: str = "AUTO"
-    ) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.damaged = 0
         """Packets that could not be decoded so far."""
         self._container = container
         self._stream = stream
-        stream.thread_type = threads
+        # Threads by frame hold frames back, which a camera must not, and report damage or not by
+        # who is first, while a resumed run counts on the same frames as before.
+        stream.thread_type = "SLICE"
         self._frames = self._decode()
 
     def frames(self) -> Iterator[VideoFrame]:
