@@ -34,7 +34,12 @@ BASE: Final = ""
 """The extra's name of what every installation needs."""
 
 COMMANDS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
-    "ikc-upscale": ((BASE, ""), ("video", "video files"), ("export", "weights not exported yet")),
+    "ikc-upscale": (
+        (BASE, ""),
+        ("video", "video files"),
+        ("window", "a camera in a window"),
+        ("export", "weights not exported yet"),
+    ),
     "ikc-export": ((BASE, ""), ("export", "")),
     "ikc-train": ((BASE, ""), ("training", "")),
     "ikc-eval": ((BASE, ""), ("evaluation", ""), ("export", "weights not exported yet")),

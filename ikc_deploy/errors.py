@@ -38,6 +38,30 @@ class BackendError(IkcError):
     """No backend can run the graphs here, or the backend refused one."""
 
 
+class VideoError(IkcError):
+    """A video cannot be read, upscaled or written as asked."""
+
+
+class UnreadableClipError(VideoError):
+    """A clip is missing, damaged beyond use, or in no format that can be decoded."""
+
+
+class NoVideoError(VideoError):
+    """A clip has no video stream."""
+
+
+class DiskFullError(VideoError):
+    """There is no room left for the output."""
+
+
+class EncoderError(VideoError):
+    """No encoder opens for the output that was asked for."""
+
+
+class CameraError(VideoError):
+    """A camera does not answer, or changed what it delivers."""
+
+
 class MissingExtraError(IkcError):
     """A command needs an optional dependency that is not installed.
 

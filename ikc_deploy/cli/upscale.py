@@ -1,9 +1,10 @@
-"""ikc-upscale: picture files and folders of them."""
+"""ikc-upscale: picture files and folders of them, clips, cameras and pipes."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,20 +14,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ikc_deploy import load
 from ikc_deploy.cli.bundles import bundle_options, open_bundle
 from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.cli.video import VideoOptions, upscale_video, video_options, video_request
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.figures import require_matplotlib
-from ikc_deploy.pictures import Upscaled, check_bundle, plan, upscale_file
+from ikc_deploy.pictures import Job, Upscaled, check_bundle, plan, upscale_file
 from ikc_deploy.runtime.backends import BACKENDS
-from ikc_deploy.runtime.upscaler import DEFAULT_ITERS
+from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler
 from ikc_deploy.weights import RANDOM_PREFIX
 
 _PATH = click.Path(path_type=Path)
 
 
 @click.command(context_settings=HELP)
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=_PATH)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, type=_PATH)
 @click.option(
-    "--out", "-o", type=_PATH, required=True, help="The output file of one image, or a folder."
+    "--out",
+    "-o",
+    type=_PATH,
+    help="The output file of one image or clip, a folder for images, %06d.png for frames, or -.",
 )
 @click.option(
     "--iters",
@@ -52,11 +57,12 @@ _PATH = click.Path(path_type=Path)
     type=_PATH,
     help="Folder for the image of every step and a figure of the kernels, by name of the input.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each image.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each output.")
+@video_options
 @reports_errors
 def main(
     inputs: tuple[Path, ...],
-    out: Path,
+    out: Path | None,
     iters: int,
     sigma: float | None,
     weights: str | None,
@@ -65,8 +71,9 @@ def main(
     threads: int,
     save_steps: Path | None,
     as_json: bool,
+    video: VideoOptions,
 ) -> None:
-    """Upscale image files, and all images in folders (PNG, JPEG, WebP, TIFF, BMP).
+    """Upscale image files, all images in folders (PNG, JPEG, WebP, TIFF, BMP), or a video.
 
     Outputs in a folder keep the input's name. The suffix chooses the format; JPEG and WebP are
     written at quality 95.
@@ -77,18 +84,40 @@ def main(
 
     An image that cannot be upscaled does not stop the others: it is named at the end, with exit
     code 2.
+
+    A clip keeps its sound, subtitles, time stamps and colour. A folder of frames becomes a clip if
+    the output is one; - is raw video on a pipe. Ctrl-C finishes the clip as far as it is, and
+    --resume goes on.
     """
+
+    def open_upscaler() -> Upscaler:
+        if weights is not None and weights.startswith(RANDOM_PREFIX):
+            raise InputError(f"'{weights}' means random weights, for benches; give trained ones")
+        bundle = open_bundle(weights, folder)
+        check_bundle(bundle)
+        if sigma is not None:
+            # Refused here once, not once for each image.
+            bundle.basis.code_of_sigma(sigma)
+        return load(bundle, backend, iters, threads=threads)
+
+    request = video_request(inputs, out, video)
+    if request is not None:
+        if save_steps is not None:
+            raise InputError("--save-steps is for pictures; take a frame out of the clip first")
+        upscale_video(request, open_upscaler, sigma, as_json)
+        return
+    if not inputs or out is None:
+        raise InputError("name the inputs, and the output with -o")
     jobs = plan(inputs, out, save_steps)
     if save_steps is not None:
         require_matplotlib("--save-steps")
-    if weights is not None and weights.startswith(RANDOM_PREFIX):
-        raise InputError(f"'{weights}' means random weights, for benches; give trained ones")
-    bundle = open_bundle(weights, folder)
-    check_bundle(bundle)
-    if sigma is not None:
-        # Refused here once, not once for each image.
-        bundle.basis.code_of_sigma(sigma)
-    upscaler = load(bundle, backend, iters, threads=threads)
+    upscale_pictures(jobs, open_upscaler(), sigma, as_json)
+
+
+def upscale_pictures(
+    jobs: Sequence[Job], upscaler: Upscaler, sigma: float | None, as_json: bool
+) -> None:
+    """Do every job, then close the upscaler; raises `InputError` with all that failed."""
     failures: list[str] = []
     with upscaler, _progress(len(jobs)) as bars:
         task = bars.add_task("", total=len(jobs))

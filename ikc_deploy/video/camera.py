@@ -1,0 +1,196 @@
+"""Live sources: V4L2 devices, RTSP and whatever else FFmpeg opens, with reconnection.
+
+An address may hold a user, a password or a token. Nothing here shows more of it than scheme, host
+and path: neither messages nor exceptions, whose FFmpeg texts quote the whole address.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final
+
+import av
+
+from ikc_deploy.errors import CameraError, IkcError, VideoError
+from ikc_deploy.video.clip import Decoder, check_size, stream_facts, video_stream
+from ikc_deploy.video.colour import ToRgb
+from ikc_deploy.video.frames import Frame
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+
+TIME_BASE: Final = Fraction(1, 90000)
+"""Of the time stamps that frames get when they arrive; the clock of RTP."""
+
+
+@dataclass(frozen=True)
+class CameraSettings:
+    """Where the camera is, and how patient we are."""
+
+    address: str = field(repr=False)
+    """The number of a V4L2 device, a URL that FFmpeg opens, or "lavfi:" and a test pattern of
+    FFmpeg's. Kept out of `repr`."""
+    seconds: float | None = None
+    """How long to take frames; None for ever."""
+    first_wait: float = 0.5
+    """Seconds before the first attempt to reconnect; doubled after each that fails."""
+    longest_wait: float = 30.0
+    silence: float = 5.0
+    """Seconds without a frame after which a connection counts as lost."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.first_wait <= self.longest_wait or self.silence <= 0:
+            raise VideoError("waits must be above 0 seconds, the first not above the longest")
+
+    @property
+    def name(self) -> str:
+        """The address without user, password and query."""
+        return redacted(self.address)
+
+
+class Camera:
+    """Frames as they come, stamped with the time of their arrival, past lost connections.
+
+    Connects at once: raises `CameraError` if nothing answers. Once it has answered, lost
+    connections are taken up again until `stop` is set. `notify` hears of both.
+    """
+
+    def __init__(
+        self,
+        settings: CameraSettings,
+        stop: threading.Event,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.warnings: list[str] = []
+        self.reconnects = 0
+        self._settings = settings
+        self._stop = stop
+        self._notify = notify
+        self._deadline = math.inf
+        self._connection: _Connection | None = _Connection(settings)
+        self.facts = replace(self._connection.facts, time_base=TIME_BASE, frames=None)
+
+    def close(self) -> None:
+        """Let go of the camera."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def frames(self, skip: int = 0) -> Generator[Frame, None, None]:  # noqa: ARG002 - live
+        """Frames until the time is over or `stop` is set.
+
+        Raises `VideoError` if the camera comes back with another picture size.
+        """
+        to_rgb, last, started = ToRgb(self.facts.colour), -1, math.nan
+        if self._settings.seconds is not None:
+            self._deadline = time.monotonic() + self._settings.seconds
+        try:
+            for frame in self._decoded():
+                now = time.monotonic()
+                if self._over():
+                    return
+                check_size(frame, self.facts, self._settings.name)
+                started = now if last < 0 else started
+                last = max(last + 1, round((now - started) / TIME_BASE))
+                yield Frame(to_rgb(frame), last)
+        finally:
+            self.close()
+
+    def _over(self) -> bool:
+        return self._stop.is_set() or time.monotonic() >= self._deadline
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        while not self._over():
+            if self._connection is None:
+                self._reconnect()
+                continue
+            yield from self._connection.frames()
+            self.close()
+            if not self._over():
+                self._notify(f"{self._settings.name}: connection lost")
+
+    def _reconnect(self) -> None:
+        wait = self._settings.first_wait
+        while self._connection is None and not self._over():
+            self._stop.wait(min(wait, self._deadline - time.monotonic()))
+            if self._over():
+                return
+            try:
+                self._connection = _Connection(self._settings)
+            except IkcError as error:
+                wait = min(2 * wait, self._settings.longest_wait)
+                self._notify(f"{error}; next attempt in {wait:g} s")
+            else:
+                self.reconnects += 1
+                self._notify(f"{self._settings.name}: connected again")
+
+
+def redacted(address: str) -> str:
+    """A camera's address without user, password and query."""
+    scheme, separator, rest = _target(address)[0].partition("://")
+    if not separator:
+        return scheme
+    # From the last @ on: a password may hold any character, even unescaped ones.
+    return scheme + separator + re.split("[?#]", rest.rpartition("@")[2])[0]
+
+
+def _target(address: str) -> tuple[str, str | None, dict[str, str]]:
+    """What FFmpeg opens: address, container format and options."""
+    if address.isdecimal():
+        return f"/dev/video{address}", "v4l2", {}
+    if address.startswith("lavfi:"):
+        return address.removeprefix("lavfi:"), "lavfi", {}
+    # UDP loses packets, and with them pictures; only RTSP knows this option.
+    return address, None, {"rtsp_transport": "tcp"} if address.startswith("rtsp") else {}
+
+
+class _Connection:
+    def __init__(self, settings: CameraSettings) -> None:
+        name = settings.name
+        address, container, options = _target(settings.address)
+        try:
+            self._container: InputContainer = av.open(
+                address,
+                "r",
+                format=container,
+                options=options,
+                timeout=(2 * settings.silence, settings.silence),
+            )
+        except (av.FFmpegError, OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            # Without its cause, whose text quotes the address.
+            raise CameraError(f"the camera {name} does not answer: {reason}") from None
+        try:
+            stream = video_stream(self._container, name)
+            self._frames = Decoder(self._container, stream).frames()
+            self._first = _next(self._frames)
+        except BaseException:
+            self._container.close()
+            raise
+        if self._first is None:
+            self._container.close()
+            raise CameraError(f"the camera {name} answers, but sends no picture")
+        self.facts = stream_facts(stream, self._first)
+
+    def frames(self) -> Iterator[VideoFrame]:
+        frame = self._first
+        while frame is not None:
+            yield frame
+            frame = _next(self._frames)
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def _next(frames: Iterator[VideoFrame]) -> VideoFrame | None:
+    try:
+        return next(frames, None)
+    except (av.FFmpegError, OSError):
+        return None

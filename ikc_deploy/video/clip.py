@@ -1,0 +1,289 @@
+"""A clip as a source of frames: files, URLs and raw video, by PyAV.
+
+Everything that decodes is used: a packet that does not is skipped and counted, and what is wrong
+with the clip is a warning at the end, not an error.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
+
+import av
+
+from ikc_deploy.errors import NoVideoError, UnreadableClipError, VideoError
+from ikc_deploy.video.colour import UNSPECIFIED, ToRgb, infer_colour, sample_bits, subsampling
+from ikc_deploy.video.frames import Frame, StreamFacts
+
+if TYPE_CHECKING:
+    from av.buffer import Buffer
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+_DEFAULT_RATE: Final = Fraction(25)
+
+
+@dataclass(frozen=True)
+class Span:
+    """The part of a clip that is wanted, in seconds of the clip."""
+
+    start: Fraction = Fraction(0)
+    duration: Fraction | None = None
+    """None for all that follows."""
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or (self.duration is not None and self.duration <= 0):
+            raise VideoError("a clip starts at 0 seconds or later and lasts more than 0 seconds")
+
+
+class Clip:
+    """The first video stream of a clip that is no cover picture, as a source of frames.
+
+    `source` is a path, or a readable binary stream with `options` and `container` for FFmpeg's
+    demuxer. Raises `UnreadableClipError` or `NoVideoError`; close it after use.
+    """
+
+    def __init__(
+        self,
+        source: Path | BinaryIO,
+        span: Span | None = None,
+        container: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = str(source) if isinstance(source, Path) else "the pipe"
+        self.span = span or Span()
+        self.warnings: list[str] = []
+        self._corrupt = 0
+        self.container = open_input(source, self.name, container, options)
+        try:
+            self.stream = video_stream(self.container, self.name)
+            self._decoder = Decoder(self.container, self.stream)
+            self._seek(seekable=isinstance(source, Path))
+            self._kept = self._keep()
+            first = next(self._kept, None)
+            if first is None:
+                raise UnreadableClipError(self._nothing())
+        except BaseException:
+            self.container.close()
+            raise
+        self._first = first
+        self.facts = stream_facts(self.stream, first[0], self._expected())
+        self.origin = first[1] if self.span.start > 0 else 0
+        """What is subtracted from time stamps so that a later start becomes 0, in ticks."""
+        self.warnings += _peculiarities(first[0])
+
+    def close(self) -> None:
+        """Close the file."""
+        self.container.close()
+
+    def frames(self, skip: int = 0) -> Generator[Frame, None, None]:
+        """The frames of the span in order, without the first `skip`; can be asked for once.
+
+        Raises `VideoError` if the picture changes its size on the way.
+        """
+        to_rgb = ToRgb(self.facts.colour)
+        for number, (frame, pts) in enumerate(chain([self._first], self._kept)):
+            if number >= skip:
+                check_size(frame, self.facts, self.name)
+                yield Frame(to_rgb(frame), pts - self.origin)
+
+    def _keep(self) -> Iterator[tuple[VideoFrame, int]]:
+        """Decoded frames of the span with time stamps that rise."""
+        time = last = None
+        for frame in self._decoder.frames():
+            # Raw streams have no time stamps.
+            time = (
+                frame.pts if frame.pts is not None else 0 if time is None else time + self._step()
+            )
+            if self._from is not None and time < self._from:
+                continue
+            if self._until is not None and time >= self._until:
+                break
+            # Equal or falling ones are broken: no container takes them.
+            last = time if last is None else max(time, last + 1)
+            self._corrupt += frame.is_corrupt
+            yield frame, last
+        else:
+            self._check_end(last)
+        damaged = self._decoder.damaged + self._corrupt
+        if damaged:
+            self.warnings.append(
+                f"'{self.name}' is damaged ({damaged} packets or frames); "
+                "what could be decoded is used"
+            )
+
+    def _step(self) -> int:
+        rate = self.stream.average_rate or self.stream.guessed_rate or _DEFAULT_RATE
+        return max(1, round(1 / (rate * _time_base(self.stream))))
+
+    def _seek(self, seekable: bool) -> None:
+        begin, tick = self.stream.start_time or 0, _time_base(self.stream)
+        self._from = self._until = None
+        if self.span.start > 0:
+            self._from = begin + math.ceil(self.span.start / tick)
+            if seekable:
+                # Where that fails, all is decoded up to there.
+                with suppress(av.FFmpegError):
+                    self.container.seek(self._from, stream=self.stream)
+        if self.span.duration is not None:
+            self._until = begin + math.ceil((self.span.start + self.span.duration) / tick)
+
+    def _expected(self) -> int | None:
+        """Frames of the span, if the container says how many the clip has."""
+        if self.span == Span() and self.stream.frames:
+            return self.stream.frames
+        rate, seconds = self.stream.average_rate, declared_seconds(self.stream)
+        if not rate or seconds is None:
+            return None
+        left = seconds - self.span.start
+        wanted = left if self.span.duration is None else min(left, self.span.duration)
+        return max(1, round(wanted * rate))
+
+    def _nothing(self) -> str:
+        if self.span.start == 0 or self._decoder.damaged:
+            return f"no frame of '{self.name}' can be decoded"
+        return f"'{self.name}' has no frames at {float(self.span.start):g} s or later"
+
+    def _check_end(self, last: int | None) -> None:
+        """Warn if the frames ended before the clip should."""
+        seconds, tick = declared_seconds(self.stream), _time_base(self.stream)
+        if seconds is None or last is None:
+            return
+        end = (last + self._step() - (self.stream.start_time or 0)) * tick
+        if seconds - end > 2 * self._step() * tick:
+            self.warnings.append(
+                f"'{self.name}' should last {float(seconds):.2f} s, but its frames end at "
+                f"{float(end):.2f} s: it seems to be cut short"
+            )
+
+
+class Decoder:
+    """Decodes a stream in a container to its end, past what is damaged."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+        self.damaged = 0
+        """Packets that could not be decoded so far."""
+        self._container = container
+        self._stream = stream
+        # Threads by frame hold frames back, which a camera must not, and report damage or not by
+        # who is first, while a resumed run counts on the same frames as before.
+        stream.thread_type = "SLICE"
+        self._frames = self._decode()
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """The frames that were not yet asked for."""
+        return self._frames
+
+    def _decode(self) -> Iterator[VideoFrame]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except av.FFmpegError:
+                self.damaged += 1
+                return
+            try:
+                frames = packet.decode()
+            except av.FFmpegError:
+                self.damaged += 1
+                continue
+            yield from frames
+
+
+def open_input(
+    source: Path | BinaryIO | str,
+    name: str,
+    container: str | None = None,
+    options: Mapping[str, str] | None = None,
+) -> InputContainer:
+    """Open for reading; raises `UnreadableClipError`, with `name` in its message."""
+    if isinstance(source, Path):
+        # Not by name: FFmpeg reads "a:b.mp4" as a protocol and "%03d" as a pattern.
+        source = f"file:{source}"
+    try:
+        return av.open(source, "r", format=container, options=dict(options or {}))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnreadableClipError(f"'{name}' cannot be read as video: {reason}") from error
+
+
+def video_stream(container: InputContainer, name: str) -> VideoStream:
+    """The first stream of moving pictures; raises `NoVideoError` if there is none."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
+    raise NoVideoError(f"'{name}' has no video stream, only {kinds}; give a clip that has one")
+
+
+def stream_facts(stream: VideoStream, first: VideoFrame, frames: int | None = None) -> StreamFacts:
+    """What holds for all frames, from the stream and its first frame."""
+    name = first.format.name
+    coded = stream.codec_context
+    matrix = first.side_data.get("DISPLAYMATRIX")
+    return StreamFacts(
+        first.width,
+        first.height,
+        _time_base(stream),
+        stream.average_rate or stream.guessed_rate or _DEFAULT_RATE,
+        infer_colour(
+            first.width,
+            first.height,
+            name,
+            _either(first.colorspace, coded.colorspace),
+            first.color_range or coded.color_range,
+            _either(first.color_primaries, coded.color_primaries),
+            _either(first.color_trc, coded.color_trc),
+        ),
+        sample_bits(name),
+        subsampling(name),
+        stream.sample_aspect_ratio or Fraction(1),
+        None if matrix is None else struct.unpack("=9i", bytes(cast("Buffer", matrix))),
+        frames,
+    )
+
+
+def check_size(frame: VideoFrame, facts: StreamFacts, name: str) -> None:
+    """Raise `VideoError` unless `frame` is as large as the first one was."""
+    if (frame.width, frame.height) != (facts.width, facts.height):
+        raise VideoError(
+            f"the picture of '{name}' changes from {facts.width}x{facts.height} to "
+            f"{frame.width}x{frame.height}; cut the clip there, with --duration and --start"
+        )
+
+
+def declared_seconds(stream: VideoStream) -> Fraction | None:
+    """How long the container says that a stream lasts; None if it says nothing of this stream."""
+    if stream.duration is not None:
+        return stream.duration * _time_base(stream)
+    # Matroska keeps it as a tag: 00:00:04.000000000
+    clock = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if clock is None:
+        return None
+    return 3600 * int(clock[1]) + 60 * int(clock[2]) + Fraction(clock[3])
+
+
+def _peculiarities(frame: VideoFrame) -> Iterator[str]:
+    if frame.interlaced_frame:
+        yield "the clip is interlaced: its fields are upscaled as one picture; deinterlace first"
+    if any(component.is_alpha for component in frame.format.components):
+        yield "the clip has transparency, which is left out"
+
+
+def _either(first: int, second: int) -> int:
+    return second if first == UNSPECIFIED else first
+
+
+def _time_base(stream: VideoStream) -> Fraction:
+    return cast(Fraction, stream.time_base)

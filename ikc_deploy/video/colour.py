@@ -1,0 +1,273 @@
+"""Colour of coded video: which matrix and range a stream has, and frames to RGB and back.
+
+Numbers are the code points of ITU-T H.273, which FFmpeg uses too. A stream that does not say what
+it is gets what players assume at its resolution, and the output says so: a 480p clip upscaled to
+1080p would else be shown with the HD matrix.
+
+Conversions are libswscale's, with the matrix, both ranges and the chroma position named (through
+libavfilter's `scale`: PyAV's `reformat` takes 4:2:0 chroma to lie between the pixels). Measured
+against the formula in float64, that is right within rounding for limited range, and for 8-bit full
+range to RGB. It is not where the range is full and samples have more than 8 bits (white is taken
+for 1020 of 1023) or RGB becomes full-range YUV (chroma is truncated, half a level too low). There
+the range is changed by table, exactly, on 16-bit planes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+import av
+import numpy as np
+from av.filter import Graph
+from numpy.typing import NDArray
+
+from ikc_deploy.errors import VideoError
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+UNSPECIFIED: Final = 2
+"""The code point for "not said", of matrix, primaries and transfer."""
+
+BT709: Final = 1
+BT470BG: Final = 5
+SMPTE170M: Final = 6
+
+_MATRIX_NAMES: Final = {
+    BT709: "bt709",
+    4: "fcc",
+    BT470BG: "bt470",
+    SMPTE170M: "smpte170m",
+    7: "smpte240m",
+    9: "bt2020",
+}
+"""Matrices that libswscale computes with, by its names."""
+
+# Without the last three flags, 4:2:0 comes out up to 3 levels off.
+_FLAGS: Final = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+
+
+@dataclass(frozen=True)
+class Colour:
+    """How the samples of a stream mean colour."""
+
+    matrix: int = BT709
+    full_range: bool = False
+    primaries: int = BT709
+    transfer: int = BT709
+
+    def __post_init__(self) -> None:
+        if self.matrix not in _MATRIX_NAMES:
+            raise VideoError(
+                f"the colour matrix {self.matrix} (ITU-T H.273) cannot be computed; convert the "
+                f"clip to one of {', '.join(_MATRIX_NAMES.values())} first"
+            )
+
+
+def infer_colour(
+    width: int,
+    height: int,
+    pixel_format: str,
+    matrix: int = UNSPECIFIED,
+    colour_range: int = 0,
+    primaries: int = UNSPECIFIED,
+    transfer: int = UNSPECIFIED,
+) -> Colour:
+    """The colour of a stream that says this much; `colour_range` is 1 limited, 2 full, 0 unsaid.
+
+    Unsaid are inferred: HD (a side of 1280, or the shorter one above 576) is BT.709; smaller is
+    BT.601, of 625 lines if there are 576 and of 525 if there are 480. RGB becomes BT.709, limited.
+    Raises `VideoError` for a matrix that cannot be computed.
+    """
+    if av.VideoFormat(pixel_format).is_rgb:
+        return Colour(BT709, False, _said(primaries, BT709), _said(transfer, BT709))
+    # The formats yuvj... are FFmpeg's old way to say full range; grey is full unless it says not.
+    full = colour_range == 2 or (colour_range == 0 and pixel_format.startswith(("yuvj", "gray")))
+    if max(width, height) >= 1280 or min(width, height) > 576:
+        guess = (BT709, BT709, BT709)
+    elif height == 576:
+        guess = (BT470BG, BT470BG, SMPTE170M)
+    elif height in (480, 486):
+        guess = (SMPTE170M, SMPTE170M, SMPTE170M)
+    else:
+        guess = (SMPTE170M, BT709, BT709)
+    return Colour(
+        _said(matrix, guess[0]), full, _said(primaries, guess[1]), _said(transfer, guess[2])
+    )
+
+
+def _said(value: int, guess: int) -> int:
+    # 0 is RGB as a matrix and reserved elsewhere: streams of YUV that carry it mean nothing by it.
+    return guess if value in (0, UNSPECIFIED) else value
+
+
+class ToRgb:
+    """Decoded frames to RGB.
+
+    Values outside the nominal range (super-white, out of gamut) are clipped to 0..255.
+    """
+
+    def __init__(self, colour: Colour) -> None:
+        self._colour = colour
+        self._graphs = _Graphs()
+        self._repack = _Graphs()
+
+    def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        """`frame` as `[H,W,3]` uint8; the array is new."""
+        if frame.format.is_rgb:
+            return self._array(self._graphs.convert(frame, f"scale=flags={_FLAGS}", "rgb24"))
+        full, position = self._colour.full_range, ""
+        if full and sample_bits(frame.format.name) > 8:
+            frame = self._limited(frame)
+            full, position = False, ":in_chroma_loc=left"
+        scale = (
+            f"scale=in_color_matrix={_MATRIX_NAMES[self._colour.matrix]}"
+            f":in_range={_range(full)}:out_range=full{position}:flags={_FLAGS}"
+        )
+        return self._array(self._graphs.convert(frame, scale, "rgb24"))
+
+    def _limited(self, frame: VideoFrame) -> VideoFrame:
+        """A frame of full range and more than 8 bits in limited range and 16 bits."""
+        name = frame.format.name
+        planar = _planar(name, sample_bits(name))
+        if name != planar:
+            same_range = f"scale=in_range=full:out_range=full:flags={_FLAGS}"
+            frame = self._repack.convert(frame, same_range, planar)
+        return _with_planes(frame, _planar(name, 16), from_full=True, to_full=False)
+
+    def _array(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        return np.ascontiguousarray(frame.to_ndarray(), np.uint8)
+
+
+class FromRgb:
+    """RGB to frames that an encoder takes, tagged."""
+
+    def __init__(self, colour: Colour, pixel_format: str) -> None:
+        self._colour = colour
+        self._format = pixel_format
+        self._graphs = _Graphs()
+
+    def __call__(self, rgb: NDArray[np.uint8]) -> VideoFrame:
+        """`rgb` `[H,W,3]` in the encoder's pixel format; chroma lies left, as H.264 has it."""
+        colour = self._colour
+        scale = (
+            f"scale=out_color_matrix={_MATRIX_NAMES[colour.matrix]}"
+            f":out_range={_range(colour.full_range)}:out_chroma_loc=left:flags={_FLAGS}"
+        )
+        frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+        name = self._format
+        if av.VideoFormat(name).is_rgb:
+            return self._graphs.convert(frame, f"scale=flags={_FLAGS}", name)
+        if colour.full_range:
+            wide = self._graphs.convert(frame, scale, _planar(name, 16))
+            planar = _planar(name, sample_bits(name))
+            frame = _with_planes(wide, planar, from_full=True, to_full=True)
+            frame = frame if planar == name else frame.reformat(format=name)
+        else:
+            frame = self._graphs.convert(frame, scale, name)
+        return self._tagged(frame)
+
+    def _tagged(self, frame: VideoFrame) -> VideoFrame:
+        frame.colorspace = self._colour.matrix
+        frame.color_range = 2 if self._colour.full_range else 1
+        frame.color_primaries = self._colour.primaries
+        frame.color_trc = self._colour.transfer
+        return frame
+
+
+def sample_bits(pixel_format: str) -> int:
+    """Bits of one sample of the first plane."""
+    return av.VideoFormat(pixel_format).components[0].bits
+
+
+def subsampling(pixel_format: str) -> str:
+    """The nearest of "420", "422" and "444" that keeps a format's chroma; "420" for grey."""
+    described = av.VideoFormat(pixel_format)
+    if described.is_rgb:
+        return "444"
+    if len(described.components) < 3:
+        return "420"
+    if described.chroma_width(4) >= 4:
+        return "444"
+    return "420" if described.chroma_height(4) < 4 else "422"
+
+
+class _Graphs:
+    """One conversion at a time: a filter graph, made again when what goes in changes."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] = ()
+        self._graph: Graph
+
+    def convert(self, frame: VideoFrame, scale: str, to: str) -> VideoFrame:
+        key = (frame.width, frame.height, frame.format.name, scale, to)
+        if key != self._key:
+            self._graph = _graph(frame, scale, to)
+            self._key = key
+        frame.pts = None
+        self._graph.push(frame)
+        return self._graph.pull()  # type: ignore[return-value]
+
+
+def _graph(frame: VideoFrame, scale: str, to: str) -> Graph:
+    name, _, arguments = scale.partition("=")
+    graph = Graph()
+    nodes: list[Any] = [
+        graph.add_buffer(
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
+            time_base=Fraction(1),
+        ),
+        graph.add(name, arguments),
+        graph.add("format", to),
+        graph.add("buffersink"),
+    ]
+    graph.link_nodes(*nodes).configure()
+    return graph
+
+
+def _with_planes(frame: VideoFrame, to: str, from_full: bool, to_full: bool) -> VideoFrame:
+    """A planar YUV frame in another depth and range, same subsampling, each sample by table."""
+    result = av.VideoFrame(frame.width, frame.height, to)
+    bits = sample_bits(frame.format.name), sample_bits(to)
+    for index, (source, target) in enumerate(zip(frame.planes, result.planes, strict=True)):
+        table = _table(*bits, from_full, to_full, index > 0)
+        _samples(target, bits[1])[:] = table[_samples(source, bits[0])]
+    return result
+
+
+def _samples(plane: Any, bits: int) -> NDArray[Any]:
+    dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
+    rows = np.frombuffer(plane, dtype).reshape(plane.height, plane.line_size // dtype.itemsize)
+    return rows[:, : plane.width]
+
+
+@cache
+def _table(
+    from_bits: int, to_bits: int, from_full: bool, to_full: bool, chroma: bool
+) -> NDArray[Any]:
+    from_zero, from_span = _levels(from_bits, from_full, chroma)
+    to_zero, to_span = _levels(to_bits, to_full, chroma)
+    value = (np.arange(2**from_bits) - from_zero) / from_span
+    code = np.rint(to_zero + to_span * value).clip(0, 2**to_bits - 1)
+    return code.astype(np.uint8 if to_bits == 8 else np.uint16)
+
+
+def _levels(bits: int, full: bool, chroma: bool) -> tuple[int, int]:
+    """The code of 0, and how many codes lie between 0 and 1 (ITU-T H.273, clause 8.3)."""
+    if full:
+        return (2 ** (bits - 1) if chroma else 0), 2**bits - 1
+    step = 2 ** (bits - 8)
+    return (128 * step, 224 * step) if chroma else (16 * step, 219 * step)
+
+
+def _planar(pixel_format: str, bits: int) -> str:
+    return f"yuv{subsampling(pixel_format)}p" + (f"{bits}le" if bits > 8 else "")
+
+
+def _range(full: bool) -> str:
+    return "full" if full else "limited"

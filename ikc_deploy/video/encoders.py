@@ -1,0 +1,148 @@
+"""Which encoder writes the output, and how it is set up."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, cast
+
+import av
+
+from ikc_deploy.errors import EncoderError
+from ikc_deploy.video.frames import StreamFacts
+
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
+
+FAMILIES: Final = {
+    "h264": ("h264_nvenc", "libx264"),
+    "hevc": ("hevc_nvenc", "libx265"),
+    "av1": ("av1_nvenc", "libsvtav1"),
+    "vp9": ("libvpx-vp9",),
+}
+"""Encoders of a codec, the fastest first; the first that opens is used."""
+
+AUTO: Final = "auto"
+
+_LARGEST_H264: Final = 4096
+"""Width in pixels up to which H.264 decodes everywhere (level 5.2; NVENC's limit)."""
+
+_OPTIONS: Final = {
+    "libx264": {"crf": "18"},
+    # x265 prints to standard error past FFmpeg's logging.
+    "libx265": {"crf": "20", "x265-params": "log-level=error"},
+    "libsvtav1": {"crf": "26", "preset": "8"},
+    "libvpx-vp9": {"crf": "24", "row-mt": "1"},
+    "h264_nvenc": {"rc": "vbr", "cq": "20"},
+    "hevc_nvenc": {"rc": "vbr", "cq": "22"},
+    "av1_nvenc": {"rc": "vbr", "cq": "28"},
+}
+"""Qualities close to transparent; a choice, not a measurement."""
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """What was asked for."""
+
+    codec: str = AUTO
+    """A key of `FAMILIES`, an encoder's name in FFmpeg, or "auto": H.264, or H.265 for more than 8
+    bits or 4096 pixels of width, or what else the container takes."""
+    crf: float | None = None
+    """Constant quality on the encoder's own scale; None for its entry here, or its default."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder that opens here, with everything it is opened with."""
+
+    name: str
+    pixel_format: str
+    options: dict[str, str] = field(default_factory=dict)
+
+    def configure(self, context: VideoCodecContext, facts: StreamFacts) -> None:
+        """Set up `context` (not yet open) for frames with these facts."""
+        context.width, context.height = facts.width, facts.height
+        context.pix_fmt = self.pixel_format
+        context.time_base = facts.time_base
+        context.framerate = facts.rate
+        # PyAV presets 1 Mbit/s, and a rate would win over the constant quality.
+        context.bit_rate = 0
+        tag(context, facts)
+
+
+def tag(context: VideoCodecContext, facts: StreamFacts) -> None:
+    """Write what `facts` says of colour and pixel shape into `context`."""
+    context.sample_aspect_ratio = facts.aspect
+    context.colorspace = facts.colour.matrix
+    context.color_range = 2 if facts.colour.full_range else 1
+    context.color_primaries = facts.colour.primaries
+    context.color_trc = facts.colour.transfer
+
+
+def choose_encoder(settings: EncoderSettings, facts: StreamFacts, container: str) -> Encoder:
+    """The first encoder that the settings allow, the container takes, and that opens here.
+
+    `facts` are the output's. It is really opened, for a moment, at the output's size: a driver or a
+    licence shows only then. Raises `EncoderError` that says why each candidate does not.
+    """
+    family = _family(facts, container) if settings.codec == AUTO else settings.codec
+    reasons = []
+    for name in FAMILIES.get(family, (family,)):
+        try:
+            _check_container(name, container)
+            encoder = Encoder(name, _pixel_format(name, facts), _options(name, settings.crf))
+            _try(encoder, facts)
+        except av.codec.codec.UnknownCodecError:
+            reasons.append(f"{name}: FFmpeg has no such encoder here")
+        except (EncoderError, av.FFmpegError, ValueError) as error:
+            reasons.append(f"{name}: {getattr(error, 'strerror', None) or error}")
+        else:
+            return encoder
+    raise EncoderError(
+        f"no encoder opens for {family} at {facts.width}x{facts.height} ({'; '.join(reasons)}); "
+        f"choose another with --codec: {', '.join(FAMILIES)}, or FFmpeg's name of one"
+    )
+
+
+def _family(facts: StreamFacts, container: str) -> str:
+    if container == "webm":
+        return "vp9"
+    return "hevc" if facts.bits > 8 or facts.width > _LARGEST_H264 else "h264"
+
+
+def _check_container(name: str, container: str) -> None:
+    av.open(io.BytesIO(), "w", format=container).add_stream(name)
+
+
+def _pixel_format(name: str, facts: StreamFacts) -> str:
+    offered = [described.name for described in av.Codec(name, "w").video_formats or ()]
+    deep = facts.bits > 8
+    # Half an odd side is no whole number of chroma samples.
+    chroma = "444" if facts.width % 2 or facts.height % 2 else facts.subsampling
+    wanted = [f"yuv{kind}p" for kind in dict.fromkeys((chroma, "420", "422", "444"))]
+    if chroma == "444":
+        wanted = ["yuv444p"]
+    ten = [f"{kind}10le" for kind in wanted] + (["p010le"] if "yuv420p" in wanted else [])
+    for candidate in ten if deep else [*wanted, *ten]:
+        if candidate in offered:
+            return candidate
+    raise EncoderError(f"it has no {10 if deep else 8}-bit 4:{chroma[1]}:{chroma[2]} format")
+
+
+def _options(name: str, crf: float | None) -> dict[str, str]:
+    options = dict(_OPTIONS.get(name, {}))
+    if crf is None:
+        return options
+    context = av.CodecContext.create(name, "w")
+    known = {option.name for option in context.supported_options.private}
+    for option in ("crf", "cq"):
+        if option in known:
+            return options | {option: f"{crf:g}"}
+    raise EncoderError("it has no constant quality; leave --crf out")
+
+
+def _try(encoder: Encoder, facts: StreamFacts) -> None:
+    context = cast("VideoCodecContext", av.CodecContext.create(encoder.name, "w"))
+    encoder.configure(context, facts)
+    context.options = dict(encoder.options)
+    context.open()

@@ -1,0 +1,103 @@
+"""A video file as a sink: pieces in a work folder, joined at the end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ikc_deploy.errors import IkcError
+from ikc_deploy.video.clip import Clip
+from ikc_deploy.video.encoders import EncoderSettings, choose_encoder
+from ikc_deploy.video.frames import Frame, StreamFacts
+from ikc_deploy.video.join import Companions, check_companions, join
+from ikc_deploy.video.names import container_of
+from ikc_deploy.video.segments import SegmentWriter, WorkFolder
+
+SEGMENT_FRAMES: Final = 120
+"""Frames of a piece: what a crash costs at most. Encoders set key frames about as often anyway."""
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """How a video file is written."""
+
+    target: Path
+    """Its suffix chooses the container."""
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    resume: bool = False
+    """Go on with the pieces that an earlier run with the same settings left."""
+    segment_frames: int = SEGMENT_FRAMES
+
+
+class FileSink:
+    """Writes `settings.target` for frames with `facts`, upscaled as `run` describes (JSON values).
+
+    With a `clip`, its audio, subtitles, attachments, metadata and chapters are copied. `notices`
+    says what will be missing. Raises `VideoError`, `EncoderError` or `DiskFullError`.
+    """
+
+    def __init__(
+        self,
+        settings: FileSettings,
+        facts: StreamFacts,
+        run: dict[str, Any],
+        clip: Clip | None = None,
+    ) -> None:
+        container = container_of(settings.target)
+        encoder = choose_encoder(settings.encoder, facts, container)
+        self.notices: list[str] = []
+        if clip is not None:
+            self.notices += check_companions(clip.container, clip.stream, container)
+            run = run | _identity(clip)
+        self._target = settings.target
+        self._facts = facts
+        self._clip = clip
+        self._folder = WorkFolder(settings.target)
+        segments = self._folder.open(run | {"encoder": asdict(encoder)}, settings.resume)
+        self.done = sum(segment.frames for segment in segments)
+        """Frames that finished pieces hold already."""
+        self._writer = SegmentWriter(
+            self._folder, encoder, facts, self.done, settings.segment_frames
+        )
+
+    def write(self, frame: Frame) -> None:
+        """Encode the next frame."""
+        self._writer.write(frame)
+
+    def finish(self, complete: bool) -> None:
+        """Join what there is to the target; the pieces stay unless the output is `complete`."""
+        self._writer.finish()
+        segments = self._folder.segments()
+        if segments:
+            join(segments, self._facts, self._target, self._companions(complete))
+        if complete:
+            self._folder.remove()
+        else:
+            self._folder.release()
+
+    def abort(self) -> None:
+        """Keep what was coded, for a run that goes on with it; write no target."""
+        try:
+            self._writer.finish()
+        except IkcError:
+            self._writer.abort()
+        self._folder.release()
+
+    def _companions(self, complete: bool) -> Companions | None:
+        if self._clip is None:
+            return None
+        whole = complete and self._clip.span.duration is None
+        return Companions(Path(self._clip.name), self._clip.origin, cut=not whole)
+
+
+def _identity(clip: Clip) -> dict[str, Any]:
+    path = Path(clip.name)
+    status = path.stat()
+    return {
+        "source": str(path.resolve()),
+        "bytes": status.st_size,
+        "modified": status.st_mtime_ns,
+        "start": str(clip.span.start),
+        "duration": str(clip.span.duration),
+    }

@@ -1,0 +1,73 @@
+"""Frames as picture files: a folder of them as a source, a numbered name as a sink."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from fractions import Fraction
+from pathlib import Path
+
+from ikc_deploy.errors import InputError, VideoError
+from ikc_deploy.images import IMAGE_SUFFIXES, list_images, read_rgb, write_rgb
+from ikc_deploy.video.colour import Colour
+from ikc_deploy.video.frames import Frame, StreamFacts
+from ikc_deploy.video.names import NUMBER, is_numbered
+
+
+class ImageFolder:
+    """The pictures of a folder in order of their names, as a stream of `rate` frames a second.
+
+    Raises `InputError` if the folder has none.
+    """
+
+    def __init__(self, folder: Path, rate: Fraction) -> None:
+        self.warnings: list[str] = []
+        self._paths = list_images(folder)
+        height, width = read_rgb(self._paths[0]).shape[:2]
+        self.facts = StreamFacts(width, height, 1 / rate, rate, Colour(), frames=len(self._paths))
+
+    def frames(self, skip: int = 0) -> Generator[Frame, None, None]:
+        """Raises `InputError` for a picture that cannot be read or has another size."""
+        for pts, path in list(enumerate(self._paths))[skip:]:
+            rgb = read_rgb(path)
+            if rgb.shape[:2] != (self.facts.height, self.facts.width):
+                raise InputError(
+                    f"'{path}' has {rgb.shape[1]}x{rgb.shape[0]} pixels, the frames before "
+                    f"{self.facts.width}x{self.facts.height}; all must have one size"
+                )
+            yield Frame(rgb, pts)
+
+
+class NumberedImages:
+    """One picture file for each frame, named by its number from 1 on, each whole or absent.
+
+    With `resume`, the files that are there already, counted without a gap, are kept.
+    """
+
+    notices = ()
+
+    def __init__(self, pattern: Path, resume: bool = False) -> None:
+        if not is_numbered(pattern) or pattern.suffix.lower() not in IMAGE_SUFFIXES:
+            raise VideoError(
+                f"'{pattern}' names no numbered pictures; write a name such as frames/%06d.png, "
+                f"ending in {', '.join(IMAGE_SUFFIXES)}"
+            )
+        self._pattern = pattern
+        self.done = 0
+        while resume and self._path(self.done + 1).exists():
+            self.done += 1
+        self._written = self.done
+
+    def write(self, frame: Frame) -> None:
+        """Raises `InputError` if the file cannot be written."""
+        write_rgb(frame.rgb, self._path(self._written + 1))
+        self._written += 1
+
+    def finish(self, complete: bool) -> None:
+        """Nothing is left to do."""
+
+    def abort(self) -> None:
+        """Nothing is left to do: every file is whole."""
+
+    def _path(self, number: int) -> Path:
+        name = NUMBER.sub(lambda found: found[0] % number, self._pattern.name)
+        return self._pattern.with_name(name)

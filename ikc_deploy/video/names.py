@@ -1,0 +1,62 @@
+"""What file names say: clip or picture, which container. Needs no PyAV."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from ikc_deploy.errors import VideoError
+
+PIPE: Final = Path("-")
+"""Standard input or output."""
+
+VIDEO_SUFFIXES: Final = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"),
+    *(".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".nut", ".h264", ".h265", ".hevc", ".y4m"),
+)
+"""File name endings that are taken for clips."""
+
+CONTAINERS: Final = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".ts": "mpegts",
+    ".nut": "nut",
+}
+"""FFmpeg's name of the container for every suffix that is written."""
+
+NUMBER: Final = re.compile(r"%0?\d*d")
+"""The place for a number in a name, as `%06d`."""
+
+
+def is_video(inputs: Sequence[Path], out: Path | None) -> bool:
+    """True if these inputs and this output mean a stream of frames, not single pictures."""
+    files = [path for path in inputs if not path.is_dir()]
+    return (
+        any(path == PIPE or path.suffix.lower() in VIDEO_SUFFIXES for path in files)
+        or out == PIPE
+        or (out is not None and (out.suffix.lower() in CONTAINERS or is_numbered(out)))
+    )
+
+
+def is_numbered(path: Path) -> bool:
+    """True if the name has exactly one place for a number."""
+    return len(NUMBER.findall(path.name)) == 1
+
+
+def container_of(path: Path) -> str:
+    """FFmpeg's name of the container that `path` asks for by its suffix.
+
+    Raises `VideoError` for a suffix that is not written.
+    """
+    try:
+        return CONTAINERS[path.suffix.lower()]
+    except KeyError:
+        raise VideoError(
+            f"'{path}' has no suffix of a video that can be written; "
+            f"use one of {', '.join(CONTAINERS)}"
+        ) from None

@@ -1,0 +1,153 @@
+"""What to read, what to write, and how: one run as it was asked for, checked before it begins."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from ikc_deploy.errors import UnreadableClipError, VideoError
+from ikc_deploy.video.camera import Camera, CameraSettings
+from ikc_deploy.video.clip import Clip, Span
+from ikc_deploy.video.encoders import EncoderSettings
+from ikc_deploy.video.files import FileSettings, FileSink
+from ikc_deploy.video.frames import Sink, Source, StreamFacts
+from ikc_deploy.video.images import ImageFolder, NumberedImages
+from ikc_deploy.video.names import CONTAINERS, PIPE, is_numbered
+from ikc_deploy.video.raw import RawFormat, RawSink, open_raw
+from ikc_deploy.video.window import WindowSink
+
+PREVIEW_SECONDS: Final = Fraction(3)
+
+_DEFAULT_RATE: Final = Fraction(25)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run from a source to a target."""
+
+    source: Path | None = None
+    """A clip, a folder of pictures or `PIPE`; None for a camera."""
+    target: Path | None = None
+    """A video file, a numbered picture name (`%06d.png`) or `PIPE`; None for a window."""
+    camera: CameraSettings | None = None
+    span: Span = field(default_factory=Span)
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    raw: RawFormat | None = None
+    """What pipes carry."""
+    rate: Fraction | None = None
+    """Frames a second of pictures and raw video; None for 25."""
+    resume: bool = False
+    preview: bool = False
+
+    def __post_init__(self) -> None:
+        for wrong, message in self._refusals():
+            if wrong:
+                raise VideoError(message)
+
+    def _refusals(self) -> Iterator[tuple[bool, str]]:
+        live = self.camera is not None
+        pipes = PIPE in (self.source, self.target)
+        frames = self.source is not None and self.source.is_dir()
+        a_file = self.target is not None and self.target.suffix.lower() in CONTAINERS
+        yield live == (self.source is not None), "give one clip, one folder or pipe, or --camera"
+        yield self.target is None and not live, "name the output with -o"
+        yield (
+            not (self.target in (None, PIPE) or a_file or is_numbered(self.target or PIPE)),
+            f"'{self.target}' is no output for video; give a file ending in "
+            f"{', '.join(CONTAINERS)}, numbered pictures as frames/%06d.png, or -",
+        )
+        yield pipes and self.raw is None, "a pipe (-) carries raw video; say which: --raw rgb24"
+        yield self.raw is not None and not pipes, "--raw is for pipes: give - as input or output"
+        yield (
+            self.rate is not None and not (frames or self.source == PIPE),
+            "--rate is for folders of frames and raw video; a clip or camera has its own",
+        )
+        yield self.rate is not None and self.rate <= 0, "--rate must be above 0 frames a second"
+        yield (
+            frames and self.span != Span(),
+            "--start and --duration are for clips; take the frames out of the folder instead",
+        )
+        yield live and self.span.start > 0, "a camera has no --start"
+        yield (
+            self.resume and (live or pipes),
+            "--resume needs an input that can be read again, and a file to go on with",
+        )
+        yield self.preview and (live or pipes or frames), "--preview is for clips"
+        yield (
+            self.encoder != EncoderSettings() and not a_file,
+            "--codec and --crf are for video files",
+        )
+        same = self.source is not None and self.target not in (None, PIPE)
+        yield (
+            same and self.source.resolve() == self.target.resolve(),  # type: ignore[union-attr]
+            f"'{self.source}' would be overwritten; choose another output",
+        )
+
+    @property
+    def live(self) -> bool:
+        """True if frames do not wait."""
+        return self.camera is not None
+
+
+@contextmanager
+def open_source(
+    request: Request,
+    stdin: Callable[[], BinaryIO],
+    stop: threading.Event,
+    notify: Callable[[str], None],
+) -> Generator[Source, None, None]:
+    """The source of a request; closed at the end of the block.
+
+    `stdin` gives the pipe if there is one; `notify` hears of lost connections.
+    Raises `UnreadableClipError`, `NoVideoError`, `CameraError` or `InputError`.
+    """
+    rate = request.rate or _DEFAULT_RATE
+    if request.camera is not None:
+        with closing(Camera(request.camera, stop, notify)) as camera:
+            yield camera
+    elif request.source == PIPE and request.raw is not None:
+        with closing(open_raw(stdin(), request.raw, rate, request.span, stop)) as pipe:
+            yield pipe
+    elif request.source is not None and request.source.is_dir():
+        yield ImageFolder(request.source, rate)
+    elif request.source is not None:
+        if not request.source.exists():
+            raise UnreadableClipError(f"there is no clip or folder '{request.source}'")
+        with closing(Clip(request.source, _span(request))) as clip:
+            yield clip
+
+
+def open_sink(
+    request: Request,
+    source: Source,
+    facts: StreamFacts,
+    run: Mapping[str, Any],
+    stdout: Callable[[], BinaryIO],
+    stop: threading.Event,
+) -> Sink:
+    """The sink of a request, for frames with `facts`, upscaled as `run` says (JSON values).
+
+    `stdout` gives the pipe if there is one; a window sets `stop` when it is told to end.
+    Raises `VideoError`, `EncoderError`, `DiskFullError` or `MissingExtraError`.
+    """
+    target = request.target
+    if target is None:
+        return WindowSink(stop)
+    if target == PIPE and request.raw is not None:
+        return RawSink(stdout(), request.raw.pixel_format, facts)
+    if is_numbered(target):
+        return NumberedImages(target, request.resume)
+    settings = FileSettings(target, request.encoder, request.resume)
+    clip = source if isinstance(source, Clip) and request.source != PIPE else None
+    return FileSink(settings, facts, {**run, "preview": request.preview}, clip)
+
+
+def _span(request: Request) -> Span:
+    if request.preview and request.span.duration is None:
+        return Span(request.span.start, PREVIEW_SECONDS)
+    return request.span

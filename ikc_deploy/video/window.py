@@ -1,0 +1,46 @@
+"""A window as a sink, where OpenCV is installed."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Final
+
+from ikc_deploy.errors import MissingExtraError
+from ikc_deploy.video.frames import Frame
+
+TITLE: Final = "ikc-upscale (q ends)"
+
+_ENDING_KEYS: Final = (ord("q"), 27)
+
+
+class WindowSink:
+    """Shows every frame; the keys q and Escape set `stop`.
+
+    Raises `MissingExtraError` without OpenCV.
+    """
+
+    done = 0
+    notices = ()
+
+    def __init__(self, stop: threading.Event) -> None:
+        try:
+            import cv2
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("cv2", "window", "a window") from error
+        self._cv2: Any = cv2
+        self._stop = stop
+
+    def write(self, frame: Frame) -> None:
+        """Show it, and look at the keyboard."""
+        # OpenCV has its channels the other way round.
+        self._cv2.imshow(TITLE, frame.rgb[:, :, ::-1])
+        if self._cv2.waitKey(1) & 0xFF in _ENDING_KEYS:
+            self._stop.set()
+
+    def finish(self, complete: bool) -> None:  # noqa: ARG002 - nothing is kept
+        """Close the window."""
+        self._cv2.destroyAllWindows()
+
+    def abort(self) -> None:
+        """Close the window."""
+        self._cv2.destroyAllWindows()

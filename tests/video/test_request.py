@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ikc_deploy.errors import VideoError
+from ikc_deploy.video.camera import CameraSettings
+from ikc_deploy.video.clip import Span
+from ikc_deploy.video.encoders import EncoderSettings
+from ikc_deploy.video.names import PIPE, is_video
+from ikc_deploy.video.raw import RawFormat
+from ikc_deploy.video.request import Request
+
+IN, OUT = Path("in.mp4"), Path("out.mp4")
+CAMERA = CameraSettings("0")
+RAW = RawFormat()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({}, "give one clip"),
+        ({"source": IN, "target": OUT, "camera": CAMERA}, "give one clip"),
+        ({"source": IN}, "name the output with -o"),
+        ({"source": IN, "target": Path("out.avi")}, "no output for video"),
+        ({"source": IN, "target": PIPE}, "say which: --raw"),
+        ({"source": PIPE, "target": OUT}, "say which: --raw"),
+        ({"source": IN, "target": OUT, "raw": RAW}, "--raw is for pipes"),
+        ({"source": IN, "target": OUT, "rate": Fraction(25)}, "--rate is for folders"),
+        ({"source": PIPE, "target": OUT, "raw": RAW, "rate": Fraction(0)}, "above 0 frames"),
+        ({"source": Path(), "target": OUT, "span": Span(Fraction(1))}, "are for clips"),
+        ({"camera": CAMERA, "target": OUT, "span": Span(Fraction(1))}, "no --start"),
+        ({"camera": CAMERA, "target": OUT, "resume": True}, "can be read again"),
+        ({"source": IN, "target": PIPE, "raw": RAW, "resume": True}, "can be read again"),
+        ({"camera": CAMERA, "target": OUT, "preview": True}, "--preview is for clips"),
+        (
+            {"source": IN, "target": Path("%d.png"), "encoder": EncoderSettings("hevc")},
+            "--codec and --crf are for video files",
+        ),
+        ({"source": IN, "target": IN}, "would be overwritten"),
+    ],
+)
+def test_what_cannot_be_is_refused(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(VideoError, match=message):
+        Request(**asked)
+
+
+def test_names_tell_video_from_pictures(tmp_path: Path) -> None:
+    assert is_video([IN], None) and is_video([PIPE], OUT) and is_video([Path("x.bin")], OUT)
+    assert is_video([tmp_path], OUT) and is_video([tmp_path], Path("frames/%04d.png"))
+    assert not is_video([Path("a.png"), tmp_path], Path("out"))
+    (tmp_path / "folder.mp4").mkdir()
+    assert not is_video([tmp_path / "folder.mp4"], Path("out"))
