@@ -37,6 +37,7 @@ BASE: Final = ""
 COMMANDS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "ikc-upscale": ((BASE, ""), ("video", "video files"), ("export", "weights not exported yet")),
     "ikc-export": ((BASE, ""), ("export", "")),
+    "ikc-inspect": ((BASE, ""),),
     "ikc-train": ((BASE, ""), ("training", "")),
     "ikc-eval": ((BASE, ""), ("evaluation", ""), ("export", "weights not exported yet")),
     "ikc-prepare": ((BASE, ""),),
