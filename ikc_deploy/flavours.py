@@ -20,7 +20,9 @@ from ikc_deploy.errors import EngineError
 FlavourName = Literal["tensorrt", "tensorrt-rtx"]
 
 _MESSAGES_KEPT: Final = 64
-_NOISE: Final = "catchCudaError"
+_LOADING: Final = threading.Lock()
+
+NOISE: Final = "catchCudaError"
 """On a machine without a driver, TensorRT for RTX adds a message with this to every real one."""
 
 
@@ -69,7 +71,7 @@ class Messages:
         with self._lock:
             new = [(error, text) for number, error, text in self._kept if number > mark]
         errors = [text for error, text in new if error]
-        told = [text for text in errors if _NOISE not in text] or errors
+        told = [text for text in errors if NOISE not in text] or errors
         return "; ".join(told or [text for _, text in new]) or "it gave no reason"
 
 
@@ -96,9 +98,6 @@ def load_tensorrt(name: FlavourName) -> TensorRT:
     """
     with _LOADING:
         return _load(name)
-
-
-_LOADING: Final = threading.Lock()
 
 
 @cache

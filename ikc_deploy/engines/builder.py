@@ -20,6 +20,7 @@ from ikc_deploy.engines.targets import Target
 from ikc_deploy.engines.toolchain import Toolchain, rtx_member
 from ikc_deploy.errors import EngineError
 from ikc_deploy.files import write_atomically
+from ikc_deploy.flavours import NOISE
 from ikc_deploy.plans import Census, Shape
 from ikc_deploy.runtime.frames import FrameShape
 
@@ -76,8 +77,9 @@ def _parse(builder: Any, path: Path, toolchain: Toolchain) -> tuple[Any, Any]:
 
 
 def _parser_error(error: Any) -> str:
-    node = error.node_name()
-    return f"node '{node}' ({error.node_operator()}): {error.desc()}" if node else error.desc()
+    lines = [line for line in error.desc().splitlines() if NOISE not in line]
+    said, node = " ".join(lines), error.node_name()
+    return f"node '{node}' ({error.node_operator()}): {said}" if node else said
 
 
 def _configure(
@@ -158,11 +160,12 @@ def _monitor(trt: Any, graph: str, report: Report) -> Any:
             return self.raised is None
 
         def phase_finish(self, phase: str) -> None:
-            self._totals.pop(phase, None)
+            # Phases may end before their last step.
+            self._tell(phase, self._totals[phase])
 
         def _tell(self, phase: str, done: int) -> None:
             try:
-                report(graph, phase, done, self._totals.get(phase, done))
+                report(graph, phase, done, self._totals[phase])
             except BaseException as error:
                 self.raised = error
 
@@ -203,7 +206,8 @@ def _checked(toolchain: Toolchain, failure: str) -> Iterator[_Require]:
 
     def sentence(reason: str) -> str:
         said = reason or messages.since(mark)
-        hint = "; raise workspace_mib in the target" if "OutOfMemory" in said else ""
+        short = "OutOfMemory" in said or "workspace limit" in said
+        hint = "; raise workspace_mib in the target" if short else ""
         return f"{toolchain.name} {toolchain.library.version} {failure}: {said}{hint}"
 
     def require(done: bool, reason: str = "") -> None:
