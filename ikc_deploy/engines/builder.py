@@ -7,6 +7,8 @@ checked here, and what TensorRT said is part of the exception.
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,25 +133,49 @@ def _input_shape(name: str, shape: Shape, manifest: Manifest) -> tuple[int, ...]
 def _build(
     builder: Any, network: Any, config: Any, toolchain: Toolchain, graph: str, report: Report
 ) -> bytes:
-    monitor = _monitor(toolchain.library.module, graph, report)
-    config.progress_monitor = monitor
-    with _checked(toolchain, f"cannot build the {graph}") as require:
-        plan = builder.build_serialized_network(network, config)
-        require(plan is not None or monitor.raised is not None)
+    with _interrupt_held() as interrupted:
+        monitor = _monitor(toolchain.library.module, graph, report, interrupted)
+        config.progress_monitor = monitor
+        with _checked(toolchain, f"cannot build the {graph}") as require:
+            plan = builder.build_serialized_network(network, config)
+            require(plan is not None or monitor.cancelled)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
     if monitor.raised is not None:
         raise monitor.raised
     return bytes(plan)
 
 
-def _monitor(trt: Any, graph: str, report: Report) -> Any:
+@contextmanager
+def _interrupt_held() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets instead of raising: raised while TensorRT logs, it would be lost.
+
+    Outside the main thread, where Python delivers no signals, it is never set.
+    """
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _monitor(trt: Any, graph: str, report: Report, interrupted: threading.Event) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Nothing may leave a callback: TensorRT's frames below it cannot unwind. What is raised
-        (Ctrl-C lands here) cancels the build instead and is raised after it."""
+        """Nothing may leave a callback: TensorRT's frames below it cannot unwind. What `report`
+        raises cancels the build instead and is raised after it."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.raised: BaseException | None = None
             self._totals: dict[str, int] = {}
+
+        @property
+        def cancelled(self) -> bool:
+            return self.raised is not None or interrupted.is_set()
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:  # noqa: ARG002
             self._totals[phase] = steps
@@ -157,7 +183,7 @@ def _monitor(trt: Any, graph: str, report: Report) -> Any:
 
         def step_complete(self, phase: str, step: int) -> bool:
             self._tell(phase, step + 1)
-            return self.raised is None
+            return not self.cancelled
 
         def phase_finish(self, phase: str) -> None:
             # Phases may end before their last step.

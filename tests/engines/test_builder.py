@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,12 +55,28 @@ def test_the_build_reports_its_phases_to_their_ends(half: Bundle, rtx: Toolchain
     assert done == total > 1
 
 
-def test_an_interrupt_in_the_progress_bar_cancels_the_build(half: Bundle, rtx: Toolchain) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+def test_ctrl_c_cancels_the_build(half: Bundle, rtx: Toolchain) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    calls = []
+
+    def press(*call: object) -> None:
+        calls.append(call)
+        signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        build_plan(half, "predictor", rtx, TARGET, interrupted)
+        build_plan(half, "predictor", rtx, TARGET, press)
+    cancelled = len(calls)
+    build_plan(half, "predictor", rtx, TARGET, lambda *call: calls.append(call))
+    assert len(calls) > 3 * cancelled
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_error_in_the_progress_bar_cancels_the_build(half: Bundle, rtx: Toolchain) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("no terminal")
+
+    with pytest.raises(OSError, match="no terminal"):
+        build_plan(half, "predictor", rtx, TARGET, broken)
     assert build(half, rtx)
 
 
