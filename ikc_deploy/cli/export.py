@@ -127,8 +127,8 @@ def _add_engine(bundle: Bundle, flavour: FlavourName | Literal["auto"], target: 
 
     try:
         toolchain, passed = choose_toolchain(flavour, target)
-        for reason in passed.values():
-            err_console.print(f"auto: not tensorrt, as {reason}", soft_wrap=True, markup=False)
+        for name, reason in passed.items():
+            err_console.print(f"auto: not {name}, as {reason}", soft_wrap=True, markup=False)
         err_console.print(f"engine: {toolchain}", soft_wrap=True, markup=False)
         with _Bars() as bars:
             engine, built = add_engine(bundle.path, toolchain, target, bars.report)
