@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from os import PathLike
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from ikc_deploy.errors import BundleError, KernelError
@@ -76,9 +78,16 @@ class Manifest:
 class Bundle:
     """An opened and verified bundle."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        files: Mapping[str, FileRecord] = MappingProxyType({}),
+    ) -> None:
         self.path = path
         self.manifest = manifest
+        self.files = files
+        """The listed files by their path in the bundle; what is not listed is not part of it."""
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Bundle:
@@ -94,7 +103,8 @@ class Bundle:
                 f"'{folder}' is not a bundle: it has no {MANIFEST_FILE}. Make one with ikc-export"
             )
         values = _read_manifest(folder)
-        for name, record in _file_records(folder, values).items():
+        files = _file_records(folder, values)
+        for name, record in files.items():
             _verify_file(folder, name, record)
         try:
             manifest = Manifest(**values["bundle"])
@@ -102,7 +112,7 @@ class Bundle:
             raise BundleError(
                 f"the manifest of '{folder}' is incomplete ({error}); {_EXPORT_AGAIN}"
             ) from error
-        bundle = cls(folder, manifest)
+        bundle = cls(folder, manifest, files)
         if bundle.basis.id != manifest.basis_id:
             raise BundleError(
                 f"'{folder}' holds another kernel basis than its networks were trained with; "
@@ -124,11 +134,15 @@ class Bundle:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Seal `folder`: list all its files with checksums and write `manifest.json`."""
+    """Seal `folder`: list all its files with checksums and write `manifest.json`.
+
+    Hidden files and folders are left out: they are temporary ones of a writer that was killed.
+    """
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     files = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != MANIFEST_FILE
+        path.as_posix()
+        for path in paths
+        if path.name != MANIFEST_FILE and not any(part.startswith(".") for part in path.parts)
     )
     values: dict[str, Any] = {
         "schema": SCHEMA,

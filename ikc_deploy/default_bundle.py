@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-from filelock import FileLock
 
 from ikc_deploy.bundle import Bundle
 from ikc_deploy.errors import BundleError, MissingExtraError
+from ikc_deploy.locks import locked
 from ikc_deploy.version import __version__
 from ikc_deploy.weights import DEFAULT_WEIGHTS, find_weights
 
@@ -30,8 +30,7 @@ def default_bundle(
     """
     source = find_weights(weights)
     folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-{precision}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with locked(folder):
         try:
             return Bundle.open(folder)
         except BundleError:

@@ -23,9 +23,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from ikc_deploy.benchmarks.machine import Gpu, find_gpus, installed_version
+from ikc_deploy.benchmarks.machine import installed_version
 from ikc_deploy.bundle import MANIFEST_FILE
 from ikc_deploy.default_bundle import cache_folder
+from ikc_deploy.gpus import Gpu, find_gpus
 from ikc_deploy.weights import shipped_weights
 
 DISTRIBUTION: Final = "ikc-deploy"
@@ -41,6 +42,7 @@ COMMANDS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("export", "weights not exported yet"),
     ),
     "ikc-export": ((BASE, ""), ("export", "")),
+    "ikc-inspect": ((BASE, ""),),
     "ikc-train": ((BASE, ""), ("training", "")),
     "ikc-eval": ((BASE, ""), ("evaluation", ""), ("export", "weights not exported yet")),
     "ikc-prepare": ((BASE, ""),),

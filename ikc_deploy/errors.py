@@ -34,6 +34,10 @@ class BundleError(IkcError):
     """A bundle is missing, incomplete, altered, or from another schema version."""
 
 
+class EngineError(IkcError):
+    """A TensorRT engine cannot be built here, or none of a bundle's engines fits this machine."""
+
+
 class BackendError(IkcError):
     """No backend can run the graphs here, or the backend refused one."""
 

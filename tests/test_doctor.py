@@ -146,7 +146,7 @@ def test_a_broken_onnx_runtime_is_a_problem_with_a_mend(
 
 
 def test_examining_imports_no_device_module() -> None:
-    heavy = "torch onnxruntime onnx tensorrt tensorrt_rtx pycuda cuda av"
+    heavy = "torch onnxruntime onnx tensorrt tensorrt_rtx polygraphy pycuda cuda av"
     code = (
         "import sys; from ikc_deploy import doctor; doctor._PROBE_SECONDS = 300.0\n"
         "report = doctor.examine()\n"

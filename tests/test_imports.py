@@ -12,9 +12,24 @@ ALLOWED = {
     "bundle": {"errors", "files", "kernels"},
     "files": set[str](),
     "errors": set[str](),
+    "gpus": set[str](),
+    "locks": set[str](),
+    "flavours": {"errors"},
+    "plans": {"errors", "files", "bundle", "flavours"},
     "images": {"errors", "files"},
-    "runtime": {"errors", "files", "kernels", "bundle"},
     "video": {"errors", "files", "images", "runtime"},
+    "runtime": {"errors", "files", "kernels", "bundle", "flavours", "plans"},
+    "engines": {
+        "errors",
+        "files",
+        "locks",
+        "gpus",
+        "flavours",
+        "plans",
+        "bundle",
+        "default_bundle",
+        "runtime",
+    },
     "networks": {"errors", "files", "kernels", "weights"},
     "figures": {"errors", "files"},
     "evaluation": {
@@ -33,6 +48,8 @@ ALLOWED = {
         "files",
         "kernels",
         "bundle",
+        "locks",
+        "plans",
         "networks",
         "runtime",
         "evaluation",
@@ -41,7 +58,19 @@ ALLOWED = {
 }
 """The arrows of the design: what each part may import of the others."""
 
-TORCH_FREE = ("runtime", "video", "evaluation", "bundle", "kernels", "files", "errors", "images")
+TORCH_FREE = (
+    "runtime",
+    "video",
+    "engines",
+    "evaluation",
+    "bundle",
+    "plans",
+    "flavours",
+    "kernels",
+    "files",
+    "errors",
+    "images",
+)
 
 
 def modules_of(package: Path, part: str) -> list[Path]:
@@ -75,11 +104,25 @@ def test_what_embedders_install_does_without_torch(repository: Path, part: str) 
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    heavy = "av torch onnx onnxruntime onnxscript PIL rich click skimage scipy pycuda cuda tensorrt"
+    heavy = (
+        "av torch onnx onnxruntime onnxscript PIL rich click skimage scipy pycuda cuda tensorrt "
+        "tensorrt_rtx polygraphy"
+    )
     code = (
         "import sys, ikc_deploy; "
         f"print([m for m in {heavy.split()!r} if m in sys.modules]); "
         "assert ikc_deploy.load and ikc_deploy.Upscaler"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_builder_and_its_commands_import_no_device_module_before_they_build() -> None:
+    heavy = "torch onnx onnxruntime pycuda cuda tensorrt tensorrt_rtx polygraphy"
+    code = (
+        "import sys, ikc_deploy.engines.cache, ikc_deploy.cli.export; "
+        "import ikc_deploy.cli.inspect_bundle; "
+        f"print([m for m in {heavy.split()!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

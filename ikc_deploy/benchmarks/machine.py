@@ -9,11 +9,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from ikc_deploy.gpus import find_gpus
 from ikc_deploy.version import __version__
 
 PACKAGES: Final[dict[str, tuple[str, ...]]] = {
@@ -22,20 +22,6 @@ PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "torch": ("torch",),
 }
 """Packages that decide a figure, each with the distributions that bring it."""
-
-_NVIDIA_SMI_SECONDS: Final = 10.0
-_GPU_FIELDS: Final = "name,driver_version,memory.total,compute_cap"
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One NVIDIA GPU, as its driver reports it."""
-
-    name: str
-    driver: str
-    memory_mib: int | None
-    """None where memory is shared with the CPU and the driver gives no size (Jetson)."""
-    compute_capability: str
 
 
 def describe_machine() -> dict[str, Any]:
@@ -86,29 +72,6 @@ def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
         if allowed != "max":
             cores = min(cores, max(1, int(allowed) // int(period)))
     return cores
-
-
-def find_gpus(command: str = "nvidia-smi") -> tuple[tuple[Gpu, ...], str]:
-    """The GPUs that the driver reports, and, if there are none, why."""
-    query = [command, f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(
-            query, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=False
-        )
-    except FileNotFoundError:
-        return (), f"{command} is not installed"
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return (), f"{command} does not run: {error}"
-    if answer.returncode != 0:
-        said = (answer.stdout + answer.stderr).strip().splitlines()
-        return (), f"{command} failed: {said[0] if said else f'exit code {answer.returncode}'}"
-    gpus = tuple(_parse_gpu(line) for line in answer.stdout.splitlines() if line.strip())
-    return gpus, "" if gpus else f"{command} lists none"
-
-
-def _parse_gpu(line: str) -> Gpu:
-    name, driver, memory, capability = (part.strip() for part in line.rsplit(",", 3))
-    return Gpu(name, driver, int(memory) if memory.isdigit() else None, capability)
 
 
 def _memory_gib() -> float | None:

@@ -1,68 +1,166 @@
-"""ikc-export: weights to a bundle."""
+"""ikc-export: weights to a bundle, and TensorRT engines into it."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
 import click
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from ikc_deploy.bundle import Bundle, FrameIO
+from ikc_deploy.bundle import GRAPHS, Bundle, FrameIO
 from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
-from ikc_deploy.errors import MissingExtraError
+from ikc_deploy.cli.describe import graphs_table, parity_table, print_engine, print_fact
+from ikc_deploy.engines.targets import Target, parse_shapes, read_target
+from ikc_deploy.errors import EngineError, InputError, MissingExtraError
+from ikc_deploy.flavours import FLAVOURS, FlavourName
+from ikc_deploy.plans import Engine
 from ikc_deploy.weights import DEFAULT_WEIGHTS
 
 
 @click.command(context_settings=HELP)
 @click.option(
     "--weights",
-    default=DEFAULT_WEIGHTS,
-    show_default=True,
-    help="Shipped weights, a checkpoint file, or random:ARCHITECTURE (x2, x3, x4, x4-lite, ...).",
+    help="Shipped weights, a checkpoint file, or random:ARCHITECTURE (x2, x3, x4, x4-lite, ...).  "
+    f"[default: {DEFAULT_WEIGHTS}]",
 )
 @click.option(
     "--fp16/--fp32",
     "half",
-    default=False,
+    default=None,
     help="Precision of the convolutions; float32 unless --fp16 is given.",
 )
 @click.option(
     "--io",
     type=click.Choice(["uint8", "float"]),
-    default="uint8",
-    show_default=True,
-    help="Frames as N,H,W,3 uint8, or N,3,H,W float32 in [0,1].",
+    help="Frames as N,H,W,3 uint8, or N,3,H,W float32 in [0,1].  [default: uint8]",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     help="Folder of the bundle.  [default: export/NAME-PRECISION]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest's facts as JSON.")
+@click.option(
+    "--bundle",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Export nothing: add the --engine to this bundle. Needs no torch.",
+)
+@click.option(
+    "--engine",
+    "flavour",
+    type=click.Choice([*FLAVOURS, "auto"]),
+    help="Add TensorRT plans: on the target GPU itself (tensorrt), ahead of time (tensorrt-rtx), "
+    "or what works here (auto).",
+)
+@click.option(
+    "--target",
+    "target_file",
+    type=click.Path(path_type=Path),
+    help="What the --engine is for: a TOML file as those in engines/.  "
+    "[default: the GPU of this machine]",
+)
+@click.option(
+    "--shapes",
+    multiple=True,
+    help="LR frames that the --engine takes, MIN:OPT:MAX as 64x64:256x256:540x960 (HEIGHTxWIDTH "
+    "or BATCHxHEIGHTxWIDTH; repeatable); instead of the target's.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @reports_errors
-def main(weights: str, half: bool, io: FrameIO, out: Path | None, as_json: bool) -> None:
-    """Export predictor, SFTMD and corrector as ONNX graphs in a verified bundle."""
+def main(
+    weights: str | None,
+    half: bool | None,
+    io: FrameIO | None,
+    out: Path | None,
+    folder: Path | None,
+    flavour: FlavourName | Literal["auto"] | None,
+    target_file: Path | None,
+    shapes: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Export predictor, SFTMD and corrector as ONNX graphs in a verified bundle.
+
+    With --engine, TensorRT plans are added to it. Whatever stops them, the bundle stays.
+    """
+    target = _target(flavour, target_file, shapes)
+    if folder is None:
+        bundle = _export(weights or DEFAULT_WEIGHTS, "fp16" if half else "fp32", io, out)
+    elif flavour is None or (weights, half, io, out) != (None, None, None, None):
+        raise InputError("--bundle adds an --engine to a bundle that is there; give these two only")
+    else:
+        bundle = Bundle.open(folder)
+    engine = _add_engine(bundle, flavour, target) if flavour else None
+    if as_json:
+        click.echo(json.dumps(_facts(bundle, engine), indent=2))
+    else:
+        _print(bundle, engine)
+
+
+def _target(flavour: str | None, file: Path | None, shapes: tuple[str, ...]) -> Target:
+    if flavour is None and (file or shapes):
+        raise InputError("--target and --shapes say what an engine is for; give --engine too")
+    target = read_target(file) if file else Target()
+    return replace(target, profiles=tuple(map(parse_shapes, shapes))) if shapes else target
+
+
+def _export(
+    weights: str, precision: Literal["fp16", "fp32"], io: FrameIO | None, out: Path | None
+) -> Bundle:
     try:
         from ikc_deploy.export.exporter import ExportSettings, export_bundle
         from ikc_deploy.networks.weights import load_weights
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "export", "ikc-export") from error
-    precision: Literal["fp16", "fp32"] = "fp16" if half else "fp32"
     loaded = load_weights(weights)
     folder = out or Path("export") / f"{loaded.source.name}-{precision}"
+    settings = ExportSettings(precision, io or "uint8")
     with err_console.status("loading") as status:
-        bundle = export_bundle(
-            loaded, folder, ExportSettings(precision, io), lambda phase: status.update(phase)
+        return export_bundle(loaded, folder, settings, lambda phase: status.update(phase))
+
+
+def _add_engine(bundle: Bundle, flavour: FlavourName | Literal["auto"], target: Target) -> Engine:
+    from ikc_deploy.engines.cache import add_engine
+    from ikc_deploy.engines.toolchain import choose_toolchain
+
+    try:
+        toolchain, passed = choose_toolchain(flavour, target)
+        for name, reason in passed.items():
+            err_console.print(f"auto: not {name}, as {reason}", soft_wrap=True, markup=False)
+        err_console.print(f"engine: {toolchain}", soft_wrap=True, markup=False)
+        with _Bars() as bars:
+            engine, built = add_engine(bundle.path, toolchain, target, bars.report)
+    except EngineError as error:
+        raise EngineError(f"{error}. The bundle '{bundle.path}' is complete without it") from error
+    if not built:
+        err_console.print("the bundle had this engine already")
+    return engine
+
+
+class _Bars(Progress):
+    """One bar for each graph, with the phase that TensorRT is in."""
+
+    def __init__(self) -> None:
+        columns = (
+            TextColumn("{task.description:9}"),
+            BarColumn(),
+            TextColumn("{task.fields[phase]}"),
         )
-    if as_json:
-        click.echo(json.dumps(_facts(bundle), indent=2))
-    else:
-        _print(bundle)
+        # Off a terminal even a transient bar leaves an empty line behind.
+        quiet = not err_console.is_terminal
+        super().__init__(*columns, console=err_console, transient=True, disable=quiet)
+        self._tasks_of: dict[str, TaskID] = {
+            graph: self.add_task(graph, total=None, phase="") for graph in GRAPHS
+        }
+
+    def report(self, graph: str, phase: str, done: int, total: int) -> None:
+        """See `ikc_deploy.engines.builder.Report`."""
+        self.update(self._tasks_of[graph], completed=done, total=total, phase=phase)
 
 
-def _facts(bundle: Bundle) -> dict[str, object]:
+def _facts(bundle: Bundle, engine: Engine | None) -> dict[str, object]:
     manifest = bundle.manifest
     return {
         "bundle": str(bundle.path),
@@ -73,29 +171,15 @@ def _facts(bundle: Bundle) -> dict[str, object]:
         "convolutions": manifest.convolutions,
         "parity": manifest.parity,
         "random_weights": manifest.random_weights,
+        "engine": engine and asdict(engine.record),
     }
 
 
-def _print(bundle: Bundle) -> None:
-    manifest = bundle.manifest
-    graphs = Table(title=f"{manifest.name}, x{manifest.scale}, {manifest.precision}, {manifest.io}")
-    for column in ("graph", "convolutions", "MiB"):
-        graphs.add_column(column)
-    for name, census in manifest.convolutions.items():
-        counts = ", ".join(f"{count} {dtype}" for dtype, count in census.items())
-        graphs.add_row(name, counts, f"{bundle.graph(name).stat().st_size / 2**20:.1f}")
-    parity = Table(title="against torch float32")
-    for column in ("step", "image dB", "frame levels", "largest |dh|"):
-        parity.add_column(column)
-    for step in manifest.parity["steps"]:
-        parity.add_row(
-            str(step["step"]),
-            f"{step['image_db']:.1f}",
-            f"{step['frame_levels']:.2f}",
-            f"{step['code_error']:.1e}",
-        )
-    out_console.print(graphs, parity, sep="\n")
-    out_console.print(f"bundle: {bundle.path}", soft_wrap=True, highlight=False)
+def _print(bundle: Bundle, engine: Engine | None) -> None:
+    out_console.print(graphs_table(bundle), parity_table(bundle), sep="\n")
+    if engine is not None:
+        print_engine(engine, f"in {engine.path}")
+    print_fact(f"bundle: {bundle.path}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from ikc_deploy.export.graphs import OPSET, export_graphs
 from ikc_deploy.export.parity import check_parity, measure_parity
 from ikc_deploy.export.precision import Precision, check_census
 from ikc_deploy.files import atomic_folder
+from ikc_deploy.locks import locked
 from ikc_deploy.networks.weights import Weights
+from ikc_deploy.plans import keep_engines
 from ikc_deploy.version import __version__
 
 Announce = Callable[[str], None]
@@ -36,17 +38,19 @@ def export_bundle(
 ) -> Bundle:
     """Write the bundle `out` (replacing an older one) and return it opened and verified.
 
-    Raises `ExportError` if a convolution has the wrong precision or the graphs miss
-    the parity limits; then, as after a kill, `out` is as it was.
+    TensorRT engines of the older one are kept if the graphs are the same. Raises `ExportError` if a
+    convolution has the wrong precision or the graphs miss the parity limits; then, as after a kill,
+    `out` is as it was.
     """
     networks = weights.networks
-    with atomic_folder(out) as folder:
+    with locked(out), atomic_folder(out) as folder:
         announce("graphs")
         paths = export_graphs(networks, folder, settings.precision, settings.io)
         convolutions = {
             name: check_census(path, settings.precision) for name, path in paths.items()
         }
         networks.basis.save(folder / BASIS_FILE)
+        keep_engines(out, folder)
         manifest = Manifest(
             name=weights.source.name,
             scale=networks.architecture.scale,

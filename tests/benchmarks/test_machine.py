@@ -11,20 +11,11 @@ from pathlib import Path
 import pytest
 
 from ikc_deploy.benchmarks.machine import (
-    Gpu,
     cpu_model,
     describe_machine,
-    find_gpus,
     installed_version,
     usable_cores,
 )
-
-
-def script(folder: Path, body: str) -> str:
-    path = folder / "nvidia-smi"
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(0o755)
-    return str(path)
 
 
 def test_a_machine_is_json_and_names_no_owner() -> None:
@@ -52,38 +43,6 @@ def test_describing_a_machine_imports_nothing_heavy() -> None:
 def test_the_first_installed_distribution_counts() -> None:
     assert installed_version("no-such-thing", "numpy") == installed_version("numpy")
     assert installed_version("no-such-thing") is None
-
-
-def test_gpus_are_read_off_nvidia_smi(tmp_path: Path) -> None:
-    command = script(
-        tmp_path,
-        "echo 'NVIDIA GeForce RTX 4090, 580.95.05, 24564, 8.9'\n"
-        "echo 'Orin (nvgpu), 540.4.0, [N/A], 8.7'",
-    )
-    assert find_gpus(command) == (
-        (
-            Gpu("NVIDIA GeForce RTX 4090", "580.95.05", 24564, "8.9"),
-            Gpu("Orin (nvgpu)", "540.4.0", None, "8.7"),
-        ),
-        "",
-    )
-
-
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
-        ("echo 'it cannot talk to the driver'; exit 9", "failed: it cannot talk to the driver"),
-        ("exit 6", "failed: exit code 6"),
-        ("true", "lists none"),
-    ],
-)
-def test_a_machine_without_a_working_gpu_says_why(tmp_path: Path, body: str, reason: str) -> None:
-    gpus, why = find_gpus(script(tmp_path, body))
-    assert gpus == () and why.endswith(reason)
-
-
-def test_a_machine_without_a_driver_says_so() -> None:
-    assert find_gpus("no-such-command") == ((), "no-such-command is not installed")
 
 
 @pytest.mark.parametrize("quota", ["100000 100000", "50000 100000"])

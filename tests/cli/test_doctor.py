@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 import pytest
 from click.testing import CliRunner, Result
 
-from ikc_deploy.benchmarks.machine import Gpu
 from ikc_deploy.cli.doctor import main
 from ikc_deploy.doctor import BASE, Command, Gap, Package, Provider, Report
+from ikc_deploy.gpus import Gpu
 
 VIDEO = Gap("video files", ("av",), "pip install 'ikc-deploy[video]'")
 REPORT = Report(

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from ikc_deploy import Bundle
+from ikc_deploy.bundle import GRAPHS
 from ikc_deploy.cli.export import main
+from ikc_deploy.plans import read_engines
+from tests.cli.running import assert_one_clear_line, invoke
+from tests.half import half_bundle
+from tests.machines import nvidia_smi
 
 
 def test_fp16_export_prints_census_and_parity_as_json(
@@ -50,3 +56,104 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["--weights", str(path), "--out", str(tmp_path / "out")])
     assert done.exit_code == 2
     assert "not a readable safetensors file" in " ".join(done.stderr.split())
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Bundle:
+    return half_bundle(tmp_path / "half")
+
+
+def target(folder: Path, *capabilities: str) -> Path:
+    file = folder / "target.toml"
+    file.write_text(f"compute_capabilities = {list(capabilities)}\nworkspace_mib = 512\n")
+    return file
+
+
+@pytest.fixture
+def no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(tmp_path, "exit 6")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+
+def test_full_size_fp16_networks_become_three_plans_without_a_gpu(
+    repository: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX: pip install tensorrt_rtx")
+    out = tmp_path / "x4"
+    desktop = repository / "engines" / "rtx-desktop.toml"
+    done = invoke(
+        main,
+        *("--weights", "random:x4", "--fp16", "--out", out, "--json"),
+        *("--engine", "tensorrt-rtx", "--target", desktop),
+    )
+    assert done.exit_code == 0, done.stderr
+    facts = json.loads(done.stdout)
+    census = facts["engine"]["census"]
+    convolutions = {graph: counts["CONVOLUTION"] for graph, counts in census.items()}
+    assert {graph: set(counts) for graph, counts in convolutions.items()} == {
+        graph: {"HALF"} for graph in GRAPHS
+    }
+    for graph, counts in facts["convolutions"].items():
+        assert convolutions[graph]["HALF"] == counts["float16"]
+    (engine,) = read_engines(Bundle.open(out))
+    assert engine.record.compute_capabilities == ("8.6", "8.9", "12.0")
+    assert all(engine.plan_bytes(graph) > 100_000 for graph in GRAPHS)
+
+
+def test_an_engine_is_added_to_a_bundle_that_is_there_and_shown(
+    half: Bundle, tmp_path: Path, no_gpu: None
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX: pip install tensorrt_rtx")
+    file = target(tmp_path, "8.9")
+    asked = ("--bundle", half.path, "--engine", "auto", "--target", file)
+    done = invoke(main, *asked, "--shapes", "16x16:32x32:48x48")
+    assert done.exit_code == 0, done.stderr
+    assert "auto: not tensorrt, as tensorrt builds on the target GPU" in done.stderr
+    assert "engine: tensorrt-rtx" in done.stderr
+    assert "1x16x16 to 1x48x48, tuned for 1x32x32" in done.stdout
+    assert "CONVOLUTION" in done.stdout and "1 HALF" in done.stdout
+    again = invoke(main, *asked, "--shapes", "16x16:32x32:48x48")
+    assert "had this engine already" in again.stderr
+    assert len(read_engines(Bundle.open(half.path))) == 1
+
+
+def test_tensorrt_without_its_gpu_leaves_a_complete_bundle(
+    small_checkpoint: Path, tmp_path: Path, no_gpu: None
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("--weights", small_checkpoint, "--fp16", "--out", out, "--engine", "tensorrt")
+    done = invoke(main, *arguments)
+    mend = "builds on the target GPU itself, and there is no GPU here"
+    assert_one_clear_line(done, mend, f"The bundle '{out}' is complete without it")
+    bundle = Bundle.open(out)
+    assert bundle.manifest.parity and read_engines(bundle) == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--target", "t.toml"], "give --engine too"),
+        (["--shapes", "64x64:64x64:64x64"], "give --engine too"),
+        (["--engine", "auto", "--shapes", "64x64:32x32:64x64"], "the height goes 64, 32, 64"),
+        (["--engine", "auto", "--shapes", "64"], "MIN:OPT:MAX"),
+        (["--engine", "auto", "--shapes", "4x4:4x4:8x8"], "at least 8 pixels on each side"),
+        (["--engine", "auto", "--target", "no.toml"], "no target file at 'no.toml'"),
+        (["--bundle", "b"], "give these two only"),
+        (["--bundle", "b", "--engine", "auto", "--fp16"], "give these two only"),
+        (["--bundle", "no-bundle", "--engine", "auto"], "'no-bundle' is not a bundle"),
+    ],
+)
+def test_bad_engine_options_are_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_one_clear_line(invoke(main, *arguments), words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_compute_capability_is_one_line(half: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX: pip install tensorrt_rtx")
+    file = target(tmp_path, "99.9")
+    done = invoke(main, "--bundle", half.path, "--engine", "tensorrt-rtx", "--target", file)
+    assert_one_clear_line(done, "does not know compute capability 99.9", "it builds for")
+    assert Bundle.open(half.path).files == half.files

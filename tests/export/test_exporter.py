@@ -21,6 +21,7 @@ from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint
 from ikc_deploy.networks.weights import load_weights
 from tests.bundles import export_small, save_small
+from tests.half import write_engine
 from tests.samples import photo
 
 CASES: list[tuple[Design, int, Precision, FrameIO]] = [
@@ -107,13 +108,16 @@ def test_parity_in_the_manifest_is_within_its_limits(exported: tuple[Bundle, Pat
     assert all(step["code_error"] <= limits.code_error for step in steps)
 
 
-def test_equal_weights_export_to_equal_bytes(tmp_path: Path) -> None:
+def test_equal_weights_export_to_equal_bytes_and_keep_engines(tmp_path: Path) -> None:
     weights = load_weights(str(save_small(tmp_path)))
-    first, second = (
-        export_bundle(weights, tmp_path / name, ExportSettings("fp16")) for name in ("a", "b")
-    )
-    for file in (*[f"{name}.onnx" for name in GRAPHS], "manifest.json"):
-        assert (first.path / file).read_bytes() == (second.path / file).read_bytes(), file
+    first = export_bundle(weights, tmp_path / "out", ExportSettings("fp16"))
+    with_engine = write_engine(first, "a")
+    second = export_bundle(weights, tmp_path / "out", ExportSettings("fp16"))
+    assert second.manifest == first.manifest
+    assert second.files == with_engine.files
+    assert {name for name in second.files if name not in first.files} == {
+        f"engines/a/{name}" for name in (*(f"{graph}.plan" for graph in GRAPHS), "engine.json")
+    }
 
 
 def test_a_graph_that_differs_from_its_network_becomes_no_bundle(
@@ -130,7 +134,8 @@ def test_a_graph_that_differs_from_its_network_becomes_no_bundle(
     with pytest.raises(ExportError, match=r"differ from the networks .*No bundle was written"):
         export_bundle(weights, tmp_path / "out", ExportSettings())
     assert not (tmp_path / "out").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["small.safetensors"]
+    # The lock stays: removing it would let two processes hold one each.
+    assert {path.name for path in tmp_path.iterdir()} == {"small.safetensors", ".out.lock"}
 
 
 def test_a_failed_export_leaves_the_old_bundle(

@@ -1,0 +1,73 @@
+"""How commands show a bundle: its graphs, their parity, its engines and their census."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from ikc_deploy.bundle import GRAPHS, Bundle
+from ikc_deploy.cli.common import out_console
+from ikc_deploy.plans import Engine
+
+_MIB = 2**20
+
+
+def print_fact(line: str) -> None:
+    """Print a line as it is, however long."""
+    out_console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def graphs_table(bundle: Bundle) -> Table:
+    """Convolutions and size of each graph."""
+    manifest = bundle.manifest
+    table = Table(title=f"{manifest.name}, x{manifest.scale}, {manifest.precision}, {manifest.io}")
+    for column in ("graph", "convolutions", "MiB"):
+        table.add_column(column)
+    for name in GRAPHS:
+        counts = _counts(manifest.convolutions.get(name, {}))
+        table.add_row(name, counts, f"{bundle.graph(name).stat().st_size / _MIB:.1f}")
+    return table
+
+
+def parity_table(bundle: Bundle) -> Table:
+    """The graphs against torch, step by step."""
+    table = Table(title="against torch float32")
+    for column in ("step", "image dB", "frame levels", "largest |dh|"):
+        table.add_column(column)
+    for step in bundle.manifest.parity.get("steps", []):
+        table.add_row(
+            str(step["step"]),
+            f"{step['image_db']:.1f}",
+            f"{step['frame_levels']:.2f}",
+            f"{step['code_error']:.1e}",
+        )
+    return table
+
+
+def print_engine(engine: Engine, state: str) -> None:
+    """What an engine is for, the sizes of its plans, `state`, and its census."""
+    record = engine.record
+    print_fact(
+        f"engine {record.fingerprint}: {record.flavour} {record.version}, "
+        f"compute capability {', '.join(record.compute_capabilities)}"
+    )
+    for profile in record.profiles:
+        print_fact(f"  LR frames (batch, height, width): {profile}")
+    sizes = (f"{graph} {engine.plan_bytes(graph) / _MIB:.1f}" for graph in GRAPHS)
+    print_fact(f"  plans: {', '.join(sizes)} MiB")
+    print_fact(f"  {state}")
+    out_console.print(_census_table(engine))
+
+
+def _census_table(engine: Engine) -> Table:
+    census = engine.record.census
+    table = Table(title="layers", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("layer type", *GRAPHS):
+        table.add_column(column)
+    for kind in sorted({kind for graph in GRAPHS for kind in census[graph]}):
+        table.add_row(kind, *(_counts(census[graph].get(kind, {})) for graph in GRAPHS))
+    return table
+
+
+def _counts(census: dict[str, int]) -> str:
+    return ", ".join(f"{count} {dtype}" for dtype, count in census.items())

@@ -1,0 +1,93 @@
+"""ikc-inspect: what is in a bundle, and which of its engines would run here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from ikc_deploy.bundle import GRAPHS, Bundle
+from ikc_deploy.cli.common import HELP, out_console, reports_errors
+from ikc_deploy.cli.describe import graphs_table, parity_table, print_engine, print_fact
+from ikc_deploy.engines.targets import parse_shape
+from ikc_deploy.engines.toolchain import this_host
+from ikc_deploy.flavours import FLAVOURS
+from ikc_deploy.plans import Engine, Shape, choose_engine, read_engines
+
+
+@click.command(context_settings=HELP)
+@click.argument("folder", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.option(
+    "--shape",
+    help="Judge engines for LR frames of this HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH.  [default: any]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@reports_errors
+def main(folder: Path, shape: str | None, as_json: bool) -> None:
+    """Verify BUNDLE and show its graphs, parity and engines with their precision census.
+
+    Of each engine it says whether it would be used on this machine, and if not, why.
+    """
+    wanted = parse_shape(shape) if shape else None
+    bundle = Bundle.open(folder)
+    states = _engines_here(bundle, wanted)
+    if as_json:
+        click.echo(json.dumps(_facts(bundle, states), indent=2))
+    else:
+        _print(bundle, states)
+
+
+def _engines_here(bundle: Bundle, shape: Shape | None) -> list[tuple[Engine, str]]:
+    """Every engine with the reason why it is not used here; empty for the one that is."""
+    states: list[tuple[Engine, str]] = []
+    used = ""
+    for flavour in FLAVOURS:
+        engines = [e for e in read_engines(bundle) if e.record.flavour == flavour]
+        # A flavour that no engine is for is not even imported.
+        choice = choose_engine(bundle, this_host(flavour), shape) if engines else None
+        if choice is None:
+            continue
+        if choice.engine is not None:
+            states.append(
+                (choice.engine, f"it fits as well, and {used} comes first" if used else "")
+            )
+            used = used or choice.engine.record.flavour
+        states += [(e, reason) for e, reason in choice.others if e.record.flavour == flavour]
+    return states
+
+
+def _facts(bundle: Bundle, states: list[tuple[Engine, str]]) -> Mapping[str, object]:
+    manifest = asdict(bundle.manifest)
+    graphs = {graph: asdict(bundle.files[f"{graph}.onnx"]) for graph in GRAPHS}
+    engines = [
+        asdict(engine.record)
+        | {
+            "plan_bytes": {graph: engine.plan_bytes(graph) for graph in GRAPHS},
+            "used_here": not reason,
+            "reason": reason,
+        }
+        for engine, reason in states
+    ]
+    return {"bundle": str(bundle.path), "manifest": manifest, "graphs": graphs, "engines": engines}
+
+
+def _print(bundle: Bundle, states: list[tuple[Engine, str]]) -> None:
+    manifest = bundle.manifest
+    out_console.print(graphs_table(bundle), parity_table(bundle), sep="\n")
+    print_fact(f"weights: {manifest.weights_sha256}" + (" (random)" * manifest.random_weights))
+    print_fact(f"written by: {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}")
+    for engine, reason in states:
+        print_engine(engine, f"not used here: {reason}" if reason else "used here")
+    if not states:
+        print_fact("engines: none; add one with ikc-export --bundle ... --engine")
+    elif all(reason for _, reason in states):
+        print_fact("no engine is used here: ONNX Runtime runs the graphs")
+    total = sum(record.bytes for record in bundle.files.values())
+    print_fact(f"{bundle.path}: {len(bundle.files)} files, {total / 2**20:.1f} MiB, all verified")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""One graph of a bundle to one TensorRT plan, with either flavour.
+
+The network is strongly typed: precision is what the graph says. TF32 is off, so float32 means
+float32. TensorRT reports most failures by a return value and a message to the logger; each is
+checked here, and what TensorRT said is part of the exception.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from ikc_deploy.bundle import Bundle, Manifest
+from ikc_deploy.default_bundle import cache_folder
+from ikc_deploy.engines.census import check_census
+from ikc_deploy.engines.targets import Target
+from ikc_deploy.engines.toolchain import Toolchain, rtx_member
+from ikc_deploy.errors import EngineError
+from ikc_deploy.files import write_atomically
+from ikc_deploy.flavours import NOISE
+from ikc_deploy.plans import Census, Shape
+from ikc_deploy.runtime.frames import FrameShape
+
+FLAGS: Final = {"strongly_typed": True, "tf32": False}
+"""What every engine is built with; part of the fingerprint."""
+
+_MIB: Final = 2**20
+
+
+Report = Callable[[str, str, int, int], None]
+"""Called as a build goes on: graph, phase of TensorRT's, steps of it that are done, and all."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What building a graph gives."""
+
+    data: bytes
+    census: Census
+
+
+def build_plan(
+    bundle: Bundle, graph: str, toolchain: Toolchain, target: Target, report: Report
+) -> Plan:
+    """Compile "predictor", "sftmd" or "corrector" of an opened bundle.
+
+    Raises `EngineError` if TensorRT refuses the graph or a setting, or if the census finds a
+    convolution of another precision than the bundle's or a kernel code that is not float32.
+    """
+    trt = toolchain.library.module
+    with _checked(toolchain, f"cannot start building the {graph}"):
+        builder = trt.Builder(toolchain.library.logger)
+    # The parser owns the weights, so it must live until the plan is built.
+    network, parser = _parse(builder, bundle.graph(graph), toolchain)
+    census = check_census(network, graph, bundle.manifest.precision)
+    config = _configure(builder, network, toolchain, target, bundle.manifest)
+    with _timing_cache(config, toolchain, target):
+        data = _build(builder, network, config, toolchain, graph, report)
+    del parser
+    return Plan(data, census)
+
+
+def _parse(builder: Any, path: Path, toolchain: Toolchain) -> tuple[Any, Any]:
+    trt = toolchain.library.module
+    typed = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    with _checked(toolchain, f"cannot parse '{path}'") as require:
+        network = builder.create_network(1 << int(typed))
+        require(network is not None and network.get_flag(typed))
+        parser = trt.OnnxParser(network, toolchain.library.logger)
+        if not parser.parse_from_file(str(path)):
+            errors = [parser.get_error(i) for i in range(parser.num_errors)]
+            require(False, "; ".join(map(_parser_error, errors)))
+    return network, parser
+
+
+def _parser_error(error: Any) -> str:
+    lines = [line for line in error.desc().splitlines() if NOISE not in line]
+    said, node = " ".join(lines), error.node_name()
+    return f"node '{node}' ({error.node_operator()}): {said}" if node else said
+
+
+def _configure(
+    builder: Any, network: Any, toolchain: Toolchain, target: Target, manifest: Manifest
+) -> Any:
+    trt = toolchain.library.module
+    config = builder.create_builder_config()
+    with _checked(toolchain, "cannot set up the build") as require:
+        require(config is not None)
+        config.clear_flag(trt.BuilderFlag.TF32)
+        require(not config.get_flag(trt.BuilderFlag.TF32), "TF32 stays on")
+        config.builder_optimization_level = target.builder_level
+        require(config.builder_optimization_level == target.builder_level)
+        if target.workspace_mib is not None:
+            pool, size = trt.MemoryPoolType.WORKSPACE, target.workspace_mib * _MIB
+            config.set_memory_pool_limit(pool, size)
+            require(config.get_memory_pool_limit(pool) == size)
+        if toolchain.ahead_of_time:
+            config.num_compute_capabilities = len(toolchain.compute_capabilities)
+            for index, capability in enumerate(toolchain.compute_capabilities):
+                require(config.set_compute_capability(rtx_member(trt, capability), index))
+    for profile in target.profiles:
+        ends = (profile.min, profile.opt, profile.max)
+        with _checked(toolchain, f"cannot use the profile {profile}") as require:
+            made = builder.create_optimization_profile()
+            require(made is not None)
+            for index in range(network.num_inputs):
+                name = network.get_input(index).name
+                shapes = [_input_shape(name, end, manifest) for end in ends]
+                made.set_shape(name, *shapes)
+                require([tuple(shape) for shape in made.get_shape(name)] == shapes)
+            require(config.add_optimization_profile(made) >= 0)
+    return config
+
+
+def _input_shape(name: str, shape: Shape, manifest: Manifest) -> tuple[int, ...]:
+    """The shape of a graph's input (see `ikc_deploy.export.graphs`) for LR frames of `shape`."""
+    frames = FrameShape(*shape)
+    shapes = {
+        "lr": frames.array(manifest.io),
+        "sr": frames.array("float", manifest.scale),
+        "code": (frames.batch, manifest.code_size),
+    }
+    if name not in shapes:
+        raise EngineError(f"the graph has an input '{name}', which is none of {', '.join(shapes)}")
+    return shapes[name]
+
+
+def _build(
+    builder: Any, network: Any, config: Any, toolchain: Toolchain, graph: str, report: Report
+) -> bytes:
+    with _interrupt_held() as interrupted:
+        monitor = _monitor(toolchain.library.module, graph, report, interrupted)
+        config.progress_monitor = monitor
+        with _checked(toolchain, f"cannot build the {graph}") as require:
+            plan = builder.build_serialized_network(network, config)
+            require(plan is not None or monitor.cancelled)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+    if monitor.raised is not None:
+        raise monitor.raised
+    return bytes(plan)
+
+
+@contextmanager
+def _interrupt_held() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets instead of raising: raised while TensorRT logs, it would be lost.
+
+    Outside the main thread, where Python delivers no signals, it is never set.
+    """
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: interrupted.set())
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _monitor(trt: Any, graph: str, report: Report, interrupted: threading.Event) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        """Nothing may leave a callback: TensorRT's frames below it cannot unwind. What `report`
+        raises cancels the build instead and is raised after it."""
+
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.raised: BaseException | None = None
+            self._totals: dict[str, int] = {}
+
+        @property
+        def cancelled(self) -> bool:
+            return self.raised is not None or interrupted.is_set()
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:  # noqa: ARG002
+            self._totals[phase] = steps
+            self._tell(phase, 0)
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            self._tell(phase, step + 1)
+            return not self.cancelled
+
+        def phase_finish(self, phase: str) -> None:
+            # Phases may end before their last step.
+            self._tell(phase, self._totals[phase])
+
+        def _tell(self, phase: str, done: int) -> None:
+            try:
+                report(graph, phase, done, self._totals[phase])
+            except BaseException as error:
+                self.raised = error
+
+    return Monitor()
+
+
+@contextmanager
+def _timing_cache(config: Any, toolchain: Toolchain, target: Target) -> Iterator[None]:
+    """Kernel timings of earlier builds for the same GPU, and this build's for the next one."""
+    if toolchain.ahead_of_time or not target.timing_cache:
+        yield
+        return
+    (capability,) = toolchain.compute_capabilities
+    name = f"{toolchain.name}-{toolchain.library.version}-{capability}.cache"
+    file = cache_folder() / "timing" / name
+    with _checked(toolchain, f"cannot use the timing cache '{file}'; delete it") as require:
+        cache = config.create_timing_cache(file.read_bytes() if file.is_file() else b"")
+        require(cache is not None and config.set_timing_cache(cache, False))
+    yield
+    with _checked(toolchain, "cannot keep the timing cache") as require:
+        cache = config.get_timing_cache()
+        require(cache is not None)
+        content = cache.serialize()
+        require(content is not None)
+    write_atomically(file, bytes(content))
+
+
+class _Require(Protocol):
+    def __call__(self, done: bool, reason: str = "") -> None:
+        """Raise `EngineError` unless `done`, with this reason or else what TensorRT said."""
+
+
+@contextmanager
+def _checked(toolchain: Toolchain, failure: str) -> Iterator[_Require]:
+    """A step of TensorRT's: what it refuses or raises becomes an `EngineError` with its words."""
+    messages = toolchain.library.messages
+    mark = messages.mark()
+
+    def sentence(reason: str) -> str:
+        said = reason or messages.since(mark)
+        short = "OutOfMemory" in said or "workspace limit" in said
+        hint = "; raise workspace_mib in the target" if short else ""
+        return f"{toolchain.name} {toolchain.library.version} {failure}: {said}{hint}"
+
+    def require(done: bool, reason: str = "") -> None:
+        if not done:
+            raise EngineError(sentence(reason))
+
+    try:
+        yield require
+    except (TypeError, ValueError, RuntimeError) as error:
+        # The bindings raise these where the library gives back nothing or refuses an argument.
+        said = messages.since(mark)
+        raise EngineError(sentence(f"{error}; {said}")) from error

@@ -1,0 +1,142 @@
+"""Which flavour of TensorRT can build for a target on this machine, and why the other cannot."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ikc_deploy.engines.targets import Target
+from ikc_deploy.errors import EngineError
+from ikc_deploy.flavours import FLAVOURS, FlavourName, TensorRT, load_tensorrt
+from ikc_deploy.gpus import find_gpus
+from ikc_deploy.plans import Host
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """A loaded flavour and what it builds for."""
+
+    library: TensorRT
+    compute_capabilities: tuple[str, ...]
+    """As "8.9", in ascending order."""
+
+    @property
+    def name(self) -> FlavourName:
+        """The flavour's name."""
+        return self.library.flavour.name
+
+    @property
+    def ahead_of_time(self) -> bool:
+        """True if it builds for GPUs that need not be here."""
+        return self.name == "tensorrt-rtx"
+
+    def __str__(self) -> str:
+        capabilities = ", ".join(self.compute_capabilities)
+        return f"{self.name} {self.library.version} for compute capability {capabilities}"
+
+
+def choose_toolchain(
+    flavour: FlavourName | Literal["auto"], target: Target
+) -> tuple[Toolchain, dict[FlavourName, str]]:
+    """What builds `target` here, and for each flavour that "auto" passed over, why.
+
+    "auto" takes `tensorrt` where the target's GPU is here, as it tunes on the GPU itself, and else
+    `tensorrt-rtx`. Raises `EngineError` if none (or not the one asked for) can build it.
+    """
+    if flavour != "auto":
+        return prepare_toolchain(flavour, target), {}
+    passed: dict[FlavourName, str] = {}
+    for name in FLAVOURS:
+        try:
+            return prepare_toolchain(name, target), passed
+        except EngineError as error:
+            passed[name] = str(error)
+    raise EngineError("no engine can be built here. " + ". ".join(passed.values()))
+
+
+def prepare_toolchain(flavour: FlavourName, target: Target) -> Toolchain:
+    """`flavour`, loaded, after checking that it can build `target` here.
+
+    Raises `EngineError` if it is not installed, needs a GPU that is not here, or does not know a
+    compute capability.
+    """
+    if flavour == "tensorrt":
+        capability = _capability_for_tensorrt(target)
+        return Toolchain(load_tensorrt(flavour), (capability,))
+    library = load_tensorrt(flavour)
+    return Toolchain(library, _capabilities_for_rtx(target, library))
+
+
+def _capability_for_tensorrt(target: Target) -> str:
+    here, reason = _capabilities_here()
+    wanted = ", ".join(target.compute_capabilities)
+    if not here:
+        raise EngineError(
+            "tensorrt builds on the target GPU itself"
+            + (f" (compute capability {wanted})" if wanted else "")
+            + f", and there is no GPU here: {reason}. Run it on the target, or use tensorrt-rtx, "
+            "which builds ahead of time"
+        )
+    if len(here) > 1:
+        raise EngineError(
+            f"tensorrt builds on one GPU, and those here differ (compute capability "
+            f"{', '.join(here)}); show it one of them, as with docker run --gpus device=0"
+        )
+    if target.compute_capabilities and here[0] not in target.compute_capabilities:
+        raise EngineError(
+            f"the target is for compute capability {wanted}, and the GPU here has {here[0]}; "
+            "tensorrt builds on the target GPU itself"
+        )
+    return here[0]
+
+
+def _capabilities_for_rtx(target: Target, library: TensorRT) -> tuple[str, ...]:
+    wanted = set(target.compute_capabilities)
+    if not wanted:
+        here, reason = _capabilities_here()
+        if not here:
+            raise EngineError(
+                f"there is no GPU here to build for ({reason}); name the GPUs with --target, as "
+                "--target engines/rtx-desktop.toml"
+            )
+        wanted = set(here)
+    known = rtx_capabilities(library.module)
+    unknown = wanted - set(known)
+    if unknown:
+        raise EngineError(
+            f"tensorrt-rtx {library.version} does not know compute capability "
+            f"{', '.join(_ascending(unknown))}; it builds for {', '.join(known)}. tensorrt builds "
+            "for others, on the GPU itself"
+        )
+    return _ascending(wanted)
+
+
+def this_host(flavour: FlavourName) -> Host:
+    """This machine, to choose engines for: the flavour's version and the first GPU."""
+    gpus, _ = find_gpus()
+    capability = gpus[0].compute_capability if gpus else None
+    try:
+        return Host(flavour, load_tensorrt(flavour).version, capability)
+    except EngineError as error:
+        return Host(flavour, None, capability, problem=str(error))
+
+
+def rtx_capabilities(trt: Any) -> tuple[str, ...]:
+    """The compute capabilities that this version of TensorRT for RTX can name."""
+    numbers = (re.fullmatch(r"SM(\d+)(\d)", name) for name in trt.ComputeCapability.__members__)
+    return _ascending({f"{match[1]}.{match[2]}" for match in numbers if match})
+
+
+def rtx_member(trt: Any, capability: str) -> Any:
+    """The library's own constant for a compute capability such as "8.9"."""
+    return getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}")
+
+
+def _capabilities_here() -> tuple[tuple[str, ...], str]:
+    gpus, reason = find_gpus()
+    return _ascending({gpu.compute_capability for gpu in gpus}), reason
+
+
+def _ascending(capabilities: set[str]) -> tuple[str, ...]:
+    return tuple(sorted(capabilities, key=lambda text: [int(part) for part in text.split(".")]))

@@ -1,0 +1,44 @@
+"""The NVIDIA GPUs of this machine, asked of the driver's own tool: no CUDA is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from typing import Final
+
+_NVIDIA_SMI_SECONDS: Final = 10.0
+_GPU_FIELDS: Final = "name,driver_version,memory.total,compute_cap"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU, as its driver reports it."""
+
+    name: str
+    driver: str
+    memory_mib: int | None
+    """None where memory is shared with the CPU and the driver gives no size (Jetson)."""
+    compute_capability: str
+
+
+def find_gpus(command: str = "nvidia-smi") -> tuple[tuple[Gpu, ...], str]:
+    """The GPUs that the driver reports, and, if there are none, why."""
+    query = [command, f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(
+            query, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=False
+        )
+    except FileNotFoundError:
+        return (), f"{command} is not installed"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return (), f"{command} does not run: {error}"
+    if answer.returncode != 0:
+        said = (answer.stdout + answer.stderr).strip().splitlines()
+        return (), f"{command} failed: {said[0] if said else f'exit code {answer.returncode}'}"
+    gpus = tuple(_parse_gpu(line) for line in answer.stdout.splitlines() if line.strip())
+    return gpus, "" if gpus else f"{command} lists none"
+
+
+def _parse_gpu(line: str) -> Gpu:
+    name, driver, memory, capability = (part.strip() for part in line.rsplit(",", 3))
+    return Gpu(name, driver, int(memory) if memory.isdigit() else None, capability)

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ikc_deploy import Bundle, BundleError, EngineError, flavours
+from ikc_deploy.bundle import GRAPHS
+from ikc_deploy.engines.cache import add_engine, fingerprint
+from ikc_deploy.engines.targets import Target, parse_shapes
+from ikc_deploy.engines.toolchain import Toolchain, prepare_toolchain
+from ikc_deploy.plans import Host, find_engine, read_engines
+from tests.engines.conftest import TARGET
+from tests.half import half_bundle
+from tests.machines import nvidia_smi
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_plans_are_added_once_and_sealed(half: Bundle, rtx: Toolchain) -> None:
+    engine, built = add_engine(half.path, rtx, TARGET)
+    assert built
+    whole = files(half.path)
+    opened = Bundle.open(half.path)
+    listed = {f"engines/{engine.record.fingerprint}/{graph}.plan" for graph in GRAPHS}
+    assert listed <= set(opened.files)
+    assert all(engine.plan(graph).startswith(b"vtrt") for graph in GRAPHS)
+    again, built = add_engine(half.path, rtx, TARGET)
+    assert not built and again.record == engine.record
+    assert files(half.path) == whole
+    host = Host("tensorrt-rtx", rtx.library.version, "8.6")
+    assert find_engine(opened, host, (1, 20, 30))[0].record == engine.record
+
+
+def test_everything_that_a_plan_depends_on_is_in_the_fingerprint(
+    half: Bundle, rtx: Toolchain, tmp_path: Path
+) -> None:
+    newer = replace(rtx, library=replace(rtx.library, version="1.99"))
+    other = half_bundle(tmp_path / "other", {"levels = {255}": "levels = {254}"})
+    names = [
+        fingerprint(half, rtx, TARGET),
+        fingerprint(other, rtx, TARGET),
+        fingerprint(half, newer, TARGET),
+        fingerprint(half, replace(rtx, compute_capabilities=("8.6",)), TARGET),
+        fingerprint(half, rtx, replace(TARGET, workspace_mib=64)),
+        fingerprint(half, rtx, replace(TARGET, builder_level=0)),
+        fingerprint(half, rtx, replace(TARGET, profiles=(parse_shapes("16x16:32x32:64x64"),))),
+    ]
+    assert len(set(names)) == len(names)
+    assert fingerprint(Bundle.open(half.path), rtx, replace(TARGET, timing_cache=False)) == names[0]
+
+
+def test_two_processes_at_once_end_with_one_plan(half: Bundle, rtx: Toolchain) -> None:
+    code = (
+        "import sys; from ikc_deploy.engines.cache import add_engine; "
+        "from ikc_deploy.engines.toolchain import prepare_toolchain; "
+        "from tests.engines.conftest import TARGET; "
+        "toolchain = prepare_toolchain('tensorrt-rtx', TARGET); "
+        "print('ready', flush=True); sys.stdin.readline(); "
+        "engine, built = add_engine(sys.argv[1], toolchain, TARGET); "
+        "print(engine.record.fingerprint, built)"
+    )
+    command = [sys.executable, "-c", code, str(half.path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, **pipes) for _ in range(2)]  # type: ignore[call-overload]
+    for process in both:
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    answers = sorted(process.communicate()[0].split() for process in both)
+    name = answers[0][0]
+    assert answers == [[name, "False"], [name, "True"]]
+    (engine,) = read_engines(Bundle.open(half.path))
+    assert engine.record.fingerprint == name
+    assert [path.name for path in (half.path / "engines").iterdir()] == [name]
+
+
+def test_a_build_that_fails_or_is_interrupted_leaves_the_bundle_as_it_was(
+    tmp_path: Path, rtx: Toolchain
+) -> None:
+    bundle = half_bundle(tmp_path / "b", {"DepthToSpace <blocksize = 4>": "Unheard"})
+    before = files(bundle.path)
+    with pytest.raises(EngineError, match="Unheard"):
+        add_engine(bundle.path, rtx, TARGET)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        add_engine(bundle.path, rtx, TARGET, interrupted)
+    assert files(bundle.path) == before
+
+
+def test_what_a_killed_writer_left_is_not_sealed_in(half: Bundle, rtx: Toolchain) -> None:
+    left = half.path / "engines" / ".0123456789abcdef.killed"
+    left.mkdir(parents=True)
+    (left / "sftmd.plan").write_bytes(b"half of it")
+    engine, _ = add_engine(half.path, rtx, TARGET)
+    opened = Bundle.open(half.path)
+    assert [found.record for found in read_engines(opened)] == [engine.record]
+    assert not any("killed" in name for name in opened.files)
+
+
+def test_a_damaged_bundle_is_never_parsed_or_sealed_again(half: Bundle, rtx: Toolchain) -> None:
+    graph = half.graph("sftmd")
+    graph.write_bytes(graph.read_bytes()[:-1] + b"x")
+    with pytest.raises(BundleError, match="was altered"):
+        add_engine(half.path, rtx, TARGET)
+
+
+def test_a_bundle_that_changes_during_the_build_is_not_sealed(
+    half: Bundle, rtx: Toolchain, tmp_path: Path
+) -> None:
+    other = half_bundle(tmp_path / "other", {"levels = {255}": "levels = {254}"})
+
+    def exchange(graph: str, phase: str, done: int, total: int) -> None:
+        if (graph, phase, done) != ("corrector", "Building engine", total):
+            return
+        for name, content in files(other.path).items():
+            (half.path / name).write_bytes(content)
+
+    with pytest.raises(EngineError, match="was changed while its engines were built"):
+        add_engine(half.path, rtx, TARGET, exchange)
+    assert Bundle.open(half.path).files == other.files
+
+
+def test_the_tensorrt_flavour_keeps_its_timings(
+    half: Bundle, rtx: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # TensorRT itself starts only with a GPU, so its interface is played by TensorRT for RTX.
+    stand_in = types.ModuleType("tensorrt")
+    vars(stand_in).update(vars(rtx.library.module) | {"__version__": "11.4.0"})
+    monkeypatch.setitem(sys.modules, "tensorrt", stand_in)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    nvidia_smi(tmp_path, "echo 'GPU, 580.0, 8192, 9.0'")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    flavours._load.cache_clear()
+    try:
+        toolchain = prepare_toolchain("tensorrt", Target())
+        with pytest.warns(DeprecationWarning):
+            engine, built = add_engine(half.path, toolchain, TARGET)
+    finally:
+        flavours._load.cache_clear()
+    assert built and engine.record.compute_capabilities == ("9.0",)
+    (timings,) = (tmp_path / "cache").rglob("*.cache")
+    assert timings.name == "tensorrt-11.4.0-9.0.cache" and timings.stat().st_size > 0

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ikc_deploy import InputError
+from ikc_deploy.engines.targets import Target, parse_shape, parse_shapes, read_target
+from ikc_deploy.plans import Profile
+
+SIDES = st.lists(st.integers(8, 4000), min_size=3, max_size=3).map(sorted)
+BATCHES = st.lists(st.integers(1, 32), min_size=3, max_size=3).map(sorted)
+
+
+@given(BATCHES, SIDES, SIDES)
+def test_shapes_are_read_as_they_are_written(
+    batches: list[int], heights: list[int], widths: list[int]
+) -> None:
+    shapes = list(zip(batches, heights, widths, strict=True))
+    text = ":".join(f"{n}x{h}x{w}" for n, h, w in shapes)
+    assert parse_shapes(text) == Profile(*shapes)
+    assert parse_shape(f"{heights[0]}x{widths[0]}") == (1, heights[0], widths[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("64x64:540x960", "MIN:OPT:MAX, as 64x64:256x256:540x960, got '64x64:540x960'"),
+        ("64:256:540", "HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH in LR pixels.*got '64'"),
+        ("64x64:-1x256:540x960", "got '-1x256'"),
+        ("64x64:32x256:540x960", "min <= opt <= max must hold, and the height goes 64, 32, 540"),
+        ("4x64x64:1x64x64:1x64x64", "the batch goes 4, 1, 1"),
+        ("0x64:8x64:8x64", "whole numbers of at least 1"),
+    ],
+)
+def test_shapes_that_are_none_say_why(text: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        parse_shapes(text)
+
+
+@pytest.mark.parametrize("name", ["rtx-desktop", "hopper", "jetson-orin"])
+def test_the_targets_of_the_checkout_are_valid_and_documented(repository: Path, name: str) -> None:
+    target = read_target(repository / "engines" / f"{name}.toml")
+    assert target.compute_capabilities and target.workspace_mib
+    assert f"({name}.toml)" in (repository / "engines" / "README.md").read_text()
+
+
+def test_settings_left_out_have_defaults(tmp_path: Path) -> None:
+    (tmp_path / "empty.toml").write_text("")
+    assert read_target(tmp_path / "empty.toml") == Target()
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("workspace = 3", "unknown settings workspace; known are builder_level"),
+        ('compute_capabilities = ["8.x"]', "texts such as \"8.9\", got '8.x'"),
+        ("compute_capabilities = [8.9]", r'texts such as "8.9", got 8\.9'),
+        ("workspace_mib = 0", "workspace_mib must be at least 1"),
+        ("builder_level = 6", "builder_level must lie in 0 to 5, got 6"),
+        ("timing_cache = 1", "true or false"),
+        ("profiles = []", "at least one range"),
+        ("[[profiles]]\nmin = [1, 64, 64]", "has min, opt and max"),
+        ("[[profiles]]\nmin=[1,64]\nopt=[1,64,64]\nmax=[1,64,64]", "batch, height and width"),
+        ("[[profiles]]\nmin=[1,4,64]\nopt=[1,64,64]\nmax=[1,64,64]", "at least 8 pixels"),
+        ("[[profiles]]\nmin=[1,64,64]\nopt=[1,64,64]\nmax=[1,64,32]", "width goes 64, 64, 32"),
+        ("min = ", "is not valid TOML"),
+    ],
+)
+def test_an_impossible_target_names_the_file_and_the_setting(
+    tmp_path: Path, content: str, sentence: str
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(content)
+    with pytest.raises(InputError, match=rf"mine\.toml'(?s:.*){sentence}"):
+        read_target(file)
+
+
+def test_a_missing_target_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no target file at '.*gone\.toml'"):
+        read_target(tmp_path / "gone.toml")
