@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -107,6 +108,9 @@ class _Outputs:
     help="Gaussians of these sigmas in HR pixels.  [default: the eight of Gaussian8]",
 )
 @click.option(
+    "--ellipses8", is_flag=True, help="Gaussian8's stretched 3:2, each in another direction."
+)
+@click.option(
     "--kernels",
     type=_PATH,
     help="Blur by the kernels [N,k,k] of an .npy or .npz file instead of Gaussians.",
@@ -147,6 +151,7 @@ def main(
     iters: int,
     threads: int,
     sigma_list: str | None,
+    ellipses8: bool,
     kernels: Path | None,
     noise: float,
     jpeg: int | None,
@@ -165,7 +170,7 @@ def main(
     """
     outputs = _Outputs(json_path, csv_path, markdown, plots, per_sigma)
     degradation = Degradation(noise, jpeg, seed)
-    blurs = _given_blurs(sigma_list, kernels)
+    choose_blurs = _blurs(sigma_list, ellipses8, kernels)
     bundle = _open(weights, folder, scale)
     if bundle.manifest.random_weights:
         err_console.print(
@@ -173,18 +178,29 @@ def main(
             "figures mean anything",
             soft_wrap=True,
         )
-    protocol = Protocol(blurs or BlurSet.gaussian8(bundle.manifest.scale), degradation)
+    protocol = Protocol(choose_blurs(bundle.manifest.scale), degradation)
     with load(bundle, iters=iters, threads=threads) as upscaler:
         report = _evaluate(upscaler, folders, protocol)
     outputs.write(report, summarise(report.records, seed))
 
 
-def _given_blurs(sigma_list: str | None, kernels: Path | None) -> BlurSet | None:
-    if sigma_list is not None and kernels is not None:
-        raise InputError("give --sigma-list or --kernels, not both")
+def _blurs(
+    sigma_list: str | None, ellipses8: bool, kernels: Path | None
+) -> Callable[[int], BlurSet]:
+    """The blurs that the options ask for, by scale; files are read and checked now."""
+    options = {"--sigma-list": sigma_list, "--ellipses8": ellipses8, "--kernels": kernels}
+    given = [name for name, value in options.items() if value not in (None, False)]
+    if len(given) > 1:
+        raise InputError(f"give only one of {' and '.join(given)}")
+    if ellipses8:
+        return BlurSet.ellipses8
     if kernels is not None:
-        return BlurSet.read(kernels)
-    return None if sigma_list is None else BlurSet.gaussians(_parse_sigmas(sigma_list))
+        read = BlurSet.read(kernels)
+        return lambda _: read
+    if sigma_list is not None:
+        parsed = BlurSet.gaussians(_parse_sigmas(sigma_list))
+        return lambda _: parsed
+    return BlurSet.gaussian8
 
 
 def _parse_sigmas(text: str) -> tuple[float, ...]:
