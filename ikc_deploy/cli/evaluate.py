@@ -42,7 +42,7 @@ _STDOUT: Final = Path("-")
 
 @dataclass(frozen=True)
 class _Outputs:
-    """What to write besides the tables on standard output, which `json` of - replaces."""
+    """What to write besides the tables on standard output, which one of the files replaces by -."""
 
     json: Path | None
     csv: Path | None
@@ -59,6 +59,9 @@ class _Outputs:
                 raise InputError(f"{option} '{path}' is a folder; give a file in it")
         if len({path.resolve() for path in named.values()}) < len(named):
             raise InputError(f"{', '.join(named)} must be different files")
+        printed = [option for option, path in files.items() if path == _STDOUT]
+        if len(printed) > 1:
+            raise InputError(f"only one of {' and '.join(printed)} can be - (standard output)")
         if self.plots is not None:
             require_matplotlib("--plots")
             if self.plots.exists() and not self.plots.is_dir():
@@ -68,21 +71,21 @@ class _Outputs:
         """Print first: a file that cannot be written then loses nothing."""
         found = tables(report, summaries, self.per_blur)
         figures = json.dumps(to_dict(report, summaries), indent=2, allow_nan=False)
-        if self.json == _STDOUT:
-            click.echo(figures)
+        texts = {
+            self.json: f"{figures}\n",
+            self.csv: to_csv(report),
+            self.markdown: to_markdown(report, found),
+        }
+        if _STDOUT in texts:
+            click.echo(texts.pop(_STDOUT), nl=False)
         else:
             for table in found:
                 print_table(out_console, table)
-        self._write(self.json, f"{figures}\n")
-        self._write(self.csv, to_csv(report))
-        self._write(self.markdown, to_markdown(report, found))
+        for path, text in texts.items():
+            if path is not None:
+                write_atomically(path, text.encode())
         if self.plots is not None:
             save_plots(self.plots, summaries, report.records)
-
-    @staticmethod
-    def _write(path: Path | None, text: str) -> None:
-        if path is not None and path != _STDOUT:
-            write_atomically(path, text.encode())
 
 
 @click.command(context_settings=HELP)
@@ -137,7 +140,7 @@ class _Outputs:
     "--json",
     "json_path",
     type=_PATH,
-    help="Write means and intervals to this file; - prints them instead of the tables.",
+    help="Write means and intervals to this file; - (of this or the next two) prints instead.",
 )
 @click.option("--csv", "csv_path", type=_PATH, help="Write every image's figures to this file.")
 @click.option("--markdown", type=_PATH, help="Write the tables to this file.")
