@@ -69,8 +69,8 @@ def test_a_corrector_that_ruins_images_hardly_moves(
         assert figures["damping"] == min(DAMPINGS)
         assert max(gains.values()) < 0
     else:
-        assert gains[figures["damping"]] == max(gains.values()) > 0
         assert figures["damping"] > min(DAMPINGS)
+        assert gains[figures["damping"]] > gains[min(DAMPINGS)] > 0
 
 
 def test_a_step_that_helps_on_average_but_hurts_some_blurs_is_not_taken() -> None:
