@@ -77,16 +77,18 @@ def _head(name: str, networks: IkcNetworks, log: list[dict[str, Any]]) -> str:
 
 
 def _trained_for(training: dict[str, Any], log: list[dict[str, Any]]) -> str:
+    # Each line of the log stands for the steps since the one before it. A stage that was trained
+    # twice starts to count anew.
     steps: dict[str, int] = {}
+    seconds, before = 0.0, ("", 0)
     for entry in log:
-        steps[entry["stage"]] = max(entry["step"], steps.get(entry["stage"], 0))
-    # Each line of the log stands for the steps since the one before it.
-    seconds, before = 0.0, (None, 0)
-    for entry in log:
-        if "seconds_per_step" in entry:
-            since = before[1] if before[0] == entry["stage"] else 0
-            seconds += entry["seconds_per_step"] * (entry["step"] - since)
-            before = (entry["stage"], entry["step"])
+        stage, step = entry["stage"], entry["step"]
+        if "seconds_per_step" not in entry:
+            continue
+        since = step - (before[1] if before[0] == stage and before[1] < step else 0)
+        steps[stage] = steps.get(stage, 0) + since
+        seconds += entry["seconds_per_step"] * since
+        before = (stage, step)
     listed = ", ".join(f"{count:,} steps of {_NETWORKS[stage]}" for stage, count in steps.items())
     start = f", from the weights of {training['start']}" if training.get("start") else ""
     return (
