@@ -8,6 +8,7 @@ once, so one piece as large as the largest needs serves all three.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,14 +43,19 @@ class TensorRTRunner:
         find_engine(bundle, self._host)
         self._lock = threading.Lock()
         self._loaded: dict[tuple[str, str], _Loaded] = {}
+        self._scratch: weakref.WeakKeyDictionary[Stream, weakref.WeakSet[DeviceBuffer]]
+        self._scratch = weakref.WeakKeyDictionary()
         with self._device.current(), self._checked("start"):
             self._runtime = self._library.module.Runtime(self._library.logger)
 
     def attach(self, stream: Stream) -> None:
-        """Nothing: engines serve any stream."""
+        """Begin to keep account of the stream's scratch memory; engines serve any stream."""
+        self._scratch[stream] = weakref.WeakSet()
 
     def detach(self, stream: Stream) -> None:
-        """Nothing."""
+        """Free the stream's scratch memory."""
+        for scratch in self._scratch.pop(stream):
+            scratch.free()
 
     def bind(self, bindings: Sequence[Binding], stream: Stream) -> list[BoundCall]:
         """Calls on new contexts, one for each graph that is bound, with common scratch memory."""
@@ -67,6 +73,7 @@ class TensorRTRunner:
                     sizes.append(int(context.update_device_memory_size_for_shapes()))
             stream.synchronize()
             scratch = DeviceBuffer(self._device, (max(sizes),), np.uint8)
+            self._scratch[stream].add(scratch)
             for context in contexts.values():
                 context.set_device_memory(scratch.address, scratch.nbytes)
         return [_Call(self, contexts[wanted.graph], wanted, stream, scratch) for wanted in bindings]
