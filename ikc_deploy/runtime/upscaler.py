@@ -125,10 +125,10 @@ class Upscaler:
         images: list[Any] = []
         with self._lock:
             session = self._session(frame_shape(batch, io))
+            calls = session.blind() if given is None else session.known()
             self.backend.upload(batch, session.lr)
             if given is not None:
                 self.backend.upload(given, session.codes[0])
-            calls = session.blind() if given is None else session.known()
 
             def keep_image(_: int) -> None:
                 images.append(fetch(session.frame))
@@ -172,6 +172,7 @@ class Upscaler:
         Submitted frames that are under way are finished, those that wait are cancelled.
         """
         with self._pool_lock:
+            done, self._closed = self._closed, True
             if self._pool is not None:
                 self._pool.close()
                 self._pool = None
@@ -179,10 +180,10 @@ class Upscaler:
                 lane.close()
             self._lanes.clear()
         with self._lock:
-            if not self._closed:
-                self._sessions.clear()
+            if not done:
+                # First the backend: it waits for work that still uses the sessions' buffers.
                 self.backend.close()
-                self._closed = True
+                self._sessions.clear()
 
     def __enter__(self) -> Upscaler:
         return self
