@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -46,16 +44,18 @@ def parity_table(bundle: Bundle) -> Table:
     return table
 
 
-def verified_tables(bundle: Bundle) -> Iterator[Table]:
+def print_verified(bundle: Bundle) -> None:
     """Each engine that was compared with ONNX Runtime, step by step."""
     for fingerprint, opinion in bundle.manifest.verified.items():
         verdict = "passed" if opinion["passed"] else "FAILED"
-        table = Table(title=f"engine {fingerprint} against ONNX Runtime: {verdict}")
+        print_fact(f"engine {fingerprint} against ONNX Runtime: {verdict}")
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for column in ("step", "image dB", "largest |dh|"):
             table.add_column(column)
         for step in opinion["steps"]:
-            table.add_row(str(step["step"]), f"{step['image_db']:.1f}", f"{step['code_error']:.1e}")
-        yield table
+            error = f"{step['code_error']:.1e}"
+            table.add_row(str(step["step"]), f"{step['image_db']:.1f}", error)
+        out_console.print(table)
 
 
 def print_engine(engine: Engine, state: str) -> None:

@@ -17,7 +17,7 @@ from ikc_deploy.cli.describe import (
     parity_table,
     print_engine,
     print_fact,
-    verified_tables,
+    print_verified,
 )
 from ikc_deploy.engines.targets import Target, parse_shapes, read_target
 from ikc_deploy.errors import EngineError, InputError, MissingExtraError
@@ -207,8 +207,7 @@ def _print(bundle: Bundle, engine: Engine | None) -> None:
     out_console.print(graphs_table(bundle), parity_table(bundle), sep="\n")
     if engine is not None:
         print_engine(engine, f"in {engine.path}")
-    for table in verified_tables(bundle):
-        out_console.print(table)
+    print_verified(bundle)
     print_fact(f"bundle: {bundle.path}")
 
 

@@ -16,7 +16,7 @@ from ikc_deploy.cli.describe import (
     parity_table,
     print_engine,
     print_fact,
-    verified_tables,
+    print_verified,
 )
 from ikc_deploy.engines.targets import parse_shape
 from ikc_deploy.engines.toolchain import this_host
@@ -87,8 +87,7 @@ def _print(bundle: Bundle, states: list[tuple[Engine, str]]) -> None:
     print_fact(f"written by: {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}")
     for engine, reason in states:
         print_engine(engine, f"not used here: {reason}" if reason else "used here")
-    for table in verified_tables(bundle):
-        out_console.print(table)
+    print_verified(bundle)
     if not states:
         print_fact("engines: none; add one with ikc-export --bundle ... --engine")
     elif all(reason for _, reason in states):

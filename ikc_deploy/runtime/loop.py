@@ -59,12 +59,7 @@ class Program:
 
     def run(self) -> dict[str, float]:
         """Enqueue everything and wait; returns milliseconds by stage."""
-        if not self._marks:
-            self._marks = [self._backend.mark() for _ in range(len(self.calls) + 1)]
-        if self._recording is None:
-            self._enqueue()
-        else:
-            self._recording.launch()
+        self.queue()
         self._backend.synchronize()
         times = _times(self._backend, self.calls, list(pairwise(self._marks)))
         if not self._ran:
@@ -73,6 +68,15 @@ class Program:
             self._recording = self._backend.record(calls, self._enqueue)
             self._ran = True
         return times
+
+    def queue(self) -> None:
+        """Enqueue everything, recorded or call by call, and do not wait."""
+        if not self._marks:
+            self._marks = [self._backend.mark() for _ in range(len(self.calls) + 1)]
+        if self._recording is None:
+            self._enqueue()
+        else:
+            self._recording.launch()
 
     def run_watched(self, after_image: Callable[[int], None]) -> dict[str, float]:
         """As `run`, call by call, with `after_image(step)` after each SR pass."""

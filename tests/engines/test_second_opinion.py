@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_the_result_goes_into_the_manifest(
 
     def in_this_process(folder: Path, engine: Any) -> Any:
         opinion = second_opinion._answer(str(folder), engine.record.fingerprint)
-        return json.loads(json.dumps(second_opinion.asdict(opinion)))
+        return json.loads(json.dumps(asdict(opinion)))
 
     monkeypatch.setattr(second_opinion, "_plan_runner", plan_runner)
     monkeypatch.setattr(second_opinion, "_ask_child", in_this_process)
