@@ -75,6 +75,10 @@ class Driver:
         """Let the device have this much memory."""
         self.library.double_limit(nbytes)
 
+    def lag(self, milliseconds: int) -> None:
+        """Let every copy take this much longer."""
+        self.library.double_lag(milliseconds)
+
     @property
     def device_bytes(self) -> int:
         """Device memory in use."""

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 /* cuda.h renames functions to their newest versions; this file defines the exported names. */
 
@@ -37,6 +38,7 @@ typedef struct block {
 
 static block *live, *doomed;
 static size_t device_bytes, device_limit = (size_t)1 << 40;
+static useconds_t lag; /* what every copy takes longer */
 static long pending; /* operations that are queued or running, over all streams */
 
 enum {
@@ -121,8 +123,11 @@ void double_reset(void) {
     memset(counters, 0, sizeof counters);
     memset(failures, 0, sizeof failures);
     device_limit = (size_t)1 << 40;
+    lag = 0;
     pthread_mutex_unlock(&lock);
 }
+
+void double_lag(int milliseconds) { lag = 1000 * (useconds_t)milliseconds; }
 
 long double_counter(int which) {
     pthread_mutex_lock(&lock);
@@ -472,7 +477,10 @@ static void drop(CUevent event) { /* with the lock held */
 
 static void perform(op *o) {
     switch (o->what) {
-        case COPY: memmove(o->to, o->from, o->size); break;
+        case COPY:
+            usleep(lag);
+            memmove(o->to, o->from, o->size);
+            break;
         case FILL: memset(o->to, o->value, o->size); break;
         case CALL: o->call(o->to); break;
         case RECORD:

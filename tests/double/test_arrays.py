@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import gc
 import threading
 import time
@@ -75,6 +76,22 @@ def test_other_libraries_read_results_in_place(bundle: Bundle, driver: Driver) -
             assert tuple(view.shape) == image.shape
             assert view.dtype == np.uint8
             assert view.is_device_accessible
+
+
+def test_results_are_complete_when_they_are_handed_out(
+    bundle: Bundle, cpu: Upscaler, driver: Driver
+) -> None:
+    frame = photo(16, 20)
+    device = open_device()
+    with Upscaler(bundle, open_double(bundle), ITERS) as upscaler:
+        foreign = WithDlpack(device, frame, Stream(device))
+        upscaler(foreign)
+        driver.lag(50)
+        image = upscaler(foreign).image
+        # Nobody waits for anything here.
+        memory = (ctypes.c_uint8 * image.nbytes).from_address(image.address)
+        found = np.frombuffer(memory, np.uint8).reshape(image.shape)
+        assert np.array_equal(found, cpu(frame).image)
 
 
 def test_results_are_the_callers_own_and_outlive_the_upscaler(

@@ -161,6 +161,12 @@ def test_rtx_keeps_its_compiled_kernels(built: Bundle, stand_in: StandIn, tmp_pa
     files[0].write_bytes(b"of another driver")
     upscale()
     assert files[0].read_bytes() == b"cache of kernels"
+    # Where none can be kept, that is no reason to fail.
+    files[0].unlink()
+    files[0].mkdir()
+    (files[0] / "file").touch()
+    with pytest.warns(RuntimeWarning, match="compiled kernels are not kept in"):
+        upscale()
 
 
 def test_auto_takes_the_best_that_loads(

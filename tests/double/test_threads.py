@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,8 @@ import pytest
 import ikc_deploy
 from ikc_deploy import BackendError, Bundle, InputError, Upscaler
 from ikc_deploy.runtime.cuda.device import open_device
+from ikc_deploy.runtime.cuda.graphs import capture
+from ikc_deploy.runtime.cuda.memory import DeviceBuffer
 from ikc_deploy.runtime.cuda.streams import Stream
 from ikc_deploy.runtime.upscaler import FRAMES_PER_STREAM
 from tests.double.arrays import WithDlpack
@@ -38,6 +41,46 @@ def test_threads_with_an_upscaler_each(bundle: Bundle, cpu: Upscaler, driver: Dr
     with ThreadPoolExecutor(4) as threads:
         assert all(all(equal) for equal in threads.map(work, range(4)))
     assert driver.left() == {}
+
+
+def test_the_context_of_another_library_stays_current(bundle: Bundle, driver: Driver) -> None:
+    theirs, now = ctypes.c_void_p(0x1234), ctypes.c_void_p()
+    driver.library.cuCtxPushCurrent_v2(theirs)
+    try:
+        with Upscaler(bundle, open_double(bundle), ITERS) as upscaler:
+            for _ in range(2):
+                upscaler(photo(16, 20))
+                upscaler.submit(photo(16, 20)).result(60)
+                driver.library.cuCtxGetCurrent(ctypes.byref(now))
+                assert now.value == theirs.value
+            driver.fail("cuGraphLaunch")
+            with pytest.raises(BackendError):
+                upscaler(photo(16, 20))
+        driver.library.cuCtxGetCurrent(ctypes.byref(now))
+        assert now.value == theirs.value
+    finally:
+        driver.library.cuCtxPopCurrent_v2(None)
+    assert driver.left() == {}
+
+
+def test_other_threads_may_allocate_while_one_records(driver: Driver) -> None:
+    device = open_device()
+    stream = Stream(device)
+
+    def allocate() -> None:
+        DeviceBuffer(device, (8,), np.uint8)
+
+    def beside() -> None:
+        thread = threading.Thread(target=allocate)
+        thread.start()
+        thread.join()
+
+    capture(stream, beside).launch()
+    # Its own thread may not; the stream is usable afterwards.
+    with pytest.raises(BackendError, match="allocate 8 bytes"):
+        capture(stream, allocate)
+    capture(stream, beside).launch()
+    stream.synchronize()
 
 
 def test_an_upscaler_may_be_closed_by_another_thread(bundle: Bundle, driver: Driver) -> None:

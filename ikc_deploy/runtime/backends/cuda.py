@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
@@ -138,16 +139,16 @@ class CudaBackend:
         """Wait for the stream, then free everything; results that were handed out stay."""
         if self._runner is None:
             return
-        try:
-            self._stream.synchronize()
-        finally:
-            self._results.stop()
-            self._runner.detach(self._stream)
+        runner, self._runner = self._runner, None
+        # Last in, first out, and whatever one of them raises, the others follow.
+        with ExitStack() as stack:
+            for thing in sorted(self._owned, key=_order_of_end, reverse=True):
+                stack.callback(thing.free)
             if self._owns_runner:
-                self._runner.close()
-            self._runner = None
-            for thing in sorted(self._owned, key=_order_of_end):
-                thing.free()
+                stack.callback(runner.close)
+            stack.callback(runner.detach, self._stream)
+            stack.callback(self._results.stop)
+            self._stream.synchronize()
 
     def _open_runner(self) -> Runner:
         if self._runner is None:

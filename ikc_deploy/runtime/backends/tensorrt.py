@@ -8,6 +8,7 @@ once, so one piece as large as the largest needs serves all three.
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -192,7 +193,11 @@ class _LoadedRtx(_Loaded):
         strategies = trt.DynamicShapesKernelSpecializationStrategy
         self._config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         self._cache = self._config.create_runtime_cache()
-        self._known = path.read_bytes() if path.is_file() else b""
+        try:
+            self._known = path.read_bytes() if path.is_file() else b""
+        except OSError as error:
+            self._known = b""
+            _warn(path, error)
         # One of another driver or GPU is refused, and replaced when this one is kept.
         self._valid = bool(self._known) and self._cache.deserialize(self._known)
         if not self._config.set_runtime_cache(self._cache):
@@ -207,7 +212,17 @@ class _LoadedRtx(_Loaded):
             return
         data = bytes(content)
         if data and (data != self._known or not self._valid):
-            write_atomically(self._path, data)
+            try:
+                write_atomically(self._path, data)
+            except OSError as error:
+                _warn(self._path, error)
+
+
+def _warn(path: Path, error: OSError) -> None:
+    """Without the cache everything works, after compiling again."""
+    warnings.warn(
+        f"compiled kernels are not kept in '{path}': {error.strerror}", RuntimeWarning, stacklevel=2
+    )
 
 
 class _Call:
