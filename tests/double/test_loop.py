@@ -5,6 +5,8 @@ import pytest
 
 import ikc_deploy
 from ikc_deploy import BackendError, Bundle, InputError, OutOfMemoryError, Result, Upscaler
+from ikc_deploy.runtime.frames import FrameShape
+from ikc_deploy.runtime.loop import Session, run
 from tests.double.driver import OUT_OF_MEMORY, Driver
 from tests.double.kernels import open_double
 from tests.samples import photo
@@ -171,4 +173,25 @@ def test_a_frame_too_large_says_so_and_smaller_ones_go_on(
         # pycuda collects garbage and tries again before it gives up.
         driver.fail("cuMemAlloc_v2", 0, OUT_OF_MEMORY)
         upscaler(photo(17, 20))
+    assert driver.left() == {}
+
+
+def test_parts_of_the_loop_are_programs_of_their_own(
+    bundle: Bundle, cpu: Upscaler, driver: Driver
+) -> None:
+    frame = photo(16, 20)
+    wanted = cpu(frame)
+    backend = open_double(bundle)
+    session = Session(backend, bundle.manifest, FrameShape(1, 16, 20), ITERS)
+    for _ in range(3):
+        backend.upload(frame[None], session.lr)
+        # Nothing, the code by P, two corrections, and the image of the last of them.
+        for program in (session.correct(0), session.predict(), session.correct(ITERS)):
+            run(backend, program)
+        codes = [backend.download(code)[0] for code in session.codes]
+        assert np.array_equal(codes, wanted.codes)
+        backend.upload(codes[-1][None], session.codes[0])
+        run(backend, session.known())
+        assert np.array_equal(backend.download(session.frame)[0], wanted.image)
+    backend.close()
     assert driver.left() == {}

@@ -62,7 +62,7 @@ class Binding:
     """A graph and the buffers for its tensors, by name."""
 
     graph: str
-    """ "predictor", "sftmd" or "corrector"."""
+    """One of the bundle's graphs: "predictor", "sftmd" or "corrector"."""
     inputs: Mapping[str, Buffer]
     outputs: Mapping[str, Buffer]
 

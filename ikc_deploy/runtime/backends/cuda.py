@@ -127,7 +127,8 @@ class CudaBackend:
 
     def record(self, calls: Sequence[Call], queue: Callable[[], None]) -> Recording | None:
         """A CUDA graph of what `queue` puts on the stream; None if one of the calls refuses."""
-        if not self._cuda_graph or not all(cast(BoundCall, call).capturable for call in calls):
+        wanted = self._cuda_graph and len(calls) > 0
+        if not wanted or not all(cast(BoundCall, call).capturable for call in calls):
             return None
         return self._own(capture(self._stream, queue))
 

@@ -60,6 +60,8 @@ class TensorRTRunner:
 
     def bind(self, bindings: Sequence[Binding], stream: Stream) -> list[BoundCall]:
         """Calls on new contexts, one for each graph that is bound, with common scratch memory."""
+        if not bindings:
+            return []
         shape = frame_shape(_tensors(bindings)["lr"], self._bundle.manifest.io)
         engine, profile = find_engine(
             self._bundle, self._host, (shape.batch, shape.height, shape.width)
