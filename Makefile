@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint format clean
+# Wheels for a machine without a network: `make gpu-check` uses them for its run.
+WHEELS ?= $(wildcard ../shared/gpu_wheels shared/gpu_wheels)
+
+.PHONY: demo test lint format gpu-check clean
 
 demo: $(VENV)/demo.stamp ## Export the shipped weights, upscale a real photo, print PSNR and where the picture is
 	$(BIN)/ikc-export --fp32 --out demo/bundle
@@ -21,6 +24,9 @@ lint: $(VENV)/dev.stamp ## Formatting, lint and types
 format: $(VENV)/dev.stamp ## Mend formatting and what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+gpu-check: ## Everything that a machine with an NVIDIA GPU can check; offline, with the Python that is there
+	$(PYTHON) -m ikc_deploy.benchmarks.gpu_check $(if $(WHEELS),--wheels $(firstword $(WHEELS)))
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

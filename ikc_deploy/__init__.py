@@ -24,10 +24,17 @@ from ikc_deploy.errors import (
     InputError,
     KernelError,
     MissingExtraError,
+    OutOfMemoryError,
     RecipeError,
 )
 from ikc_deploy.kernels import KernelBasis, gaussian_kernel
-from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Result, Upscaler, load_bundle
+from ikc_deploy.runtime.upscaler import (
+    DEFAULT_ITERS,
+    DEFAULT_STREAMS,
+    Result,
+    Upscaler,
+    load_bundle,
+)
 from ikc_deploy.version import __version__
 
 __all__ = [
@@ -42,6 +49,7 @@ __all__ = [
     "KernelBasis",
     "KernelError",
     "MissingExtraError",
+    "OutOfMemoryError",
     "RecipeError",
     "Result",
     "Upscaler",
@@ -57,19 +65,27 @@ def load(
     iters: int = DEFAULT_ITERS,
     *,
     threads: int = 0,
+    streams: int = DEFAULT_STREAMS,
+    cuda_graph: bool = True,
 ) -> Upscaler:
     """An `Upscaler`, ready for frames.
 
     `bundle` is a folder written by `ikc-export`, or None for the shipped weights, which
     are exported into the user's cache on first use (that needs the `export` extra; later uses do
-    not). `backend` is "auto" or "onnxruntime". `iters` is t, the number of corrections: the loop is
-    P, F, then t times C, F. `threads` bounds CPU cores, 0 for all.
+    not). `iters` is t, the number of corrections: the loop is P, F, then t times C, F.
+
+    `backend` is "tensorrt", "tensorrt-rtx" (both need an engine in the bundle), "onnxruntime-cuda",
+    "onnxruntime" (the CPU), or "auto" for the first of these that loads; a named one is never
+    replaced by another. `threads` bounds CPU cores of the CPU backend, 0 for all. `streams` is the
+    number of frames that `Upscaler.submit` works on at once. `cuda_graph=False` starts each network
+    of the loop by itself where TensorRT would run all of it as one recorded graph.
 
     Raises `BundleError` if the bundle is missing, damaged or from another version, `BackendError`
-    if no backend runs here, `MissingExtraError` if an export is needed and cannot be made.
+    if the backend does not run here, `EngineError` if the bundle has no engine for it, and
+    `MissingExtraError` if an export is needed and cannot be made.
     """
     if bundle is None:
         from ikc_deploy.default_bundle import default_bundle
 
         bundle = default_bundle()
-    return load_bundle(bundle, backend, iters, threads)
+    return load_bundle(bundle, backend, iters, threads, streams, cuda_graph=cuda_graph)

@@ -73,6 +73,8 @@ class Manifest:
     """Graphs against torch in float32, per step of the loop."""
     convolutions: dict[str, dict[str, int]] = field(default_factory=dict)
     """Conv nodes of each graph by dtype."""
+    verified: dict[str, Any] = field(default_factory=dict)
+    """By fingerprint of an engine: what comparing it with ONNX Runtime gave."""
 
 
 class Bundle:

@@ -5,18 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
-
 from ikc_deploy.bundle import Bundle
+from ikc_deploy.caches import cache_folder
 from ikc_deploy.errors import BundleError, MissingExtraError
 from ikc_deploy.locks import locked
-from ikc_deploy.version import __version__
 from ikc_deploy.weights import DEFAULT_WEIGHTS, find_weights
-
-
-def cache_folder() -> Path:
-    """Where exported bundles are cached for this version of the package."""
-    return Path(platformdirs.user_cache_dir("ikc-deploy", appauthor=False)) / __version__
 
 
 def default_bundle(

@@ -22,6 +22,7 @@ from ikc_deploy.cli.bundles import bundle_options, open_bundle
 from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
 from ikc_deploy.errors import BackendError, InputError
 from ikc_deploy.files import write_atomically
+from ikc_deploy.runtime.backends import BACKENDS
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS
 
 _STDOUT = Path("-")
@@ -51,7 +52,9 @@ _STDOUT = Path("-")
     default=None,
     help="Precision of the convolutions; float32 unless --fp16 is given.",
 )
-@click.option("--backend", default="auto", show_default=True, help="auto or onnxruntime.")
+@click.option(
+    "--backend", default="auto", show_default=True, help=f"auto, or one of: {', '.join(BACKENDS)}."
+)
 @click.option("--runs", type=int, help="Timed calls.  [default: what fits in a minute, 3 to 200]")
 @click.option("--threads", type=int, default=0, show_default=True, help="CPU cores; 0 for all.")
 @click.option(

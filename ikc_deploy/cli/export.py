@@ -12,7 +12,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ikc_deploy.bundle import GRAPHS, Bundle, FrameIO
 from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
-from ikc_deploy.cli.describe import graphs_table, parity_table, print_engine, print_fact
+from ikc_deploy.cli.describe import (
+    graphs_table,
+    parity_table,
+    print_engine,
+    print_fact,
+    print_verified,
+)
 from ikc_deploy.engines.targets import Target, parse_shapes, read_target
 from ikc_deploy.errors import EngineError, InputError, MissingExtraError
 from ikc_deploy.flavours import FLAVOURS, FlavourName
@@ -46,7 +52,7 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
     "--bundle",
     "folder",
     type=click.Path(path_type=Path),
-    help="Export nothing: add the --engine to this bundle. Needs no torch.",
+    help="Export nothing: add the --engine to this bundle, or --verify it; needs no torch.",
 )
 @click.option(
     "--engine",
@@ -68,6 +74,12 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
     help="LR frames that the --engine takes, MIN:OPT:MAX as 64x64:256x256:540x960 (HEIGHTxWIDTH "
     "or BATCHxHEIGHTxWIDTH; repeatable); instead of the target's.",
 )
+@click.option(
+    "--verify",
+    type=click.Choice(["polygraphy"]),
+    help="Compare the engine with ONNX Runtime, per graph and per step, on a machine that runs it; "
+    "with --bundle alone, every engine of it that runs here.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @reports_errors
 def main(
@@ -79,6 +91,7 @@ def main(
     flavour: FlavourName | Literal["auto"] | None,
     target_file: Path | None,
     shapes: tuple[str, ...],
+    verify: str | None,
     as_json: bool,
 ) -> None:
     """Export predictor, SFTMD and corrector as ONNX graphs in a verified bundle.
@@ -88,11 +101,17 @@ def main(
     target = _target(flavour, target_file, shapes)
     if folder is None:
         bundle = _export(weights or DEFAULT_WEIGHTS, "fp16" if half else "fp32", io, out)
-    elif flavour is None or (weights, half, io, out) != (None, None, None, None):
-        raise InputError("--bundle adds an --engine to a bundle that is there; give these two only")
+    elif not (flavour or verify) or (weights, half, io, out) != (None, None, None, None):
+        raise InputError(
+            "--bundle adds an --engine to a bundle that is there, or does --verify; give no other "
+            "options of an export"
+        )
     else:
         bundle = Bundle.open(folder)
     engine = _add_engine(bundle, flavour, target) if flavour else None
+    if verify is not None:
+        _verify(Bundle.open(bundle.path), engine)
+        bundle = Bundle.open(bundle.path)
     if as_json:
         click.echo(json.dumps(_facts(bundle, engine), indent=2))
     else:
@@ -139,6 +158,14 @@ def _add_engine(bundle: Bundle, flavour: FlavourName | Literal["auto"], target: 
     return engine
 
 
+def _verify(bundle: Bundle, added: Engine | None) -> None:
+    from ikc_deploy.engines.second_opinion import runnable_engines, verify_engine
+
+    for engine in [added] if added else runnable_engines(bundle):
+        with err_console.status(f"comparing engine {engine.record.fingerprint}"):
+            verify_engine(bundle, engine)
+
+
 class _Bars(Progress):
     """One bar for each graph, with the phase that TensorRT is in."""
 
@@ -171,6 +198,7 @@ def _facts(bundle: Bundle, engine: Engine | None) -> dict[str, object]:
         "convolutions": manifest.convolutions,
         "parity": manifest.parity,
         "random_weights": manifest.random_weights,
+        "verified": manifest.verified,
         "engine": engine and asdict(engine.record),
     }
 
@@ -179,6 +207,7 @@ def _print(bundle: Bundle, engine: Engine | None) -> None:
     out_console.print(graphs_table(bundle), parity_table(bundle), sep="\n")
     if engine is not None:
         print_engine(engine, f"in {engine.path}")
+    print_verified(bundle)
     print_fact(f"bundle: {bundle.path}")
 
 

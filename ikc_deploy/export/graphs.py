@@ -98,6 +98,23 @@ def frames(sr: Tensor) -> Tensor:
     return (sr * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
 
 
+def graph_modules(networks: IkcNetworks, precision: Precision, io: FrameIO) -> dict[str, nn.Module]:
+    """The networks as they are exported: rewritten, in this precision, with the graphs' contracts.
+
+    Copies on the CPU; the networks stay as they are.
+    """
+
+    def prepared(module: nn.Module) -> nn.Module:
+        copied = deepcopy(module).eval()
+        return to_half(copied) if precision == "fp16" else copied
+
+    return {
+        "predictor": PredictorGraph(prepared(deployable_predictor(networks.predictor)), io),
+        "sftmd": SftmdGraph(prepared(deployable_sftmd(networks.sftmd)), io),
+        "corrector": CorrectorGraph(prepared(deployable_corrector(networks.corrector))),
+    }
+
+
 def export_graphs(
     networks: IkcNetworks, folder: Path, precision: Precision, io: FrameIO
 ) -> dict[str, Path]:
@@ -114,30 +131,19 @@ def export_graphs(
     sr_dtype = body_dtype(precision) if io == "uint8" else torch.float32
     sr = torch.zeros(batch, 3, scale * height, scale * width, dtype=sr_dtype)
 
-    def prepared(module: nn.Module) -> nn.Module:
-        copied = deepcopy(module).eval()
-        return to_half(copied) if precision == "fp16" else copied
-
-    predictor = PredictorGraph(prepared(deployable_predictor(networks.predictor)), io)
-    sftmd = SftmdGraph(prepared(deployable_sftmd(networks.sftmd)), io)
-    corrector = CorrectorGraph(prepared(deployable_corrector(networks.corrector)))
+    modules = graph_modules(networks, precision, io)
     sr_names = ["sr", "frame"] if io == "uint8" else ["sr"]
     code_axes = {0: "batch"}
     sr_axes = {0: "batch", 2: "sr_height", 3: "sr_width"}
-    jobs: dict[str, tuple[nn.Module, dict[str, Tensor], dict[str, dict[int, str]], list[str]]] = {
-        "predictor": (predictor, {"lr": lr}, {"lr": lr_axes}, ["code"]),
-        "sftmd": (sftmd, {"lr": lr, "code": code}, {"lr": lr_axes, "code": code_axes}, sr_names),
-        "corrector": (
-            corrector,
-            {"sr": sr, "code": code},
-            {"sr": sr_axes, "code": code_axes},
-            ["next_code"],
-        ),
+    jobs: dict[str, tuple[dict[str, Tensor], dict[str, dict[int, str]], list[str]]] = {
+        "predictor": ({"lr": lr}, {"lr": lr_axes}, ["code"]),
+        "sftmd": ({"lr": lr, "code": code}, {"lr": lr_axes, "code": code_axes}, sr_names),
+        "corrector": ({"sr": sr, "code": code}, {"sr": sr_axes, "code": code_axes}, ["next_code"]),
     }
     paths = {}
-    for name, (module, inputs, axes, outputs) in jobs.items():
+    for name, (inputs, axes, outputs) in jobs.items():
         paths[name] = folder / f"{name}.onnx"
-        _export(module, inputs, axes, outputs, paths[name])
+        _export(modules[name], inputs, axes, outputs, paths[name])
     return paths
 
 
