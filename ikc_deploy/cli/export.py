@@ -1,8 +1,9 @@
-"""ikc-export: weights to a bundle, and TensorRT engines into it."""
+"""ikc-export: weights to a bundle, TensorRT engines into it, and a repository for Triton."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from ikc_deploy.engines.targets import Target, parse_shapes, read_target
 from ikc_deploy.errors import EngineError, InputError, MissingExtraError
 from ikc_deploy.flavours import FLAVOURS, FlavourName
 from ikc_deploy.plans import Engine
+from ikc_deploy.serving.repository import write_repository
 from ikc_deploy.weights import DEFAULT_WEIGHTS
 
 
@@ -46,7 +48,7 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
     "--bundle",
     "folder",
     type=click.Path(path_type=Path),
-    help="Export nothing: add the --engine to this bundle. Needs no torch.",
+    help="Export nothing: take this bundle for --engine or --triton. Needs no torch.",
 )
 @click.option(
     "--engine",
@@ -68,6 +70,12 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
     help="LR frames that the --engine takes, MIN:OPT:MAX as 64x64:256x256:540x960 (HEIGHTxWIDTH "
     "or BATCHxHEIGHTxWIDTH; repeatable); instead of the target's.",
 )
+@click.option(
+    "--triton",
+    "repository",
+    type=click.Path(path_type=Path),
+    help="Write a model repository for Triton Inference Server into this folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @reports_errors
 def main(
@@ -79,24 +87,32 @@ def main(
     flavour: FlavourName | Literal["auto"] | None,
     target_file: Path | None,
     shapes: tuple[str, ...],
+    repository: Path | None,
     as_json: bool,
 ) -> None:
     """Export predictor, SFTMD and corrector as ONNX graphs in a verified bundle.
 
     With --engine, TensorRT plans are added to it. Whatever stops them, the bundle stays.
+
+    With --triton, the bundle (with its plans of the flavour tensorrt, if it has any) is also
+    written as five models that Triton Inference Server runs: see docs/serving.md.
     """
     target = _target(flavour, target_file, shapes)
     if folder is None:
         bundle = _export(weights or DEFAULT_WEIGHTS, "fp16" if half else "fp32", io, out)
-    elif flavour is None or (weights, half, io, out) != (None, None, None, None):
-        raise InputError("--bundle adds an --engine to a bundle that is there; give these two only")
+    elif not (flavour or repository) or (weights, half, io, out) != (None, None, None, None):
+        raise InputError(
+            "--bundle takes a bundle that is there; give --engine or --triton with it, "
+            "and nothing that changes it"
+        )
     else:
         bundle = Bundle.open(folder)
     engine = _add_engine(bundle, flavour, target) if flavour else None
+    models = write_repository(engine.bundle if engine else bundle, repository) if repository else {}
     if as_json:
-        click.echo(json.dumps(_facts(bundle, engine), indent=2))
+        click.echo(json.dumps(_facts(bundle, engine, models), indent=2))
     else:
-        _print(bundle, engine)
+        _print(bundle, engine, models)
 
 
 def _target(flavour: str | None, file: Path | None, shapes: tuple[str, ...]) -> Target:
@@ -160,7 +176,7 @@ class _Bars(Progress):
         self.update(self._tasks_of[graph], completed=done, total=total, phase=phase)
 
 
-def _facts(bundle: Bundle, engine: Engine | None) -> dict[str, object]:
+def _facts(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) -> dict[str, object]:
     manifest = bundle.manifest
     return {
         "bundle": str(bundle.path),
@@ -172,14 +188,17 @@ def _facts(bundle: Bundle, engine: Engine | None) -> dict[str, object]:
         "parity": manifest.parity,
         "random_weights": manifest.random_weights,
         "engine": engine and asdict(engine.record),
+        "triton": {name: str(model) for name, model in models.items()},
     }
 
 
-def _print(bundle: Bundle, engine: Engine | None) -> None:
+def _print(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) -> None:
     out_console.print(graphs_table(bundle), parity_table(bundle), sep="\n")
     if engine is not None:
         print_engine(engine, f"in {engine.path}")
     print_fact(f"bundle: {bundle.path}")
+    for name, model in models.items():
+        print_fact(f"Triton model {name}: {model}")
 
 
 if __name__ == "__main__":
