@@ -100,8 +100,11 @@ def _backends(scratch: Path) -> Path:
 
 
 def _environment() -> dict[str, str]:
-    libraries = [_home().parent.parent / "nvidia_pytriton.libs", sysconfig.get_config_var("LIBDIR")]
-    # The backend's Python takes its packages from the environment of the first python3 that it finds.
+    libraries = [
+        _home().parent.parent / "nvidia_pytriton.libs",
+        sysconfig.get_config_var("LIBDIR"),
+    ]
+    # The backend's Python takes its packages from the environment of the first python3 found.
     paths = [sysconfig.get_path("scripts"), os.environ["PATH"]]
     return os.environ | {
         "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
