@@ -99,18 +99,14 @@ def loop_config(name: str, manifest: Manifest, settings: ServingSettings, batch:
         queue=settings.queue,
         wait=round(1e6 * settings.queue_seconds),
     )
-    values = {"networks": NAME, **asdict(settings.limits)}
-    parameters = "".join(
-        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
-        for key, value in values.items()
-    )
     return _LOOP.substitute(
         name=name,
         batch=batch,
         code_size=manifest.code_size,
         scheduling=scheduling,
         loops=settings.loops,
-        parameters=parameters,
+        facts=_parameters({"networks": NAME, "scale": manifest.scale}),
+        limits=_parameters(asdict(settings.limits)),
     )
 
 
@@ -160,8 +156,9 @@ $scheduling
 instance_group { count: $loops kind: KIND_CPU }
 # Frames that arrive on a GPU stay there.
 parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS" value { string_value: "no" } }
-# Limits: what lies beyond them is refused. Areas are height times width of an LR frame.
-$parameters""")
+# What clients and the loop must know.
+$facts# Limits: what lies beyond them is refused. Areas are height times width of an LR frame.
+$limits""")
 
 _REQUESTS: Final = Template("""\
 # Past this queue, and after this wait, clients get an error at once: that is how they learn of
@@ -180,6 +177,13 @@ sequence_batching {
   max_sequence_idle_microseconds: $idle
   oldest { max_candidate_sequences: $streams }
 }""")
+
+
+def _parameters(values: Mapping[str, object]) -> str:
+    return "".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
+        for key, value in values.items()
+    )
 
 
 def _onnx() -> str:
