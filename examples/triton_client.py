@@ -12,6 +12,8 @@ the blur of the one before it.
 from __future__ import annotations
 
 import argparse
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,12 +91,14 @@ def ask_by_shared_memory(
     count, height, width, _ = frames.shape
     upscaled = (count, scale * height, scale * width, 3)
     size = int(np.prod(upscaled))
-    with region(client, "ikc_lr", frames.nbytes) as given, region(client, "ikc_image", size) as out:
+    # Other clients have regions, too.
+    names = f"ikc_lr_{os.getpid()}", f"ikc_image_{os.getpid()}"
+    with region(client, names[0], frames.nbytes) as given, region(client, names[1], size) as out:
         shared_memory.set_shared_memory_region(given, [frames])
         lr = grpc.InferInput("lr", frames.shape, "UINT8")
-        lr.set_shared_memory("ikc_lr", frames.nbytes)
+        lr.set_shared_memory(names[0], frames.nbytes)
         image = grpc.InferRequestedOutput("image")
-        image.set_shared_memory("ikc_image", size)
+        image.set_shared_memory(names[1], size)
         wanted = [image, grpc.InferRequestedOutput("sigma")]
         answer = client.infer(
             model(sequence), [lr, *asked], outputs=wanted, client_timeout=TIMEOUT, **sequence
@@ -111,8 +115,20 @@ def region(client: grpc.InferenceServerClient, name: str, size: int) -> Iterator
         client.register_system_shared_memory(name, f"/{name}", size)
         yield handle
     finally:
-        client.unregister_system_shared_memory(name)
+        unregister(client, name)
         shared_memory.destroy_shared_memory_region(handle)
+
+
+def unregister(client: grpc.InferenceServerClient, name: str) -> None:
+    """Take a region back, as soon as the server has let go of the request that it answered."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            return client.unregister_system_shared_memory(name)
+        except grpc.InferenceServerException as error:
+            if "in use" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def model(sequence: dict[str, Any]) -> str:
