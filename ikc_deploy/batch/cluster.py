@@ -14,6 +14,7 @@ import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +56,12 @@ def divide(cpus: float, gpus: float, tasks: int, actors: int | None, cores: int)
     return Share(min(wanted, tasks), each, 1 if gpus >= 1 else 0)
 
 
+def require_ray() -> None:
+    """Raise `MissingExtraError` if Ray is not installed, without importing it: that takes a while."""
+    if find_spec("ray") is None:
+        raise MissingExtraError("ray", "ray", "--ray")
+
+
 @contextmanager
 def connected(settings: ClusterSettings) -> Iterator[None]:
     """Ray, for the block: a cluster's, or one that is started here and stopped at the end.
@@ -64,6 +71,7 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
     # Usage statistics would be sent to Ray's makers; its C++ part warns of what is meant to be.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    require_ray()
     try:
         import ray
         import ray.data

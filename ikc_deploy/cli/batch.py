@@ -95,10 +95,12 @@ def upscale_batch(
     if not inputs or out is None:
         raise InputError("name the inputs, and the folder of the outputs with -o")
     try:
+        from ikc_deploy.batch.cluster import require_ray
         from ikc_deploy.batch.run import Joined, run_batch
         from ikc_deploy.video.encoders import AUTO, EncoderSettings
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "av", "ray", "--ray") from error
+    require_ray()
 
     def announce(done: Upscaled | Joined) -> None:
         if isinstance(done, Joined):

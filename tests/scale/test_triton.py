@@ -122,8 +122,8 @@ def test_100_requests_of_mixed_sizes_8_at_a_time_are_equal_to_the_local_runtime(
     before = counts(server)
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda case: client.infer("ikc", inputs(*case)), cases))
-    for (frames, iters, sigma), answer in zip(cases, answers, strict=True):
-        assert_equal(answer, local[iters](frames, sigma=sigma))
+    for (lr, iters, sigma), answer in zip(cases, answers, strict=True):
+        assert_equal(answer, local[iters](lr, sigma=sigma))
     blind = [iters for _, iters, sigma in cases if sigma is None]
     known = len(cases) - len(blind)
     expected = [len(blind), sum(blind) + len(blind) + known, sum(blind)]
