@@ -57,7 +57,7 @@ def divide(cpus: float, gpus: float, tasks: int, actors: int | None, cores: int)
 
 
 def require_ray() -> None:
-    """Raise `MissingExtraError` if Ray is not installed, without importing it: that takes a while."""
+    """Raise `MissingExtraError` if Ray is not installed; it is not imported, which takes long."""
     if find_spec("ray") is None:
         raise MissingExtraError("ray", "ray", "--ray")
 

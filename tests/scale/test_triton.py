@@ -90,10 +90,15 @@ def assert_equal(answer: Any, expected: Result) -> None:
     np.testing.assert_array_equal(answer.as_numpy("sigma")[:, 0], sigma)
 
 
+def metrics(server: Server) -> str:
+    with urllib.request.urlopen(server.metrics) as page:
+        text: str = page.read().decode()
+        return text
+
+
 def counts(server: Server) -> NDArray[np.int64]:
     """Requests that predictor, sftmd and corrector have answered, from the server's metrics."""
-    with urllib.request.urlopen(server.metrics) as page:
-        text = page.read().decode()
+    text = metrics(server)
     found = [
         re.search(rf'nv_inference_request_success{{model="ikc_{network}",.*}} (\d+)', text)
         for network in ("predictor", "sftmd", "corrector")
@@ -186,7 +191,7 @@ def test_a_bad_request_is_an_error_and_the_next_good_one_is_answered(
 
 
 def test_past_the_queue_requests_are_refused_at_once_and_the_rest_is_answered(
-    client: Any, local: dict[int, Upscaler]
+    server: Server, client: Any, local: dict[int, Upscaler]
 ) -> None:
     def ask(_: int) -> Any:
         try:
@@ -200,6 +205,10 @@ def test_past_the_queue_requests_are_refused_at_once_and_the_rest_is_answered(
     assert 0 < len(refused) < len(answers)
     assert all("maximum queue size" in str(error) for error in refused)
     assert_equal(client.infer("narrow", inputs(FRAME)), local[3](FRAME))
+    rejected = re.search(
+        r'nv_inference_request_failure{model="narrow",reason="REJECTED",.*} (\d+)', metrics(server)
+    )
+    assert rejected is not None and int(rejected[1]) == len(refused)
 
 
 class Tracker:
