@@ -137,7 +137,8 @@ class _Batch:
         if outcome.error is not None:
             piece = f"piece {clip.jobs.index(job) + 1} of {len(clip.jobs)}: {outcome.error}"
             self.report.failures.append(_about(job.source, piece))
-        elif not clip.missing():
+        # Its folders are looked at once, not after each piece.
+        if clip not in self._clips.values() and not clip.missing():
             self._finish(clip)
 
     def _finish(self, clip: ClipPlan) -> None:

@@ -150,5 +150,7 @@ def _conclude(report: Report, as_json: bool) -> None:
         click.echo(f"{report.kept} were there already")
     if report.failures:
         total = report.made + report.kept + len(report.failures)
-        heading = f"{len(report.failures)} of {total} outputs failed; run it again for these:"
+        heading = (
+            f"{len(report.failures)} of {total} outputs failed; a second run tries only these:"
+        )
         raise InputError("\n".join([heading, *report.failures]))

@@ -79,7 +79,7 @@ def network_config(
     return _NETWORK.substitute(
         name=f"{NAME}_{network}",
         platform=_onnx() if plans is None else _tensorrt(plans),
-        profile="" if plans is None else f"profile: {_list(map(str, range(plans.profiles)))}",
+        profile="" if plans is None else f" profile: {_list(map(str, range(plans.profiles)))}",
         batch=largest,
         inputs=_list_of_ports(inputs, manifest),
         outputs=_list_of_ports(outputs, manifest),
@@ -132,7 +132,7 @@ $inputs$outputs
 # Whatever waits is put together, up to max_batch_size; nothing waits for company.
 dynamic_batching { }
 # One on every GPU, or one on the CPU where there is none.
-instance_group { count: 1 kind: KIND_AUTO $profile }
+instance_group { count: 1 kind: KIND_AUTO$profile }
 model_warmup {
   name: "first request"
   batch_size: 1

@@ -72,7 +72,7 @@ def test_failures_come_at_the_end_with_exit_code_2(
     result = invoke(main, folder, "--ray", "-o", tmp_path / "out", "--bundle", bundle.path)
     assert result.exit_code == 2
     heading, damaged = result.stderr.splitlines()
-    assert heading == "error: 1 of 3 outputs failed; run it again for these:"
+    assert heading == "error: 1 of 3 outputs failed; a second run tries only these:"
     assert damaged.startswith(f"'{folder / 'c.png'}' cannot be read as an image")
 
 

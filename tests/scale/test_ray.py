@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +98,13 @@ def killing(scratch: Path, victims: dict[str, int]) -> Iterator[dict[str, set[in
     def watch() -> None:
         while not ended.wait(0.003):
             for task, times in victims.items():
-                begun = scratch / task
-                workers = begun.read_text().split() if begun.exists() else []
-                if workers and len(killed[task]) < times and int(workers[-1]) not in killed[task]:
-                    killed[task].add(int(workers[-1]))
-                    os.kill(int(workers[-1]), signal.SIGKILL)
+                # The file goes when its task is done.
+                with suppress(FileNotFoundError):
+                    workers = (scratch / task).read_text().split()
+                    worker = int(workers[-1]) if workers else 0
+                    if worker and len(killed[task]) < times and worker not in killed[task]:
+                        killed[task].add(worker)
+                        os.kill(worker, signal.SIGKILL)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
