@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         (BASE, ""),
         ("video", "video files"),
         ("window", "a camera in a window"),
+        ("ray", "many actors"),
         ("export", "weights not exported yet"),
     ),
     "ikc-export": ((BASE, ""), ("export", "")),

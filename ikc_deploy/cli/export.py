@@ -1,8 +1,9 @@
-"""ikc-export: weights to a bundle, and TensorRT engines into it."""
+"""ikc-export: weights to a bundle, TensorRT engines into it, and a repository for Triton."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,7 @@ from ikc_deploy.engines.targets import Target, parse_shapes, read_target
 from ikc_deploy.errors import EngineError, InputError, MissingExtraError
 from ikc_deploy.flavours import FLAVOURS, FlavourName
 from ikc_deploy.plans import Engine
+from ikc_deploy.serving.repository import write_repository
 from ikc_deploy.weights import DEFAULT_WEIGHTS
 
 
@@ -52,7 +54,7 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
     "--bundle",
     "folder",
     type=click.Path(path_type=Path),
-    help="Export nothing: add the --engine to this bundle, or --verify it; needs no torch.",
+    help="Export nothing: take this bundle for --engine, --verify or --triton; needs no torch.",
 )
 @click.option(
     "--engine",
@@ -80,6 +82,12 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
     help="Compare the engine with ONNX Runtime, per graph and per step, on a machine that runs it; "
     "with --bundle alone, every engine of it that runs here.",
 )
+@click.option(
+    "--triton",
+    "repository",
+    type=click.Path(path_type=Path),
+    help="Write a model repository for Triton Inference Server into this folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @reports_errors
 def main(
@@ -92,30 +100,36 @@ def main(
     target_file: Path | None,
     shapes: tuple[str, ...],
     verify: str | None,
+    repository: Path | None,
     as_json: bool,
 ) -> None:
     """Export predictor, SFTMD and corrector as ONNX graphs in a verified bundle.
 
     With --engine, TensorRT plans are added to it. Whatever stops them, the bundle stays.
+
+    With --triton, the bundle (with its plans of the flavour tensorrt, if it has any) is also
+    written as five models that Triton Inference Server runs: see docs/serving.md.
     """
     target = _target(flavour, target_file, shapes)
     if folder is None:
         bundle = _export(weights or DEFAULT_WEIGHTS, "fp16" if half else "fp32", io, out)
-    elif not (flavour or verify) or (weights, half, io, out) != (None, None, None, None):
+    elif not (flavour or verify or repository) or (weights, half, io, out) != (None,) * 4:
         raise InputError(
-            "--bundle adds an --engine to a bundle that is there, or does --verify; give no other "
-            "options of an export"
+            "--bundle takes a bundle that is there; give --engine, --verify or --triton with it, "
+            "and nothing that changes it"
         )
     else:
         bundle = Bundle.open(folder)
     engine = _add_engine(bundle, flavour, target) if flavour else None
+    bundle = engine.bundle if engine else bundle
     if verify is not None:
-        _verify(Bundle.open(bundle.path), engine)
+        _verify(bundle, engine)
         bundle = Bundle.open(bundle.path)
+    models = write_repository(bundle, repository) if repository else {}
     if as_json:
-        click.echo(json.dumps(_facts(bundle, engine), indent=2))
+        click.echo(json.dumps(_facts(bundle, engine, models), indent=2))
     else:
-        _print(bundle, engine)
+        _print(bundle, engine, models)
 
 
 def _target(flavour: str | None, file: Path | None, shapes: tuple[str, ...]) -> Target:
@@ -187,7 +201,7 @@ class _Bars(Progress):
         self.update(self._tasks_of[graph], completed=done, total=total, phase=phase)
 
 
-def _facts(bundle: Bundle, engine: Engine | None) -> dict[str, object]:
+def _facts(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) -> dict[str, object]:
     manifest = bundle.manifest
     return {
         "bundle": str(bundle.path),
@@ -200,15 +214,18 @@ def _facts(bundle: Bundle, engine: Engine | None) -> dict[str, object]:
         "random_weights": manifest.random_weights,
         "verified": manifest.verified,
         "engine": engine and asdict(engine.record),
+        "triton": {name: str(model) for name, model in models.items()},
     }
 
 
-def _print(bundle: Bundle, engine: Engine | None) -> None:
+def _print(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) -> None:
     out_console.print(graphs_table(bundle), parity_table(bundle), sep="\n")
     if engine is not None:
         print_engine(engine, f"in {engine.path}")
     print_verified(bundle)
     print_fact(f"bundle: {bundle.path}")
+    for name, model in models.items():
+        print_fact(f"Triton model {name}: {model}")
 
 
 if __name__ == "__main__":
