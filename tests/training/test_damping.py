@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ikc_deploy.networks.checkpoints import new_networks
-from ikc_deploy.training.batches import BatchSource
+from ikc_deploy.networks.corrector import StatisticsCorrector
+from ikc_deploy.networks.predictor import StatisticsPredictor
+from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.damping import DAMPINGS, Gains, choose, damp_corrector
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.recipes import Recipe, load_recipe
@@ -25,7 +27,7 @@ class BlursByError(nn.Module):
 
     def __init__(self, place: Workplace) -> None:
         super().__init__()
-        self._batches = {}
+        self._batches: dict[bytes, Batch] = {}
         for step in range(place.settings.steps, place.settings.steps + 64):
             batch = place.source.batch(step)
             self._batches[batch.lr.numpy().tobytes()] = batch
@@ -51,14 +53,17 @@ def test_a_corrector_that_ruins_images_hardly_moves(
     place = Workplace(
         networks, BatchSource(CROPS, networks, recipe, "corrector", CPU), recipe.corrector, CPU
     )
-    last = networks.corrector.last_layer  # type: ignore[union-attr]
+    assert isinstance(networks.corrector, StatisticsCorrector)
+    assert isinstance(networks.predictor, StatisticsPredictor)
+    last, reading = networks.corrector.last_layer, networks.predictor.head[-1]
+    assert isinstance(reading, nn.Linear)
     with torch.no_grad():
         last.weight.fill_(0)
         last.bias.fill_(0.05 if corrected == "away" else -0.05)
     # P always reads the top of the range, so every step down is towards the truth.
     with torch.no_grad():
-        networks.predictor.head[-1].weight.fill_(0)  # type: ignore[union-attr,operator,index]
-        networks.predictor.head[-1].bias.fill_(0.9)  # type: ignore[union-attr,operator,index]
+        reading.weight.fill_(0)
+        reading.bias.fill_(0.9)
     images = BlursByError(place)
     monkeypatch.setattr(networks.sftmd, "unclamped", images.unclamped)
     before = last.bias.detach().clone().numpy()
