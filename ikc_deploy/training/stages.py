@@ -81,7 +81,7 @@ class Workplace:
             step = corrector.step(sr, code).float()
             with self.exactly():
                 spread = corrector.chart.spread(code) + step
-                return corrector.chart.code(spread), spread_loss(spread, batch.spread)
+                return corrector.moved(code, step), spread_loss(spread, batch.spread)
         after = corrector(sr, code).float()
         return after, self._code_loss(after, batch.code)
 
