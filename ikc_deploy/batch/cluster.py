@@ -75,6 +75,7 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
     try:
         import ray
         import ray.data
+        from ray.exceptions import RayError
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "ray", "ray", "--ray") from error
     # A Ray of our own is nobody else's to reach.
@@ -82,7 +83,7 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
     local = {} if settings.address else alone
     try:
         ray.init(settings.address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         raise BackendError(f"Ray does not start ({_last_line(error)})") from error
     try:
         yield

@@ -61,7 +61,7 @@ def upscale(bundle: Bundle, *arguments: Any) -> str:
     options = ["--bundle", bundle.path, "--iters", 1, "--threads", 1]
     command = [sys.executable, "-m", "ikc_deploy.cli.upscale", *arguments, *options]
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, timeout=300
+        list(map(str, command)), capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
