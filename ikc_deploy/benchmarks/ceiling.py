@@ -31,7 +31,7 @@ class Ceiling:
 
 
 def measure_ceilings(threads: int = 0) -> dict[str, Ceiling]:
-    """The ceiling by library ("onnxruntime", "torch"); those that are not installed are left out."""
+    """The ceiling by library ("onnxruntime", "torch"); what is not installed is left out."""
     found: dict[str, Ceiling] = {}
     for name, work in (("onnxruntime", _onnxruntime), ("torch", _torch)):
         try:
