@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from ikc_deploy.bundle import GRAPHS, Bundle, FrameIO
+from ikc_deploy.bundle import GRAPHS, Bundle, FrameIO, Precision
 from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
-from ikc_deploy.cli.describe import graphs_table, parity_table, print_engine, print_fact
+from ikc_deploy.cli.describe import (
+    graphs_table,
+    int8_line,
+    parity_table,
+    print_engine,
+    print_fact,
+)
 from ikc_deploy.engines.targets import Target, parse_shapes, read_target
 from ikc_deploy.errors import EngineError, InputError, MissingExtraError
 from ikc_deploy.flavours import FLAVOURS, FlavourName
@@ -26,11 +32,15 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
     help="Shipped weights, a checkpoint file, or random:ARCHITECTURE (x2, x3, x4, x4-lite, ...).  "
     f"[default: {DEFAULT_WEIGHTS}]",
 )
+@click.option("--fp32", "precision", flag_value="fp32", help="Convolutions in float32.  [default]")
+@click.option("--fp16", "precision", flag_value="fp16", help="Convolutions in float16.")
 @click.option(
-    "--fp16/--fp32",
-    "half",
-    default=None,
-    help="Precision of the convolutions; float32 unless --fp16 is given.",
+    "--int8", "precision", flag_value="int8", help="Convolutions in 8 bits, if that costs little."
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    help="HR images for --int8: one half calibrates, the other measures.  [default: made images]",
 )
 @click.option(
     "--io",
@@ -72,7 +82,8 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
 @reports_errors
 def main(
     weights: str | None,
-    half: bool | None,
+    precision: Precision | None,
+    calibrate: Path | None,
     io: FrameIO | None,
     out: Path | None,
     folder: Path | None,
@@ -87,8 +98,14 @@ def main(
     """
     target = _target(flavour, target_file, shapes)
     if folder is None:
-        bundle = _export(weights or DEFAULT_WEIGHTS, "fp16" if half else "fp32", io, out)
-    elif flavour is None or (weights, half, io, out) != (None, None, None, None):
+        bundle = _export(
+            weights or DEFAULT_WEIGHTS,
+            out,
+            precision=precision or "fp32",
+            io=io or "uint8",
+            calibrate=calibrate,
+        )
+    elif flavour is None or (weights, precision, calibrate, io, out) != (None,) * 5:
         raise InputError("--bundle adds an --engine to a bundle that is there; give these two only")
     else:
         bundle = Bundle.open(folder)
@@ -106,19 +123,17 @@ def _target(flavour: str | None, file: Path | None, shapes: tuple[str, ...]) -> 
     return replace(target, profiles=tuple(map(parse_shapes, shapes))) if shapes else target
 
 
-def _export(
-    weights: str, precision: Literal["fp16", "fp32"], io: FrameIO | None, out: Path | None
-) -> Bundle:
+def _export(weights: str, out: Path | None, **settings: Any) -> Bundle:
     try:
         from ikc_deploy.export.exporter import ExportSettings, export_bundle
         from ikc_deploy.networks.weights import load_weights
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "export", "ikc-export") from error
+    chosen = ExportSettings(**settings)
     loaded = load_weights(weights)
-    folder = out or Path("export") / f"{loaded.source.name}-{precision}"
-    settings = ExportSettings(precision, io or "uint8")
+    folder = out or Path("export") / f"{loaded.source.name}-{chosen.precision}"
     with err_console.status("loading") as status:
-        return export_bundle(loaded, folder, settings, lambda phase: status.update(phase))
+        return export_bundle(loaded, folder, chosen, lambda phase: status.update(phase))
 
 
 def _add_engine(bundle: Bundle, flavour: FlavourName | Literal["auto"], target: Target) -> Engine:
@@ -177,6 +192,8 @@ def _facts(bundle: Bundle, engine: Engine | None) -> dict[str, object]:
 
 def _print(bundle: Bundle, engine: Engine | None) -> None:
     out_console.print(graphs_table(bundle), parity_table(bundle), sep="\n")
+    if "int8" in bundle.manifest.parity:
+        print_fact(int8_line(bundle))
     if engine is not None:
         print_engine(engine, f"in {engine.path}")
     print_fact(f"bundle: {bundle.path}")

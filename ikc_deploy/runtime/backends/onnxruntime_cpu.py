@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -36,6 +37,11 @@ class OnnxRuntimeCpu:
         options.log_severity_level = 4
         # Three sessions take turns: a pool that spins while another computes takes its cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # They also take turns with memory: one arena for all, filled as blocks are needed instead
+        # of reserved by a plan, needs a third of the memory and no more time (measured).
+        options.enable_mem_pattern = False
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        _share_arena()
         self._sessions: dict[str, Any] = {}
         for graph in GRAPHS:
             try:
@@ -93,6 +99,19 @@ class OnnxRuntimeCpu:
     def close(self) -> None:
         """Drop the sessions."""
         self._sessions.clear()
+
+
+@cache
+def _share_arena() -> None:
+    """Register the arena that sessions of this process share, once: it cannot be taken back."""
+    import onnxruntime
+
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    # No bound, ONNX Runtime's own growth and block sizes.
+    settings = onnxruntime.OrtArenaCfg(0, -1, -1, -1)
+    onnxruntime.create_and_register_allocator(place, settings)
 
 
 class _BoundCall:
