@@ -58,6 +58,16 @@ def print_verified(bundle: Bundle) -> None:
         out_console.print(table)
 
 
+def int8_line(bundle: Bundle) -> str:
+    """What 8 bits cost."""
+    found = bundle.manifest.parity["int8"]
+    return (
+        f"PSNR-Y on {found['images']} images that did not calibrate: {found['int8_db']:.2f} dB, "
+        f"in float32 {found['fp32_db']:.2f}: 8 bits cost {found['loss_db']:.2f} dB; "
+        f"{len(found['kept'])} convolutions of the SR network were kept in float32 for that"
+    )
+
+
 def print_engine(engine: Engine, state: str) -> None:
     """What an engine is for, the sizes of its plans, `state`, and its census."""
     record = engine.record

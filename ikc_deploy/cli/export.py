@@ -6,15 +6,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from ikc_deploy.bundle import GRAPHS, Bundle, FrameIO
+from ikc_deploy.bundle import GRAPHS, Bundle, FrameIO, Precision
 from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
 from ikc_deploy.cli.describe import (
     graphs_table,
+    int8_line,
     parity_table,
     print_engine,
     print_fact,
@@ -34,11 +35,15 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
     help="Shipped weights, a checkpoint file, or random:ARCHITECTURE (x2, x3, x4, x4-lite, ...).  "
     f"[default: {DEFAULT_WEIGHTS}]",
 )
+@click.option("--fp32", "precision", flag_value="fp32", help="Convolutions in float32.  [default]")
+@click.option("--fp16", "precision", flag_value="fp16", help="Convolutions in float16.")
 @click.option(
-    "--fp16/--fp32",
-    "half",
-    default=None,
-    help="Precision of the convolutions; float32 unless --fp16 is given.",
+    "--int8", "precision", flag_value="int8", help="Convolutions in 8 bits, if that costs little."
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    help="HR images for --int8: one half calibrates, the other measures.  [default: made images]",
 )
 @click.option(
     "--io",
@@ -92,7 +97,8 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
 @reports_errors
 def main(
     weights: str | None,
-    half: bool | None,
+    precision: Precision | None,
+    calibrate: Path | None,
     io: FrameIO | None,
     out: Path | None,
     folder: Path | None,
@@ -112,8 +118,16 @@ def main(
     """
     target = _target(flavour, target_file, shapes)
     if folder is None:
-        bundle = _export(weights or DEFAULT_WEIGHTS, "fp16" if half else "fp32", io, out)
-    elif not (flavour or verify or repository) or (weights, half, io, out) != (None,) * 4:
+        bundle = _export(
+            weights or DEFAULT_WEIGHTS,
+            out,
+            precision=precision or "fp32",
+            io=io or "uint8",
+            calibrate=calibrate,
+        )
+    elif not (flavour or verify or repository) or (
+        (weights, precision, calibrate, io, out) != (None,) * 5
+    ):
         raise InputError(
             "--bundle takes a bundle that is there; give --engine, --verify or --triton with it, "
             "and nothing that changes it"
@@ -139,19 +153,17 @@ def _target(flavour: str | None, file: Path | None, shapes: tuple[str, ...]) -> 
     return replace(target, profiles=tuple(map(parse_shapes, shapes))) if shapes else target
 
 
-def _export(
-    weights: str, precision: Literal["fp16", "fp32"], io: FrameIO | None, out: Path | None
-) -> Bundle:
+def _export(weights: str, out: Path | None, **settings: Any) -> Bundle:
     try:
         from ikc_deploy.export.exporter import ExportSettings, export_bundle
         from ikc_deploy.networks.weights import load_weights
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "export", "ikc-export") from error
+    chosen = ExportSettings(**settings)
     loaded = load_weights(weights)
-    folder = out or Path("export") / f"{loaded.source.name}-{precision}"
-    settings = ExportSettings(precision, io or "uint8")
+    folder = out or Path("export") / f"{loaded.source.name}-{chosen.precision}"
     with err_console.status("loading") as status:
-        return export_bundle(loaded, folder, settings, lambda phase: status.update(phase))
+        return export_bundle(loaded, folder, chosen, lambda phase: status.update(phase))
 
 
 def _add_engine(bundle: Bundle, flavour: FlavourName | Literal["auto"], target: Target) -> Engine:
@@ -220,6 +232,8 @@ def _facts(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) ->
 
 def _print(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) -> None:
     out_console.print(graphs_table(bundle), parity_table(bundle), sep="\n")
+    if "int8" in bundle.manifest.parity:
+        print_fact(int8_line(bundle))
     if engine is not None:
         print_engine(engine, f"in {engine.path}")
     print_verified(bundle)

@@ -26,9 +26,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ikc_deploy.bundle import FrameIO
+from ikc_deploy.bundle import FrameIO, Precision
 from ikc_deploy.errors import ExportError
-from ikc_deploy.export.precision import Precision, body_dtype, to_half
+from ikc_deploy.export.precision import body_dtype, to_half
 from ikc_deploy.export.rewrites import (
     deployable_corrector,
     deployable_predictor,
@@ -143,17 +143,21 @@ def export_graphs(
     paths = {}
     for name, (inputs, axes, outputs) in jobs.items():
         paths[name] = folder / f"{name}.onnx"
-        _export(modules[name], inputs, axes, outputs, paths[name])
+        export_module(modules[name], inputs, axes, outputs, paths[name])
     return paths
 
 
-def _export(
+def export_module(
     module: nn.Module,
     inputs: dict[str, Tensor],
     axes: dict[str, dict[int, str]],
     outputs: list[str],
     path: Path,
 ) -> None:
+    """Trace `module` on `inputs` (by name), with the named `axes` dynamic, and write it to `path`.
+
+    Raises `ExportError` if the exporter gives nothing; a graph that ONNX finds wrong raises too.
+    """
     dims = {label: torch.export.Dim(label) for sizes in axes.values() for label in sizes.values()}
     shapes = {name: {axis: dims[label] for axis, label in axes[name].items()} for name in inputs}
     with _quiet():

@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ikc_deploy.bundle import Bundle
+from ikc_deploy.bundle import Bundle, Precision
 from ikc_deploy.errors import ExportError
 from ikc_deploy.evaluation.gaussian8 import degrade_gaussian
 from ikc_deploy.evaluation.structured import structured_image
-from ikc_deploy.export.precision import Precision
 from ikc_deploy.limits import LIMITS
 from ikc_deploy.networks.checkpoints import IkcNetworks
 from ikc_deploy.runtime.backends import open_backend
