@@ -13,7 +13,7 @@ from ikc_deploy.benchmarks.case import Case, Subject, planes_of
 from ikc_deploy.benchmarks.costs import graph_work, loop_total
 from ikc_deploy.benchmarks.runners import StageClock, Timing
 from ikc_deploy.bundle import GRAPHS
-from ikc_deploy.default_bundle import cache_folder
+from ikc_deploy.caches import cache_folder
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import atomic_folder
 from ikc_deploy.locks import locked

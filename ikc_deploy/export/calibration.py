@@ -21,8 +21,8 @@ from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.evaluation.datasets import read_hr
 from ikc_deploy.evaluation.gaussian8 import degrade_gaussian
 from ikc_deploy.evaluation.metrics import psnr_y
+from ikc_deploy.evaluation.structured import structured_image
 from ikc_deploy.export.int8 import Feeds, convolution_weights, quantize_graph
-from ikc_deploy.export.parity import structured_image
 from ikc_deploy.export.precision import conv_census
 from ikc_deploy.images import list_images
 from ikc_deploy.runtime.backends import open_backend

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ikc_deploy.bundle import Precision
 from ikc_deploy.export.graphs import graph_modules
-from ikc_deploy.export.precision import Precision
 from ikc_deploy.networks.checkpoints import IkcNetworks
 from ikc_deploy.runtime.backends.base import Binding
 from ikc_deploy.runtime.backends.cuda import BoundCall, device_buffer
