@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint bench format clean
 
 demo: $(VENV)/demo.stamp ## Export the shipped weights, upscale a real photo, print PSNR and where the picture is
 	$(BIN)/ikc-export --fp32 --out demo/bundle
@@ -17,6 +17,10 @@ lint: $(VENV)/dev.stamp ## Formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: $(VENV)/demo.stamp ## Measure benchmarks/suite.toml, fill in the tables of docs/performance.md
+	$(BIN)/ikc-bench --suite benchmarks/suite.toml --out benchmarks/results
+	$(BIN)/python -m ikc_deploy.benchmarks.render.document docs/performance.md benchmarks
 
 format: $(VENV)/dev.stamp ## Mend formatting and what ruff can mend
 	$(BIN)/ruff format .
