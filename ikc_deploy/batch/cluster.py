@@ -81,8 +81,10 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
     # A Ray of our own is nobody else's to reach.
     alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     local = {} if settings.address else alone
+    # Without an address, Ray would look for a cluster that runs here, or did once.
+    address = settings.address or "local"
     try:
-        ray.init(settings.address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (RayError, ConnectionError, RuntimeError, ValueError) as error:
         raise BackendError(f"Ray does not start ({_last_line(error)})") from error
     try:

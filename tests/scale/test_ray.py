@@ -60,8 +60,15 @@ def upscale(bundle: Bundle, *arguments: Any) -> str:
     """What ikc-upscale prints."""
     options = ["--bundle", bundle.path, "--iters", 1, "--threads", 1]
     command = [sys.executable, "-m", "ikc_deploy.cli.upscale", *arguments, *options]
+    # Where nothing answers: a run without --address must not look for a cluster.
+    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:9"}
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, timeout=600
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
