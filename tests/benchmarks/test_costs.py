@@ -17,9 +17,9 @@ from ikc_deploy.export.graphs import export_module
 
 def test_a_convolution_by_hand(tmp_path: Path) -> None:
     conv = nn.Conv2d(6, 8, 3, stride=2, padding=1, groups=2).eval()
-    axes = {"x": {0: "batch", 2: "height", 3: "width"}}
-    export_module(conv, {"x": torch.zeros(2, 6, 12, 16)}, axes, ["y"], tmp_path / "conv.onnx")
-    (found,) = graph_work(tmp_path / "conv.onnx", {"x": (3, 6, 10, 20)})
+    axes = {"input": {0: "batch", 2: "height", 3: "width"}}
+    export_module(conv, {"input": torch.zeros(2, 6, 12, 16)}, axes, ["y"], tmp_path / "conv.onnx")
+    (found,) = graph_work(tmp_path / "conv.onnx", {"input": (3, 6, 10, 20)})
     kind, work = found
     assert kind == "Conv"
     outputs = 3 * 8 * 5 * 10

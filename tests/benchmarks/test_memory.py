@@ -16,11 +16,6 @@ def test_the_peak_is_of_the_frame_and_not_of_whoever_asked(small_bundle: Bundle)
     subject = Subject(bundle=str(small_bundle.path))
     child = peak_memory_mib("onnxruntime-fp32", subject, Case(16, 16, 1, threads=1))
     own = own_peak_mib()
-        own_peak_mib(),
-        peak_memory_mib(
-            "onnxruntime-fp32", Subject(bundle=str(small_bundle.path)), Case(16, 16, 1, threads=1)
-        ),
-    )
     assert own is not None and child is not None
     assert own > ballast.nbytes / 2**20 > child > 10
 

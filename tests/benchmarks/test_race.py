@@ -143,7 +143,7 @@ def test_impossible_efforts_are_refused(values: dict[str, float]) -> None:
 )
 def test_impossible_cases_are_refused(values: dict[str, int], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        replace(CASE, **values)  # type: ignore[arg-type]
+        replace(CASE, **values)
 
 
 def test_unknown_contestants_are_named_with_those_that_there_are() -> None:

@@ -125,8 +125,7 @@ def test_half_precision_weights_have_a_place_of_their_own_in_the_cache(
         result = invoke(main, *arguments, *QUICK, "--no-memory")
         assert result.exit_code == 0, result.output
     assert exported == {
-        f"-{precision}": ExportSettings(precision)  # type: ignore[arg-type]
-        for precision in ("fp16", "fp32", "int8")
+        f"-{precision}": ExportSettings(precision) for precision in ("fp16", "fp32", "int8")
     }
 
 
