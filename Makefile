@@ -15,7 +15,7 @@ demo: $(VENV)/demo.stamp ## Export the shipped weights, upscale a real photo, pr
 	$(BIN)/python examples/demo.py --bundle demo/bundle --out demo
 
 test: $(VENV)/dev.stamp ## The whole test suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-scale: .scale/bundle/manifest.json ## Real Ray and a real Triton server, started and stopped on the loopback
 	bash tests/scale/run.sh ray $(PYTHON)
