@@ -24,9 +24,13 @@ from ikc_deploy.errors import (
     InputError,
     KernelError,
     MissingExtraError,
+    OutOfMemoryError,
     RecipeError,
 )
 from ikc_deploy.kernels import KernelBasis, gaussian_kernel
+from ikc_deploy.runtime.estimation import Estimate
+from ikc_deploy.runtime.stream import Status, Stream
+from ikc_deploy.runtime.tiling import Tile, TileSettings
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Result, Upscaler, load_bundle
 from ikc_deploy.version import __version__
 
@@ -36,14 +40,19 @@ __all__ = [
     "BundleError",
     "CheckpointError",
     "EngineError",
+    "Estimate",
     "ExportError",
     "IkcError",
     "InputError",
     "KernelBasis",
     "KernelError",
     "MissingExtraError",
+    "OutOfMemoryError",
     "RecipeError",
     "Result",
+    "Status",
+    "Stream",
+    "Tile",
     "Upscaler",
     "__version__",
     "gaussian_kernel",
@@ -57,6 +66,9 @@ def load(
     iters: int = DEFAULT_ITERS,
     *,
     threads: int = 0,
+    estimate: Estimate = "full",
+    tile: Tile = "auto",
+    max_memory: int | None = None,
 ) -> Upscaler:
     """An `Upscaler`, ready for frames.
 
@@ -65,6 +77,12 @@ def load(
     not). `backend` is "auto" or "onnxruntime". `iters` is t, the number of corrections: the loop is
     P, F, then t times C, F. `threads` bounds CPU cores, 0 for all.
 
+    `estimate` is how the blur is found: "full" (that loop, on the whole frame), "crops" (on four
+    textured crops, then one SR pass over the frame) or "track" (for the frames of one clip, in
+    order: from the last frame's blur, with one correction). `tile` is the side in LR pixels of the
+    tiles that frames are cut into, "auto" for none until memory calls for them, or None for none;
+    `max_memory`, in bytes, is what "auto" may use (None: half of what is free).
+
     Raises `BundleError` if the bundle is missing, damaged or from another version, `BackendError`
     if no backend runs here, `MissingExtraError` if an export is needed and cannot be made.
     """
@@ -72,4 +90,4 @@ def load(
         from ikc_deploy.default_bundle import default_bundle
 
         bundle = default_bundle()
-    return load_bundle(bundle, backend, iters, threads)
+    return load_bundle(bundle, backend, iters, threads, estimate, TileSettings(tile, max_memory))

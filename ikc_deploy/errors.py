@@ -42,6 +42,10 @@ class BackendError(IkcError):
     """No backend can run the graphs here, or the backend refused one."""
 
 
+class OutOfMemoryError(BackendError):
+    """The device has not enough memory for a frame or tile of this size."""
+
+
 class VideoError(IkcError):
     """A video cannot be read, upscaled or written as asked."""
 

@@ -16,9 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from ikc_deploy.benchmarks.case import Case
 from ikc_deploy.benchmarks.memory import peak_memory_mib
 from ikc_deploy.bundle import Bundle
+from ikc_deploy.runtime.loop import STAGES
 from ikc_deploy.runtime.upscaler import Upscaler
-
-STAGES: Final = ("predictor", "sftmd", "corrector")
 
 WARM_UP_SECONDS: Final = 1.0
 """Calls are thrown away until this much time has passed; at least one is."""

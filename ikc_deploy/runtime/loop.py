@@ -12,12 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 
 from ikc_deploy.bundle import Manifest
 from ikc_deploy.runtime.backends.base import Backend, Buffer, Call, sr_dtype
 from ikc_deploy.runtime.frames import FrameShape
+
+STAGES: Final = ("predictor", "sftmd", "corrector")
+"""The networks, as timings name them."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,16 @@ class Session:
             yield StageCall("corrector", step, self._correct[step - 1])
             yield StageCall("sftmd", step, self._restore[step])
 
+    def predict(self) -> Iterator[StageCall]:
+        """P alone, to `codes[0]`."""
+        yield StageCall("predictor", 0, self._predict)
+
+    def correct(self, corrections: int) -> Iterator[StageCall]:
+        """F and C, so many times (at most `iters`), from `codes[0]` on; no image at the end."""
+        for step in range(corrections):
+            yield StageCall("sftmd", step, self._restore[step])
+            yield StageCall("corrector", step + 1, self._correct[step])
+
     def known(self) -> Iterator[StageCall]:
         """F alone, under the code that was uploaded to `codes[0]`."""
         yield StageCall("sftmd", 0, self._restore[0])
@@ -83,7 +97,7 @@ def run(
             after_image(stage_call.step)
             marks.append((backend.mark(), ""))
     backend.synchronize()
-    times = {"predictor": 0.0, "sftmd": 0.0, "corrector": 0.0}
+    times = dict.fromkeys(STAGES, 0.0)
     for (start, _), (end, stage) in pairwise(marks):
         if stage:
             times[stage] += backend.elapsed_ms(start, end)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
 from types import TracebackType
@@ -14,16 +14,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ikc_deploy.bundle import Bundle
-from ikc_deploy.errors import InputError
+from ikc_deploy.errors import InputError, OutOfMemoryError
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.backends.base import Backend
-from ikc_deploy.runtime.frames import FrameShape, check_frames, frame_shape
-from ikc_deploy.runtime.loop import Session, run
+from ikc_deploy.runtime.estimation import Estimate, Estimator, check_estimate
+from ikc_deploy.runtime.frames import check_frames, frame_shape
+from ikc_deploy.runtime.memory import available_memory
+from ikc_deploy.runtime.passes import Passes
+from ikc_deploy.runtime.restoration import Restorer
+from ikc_deploy.runtime.stream import Stream
+from ikc_deploy.runtime.tiling import TileSettings
+from ikc_deploy.runtime.tracking import Tracker
 
 DEFAULT_ITERS: Final = 7
 """Corrections after the predictor (IKC, section 4.1)."""
-
-_SESSIONS_KEPT: Final = 4
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Result:
     """The SR frame after the last step, in the layout and dtype of the input: `[sH,sW,3]` uint8,
     or `[3,sH,sW]` float32 in [0,1] from a bundle with io "float"."""
     codes: NDArray[np.float32]
-    """Kernel codes h0..ht, `[t+1, code_size]`; one row if the blur was given."""
+    """Kernel codes h0..ht, `[t+1, code_size]`; the last one made the image. One row if the blur was
+    given; two, before and after the correction, if it was tracked."""
     sigma: Any
     """Sigma in HR pixels of the isotropic Gaussian nearest to the last code: float, or `[N]`."""
     kernel: NDArray[np.float32]
@@ -55,15 +60,36 @@ class Upscaler:
 
     Buffers are allocated once for each frame shape and kept for the last few shapes. Calls from
     several threads are served one after the other. Use it as a context manager, or `close` it.
+
+    `estimate` says how the blur is found where a call does not: "full", "crops" or "track" (see
+    `ikc_deploy.runtime.estimation`). With "track" the calls are the frames of one clip, in order of
+    time; for several clips at once, use `stream`.
+
+    `tiles` says when frames are cut into tiles, all of which get one code. Where the device runs
+    out of memory, the tiles (or whole frames, unless `tiles.tile` is None) are halved, once, with a
+    `RuntimeWarning`; the frame is not lost.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, iters: int = DEFAULT_ITERS) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        iters: int = DEFAULT_ITERS,
+        estimate: Estimate = "full",
+        tiles: TileSettings | None = None,
+    ) -> None:
         if isinstance(iters, bool) or not isinstance(iters, int) or iters < 0:
             raise InputError(f"iters must be a whole number of at least 0, got {iters!r}")
         self.bundle = bundle
         self.backend = backend
         self.iters = iters
-        self._sessions: OrderedDict[FrameShape, Session] = OrderedDict()
+        self.estimate = check_estimate(estimate)
+        self._io = bundle.manifest.io
+        self._passes = Passes(backend, bundle.manifest, iters)
+        self._estimator = Estimator(self._passes, bundle.basis, self._io)
+        free = available_memory() if backend.device == "cpu" else None
+        self._restorer = Restorer(self._passes, bundle, tiles or TileSettings(), free)
+        self._tracker = Tracker()
         self._lock = threading.Lock()
         self._closed = False
 
@@ -79,6 +105,7 @@ class Upscaler:
         sigma: ArrayLike | None = None,
         kernel: ArrayLike | None = None,
         code: ArrayLike | None = None,
+        estimate: Estimate | None = None,
         steps: bool = False,
     ) -> Result:
         """Upscale an RGB frame `[H,W,3]` uint8, or a batch `[N,H,W,3]` of independent frames.
@@ -86,40 +113,98 @@ class Upscaler:
         (A bundle with io "float" takes `[3,H,W]` or `[N,3,H,W]` float32 in [0,1].)
         The blur is estimated, unless one of these gives it; then F alone runs: `sigma` in HR
         pixels (one, or one for each frame), `kernel` `[k,k]` or `[N,k,k]` with sum 1, or `code`
-        `[code_size]` or `[N,code_size]`. `steps=True` also returns every step's image.
+        `[code_size]` or `[N,code_size]`. `estimate` is for this call, None for the upscaler's own
+        way; "track" takes the frames of one clip, one at a time. `steps=True` also returns every
+        step's image.
 
         Raises `InputError` for anything that is not such a frame, `KernelError` for a blur
-        outside the basis, `BackendError` if the device fails.
+        outside the basis, `BackendError` if the device fails, of which `OutOfMemoryError` if it is
+        too small even for halved tiles.
         """
+        return self._upscale(frame, (sigma, kernel, code), estimate, steps, self._tracker)
+
+    def stream(
+        self,
+        frames: Iterable[NDArray[Any]],
+        *,
+        sigma: float | None = None,
+        estimate: Estimate = "track",
+        live: bool = False,
+    ) -> Stream:
+        """The results for the frames of one clip, in order, as they are asked for.
+
+        `sigma`, in HR pixels, gives the blur of all of them. With `live`, a thread takes frames as
+        they come, and those that arrive while one is being upscaled replace each other: the newest
+        wins. Raises `InputError` for an unknown `estimate`; iterating raises what a call raises,
+        and what `frames` raises. See `Stream`.
+        """
+        tracker, way = Tracker(), check_estimate(estimate)
+
+        def upscale(frame: NDArray[Any]) -> Result:
+            return self._upscale(frame, (sigma, None, None), way, False, tracker)
+
+        return Stream(frames, upscale, live)
+
+    def _upscale(
+        self,
+        frame: NDArray[Any],
+        blur: tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None],
+        estimate: Estimate | None,
+        steps: bool,
+        tracker: Tracker,
+    ) -> Result:
         started = time.perf_counter()
-        io = self.bundle.manifest.io
-        batch = check_frames(frame, io)
-        given = self._given_code(sigma, kernel, code, len(batch))
-        images: list[NDArray[Any]] = []
+        batch = check_frames(frame, self._io)
+        given = self._given_code(*blur, len(batch))
+        way = self.estimate if estimate is None else check_estimate(estimate)
+        if way == "track" and given is None and len(batch) > 1:
+            raise InputError(
+                f"a clip is tracked frame by frame, got a batch of {len(batch)}; pass them one by "
+                'one, or estimate each frame with "crops"'
+            )
         with self._lock:
-            session = self._session(frame_shape(batch, io))
-            self.backend.upload(batch, session.lr)
-            if given is not None:
-                self.backend.upload(given, session.codes[0])
-            calls = session.blind() if given is None else session.known()
-
-            def keep_image(_: int) -> None:
-                images.append(self.backend.download(session.frame))
-
-            timings = run(self.backend, calls, keep_image if steps else None)
-            used = session.codes if given is None else session.codes[:1]
-            codes = np.stack([self.backend.download(buffer) for buffer in used])
-            image = images[-1] if steps else self.backend.download(session.frame)
+            if self._closed:
+                raise InputError("this Upscaler is closed; load the bundle again")
+            self._passes.restart_clock()
+            job = _Job(batch, given, way, steps, tracker)
+            try:
+                images, codes = self._done(job)
+            except OutOfMemoryError as error:
+                self._restorer.halve(frame_shape(batch, self._io), job.loops, error)
+                images, codes = self._done(job)
+            timings = dict(self._passes.timings)
         timings["total"] = 1e3 * (time.perf_counter() - started)
         if frame.ndim == 3:
-            return self._result(image[0], codes[:, 0], timings, tuple(i[0] for i in images))
-        return self._result(image, codes, timings, tuple(images))
+            images, codes = [image[0] for image in images], codes[:, 0]
+        return self._result(images, codes, timings, steps)
+
+    def _done(self, job: _Job) -> tuple[list[NDArray[Any]], NDArray[np.float32]]:
+        """Images `[N,...]`, of every step if asked for, and codes `[t+1,N,code_size]`."""
+        side = self._restorer.side(frame_shape(job.batch, self._io), job.loops)
+        if job.loops and side is None:
+            kept: list[NDArray[Any]] = []
+            image, codes = self._passes.loop(job.batch, kept.append if job.steps else None)
+            return kept or [image], codes
+        if job.given is not None:
+            codes = job.given[None]
+        else:
+            codes = np.stack([self._codes(frame, job, side) for frame in job.batch], axis=1)
+        shown = codes if job.steps else codes[-1:]
+        return [self._restorer.restored(job.batch, each, side) for each in shown], codes
+
+    def _codes(self, frame: NDArray[Any], job: _Job, side: int | None) -> NDArray[np.float32]:
+        """Codes `[t+1,code_size]` of a frame that does not go through the loop as a whole."""
+        if job.estimate == "track":
+            return self._estimator.track(frame, job.tracker)
+        if job.estimate == "full" and side is not None:
+            return self._estimator.on_tiles(frame, side)
+        return self._estimator.on_crops(frame)
 
     def close(self) -> None:
         """Free buffers and graphs. Calling it again does nothing."""
         with self._lock:
             if not self._closed:
-                self._sessions.clear()
+                self._passes.forget()
                 self.backend.close()
                 self._closed = True
 
@@ -133,17 +218,6 @@ class Upscaler:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def _session(self, shape: FrameShape) -> Session:
-        if self._closed:
-            raise InputError("this Upscaler is closed; load the bundle again")
-        session = self._sessions.pop(shape, None)
-        if session is None:
-            while len(self._sessions) >= _SESSIONS_KEPT:
-                self._sessions.popitem(last=False)
-            session = Session(self.backend, self.bundle.manifest, shape, self.iters)
-        self._sessions[shape] = session
-        return session
 
     def _given_code(
         self,
@@ -175,26 +249,48 @@ class Upscaler:
 
     def _result(
         self,
-        image: NDArray[Any],
+        images: list[NDArray[Any]],
         codes: NDArray[np.float32],
         timings: dict[str, float],
-        steps: tuple[NDArray[Any], ...],
+        steps: bool,
     ) -> Result:
         basis = self.bundle.basis
         sigma = basis.sigma_of_code(codes[-1])
         return Result(
-            image=image,
+            image=images[-1],
             codes=codes,
             sigma=float(sigma) if sigma.ndim == 0 else sigma,
             kernel=basis.decode(codes[-1]),
             timings=timings,
-            steps=steps,
+            steps=tuple(images) if steps else (),
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One call: frames `[N,...]` and what is wanted of them."""
+
+    batch: NDArray[Any]
+    given: NDArray[np.float32] | None
+    """Codes `[N,code_size]`; None to estimate them."""
+    estimate: Estimate
+    steps: bool
+    tracker: Tracker
+
+    @property
+    def loops(self) -> bool:
+        """Whether the whole loop should run on whole frames."""
+        return self.given is None and self.estimate == "full"
+
+
 def load_bundle(
-    bundle: str | PathLike[str] | Bundle, backend: str, iters: int, threads: int = 0
+    bundle: str | PathLike[str] | Bundle,
+    backend: str,
+    iters: int,
+    threads: int = 0,
+    estimate: Estimate = "full",
+    tiles: TileSettings | None = None,
 ) -> Upscaler:
     """An `Upscaler` for a bundle folder or an opened bundle; see `ikc_deploy.load`."""
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    return Upscaler(opened, open_backend(backend, opened, threads), iters)
+    return Upscaler(opened, open_backend(backend, opened, threads), iters, estimate, tiles)

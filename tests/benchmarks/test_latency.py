@@ -14,13 +14,13 @@ from ikc_deploy.benchmarks.images import natural_frame
 from ikc_deploy.benchmarks.latency import (
     LEAST_RUNS,
     MOST_RUNS,
-    STAGES,
     Percentiles,
     measure_case,
     measure_latency,
     runs_that_fit,
 )
 from ikc_deploy.errors import InputError
+from ikc_deploy.runtime.loop import STAGES
 
 
 class TakesPlanes:

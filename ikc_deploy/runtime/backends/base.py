@@ -30,7 +30,10 @@ class Call(Protocol):
     """One graph bound to its buffers."""
 
     def enqueue(self) -> None:
-        """Queue one execution. Raises `BackendError` if the backend refuses it."""
+        """Queue one execution.
+
+        Raises `BackendError` if the backend refuses it, `OutOfMemoryError` if for want of memory.
+        """
 
 
 class Backend(Protocol):
@@ -42,7 +45,7 @@ class Backend(Protocol):
     """What it runs on, for people."""
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-        """Device memory for one tensor. Raises `BackendError` if there is not enough."""
+        """Device memory for one tensor. Raises `OutOfMemoryError` if there is not enough."""
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Call:
         """`graph` ("predictor", "sftmd" or "corrector") on these buffers, ready to enqueue."""

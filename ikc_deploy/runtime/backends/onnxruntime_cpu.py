@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ikc_deploy.bundle import GRAPHS, Bundle
-from ikc_deploy.errors import BackendError
+from ikc_deploy.errors import BackendError, OutOfMemoryError
 from ikc_deploy.runtime.backends.base import Buffer, Call
 
 _PROVIDER = "CPUExecutionProvider"
@@ -57,8 +57,8 @@ class OnnxRuntimeCpu:
         try:
             return np.zeros(shape, dtype)
         except MemoryError as error:
-            raise BackendError(
-                f"not enough memory for a buffer of shape {list(shape)}; use a smaller frame"
+            raise OutOfMemoryError(
+                f"not enough memory for a buffer of shape {list(shape)}; use smaller tiles"
             ) from error
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Call:
@@ -106,9 +106,8 @@ class _BoundCall:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
             if "allocate memory" in str(error):
-                raise BackendError(
-                    f"not enough memory for the {self._graph} at this frame size; "
-                    "use smaller frames"
+                raise OutOfMemoryError(
+                    f"not enough memory for the {self._graph} at this frame size; use smaller tiles"
                 ) from error
             raise BackendError(f"ONNX Runtime failed in the {self._graph}: {error}") from error
 
