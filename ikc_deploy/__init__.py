@@ -77,11 +77,11 @@ def load(
     not). `backend` is "auto" or "onnxruntime". `iters` is t, the number of corrections: the loop is
     P, F, then t times C, F. `threads` bounds CPU cores, 0 for all.
 
-    `estimate` is how the blur is found: "full" (that loop, on the whole frame), "crops" (on four
-    textured crops, then one SR pass over the frame) or "track" (for the frames of one clip, in
-    order: from the last frame's blur, with one correction). `tile` is the side in LR pixels of the
-    tiles that frames are cut into, "auto" for none until memory calls for them, or None for none;
-    `max_memory`, in bytes, is what "auto" may use (None: half of what is free).
+    `estimate` is how the blur is found: "full" (that loop, on the whole frame), "crops" (corrected
+    on four textured crops, then one SR pass over the frame) or "track" (for the frames of one clip,
+    in order: from the last frame's blur, with one correction). `tile` is the side in LR pixels of
+    the tiles that frames are cut into, "auto" for none until memory calls for them, or None for
+    none; `max_memory`, in bytes, is what "auto" may use (None: half of what is free).
 
     Raises `BundleError` if the bundle is missing, damaged or from another version, `BackendError`
     if no backend runs here, `MissingExtraError` if an export is needed and cannot be made.

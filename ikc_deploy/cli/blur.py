@@ -28,7 +28,7 @@ class BlurOptions:
 
 
 def blur_options(command: _Command) -> _Command:
-    """Decorator: `--sigma` and `--estimate`, as one parameter `blur`."""
+    """Decorator: `--sigma` and `--estimate`, as one parameter `blur`; inside `reports_errors`."""
 
     @click.option(
         "--sigma",
@@ -39,8 +39,8 @@ def blur_options(command: _Command) -> _Command:
     @click.option(
         "--estimate",
         type=click.Choice(ESTIMATES),
-        help="How the blur is found: by the whole loop on the whole frame, on a few textured crops, "
-        "or from the frame before.  [default: full; for video, track]",
+        help="How the blur is found: by the loop on the whole frame, on a few textured crops, or "
+        "from the frame before.  [default: full; for video, track]",
     )
     @wraps(command)
     def gathered(*args: Any, **kwargs: Any) -> Any:

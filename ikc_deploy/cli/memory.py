@@ -18,7 +18,7 @@ _UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
 def memory_options(command: _Command) -> _Command:
-    """Decorator: `--tile` and `--max-memory`, as one parameter `tiles`."""
+    """Decorator: `--tile` and `--max-memory`, as one parameter `tiles`; inside `reports_errors`."""
 
     @click.option(
         "--tile",

@@ -29,6 +29,7 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command(context_settings=HELP)
+@reports_errors
 @click.argument("inputs", metavar="INPUT...", nargs=-1, type=_PATH)
 @click.option(
     "--out",
@@ -59,7 +60,6 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each output.")
 @video_options
-@reports_errors
 def main(
     inputs: tuple[Path, ...],
     out: Path | None,

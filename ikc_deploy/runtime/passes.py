@@ -62,28 +62,22 @@ class Passes:
             image = self._backend.download(session.frame)
         return image, self._codes(session, self.iters)
 
-    def codes(self, frames: NDArray[Any]) -> NDArray[np.float32]:
-        """The codes of `loop`, without its last SR pass."""
-        session = self._uploaded(frames)
-        self._run(session.predict())
-        self._run(session.correct(self.iters))
-        return self._codes(session, self.iters)
-
     def predicted(self, frames: NDArray[Any]) -> NDArray[np.float32]:
         """The predictor's codes `[N,code_size]`."""
         session = self._uploaded(frames)
         self._run(session.predict())
         return self._backend.download(session.codes[0])
 
-    def corrected(self, frames: NDArray[Any], code: NDArray[np.float32]) -> NDArray[np.float32]:
-        """`code` `[code_size]` corrected once for each of `frames`: `[N,code_size]`.
+    def corrected(
+        self, frames: NDArray[Any], code: NDArray[np.float32], corrections: int
+    ) -> NDArray[np.float32]:
+        """`code` `[code_size]` and what F and C make of it on each frame, so many times.
 
-        The code itself if `iters` is 0.
+        Returns `[corrections+1,N,code_size]`; `corrections` is at most `iters`.
         """
         session = self._uploaded(frames, code)
-        corrections = min(1, self.iters)
         self._run(session.correct(corrections))
-        return self._backend.download(session.codes[corrections])
+        return self._codes(session, corrections)
 
     def restored(self, frames: NDArray[Any], codes: NDArray[np.float32]) -> NDArray[Any]:
         """F alone: images of `frames` under one code, or one for each."""

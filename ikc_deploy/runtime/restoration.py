@@ -14,6 +14,7 @@ from ikc_deploy.runtime.frames import FrameShape
 from ikc_deploy.runtime.memory import LOOP_BYTES, RESTORE_BYTES
 from ikc_deploy.runtime.passes import Passes
 from ikc_deploy.runtime.tiling import (
+    SIDE_STEP,
     SMALLEST_TILE,
     Restore,
     TileSettings,
@@ -65,7 +66,7 @@ class Restorer:
         Raises `error` if that was done before, is forbidden, or would make them too small.
         """
         side = self.side(shape, loop) or max(shape.height, shape.width)
-        half = 8 * (side // 16)
+        half = SIDE_STEP * (side // 2 // SIDE_STEP)
         if self._halved or self._tiles.tile is None or half < SMALLEST_TILE:
             raise error
         message = f"{error}; going on with tiles of {half} LR pixels"

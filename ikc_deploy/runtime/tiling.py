@@ -25,6 +25,10 @@ Tile = int | Literal["auto"] | None
 """Side of the tiles in LR pixels; "auto" for whole frames as long as memory allows; None for whole
 frames always."""
 
+SIDE_STEP: Final = 16
+"""Sides of tiles and crops are multiples of this: texture is summed in blocks of a quarter of the
+side, over every fourth row and column."""
+
 SMALLEST_TILE: Final = 64
 
 _RAMP: Final = 8
@@ -59,8 +63,8 @@ class TileSettings:
                     f'tile must be "auto", None, or a side of at least {SMALLEST_TILE} LR pixels, '
                     f"got {side!r}"
                 )
-            if side % 4:
-                raise InputError(f"tile must be a multiple of 4 LR pixels, got {side}")
+            if side % SIDE_STEP:
+                raise InputError(f"tile must be a multiple of {SIDE_STEP} LR pixels, got {side}")
         if memory is not None and (isinstance(memory, bool) or memory <= 0):
             raise InputError(f"max_memory must be a positive number of bytes, got {memory!r}")
 
@@ -81,7 +85,7 @@ class TileSettings:
 
 
 def _side_that_fits(memory: int, pixel_bytes: int) -> int:
-    side = 8 * (math.isqrt(memory // pixel_bytes) // 8)
+    side = SIDE_STEP * (math.isqrt(memory // pixel_bytes) // SIDE_STEP)
     if side < SMALLEST_TILE:
         raise InputError(
             f"{memory / 2**20:.0f} MiB are too little even for tiles of {SMALLEST_TILE} LR pixels, "

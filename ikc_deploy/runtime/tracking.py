@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 _THUMBNAIL: Final = 16
 """Blocks across and down in which a frame is compared with the last one."""
 
-_CUT_LEVELS: Final = 8.0
-_CUT_RATIO: Final = 3.0
-"""A cut changes the blocks by more 8-bit levels than this, and by this many times as many as the
-last frames did: fast motion lasts, a cut does not."""
+_CUT_LEVELS: Final = 2.0
+_CUT_CONTRAST: Final = 0.4
+_CUT_MOTION: Final = 3.0
+"""A cut changes the blocks on average by more than so many 8-bit levels, than this share of their
+standard deviation (two pictures that have nothing in common: 1.1), and than so many times the
+change in the last frames: fast motion lasts, a cut does not."""
 
 _MOTION_SHARE: Final = 0.25
 """Weight of the newest frame in the mean of the motion."""
@@ -46,18 +48,18 @@ class Tracker:
         self._motion = 0.0
 
     def continues(self, levels: NDArray[Any]) -> bool:
-        """Whether the next frame's plane `[H,W]`, in 8-bit levels, is of a scene that has a code."""
+        """Whether the next frame, a plane `[H,W]` in 8-bit levels, is of a scene with a code."""
         thumbnail, last = _thumbnail(levels), self._thumbnail
         self._thumbnail = thumbnail
         if last is None or last.shape != thumbnail.shape:
             self._used = None
             return False
         change = float(np.abs(thumbnail - last).mean())
-        cut = change > max(_CUT_LEVELS, _CUT_RATIO * self._motion)
+        contrast = float(max(thumbnail.std(), last.std()))
+        cut = change > max(_CUT_LEVELS, _CUT_CONTRAST * contrast, _CUT_MOTION * self._motion)
+        self._motion += _MOTION_SHARE * (change - self._motion)
         if cut:
-            self._motion, self._used = 0.0, None
-        else:
-            self._motion += _MOTION_SHARE * (change - self._motion)
+            self._used = None
         return self._used is not None
 
     def begin(self, code: NDArray[np.float32]) -> None:

@@ -195,10 +195,10 @@ class Upscaler:
     def _codes(self, frame: NDArray[Any], job: _Job, side: int | None) -> NDArray[np.float32]:
         """Codes `[t+1,code_size]` of a frame that does not go through the loop as a whole."""
         if job.estimate == "track":
-            return self._estimator.track(frame, job.tracker)
+            return self._estimator.track(frame, side, job.tracker)
         if job.estimate == "full" and side is not None:
             return self._estimator.on_tiles(frame, side)
-        return self._estimator.on_crops(frame)
+        return self._estimator.loop(frame, side)
 
     def close(self) -> None:
         """Free buffers and graphs. Calling it again does nothing."""
