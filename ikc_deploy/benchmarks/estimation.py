@@ -5,7 +5,7 @@
 Three measurements on this machine, each beside `estimate="full"`:
 
 - quality: every image of `--hr` under the blurs of Gaussian8, by "full" and by "crops";
-- clips: a window that pans over each image of `--clips`, under one blur, by all three, and once
+- clips: a window that pans over images of `--clips`, under one blur each, by all three; and once
   under a blur that drifts;
 - speed: "full", "crops" and "track" in turn on the same frames, and ratios of the medians. Taken in
   turn, they share whatever else the machine is doing.
@@ -26,26 +26,54 @@ from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.images import natural_frame
 from ikc_deploy.benchmarks.machine import describe_machine
+from ikc_deploy.bundle import Bundle
 from ikc_deploy.cli.bundles import bundle_options, open_bundle
 from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.datasets import open_datasets, read_hr
 from ikc_deploy.evaluation.gaussian8 import SIGMAS, degrade_gaussian
 from ikc_deploy.evaluation.metrics import psnr_y
 from ikc_deploy.files import write_atomically
 from ikc_deploy.images import list_images, read_rgb
 from ikc_deploy.runtime.estimation import ESTIMATES, Estimate
-from ikc_deploy.runtime.upscaler import Upscaler, load_bundle
+from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler, load_bundle
 
-CLIP_FRAMES: Final = 16
-DRIFT_FRAMES: Final = 64
-WINDOW: Final = 112
+WINDOW: Final = 96
 """Side of the panning window in LR pixels."""
-SETTLED: Final = 8
+
+SETTLED: Final = 4
 """Frames of a clip that are left out where a settled tracker is meant."""
+
 SPEED_SIZES: Final = ((256, 256), (270, 480))
 """Heights and widths of LR frames."""
 
 Frame = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure, and how much of it."""
+
+    folders: tuple[Path, ...]
+    clips: Path | None
+    blurs: int = 8
+    """Of Gaussian8's eight, evenly spread."""
+    clip_images: int = 8
+    clip_frames: int = 16
+    drift_frames: int = 64
+    rounds: int = 5
+    """Timed calls of each way; 0 for no speed."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.blurs <= 8 or self.clip_images < 1 or self.rounds < 0:
+            raise InputError("--blurs is 1 to 8, --clip-images at least 1, --rounds at least 0")
+        if min(self.clip_frames, self.drift_frames) <= SETTLED:
+            raise InputError(f"a clip needs more than {SETTLED} frames")
+
+    def sigmas(self, scale: int) -> list[float]:
+        """The sigmas to measure, in HR pixels."""
+        chosen = np.linspace(0, 7, self.blurs).round().astype(int)
+        return [SIGMAS[scale][index] for index in chosen]
 
 
 @dataclass(frozen=True)
@@ -54,6 +82,7 @@ class Quality:
 
     dataset: str
     images: int
+    sigmas: list[float]
     full_db: float
     crops_db: float
     loss_db: float
@@ -95,13 +124,13 @@ class Speed:
     track_faster: float
 
 
-def measure_quality(upscaler: Upscaler, folder: Path) -> Quality:
-    """ "full" against "crops" on every image of a folder, under the blurs of Gaussian8."""
+def measure_quality(upscaler: Upscaler, folder: Path, sigmas: list[float]) -> Quality:
+    """Both "full" and "crops" on every image of a folder, under Gaussians of these sigmas."""
     (dataset,) = open_datasets([folder], upscaler.scale)
     rows = []
     for path in dataset.paths:
         hr = read_hr(path, upscaler.scale)
-        for sigma in SIGMAS[upscaler.scale]:
+        for sigma in sigmas:
             lr = degrade_gaussian(hr, sigma, upscaler.scale)
             full, crops = upscaler(lr, estimate="full"), upscaler(lr, estimate="crops")
             decibels = [psnr_y(each.image, hr, upscaler.scale) for each in (full, crops)]
@@ -111,6 +140,7 @@ def measure_quality(upscaler: Upscaler, folder: Path) -> Quality:
     return Quality(
         dataset=dataset.name,
         images=len(dataset.paths),
+        sigmas=sigmas,
         full_db=means[0],
         crops_db=means[1],
         loss_db=means[0] - means[1],
@@ -131,33 +161,41 @@ def panning(
         yield view, degrade_gaussian(view, sigma, scale)
 
 
+Rows = list[tuple[float, float, float]]
+"""PSNR-Y, estimated sigma and flicker of every frame."""
+
+
 def measure_clip(
-    upscaler: Upscaler, hr: Frame, sigmas: Sequence[float]
-) -> dict[Estimate, list[tuple[float, float, float]]]:
-    """PSNR-Y, estimated sigma and flicker of every frame, by way of estimating."""
-    found: dict[Estimate, list[tuple[float, float, float]]] = {way: [] for way in ESTIMATES}
-    before: dict[str, NDArray[np.int16]] = {}
-    first = True
-    # A stream of its own for each way: each has a tracker.
-    for view, lr in panning(hr, upscaler.scale, sigmas):
-        steady = upscaler(lr, sigma=sigmas[len(found["full"])]).image.astype(np.int16)
-        for way in ESTIMATES:
-            if first and way == "track":
-                upscaler(255 - lr[::-1], estimate="track")  # a scene before, cut off from this one
-            result = upscaler(lr, estimate=way)
-            image = result.image.astype(np.int16)
-            beside = image - steady
-            flicker = 0.0 if first else float(np.abs(beside - before[way]).mean())
-            before[way] = beside
-            decibels = psnr_y(result.image, view, upscaler.scale)
-            found[way].append((decibels, result.sigma, flicker))
-        first = False
-    return found
+    bundle: Bundle, threads: int, hr: Frame, sigmas: Sequence[float]
+) -> dict[Estimate, Rows]:
+    """A clip by each way of estimating."""
+    frames = list(panning(hr, bundle.manifest.scale, sigmas))
+    with load_bundle(bundle, "auto", DEFAULT_ITERS, threads) as upscaler:
+        steady = [
+            upscaler(lr, sigma=sigma).image.astype(np.int16)
+            for (_, lr), sigma in zip(frames, sigmas, strict=True)
+        ]
+        return {way: _rows(upscaler, way, frames, steady) for way in ESTIMATES}
 
 
-def figures(
-    estimate: str, clips: Sequence[tuple[Sequence[float], list[tuple[float, float, float]]]]
-) -> ClipFigures:
+def _rows(
+    upscaler: Upscaler,
+    way: Estimate,
+    frames: list[tuple[Frame, Frame]],
+    steady: list[NDArray[np.int16]],
+) -> Rows:
+    rows: Rows = []
+    before: NDArray[np.int16] | None = None
+    results = upscaler.stream((lr for _, lr in frames), estimate=way)
+    for (view, _), true, result in zip(frames, steady, results, strict=True):
+        beside = result.image - true
+        flicker = 0.0 if before is None else float(np.abs(beside - before).mean())
+        rows.append((psnr_y(result.image, view, upscaler.scale), result.sigma, flicker))
+        before = beside
+    return rows
+
+
+def figures(estimate: str, clips: Sequence[tuple[Sequence[float], Rows]]) -> ClipFigures:
     """Means over clips, given as true sigmas and the rows of `measure_clip`."""
     rows = [np.array(rows) for _, rows in clips]
     errors = [
@@ -188,77 +226,75 @@ def measure_speed(upscaler: Upscaler, height: int, width: int, rounds: int) -> S
 
 
 def measure(
-    upscaler: Upscaler,
-    folders: Sequence[Path],
-    clips: Path | None,
-    rounds: int,
-    keep: Callable[[dict[str, Any]], None],
+    bundle: Bundle, threads: int, plan: Plan, keep: Callable[[dict[str, Any]], None]
 ) -> None:
     """All measurements; `keep` gets what there is after each."""
     report: dict[str, Any] = {
         "machine": describe_machine(),
-        "weights": upscaler.bundle.manifest.name,
-        "iters": upscaler.iters,
-        "speed": [],
-        "quality": [],
+        "weights": bundle.manifest.name,
+        "weights_sha256": bundle.manifest.weights_sha256,
+        "iters": DEFAULT_ITERS,
+        "threads": threads,
     }
-    for height, width in SPEED_SIZES if rounds else ():
-        report["speed"].append(asdict(measure_speed(upscaler, height, width, rounds)))
-        keep(report)
-    if clips is not None:
-        report["steady"], report["drift"] = measure_clips(upscaler, clips)
-        keep(report)
-    for folder in folders:
-        report["quality"].append(asdict(measure_quality(upscaler, folder)))
+    with load_bundle(bundle, "auto", DEFAULT_ITERS, threads) as upscaler:
+        report["speed"] = []
+        for height, width in SPEED_SIZES if plan.rounds else ():
+            report["speed"].append(asdict(measure_speed(upscaler, height, width, plan.rounds)))
+            keep(report)
+        report["quality"] = []
+        for folder in plan.folders:
+            found = measure_quality(upscaler, folder, plan.sigmas(upscaler.scale))
+            report["quality"].append(asdict(found))
+            keep(report)
+    if plan.clips is not None:
+        report |= measure_clips(bundle, threads, plan, list_images(plan.clips))
         keep(report)
 
 
-def measure_clips(upscaler: Upscaler, folder: Path) -> tuple[list[Any], dict[str, Any]]:
+def measure_clips(
+    bundle: Bundle, threads: int, plan: Plan, paths: Sequence[Path]
+) -> dict[str, Any]:
     """Figures of clips under one blur each, and of one under a blur that drifts."""
-    images = [read_rgb(path) for path in list_images(folder)]
-    range_ = SIGMAS[upscaler.scale]
+    sigmas = plan.sigmas(bundle.manifest.scale)
+    images = [read_rgb(path) for path in paths[: plan.clip_images]]
     steady = []
     for index, hr in enumerate(images):
-        sigmas = [range_[index % len(range_)]] * CLIP_FRAMES
-        steady.append((sigmas, measure_clip(upscaler, hr, sigmas)))
-    drift = np.linspace(range_[0], range_[-1], DRIFT_FRAMES).tolist()
-    drifting = measure_clip(upscaler, images[0], drift)
-    return (
-        [asdict(figures(way, [(s, rows[way]) for s, rows in steady])) for way in ESTIMATES],
-        {
-            "figures": [asdict(figures(way, [(drift, drifting[way])])) for way in ESTIMATES],
-            "true_sigma": drift,
-            "sigma": {way: [row[1] for row in drifting[way]] for way in ESTIMATES},
-        },
-    )
+        truth = [sigmas[index % len(sigmas)]] * plan.clip_frames
+        steady.append((truth, measure_clip(bundle, threads, hr, truth)))
+    drift = np.linspace(sigmas[0], sigmas[-1], plan.drift_frames).tolist()
+    drifting = measure_clip(bundle, threads, images[0], drift)
+    return {
+        "steady_clips": len(images),
+        "steady": [
+            asdict(figures(way, [(s, rows[way]) for s, rows in steady])) for way in ESTIMATES
+        ],
+        "drift": [asdict(figures(way, [(drift, drifting[way])])) for way in ESTIMATES],
+        "drift_true_sigma": drift,
+        "drift_sigma": {way: [row[1] for row in drifting[way]] for way in ESTIMATES},
+    }
 
 
 @click.command(context_settings=HELP)
 @click.option("--hr", "folders", multiple=True, type=click.Path(path_type=Path), help="HR images.")
 @click.option("--clips", type=click.Path(path_type=Path), help="HR images to pan over.")
-@click.option("--rounds", type=int, default=3, help="Timed calls of each way; 0 for no speed.")
+@click.option("--blurs", type=int, default=8, show_default=True, help="Of Gaussian8's eight.")
+@click.option("--clip-images", type=int, default=8, show_default=True)
+@click.option("--clip-frames", type=int, default=16, show_default=True)
+@click.option("--drift-frames", type=int, default=64, show_default=True)
+@click.option("--rounds", type=int, default=5, show_default=True, help="Timed calls; 0 for none.")
 @click.option("--threads", type=int, default=0, help="CPU cores to use.  [default: all]")
 @click.option("--json", "path", type=click.Path(path_type=Path), required=True)
 @bundle_options
 @reports_errors
-def main(
-    folders: tuple[Path, ...],
-    clips: Path | None,
-    rounds: int,
-    threads: int,
-    path: Path,
-    weights: str | None,
-    folder: Path | None,
-) -> None:
+def main(threads: int, path: Path, weights: str | None, folder: Path | None, **plan: Any) -> None:
     """Measure the ways of estimating the blur; the file is written after every part."""
 
     def keep(report: dict[str, Any]) -> None:
-        text = json.dumps(report, indent=2, default=lambda value: round(float(value), 4))
+        text = json.dumps(report, indent=2, default=float)
         write_atomically(path, f"{text}\n".encode())
         err_console.print(f"{path}: {', '.join(report)}")
 
-    with load_bundle(open_bundle(weights, folder), "auto", 7, threads) as upscaler:
-        measure(upscaler, folders, clips, rounds, keep)
+    measure(open_bundle(weights, folder), threads, Plan(**plan), keep)
 
 
 if __name__ == "__main__":
