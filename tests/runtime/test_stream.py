@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,3 +113,17 @@ def test_a_frame_that_is_none_is_refused(upscaler: Upscaler) -> None:
     with pytest.raises(InputError, match="grey"):
         next(stream)
     assert next(stream).image.shape == (64, 64, 3)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the system does not tell")
+def test_memory_is_flat_over_a_thousand_frames(upscaler: Upscaler) -> None:
+    def pages() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    stream = upscaler.stream(photo(24, 40, number % 7) for number in range(1000))
+    for _ in range(300):  # enough for every buffer, and for the times that are kept
+        next(stream)
+    before = pages()
+    assert sum(1 for _ in stream) == 700
+    # Each result is 46 kB.
+    assert (pages() - before) * 4096 < 4 * 2**20
