@@ -1,10 +1,14 @@
 # Everything runs in .venv, made from setup.cfg. The two that matter: `make demo` and `make test`.
+# Ray and Triton have environments of their own, below .scale.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint format clean
+# Wheels for a machine without a network: `make gpu-check` uses them for its run.
+WHEELS ?= $(wildcard ../shared/gpu_wheels shared/gpu_wheels)
+
+.PHONY: demo test test-scale lint format gpu-check clean
 
 demo: $(VENV)/demo.stamp ## Export the shipped weights, upscale a real photo, print PSNR and where the picture is
 	$(BIN)/ikc-export --fp32 --out demo/bundle
@@ -12,6 +16,13 @@ demo: $(VENV)/demo.stamp ## Export the shipped weights, upscale a real photo, pr
 
 test: $(VENV)/dev.stamp ## The whole test suite
 	$(BIN)/python -m pytest
+
+test-scale: .scale/bundle/manifest.json ## Real Ray and a real Triton server, started and stopped on the loopback
+	bash tests/scale/run.sh ray $(PYTHON)
+	bash tests/scale/run.sh triton $(PYTHON)
+
+.scale/bundle/manifest.json: $(VENV)/demo.stamp
+	$(BIN)/ikc-export --fp32 --out .scale/bundle
 
 lint: $(VENV)/dev.stamp ## Formatting, lint and types
 	$(BIN)/ruff format --check .
@@ -21,6 +32,9 @@ lint: $(VENV)/dev.stamp ## Formatting, lint and types
 format: $(VENV)/dev.stamp ## Mend formatting and what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+gpu-check: ## Everything that a machine with an NVIDIA GPU can check; offline, with the Python that is there
+	$(PYTHON) -m ikc_deploy.benchmarks.gpu_check $(if $(WHEELS),--wheels $(firstword $(WHEELS)))
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -34,4 +48,4 @@ $(VENV)/dev.stamp: $(VENV)/bin/python setup.cfg constraints.txt
 	touch $@
 
 clean: ## Remove what the targets made, the environment included
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) .scale demo build *.egg-info

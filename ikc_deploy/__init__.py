@@ -31,7 +31,13 @@ from ikc_deploy.kernels import KernelBasis, gaussian_kernel
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.stream import Status, Stream
 from ikc_deploy.runtime.tiling import Tile, TileSettings
-from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Result, Upscaler, load_bundle
+from ikc_deploy.runtime.upscaler import (
+    DEFAULT_ITERS,
+    DEFAULT_STREAMS,
+    Result,
+    Upscaler,
+    load_bundle,
+)
 from ikc_deploy.version import __version__
 
 __all__ = [
@@ -66,6 +72,8 @@ def load(
     iters: int = DEFAULT_ITERS,
     *,
     threads: int = 0,
+    streams: int = DEFAULT_STREAMS,
+    cuda_graph: bool = True,
     estimate: Estimate = "full",
     tile: Tile = "auto",
     max_memory: int | None = None,
@@ -74,8 +82,13 @@ def load(
 
     `bundle` is a folder written by `ikc-export`, or None for the shipped weights, which
     are exported into the user's cache on first use (that needs the `export` extra; later uses do
-    not). `backend` is "auto" or "onnxruntime". `iters` is t, the number of corrections: the loop is
-    P, F, then t times C, F. `threads` bounds CPU cores, 0 for all.
+    not). `iters` is t, the number of corrections: the loop is P, F, then t times C, F.
+
+    `backend` is "tensorrt", "tensorrt-rtx" (both need an engine in the bundle), "onnxruntime-cuda",
+    "onnxruntime" (the CPU), or "auto" for the first of these that loads; a named one is never
+    replaced by another. `threads` bounds CPU cores of the CPU backend, 0 for all. `streams` is the
+    number of frames that `Upscaler.submit` works on at once. `cuda_graph=False` starts each network
+    of the loop by itself where TensorRT would run all of it as one recorded graph.
 
     `estimate` is how the blur is found: "full" (that loop, on the whole frame), "crops" (corrected
     on four textured crops, then one SR pass over the frame) or "track" (for the frames of one clip,
@@ -84,10 +97,20 @@ def load(
     none; `max_memory`, in bytes, is what "auto" may use (None: half of what is free).
 
     Raises `BundleError` if the bundle is missing, damaged or from another version, `BackendError`
-    if no backend runs here, `MissingExtraError` if an export is needed and cannot be made.
+    if the backend does not run here, `EngineError` if the bundle has no engine for it, and
+    `MissingExtraError` if an export is needed and cannot be made.
     """
     if bundle is None:
         from ikc_deploy.default_bundle import default_bundle
 
         bundle = default_bundle()
-    return load_bundle(bundle, backend, iters, threads, estimate, TileSettings(tile, max_memory))
+    return load_bundle(
+        bundle,
+        backend,
+        iters,
+        threads,
+        streams,
+        cuda_graph=cuda_graph,
+        estimate=estimate,
+        tiles=TileSettings(tile, max_memory),
+    )

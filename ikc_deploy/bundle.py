@@ -33,6 +33,9 @@ BASIS_FILE: Final = "basis.npz"
 FrameIO = Literal["uint8", "float"]
 """What frames are: RGB `[N,H,W,3]` uint8, or `[N,3,H,W]` float32 in [0,1]."""
 
+Precision = Literal["fp32", "fp16", "int8"]
+"""Precision of the convolutions: "int8" may leave some in float32."""
+
 _DIGEST_KEY: Final = "manifest_sha256"
 _EXPORT_AGAIN: Final = "export it again with ikc-export, or copy the folder again"
 
@@ -54,7 +57,7 @@ class Manifest:
     scale: int
     """SR side over LR side."""
     code_size: int
-    precision: Literal["fp32", "fp16"]
+    precision: Precision
     """Precision of the convolutions."""
     io: FrameIO
     basis_id: str
@@ -73,6 +76,8 @@ class Manifest:
     """Graphs against torch in float32, per step of the loop."""
     convolutions: dict[str, dict[str, int]] = field(default_factory=dict)
     """Conv nodes of each graph by dtype."""
+    verified: dict[str, Any] = field(default_factory=dict)
+    """By fingerprint of an engine: what comparing it with ONNX Runtime gave."""
 
 
 class Bundle:

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
-import platformdirs
-
-from ikc_deploy.bundle import Bundle
+from ikc_deploy.bundle import Bundle, Precision
+from ikc_deploy.caches import cache_folder
 from ikc_deploy.errors import BundleError, MissingExtraError
 from ikc_deploy.locks import locked
-from ikc_deploy.version import __version__
 from ikc_deploy.weights import DEFAULT_WEIGHTS, find_weights
 
 
-def cache_folder() -> Path:
-    """Where exported bundles are cached for this version of the package."""
-    return Path(platformdirs.user_cache_dir("ikc-deploy", appauthor=False)) / __version__
-
-
-def default_bundle(
-    weights: str = DEFAULT_WEIGHTS, precision: Literal["fp32", "fp16"] = "fp32"
-) -> Bundle:
+def default_bundle(weights: str = DEFAULT_WEIGHTS, precision: Precision = "fp32") -> Bundle:
     """The cached bundle of `weights` in this precision, exported first if there is none.
 
     The cache key is the weights' checksum, so changed weights are never served from an old
@@ -37,7 +27,7 @@ def default_bundle(
             return _export(weights, folder, precision)
 
 
-def _export(weights: str, folder: Path, precision: Literal["fp32", "fp16"]) -> Bundle:
+def _export(weights: str, folder: Path, precision: Precision) -> Bundle:
     try:
         from ikc_deploy.export.exporter import ExportSettings, export_bundle
         from ikc_deploy.networks.weights import load_weights

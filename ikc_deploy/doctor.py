@@ -25,7 +25,7 @@ from typing import Final
 
 from ikc_deploy.benchmarks.machine import installed_version
 from ikc_deploy.bundle import MANIFEST_FILE
-from ikc_deploy.default_bundle import cache_folder
+from ikc_deploy.caches import cache_folder
 from ikc_deploy.gpus import Gpu, find_gpus
 from ikc_deploy.weights import shipped_weights
 
@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         (BASE, ""),
         ("video", "video files"),
         ("window", "a camera in a window"),
+        ("ray", "many actors"),
         ("export", "weights not exported yet"),
     ),
     "ikc-export": ((BASE, ""), ("export", "")),

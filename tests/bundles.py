@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ikc_deploy.bundle import Bundle, FrameIO
+from ikc_deploy.bundle import Bundle, FrameIO, Precision
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
-from ikc_deploy.export.precision import Precision
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.weights import load_weights

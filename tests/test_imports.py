@@ -18,7 +18,9 @@ ALLOWED = {
     "plans": {"errors", "files", "bundle", "flavours"},
     "images": {"errors", "files"},
     "video": {"errors", "files", "images", "runtime"},
-    "runtime": {"errors", "files", "kernels", "bundle", "flavours", "plans"},
+    "runtime": {"errors", "files", "kernels", "bundle", "flavours", "plans", "caches"},
+    "caches": {"version"},
+    "limits": set[str](),
     "engines": {
         "errors",
         "files",
@@ -27,9 +29,14 @@ ALLOWED = {
         "flavours",
         "plans",
         "bundle",
-        "default_bundle",
+        "caches",
+        "limits",
+        "evaluation",
         "runtime",
     },
+    "serving": {"errors", "files", "kernels", "bundle", "plans", "runtime"},
+    "pictures": {"errors", "images", "figures", "bundle", "runtime", "evaluation"},
+    "batch": {"errors", "images", "pictures", "bundle", "runtime", "video"},
     "networks": {"errors", "files", "kernels", "weights"},
     "figures": {"errors", "files"},
     "evaluation": {
@@ -49,6 +56,7 @@ ALLOWED = {
         "kernels",
         "bundle",
         "locks",
+        "limits",
         "plans",
         "networks",
         "runtime",
@@ -61,6 +69,8 @@ ALLOWED = {
 TORCH_FREE = (
     "runtime",
     "video",
+    "batch",
+    "serving",
     "engines",
     "evaluation",
     "bundle",
@@ -106,7 +116,7 @@ def test_what_embedders_install_does_without_torch(repository: Path, part: str) 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     heavy = (
         "av torch onnx onnxruntime onnxscript PIL rich click skimage scipy pycuda cuda tensorrt "
-        "tensorrt_rtx polygraphy"
+        "tensorrt_rtx polygraphy ray"
     )
     code = (
         "import sys, ikc_deploy; "

@@ -1,33 +1,30 @@
-"""`Case`: one line of a bench. Plain values, so that it travels to a process of its own."""
+"""What a bench runs, as plain values: they travel to processes of their own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.benchmarks.images import natural_input
-from ikc_deploy.bundle import Bundle
+from ikc_deploy.benchmarks.images import natural_frame
 from ikc_deploy.errors import InputError
 from ikc_deploy.runtime.frames import SMALLEST_SIDE
-from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler, load_bundle
+from ikc_deploy.runtime.upscaler import DEFAULT_ITERS
 
 
 @dataclass(frozen=True)
 class Case:
-    """The size of a frame and how to upscale it."""
+    """The frames of one call and how many corrections they get."""
 
     height: int
     """Of the LR frame, in pixels."""
     width: int
     iters: int = DEFAULT_ITERS
-    backend: str = "auto"
+    batch: int = 1
     threads: int = 0
     """CPU cores to use; 0 for all."""
-    runs: int | None = None
-    """Timed calls; None for as many as fit in a minute."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < SMALLEST_SIDE:
@@ -35,15 +32,42 @@ class Case:
                 f"an LR frame of {self.width}x{self.height} is too small; "
                 f"both sides need at least {SMALLEST_SIDE} pixels"
             )
-        for name, least in (("iters", 0), ("threads", 0), ("runs", 1)):
+        for name, least in (("iters", 0), ("batch", 1), ("threads", 0)):
             value = getattr(self, name)
-            if value is not None and value < least:
+            if value < least:
                 raise InputError(f"{name} must be at least {least}, got {value}")
 
-    def open(self, bundle: str | PathLike[str] | Bundle) -> Upscaler:
-        """The upscaler under test."""
-        return load_bundle(bundle, self.backend, self.iters, self.threads)
+    @property
+    def pixels(self) -> int:
+        """LR pixels of all frames of a call."""
+        return self.batch * self.height * self.width
 
-    def frame(self, upscaler: Upscaler) -> NDArray[Any]:
-        """The frame to run, in the layout that the bundle takes."""
-        return natural_input(self.height, self.width, upscaler.bundle.manifest.io)
+    def frames(self) -> NDArray[np.uint8]:
+        """The frames to run, `[batch,height,width,3]`."""
+        seeds = range(self.batch)
+        return np.stack([natural_frame(self.height, self.width, seed) for seed in seeds])
+
+    def __str__(self) -> str:
+        batch = f"{self.batch} of " if self.batch > 1 else ""
+        return f"{batch}{self.width}x{self.height}, iters {self.iters}"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The networks under test: weights by spec, or the folder of a bundle."""
+
+    weights: str | None = None
+    """As in `ikc-bench --weights`; None if a bundle is given."""
+    bundle: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.weights is None) == (self.bundle is None):
+            raise InputError("give --weights or --bundle, not both")
+
+    def __str__(self) -> str:
+        return str(self.weights or self.bundle)
+
+
+def planes_of(frames: NDArray[np.uint8]) -> NDArray[Any]:
+    """Frames `[N,H,W,3]` as float32 planes `[N,3,H,W]` in [0,1]."""
+    return np.ascontiguousarray(frames.transpose(0, 3, 1, 2), dtype=np.float32) / 255

@@ -1,10 +1,10 @@
-"""Peak memory of one frame, in a process that does nothing else.
+"""Peak memory of one call, in a process that does nothing else.
 
-    python -m ikc_deploy.benchmarks.memory export/x4-lite-fp32 '{"height": 64, "width": 64}'
+    python -m ikc_deploy.benchmarks.memory torch-eager SUBJECT CASE
 
-opens the bundle, runs one frame and prints the largest resident set that the process ever had, in
-MiB: interpreter, libraries, graphs and buffers together, which is what a deployment must provide.
-Memory on a GPU is not in it.
+opens the contestant (subject and case are JSON), runs one call and prints the largest resident set
+that the process ever had, in MiB: interpreter, libraries, networks and buffers together, which is
+what a deployment must provide. Memory on a GPU is not in it.
 """
 
 from __future__ import annotations
@@ -13,29 +13,31 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-from ikc_deploy.benchmarks.case import Case
+from ikc_deploy.benchmarks.case import Case, Subject
+from ikc_deploy.benchmarks.contestants import contestants
 from ikc_deploy.errors import BackendError, IkcError
 
 _STATUS: Final = Path("/proc/self/status")
 
 
-def peak_memory_mib(bundle: Path, case: Case) -> float | None:
-    """Run `case` once in a new process: its peak resident set in MiB, None if the system is mute.
+def peak_memory_mib(contestant: str, subject: Subject, case: Case) -> float | None:
+    """Run one call in a new process: its peak resident set in MiB, None if the system is mute.
 
-    Raises `BackendError` with the process's last words if it dies.
+    One correction is enough: further ones use the same buffers. Raises `BackendError` with the
+    process's last words if it dies.
     """
-    command = [sys.executable, "-m", __name__, str(bundle), json.dumps(asdict(case))]
+    short = replace(case, iters=min(case.iters, 1))
+    values = [json.dumps(asdict(item)) for item in (subject, short)]
+    command = [sys.executable, "-m", __name__, contestant, *values]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode != 0:
         said = child.stderr.strip().splitlines()
         reason = said[-1] if said else f"it ended with {child.returncode}, as when memory runs out"
-        raise BackendError(
-            f"memory for a frame of {case.width}x{case.height} could not be measured: {reason}"
-        )
+        raise BackendError(f"the memory of {contestant} could not be measured ({case}): {reason}")
     peak: float | None = json.loads(child.stdout.splitlines()[-1])
     return peak
 
@@ -54,14 +56,15 @@ def own_peak_mib() -> float | None:
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
 
 
-def _measure(bundle: str, case: Case) -> float | None:
-    with case.open(bundle) as upscaler:
-        upscaler(case.frame(upscaler))
+def _measure(contestant: str, subject: Subject, case: Case) -> float | None:
+    runner = contestants()[contestant].open(subject, case)
+    runner.run()
     return own_peak_mib()
 
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(_measure(sys.argv[1], Case(**json.loads(sys.argv[2])))))
+        name, asked, size = sys.argv[1:]
+        print(json.dumps(_measure(name, Subject(**json.loads(asked)), Case(**json.loads(size)))))
     except IkcError as failure:
         sys.exit(str(failure))

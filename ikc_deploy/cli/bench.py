@@ -1,33 +1,52 @@
-"""ikc-bench: what a frame costs on this machine."""
+"""ikc-bench: what a frame costs on this machine, and what it would cost otherwise."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
-from ikc_deploy.benchmarks.case import Case
-from ikc_deploy.benchmarks.latency import CaseResult, measure_case
-from ikc_deploy.benchmarks.machine import describe_machine
-from ikc_deploy.bundle import Bundle
-from ikc_deploy.cli.bundles import bundle_options, open_bundle
+from ikc_deploy.benchmarks.case import Subject
+from ikc_deploy.benchmarks.difference import changes, same_machine
+from ikc_deploy.benchmarks.plan import Plan, carry_out, parse_size, read_suite
+from ikc_deploy.benchmarks.race import Effort, Result
+from ikc_deploy.benchmarks.render.tables import (
+    change_table,
+    latency_table,
+    machine_lines,
+    quality_table,
+    ratio_table,
+    skipped_lines,
+)
+from ikc_deploy.benchmarks.report import Report
+from ikc_deploy.bundle import Bundle, Precision
 from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
-from ikc_deploy.errors import BackendError, InputError
+from ikc_deploy.cli.describe import print_fact
+from ikc_deploy.errors import InputError
+from ikc_deploy.evaluation.render.terminal import print_table
 from ikc_deploy.files import write_atomically
+from ikc_deploy.runtime.backends import BACKENDS
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS
+from ikc_deploy.weights import DEFAULT_WEIGHTS
 
 _STDOUT = Path("-")
+_FILE = click.Path(path_type=Path)
 
 
 @click.command(context_settings=HELP)
+@click.option("--compare", help="Contestants that take turns: all, or a list of names.")
+@click.option(
+    "--res",
+    "sizes",
+    multiple=True,
+    default=("256",),
+    show_default=True,
+    help="Size of the LR frame in pixels, SIDE or WIDTHxHEIGHT (repeatable).",
+)
 @click.option(
     "--iters",
     multiple=True,
@@ -37,158 +56,225 @@ _STDOUT = Path("-")
     help="Corrections after the predictor (repeatable).",
 )
 @click.option(
-    "--res",
-    "sizes",
+    "--batch",
+    "batches",
     multiple=True,
-    default=("256",),
+    type=int,
+    default=(1,),
     show_default=True,
-    help="Size of the LR frame in pixels, SIDE or WIDTHxHEIGHT (repeatable).",
+    help="Frames of a call (repeatable).",
 )
-@bundle_options
 @click.option(
-    "--fp16/--fp32",
-    "half",
-    default=None,
-    help="Precision of the convolutions; float32 unless --fp16 is given.",
+    "--weights",
+    multiple=True,
+    help="Shipped weights, a checkpoint file, or random:ARCHITECTURE (repeatable).  "
+    f"[default: {DEFAULT_WEIGHTS}]",
 )
-@click.option("--backend", default="auto", show_default=True, help="auto or onnxruntime.")
-@click.option("--runs", type=int, help="Timed calls.  [default: what fits in a minute, 3 to 200]")
+@click.option(
+    "--bundle",
+    "folders",
+    multiple=True,
+    type=_FILE,
+    help="A folder written by ikc-export, instead of --weights (repeatable).",
+)
+@click.option("--fp16", "precision", flag_value="fp16", help="Ours with float16 convolutions.")
+@click.option("--fp32", "precision", flag_value="fp32", help="Ours in float32.  [default]")
+@click.option("--int8", "precision", flag_value="int8", help="Ours with 8-bit convolutions.")
+@click.option(
+    "--backend", default="auto", show_default=True, help=f"auto, or one of: {', '.join(BACKENDS)}."
+)
 @click.option("--threads", type=int, default=0, show_default=True, help="CPU cores; 0 for all.")
 @click.option(
-    "--json",
-    "json_path",
-    type=click.Path(path_type=Path),
-    help="Write the figures to this file too; - prints them instead of the table.",
+    "--warmup",
+    type=float,
+    default=Effort.warmup,
+    show_default=True,
+    help="Seconds of calls thrown away, for each contestant; at least one call.",
+)
+@click.option(
+    "--min-time",
+    type=float,
+    default=Effort.min_time,
+    show_default=True,
+    help="Seconds of timed calls, for each contestant; 3 rounds at least and 200 at most.",
+)
+@click.option("--runs", type=int, help="Timed rounds, instead of --min-time.")
+@click.option("--memory/--no-memory", default=True, help="Peak memory, in a process for each.")
+@click.option(
+    "--quality", type=_FILE, help="PSNR-Y of ours on Gaussian8 of this folder of HR images."
+)
+@click.option("--json", "json_path", type=_FILE, help="Write everything here; - for stdout.")
+@click.option("--csv", "csv_path", type=_FILE, help="Write a line for each case and contestant.")
+@click.option("--html", "html_path", type=_FILE, help="Write one page with tables and charts.")
+@click.option("--suite", type=_FILE, help="Measure what this TOML file asks for, into --out.")
+@click.option("--out", type=_FILE, help="Folder for the JSON files of a --suite.")
+@click.option(
+    "--diff",
+    nargs=2,
+    type=_FILE,
+    metavar="OLD NEW",
+    help="Measure nothing: show what changed between two JSON files, beyond noise.",
 )
 @reports_errors
 def main(
-    iters: tuple[int, ...],
     sizes: tuple[str, ...],
-    weights: str | None,
-    folder: Path | None,
-    half: bool | None,
-    backend: str,
-    runs: int | None,
-    threads: int,
+    iters: tuple[int, ...],
+    batches: tuple[int, ...],
+    weights: tuple[str, ...],
+    folders: tuple[Path, ...],
+    precision: Precision | None,
     json_path: Path | None,
+    csv_path: Path | None,
+    html_path: Path | None,
+    suite: Path | None,
+    out: Path | None,
+    diff: tuple[Path, Path] | None,
+    warmup: float,
+    min_time: float,
+    runs: int | None,
+    **options: Any,
 ) -> None:
-    """Measure latency, frames per second, stages and peak memory of blind super-resolution.
+    """Measure latency, stages, peak memory and quality of blind super-resolution.
 
-    Frames are random with the statistics of photographs. Every combination of --res and --iters
-    is measured in turn.
+    Every combination of --res, --batch and --iters is measured in turn, and with --compare all
+    contestants take turns within each. Frames are random with the statistics of photographs.
     """
-    if json_path is not None and json_path.is_dir():
-        raise InputError(f"--json '{json_path}' is a folder; give a file in it, or -")
-    cases = [
-        Case(*_parse_size(size), count, backend, threads, runs) for size in sizes for count in iters
-    ]
-    # Before any work of our own, for the load that was there already.
-    machine = describe_machine()
-    results: list[CaseResult] = []
-    for result in _measure(_bundle(weights, folder, half), cases):
-        results.append(result)
-        # Written after every case, so that an interrupted bench keeps what it has.
-        if json_path not in (None, _STDOUT):
-            write_atomically(json_path, f"{_report(machine, results)}\n".encode())
-    if json_path == _STDOUT:
-        click.echo(_report(machine, results))
-    else:
-        _print(machine, results)
-
-
-def _parse_size(text: str) -> tuple[int, int]:
-    """(height, width) of "SIDE" or "WIDTHxHEIGHT"."""
-    match = re.fullmatch(r"([0-9]{1,6})(?:x([0-9]{1,6}))?", text.strip().lower())
-    if match is None:
-        raise InputError(
-            f"--res takes SIDE or WIDTHxHEIGHT in pixels, as 256 or 320x180, got '{text}'"
-        )
-    width = int(match[1])
-    return int(match[2] or width), width
-
-
-def _bundle(weights: str | None, folder: Path | None, half: bool | None) -> Bundle:
-    bundle = open_bundle(weights, folder, "fp16" if half else "fp32")
-    if (
-        folder is not None
-        and half is not None
-        and bundle.manifest.precision != ("fp16" if half else "fp32")
-    ):
-        raise InputError(
-            f"'{folder}' is an {bundle.manifest.precision} bundle; leave --fp16/--fp32 out, or "
-            "export it again in the other precision"
-        )
-    return bundle
-
-
-def _measure(bundle: Bundle, cases: list[Case]) -> Iterable[CaseResult]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[last]}"),
+    outputs = {"--json": json_path, "--csv": csv_path, "--html": html_path}
+    _check_outputs(outputs)
+    if diff is not None:
+        _show_changes(Report.read(diff[0]), Report.read(diff[1]))
+        return
+    if (suite is None) != (out is None):
+        raise InputError("--suite says what to measure and --out where to write it; give both")
+    if suite is not None and out is not None:
+        for name, plan in read_suite(suite).items():
+            err_console.print(f"{name}: {plan.command()}", soft_wrap=True, markup=False)
+            _measure(plan, {"--json": out / f"{name}.json", "--html": out / f"{name}.html"})
+        return
+    plan = Plan(
+        subjects=_subjects(weights, folders, precision),
+        sizes=tuple(map(parse_size, sizes)),
+        iters=iters,
+        batches=batches,
+        precision=precision or _precision_of(folders),
+        effort=Effort(warmup, min_time, runs),
+        **options,
     )
+    report = _measure(plan, outputs)
+    if json_path == _STDOUT:
+        click.echo(report.to_json())
+    else:
+        _print(report)
+
+
+def _check_outputs(outputs: dict[str, Path | None]) -> None:
+    for option, path in outputs.items():
+        if path is not None and path.is_dir():
+            raise InputError(f"{option} '{path}' is a folder; give a file in it")
+
+
+def _subjects(
+    weights: tuple[str, ...], folders: tuple[Path, ...], precision: Precision | None
+) -> tuple[Subject, ...]:
+    if weights and folders:
+        raise InputError("give --weights or --bundle, not both")
+    for folder in folders:
+        found = Bundle.open(folder).manifest.precision
+        if precision is not None and precision != found:
+            raise InputError(
+                f"'{folder}' is an {found} bundle; leave --{precision} out, or export it again in "
+                "that precision"
+            )
+    if folders:
+        return tuple(Subject(bundle=str(folder)) for folder in folders)
+    return tuple(Subject(name) for name in weights or (DEFAULT_WEIGHTS,))
+
+
+def _precision_of(folders: tuple[Path, ...]) -> Precision:
+    """That of the bundles; float32 for weights. Bundles of several would not be one contestant."""
+    found = {Bundle.open(folder).manifest.precision for folder in folders} or {"fp32"}
+    if len(found) > 1:
+        raise InputError(
+            f"the bundles have precisions {', '.join(sorted(found))}; measure them one by one"
+        )
+    (precision,) = found
+    return precision
+
+
+def _measure(plan: Plan, outputs: dict[str, Path | None]) -> Report:
+    report = Report(plan.command(), {})
+    with _watching() as watch:
+        for report in carry_out(plan, watch):
+            # After every case, so that an interrupted bench keeps what it has.
+            _write(report, {"--json": outputs.get("--json"), "--csv": outputs.get("--csv")})
+    _write(report, outputs)
+    return report
+
+
+def _write(report: Report, outputs: dict[str, Path | None]) -> None:
+    for option, path in outputs.items():
+        if path is None or path == _STDOUT:
+            continue
+        write_atomically(path, _render(option, report).encode())
+
+
+def _render(option: str, report: Report) -> str:
+    if option == "--html":
+        # matplotlib is slow to import, and only the page needs it.
+        from ikc_deploy.benchmarks.render.page import to_html
+
+        return to_html(report)
+    return report.to_csv() if option == "--csv" else report.to_json()
+
+
+class _Watch:
+    """A bar with what is being done, and a line for every case."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._task = bars.add_task("", total=None)
+
+    def phase(self, what: str, done: int = 0, total: int = 0) -> None:
+        self._bars.update(self._task, description=what, completed=done, total=total or None)
+
+    def finished(self, result: Result) -> None:
+        for entry in result.entries:
+            line = f"{entry.contestant} {entry.latency_ms.median:.1f} ms"
+            err_console.print(
+                f"{result.subject}, {result.case}: {line}, {len(entry.ms)} runs", soft_wrap=True
+            )
+
+
+@contextmanager
+def _watching() -> Iterator[_Watch]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     # Off a terminal even a transient bar leaves an empty line behind.
     quiet = not err_console.is_terminal
     with Progress(*columns, console=err_console, transient=True, disable=quiet) as bars:
-        for case in cases:
-            label = f"{case.width}x{case.height}, iters {case.iters}"
-            task = bars.add_task(label, total=case.runs, last="warming up")
-
-            def show(done: int, total: int, ms: float, task: Any = task) -> None:
-                bars.update(task, completed=done, total=total, last=f"{ms:.1f} ms")
-
-            try:
-                result = measure_case(bundle, case, show)
-            except MemoryError as error:
-                raise BackendError(f"not enough memory for {label}; use a smaller --res") from error
-            bars.remove_task(task)
-            err_console.print(f"{label}: {result.latency_ms.p50:.1f} ms, {result.runs} runs")
-            yield result
+        yield _Watch(bars)
 
 
-def _report(machine: dict[str, Any], results: list[CaseResult]) -> str:
-    return json.dumps(
-        {"machine": machine, "results": [asdict(result) for result in results]}, indent=2
-    )
+def _print(report: Report) -> None:
+    for line in machine_lines(report):
+        print_fact(line)
+    for subject in dict.fromkeys(result.subject for result in report.results):
+        print_table(out_console, latency_table(report, subject))
+    for result in report.results:
+        if len(result.entries) > 1:
+            print_table(out_console, ratio_table(result))
+    if report.qualities:
+        print_table(out_console, quality_table(report))
+    for line in skipped_lines(report):
+        print_fact(f"did not run: {line}")
 
 
-def _print(machine: dict[str, Any], results: list[CaseResult]) -> None:
-    gpus = ", ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
-    versions = {"python": machine["python"]} | machine["packages"]
-    for line in (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {gpus}",
-        f"{machine['os']}, load {machine['load']}",
-        ", ".join(f"{name} {version or '-'}" for name, version in versions.items()),
-    ):
-        out_console.print(line, soft_wrap=True, highlight=False, markup=False)
-    out_console.print(_table(results))
-
-
-def _table(results: list[CaseResult]) -> Table:
-    first = results[0]
-    # What all rows share is in the title, so that the table fits 80 columns.
-    title = f"{first.weights}, {first.precision}, {first.backend}, P/F/C: share of each network"
-    table = Table(title=title, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for column in ("iters", "LR", "SR", "p50 ms", "p90 ms", "p99 ms", "fps", "P/F/C %", "MiB"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for result in results:
-        times, peak = result.latency_ms, result.peak_memory_mib
-        shares = "/".join(f"{100 * ms / times.mean:.0f}" for ms in result.stages_ms.values())
-        table.add_row(
-            str(result.iters),
-            _size(result.lr),
-            _size(result.sr),
-            *(f"{ms:.1f}" for ms in (times.p50, times.p90, times.p99)),
-            f"{result.fps:.3g}",
-            shares,
-            "-" if peak is None else f"{peak:.0f}",
-        )
-    return table
-
-
-def _size(shape: tuple[int, int]) -> str:
-    return f"{shape[1]}x{shape[0]}"
+def _show_changes(old: Report, new: Report) -> None:
+    if not same_machine(old, new):
+        err_console.print("the reports are of different machines: times do not compare")
+    found = changes(old, new)
+    if not found:
+        raise InputError("the two reports have no case of one contestant in common")
+    print_table(out_console, change_table(found))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-from ikc_deploy.bundle import Bundle
+from ikc_deploy.bundle import Bundle, Precision
 from ikc_deploy.cli.common import err_console
 from ikc_deploy.default_bundle import default_bundle
 from ikc_deploy.errors import InputError
@@ -33,9 +33,7 @@ def bundle_options(command: _Command) -> _Command:
     return weights(folder(command))
 
 
-def open_bundle(
-    weights: str | None, folder: Path | None, precision: Literal["fp32", "fp16"] = "fp32"
-) -> Bundle:
+def open_bundle(weights: str | None, folder: Path | None, precision: Precision = "fp32") -> Bundle:
     """The bundle that the options mean; `precision` is for weights, a folder has its own.
 
     Raises `InputError` if both options are given, and what opening or exporting raises.

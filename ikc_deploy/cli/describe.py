@@ -44,6 +44,30 @@ def parity_table(bundle: Bundle) -> Table:
     return table
 
 
+def print_verified(bundle: Bundle) -> None:
+    """Each engine that was compared with ONNX Runtime, step by step."""
+    for fingerprint, opinion in bundle.manifest.verified.items():
+        verdict = "passed" if opinion["passed"] else "FAILED"
+        print_fact(f"engine {fingerprint} against ONNX Runtime: {verdict}")
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for column in ("step", "image dB", "largest |dh|"):
+            table.add_column(column)
+        for step in opinion["steps"]:
+            error = f"{step['code_error']:.1e}"
+            table.add_row(str(step["step"]), f"{step['image_db']:.1f}", error)
+        out_console.print(table)
+
+
+def int8_line(bundle: Bundle) -> str:
+    """What 8 bits cost."""
+    found = bundle.manifest.parity["int8"]
+    return (
+        f"PSNR-Y on {found['images']} images that did not calibrate: {found['int8_db']:.2f} dB, "
+        f"in float32 {found['fp32_db']:.2f}: 8 bits cost {found['loss_db']:.2f} dB; "
+        f"{len(found['kept'])} convolutions of the SR network were kept in float32 for that"
+    )
+
+
 def print_engine(engine: Engine, state: str) -> None:
     """What an engine is for, the sizes of its plans, `state`, and its census."""
     record = engine.record

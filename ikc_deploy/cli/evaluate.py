@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,7 +43,7 @@ _STDOUT: Final = Path("-")
 
 @dataclass(frozen=True)
 class _Outputs:
-    """What to write besides the tables on standard output, which `json` of - replaces."""
+    """What to write besides the tables on standard output, which one of the files replaces by -."""
 
     json: Path | None
     csv: Path | None
@@ -59,6 +60,9 @@ class _Outputs:
                 raise InputError(f"{option} '{path}' is a folder; give a file in it")
         if len({path.resolve() for path in named.values()}) < len(named):
             raise InputError(f"{', '.join(named)} must be different files")
+        printed = [option for option, path in files.items() if path == _STDOUT]
+        if len(printed) > 1:
+            raise InputError(f"only one of {' and '.join(printed)} can be - (standard output)")
         if self.plots is not None:
             require_matplotlib("--plots")
             if self.plots.exists() and not self.plots.is_dir():
@@ -68,21 +72,21 @@ class _Outputs:
         """Print first: a file that cannot be written then loses nothing."""
         found = tables(report, summaries, self.per_blur)
         figures = json.dumps(to_dict(report, summaries), indent=2, allow_nan=False)
-        if self.json == _STDOUT:
-            click.echo(figures)
+        texts = {
+            self.json: f"{figures}\n",
+            self.csv: to_csv(report),
+            self.markdown: to_markdown(report, found),
+        }
+        if _STDOUT in texts:
+            click.echo(texts.pop(_STDOUT), nl=False)
         else:
             for table in found:
                 print_table(out_console, table)
-        self._write(self.json, f"{figures}\n")
-        self._write(self.csv, to_csv(report))
-        self._write(self.markdown, to_markdown(report, found))
+        for path, text in texts.items():
+            if path is not None:
+                write_atomically(path, text.encode())
         if self.plots is not None:
             save_plots(self.plots, summaries, report.records)
-
-    @staticmethod
-    def _write(path: Path | None, text: str) -> None:
-        if path is not None and path != _STDOUT:
-            write_atomically(path, text.encode())
 
 
 @click.command(context_settings=HELP)
@@ -115,6 +119,9 @@ class _Outputs:
     help="Gaussians of these sigmas in HR pixels.  [default: the eight of Gaussian8]",
 )
 @click.option(
+    "--ellipses8", is_flag=True, help="Gaussian8's stretched 3:2, each in another direction."
+)
+@click.option(
     "--kernels",
     type=_PATH,
     help="Blur by the kernels [N,k,k] of an .npy or .npz file instead of Gaussians.",
@@ -141,7 +148,7 @@ class _Outputs:
     "--json",
     "json_path",
     type=_PATH,
-    help="Write means and intervals to this file; - prints them instead of the tables.",
+    help="Write means and intervals to this file; - (of this or the next two) prints instead.",
 )
 @click.option("--csv", "csv_path", type=_PATH, help="Write every image's figures to this file.")
 @click.option("--markdown", type=_PATH, help="Write the tables to this file.")
@@ -156,6 +163,7 @@ def main(
     estimate: Estimate,
     threads: int,
     sigma_list: str | None,
+    ellipses8: bool,
     kernels: Path | None,
     noise: float,
     jpeg: int | None,
@@ -174,7 +182,7 @@ def main(
     """
     outputs = _Outputs(json_path, csv_path, markdown, plots, per_sigma)
     degradation = Degradation(noise, jpeg, seed)
-    blurs = _given_blurs(sigma_list, kernels)
+    choose_blurs = _blurs(sigma_list, ellipses8, kernels)
     bundle = _open(weights, folder, scale)
     if bundle.manifest.random_weights:
         err_console.print(
@@ -182,19 +190,30 @@ def main(
             "figures mean anything",
             soft_wrap=True,
         )
-    protocol = Protocol(blurs or BlurSet.gaussian8(bundle.manifest.scale), degradation)
+    protocol = Protocol(choose_blurs(bundle.manifest.scale), degradation)
     # Whole images, whatever memory there is: figures must not depend on the machine.
     with load(bundle, iters=iters, threads=threads, estimate=estimate, tile=None) as upscaler:
         report = _evaluate(upscaler, folders, protocol)
     outputs.write(report, summarise(report.records, seed))
 
 
-def _given_blurs(sigma_list: str | None, kernels: Path | None) -> BlurSet | None:
-    if sigma_list is not None and kernels is not None:
-        raise InputError("give --sigma-list or --kernels, not both")
+def _blurs(
+    sigma_list: str | None, ellipses8: bool, kernels: Path | None
+) -> Callable[[int], BlurSet]:
+    """The blurs that the options ask for, by scale; files are read and checked now."""
+    options = {"--sigma-list": sigma_list, "--ellipses8": ellipses8, "--kernels": kernels}
+    given = [name for name, value in options.items() if value not in (None, False)]
+    if len(given) > 1:
+        raise InputError(f"give only one of {' and '.join(given)}")
+    if ellipses8:
+        return BlurSet.ellipses8
     if kernels is not None:
-        return BlurSet.read(kernels)
-    return None if sigma_list is None else BlurSet.gaussians(_parse_sigmas(sigma_list))
+        read = BlurSet.read(kernels)
+        return lambda _: read
+    if sigma_list is not None:
+        parsed = BlurSet.gaussians(_parse_sigmas(sigma_list))
+        return lambda _: parsed
+    return BlurSet.gaussian8
 
 
 def _parse_sigmas(text: str) -> tuple[float, ...]:

@@ -1,22 +1,31 @@
-"""ikc-export: weights to a bundle, and TensorRT engines into it."""
+"""ikc-export: weights to a bundle, TensorRT engines into it, and a repository for Triton."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from ikc_deploy.bundle import GRAPHS, Bundle, FrameIO
+from ikc_deploy.bundle import GRAPHS, Bundle, FrameIO, Precision
 from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
-from ikc_deploy.cli.describe import graphs_table, parity_table, print_engine, print_fact
+from ikc_deploy.cli.describe import (
+    graphs_table,
+    int8_line,
+    parity_table,
+    print_engine,
+    print_fact,
+    print_verified,
+)
 from ikc_deploy.engines.targets import Target, parse_shapes, read_target
 from ikc_deploy.errors import EngineError, InputError, MissingExtraError
 from ikc_deploy.flavours import FLAVOURS, FlavourName
 from ikc_deploy.plans import Engine
+from ikc_deploy.serving.repository import write_repository
 from ikc_deploy.weights import DEFAULT_WEIGHTS
 
 
@@ -26,11 +35,15 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
     help="Shipped weights, a checkpoint file, or random:ARCHITECTURE (x2, x3, x4, x4-lite, ...).  "
     f"[default: {DEFAULT_WEIGHTS}]",
 )
+@click.option("--fp32", "precision", flag_value="fp32", help="Convolutions in float32.  [default]")
+@click.option("--fp16", "precision", flag_value="fp16", help="Convolutions in float16.")
 @click.option(
-    "--fp16/--fp32",
-    "half",
-    default=None,
-    help="Precision of the convolutions; float32 unless --fp16 is given.",
+    "--int8", "precision", flag_value="int8", help="Convolutions in 8 bits, if that costs little."
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    help="HR images for --int8: one half calibrates, the other measures.  [default: made images]",
 )
 @click.option(
     "--io",
@@ -46,7 +59,7 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
     "--bundle",
     "folder",
     type=click.Path(path_type=Path),
-    help="Export nothing: add the --engine to this bundle. Needs no torch.",
+    help="Export nothing: take this bundle for --engine, --verify or --triton; needs no torch.",
 )
 @click.option(
     "--engine",
@@ -68,35 +81,69 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
     help="LR frames that the --engine takes, MIN:OPT:MAX as 64x64:256x256:540x960 (HEIGHTxWIDTH "
     "or BATCHxHEIGHTxWIDTH; repeatable); instead of the target's.",
 )
+@click.option(
+    "--verify",
+    type=click.Choice(["polygraphy"]),
+    help="Compare the engine with ONNX Runtime, per graph and per step, on a machine that runs it; "
+    "with --bundle alone, every engine of it that runs here.",
+)
+@click.option(
+    "--triton",
+    "repository",
+    type=click.Path(path_type=Path),
+    help="Write a model repository for Triton Inference Server into this folder.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @reports_errors
 def main(
     weights: str | None,
-    half: bool | None,
+    precision: Precision | None,
+    calibrate: Path | None,
     io: FrameIO | None,
     out: Path | None,
     folder: Path | None,
     flavour: FlavourName | Literal["auto"] | None,
     target_file: Path | None,
     shapes: tuple[str, ...],
+    verify: str | None,
+    repository: Path | None,
     as_json: bool,
 ) -> None:
     """Export predictor, SFTMD and corrector as ONNX graphs in a verified bundle.
 
     With --engine, TensorRT plans are added to it. Whatever stops them, the bundle stays.
+
+    With --triton, the bundle (with its plans of the flavour tensorrt, if it has any) is also
+    written as five models that Triton Inference Server runs: see docs/serving.md.
     """
     target = _target(flavour, target_file, shapes)
     if folder is None:
-        bundle = _export(weights or DEFAULT_WEIGHTS, "fp16" if half else "fp32", io, out)
-    elif flavour is None or (weights, half, io, out) != (None, None, None, None):
-        raise InputError("--bundle adds an --engine to a bundle that is there; give these two only")
+        bundle = _export(
+            weights or DEFAULT_WEIGHTS,
+            out,
+            precision=precision or "fp32",
+            io=io or "uint8",
+            calibrate=calibrate,
+        )
+    elif not (flavour or verify or repository) or (
+        (weights, precision, calibrate, io, out) != (None,) * 5
+    ):
+        raise InputError(
+            "--bundle takes a bundle that is there; give --engine, --verify or --triton with it, "
+            "and nothing that changes it"
+        )
     else:
         bundle = Bundle.open(folder)
     engine = _add_engine(bundle, flavour, target) if flavour else None
+    bundle = engine.bundle if engine else bundle
+    if verify is not None:
+        _verify(bundle, engine)
+        bundle = Bundle.open(bundle.path)
+    models = write_repository(bundle, repository) if repository else {}
     if as_json:
-        click.echo(json.dumps(_facts(bundle, engine), indent=2))
+        click.echo(json.dumps(_facts(bundle, engine, models), indent=2))
     else:
-        _print(bundle, engine)
+        _print(bundle, engine, models)
 
 
 def _target(flavour: str | None, file: Path | None, shapes: tuple[str, ...]) -> Target:
@@ -106,19 +153,17 @@ def _target(flavour: str | None, file: Path | None, shapes: tuple[str, ...]) -> 
     return replace(target, profiles=tuple(map(parse_shapes, shapes))) if shapes else target
 
 
-def _export(
-    weights: str, precision: Literal["fp16", "fp32"], io: FrameIO | None, out: Path | None
-) -> Bundle:
+def _export(weights: str, out: Path | None, **settings: Any) -> Bundle:
     try:
         from ikc_deploy.export.exporter import ExportSettings, export_bundle
         from ikc_deploy.networks.weights import load_weights
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "export", "ikc-export") from error
+    chosen = ExportSettings(**settings)
     loaded = load_weights(weights)
-    folder = out or Path("export") / f"{loaded.source.name}-{precision}"
-    settings = ExportSettings(precision, io or "uint8")
+    folder = out or Path("export") / f"{loaded.source.name}-{chosen.precision}"
     with err_console.status("loading") as status:
-        return export_bundle(loaded, folder, settings, lambda phase: status.update(phase))
+        return export_bundle(loaded, folder, chosen, lambda phase: status.update(phase))
 
 
 def _add_engine(bundle: Bundle, flavour: FlavourName | Literal["auto"], target: Target) -> Engine:
@@ -137,6 +182,14 @@ def _add_engine(bundle: Bundle, flavour: FlavourName | Literal["auto"], target: 
     if not built:
         err_console.print("the bundle had this engine already")
     return engine
+
+
+def _verify(bundle: Bundle, added: Engine | None) -> None:
+    from ikc_deploy.engines.second_opinion import runnable_engines, verify_engine
+
+    for engine in [added] if added else runnable_engines(bundle):
+        with err_console.status(f"comparing engine {engine.record.fingerprint}"):
+            verify_engine(bundle, engine)
 
 
 class _Bars(Progress):
@@ -160,7 +213,7 @@ class _Bars(Progress):
         self.update(self._tasks_of[graph], completed=done, total=total, phase=phase)
 
 
-def _facts(bundle: Bundle, engine: Engine | None) -> dict[str, object]:
+def _facts(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) -> dict[str, object]:
     manifest = bundle.manifest
     return {
         "bundle": str(bundle.path),
@@ -171,15 +224,22 @@ def _facts(bundle: Bundle, engine: Engine | None) -> dict[str, object]:
         "convolutions": manifest.convolutions,
         "parity": manifest.parity,
         "random_weights": manifest.random_weights,
+        "verified": manifest.verified,
         "engine": engine and asdict(engine.record),
+        "triton": {name: str(model) for name, model in models.items()},
     }
 
 
-def _print(bundle: Bundle, engine: Engine | None) -> None:
+def _print(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) -> None:
     out_console.print(graphs_table(bundle), parity_table(bundle), sep="\n")
+    if "int8" in bundle.manifest.parity:
+        print_fact(int8_line(bundle))
     if engine is not None:
         print_engine(engine, f"in {engine.path}")
+    print_verified(bundle)
     print_fact(f"bundle: {bundle.path}")
+    for name, model in models.items():
+        print_fact(f"Triton model {name}: {model}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,13 @@ import click
 
 from ikc_deploy.bundle import GRAPHS, Bundle
 from ikc_deploy.cli.common import HELP, out_console, reports_errors
-from ikc_deploy.cli.describe import graphs_table, parity_table, print_engine, print_fact
+from ikc_deploy.cli.describe import (
+    graphs_table,
+    parity_table,
+    print_engine,
+    print_fact,
+    print_verified,
+)
 from ikc_deploy.engines.targets import parse_shape
 from ikc_deploy.engines.toolchain import this_host
 from ikc_deploy.flavours import FLAVOURS
@@ -81,6 +87,7 @@ def _print(bundle: Bundle, states: list[tuple[Engine, str]]) -> None:
     print_fact(f"written by: {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}")
     for engine, reason in states:
         print_engine(engine, f"not used here: {reason}" if reason else "used here")
+    print_verified(bundle)
     if not states:
         print_fact("engines: none; add one with ikc-export --bundle ... --engine")
     elif all(reason for _, reason in states):

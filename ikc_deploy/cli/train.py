@@ -71,32 +71,13 @@ def main(
         raise InputError(f"the device '{device}' cannot be used: {reason}") from error
     settings = load_recipe(recipe, data)
     ends = time.monotonic() + 60 * minutes if minutes else math.inf
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-        TimeRemainingColumn(),
-    )
-    # Off a terminal even a finished bar leaves lines behind; the log has it all.
-    quiet = not err_console.is_terminal
-    with (
-        joined_world(target) as world,
-        Progress(*columns, console=err_console, disable=quiet or not world.leads) as bars,
-    ):
-        tasks: dict[str, TaskID] = {}
-
-        def show(stage: str, done: int, steps: int, loss: float) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=steps, loss=loss)
-            bars.update(tasks[stage], completed=done, loss=loss)
-
+    with joined_world(target) as world, _Bars(shown=world.leads) as bars:
         checkpoint = train(
             settings,
             run,
             resume=resume,
             device=target,
-            progress=show,
+            progress=bars.show,
             keep_going=lambda: time.monotonic() < ends,
             world=world,
         )
@@ -106,6 +87,29 @@ def main(
         click.echo(f"stopped after {minutes:g} minutes; go on with --resume")
     else:
         click.echo(checkpoint)
+
+
+class _Bars(Progress):
+    """A bar for each stage with its loss."""
+
+    def __init__(self, shown: bool) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TimeRemainingColumn(),
+        )
+        # Off a terminal even a finished bar leaves lines behind; the log has it all.
+        quiet = not err_console.is_terminal
+        super().__init__(*columns, console=err_console, disable=quiet or not shown)
+        self._tasks_of: dict[str, TaskID] = {}
+
+    def show(self, stage: str, done: int, steps: int, loss: float) -> None:
+        """See `ikc_deploy.training.trainer.Progress`."""
+        if stage not in self._tasks_of:
+            self._tasks_of[stage] = self.add_task(stage, total=steps, loss=loss)
+        self.update(self._tasks_of[stage], completed=done, loss=loss)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ikc_deploy import load
+from ikc_deploy.batch.settings import UpscalerSettings
+from ikc_deploy.bundle import Bundle
+from ikc_deploy.cli.batch import RayOptions, ray_options, upscale_batch
 from ikc_deploy.cli.blur import BlurOptions, blur_options
 from ikc_deploy.cli.bundles import bundle_options, open_bundle
 from ikc_deploy.cli.common import HELP, err_console, reports_errors
@@ -60,6 +63,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each output.")
 @video_options
+@ray_options
 def main(
     inputs: tuple[Path, ...],
     out: Path | None,
@@ -73,6 +77,7 @@ def main(
     save_steps: Path | None,
     as_json: bool,
     video: VideoOptions,
+    ray: RayOptions,
 ) -> None:
     """Upscale image files, all images in folders (PNG, JPEG, WebP, TIFF, BMP), or a video.
 
@@ -89,9 +94,12 @@ def main(
     A clip keeps its sound, subtitles, time stamps and colour. A folder of frames becomes a clip if
     the output is one; - is raw video on a pipe. Ctrl-C finishes the clip as far as it is, and
     --resume goes on.
+
+    With --ray, pictures, clips and folders of both are upscaled into the folder OUT by many
+    processes, on this machine or a cluster; run it again, and it does what is missing.
     """
 
-    def open_upscaler() -> Upscaler:
+    def open_checked() -> Bundle:
         if weights is not None and weights.startswith(RANDOM_PREFIX):
             raise InputError(f"'{weights}' means random weights, for benches; give trained ones")
         bundle = open_bundle(weights, folder)
@@ -99,8 +107,11 @@ def main(
         if blur.sigma is not None:
             # Refused here once, not once for each image.
             bundle.basis.code_of_sigma(blur.sigma)
+        return bundle
+
+    def open_upscaler() -> Upscaler:
         return load(
-            bundle,
+            open_checked(),
             backend,
             iters,
             threads=threads,
@@ -109,6 +120,23 @@ def main(
             max_memory=tiles.max_memory,
         )
 
+    if ray.given():
+        if save_steps is not None:
+            raise InputError("--save-steps is for pictures without --ray")
+
+        def open_settings() -> UpscalerSettings:
+            return UpscalerSettings(
+                bundle=open_checked().path.absolute(),
+                backend=backend,
+                iters=iters,
+                sigma=blur.sigma,
+                estimate=blur.estimate or "full",
+                tiles=tiles,
+                threads=threads,
+            )
+
+        upscale_batch(inputs, out, ray, video, open_settings, _show, as_json)
+        return
     request = video_request(inputs, out, video)
     if request is not None:
         if save_steps is not None:
@@ -139,7 +167,7 @@ def upscale_pictures(
             except (IkcError, OSError) as error:
                 failures.append(" ".join(str(error).split()))
             else:
-                _print(json.dumps(_facts(done)) if as_json else _line(done))
+                _show(done, as_json)
             bars.advance(task)
     if failures:
         count = [] if len(jobs) == 1 else [f"{len(failures)} of {len(jobs)} images failed:"]
@@ -159,6 +187,10 @@ def _progress(images: int) -> Progress:
         redirect_stdout=False,
         disable=images == 1 or not err_console.is_terminal,
     )
+
+
+def _show(done: Upscaled, as_json: bool) -> None:
+    _print(json.dumps(_facts(done)) if as_json else _line(done))
 
 
 def _print(line: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ikc_deploy.bundle import Bundle, Manifest
-from ikc_deploy.default_bundle import cache_folder
+from ikc_deploy.caches import cache_folder
 from ikc_deploy.engines.census import check_census
 from ikc_deploy.engines.targets import Target
 from ikc_deploy.engines.toolchain import Toolchain, rtx_member

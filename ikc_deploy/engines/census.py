@@ -7,8 +7,9 @@ the dtypes after parsing are those that the kernels will have.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, Literal
+from typing import Any, Final
 
+from ikc_deploy.bundle import Precision
 from ikc_deploy.errors import EngineError
 from ikc_deploy.plans import Census
 
@@ -30,8 +31,10 @@ def census_of(network: Any) -> Census:
     return {kind: dict(sorted(counts.items())) for kind, counts in sorted(census.items())}
 
 
-def check_census(network: Any, graph: str, precision: Literal["fp32", "fp16"]) -> Census:
+def check_census(network: Any, graph: str, precision: Precision) -> Census:
     """The census, if all convolutions have the precision and all kernel codes are float32.
+
+    In INT8 graphs the convolutions are float32 between quantisers, until TensorRT builds.
 
     Raises `EngineError` naming the layers that are not as they must be.
     """

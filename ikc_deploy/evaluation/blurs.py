@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from ikc_deploy.errors import InputError, KernelError
 from ikc_deploy.evaluation.gaussian8 import SIGMAS
 from ikc_deploy.files import sha256_file
-from ikc_deploy.kernels import gaussian_kernel
+from ikc_deploy.kernels import anisotropic_kernel, gaussian_kernel
 
 KERNEL_SUFFIXES: Final = (".npy", ".npz")
+
+ELLIPSES8_RATIO: Final = 1.5
+"""Long axis over short axis of the ellipses of Ellipses8."""
 
 _ARRAY: Final = "kernels"
 # A quarter of an 8-bit level on white: less than rounding does.
@@ -46,7 +49,7 @@ class Blur:
 class BlurSet:
     """The blurs of one measurement, each applied to every image."""
 
-    kind: Literal["gaussian8", "gaussians", "kernels"]
+    kind: Literal["gaussian8", "ellipses8", "gaussians", "kernels"]
     blurs: tuple[Blur, ...]
     file: str | None = None
     """Name of the file that the kernels came from."""
@@ -65,6 +68,19 @@ class BlurSet:
     def gaussian8(cls, scale: int) -> BlurSet:
         """The eight Gaussians of the Gaussian8 protocol at `scale` 2, 3 or 4."""
         return cls("gaussian8", _gaussians(SIGMAS[scale]))
+
+    @classmethod
+    def ellipses8(cls, scale: int) -> BlurSet:
+        """The Gaussians of Gaussian8 stretched 3:2 with their area kept, each 22.5 degrees on.
+
+        A protocol of this project's, for weights of the anisotropic family.
+        """
+        stretch = math.sqrt(ELLIPSES8_RATIO)
+        blurs = []
+        for index, sigma in enumerate(SIGMAS[scale]):
+            kernel = anisotropic_kernel(stretch * sigma, sigma / stretch, index * math.pi / 8)
+            blurs.append(Blur(f"ellipse {sigma:g} at {22.5 * index:g}°", kernel, None))
+        return cls("ellipses8", tuple(blurs))
 
     @classmethod
     def gaussians(cls, sigmas: Sequence[float]) -> BlurSet:
@@ -92,7 +108,7 @@ class BlurSet:
 
     @property
     def title(self) -> str:
-        """For people: "Gaussian8", "Gaussians", "Kernels of FILE"."""
+        """For people: "Gaussian8", "Ellipses8", "Gaussians", "Kernels of FILE"."""
         return self.kind.capitalize() + (f" of {self.file}" if self.file else "")
 
 

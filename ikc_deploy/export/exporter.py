@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import onnx
 import onnxruntime
 import torch
 
-from ikc_deploy.bundle import BASIS_FILE, Bundle, FrameIO, Manifest, write_manifest
+from ikc_deploy.bundle import BASIS_FILE, Bundle, FrameIO, Manifest, Precision, write_manifest
+from ikc_deploy.errors import InputError
+from ikc_deploy.export.calibration import Int8Quality, quantize_bundle
 from ikc_deploy.export.graphs import OPSET, export_graphs
 from ikc_deploy.export.parity import check_parity, measure_parity
-from ikc_deploy.export.precision import Precision, check_census
+from ikc_deploy.export.precision import check_census
 from ikc_deploy.files import atomic_folder
 from ikc_deploy.locks import locked
 from ikc_deploy.networks.weights import Weights
@@ -31,6 +33,12 @@ class ExportSettings:
 
     precision: Precision = "fp32"
     io: FrameIO = "uint8"
+    calibrate: Path | None = None
+    """A folder of HR images to calibrate INT8 on; None for images that are made."""
+
+    def __post_init__(self) -> None:
+        if self.calibrate is not None and self.precision != "int8":
+            raise InputError("--calibrate is for --int8; the other precisions need no images")
 
 
 def export_bundle(
@@ -40,22 +48,22 @@ def export_bundle(
 
     TensorRT engines of the older one are kept if the graphs are the same. Raises `ExportError` if a
     convolution has the wrong precision or the graphs miss the parity limits; then, as after a kill,
-    `out` is as it was.
+    `out` is as it was. INT8 also fails if it costs too much PSNR (see `calibration`).
     """
     networks = weights.networks
+    # INT8 graphs are made from float32 ones.
+    traced: Precision = "fp16" if settings.precision == "fp16" else "fp32"
     with locked(out), atomic_folder(out) as folder:
         announce("graphs")
-        paths = export_graphs(networks, folder, settings.precision, settings.io)
-        convolutions = {
-            name: check_census(path, settings.precision) for name, path in paths.items()
-        }
+        paths = export_graphs(networks, folder, traced, settings.io)
+        convolutions = {name: check_census(path, traced) for name, path in paths.items()}
         networks.basis.save(folder / BASIS_FILE)
         keep_engines(out, folder)
         manifest = Manifest(
             name=weights.source.name,
             scale=networks.architecture.scale,
             code_size=networks.architecture.code_size,
-            precision=settings.precision,
+            precision=traced,
             io=settings.io,
             basis_id=networks.basis.id,
             weights_sha256=weights.source.sha256,
@@ -67,9 +75,15 @@ def export_bundle(
             convolutions=convolutions,
         )
         write_manifest(folder, manifest)
+        quality: Int8Quality | None = None
+        if settings.precision == "int8":
+            announce("calibration")
+            manifest, quality = quantize_bundle(folder, manifest, settings.calibrate)
         announce("parity")
         steps = measure_parity(networks, Bundle.open(folder))
         parity = check_parity(steps, settings.precision)
+        if quality is not None:
+            parity["int8"] = asdict(quality) | {"loss_db": quality.loss_db}
         write_manifest(folder, replace(manifest, parity=parity))
     return Bundle.open(out)
 

@@ -26,9 +26,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ikc_deploy.bundle import FrameIO
+from ikc_deploy.bundle import FrameIO, Precision
 from ikc_deploy.errors import ExportError
-from ikc_deploy.export.precision import Precision, body_dtype, to_half
+from ikc_deploy.export.precision import body_dtype, to_half
 from ikc_deploy.export.rewrites import (
     deployable_corrector,
     deployable_predictor,
@@ -98,6 +98,23 @@ def frames(sr: Tensor) -> Tensor:
     return (sr * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
 
 
+def graph_modules(networks: IkcNetworks, precision: Precision, io: FrameIO) -> dict[str, nn.Module]:
+    """The networks as they are exported: rewritten, in this precision, with the graphs' contracts.
+
+    Copies on the CPU; the networks stay as they are.
+    """
+
+    def prepared(module: nn.Module) -> nn.Module:
+        copied = deepcopy(module).eval()
+        return to_half(copied) if precision == "fp16" else copied
+
+    return {
+        "predictor": PredictorGraph(prepared(deployable_predictor(networks.predictor)), io),
+        "sftmd": SftmdGraph(prepared(deployable_sftmd(networks.sftmd)), io),
+        "corrector": CorrectorGraph(prepared(deployable_corrector(networks.corrector))),
+    }
+
+
 def export_graphs(
     networks: IkcNetworks, folder: Path, precision: Precision, io: FrameIO
 ) -> dict[str, Path]:
@@ -114,40 +131,33 @@ def export_graphs(
     sr_dtype = body_dtype(precision) if io == "uint8" else torch.float32
     sr = torch.zeros(batch, 3, scale * height, scale * width, dtype=sr_dtype)
 
-    def prepared(module: nn.Module) -> nn.Module:
-        copied = deepcopy(module).eval()
-        return to_half(copied) if precision == "fp16" else copied
-
-    predictor = PredictorGraph(prepared(deployable_predictor(networks.predictor)), io)
-    sftmd = SftmdGraph(prepared(deployable_sftmd(networks.sftmd)), io)
-    corrector = CorrectorGraph(prepared(deployable_corrector(networks.corrector)))
+    modules = graph_modules(networks, precision, io)
     sr_names = ["sr", "frame"] if io == "uint8" else ["sr"]
     code_axes = {0: "batch"}
     sr_axes = {0: "batch", 2: "sr_height", 3: "sr_width"}
-    jobs: dict[str, tuple[nn.Module, dict[str, Tensor], dict[str, dict[int, str]], list[str]]] = {
-        "predictor": (predictor, {"lr": lr}, {"lr": lr_axes}, ["code"]),
-        "sftmd": (sftmd, {"lr": lr, "code": code}, {"lr": lr_axes, "code": code_axes}, sr_names),
-        "corrector": (
-            corrector,
-            {"sr": sr, "code": code},
-            {"sr": sr_axes, "code": code_axes},
-            ["next_code"],
-        ),
+    jobs: dict[str, tuple[dict[str, Tensor], dict[str, dict[int, str]], list[str]]] = {
+        "predictor": ({"lr": lr}, {"lr": lr_axes}, ["code"]),
+        "sftmd": ({"lr": lr, "code": code}, {"lr": lr_axes, "code": code_axes}, sr_names),
+        "corrector": ({"sr": sr, "code": code}, {"sr": sr_axes, "code": code_axes}, ["next_code"]),
     }
     paths = {}
-    for name, (module, inputs, axes, outputs) in jobs.items():
+    for name, (inputs, axes, outputs) in jobs.items():
         paths[name] = folder / f"{name}.onnx"
-        _export(module, inputs, axes, outputs, paths[name])
+        export_module(modules[name], inputs, axes, outputs, paths[name])
     return paths
 
 
-def _export(
+def export_module(
     module: nn.Module,
     inputs: dict[str, Tensor],
     axes: dict[str, dict[int, str]],
     outputs: list[str],
     path: Path,
 ) -> None:
+    """Trace `module` on `inputs` (by name), with the named `axes` dynamic, and write it to `path`.
+
+    Raises `ExportError` if the exporter gives nothing; a graph that ONNX finds wrong raises too.
+    """
     dims = {label: torch.export.Dim(label) for sizes in axes.values() for label in sizes.values()}
     shapes = {name: {axis: dims[label] for axis, label in axes[name].items()} for name in inputs}
     with _quiet():

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ikc_deploy.bundle import Bundle
+from ikc_deploy.bundle import Bundle, Precision
 from ikc_deploy.errors import ExportError
 from ikc_deploy.evaluation.gaussian8 import degrade_gaussian
-from ikc_deploy.export.precision import Precision
+from ikc_deploy.evaluation.structured import structured_image
+from ikc_deploy.limits import LIMITS
 from ikc_deploy.networks.checkpoints import IkcNetworks
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.frames import frame_shape
@@ -39,42 +40,6 @@ class StepParity:
     graphs have 0.5. 0 where the graph gives no frames."""
     code_error: float
     """Largest absolute difference of any code component."""
-
-
-@dataclass(frozen=True)
-class ParityLimits:
-    """What a bundle must reach at every step."""
-
-    image_db: float
-    frame_levels: float
-    code_error: float
-
-
-LIMITS: Final[dict[Precision, ParityLimits]] = {
-    "fp32": ParityLimits(image_db=90.0, frame_levels=0.51, code_error=1e-4),
-    "fp16": ParityLimits(image_db=50.0, frame_levels=6.0, code_error=2e-2),
-}
-"""By precision. For scale: rounding to 8 bits costs 58.9 dB, and one level everywhere 48.1 dB."""
-
-
-def structured_image(side: int, seed: int) -> NDArray[np.uint8]:
-    """An RGB image `[side,side,3]` with edges, lines, gradients and texture at several scales.
-
-    Noise alone would hide errors that only smooth areas and edges show.
-    """
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[0:side, 0:side] / side
-    image = np.stack([0.5 + 0.3 * x, 0.5 + 0.3 * y, 0.6 - 0.3 * x * y], axis=-1)
-    for _ in range(12):
-        angle, offset = random.uniform(0, np.pi), random.uniform(-0.2, 0.9)
-        edge = np.cos(angle) * x + np.sin(angle) * y > offset
-        image[edge] += random.uniform(-0.25, 0.25, 3)
-    for cycles in (4, 9, 20):
-        angle, phase = random.uniform(0, np.pi, 2)
-        wave = np.sin(2 * np.pi * cycles * (np.cos(angle) * x + np.sin(angle) * y) + phase)
-        image += 0.06 * wave[..., None] * random.uniform(0.5, 1, 3)
-    image += random.normal(0, 0.01, image.shape)
-    return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
 
 
 def measure_parity(networks: IkcNetworks, bundle: Bundle) -> list[StepParity]:

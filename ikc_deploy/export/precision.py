@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from os import PathLike
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from ikc_deploy.bundle import Precision
 from ikc_deploy.errors import ExportError
 
 if TYPE_CHECKING:
     import onnx
-
-Precision = Literal["fp32", "fp16"]
 
 
 def to_half(module: nn.Module) -> nn.Module:
@@ -63,6 +62,10 @@ def _conv_dtypes(model: onnx.ModelProto) -> list[tuple[str, str]]:
     types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
     # Last, because a weight's own type is what counts, whatever an annotation says of it.
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    # A quantised weight is stored in 8 bits, and a node makes it float for the convolution.
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in types:
+            types[node.output[0]] = types[node.input[0]]
     names = {value: key.lower() for key, value in onnx.TensorProto.DataType.items()}
     names[onnx.TensorProto.FLOAT] = "float32"
     return [

@@ -6,7 +6,9 @@ tests hold each rewrite against the plain network in float64, borders included.
 - Code as bias: the code map is constant in space, so a convolution of it is a bias (times which
   taps lie inside the image, when the border is zero).
 - All codes at once: the biases of all SFT layers are affine in one code, so one product makes them.
-- Gamma and beta together: both read the same features, so one convolution, then a grouped one.
+- Gamma and beta apart, as in the plain network: joined, they save a pass over the features, but
+  cutting the result in two takes ONNX Runtime out of its blocked layout and costs more (measured:
+  docs/performance.md). TensorRT joins convolutions of one input by itself.
 - LeakyReLU before PixelShuffle: one acts per value, the other moves values.
 - The output convolution through PixelShuffle(2): a convolution after the rearrangement is one of
   four times the channels before it.
@@ -19,7 +21,7 @@ codes, means and statistics stay float32.
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -30,37 +32,23 @@ from ikc_deploy.networks.estimators import widened
 from ikc_deploy.networks.predictor import Predictor, ReferencePredictor
 from ikc_deploy.networks.sftmd import SLOPE, BicubicPhases, SftLayer, Sftmd
 
-_CHANNEL_BLOCK: Final = 16
-"""Branches are padded with zero channels to this multiple: what AVX-512 and tensor cores take."""
 
-
-class FusedSft(nn.Module):
-    """An SFT layer whose code enters as a bias from outside; gamma and beta in one pass."""
+class DeployableSft(nn.Module):
+    """An SFT layer whose code enters as two biases from outside, one for each branch."""
 
     def __init__(self, plain: SftLayer) -> None:
         super().__init__()
-        hidden, channels = plain.mul_conv1.out_channels, plain.mul_conv2.out_channels
-        padded = -(-hidden // _CHANNEL_BLOCK) * _CHANNEL_BLOCK
-        self.border = plain.border
-        self.width = 2 * padded
-        first = nn.Conv2d(channels, 2 * padded, 3, padding=1, bias=False)
-        second = nn.Conv2d(2 * padded, 2 * channels, 3, padding=1, groups=2)
-        dtype = plain.mul_conv1.weight.dtype
-        self.first, self.second = first.to(dtype), second.to(dtype)
-        with torch.no_grad():
-            self.first.weight.zero_()
-            self.second.weight.zero_()
-            for branch, (inner, outer) in enumerate(_branches(plain)):
-                start = branch * padded
-                self.first.weight[start : start + hidden] = inner.weight[:, :channels]
-                rows = slice(branch * channels, (branch + 1) * channels)
-                self.second.weight[rows, :hidden] = outer.weight
-                _bias(self.second)[rows] = _bias(outer)
+        channels = plain.mul_conv2.out_channels
+        inner = (plain.mul_conv1, plain.add_conv1)
+        self.first = nn.ModuleList(_features_part(conv, channels) for conv in inner)
+        self.gamma, self.beta = plain.mul_conv2, plain.add_conv2
 
-    def forward(self, features: Tensor, bias: Tensor) -> Tensor:
-        hidden = F.leaky_relu(self.first(features) + bias, SLOPE)
-        gamma, beta = self.second(hidden).chunk(2, dim=1)
-        return features * torch.sigmoid(gamma) + beta
+    def forward(self, features: Tensor, biases: list[Tensor]) -> Tensor:
+        gamma, beta = (
+            F.leaky_relu(first(features) + bias, SLOPE)
+            for first, bias in zip(self.first, biases, strict=True)
+        )
+        return features * torch.sigmoid(self.gamma(gamma)) + self.beta(beta)
 
 
 class CodeBiases(nn.Module):
@@ -71,18 +59,16 @@ class CodeBiases(nn.Module):
     taps' biases and R, Q say which rows and columns of taps lie inside.
     """
 
-    def __init__(self, plain: Sftmd, layers: list[SftLayer], fused: list[FusedSft]) -> None:
+    def __init__(self, plain: Sftmd, layers: list[SftLayer]) -> None:
         super().__init__()
+        branches = [conv for layer in layers for conv in (layer.mul_conv1, layer.add_conv1)]
         self.border = layers[0].border
+        self.width = branches[0].out_channels
         self.taps = 9 if self.border == "zero" else 1
-        self.widths = [layer.width for layer in fused]
+        channels = plain.settings.channels
+        affine = [_code_bias(conv, channels, self.taps) for conv in branches]
+        weight, bias = (torch.cat(parts) for parts in zip(*affine, strict=True))
         dtype = plain.conv1.weight.dtype
-        weights, biases = [], []
-        for layer, width in zip(layers, self.widths, strict=True):
-            weight, bias = _code_bias(layer, width, self.taps)
-            weights.append(weight)
-            biases.append(bias)
-        weight, bias = torch.cat(weights), torch.cat(biases)
         mean = plain.normalize.get_buffer("mean").to(dtype)
         deviation = plain.normalize.get_buffer("deviation").to(dtype)
         scaled = weight / deviation
@@ -91,18 +77,18 @@ class CodeBiases(nn.Module):
             self.affine.weight.copy_(scaled)
             self.affine.bias.copy_(bias - scaled @ mean)
 
-    def forward(self, code: Tensor, features: Tensor) -> list[Tensor]:
+    def forward(self, code: Tensor, features: Tensor) -> list[list[Tensor]]:
+        """The two biases of each layer."""
         stacked = self.affine(code)
-        parts = stacked.split([width * self.taps for width in self.widths], dim=1)
+        parts = stacked.split(self.width * self.taps, dim=1)
         if self.border == "replicate":
-            return [part[:, :, None, None].to(features.dtype) for part in parts]
-        rows = _taps_inside(features.shape[2], stacked)
-        columns = _taps_inside(features.shape[3], stacked).T
-        biases = []
-        for part, width in zip(parts, self.widths, strict=True):
-            taps = part.reshape(-1, width, 3, 3)
-            biases.append((rows @ (taps @ columns)).to(features.dtype))
-        return biases
+            biases = [part[:, :, None, None].to(features.dtype) for part in parts]
+        else:
+            rows = _taps_inside(features.shape[2], stacked)
+            columns = _taps_inside(features.shape[3], stacked).T
+            taps = [part.reshape(-1, self.width, 3, 3) for part in parts]
+            biases = [(rows @ (each @ columns)).to(features.dtype) for each in taps]
+        return [biases[index : index + 2] for index in range(0, len(biases), 2)]
 
 
 class DeployableSftmd(nn.Module):
@@ -112,9 +98,8 @@ class DeployableSftmd(nn.Module):
         super().__init__()
         layers = [sft for block in plain.residual_blocks for sft in (block.sft1, block.sft2)]
         layers.append(plain.sft)
-        fused = [FusedSft(layer) for layer in layers]
-        self.biases = CodeBiases(plain, layers, fused)
-        self.fused = nn.ModuleList(fused)
+        self.biases = CodeBiases(plain, layers)
+        self.sft = nn.ModuleList(DeployableSft(layer) for layer in layers)
         self.conv1, self.conv2, self.conv3 = plain.conv1, plain.conv2, plain.conv3
         self.block_convs = nn.ModuleList(
             conv for block in plain.residual_blocks for conv in (block.conv1, block.conv2)
@@ -133,11 +118,11 @@ class DeployableSftmd(nn.Module):
         biases = self.biases(code, before)
         features = before
         for index in range(0, len(self.block_convs), 2):
-            branch = F.relu(self.fused[index](features, biases[index]))
+            branch = F.relu(self.sft[index](features, biases[index]))
             branch = self.block_convs[index](branch)
-            branch = F.relu(self.fused[index + 1](branch, biases[index + 1]))
+            branch = F.relu(self.sft[index + 1](branch, biases[index + 1]))
             features = features + self.block_convs[index + 1](branch)
-        features = self.fused[-1](features + before, biases[-1])
+        features = self.sft[-1](features + before, biases[-1])
         return cast(Tensor, self.tail(self.conv_mid(features), lr))
 
 
@@ -232,27 +217,25 @@ def deployable_corrector(plain: Corrector) -> nn.Module:
     return DeployableReferenceCorrector(plain) if isinstance(plain, ReferenceCorrector) else plain
 
 
-def _branches(layer: SftLayer) -> tuple[tuple[nn.Conv2d, nn.Conv2d], tuple[nn.Conv2d, nn.Conv2d]]:
-    return (layer.mul_conv1, layer.mul_conv2), (layer.add_conv1, layer.add_conv2)
+def _features_part(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
+    """The part of a conditioned convolution that sees the features; its bias goes with the code."""
+    part = nn.Conv2d(channels, conv.out_channels, 3, padding=1, bias=False).to(conv.weight.dtype)
+    with torch.no_grad():
+        part.weight.copy_(conv.weight[:, :channels])
+    return part
 
 
-def _code_bias(layer: SftLayer, width: int, taps: int) -> tuple[Tensor, Tensor]:
-    """Weight `[width * taps, code_size]` and bias of the map from code to a layer's bias.
+def _code_bias(conv: nn.Conv2d, channels: int, taps: int) -> tuple[Tensor, Tensor]:
+    """Weight `[width * taps, code_size]` and bias of the map from code to a convolution's bias.
 
     The convolution's own bias goes with the centre tap, which always lies inside the image.
     """
-    channels, padded = layer.mul_conv2.out_channels, width // 2
-    code_size = layer.mul_conv1.in_channels - channels
-    like = layer.mul_conv1.weight.detach()
-    weight = like.new_zeros(width, 3, 3, code_size)
-    bias = like.new_zeros(width, 3, 3)
-    for branch, (inner, _) in enumerate(_branches(layer)):
-        rows = slice(branch * padded, branch * padded + inner.out_channels)
-        weight[rows] = inner.weight.detach()[:, channels:].permute(0, 2, 3, 1)
-        bias[rows, 1, 1] = _bias(inner).detach()
+    weight = conv.weight.detach()[:, channels:].permute(0, 2, 3, 1)
+    bias = weight.new_zeros(weight.shape[:3])
+    bias[:, 1, 1] = _bias(conv).detach()
     if taps == 1:
-        weight, bias = weight.sum(dim=(1, 2), keepdim=True), bias.sum(dim=(1, 2), keepdim=True)
-    return weight.reshape(-1, code_size), bias.reshape(-1)
+        weight, bias = weight.sum(dim=(1, 2)), bias.sum(dim=(1, 2))
+    return weight.reshape(-1, weight.shape[-1]), bias.reshape(-1)
 
 
 def _taps_inside(length: int, like: Tensor) -> Tensor:

@@ -97,7 +97,16 @@ class StatisticsCorrector(nn.Module):
 
     def forward(self, sr: Tensor, code: Tensor) -> Tensor:
         """sr `[N,3,sH,sW]` in [0,1] and code `[N,code_size]` give the next code."""
-        return self.chart.code(self.chart.spread(code) + self.step(sr, code))
+        return self.moved(code, self.step(sr, code))
+
+    def moved(self, code: Tensor, step: Tensor) -> Tensor:
+        """The code whose blur is `step` `[N,S]` wider in its spread; of no step, the same code.
+
+        Not simply the code of the spread that was reached: a chart's way back from codes may be
+        inexact, and what it errs by would be added at every correction.
+        """
+        before = self.chart.spread(code)
+        return code + (self.chart.code(before + step) - self.chart.code(before))
 
     def initialize(self) -> None:
         """He initialisation; the first step is close to none."""

@@ -4,12 +4,14 @@
 
 A `Session` owns the buffers, allocated once. Every step has a code buffer of its own (a few bytes
 each), so that all codes can be read after the loop and no step waits for a copy; `sr` and `frame`
-are overwritten by every step.
+are overwritten by every step. Its programs are what can be run on those buffers; a backend that can
+records a program after its first run, and from then on starts all of it at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -17,11 +19,23 @@ from typing import Final
 import numpy as np
 
 from ikc_deploy.bundle import Manifest
-from ikc_deploy.runtime.backends.base import Backend, Buffer, Call, sr_dtype
+from ikc_deploy.errors import BackendError
+from ikc_deploy.runtime.backends.base import (
+    Backend,
+    Binding,
+    Buffer,
+    Call,
+    Mark,
+    Recording,
+    sr_dtype,
+)
 from ikc_deploy.runtime.frames import FrameShape
 
 STAGES: Final = ("predictor", "sftmd", "corrector")
 """The networks, as timings name them."""
+
+Pass = tuple[str, int]
+"""A network and the step of the loop at which it runs; C of step i makes code i."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +47,59 @@ class StageCall:
     call: Call
 
 
+class Program:
+    """Calls in order, the marks between them, and their recording once there is one."""
+
+    def __init__(self, backend: Backend, calls: Sequence[StageCall]) -> None:
+        self.calls = tuple(calls)
+        self._backend = backend
+        self._marks: list[Mark] = []
+        self._ran = False
+        self._recording: Recording | None = None
+
+    def run(self) -> dict[str, float]:
+        """Enqueue everything and wait; returns milliseconds by stage."""
+        self.queue()
+        self._backend.synchronize()
+        times = _times(self._backend, self.calls, list(pairwise(self._marks)))
+        if not self._ran:
+            # Not before it ran once: libraries allocate what they need on their first call.
+            calls = [stage_call.call for stage_call in self.calls]
+            self._recording = self._backend.record(calls, self._enqueue)
+            self._ran = True
+        return times
+
+    def queue(self) -> None:
+        """Enqueue everything, recorded or call by call, and do not wait."""
+        if not self._marks:
+            self._marks = [self._backend.mark() for _ in range(len(self.calls) + 1)]
+        if self._recording is None:
+            self._enqueue()
+        else:
+            self._recording.launch()
+
+    def run_watched(self, after_image: Callable[[int], None]) -> dict[str, float]:
+        """As `run`, call by call, with `after_image(step)` after each SR pass."""
+        spans: list[tuple[Mark, Mark]] = []
+        for stage_call in self.calls:
+            spans.append((self._backend.mark(), self._backend.mark()))
+            spans[-1][0].record()
+            stage_call.call.enqueue()
+            spans[-1][1].record()
+            if stage_call.stage == "sftmd":
+                after_image(stage_call.step)
+        self._backend.synchronize()
+        return _times(self._backend, self.calls, spans)
+
+    def _enqueue(self) -> None:
+        self._marks[0].record()
+        for stage_call, mark in zip(self.calls, self._marks[1:], strict=True):
+            stage_call.call.enqueue()
+            mark.record()
+
+
 class Session:
-    """The loop of `iters` corrections for frames of one shape."""
+    """The loop of up to `iters` corrections for frames of one shape."""
 
     def __init__(self, backend: Backend, manifest: Manifest, shape: FrameShape, iters: int) -> None:
         frame_dtype = np.uint8 if manifest.io == "uint8" else np.float32
@@ -44,61 +109,74 @@ class Session:
         self.lr = backend.allocate(shape.array(manifest.io), frame_dtype)
         self.sr = backend.allocate(sr_shape, sr_dtype(manifest.precision, manifest.io))
         self.codes = [backend.allocate(code_shape, np.float32) for _ in range(iters + 1)]
-        outputs = {"sr": self.sr}
+        self._images = {"sr": self.sr}
         self.frame: Buffer = self.sr
         if manifest.io == "uint8":
             self.frame = backend.allocate(shape.array("uint8", manifest.scale), np.uint8)
-            outputs["frame"] = self.frame
-        self._predict = backend.bind("predictor", {"lr": self.lr}, {"code": self.codes[0]})
-        self._restore = [
-            backend.bind("sftmd", {"lr": self.lr, "code": code}, outputs) for code in self.codes
-        ]
-        self._correct = [
-            backend.bind("corrector", {"sr": self.sr, "code": before}, {"next_code": after})
-            for before, after in zip(self.codes[:-1], self.codes[1:], strict=True)
-        ]
+            self._images["frame"] = self.frame
+        self._backend = backend
+        self._programs: dict[tuple[Pass, ...], Program] = {}
 
-    def blind(self) -> Iterator[StageCall]:
+    def blind(self) -> Program:
         """Algorithm 1: P, F, then `iters` times C, F."""
-        yield StageCall("predictor", 0, self._predict)
-        yield StageCall("sftmd", 0, self._restore[0])
-        for step in range(1, self.iters + 1):
-            yield StageCall("corrector", step, self._correct[step - 1])
-            yield StageCall("sftmd", step, self._restore[step])
+        loop = [pair for i in range(1, self.iters + 1) for pair in (("corrector", i), ("sftmd", i))]
+        return self._program(("predictor", 0), ("sftmd", 0), *loop)
 
-    def predict(self) -> Iterator[StageCall]:
+    def predict(self) -> Program:
         """P alone, to `codes[0]`."""
-        yield StageCall("predictor", 0, self._predict)
+        return self._program(("predictor", 0))
 
-    def correct(self, corrections: int) -> Iterator[StageCall]:
+    def correct(self, corrections: int) -> Program:
         """F and C, so many times (at most `iters`), from `codes[0]` on; no image at the end."""
-        for step in range(corrections):
-            yield StageCall("sftmd", step, self._restore[step])
-            yield StageCall("corrector", step + 1, self._correct[step])
+        return self._program(
+            *(pair for i in range(corrections) for pair in (("sftmd", i), ("corrector", i + 1)))
+        )
 
-    def known(self) -> Iterator[StageCall]:
+    def known(self) -> Program:
         """F alone, under the code that was uploaded to `codes[0]`."""
-        yield StageCall("sftmd", 0, self._restore[0])
+        return self._program(("sftmd", 0))
+
+    def _program(self, *passes: Pass) -> Program:
+        if passes not in self._programs:
+            calls = self._backend.bind([self._binding(stage, step) for stage, step in passes])
+            stages = [
+                StageCall(stage, step, call)
+                for (stage, step), call in zip(passes, calls, strict=True)
+            ]
+            self._programs[passes] = Program(self._backend, stages)
+        return self._programs[passes]
+
+    def _binding(self, stage: str, step: int) -> Binding:
+        code = self.codes[step]
+        if stage == "predictor":
+            return Binding(stage, {"lr": self.lr}, {"code": code})
+        if stage == "sftmd":
+            return Binding(stage, {"lr": self.lr, "code": code}, self._images)
+        before = self.codes[step - 1]
+        return Binding(stage, {"sr": self.sr, "code": before}, {"next_code": code})
 
 
 def run(
-    backend: Backend, calls: Iterator[StageCall], after_image: Callable[[int], None] | None = None
+    backend: Backend, program: Program, after_image: Callable[[int], None] | None = None
 ) -> dict[str, float]:
-    """Enqueue the calls in order and wait; returns milliseconds by stage.
+    """Enqueue the program in order and wait; returns milliseconds by stage.
 
     `after_image(step)` is called after each SR pass, for callers that want every image; it
     costs a wait each time.
     """
-    marks = [(backend.mark(), "")]
-    for stage_call in calls:
-        stage_call.call.enqueue()
-        marks.append((backend.mark(), stage_call.stage))
-        if after_image is not None and stage_call.stage == "sftmd":
-            after_image(stage_call.step)
-            marks.append((backend.mark(), ""))
-    backend.synchronize()
+    try:
+        return program.run() if after_image is None else program.run_watched(after_image)
+    except BaseException:
+        # What was queued before the failure still uses the session's buffers.
+        with suppress(BackendError):
+            backend.synchronize()
+        raise
+
+
+def _times(
+    backend: Backend, calls: Sequence[StageCall], spans: Sequence[tuple[Mark, Mark]]
+) -> dict[str, float]:
     times = dict.fromkeys(STAGES, 0.0)
-    for (start, _), (end, stage) in pairwise(marks):
-        if stage:
-            times[stage] += backend.elapsed_ms(start, end)
+    for stage_call, (start, end) in zip(calls, spans, strict=True):
+        times[stage_call.stage] += backend.elapsed_ms(start, end)
     return times

@@ -1,4 +1,4 @@
-"""The three networks on host arrays: a session for each shape, the last few of them kept.
+"""The three networks on frames: a session for each shape, the last few of them kept.
 
 Frames go in, images and kernel codes come out, and `timings` says what it took. Which passes a
 frame needs is decided elsewhere: in `estimation` for its code, in `tiling` for its image.
@@ -8,7 +8,7 @@ Not thread-safe: the `Upscaler` that owns it has the lock.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle import Manifest
 from ikc_deploy.runtime.backends.base import Backend
-from ikc_deploy.runtime.frames import FrameShape, frame_shape
-from ikc_deploy.runtime.loop import STAGES, Session, StageCall, run
+from ikc_deploy.runtime.frames import Frames, FrameShape, frame_shape
+from ikc_deploy.runtime.loop import STAGES, Program, Session, run
 
 _SESSIONS_KEPT: Final = 4
 
@@ -41,35 +41,30 @@ class Passes:
         """Free the buffers of all shapes."""
         self._sessions.clear()
 
-    def loop(
-        self, frames: NDArray[Any], keep: Callable[[NDArray[Any]], None] | None = None
-    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    def loop(self, frames: Frames, steps: bool = False) -> tuple[list[Any], NDArray[np.float32]]:
         """Algorithm 1 on `frames` `[N,...]`: the last images and all codes `[t+1,N,code_size]`.
 
-        `keep` gets the images of every step.
+        With `steps`, the images of every step. They are where the frames are.
         """
         session = self._uploaded(frames)
-        image: NDArray[Any] | None = None
+        images: list[Any] = []
 
-        def download(_: int) -> None:
-            nonlocal image
-            image = self._backend.download(session.frame)
-            if keep is not None:
-                keep(image)
+        def keep(_: int) -> None:
+            images.append(self._image(session, frames))
 
-        self._run(session.blind(), None if keep is None else download)
-        if image is None:
-            image = self._backend.download(session.frame)
-        return image, self._codes(session, self.iters)
+        self._run(session.blind(), keep if steps else None)
+        if not steps:
+            keep(self.iters)
+        return images, self._codes(session, self.iters)
 
-    def predicted(self, frames: NDArray[Any]) -> NDArray[np.float32]:
+    def predicted(self, frames: Frames) -> NDArray[np.float32]:
         """The predictor's codes `[N,code_size]`."""
         session = self._uploaded(frames)
         self._run(session.predict())
         return self._backend.download(session.codes[0])
 
     def corrected(
-        self, frames: NDArray[Any], code: NDArray[np.float32], corrections: int
+        self, frames: Frames, code: NDArray[np.float32], corrections: int
     ) -> NDArray[np.float32]:
         """`code` `[code_size]` and what F and C make of it on each frame, so many times.
 
@@ -79,13 +74,25 @@ class Passes:
         self._run(session.correct(corrections))
         return self._codes(session, corrections)
 
-    def restored(self, frames: NDArray[Any], codes: NDArray[np.float32]) -> NDArray[Any]:
-        """F alone: images of `frames` under one code, or one for each."""
+    def restored(self, frames: Frames, codes: NDArray[np.float32]) -> Any:
+        """F alone: images of `frames`, where they are, under one code or one for each."""
         session = self._uploaded(frames, codes)
         self._run(session.known())
-        return self._backend.download(session.frame)
+        return self._image(session, frames)
 
-    def _uploaded(self, frames: NDArray[Any], codes: NDArray[np.float32] | None = None) -> Session:
+    def on_host(self, frames: Frames) -> NDArray[Any]:
+        """`frames` as a host array."""
+        if isinstance(frames, np.ndarray):
+            return frames
+        buffer = self._backend.allocate(frames.shape, frames.dtype)
+        self._backend.upload(frames, buffer)
+        return self._backend.download(buffer)
+
+    def _image(self, session: Session, frames: Frames) -> Any:
+        on_host = isinstance(frames, np.ndarray)
+        return (self._backend.download if on_host else self._backend.keep)(session.frame)
+
+    def _uploaded(self, frames: Frames, codes: NDArray[np.float32] | None = None) -> Session:
         session = self._session(frame_shape(frames, self._manifest.io))
         self._backend.upload(frames, session.lr)
         if codes is not None:
@@ -103,10 +110,8 @@ class Passes:
         self._sessions[shape] = session
         return session
 
-    def _run(
-        self, calls: Iterator[StageCall], after_image: Callable[[int], None] | None = None
-    ) -> None:
-        for stage, milliseconds in run(self._backend, calls, after_image).items():
+    def _run(self, program: Program, after_image: Callable[[int], None] | None = None) -> None:
+        for stage, milliseconds in run(self._backend, program, after_image).items():
             self.timings[stage] += milliseconds
 
     def _codes(self, session: Session, last: int) -> NDArray[np.float32]:

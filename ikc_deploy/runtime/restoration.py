@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle import Bundle
 from ikc_deploy.errors import OutOfMemoryError
-from ikc_deploy.runtime.frames import FrameShape
+from ikc_deploy.runtime.frames import Frames, FrameShape
 from ikc_deploy.runtime.memory import LOOP_BYTES, RESTORE_BYTES
 from ikc_deploy.runtime.passes import Passes
 from ikc_deploy.runtime.tiling import (
@@ -50,12 +50,14 @@ class Restorer:
         pixel_bytes = shape.batch * (LOOP_BYTES if loop else RESTORE_BYTES)
         return self._tiles.side(shape.height, shape.width, pixel_bytes, self._free)
 
-    def restored(
-        self, frames: NDArray[Any], codes: NDArray[np.float32], side: int | None
-    ) -> NDArray[Any]:
-        """Images of `frames` `[N,...]` under `codes` `[N,code_size]`, in tiles of `side`."""
+    def restored(self, frames: Frames, codes: NDArray[np.float32], side: int | None) -> Any:
+        """Images of `frames` `[N,...]` under `codes` `[N,code_size]`, in tiles of `side`.
+
+        They are where the frames are, but on the host if there are tiles.
+        """
         if side is None:
             return self._passes.restored(frames, codes)
+        frames = self._passes.on_host(frames)
         return np.stack(
             [self._tiled(frame, code, side) for frame, code in zip(frames, codes, strict=True)]
         )

@@ -18,9 +18,10 @@ from ikc_deploy.errors import InputError, OutOfMemoryError
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.estimation import Estimate, Estimator, check_estimate
-from ikc_deploy.runtime.frames import check_frames, frame_shape
+from ikc_deploy.runtime.frames import Frames, accept, check_frames, frame_shape
 from ikc_deploy.runtime.memory import available_memory
 from ikc_deploy.runtime.passes import Passes
+from ikc_deploy.runtime.pool import Pool, Ticket
 from ikc_deploy.runtime.restoration import Restorer
 from ikc_deploy.runtime.stream import Stream
 from ikc_deploy.runtime.tiling import TileSettings
@@ -29,16 +30,26 @@ from ikc_deploy.runtime.tracking import Tracker
 DEFAULT_ITERS: Final = 7
 """Corrections after the predictor (IKC, section 4.1)."""
 
+DEFAULT_STREAMS: Final = 2
+"""One computes while the other copies."""
+
+FRAMES_PER_STREAM: Final = 2
+"""Submitted frames that are not finished, for each stream: one under way and one waiting."""
+
 
 @dataclass(frozen=True)
 class Result:
     """One upscaled frame (or batch). All arrays are new and the caller's own.
 
+    `image` and `steps` are where the frame was: a frame in GPU memory gives `DeviceArray`s, which
+    other libraries take without a copy (see `ikc_deploy.runtime.cuda.arrays`), all else numpy. So
+    do frames that had to be cut into tiles, wherever they were.
+
     For a batch of N frames, `image` and each of `steps` have a leading N, `codes` is
     `[t+1, N, code_size]`, `sigma` is `[N]` and `kernel` `[N, k, k]`.
     """
 
-    image: NDArray[Any]
+    image: Any
     """The SR frame after the last step, in the layout and dtype of the input: `[sH,sW,3]` uint8,
     or `[3,sH,sW]` float32 in [0,1] from a bundle with io "float"."""
     codes: NDArray[np.float32]
@@ -51,7 +62,7 @@ class Result:
     timings: dict[str, float]
     """Milliseconds: `predictor`, `sftmd`, `corrector` (each summed over the loop) and `total`,
     which includes the copies in and out."""
-    steps: tuple[NDArray[Any], ...] = ()
+    steps: tuple[Any, ...] = ()
     """The image of every step 0..t if asked for with `steps=True`, else empty."""
 
 
@@ -59,7 +70,8 @@ class Upscaler:
     """Upscales frames with one bundle on one backend.
 
     Buffers are allocated once for each frame shape and kept for the last few shapes. Calls from
-    several threads are served one after the other. Use it as a context manager, or `close` it.
+    several threads are served one after the other. `submit` does not wait: up to `streams` frames
+    are worked on at once. Use it as a context manager, or `close` it.
 
     `estimate` says how the blur is found where a call does not: "full", "crops" or "track" (see
     `ikc_deploy.runtime.estimation`). With "track" the calls are the frames of one clip, in order of
@@ -75,20 +87,29 @@ class Upscaler:
         bundle: Bundle,
         backend: Backend,
         iters: int = DEFAULT_ITERS,
+        streams: int = DEFAULT_STREAMS,
+        *,
         estimate: Estimate = "full",
         tiles: TileSettings | None = None,
     ) -> None:
+        if isinstance(streams, bool) or not isinstance(streams, int) or streams < 1:
+            raise InputError(f"streams must be a whole number of at least 1, got {streams!r}")
         if isinstance(iters, bool) or not isinstance(iters, int) or iters < 0:
             raise InputError(f"iters must be a whole number of at least 0, got {iters!r}")
         self.bundle = bundle
         self.backend = backend
         self.iters = iters
         self.estimate = check_estimate(estimate)
+        self.streams = streams
+        self._tiles = tiles or TileSettings()
+        self._lanes: list[Upscaler] = []
+        self._pool: Pool[Upscaler, Result] | None = None
+        self._pool_lock = threading.Lock()
         self._io = bundle.manifest.io
         self._passes = Passes(backend, bundle.manifest, iters)
         self._estimator = Estimator(self._passes, bundle.basis, self._io)
         free = available_memory() if backend.device == "cpu" else None
-        self._restorer = Restorer(self._passes, bundle, tiles or TileSettings(), free)
+        self._restorer = Restorer(self._passes, bundle, self._tiles, free)
         self._tracker = Tracker()
         self._lock = threading.Lock()
         self._closed = False
@@ -100,7 +121,7 @@ class Upscaler:
 
     def __call__(
         self,
-        frame: NDArray[Any],
+        frame: Any,
         *,
         sigma: ArrayLike | None = None,
         kernel: ArrayLike | None = None,
@@ -110,7 +131,9 @@ class Upscaler:
     ) -> Result:
         """Upscale an RGB frame `[H,W,3]` uint8, or a batch `[N,H,W,3]` of independent frames.
 
-        (A bundle with io "float" takes `[3,H,W]` or `[N,3,H,W]` float32 in [0,1].)
+        (A bundle with io "float" takes `[3,H,W]` or `[N,3,H,W]` float32 in [0,1].) Arrays of other
+        libraries are read in place: any that speak DLPack or `__cuda_array_interface__`, in host
+        memory or on the backend's GPU; work of theirs that is still to come is waited for there.
         The blur is estimated, unless one of these gives it; then F alone runs: `sigma` in HR
         pixels (one, or one for each frame), `kernel` `[k,k]` or `[N,k,k]` with sum 1, or `code`
         `[code_size]` or `[N,code_size]`. `estimate` is for this call, None for the upscaler's own
@@ -123,9 +146,44 @@ class Upscaler:
         """
         return self._upscale(frame, (sigma, kernel, code), estimate, steps, self._tracker)
 
+    def submit(
+        self,
+        frame: Any,
+        *,
+        sigma: ArrayLike | None = None,
+        kernel: ArrayLike | None = None,
+        code: ArrayLike | None = None,
+        estimate: Estimate | None = None,
+        steps: bool = False,
+    ) -> Ticket[Result]:
+        """As a call, without waiting for it: `ticket.result(timeout)` gives the `Result`.
+
+        Frames are begun in the order of their submission, `streams` of them at once, so that one
+        is copied while another is computed; each stream has buffers of its own. It waits itself
+        while `FRAMES_PER_STREAM` frames a stream are unfinished. A numpy frame is copied and may
+        be used again at once; one in GPU memory must stay as it is until its result is there. What
+        is wrong with the frame or the blur is raised by the ticket.
+
+        Raises `InputError` if the blur should be tracked, which takes one frame after the other.
+        """
+        way = self.estimate if estimate is None else check_estimate(estimate)
+        if way == "track" and sigma is None and kernel is None and code is None:
+            raise InputError(
+                "frames that are submitted are worked on at once, so that their blur cannot be "
+                'tracked; estimate it by "crops", or give them to stream()'
+            )
+        pool = self._open_pool()
+        taken = accept(frame, self.backend)
+        mine = taken.copy() if isinstance(taken, np.ndarray) else taken
+        return pool.submit(
+            lambda lane: lane(
+                mine, sigma=sigma, kernel=kernel, code=code, estimate=way, steps=steps
+            )
+        )
+
     def stream(
         self,
-        frames: Iterable[NDArray[Any]],
+        frames: Iterable[Any],
         *,
         sigma: float | None = None,
         estimate: Estimate = "track",
@@ -140,20 +198,21 @@ class Upscaler:
         """
         tracker, way = Tracker(), check_estimate(estimate)
 
-        def upscale(frame: NDArray[Any]) -> Result:
+        def upscale(frame: Any) -> Result:
             return self._upscale(frame, (sigma, None, None), way, False, tracker)
 
         return Stream(frames, upscale, live)
 
     def _upscale(
         self,
-        frame: NDArray[Any],
+        frame: Any,
         blur: tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None],
         estimate: Estimate | None,
         steps: bool,
         tracker: Tracker,
     ) -> Result:
         started = time.perf_counter()
+        frame = accept(frame, self.backend)
         batch = check_frames(frame, self._io)
         given = self._given_code(*blur, len(batch))
         way = self.estimate if estimate is None else check_estimate(estimate)
@@ -178,17 +237,16 @@ class Upscaler:
             images, codes = [image[0] for image in images], codes[:, 0]
         return self._result(images, codes, timings, steps)
 
-    def _done(self, job: _Job) -> tuple[list[NDArray[Any]], NDArray[np.float32]]:
+    def _done(self, job: _Job) -> tuple[list[Any], NDArray[np.float32]]:
         """Images `[N,...]`, of every step if asked for, and codes `[t+1,N,code_size]`."""
         side = self._restorer.side(frame_shape(job.batch, self._io), job.loops)
         if job.loops and side is None:
-            kept: list[NDArray[Any]] = []
-            image, codes = self._passes.loop(job.batch, kept.append if job.steps else None)
-            return kept or [image], codes
+            return self._passes.loop(job.batch, job.steps)
         if job.given is not None:
             codes = job.given[None]
         else:
-            codes = np.stack([self._codes(frame, job, side) for frame in job.batch], axis=1)
+            frames = self._passes.on_host(job.batch)
+            codes = np.stack([self._codes(frame, job, side) for frame in frames], axis=1)
         shown = codes if job.steps else codes[-1:]
         return [self._restorer.restored(job.batch, each, side) for each in shown], codes
 
@@ -201,12 +259,23 @@ class Upscaler:
         return self._estimator.loop(frame, side)
 
     def close(self) -> None:
-        """Free buffers and graphs. Calling it again does nothing."""
+        """Free buffers and graphs. Calling it again does nothing.
+
+        Submitted frames that are under way are finished, those that wait are cancelled.
+        """
+        with self._pool_lock:
+            done, self._closed = self._closed, True
+            if self._pool is not None:
+                self._pool.close()
+                self._pool = None
+            for lane in self._lanes:
+                lane.close()
+            self._lanes.clear()
         with self._lock:
-            if not self._closed:
-                self._passes.forget()
+            if not done:
+                # First the backend: it waits for work that still uses the sessions' buffers.
                 self.backend.close()
-                self._closed = True
+                self._passes.forget()
 
     def __enter__(self) -> Upscaler:
         return self
@@ -218,6 +287,24 @@ class Upscaler:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _open_pool(self) -> Pool[Upscaler, Result]:
+        with self._pool_lock:
+            if self._closed:
+                raise InputError("this Upscaler is closed; load the bundle again")
+            if self._pool is None:
+                while len(self._lanes) < self.streams:
+                    self._lanes.append(
+                        Upscaler(
+                            self.bundle,
+                            self.backend.sibling(),
+                            self.iters,
+                            estimate=self.estimate,
+                            tiles=self._tiles,
+                        )
+                    )
+                self._pool = Pool(self._lanes, FRAMES_PER_STREAM * self.streams)
+            return self._pool
 
     def _given_code(
         self,
@@ -249,7 +336,7 @@ class Upscaler:
 
     def _result(
         self,
-        images: list[NDArray[Any]],
+        images: list[Any],
         codes: NDArray[np.float32],
         timings: dict[str, float],
         steps: bool,
@@ -270,7 +357,7 @@ class Upscaler:
 class _Job:
     """One call: frames `[N,...]` and what is wanted of them."""
 
-    batch: NDArray[Any]
+    batch: Frames
     given: NDArray[np.float32] | None
     """Codes `[N,code_size]`; None to estimate them."""
     estimate: Estimate
@@ -288,9 +375,13 @@ def load_bundle(
     backend: str,
     iters: int,
     threads: int = 0,
+    streams: int = DEFAULT_STREAMS,
+    *,
+    cuda_graph: bool = True,
     estimate: Estimate = "full",
     tiles: TileSettings | None = None,
 ) -> Upscaler:
     """An `Upscaler` for a bundle folder or an opened bundle; see `ikc_deploy.load`."""
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    return Upscaler(opened, open_backend(backend, opened, threads), iters, estimate, tiles)
+    chosen = open_backend(backend, opened, threads, cuda_graph=cuda_graph)
+    return Upscaler(opened, chosen, iters, streams, estimate=estimate, tiles=tiles)

@@ -22,7 +22,6 @@ from typing import Any, Final, Protocol, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ikc_deploy.networks.checkpoints import IkcNetworks
@@ -30,18 +29,13 @@ from ikc_deploy.networks.corrector import StatisticsCorrector
 from ikc_deploy.networks.predictor import StatisticsPredictor
 from ikc_deploy.networks.sftmd import CodeNormalization
 from ikc_deploy.training.batches import Batch, BatchSource
+from ikc_deploy.training.damping import damp_corrector
 from ikc_deploy.training.recipes import StageRecipe
 from ikc_deploy.training.world import ALONE, World
-
-DAMPINGS: Final = (1.0, 0.5, 0.25, 0.15, 0.1, 0.05)
-"""Step sizes that the corrector's line search tries."""
 
 KERNEL_WEIGHT: Final = 0.02
 """Weight of the kernel's error beside the image's in `joint`. Near the truth both then pull about
 equally: 0.1 px of sigma cost 0.3 dB, three hundredths of an L1 of 0.025."""
-
-_SEARCH_BATCHES = 16
-_SEARCH_ITERS = 7
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +81,7 @@ class Workplace:
             step = corrector.step(sr, code).float()
             with self.exactly():
                 spread = corrector.chart.spread(code) + step
-                return corrector.chart.code(spread), spread_loss(spread, batch.spread)
+                return corrector.moved(code, step), spread_loss(spread, batch.spread)
         after = corrector(sr, code).float()
         return after, self._code_loss(after, batch.code)
 
@@ -171,47 +165,9 @@ class CorrectorStage:
             errors.append(error)
         return torch.stack(errors).mean()
 
-    @torch.no_grad()
     def finish(self) -> dict[str, float]:
-        """Line search of the step size: the damping that serves the loop best on fresh crops.
-
-        C and P read almost the same evidence, and a full step throws P's reading away; a damped
-        one averages the two. Only the compact corrector, whose step is a few numbers.
-        """
-        corrector = self._place.networks.corrector
-        if not isinstance(corrector, StatisticsCorrector):
-            return {}
-        last = corrector.last_layer
-        full = {name: value.clone() for name, value in last.state_dict().items()}
-        errors: dict[float, NDArray[np.float64]] = {}
-        for damping in DAMPINGS:
-            last.load_state_dict({name: damping * value for name, value in full.items()})
-            errors[damping] = self._loop_errors()
-        best = errors[min(DAMPINGS, key=lambda damping: errors[damping].mean())]
-        # Of the steps that no batch tells from the best one, the smallest drifts least.
-        behind = {damping: errors[damping] - best for damping in DAMPINGS}
-        chosen = self._place.world.agreed(
-            min(
-                damping
-                for damping, excess in behind.items()
-                if excess.mean() <= excess.std() / len(excess) ** 0.5
-            )
-        )
-        last.load_state_dict({name: chosen * value for name, value in full.items()})
-        figures = {f"error_at_{damping:g}": float(errors[damping].mean()) for damping in DAMPINGS}
-        return {"damping": chosen} | figures
-
-    def _loop_errors(self) -> NDArray[np.float64]:
-        """Mean absolute error of the spread after seven steps from P's code, by batch."""
-        place, errors = self._place, []
-        for index in range(_SEARCH_BATCHES):
-            batch = place.source.batch(place.settings.steps + index)
-            code, _ = place.predicted(batch)
-            for _ in range(_SEARCH_ITERS):
-                code, _ = place.corrected(batch, place.image(batch, code), code)
-            found = cast(StatisticsCorrector, place.networks.corrector).chart.spread(code)
-            errors.append(float((found - batch.spread).abs().mean()))
-        return np.array(errors)
+        """Choose the step size of the loop."""
+        return damp_corrector(self._place)
 
     def _start(self, batch: Batch, step: int) -> Tensor:
         """P's code, and anywhere for the share that explores, so that C knows the whole range."""
@@ -255,8 +211,8 @@ class JointStage:
         return images + 0.5 * KERNEL_WEIGHT * (predictor_error + corrector_error)
 
     def finish(self) -> dict[str, float]:
-        """Nothing to do."""
-        return {}
+        """Choose the step size of the loop."""
+        return damp_corrector(self._place)
 
 
 STAGES: Final[dict[str, Callable[[Workplace], Stage]]] = {

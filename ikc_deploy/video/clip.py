@@ -10,7 +10,6 @@ import math
 import re
 import struct
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -45,11 +44,26 @@ class Span:
             raise VideoError("a clip starts at 0 seconds or later and lasts more than 0 seconds")
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A part of a clip that begins with a key frame, in ticks of its stream (`video.pieces`)."""
+
+    begin: int | None = None
+    """When the first frame is shown; None for the clip's first."""
+    end: int | None = None
+    """When the first frame after it is shown; None for all that follows."""
+    seek: int | None = None
+    """When the first frame is decoded."""
+    packets: int | None = None
+    """Coded frames in it; None if nobody counted."""
+
+
 class Clip:
     """The first video stream of a clip that is no cover picture, as a source of frames.
 
     `source` is a path, or a readable binary stream with `options` and `container` for FFmpeg's
-    demuxer. Raises `UnreadableClipError` or `NoVideoError`; close it after use.
+    demuxer. With a `piece`, its frames are those of that part, as they are in the whole clip.
+    Raises `UnreadableClipError` or `NoVideoError`; close it after use.
     """
 
     def __init__(
@@ -58,6 +72,7 @@ class Clip:
         span: Span | None = None,
         container: str | None = None,
         options: Mapping[str, str] | None = None,
+        piece: Piece | None = None,
     ) -> None:
         self.name = str(source) if isinstance(source, Path) else "the pipe"
         self.span = span or Span()
@@ -67,7 +82,8 @@ class Clip:
         try:
             self.stream = video_stream(self.container, self.name)
             self._decoder = Decoder(self.container, self.stream)
-            self._seek(seekable=isinstance(source, Path))
+            self._from, self._until = self._bounds(piece or Piece())
+            self._sought = isinstance(source, Path) and self._seek(piece or Piece())
             self._kept = self._keep()
             first = next(self._kept, None)
             if first is None:
@@ -76,6 +92,8 @@ class Clip:
             self.container.close()
             raise
         self._first = first
+        self.first_pts = first[1]
+        """When the first frame is shown in the clip, in ticks, before `origin` is subtracted."""
         self.facts = stream_facts(self.stream, first[0], self._expected())
         self.origin = first[1] if self.span.start > 0 else 0
         """What is subtracted from time stamps so that a later start becomes 0, in ticks."""
@@ -99,7 +117,7 @@ class Clip:
     def _keep(self) -> Iterator[tuple[VideoFrame, int]]:
         """Decoded frames of the span with time stamps that rise."""
         time = last = None
-        for frame in self._decoder.frames():
+        for frame in self._decoded():
             # Raw streams have no time stamps.
             time = (
                 frame.pts if frame.pts is not None else 0 if time is None else time + self._step()
@@ -125,17 +143,41 @@ class Clip:
         rate = self.stream.average_rate or self.stream.guessed_rate or _DEFAULT_RATE
         return max(1, round(1 / (rate * _time_base(self.stream))))
 
-    def _seek(self, seekable: bool) -> None:
+    def _bounds(self, piece: Piece) -> tuple[int | None, int | None]:
+        """When the first frame that is wanted, and the first that is not any more, are shown."""
         begin, tick = self.stream.start_time or 0, _time_base(self.stream)
-        self._from = self._until = None
+        start, until = piece.begin, piece.end
         if self.span.start > 0:
-            self._from = begin + math.ceil(self.span.start / tick)
-            if seekable:
-                # Where that fails, all is decoded up to there.
-                with suppress(av.FFmpegError):
-                    self.container.seek(self._from, stream=self.stream)
+            start = begin + math.ceil(self.span.start / tick)
         if self.span.duration is not None:
-            self._until = begin + math.ceil((self.span.start + self.span.duration) / tick)
+            until = begin + math.ceil((self.span.start + self.span.duration) / tick)
+        return start, until
+
+    def _seek(self, piece: Piece) -> bool:
+        """Go to the last key frame before the first frame that is wanted; False if still at 0."""
+        if self._from is None:
+            return False
+        try:
+            self.container.seek(
+                self._from if piece.seek is None else piece.seek, stream=self.stream
+            )
+        except av.FFmpegError:
+            # All is decoded up to there.
+            return False
+        return True
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        """All frames from the first that is wanted, or earlier, to the end of the clip."""
+        frames = self._decoder.frames()
+        if not self._sought or self._from is None:
+            return frames
+        first = next(frames, None)
+        if first is not None and first.pts is not None and first.pts <= self._from:
+            return chain([first], frames)
+        # Some containers seek too far: then all is decoded.
+        self.container.seek(self.stream.start_time or 0, stream=self.stream)
+        self._decoder = Decoder(self.container, self.stream)
+        return self._decoder.frames()
 
     def _expected(self) -> int | None:
         """Frames of the span, if the container says how many the clip has."""

@@ -12,6 +12,7 @@ from ikc_deploy.video.encoders import EncoderSettings, choose_encoder
 from ikc_deploy.video.frames import Frame, StreamFacts
 from ikc_deploy.video.join import Companions, check_companions, join
 from ikc_deploy.video.names import container_of
+from ikc_deploy.video.pieces import split
 from ikc_deploy.video.segments import SegmentWriter, WorkFolder
 
 SEGMENT_FRAMES: Final = 120
@@ -58,7 +59,7 @@ class FileSink:
         self.done = sum(segment.frames for segment in segments)
         """Frames that finished pieces hold already."""
         self._writer = SegmentWriter(
-            self._folder, encoder, facts, self.done, settings.segment_frames
+            self._folder, encoder, facts, self.done, settings.segment_frames, _cuts(settings, clip)
         )
 
     def write(self, frame: Frame) -> None:
@@ -89,6 +90,12 @@ class FileSink:
             return None
         whole = complete and self._clip.span.duration is None
         return Companions(Path(self._clip.name), self._clip.origin, cut=not whole)
+
+
+def _cuts(settings: FileSettings, clip: Clip | None) -> list[int]:
+    """Where the source could be worked on in parts, so that the output is the same if it was."""
+    pieces = [] if clip is None else split(clip, settings.segment_frames)
+    return [piece.begin - clip.origin for piece in pieces if clip and piece.begin is not None]
 
 
 def _identity(clip: Clip) -> dict[str, Any]:

@@ -114,12 +114,13 @@ class FrameUpscaler(Protocol):
 
 @dataclass(frozen=True)
 class EachFrame:
-    """Every frame with one upscaler, which tracks one clip only if `estimate` is "track"."""
+    """Every frame with one upscaler, which is this stream's alone if it tracks the blur."""
 
     upscaler: Upscaler
     sigma: float | None = None
     """The blur of all frames in HR pixels; None to estimate it."""
-    estimate: Estimate = "track"
+    estimate: Estimate | None = None
+    """How it is estimated; None for the upscaler's own way."""
 
     @property
     def scale(self) -> int:

@@ -16,6 +16,7 @@ import io
 import json
 import re
 import shutil
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -132,7 +133,10 @@ class WorkFolder:
 
 
 class SegmentWriter:
-    """Encodes frames into pieces of `frames_each`, from frame number `first` on."""
+    """Encodes frames into pieces of `frames_each`, from frame number `first` on.
+
+    A piece also ends before a frame that is shown at, or first after, one of the `cuts`.
+    """
 
     def __init__(
         self,
@@ -141,12 +145,14 @@ class SegmentWriter:
         facts: StreamFacts,
         first: int,
         frames_each: int,
+        cuts: Sequence[int] = (),
     ) -> None:
         self._folder = folder
         self._encoder = encoder
         self._facts = facts
         self._next = first
         self._frames_each = frames_each
+        self._cuts = deque(sorted(cuts))
         self._from_rgb = FromRgb(facts.colour, encoder.pixel_format)
         self._open: _OpenSegment | None = None
 
@@ -161,6 +167,9 @@ class SegmentWriter:
             raise
 
     def _write(self, frame: Frame) -> None:
+        while self._cuts and self._cuts[0] <= frame.pts:
+            self._cuts.popleft()
+            self.finish()
         if self._open is None:
             self._open = _OpenSegment(
                 self._folder.path, self._encoder, self._facts, self._next, frame.pts

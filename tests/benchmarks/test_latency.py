@@ -6,11 +6,6 @@ from typing import cast
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-
-from ikc_deploy import Bundle, Upscaler
-from ikc_deploy.benchmarks.case import Case
-from ikc_deploy.benchmarks.images import natural_frame
 from ikc_deploy.benchmarks.latency import (
     LEAST_RUNS,
     MOST_RUNS,
@@ -19,6 +14,11 @@ from ikc_deploy.benchmarks.latency import (
     measure_latency,
     runs_that_fit,
 )
+from numpy.typing import NDArray
+
+from ikc_deploy import Bundle, Upscaler
+from ikc_deploy.benchmarks.case import Case
+from ikc_deploy.benchmarks.images import natural_frame
 from ikc_deploy.errors import InputError
 from ikc_deploy.runtime.loop import STAGES
 

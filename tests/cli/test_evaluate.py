@@ -13,6 +13,7 @@ import pytest
 from ikc_deploy import Bundle, gaussian_kernel
 from ikc_deploy.bundle import write_manifest
 from ikc_deploy.cli.evaluate import main
+from ikc_deploy.evaluation.blurs import BlurSet
 from ikc_deploy.evaluation.gaussian8 import SIGMAS
 from ikc_deploy.images import write_rgb
 from tests.cli.running import assert_one_clear_line, invoke
@@ -125,6 +126,16 @@ def test_kernels_of_a_file_blur_instead(small_bundle: Bundle, hr: Path, tmp_path
     assert second["steps"][0]["kernel_psnr"] > 0
 
 
+def test_ellipses8_is_printed_as_csv_alone(small_bundle: Bundle, hr: Path) -> None:
+    options = ("--hr", hr, "--bundle", small_bundle.path, "--iters", 0, "--threads", 1)
+    result = invoke(main, *options, "--ellipses8", "--csv", "-")
+    assert result.exit_code == 0, result.output
+    rows = list(csv.DictReader(result.stdout.splitlines()))
+    assert {row["blur"] for row in rows} == {blur.name for blur in BlurSet.ellipses8(4).blurs}
+    both = invoke(main, *options, "--csv", "-", "--markdown", "-")
+    assert both.exit_code == 2 and "only one of --csv and --markdown" in both.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "spec"), [((), "x4-lite"), (("--weights", "random:x4"), "random:x4")]
 )
@@ -185,7 +196,8 @@ def test_an_image_that_cannot_be_read_is_one_line(small_bundle: Bundle, hr: Path
         (("--sigma-list", ""), "at least one sigma"),
         (("--sigma-list", "2.6,2.6"), "sigma 2.6 is given twice"),
         (("--sigma-list", "-1"), "sigma must be positive"),
-        (("--sigma-list", "2.6", "--kernels", "k.npz"), "--sigma-list or --kernels, not both"),
+        (("--sigma-list", "2.6", "--kernels", "k.npz"), "only one of --sigma-list and --kernels"),
+        (("--ellipses8", "--kernels", "k.npz"), "only one of --ellipses8 and --kernels"),
         (("--kernels", "kernels.mat"), "no .npy or .npz file"),
         (("--noise", -1), "noise must be 0 or more"),
         (("--jpeg", 101), "JPEG quality must be 1 to 100"),

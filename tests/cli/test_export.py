@@ -138,8 +138,9 @@ def test_tensorrt_without_its_gpu_leaves_a_complete_bundle(
         (["--engine", "auto", "--shapes", "64"], "MIN:OPT:MAX"),
         (["--engine", "auto", "--shapes", "4x4:4x4:8x8"], "at least 8 pixels on each side"),
         (["--engine", "auto", "--target", "no.toml"], "no target file at 'no.toml'"),
-        (["--bundle", "b"], "give these two only"),
-        (["--bundle", "b", "--engine", "auto", "--fp16"], "give these two only"),
+        (["--bundle", "b"], "give --engine or --triton"),
+        (["--bundle", "b", "--engine", "auto", "--fp16"], "nothing that changes it"),
+        (["--bundle", "b", "--triton", "t", "--fp16"], "nothing that changes it"),
         (["--bundle", "no-bundle", "--engine", "auto"], "'no-bundle' is not a bundle"),
     ],
 )
@@ -157,3 +158,14 @@ def test_an_unknown_compute_capability_is_one_line(half: Bundle, tmp_path: Path)
     done = invoke(main, "--bundle", half.path, "--engine", "tensorrt-rtx", "--target", file)
     assert_one_clear_line(done, "does not know compute capability 99.9", "it builds for")
     assert Bundle.open(half.path).files == half.files
+
+
+def test_a_bundle_becomes_a_model_repository(half: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    result = invoke(main, "--bundle", half.path, "--triton", folder)
+    assert result.exit_code == 0, result.output
+    names = ["ikc_predictor", "ikc_sftmd", "ikc_corrector", "ikc", "ikc_stream"]
+    said = result.stdout.splitlines()[-5:]
+    assert said == [f"Triton model {name}: {folder / name}" for name in names]
+    result = invoke(main, "--bundle", half.path, "--triton", folder, "--json")
+    assert json.loads(result.stdout)["triton"] == {name: str(folder / name) for name in names}

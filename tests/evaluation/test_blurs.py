@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,23 @@ def test_gaussian8_and_given_sigmas_are_named_by_sigma() -> None:
     assert [blur.name for blur in found.blurs] == ["sigma 1.8", "sigma 2.65"]
     np.testing.assert_allclose(found.blurs[1].kernel, impulse_response(2.65), atol=1e-12)
     assert found.title == "Gaussians"
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_ellipses8_keeps_the_area_and_stretches_in_eight_directions(scale: int) -> None:
+    blurs = BlurSet.ellipses8(scale).blurs
+    y, x = np.mgrid[-10:11, -10:11]
+    directions = []
+    for blur, sigma in zip(blurs, SIGMAS[scale], strict=True):
+        moments = [(blur.kernel * a * b).sum() for a, b in ((x, x), (x, y), (y, y))]
+        covariance = np.array([[moments[0], moments[1]], [moments[1], moments[2]]])
+        (short, long), axes = np.linalg.eigh(covariance)
+        # The 21 pixels cut the widest, which moves its moments a little.
+        assert math.sqrt(long / short) == pytest.approx(1.5, rel=0.02)
+        assert (long * short) ** 0.25 == pytest.approx(sigma, rel=0.02)
+        directions.append(math.degrees(math.atan2(axes[1, 1], axes[0, 1])) % 180)
+        assert blur.sigma is None
+    np.testing.assert_allclose(directions, 22.5 * np.arange(8), atol=1)
 
 
 @pytest.mark.parametrize(

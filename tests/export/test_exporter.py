@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from ikc_deploy import Bundle, ExportError
-from ikc_deploy.bundle import GRAPHS, FrameIO
+from ikc_deploy.bundle import GRAPHS, FrameIO, Precision
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
 from ikc_deploy.export.graphs import OPSET
-from ikc_deploy.export.parity import LIMITS
-from ikc_deploy.export.precision import Precision, check_census, conv_census
+from ikc_deploy.export.precision import check_census, conv_census
+from ikc_deploy.limits import LIMITS
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint
 from ikc_deploy.networks.weights import load_weights

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from ikc_deploy.kernels import anisotropic_kernel
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
 from ikc_deploy.networks.corrector import ReferenceCorrector, StatisticsCorrector
@@ -45,21 +47,27 @@ def test_every_image_gets_its_next_code(
     torch.testing.assert_close(corrected[-1:], alone, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("design", DESIGNS)
-def test_the_correction_is_added_to_the_code(design: Design) -> None:
-    networks = networks_of(design)
+@pytest.mark.parametrize("kind", [*DESIGNS, "anisotropic"])
+def test_a_correction_of_nothing_keeps_the_code_however_often(kind: str) -> None:
+    if kind == "anisotropic":
+        settings = replace(small_architecture("compact"), kernels="anisotropic", code_size=16)
+        networks = new_networks(settings, seed=2).eval()
+        code = torch.from_numpy(networks.basis.encode(anisotropic_kernel(1.2, 3.4, [0.3, 2.0])))
+    else:
+        networks = networks_of("reference" if kind == "reference" else "compact")
+        code = codes_of(networks, 0.6, 3.2)
     corrector = networks.corrector
     last: nn.Module
     if isinstance(corrector, ReferenceCorrector):
         last = corrector.global_dense[-1]
     else:
-        last = corrector.head[-1]
+        last = corrector.last_layer
     for parameter in last.parameters():
-        parameter.zero_()
-    code = codes_of(networks, 0.6, 1.8, 3.2)
-    corrected = corrector(torch.rand(3, 3, 16, 16), code)
-    # The compact design goes through sigma, on a curve of straight pieces.
-    np.testing.assert_allclose(corrected, code, atol=0 if design == "reference" else 2e-3)
+        parameter.detach().zero_()
+    corrected = code
+    for _ in range(7):
+        corrected = corrector(torch.rand(2, 3, 16, 16), corrected)
+    torch.testing.assert_close(corrected, code, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("push", [-8.0, -0.4, 0.4, 8.0])

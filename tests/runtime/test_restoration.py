@@ -21,7 +21,7 @@ class Cramped(OnnxRuntimeCpu):
     """Has room for LR frames of `room` pixels; remembers the largest it gave."""
 
     def __init__(self, bundle: Bundle, room: int = 10**9) -> None:
-        super().__init__(bundle)
+        super().__init__(OnnxRuntimeCpu.open(bundle)._sessions)
         self.room, self.largest = room, 0
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
@@ -79,7 +79,7 @@ def test_memory_is_kept_to_what_is_allowed(bundle: Bundle, estimate: ikc_deploy.
     backend = Cramped(bundle)
     tiles = TileSettings("auto", allowed)
     frame = photo(300, 310)
-    with Upscaler(bundle, backend, 1, estimate, tiles) as upscaler:
+    with Upscaler(bundle, backend, 1, estimate=estimate, tiles=tiles) as upscaler:
         image = upscaler(frame).image
     assert np.array_equal(image, np.clip(repeated(frame.astype(int)) + 10, 0, 255))
     assert 0 < backend.largest * RESTORE_BYTES <= allowed

@@ -170,7 +170,7 @@ def test_stage_times_are_within_the_total(upscaler: Upscaler) -> None:
 
 
 BAD_FRAMES: list[tuple[Any, str]] = [
-    ([[0]], "must be a numpy array, got list"),
+    ([[0]], "must be a numpy array, or one with DLPack or .*, got list"),
     (np.zeros((16, 16), np.uint8), "repeat a grey image"),
     (np.zeros((16, 16, 4), np.uint8), "drop the alpha channel"),
     (np.zeros((3, 16, 16), np.uint8), "move the channels last"),
@@ -225,7 +225,7 @@ def test_iters_must_be_a_count(small_bundle: Bundle, iters: Any) -> None:
 
 
 def test_an_unknown_backend_names_the_known_ones(small_bundle: Bundle) -> None:
-    with pytest.raises(BackendError, match="choose one of auto, onnxruntime"):
+    with pytest.raises(BackendError, match=r"choose one of auto, .*, onnxruntime"):
         ikc_deploy.load(small_bundle, backend="magic")
 
 

@@ -141,8 +141,8 @@ def test_every_stage_is_trained_logged_and_recorded(finished: Path, recipe: Reci
     assert list(dict.fromkeys(entry["stage"] for entry in entries)) == list(STEPS)
     assert {e["stage"]: e["step"] for e in entries} == STEPS
     assert all(entry["loss"] > 0 for entry in entries if "damping" not in entry)
-    # The line search of the step size ends the corrector's stage.
-    assert [e["stage"] for e in entries if "damping" in e] == ["corrector"]
+    # The line search of the step size ends the stages that train the corrector.
+    assert [e["stage"] for e in entries if "damping" in e] == ["corrector", "joint"]
     assert any((finished / "tensorboard").iterdir())
     networks = load_checkpoint(finished / "checkpoint.safetensors")
     assert networks.architecture == recipe.architecture

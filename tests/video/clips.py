@@ -97,12 +97,16 @@ def make_clip(
     tags: dict[str, str] | None = None,
     tagged: bool = True,
     options: dict[str, str] | None = None,
+    coding: dict[str, str] | None = None,
 ) -> Path:
-    """Write a nearly lossless clip; `pts` in `TIME_BASE`, else 25 frames a second."""
+    """Write a nearly lossless clip; `pts` in `TIME_BASE`, else 25 frames a second.
+
+    `options` are the container's, `coding` the encoder's.
+    """
     pictures = list(frames)
     height, width = pictures[0].shape[:2]
     from_rgb = FromRgb(colour or Colour(), pixel_format)
-    settings = {"crf": "4", "bf": "2"} if codec == "libx264" else {}
+    settings = ({"crf": "4", "bf": "2"} if codec == "libx264" else {}) | (coding or {})
     with av.open(path, "w", container_options=options or {}) as container:
         container.metadata.update(tags or {})
         video: Any = container.add_stream(codec, 25, options=settings)

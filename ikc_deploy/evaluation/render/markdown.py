@@ -20,10 +20,15 @@ def to_markdown(report: Report, tables: Sequence[Table]) -> str:
     return "\n".join([facts, *(_section(table) for table in tables)])
 
 
-def _section(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """The lines of a table, without its title."""
     rule = ["---"] + ["---:"] * (len(table.header) - 1)
     lines = [_line(table.header), f"|{'|'.join(rule)}|", *(_line(row) for row in table.rows)]
-    return f"\n## {_plain(table.title)}\n\n" + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
+
+
+def _section(table: Table) -> str:
+    return f"\n## {_plain(table.title)}\n\n{markdown_table(table)}"
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -2,12 +2,14 @@
 
 A backend runs one bundle's three graphs on one device. Calls are bound to fixed buffers when a
 session is made, so that the loop only enqueues. Everything a backend enqueues runs in order;
-`synchronize` waits for it.
+`synchronize` waits for it. A backend serves one thread at a time; `sibling` makes another one
+for another thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,8 +24,47 @@ class Buffer(Protocol):
         """Its fixed shape."""
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Its fixed dtype."""
+
+    @property
     def nbytes(self) -> int:
         """Its size in bytes."""
+
+
+class DeviceFrames(Protocol):
+    """An array in the memory of a backend's device, as `Backend.adopt` and `keep` give it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Its dtype."""
+
+    @property
+    def ndim(self) -> int:
+        """Its number of axes."""
+
+    def __len__(self) -> int:
+        """The size of its first axis."""
+
+    def __getitem__(self, index: int) -> DeviceFrames:
+        """An entry of its first axis, in the same memory."""
+
+    def reshape(self, shape: tuple[int, ...]) -> DeviceFrames:
+        """The same memory under another shape."""
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A graph and the buffers for its tensors, by name."""
+
+    graph: str
+    """One of the bundle's graphs: "predictor", "sftmd" or "corrector"."""
+    inputs: Mapping[str, Buffer]
+    outputs: Mapping[str, Buffer]
 
 
 class Call(Protocol):
@@ -36,6 +77,20 @@ class Call(Protocol):
         """
 
 
+class Mark(Protocol):
+    """A point in the queue whose time can be read."""
+
+    def record(self) -> None:
+        """Put it at the end of the queue; it may be moved there any number of times."""
+
+
+class Recording(Protocol):
+    """Calls and marks that were recorded together."""
+
+    def launch(self) -> None:
+        """Queue all of them. Raises `BackendError` if the backend refuses."""
+
+
 class Backend(Protocol):
     """Runs the graphs of one bundle on one device."""
 
@@ -44,23 +99,41 @@ class Backend(Protocol):
     device: str
     """What it runs on, for people."""
 
+    def sibling(self) -> Backend:
+        """Another queue with the same graphs on the same device; close it before this one."""
+
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
         """Device memory for one tensor. Raises `OutOfMemoryError` if there is not enough."""
 
-    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Call:
-        """`graph` ("predictor", "sftmd" or "corrector") on these buffers, ready to enqueue."""
+    def bind(self, bindings: Sequence[Binding]) -> list[Call]:
+        """A call for each binding, ready to enqueue. They may share scratch memory."""
 
-    def upload(self, array: NDArray[Any], buffer: Buffer) -> None:
-        """Queue a copy of a host array of the buffer's shape and dtype into it."""
+    def adopt(self, frame: object) -> DeviceFrames:
+        """An array of another library on this device, without a copy.
+
+        Raises `InputError` if it lies elsewhere. Call it in the thread whose work made the array.
+        """
+
+    def upload(self, array: NDArray[Any] | Any, buffer: Buffer) -> None:
+        """Queue a copy of a host array, or of `DeviceFrames`, of the buffer's shape and dtype."""
 
     def download(self, buffer: Buffer) -> NDArray[Any]:
         """A new host array with the buffer's content; waits for everything queued before."""
 
-    def mark(self) -> object:
-        """A point in the queue, for `elapsed_ms`."""
+    def keep(self, buffer: Buffer) -> DeviceFrames:
+        """A copy of the buffer on the device, complete on return and the caller's own."""
 
-    def elapsed_ms(self, start: object, end: object) -> float:
+    def mark(self) -> Mark:
+        """A new mark, not yet in the queue."""
+
+    def elapsed_ms(self, start: Mark, end: Mark) -> float:
         """Milliseconds between two marks that the device has passed."""
+
+    def record(self, calls: Sequence[Call], queue: Callable[[], None]) -> Recording | None:
+        """What `queue` enqueues (those calls, and marks), recorded instead of run.
+
+        None if the backend runs calls one by one only.
+        """
 
     def synchronize(self) -> None:
         """Wait until everything queued is done."""

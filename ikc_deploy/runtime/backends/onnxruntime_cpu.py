@@ -3,54 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Never, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ikc_deploy.bundle import GRAPHS, Bundle
-from ikc_deploy.errors import BackendError, OutOfMemoryError
-from ikc_deploy.runtime.backends.base import Buffer, Call
+from ikc_deploy.bundle import Bundle
+from ikc_deploy.errors import BackendError, InputError, OutOfMemoryError
+from ikc_deploy.runtime.backends.base import Binding, Buffer, Call, Mark, Recording
+from ikc_deploy.runtime.backends.onnx_sessions import BoundSession, load_sessions
 
-_PROVIDER = "CPUExecutionProvider"
+_PROVIDER: Final = "CPUExecutionProvider"
 
 
 class OnnxRuntimeCpu:
-    """The `onnxruntime` backend on the CPU; `threads` is the number of cores to use, 0 for all."""
+    """The `onnxruntime` backend on the CPU."""
 
     name = "onnxruntime"
     device = "cpu"
 
-    def __init__(self, bundle: Bundle, threads: int = 0) -> None:
-        try:
-            import onnxruntime
-        except ModuleNotFoundError as error:
-            raise BackendError(
-                "the backend 'onnxruntime' needs the module onnxruntime. Install it with: "
-                "pip install onnxruntime-gpu"
-            ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Errors arrive as exceptions; printed as well, they would come twice.
-        options.log_severity_level = 4
-        # Three sessions take turns: a pool that spins while another computes takes its cores.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._sessions: dict[str, Any] = {}
-        for graph in GRAPHS:
-            try:
-                session = onnxruntime.InferenceSession(
-                    str(bundle.graph(graph)), options, providers=[_PROVIDER]
-                )
-            except Exception as error:  # onnxruntime's exceptions share no base of their own
-                raise BackendError(
-                    f"ONNX Runtime cannot load '{bundle.graph(graph)}': {error}"
-                ) from error
-            if session.get_providers() != [_PROVIDER]:
-                raise BackendError(
-                    f"ONNX Runtime gave {session.get_providers()} where {_PROVIDER} was asked for"
-                )
-            self._sessions[graph] = session
+    def __init__(self, sessions: Mapping[str, Any]) -> None:
+        self._sessions = dict(sessions)
+
+    @classmethod
+    def open(cls, bundle: Bundle, threads: int = 0) -> OnnxRuntimeCpu:
+        """Load the graphs of `bundle`; `threads` is the number of cores to use, 0 for all."""
+        return cls(load_sessions(bundle, _PROVIDER, {}, threads))
+
+    def sibling(self) -> OnnxRuntimeCpu:
+        """The same sessions, which any number of threads may run."""
+        return OnnxRuntimeCpu(self._sessions)
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
         """A numpy array."""
@@ -58,18 +41,20 @@ class OnnxRuntimeCpu:
             return np.zeros(shape, dtype)
         except MemoryError as error:
             raise OutOfMemoryError(
-                f"not enough memory for a buffer of shape {list(shape)}; use smaller tiles"
+                f"not enough memory for a buffer of shape {list(shape)}; "
+                "use smaller frames or tiles"
             ) from error
 
-    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Call:
-        """A call that runs synchronously on the arrays' own memory."""
-        session = self._sessions[graph]
-        binding = session.io_binding()
-        for bind, buffers in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
-            for name, buffer in buffers.items():
-                array = _array(buffer)
-                bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        return _BoundCall(session, binding, graph, (*inputs.values(), *outputs.values()))
+    def bind(self, bindings: Sequence[Binding]) -> list[Call]:
+        """Calls that run synchronously on the arrays' own memory."""
+        return [self._bind(binding) for binding in bindings]
+
+    def adopt(self, frame: object) -> Never:
+        """Refuses: nothing but host memory can be read here."""
+        raise InputError(
+            f"a frame of type {type(frame).__name__} in GPU memory needs a backend on that GPU, "
+            "and this one runs on the CPU; copy the frame to numpy, or choose another backend"
+        )
 
     def upload(self, array: NDArray[Any], buffer: Buffer) -> None:
         """Copy into the buffer's array."""
@@ -79,13 +64,25 @@ class OnnxRuntimeCpu:
         """A copy of the buffer's array."""
         return _array(buffer).copy()
 
-    def mark(self) -> object:
-        """Now, as calls run synchronously."""
-        return time.perf_counter()
+    def keep(self, buffer: Buffer) -> Never:  # noqa: ARG002
+        """Refuses, as `adopt` does."""
+        raise BackendError("the backend 'onnxruntime' has no device memory")
 
-    def elapsed_ms(self, start: object, end: object) -> float:
-        """Difference of two marks."""
-        return 1e3 * (cast(float, end) - cast(float, start))
+    def mark(self) -> Mark:
+        """A reading of the clock, as calls run synchronously."""
+        return _Clock()
+
+    def elapsed_ms(self, start: Mark, end: Mark) -> float:
+        """Difference of two readings."""
+        return 1e3 * (cast(_Clock, end).time - cast(_Clock, start).time)
+
+    def record(
+        self,
+        calls: Sequence[Call],  # noqa: ARG002
+        queue: Callable[[], None],  # noqa: ARG002
+    ) -> Recording | None:
+        """Nothing: calls run one by one."""
+        return None
 
     def synchronize(self) -> None:
         """Nothing to wait for."""
@@ -94,22 +91,24 @@ class OnnxRuntimeCpu:
         """Drop the sessions."""
         self._sessions.clear()
 
+    def _bind(self, wanted: Binding) -> Call:
+        session = self._sessions[wanted.graph]
+        binding = session.io_binding()
+        pairs = ((binding.bind_input, wanted.inputs), (binding.bind_output, wanted.outputs))
+        for bind, buffers in pairs:
+            for name, buffer in buffers.items():
+                array = _array(buffer)
+                bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        keep = (*wanted.inputs.values(), *wanted.outputs.values())
+        return BoundSession(session, binding, wanted.graph, keep)
 
-class _BoundCall:
-    def __init__(self, session: Any, binding: Any, graph: str, keep: tuple[Buffer, ...]) -> None:
-        self._session, self._binding, self._graph = session, binding, graph
-        # The binding holds raw addresses, so the arrays must live as long as it does.
-        self._keep = keep
 
-    def enqueue(self) -> None:
-        try:
-            self._session.run_with_iobinding(self._binding)
-        except Exception as error:
-            if "allocate memory" in str(error):
-                raise OutOfMemoryError(
-                    f"not enough memory for the {self._graph} at this frame size; use smaller tiles"
-                ) from error
-            raise BackendError(f"ONNX Runtime failed in the {self._graph}: {error}") from error
+class _Clock:
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def record(self) -> None:
+        self.time = time.perf_counter()
 
 
 def _array(buffer: Buffer) -> NDArray[Any]:

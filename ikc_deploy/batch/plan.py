@@ -1,0 +1,138 @@
+"""What a batch is to do: which outputs are missing, and the tasks that make them."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ikc_deploy.batch.ledger import Ledger, fingerprint
+from ikc_deploy.batch.tasks import PieceJob, Task, finished_piece
+from ikc_deploy.errors import InputError
+from ikc_deploy.images import IMAGE_SUFFIXES
+from ikc_deploy.pictures import Job, plan
+from ikc_deploy.video.clip import Clip
+from ikc_deploy.video.encoders import EncoderSettings, choose_encoder
+from ikc_deploy.video.files import SEGMENT_FRAMES
+from ikc_deploy.video.frames import StreamFacts
+from ikc_deploy.video.join import Companions, check_companions, join
+from ikc_deploy.video.names import CONTAINERS, VIDEO_SUFFIXES, container_of
+from ikc_deploy.video.pieces import split
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Files to upscale, and where each goes."""
+
+    pictures: tuple[Job, ...]
+    clips: tuple[tuple[Path, Path], ...]
+    """Source and target of each."""
+
+
+def find_inputs(paths: Sequence[Path], out: Path) -> Inputs:
+    """The pictures and clips among `paths` and in the folders among them (not below those).
+
+    Outputs keep their input's name; clips in containers that are not written become .mkv. Raises
+    `InputError` for paths that are missing or hold neither, for two that would share one output,
+    and for an output that would overwrite an input.
+    """
+    suffixes = (*IMAGE_SUFFIXES, *CONTAINERS)
+    if not out.is_dir() and (out.exists() or out.suffix.lower() in suffixes):
+        raise InputError(f"'{out}' is a file; --ray writes into a folder")
+    files = [file for path in paths for file in _files(path)]
+    clips = {file.absolute(): out / _clip_name(file) for file in files if _is_clip(file)}
+    pictures = [file.absolute() for file in files if not _is_clip(file)]
+    jobs = plan(pictures, out) if pictures else []
+    for target, claims in Counter(clips.values()).items():
+        if claims > 1:
+            raise InputError(f"two clips would be written to '{target}'; rename one of them")
+        if target.absolute() in clips:
+            raise InputError(f"'{target}' would be overwritten; choose another output folder")
+    jobs = [replace(job, target=job.target.absolute()) for job in jobs]
+    return Inputs(tuple(jobs), tuple((clip, place.absolute()) for clip, place in clips.items()))
+
+
+@dataclass(eq=False)
+class ClipPlan:
+    """A clip on its way: its pieces, and what is needed to put them together."""
+
+    source: Path
+    target: Path
+    made_from: str
+    facts: StreamFacts
+    """The output's."""
+    folder: Path
+    jobs: tuple[PieceJob, ...]
+    warnings: list[str] = field(default_factory=list)
+
+    def missing(self) -> list[PieceJob]:
+        """The pieces that are not finished."""
+        return [job for job in self.jobs if finished_piece(job.place) is None]
+
+    def finish(self) -> int:
+        """Join the pieces to the target and delete them; the number of frames.
+
+        Raises `VideoError` or `DiskFullError`; the pieces then stay.
+        """
+        segments = [each for job in self.jobs for each in finished_piece(job.place) or ()]
+        join(segments, self.facts, self.target, Companions(self.source))
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return sum(segment.frames for segment in segments)
+
+
+def plan_clip(
+    source: Path,
+    target: Path,
+    scale: int,
+    settings: EncoderSettings,
+    run: dict[str, Any],
+    ledger: Ledger,
+) -> ClipPlan:
+    """How to upscale a clip piece by piece, as `run` says (JSON values).
+
+    Raises `VideoError`, `UnreadableClipError`, `NoVideoError` or `EncoderError`.
+    """
+    container = container_of(target)
+    with closing(Clip(source)) as clip:
+        facts = clip.facts.scaled(scale)
+        encoder = choose_encoder(settings, facts, container)
+        notices = check_companions(clip.container, clip.stream, container)
+        pieces = split(clip, SEGMENT_FRAMES)
+    run = run | {"encoder": asdict(encoder)}
+    made_from = fingerprint(source, run)
+    folder = ledger.folder / made_from
+    jobs = (
+        PieceJob(source, piece, clip.facts, encoder, folder / f"{number:06d}")
+        for number, piece in enumerate(pieces)
+    )
+    return ClipPlan(source, target, made_from, facts, folder, tuple(jobs), notices)
+
+
+def weight(task: Task) -> int:
+    """How much of the progress bar a task is: frames, as far as they are known."""
+    return task.piece.packets or 1 if isinstance(task, PieceJob) else 1
+
+
+def _files(path: Path) -> Iterable[Path]:
+    if not path.exists():
+        raise InputError(f"there is no image, clip or folder '{path}'")
+    if not path.is_dir():
+        return [path]
+    wanted = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in wanted)
+    if not found:
+        raise InputError(f"the folder '{path}' has no images or clips ({', '.join(wanted)})")
+    return found
+
+
+def _is_clip(file: Path) -> bool:
+    return file.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _clip_name(file: Path) -> str:
+    # Matroska holds whatever sound there is.
+    return file.name if file.suffix.lower() in CONTAINERS else f"{file.stem}.mkv"

@@ -1,0 +1,497 @@
+"""The parts of `make gpu-check`. Each gives facts, or raises what `parts` makes of it."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ikc_deploy.benchmarks.gpu_check.parts import (
+    Facts,
+    NotRunError,
+    Part,
+    opened,
+    require,
+)
+from ikc_deploy.benchmarks.gpu_check.torch_runner import Place, TorchRunner
+from ikc_deploy.benchmarks.images import natural_frame
+from ikc_deploy.bundle import BASIS_FILE, Bundle, Manifest
+from ikc_deploy.export.graphs import OPSET, graph_modules
+from ikc_deploy.networks.weights import Weights
+from ikc_deploy.runtime.backends import open_backend
+from ikc_deploy.runtime.backends.base import Backend
+from ikc_deploy.runtime.backends.cuda import CudaBackend
+from ikc_deploy.runtime.cuda.device import Device, open_device
+from ikc_deploy.runtime.cuda.graphs import capture
+from ikc_deploy.runtime.cuda.memory import DeviceBuffer, PinnedBuffer
+from ikc_deploy.runtime.cuda.streams import Event, Stream, to_host
+from ikc_deploy.runtime.frames import FrameShape
+from ikc_deploy.runtime.loop import Session
+from ikc_deploy.runtime.upscaler import Upscaler
+
+Precision = Literal["fp32", "fp16"]
+Frame = NDArray[np.uint8]
+
+RUNNERS: Final = ("torch", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
+_PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16")
+
+_LEAST_DB: Final = {"fp32": 60.0, "fp16": 40.0}
+"""PSNR of 8-bit frames against torch on the CPU, float32, at every step. Codes that differ a
+little turn a few roundings: float32 on another device is not bit-equal. Loose on purpose: a wrong
+buffer or order gives 30 dB and less."""
+
+_SLACK_BYTES: Final = 2**20
+"""What free memory may shrink over a thousand frames: other processes use the GPU, too."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much to do."""
+
+    iters: int = 7
+    shapes: tuple[tuple[int, int], ...] = ((64, 64), (72, 96), (120, 80), (64, 128))
+    """LR heights and widths that take turns."""
+    frames: int = 1000
+    """Of the leak test."""
+    latency_shapes: tuple[tuple[int, int], ...] = ((128, 128), (270, 480))
+    latency_runs: int = 30
+    compile: bool = True
+    """Whether torch.compile takes part; it needs a minute."""
+
+
+@dataclass
+class Check:
+    """What the parts have in common."""
+
+    weights: Weights
+    settings: Settings
+    place: Place
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="ikc-gpu-check-")))
+
+    def __post_init__(self) -> None:
+        # float32 means float32, as in the runtime.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        self._bare = {precision: self._bare_bundle(precision) for precision in _PRECISIONS}
+        self._no_export: dict[Precision, str] = {}
+
+    @cached_property
+    def device(self) -> Device:
+        """The GPU. Raises `NotRunError` without one."""
+        device: Device = opened(open_device)
+        return device
+
+    def parts(self) -> dict[str, Part]:
+        """All parts, in order."""
+        parts: dict[str, Part] = {
+            "buffers": self.buffers,
+            "streams and events": self.streams,
+            "graph of copies": self.graph_of_copies,
+        }
+        for precision in _PRECISIONS:
+            parts[f"export, {precision}"] = partial(self.exported, precision)
+        for runner in RUNNERS:
+            for name, part in (
+                ("graph equals eager loop", self.graph_equals_eager),
+                ("against torch on the CPU", self.against_the_cpu),
+                ("arrays of torch", self.foreign_arrays),
+                ("shape changes", self.shape_changes),
+                ("two threads", self.two_threads),
+                ("submit", self.submitted),
+                ("leak", self.leak),
+            ):
+                for precision in _PRECISIONS:
+                    parts[f"{runner}, {precision}: {name}"] = partial(part, runner, precision)
+        for precision in _PRECISIONS:
+            for runner in RUNNERS:
+                key = f"latency: {runner}, {precision}"
+                parts[key] = partial(self.latency, runner, precision)
+            key = f"latency: plain torch, {precision}"
+            parts[key] = partial(self.torch_latency, precision, False)
+            key = f"latency: torch.compile, channels_last, {precision}"
+            parts[key] = partial(self.torch_latency, precision, True)
+            key = f"latency: ONNX Runtime, buffers on the host, {precision}"
+            parts[key] = partial(self.host_latency, precision)
+        return parts
+
+    # What CUDA itself does.
+
+    def buffers(self) -> Facts:
+        """Copies there and back keep every byte, and what is freed is free again."""
+        stream = Stream(self.device)
+        free, total = self.device.free_memory()
+        for size in (1, 1000, 2**20 + 1, 64 * 2**20):
+            content = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8)
+            pinned = PinnedBuffer(self.device, (size,), np.uint8)
+            first, second = (DeviceBuffer(self.device, (size,), np.uint8) for _ in range(2))
+            pinned.array[...] = content
+            stream.upload(pinned, first)
+            stream.copy(first.address, second.address, size)
+            stream.synchronize()
+            pinned.array[...] = 0
+            found = to_host(stream, second, pinned)
+            require(np.array_equal(found, content), f"{size} bytes came back changed")
+            del first, second, pinned
+        lost = free - self.device.free_memory()[0]
+        require(lost <= _SLACK_BYTES, f"{lost} bytes are not free again")
+        return {"total_mib": total // 2**20, "free_mib": free // 2**20}
+
+    def streams(self) -> Facts:
+        """An event orders two streams, and times are positive."""
+        size = 32 * 2**20
+        one, other = Stream(self.device), Stream(self.device)
+        source, target = (PinnedBuffer(self.device, (size,), np.uint8) for _ in range(2))
+        first, second = (DeviceBuffer(self.device, (size,), np.uint8) for _ in range(2))
+        before, after = Event(self.device), Event(self.device)
+        for value in range(10):
+            source.array[...] = value
+            target.array[...] = 255
+            before.record(one)
+            one.upload(source, first)
+            one.copy(first.address, second.address, size)
+            after.record(one)
+            other.wait(after)
+            other.download(second, target)
+            other.synchronize()
+            require(bool((target.array == value).all()), "a stream did not wait for an event")
+        taken = before.elapsed_ms(after)
+        require(taken > 0, f"two copies took {taken} ms")
+        return {"copies_ms": taken, "gib_per_second": size / 2**30 / (taken / 2e3)}
+
+    def graph_of_copies(self) -> Facts:
+        """A recorded graph does what was queued, as often as it is launched, and times itself."""
+        size = 2**20
+        stream = Stream(self.device)
+        source, target = (PinnedBuffer(self.device, (size,), np.uint8) for _ in range(2))
+        buffer = DeviceBuffer(self.device, (size,), np.uint8)
+        before, after = Event(self.device), Event(self.device)
+
+        def queue() -> None:
+            before.record(stream)
+            stream.upload(source, buffer)
+            stream.download(buffer, target)
+            after.record(stream)
+
+        graph = capture(stream, queue)
+        times = []
+        for value in range(1, 11):
+            source.array[...] = value
+            target.array[...] = 0
+            graph.launch()
+            stream.synchronize()
+            require(bool((target.array == value).all()), "a launch did not replay the copies")
+            times.append(before.elapsed_ms(after))
+        require(min(times) > 0, f"events inside the graph gave {min(times)} ms")
+        return {"median_ms": statistics.median(times)}
+
+    # The loop, on every runner that there is.
+
+    def graph_equals_eager(self, runner: str, precision: Precision) -> Facts:
+        """One launch gives the bits of network after network."""
+        frames = self._frames(4)
+        with self._open(runner, precision) as upscaler:
+            recorded = [upscaler(frame) for frame in frames + frames]
+        with self._open(runner, precision, cuda_graph=False) as upscaler:
+            eager = [upscaler(frame) for frame in frames + frames]
+        for ours, theirs in zip(recorded, eager, strict=True):
+            require(np.array_equal(ours.image, theirs.image), "images differ")
+            require(np.array_equal(ours.codes, theirs.codes), "codes differ")
+        return {"frames": len(recorded)}
+
+    def against_the_cpu(self, runner: str, precision: Precision) -> Facts:
+        """dB of the frame and |dh| at every step, against torch on the CPU in float32."""
+        frame = self._frames(1)[0]
+        images, codes = self._reference(frame)
+        with self._open(runner, precision) as upscaler:
+            result = upscaler(frame, steps=True)
+        decibels = [_psnr(ours, wanted) for ours, wanted in zip(result.steps, images, strict=True)]
+        errors = [float(np.abs(a - b).max()) for a, b in zip(result.codes, codes, strict=True)]
+        facts = {"image_db": decibels, "code_error": errors}
+        least = _LEAST_DB[precision]
+        require(min(decibels) >= least, f"{min(decibels):.1f} dB is below {least:g}: {facts}")
+        return facts
+
+    def foreign_arrays(self, runner: str, precision: Precision) -> Facts:
+        """Frames that torch is still making on the GPU, and results that torch reads there."""
+        frames = self._frames(4)
+        with self._open(runner, precision) as upscaler:
+            for frame in frames:
+                wanted = upscaler(frame).image
+                image = upscaler(self.place.frame(frame)).image
+                found = self.place.image(image)
+                require(np.array_equal(found, wanted), "a frame on the GPU gives another image")
+        return {"frames": len(frames)}
+
+    def shape_changes(self, runner: str, precision: Precision) -> Facts:
+        """Shapes that come and go give the same images every time."""
+        frames = self._frames(2 * len(self.settings.shapes))
+        with self._open(runner, precision) as upscaler:
+            first = [upscaler(frame).image for frame in frames]
+            for _ in range(2):
+                for frame, wanted in zip(reversed(frames), reversed(first), strict=True):
+                    require(np.array_equal(upscaler(frame).image, wanted), "an image changed")
+        return {"shapes": len({frame.shape for frame in frames})}
+
+    def two_threads(self, runner: str, precision: Precision) -> Facts:
+        """Two upscalers in two threads, recording beside each other, give the images of one."""
+        frames = self._frames(6)
+        with self._open(runner, precision) as upscaler:
+            wanted = [upscaler(frame).image for frame in frames]
+
+        def work(_: int) -> bool:
+            with self._open(runner, precision) as upscaler:
+                images = [upscaler(frame).image for _ in range(3) for frame in frames]
+            return all(map(np.array_equal, images, wanted * 3))
+
+        with ThreadPoolExecutor(2) as threads:
+            require(all(threads.map(work, range(2))), "images of threads differ")
+        return {"frames": 2 * 3 * len(frames)}
+
+    def submitted(self, runner: str, precision: Precision) -> Facts:
+        """Frames that are submitted give the images of calls, in order."""
+        frames = self._frames(8)
+        with self._open(runner, precision) as upscaler:
+            wanted = [upscaler(frame).image for frame in frames]
+            tickets = [upscaler.submit(frame) for _ in range(3) for frame in frames]
+            images = [ticket.result(60).image for ticket in tickets]
+        require(all(map(np.array_equal, images, wanted * 3)), "submitted frames differ")
+        return {"frames": len(images)}
+
+    def leak(self, runner: str, precision: Precision) -> Facts:
+        """Memory of the GPU stays as it is over many frames."""
+        frame = self._frames(1)[0]
+        with self._open(runner, precision) as upscaler:
+            for _ in range(10):
+                upscaler(frame)
+            before, _ = self.device.free_memory()
+            for _ in range(self.settings.frames):
+                upscaler(frame)
+            after, _ = self.device.free_memory()
+        lost = before - after
+        require(lost <= _SLACK_BYTES, f"{lost} bytes are gone after {self.settings.frames} frames")
+        return {"frames": self.settings.frames, "lost_bytes": lost}
+
+    # What it costs.
+
+    def latency(self, runner: str, precision: Precision) -> Facts:
+        """Milliseconds a frame: queued back to back (events), and from call to result (clock)."""
+        facts = {}
+        for height, width in self.settings.latency_shapes:
+            frame = natural_frame(height, width)
+            with self._open(runner, precision) as upscaler:
+                called = self._clocked(lambda: upscaler(frame))  # noqa: B023
+                session = Session(
+                    upscaler.backend,
+                    upscaler.bundle.manifest,
+                    FrameShape(1, height, width),
+                    self.settings.iters,
+                )
+                upscaler.backend.upload(frame[None], session.lr)
+                queued = self._queued(upscaler.backend, session)
+            facts[f"{height}x{width}"] = {"queued_ms": queued, "called_ms": called}
+        return facts
+
+    def torch_latency(self, precision: Precision, compiled: bool) -> Facts:
+        """The loop as a torch user writes it: eager, or compiled in channels_last."""
+        if compiled and not self.settings.compile:
+            raise NotRunError("left out of this run")
+        if not self.place.rehearsal and not torch.cuda.is_available():
+            raise NotRunError("torch finds no GPU")
+        modules = graph_modules(self.weights.networks, precision, "uint8")
+        for name, module in modules.items():
+            modules[name] = module.to(self.place.device)
+            if compiled:
+                modules[name] = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        predict, restore, correct = (
+            torch.compile(modules[name]) if compiled else modules[name]
+            for name in ("predictor", "sftmd", "corrector")
+        )
+
+        def loop(lr: torch.Tensor) -> torch.Tensor:
+            code = predict(lr)
+            sr, frame = restore(lr, code)
+            for _ in range(self.settings.iters):
+                code = correct(sr, code)
+                sr, frame = restore(lr, code)
+            return frame
+
+        facts = {}
+        with torch.no_grad():
+            for height, width in self.settings.latency_shapes:
+                frame = natural_frame(height, width)[None]
+                lr = torch.from_numpy(frame).to(self.place.device)
+
+                def called(frame: Frame = frame) -> object:
+                    return loop(torch.from_numpy(frame).to(self.place.device)).cpu()
+
+                for _ in range(3):
+                    called()
+                runs = self.settings.latency_runs
+                queued = self.place.milliseconds(partial(loop, lr), runs)
+                facts[f"{height}x{width}"] = {
+                    "queued_ms": queued,
+                    "called_ms": self._clocked(called),
+                }
+        return facts
+
+    def host_latency(self, precision: Precision) -> Facts:
+        """ONNX Runtime's CUDA provider with numpy in and out of every network."""
+        from ikc_deploy.runtime.backends.onnx_sessions import load_sessions
+
+        bundle = self._bundle(precision)
+        sessions = opened(lambda: load_sessions(bundle, "CUDAExecutionProvider", {}))
+
+        def loop(lr: Frame) -> object:
+            (code,) = sessions["predictor"].run(None, {"lr": lr})
+            sr, frame = sessions["sftmd"].run(None, {"lr": lr, "code": code})
+            for _ in range(self.settings.iters):
+                (code,) = sessions["corrector"].run(None, {"sr": sr, "code": code})
+                sr, frame = sessions["sftmd"].run(None, {"lr": lr, "code": code})
+            return frame
+
+        facts = {}
+        for height, width in self.settings.latency_shapes:
+            frame = natural_frame(height, width)[None]
+            for _ in range(3):
+                loop(frame)
+            facts[f"{height}x{width}"] = {"called_ms": self._clocked(partial(loop, frame))}
+        return facts
+
+    # What the parts above stand on.
+
+    def exported(self, precision: Precision) -> Facts:
+        """Graphs in a bundle, and a TensorRT engine where one can be built."""
+        bundle = self._bundle(precision)
+        return {"parity": bundle.manifest.parity, "convolutions": bundle.manifest.convolutions}
+
+    def _open(self, runner: str, precision: Precision, cuda_graph: bool = True) -> Upscaler:
+        return Upscaler(*self._backend(runner, precision, cuda_graph), self.settings.iters)
+
+    def _backend(
+        self, runner: str, precision: Precision, cuda_graph: bool
+    ) -> tuple[Bundle, Backend]:
+        device = self.device
+        if runner == "torch":
+            if not self.place.rehearsal and not torch.cuda.is_available():
+                raise NotRunError("torch finds no GPU")
+            torch_runner = TorchRunner(self.weights.networks, precision, self.place)
+            return self._bare[precision], CudaBackend(torch_runner, device, cuda_graph)
+        bundle = self._with_engine(runner, precision)
+        backend: Backend = opened(lambda: open_backend(runner, bundle, cuda_graph=cuda_graph))
+        return bundle, backend
+
+    def _bundle(self, precision: Precision) -> Bundle:
+        """The exported bundle, made once."""
+        folder = self.folder / precision
+        if precision in self._no_export:
+            raise NotRunError(f"the export failed: {self._no_export[precision]}")
+        if not folder.is_dir():
+            try:
+                from ikc_deploy.export.exporter import ExportSettings, export_bundle
+            except ModuleNotFoundError as error:
+                raise NotRunError(f"exporting needs {error.name}") from error
+            try:
+                export_bundle(self.weights, folder, ExportSettings(precision))
+            except Exception as error:
+                # Once is enough: it takes a while.
+                self._no_export[precision] = str(error)
+                raise
+        return Bundle.open(folder)
+
+    def _with_engine(self, runner: str, precision: Precision) -> Bundle:
+        """The exported bundle with an engine for this GPU, if the runner is a TensorRT."""
+        from ikc_deploy.engines.cache import add_engine
+        from ikc_deploy.engines.targets import Target
+        from ikc_deploy.engines.toolchain import prepare_toolchain
+        from ikc_deploy.plans import Profile
+
+        if runner not in ("tensorrt", "tensorrt-rtx"):
+            return self._bundle(precision)
+        shapes = [*self.settings.shapes, *self.settings.latency_shapes]
+        heights, widths = zip(*shapes, strict=True)
+        most = (1, max(heights), max(widths))
+        profile = Profile((1, min(heights), min(widths)), most, most)
+        target = Target(profiles=(profile,))
+        flavour: Any = runner
+        toolchain = opened(lambda: prepare_toolchain(flavour, target))
+        bundle = self._bundle(precision)
+        add_engine(bundle.path, toolchain, target)
+        return Bundle.open(bundle.path)
+
+    def _bare_bundle(self, precision: Precision) -> Bundle:
+        """What an `Upscaler` needs beside the runner: no graphs, as torch has its modules."""
+        networks = self.weights.networks
+        folder = self.folder / f"bare-{precision}"
+        folder.mkdir(parents=True, exist_ok=True)
+        networks.basis.save(folder / BASIS_FILE)
+        manifest = Manifest(
+            name=self.weights.source.name,
+            scale=networks.architecture.scale,
+            code_size=networks.architecture.code_size,
+            precision=precision,
+            io="uint8",
+            basis_id=networks.basis.id,
+            weights_sha256=self.weights.source.sha256,
+            random_weights=self.weights.random,
+            opset=OPSET,
+            architecture=networks.architecture.to_dict(),
+            training=networks.training,
+            tools={},
+        )
+        return Bundle(folder, manifest)
+
+    def _frames(self, count: int) -> list[Frame]:
+        shapes = self.settings.shapes
+        return [natural_frame(*shapes[i % len(shapes)], seed=i) for i in range(count)]
+
+    def _reference(self, frame: Frame) -> tuple[list[Frame], list[NDArray[np.float32]]]:
+        """Frames and codes of every step by the exported modules in torch on the CPU, float32."""
+        modules = graph_modules(self.weights.networks, "fp32", "uint8")
+        images, codes = [], []
+        with torch.no_grad():
+            lr = torch.from_numpy(frame)[None]
+            code = modules["predictor"](lr)
+            for _ in range(self.settings.iters + 1):
+                sr, image = modules["sftmd"](lr, code)
+                images.append(image[0].numpy())
+                codes.append(code[0].numpy())
+                code = modules["corrector"](sr, code)
+        return images, codes
+
+    def _queued(self, backend: Backend, session: Session) -> float:
+        program = session.blind()
+        for _ in range(3):
+            program.run()
+        start, end = backend.mark(), backend.mark()
+        start.record()
+        for _ in range(self.settings.latency_runs):
+            program.queue()
+        end.record()
+        backend.synchronize()
+        return backend.elapsed_ms(start, end) / self.settings.latency_runs
+
+    def _clocked(self, work: Callable[[], object]) -> float:
+        """The median by the clock; `work` has to end with its result on the host."""
+        for _ in range(3):
+            work()
+        times = []
+        for _ in range(self.settings.latency_runs):
+            started = time.perf_counter()
+            work()
+            times.append(1e3 * (time.perf_counter() - started))
+        return statistics.median(times)
+
+
+def _psnr(image: Frame, expected: Frame) -> float:
+    error = float(np.mean((image.astype(np.float64) - expected.astype(np.float64)) ** 2))
+    return float(10 * np.log10(255**2 / error)) if error else 150.0

@@ -1,0 +1,183 @@
+"""torch as a runner: the modules behind the graphs, on the CUDA runtime's buffers and streams.
+
+Not for production: it shows that buffers, streams, graphs and threads are right on a machine
+without TensorRT, and what device-resident buffers and one graph launch are worth by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ikc_deploy.bundle import Precision
+from ikc_deploy.export.graphs import graph_modules
+from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.runtime.backends.base import Binding
+from ikc_deploy.runtime.backends.cuda import BoundCall, device_buffer
+from ikc_deploy.runtime.cuda.arrays import DeviceArray
+from ikc_deploy.runtime.cuda.memory import DeviceBuffer
+from ikc_deploy.runtime.cuda.streams import Stream
+
+
+class Place(Protocol):
+    """Where torch computes: on a GPU, or, in a rehearsal, on the driver double of the tests."""
+
+    device: str
+    """For torch."""
+    rehearsal: bool
+    """True if figures mean nothing."""
+
+    def tensor(self, buffer: DeviceBuffer) -> Tensor:
+        """A tensor in the buffer's memory."""
+
+    def pool(self) -> Any:
+        """Memory for the temporaries of one stream, which nothing else uses.
+
+        A recorded graph goes on using the memory that its recording was given.
+        """
+
+    def queue(self, work: Callable[[], None], stream: Stream, pool: Any) -> Callable[[], None]:
+        """What puts `work` on `stream`, with temporaries from `pool`."""
+
+    def frame(self, frame: NDArray[np.uint8]) -> object:
+        """A frame in device memory that belongs to another library, and may still be on its way."""
+
+    def image(self, image: DeviceArray) -> NDArray[np.uint8]:
+        """What another library reads in one of ours."""
+
+    def milliseconds(self, work: Callable[[], object], count: int) -> float:
+        """What one of `count` runs of torch's `work` takes, queued without waiting in between."""
+
+    def synchronize(self) -> None:
+        """Wait for all of torch's work."""
+
+
+class OnTheGpu:
+    """torch's own kernels, on the runtime's stream."""
+
+    device = "cuda"
+    rehearsal = False
+
+    def tensor(self, buffer: DeviceBuffer) -> Tensor:
+        """By `__cuda_array_interface__`, without a copy."""
+        tensor: Tensor = torch.as_tensor(_Interface(buffer), device="cuda")
+        return tensor
+
+    def pool(self) -> Any:
+        """One of torch's own."""
+        return torch.cuda.MemPool()
+
+    def queue(self, work: Callable[[], None], stream: Stream, pool: Any) -> Callable[[], None]:
+        """`work` with the stream current."""
+        external = torch.cuda.ExternalStream(stream.handle)  # type: ignore[no-untyped-call]
+
+        def enqueue() -> None:
+            with ExitStack() as stack:
+                stack.enter_context(torch.cuda.stream(external))
+                stack.enter_context(torch.cuda.use_mem_pool(pool))
+                work()
+
+        return enqueue
+
+    def frame(self, frame: NDArray[np.uint8]) -> object:
+        """A tensor whose copy and negation (twice) torch has only queued."""
+        return 255 - (255 - torch.from_numpy(frame).pin_memory().to("cuda", non_blocking=True))
+
+    def image(self, image: DeviceArray) -> NDArray[np.uint8]:
+        """By DLPack."""
+        return np.asarray(torch.utils.dlpack.from_dlpack(image).cpu().numpy())
+
+    def milliseconds(self, work: Callable[[], object], count: int) -> float:
+        """By CUDA events."""
+        start, end = (torch.cuda.Event(True) for _ in range(2))  # type: ignore[no-untyped-call]
+        self.synchronize()
+        start.record()
+        for _ in range(count):
+            work()
+        end.record()
+        self.synchronize()
+        return float(start.elapsed_time(end)) / count
+
+    def synchronize(self) -> None:
+        """Wait for the GPU."""
+        torch.cuda.synchronize()
+
+
+class TorchRunner:
+    """The runner `torch`."""
+
+    name = "torch"
+
+    def __init__(self, networks: IkcNetworks, precision: Precision, place: Place) -> None:
+        self._place = place
+        modules = graph_modules(networks, precision, "uint8")
+        self._modules = {name: module.to(place.device) for name, module in modules.items()}
+        self._pools: dict[Stream, Any] = {}
+
+    def attach(self, stream: Stream) -> None:
+        """A memory pool for the stream."""
+        self._pools[stream] = self._place.pool()
+
+    def detach(self, stream: Stream) -> None:
+        """Drop it."""
+        del self._pools[stream]
+
+    def bind(self, bindings: Sequence[Binding], stream: Stream) -> list[BoundCall]:
+        """A call of a module for each binding."""
+        return [self._bind(wanted, stream) for wanted in bindings]
+
+    def close(self) -> None:
+        """Drop the modules."""
+        self._modules.clear()
+
+    def _bind(self, wanted: Binding, stream: Stream) -> BoundCall:
+        module = self._modules[wanted.graph]
+        inputs = {n: self._place.tensor(device_buffer(b)) for n, b in wanted.inputs.items()}
+        outputs = {n: self._place.tensor(device_buffer(b)) for n, b in wanted.outputs.items()}
+
+        def work() -> None:
+            compute(module, inputs, list(outputs.values()))
+
+        return _Call(self._place.queue(work, stream, self._pools[stream]), wanted)
+
+
+def compute(module: nn.Module, inputs: dict[str, Tensor], outputs: list[Tensor]) -> None:
+    """Run a graph's module into given memory."""
+    with torch.no_grad():
+        results = module(**inputs)
+        for target, result in zip(
+            outputs, results if isinstance(results, tuple) else (results,), strict=True
+        ):
+            target.copy_(result)
+
+
+class _Call:
+    capturable = True
+
+    def __init__(self, enqueue: Callable[[], None], keep: Binding) -> None:
+        self._enqueue = enqueue
+        # Tensors know raw addresses only.
+        self._keep = keep
+
+    def enqueue(self) -> None:
+        self._enqueue()
+
+
+class _Interface:
+    """A buffer as other libraries see it."""
+
+    def __init__(self, buffer: DeviceBuffer) -> None:
+        self.__cuda_array_interface__: dict[str, Any] = {
+            "version": 3,
+            "shape": buffer.shape,
+            "typestr": buffer.dtype.str,
+            "data": (buffer.address, False),
+            "strides": None,
+            "stream": None,
+        }

@@ -1,0 +1,103 @@
+"""ONNX Runtime as a user would try it first: the plain networks exported, default settings."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ikc_deploy.benchmarks.case import Case, Subject, planes_of
+from ikc_deploy.benchmarks.costs import graph_work, loop_total
+from ikc_deploy.benchmarks.runners import StageClock, Timing
+from ikc_deploy.bundle import GRAPHS
+from ikc_deploy.caches import cache_folder
+from ikc_deploy.errors import InputError
+from ikc_deploy.files import atomic_folder
+from ikc_deploy.locks import locked
+from ikc_deploy.weights import find_weights
+
+
+class PlainGraphsRunner:
+    """Algorithm 1 over unrewritten graphs; arrays go in and out of every call."""
+
+    precision = "fp32"
+    library = "onnxruntime"
+
+    def __init__(self, subject: Subject, case: Case) -> None:
+        import onnxruntime
+
+        if subject.weights is None:
+            raise InputError(
+                "unrewritten graphs are exported from weights; give --weights instead of --bundle"
+            )
+        self._folder = plain_graphs(subject.weights)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = case.threads
+        self._sessions: dict[str, Any] = {
+            name: onnxruntime.InferenceSession(
+                str(self._folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
+            )
+            for name in GRAPHS
+        }
+        self._case = case
+        self._frames = case.frames()
+        self._image: NDArray[np.uint8] | None = None
+
+    def run(self) -> Timing:
+        """See `Runner`."""
+        clock = StageClock()
+        started = time.perf_counter()
+        lr = planes_of(self._frames)
+        code = self._call(clock, "predictor", lr=lr)
+        for step in range(self._case.iters + 1):
+            sr = self._call(clock, "sftmd", lr=lr, code=code)
+            if step < self._case.iters:
+                code = self._call(clock, "corrector", sr=sr, code=code)
+        self._image = np.rint(255 * sr).astype(np.uint8).transpose(0, 2, 3, 1)
+        return Timing(1e3 * (time.perf_counter() - started), clock.stages)
+
+    def image(self) -> NDArray[Any]:
+        """See `Runner`."""
+        if self._image is None:
+            raise ValueError("there is no image before the first call")
+        return self._image
+
+    def macs(self) -> int | None:
+        """See `Runner`."""
+        case, scale = self._case, self.image().shape[1] // self._case.height
+        shapes = {
+            "lr": (case.batch, 3, case.height, case.width),
+            "code": (case.batch, self._sessions["predictor"].get_outputs()[0].shape[1]),
+            "sr": (case.batch, 3, scale * case.height, scale * case.width),
+        }
+        counted = {
+            name: sum(work.macs for _, work in graph_work(self._folder / f"{name}.onnx", shapes))
+            for name in GRAPHS
+        }
+        return int(loop_total(counted, case.iters))
+
+    def close(self) -> None:
+        """See `Runner`."""
+        self._sessions.clear()
+
+    def _call(self, clock: StageClock, name: str, **inputs: NDArray[Any]) -> NDArray[Any]:
+        session = self._sessions[name]
+        result: NDArray[Any] = clock.time(name, session.run, None, inputs)[0]
+        return result
+
+
+def plain_graphs(weights: str) -> Path:
+    """The folder of the plain graphs of these weights, exported into the cache if not there."""
+    from ikc_deploy.export.plain import export_plain_graphs
+    from ikc_deploy.networks.weights import load_weights
+
+    source = find_weights(weights)
+    folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-plain"
+    with locked(folder):
+        if not folder.is_dir():
+            with atomic_folder(folder) as temporary:
+                export_plain_graphs(load_weights(weights).networks, temporary)
+    return folder

@@ -1,0 +1,1 @@
+"""Reports for people: tables on the terminal, Markdown, one HTML page."""

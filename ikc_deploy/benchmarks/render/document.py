@@ -1,0 +1,153 @@
+"""Fills the tables of docs/performance.md from results/*.json, so that no figure is copied by hand.
+
+    python -m ikc_deploy.benchmarks.render.document docs/performance.md benchmarks
+
+Between `<!-- KIND NAME -->` and `<!-- end -->` stands what KIND makes of `results/NAME.json`, or a
+line that it has not been measured: machine, latency, ratios, growth, quality, prediction.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from ikc_deploy.benchmarks.case import Case
+from ikc_deploy.benchmarks.prediction import predict, read_cards
+from ikc_deploy.benchmarks.render.tables import (
+    latency_table,
+    machine_lines,
+    quality_table,
+    ratio_table,
+    skipped_lines,
+)
+from ikc_deploy.benchmarks.report import Report, entries
+from ikc_deploy.benchmarks.statistics import slope
+from ikc_deploy.bundle import Bundle
+from ikc_deploy.default_bundle import default_bundle
+from ikc_deploy.errors import IkcError, InputError
+from ikc_deploy.evaluation.render.markdown import markdown_table
+from ikc_deploy.evaluation.render.tables import Table
+from ikc_deploy.files import write_atomically
+
+_BLOCK: Final = re.compile(r"(<!-- (\w+) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_PREDICTED: Final = ("x4-lite", "random:x4")
+_SIZES: Final = ((256, 256), (540, 960), (1080, 1920))
+
+
+def fill(text: str, workbench: Path) -> str:
+    """`text` with every block made anew from `workbench`/results and `workbench`/cards.toml.
+
+    Raises `InputError` for a kind that does not exist or results that cannot be read.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        start, kind, name, end = match.groups()
+        return f"{start}{_content(kind, name, workbench)}{end}"
+
+    return _BLOCK.sub(block, text)
+
+
+def _content(kind: str, name: str, workbench: Path) -> str:
+    if kind == "prediction":
+        return markdown_table(prediction_table(workbench / "cards.toml"))
+    if kind not in _KINDS:
+        raise InputError(f"there is no block '{kind}'; there are {', '.join(_KINDS)}, prediction")
+    path = workbench / "results" / f"{name}.json"
+    if not path.is_file():
+        return f"Not measured yet: there is no results/{name}.json.\n"
+    return _KINDS[kind](Report.read(path))
+
+
+def growth_table(report: Report) -> Table:
+    """Time and memory of each case over LR pixels, and the exponent with which both grow."""
+    rows = []
+    for result, entry in entries(report.results):
+        pixels, peak = result.case.pixels, entry.peak_memory_mib
+        rows.append(
+            (
+                f"{result.subject}, {entry.contestant}",
+                f"{result.case.width}x{result.case.height}",
+                str(result.case.batch),
+                str(result.case.iters),
+                f"{entry.latency_ms.median:.0f}",
+                f"{1e3 * entry.latency_ms.median / pixels:.2f}",
+                "" if peak is None else f"{peak:.0f}",
+                "" if peak is None else f"{2**10 * peak / pixels:.1f}",
+            )
+        )
+    header = (
+        *("", "LR", "batch", "iters", "median ms", "us a LR pixel"),
+        *("peak MiB", "KiB a LR pixel"),
+    )
+    return Table("growth", header, tuple(rows))
+
+
+def prediction_table(cards: Path) -> Table:
+    """Predicted ms of the loop with 7 corrections on each card, fused and unfused."""
+    rows = []
+    for weights in _PREDICTED:
+        bundle: Bundle = default_bundle(weights)
+        for card in read_cards(cards):
+            found = [predict(bundle, Case(*size), card) for size in _SIZES]
+            cells = (f"{p.fused:.1f}..{p.unfused:.1f}" for p in found)
+            rows.append((f"{weights}, {card.name}", *cells))
+    header = ("predicted ms, iters 7, float16", *(f"{width}x{height}" for height, width in _SIZES))
+    return Table("prediction", header, tuple(rows))
+
+
+def _machine(report: Report) -> str:
+    lines = [f"`{report.command}`", *machine_lines(report), *skipped_lines(report)]
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def _latency(report: Report) -> str:
+    subjects = dict.fromkeys(result.subject for result in report.results)
+    return "\n".join(_titled(latency_table(report, subject)) for subject in subjects)
+
+
+def _ratios(report: Report) -> str:
+    return "\n".join(_titled(ratio_table(result)) for result in report.results)
+
+
+def _growth(report: Report) -> str:
+    lines = []
+    names = dict.fromkeys(entry.contestant for _, entry in entries(report.results))
+    for name in names:
+        points = [
+            (result.case.pixels, entry.latency_ms.median)
+            for result, entry in entries(report.results)
+            if entry.contestant == name
+        ]
+        exponent = slope(*zip(*points, strict=True)) if len(points) > 1 else None
+        if exponent is not None:
+            lines.append(f"{name}: time grows as LR pixels to the power of {exponent:.2f}.")
+    return markdown_table(growth_table(report)) + "".join(f"\n{line}\n" for line in lines)
+
+
+def _quality(report: Report) -> str:
+    return markdown_table(quality_table(report))
+
+
+def _titled(table: Table) -> str:
+    return f"{table.title}\n\n{markdown_table(table)}"
+
+
+_KINDS: Final[dict[str, Callable[[Report], str]]] = {
+    "machine": _machine,
+    "latency": _latency,
+    "ratios": _ratios,
+    "growth": _growth,
+    "quality": _quality,
+}
+
+
+if __name__ == "__main__":
+    try:
+        document = Path(sys.argv[1])
+        filled = fill(document.read_text(), Path(sys.argv[2]))
+        write_atomically(document, filled.encode())
+    except IkcError as failure:
+        sys.exit(str(failure))

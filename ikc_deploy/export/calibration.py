@@ -1,0 +1,172 @@
+"""INT8 bundles: calibrated on images, measured on others, kept in float32 where needed.
+
+Half of the images calibrate; PSNR is measured on the rest. As long as that loses too much, more
+convolutions stay in float32, from the ends of the SR network on, through which all of the image
+passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import copyfile
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ikc_deploy.bundle import GRAPHS, Bundle, Manifest, write_manifest
+from ikc_deploy.errors import ExportError, InputError
+from ikc_deploy.evaluation.datasets import read_hr
+from ikc_deploy.evaluation.gaussian8 import degrade_gaussian
+from ikc_deploy.evaluation.metrics import psnr_y
+from ikc_deploy.evaluation.structured import structured_image
+from ikc_deploy.export.int8 import Feeds, convolution_weights, quantize_graph
+from ikc_deploy.export.precision import conv_census
+from ikc_deploy.images import list_images
+from ikc_deploy.runtime.backends import open_backend
+from ikc_deploy.runtime.frames import frame_shape
+from ikc_deploy.runtime.loop import Session, run
+
+LARGEST_LOSS: Final = 0.15
+"""dB of PSNR-Y that 8 bits may cost."""
+
+_ITERS: Final = 1
+_SIGMAS: Final = (0.55, 0.75)
+"""Where in the sigma range blurs lie, as shares of it: about where Gaussian8 is."""
+_MADE: Final = 8
+_SIDE: Final = 192
+"""Number and side of the images that are made if none are given."""
+_LARGEST_SIDE: Final = 256
+"""HR images are cropped to this: calibration needs many values, not all."""
+
+LADDER: Final[tuple[tuple[str, ...], ...]] = (
+    (),
+    ("body.conv2.",),
+    ("body.conv2.", "body.conv3.", "body.conv_mid.", "body.tail."),
+    ("body.conv2.", "body.conv3.", "body.conv_mid.", "body.tail.", ".first."),
+)
+"""Convolutions of the SR network that stay in float32, by the start or a part of their weights'
+names: none; where features begin; where the image ends too; and what the code conditions."""
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Int8Quality:
+    """PSNR-Y with one correction against the HR images that did not calibrate."""
+
+    fp32_db: float
+    int8_db: float
+    images: int
+    kept: tuple[str, ...]
+    """Weights of the SR network's convolutions that stay in float32."""
+
+    @property
+    def loss_db(self) -> float:
+        """What 8 bits cost."""
+        return self.fp32_db - self.int8_db
+
+
+def quantize_bundle(
+    folder: Path, manifest: Manifest, hr_folder: Path | None
+) -> tuple[Manifest, Int8Quality]:
+    """Make the float32 bundle in `folder` an INT8 one; returns its manifest and what it loses.
+
+    `hr_folder` holds HR images, at least two; None for images that are made. Raises `InputError`
+    for a folder without them, `ExportError` if 8 bits cost more than `LARGEST_LOSS` however many
+    convolutions stay in float32.
+    """
+    images = _images(hr_folder, manifest.scale)
+    calibrating, measuring = images[::2], images[1::2]
+    bundle = Bundle.open(folder)
+    feeds = _feeds(bundle, calibrating)
+    fp32_db = _psnr(bundle, measuring)
+    originals = {name: folder / f".{name}.fp32.onnx" for name in GRAPHS}
+    for name, original in originals.items():
+        copyfile(bundle.graph(name), original)
+    try:
+        for kept in LADDER:
+            names = [w for w in convolution_weights(originals["sftmd"]) if _is_kept(w, kept)]
+            for name, original in originals.items():
+                copyfile(original, bundle.graph(name))
+                quantize_graph(bundle.graph(name), feeds[name], names)
+            census = {name: conv_census(bundle.graph(name)) for name in GRAPHS}
+            quantized = replace(manifest, precision="int8", convolutions=census)
+            write_manifest(folder, quantized)
+            int8_db = _psnr(Bundle.open(folder), measuring)
+            quality = Int8Quality(fp32_db, int8_db, len(measuring), tuple(names))
+            if quality.loss_db <= LARGEST_LOSS:
+                return quantized, quality
+    finally:
+        for original in originals.values():
+            original.unlink()
+    raise ExportError(
+        f"8 bits cost {quality.loss_db:.2f} dB of PSNR-Y even with the ends and the conditioned "
+        f"layers of the SR network in float32, and {LARGEST_LOSS:g} are allowed. No bundle was "
+        "written; give --calibrate a folder of images like yours, or export with --fp32"
+    )
+
+
+def _is_kept(weight: str, parts: Sequence[str]) -> bool:
+    return any(part in weight for part in parts)
+
+
+def _images(folder: Path | None, scale: int) -> list[Image]:
+    if folder is None:
+        return [structured_image(_SIDE - _SIDE % scale, seed) for seed in range(_MADE)]
+    images = [read_hr(path, scale) for path in list_images(folder)]
+    if len(images) < 2:
+        raise InputError(
+            f"'{folder}' holds {len(images)} image; --calibrate needs two: one half calibrates, "
+            "the other measures"
+        )
+    side = _LARGEST_SIDE - _LARGEST_SIDE % scale
+    return [image[:side, :side] for image in images]
+
+
+def _blurred(bundle: Bundle, images: Sequence[Image]) -> Iterator[tuple[Image, Image, float]]:
+    """(HR, LR, sigma), a blur for each image in turn."""
+    low, high = bundle.basis.sigma_range
+    for index, hr in enumerate(images):
+        sigma = low + _SIGMAS[index % len(_SIGMAS)] * (high - low)
+        yield hr, degrade_gaussian(hr, sigma, bundle.manifest.scale), sigma
+
+
+def _feeds(bundle: Bundle, images: Sequence[Image]) -> dict[str, Feeds]:
+    """What the three graphs read while these images go through the loop."""
+    feeds: dict[str, list[dict[str, NDArray[Any]]]] = {name: [] for name in GRAPHS}
+    for _, lr, _ in _blurred(bundle, images):
+        frames, srs, codes = _loop(bundle, lr)
+        feeds["predictor"].append({"lr": frames})
+        for step, code in enumerate(codes):
+            feeds["sftmd"].append({"lr": frames, "code": code})
+            feeds["corrector"].append({"sr": srs[step], "code": code})
+    return dict(feeds)
+
+
+def _psnr(bundle: Bundle, images: Sequence[Image]) -> float:
+    """Mean over images of the last step's PSNR-Y."""
+    scale = bundle.manifest.scale
+    found = []
+    for hr, lr, _ in _blurred(bundle, images):
+        _, srs, _ = _loop(bundle, lr)
+        image = np.rint(255 * srs[-1][0].transpose(1, 2, 0)).astype(np.uint8)
+        found.append(psnr_y(image, hr, scale))
+    return float(np.mean(found))
+
+
+def _loop(bundle: Bundle, lr: Image) -> tuple[NDArray[Any], list[NDArray[Any]], list[NDArray[Any]]]:
+    """The LR image as the graphs read it, and `sr` and code of every step."""
+    frames: NDArray[Any] = lr[None]
+    if bundle.manifest.io == "float":
+        frames = np.ascontiguousarray(frames.transpose(0, 3, 1, 2), dtype=np.float32) / 255
+    backend = open_backend("onnxruntime", bundle)
+    session = Session(backend, bundle.manifest, frame_shape(frames, bundle.manifest.io), _ITERS)
+    srs: list[NDArray[Any]] = []
+    backend.upload(frames, session.lr)
+    run(backend, session.blind(), lambda _: srs.append(backend.download(session.sr)))
+    codes = [backend.download(code) for code in session.codes]
+    backend.close()
+    return frames, srs, codes

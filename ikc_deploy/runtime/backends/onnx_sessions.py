@@ -1,0 +1,93 @@
+"""A bundle's graphs in ONNX Runtime: loaded with one execution provider and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from ikc_deploy.bundle import GRAPHS, Bundle
+from ikc_deploy.errors import BackendError, OutOfMemoryError
+from ikc_deploy.runtime.backends.base import Buffer
+
+
+def load_sessions(
+    bundle: Bundle, provider: str, options: Mapping[str, str], threads: int = 0
+) -> dict[str, Any]:
+    """An `InferenceSession` for each graph; `threads` bounds CPU cores, 0 for all.
+
+    Raises `BackendError` if ONNX Runtime is not installed, does not load a graph, or would run
+    it with another provider, as it does without an exception where one cannot start.
+    """
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            "ONNX Runtime is not installed. Install it with: pip install onnxruntime-gpu"
+        ) from error
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    # Errors arrive as exceptions; printed as well, they would come twice.
+    settings.log_severity_level = 4
+    # Three sessions take turns: a pool that spins while another computes takes its cores.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if provider == "CPUExecutionProvider":
+        # They also take turns with memory: one arena for all, filled as blocks are needed instead
+        # of reserved by a plan, needs a third of the memory and no more time (measured).
+        settings.enable_mem_pattern = False
+        settings.add_session_config_entry("session.use_env_allocators", "1")
+        _share_arena()
+    sessions: dict[str, Any] = {}
+    for graph in GRAPHS:
+        path = bundle.graph(graph)
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path), settings, providers=[(provider, dict(options))]
+            )
+        except Exception as error:  # onnxruntime's exceptions share no base of their own
+            raise BackendError(f"ONNX Runtime cannot load '{path}': {error}") from error
+        given = session.get_providers()
+        if given[0] != provider:
+            raise BackendError(
+                f"ONNX Runtime gave {', '.join(given)} where {provider} was asked for; "
+                "ikc-doctor says why"
+            )
+        sessions[graph] = session
+    return sessions
+
+
+@cache
+def _share_arena() -> None:
+    """Register the arena that sessions of this process share, once: it cannot be taken back."""
+    import onnxruntime
+
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    # No bound, ONNX Runtime's own growth and block sizes.
+    settings = onnxruntime.OrtArenaCfg(0, -1, -1, -1)
+    onnxruntime.create_and_register_allocator(place, settings)
+
+
+class BoundSession:
+    """One graph bound to buffers through ONNX Runtime's I/O binding."""
+
+    def __init__(
+        self, session: Any, binding: Any, graph: str, keep: Sequence[Buffer], options: Any = None
+    ) -> None:
+        self._session, self._binding, self._graph = session, binding, graph
+        self._options = options
+        # The binding holds raw addresses, so the buffers must live as long as it does.
+        self._keep = tuple(keep)
+
+    def enqueue(self) -> None:
+        """Run it, or queue it where the provider does that."""
+        try:
+            self._session.run_with_iobinding(self._binding, self._options)
+        except Exception as error:  # onnxruntime's exceptions share no base of their own
+            if "allocate memory" in str(error):
+                raise OutOfMemoryError(
+                    f"not enough memory for the {self._graph} at this frame size; "
+                    "use smaller frames or tiles"
+                ) from error
+            raise BackendError(f"ONNX Runtime failed in the {self._graph}: {error}") from error

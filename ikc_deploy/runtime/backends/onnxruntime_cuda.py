@@ -1,0 +1,103 @@
+"""ONNX Runtime on a GPU, by I/O binding on the backend's own buffers and stream.
+
+Its CUDA provider takes a stream when a session is made, so every stream has sessions of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ikc_deploy.bundle import Bundle
+from ikc_deploy.errors import BackendError
+from ikc_deploy.runtime.backends.base import Binding
+from ikc_deploy.runtime.backends.cuda import BoundCall, device_buffer
+from ikc_deploy.runtime.backends.onnx_sessions import BoundSession, load_sessions
+from ikc_deploy.runtime.cuda.device import Device
+from ikc_deploy.runtime.cuda.streams import Stream
+
+_PROVIDER: Final = "CUDAExecutionProvider"
+
+
+class OnnxRuntimeCuda:
+    """The runner of `onnxruntime-cuda`."""
+
+    name = "onnxruntime-cuda"
+
+    def __init__(self, bundle: Bundle, device: Device) -> None:
+        self._bundle = bundle
+        self._device = device
+        self._sessions: dict[int, dict[str, Any]] = {}
+        _find_libraries()
+
+    def attach(self, stream: Stream) -> None:
+        """Load the graphs for this stream."""
+        options = {
+            "device_id": str(self._device.ordinal),
+            "user_compute_stream": str(stream.handle),
+            # float32 means float32, as in our TensorRT engines.
+            "use_tf32": "0",
+            # Memory that the loop does not need stays with the other users of the GPU.
+            "arena_extend_strategy": "kSameAsRequested",
+        }
+        with self._device.current():
+            self._sessions[stream.handle] = load_sessions(self._bundle, _PROVIDER, options)
+
+    def detach(self, stream: Stream) -> None:
+        """Drop the stream's sessions; calls that are still there keep theirs."""
+        with self._device.current():
+            self._sessions.pop(stream.handle, None)
+
+    def bind(self, bindings: Sequence[Binding], stream: Stream) -> list[BoundCall]:
+        """Calls on the sessions of this stream."""
+        sessions = self._sessions[stream.handle]
+        return [self._bind(sessions[wanted.graph], wanted) for wanted in bindings]
+
+    def close(self) -> None:
+        """Drop all sessions."""
+        with self._device.current():
+            self._sessions.clear()
+
+    def _bind(self, session: Any, wanted: Binding) -> BoundCall:
+        import onnxruntime
+
+        binding = session.io_binding()
+        pairs = ((binding.bind_input, wanted.inputs), (binding.bind_output, wanted.outputs))
+        for bind, buffers in pairs:
+            for name, buffer in buffers.items():
+                memory = device_buffer(buffer)
+                kind = memory.dtype.type
+                bind(name, "cuda", self._device.ordinal, kind, memory.shape, memory.address)
+        options = onnxruntime.RunOptions()
+        # The loop waits once at its end, not after every graph.
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        keep = (*wanted.inputs.values(), *wanted.outputs.values())
+        return _Call(BoundSession(session, binding, wanted.graph, keep, options), self._device)
+
+
+class _Call:
+    capturable = False
+    """ONNX Runtime allocates while it runs, which a capture forbids."""
+
+    def __init__(self, call: BoundSession, device: Device) -> None:
+        self._call = call
+        self._device = device
+
+    def enqueue(self) -> None:
+        with self._device.current():
+            self._call.enqueue()
+
+
+def _find_libraries() -> None:
+    """Let ONNX Runtime find CUDA and cuDNN where pip puts them."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            "ONNX Runtime is not installed. Install it with: pip install onnxruntime-gpu"
+        ) from error
+    # It prints what it does not find; whether the provider starts is checked anyway.
+    with contextlib.redirect_stdout(io.StringIO()):
+        onnxruntime.preload_dlls()

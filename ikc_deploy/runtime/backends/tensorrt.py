@@ -1,0 +1,260 @@
+"""TensorRT and TensorRT for RTX on a bundle's engines; their Python interfaces are the same here.
+
+Contexts are made for one shape of frames and never change it, so that what a CUDA graph recorded
+of them stays true. They get their scratch memory from us: the graphs of a session never run at
+once, so one piece as large as the largest needs serves all three.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ikc_deploy.bundle import Bundle
+from ikc_deploy.caches import cache_folder
+from ikc_deploy.errors import BackendError, EngineError
+from ikc_deploy.files import write_atomically
+from ikc_deploy.flavours import FlavourName, load_tensorrt
+from ikc_deploy.plans import Engine, Host, find_engine
+from ikc_deploy.runtime.backends.base import Binding, Buffer
+from ikc_deploy.runtime.backends.cuda import BoundCall, device_buffer
+from ikc_deploy.runtime.cuda.device import Device
+from ikc_deploy.runtime.cuda.memory import DeviceBuffer
+from ikc_deploy.runtime.cuda.streams import Stream
+from ikc_deploy.runtime.frames import frame_shape
+
+
+class TensorRTRunner:
+    """The runner of `tensorrt` and `tensorrt-rtx`."""
+
+    def __init__(self, bundle: Bundle, flavour: FlavourName, device: Device) -> None:
+        self.name: str = flavour
+        self._bundle = bundle
+        self._device = device
+        self._library = load_tensorrt(flavour)
+        self._host = Host(flavour, self._library.version, device.compute_capability)
+        # Whatever the frames will be: without any engine for this machine nothing will run.
+        find_engine(bundle, self._host)
+        self._lock = threading.Lock()
+        self._loaded: dict[tuple[str, str], _Loaded] = {}
+        self._scratch: weakref.WeakKeyDictionary[Stream, weakref.WeakSet[DeviceBuffer]]
+        self._scratch = weakref.WeakKeyDictionary()
+        with self._device.current(), self._checked("start"):
+            self._runtime = self._library.module.Runtime(self._library.logger)
+
+    def attach(self, stream: Stream) -> None:
+        """Begin to keep account of the stream's scratch memory; engines serve any stream."""
+        self._scratch[stream] = weakref.WeakSet()
+
+    def detach(self, stream: Stream) -> None:
+        """Free the stream's scratch memory."""
+        for scratch in self._scratch.pop(stream):
+            scratch.free()
+
+    def bind(self, bindings: Sequence[Binding], stream: Stream) -> list[BoundCall]:
+        """Calls on new contexts, one for each graph that is bound, with common scratch memory."""
+        if not bindings:
+            return []
+        shape = frame_shape(_tensors(bindings)["lr"], self._bundle.manifest.io)
+        engine, profile = find_engine(
+            self._bundle, self._host, (shape.batch, shape.height, shape.width)
+        )
+        contexts: dict[str, Any] = {}
+        sizes = [1]
+        with self._lock, self._device.current():
+            for wanted in bindings:
+                if wanted.graph not in contexts:
+                    context = self._context(engine, profile, wanted, stream)
+                    contexts[wanted.graph] = context
+                    sizes.append(int(context.update_device_memory_size_for_shapes()))
+            stream.synchronize()
+            scratch = DeviceBuffer(self._device, (max(sizes),), np.uint8)
+            self._scratch[stream].add(scratch)
+            for context in contexts.values():
+                context.set_device_memory(scratch.address, scratch.nbytes)
+        return [_Call(self, contexts[wanted.graph], wanted, stream, scratch) for wanted in bindings]
+
+    def close(self) -> None:
+        """Keep what TensorRT for RTX compiled for this GPU, then drop the engines."""
+        with self._lock, self._device.current():
+            for loaded in self._loaded.values():
+                loaded.save()
+            self._loaded.clear()
+            self._runtime = None
+
+    def run(self, context: Any, wanted: Binding, stream: Stream) -> None:
+        """Queue one execution of a context."""
+        with self._device.current(), self._checked(f"run the {wanted.graph}") as require:
+            for name, buffer in _tensors([wanted]).items():
+                require(context.set_tensor_address(name, device_buffer(buffer).address), name)
+            require(context.execute_async_v3(stream.handle), "")
+
+    def capturable(self, context: Any, stream: Stream) -> bool:
+        """Whether a CUDA graph can record it; only TensorRT for RTX has cases where not."""
+        if self.name != "tensorrt-rtx":
+            return True
+        with self._device.current():
+            return bool(context.is_stream_capturable(stream.handle))
+
+    def _context(self, engine: Engine, profile: int, wanted: Binding, stream: Stream) -> Any:
+        loaded = self._load(engine, wanted.graph)
+        with self._checked(f"prepare the {wanted.graph}") as require:
+            context = loaded.new_context()
+            require(context is not None, "")
+            require(context.set_optimization_profile_async(profile, stream.handle), "profile")
+            for name, buffer in wanted.inputs.items():
+                require(context.set_input_shape(name, buffer.shape), f"{name} {buffer.shape}")
+            missing = context.infer_shapes()
+            require(not missing, f"no shapes for {', '.join(missing)}")
+            for name, buffer in wanted.outputs.items():
+                given = tuple(context.get_tensor_shape(name))
+                require(given == buffer.shape, f"{name} is {given}, not {buffer.shape}")
+        return context
+
+    def _load(self, engine: Engine, graph: str) -> _Loaded:
+        key = (engine.record.fingerprint, graph)
+        if key not in self._loaded:
+            plan = engine.plan(graph)
+            with self._checked(f"load the {graph} of engine {key[0]}") as require:
+                loaded = self._runtime.deserialize_cuda_engine(plan)
+                require(loaded is not None, "")
+                self._check_tensors(loaded, graph)
+            if self.name == "tensorrt-rtx":
+                file = f"{key[0]}-{graph}-{self._device.compute_capability}.cache"
+                path = cache_folder() / "runtime" / file
+                self._loaded[key] = _LoadedRtx(self._library.module, loaded, path)
+            else:
+                self._loaded[key] = _Loaded(self._library.module, loaded)
+        return self._loaded[key]
+
+    def _check_tensors(self, engine: Any, graph: str) -> None:
+        """The kernel code stays float32, whatever the convolutions are."""
+        trt = self._library.module
+        for index in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(index)
+            kind = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
+            if "code" in name and kind != np.float32:
+                raise EngineError(f"the {graph} has a kernel code of {kind}; it must be float32")
+
+    @contextmanager
+    def _checked(self, doing: str) -> Iterator[Any]:
+        """Gives `require(done, reason)`; what TensorRT refuses or raises becomes `BackendError`."""
+        messages = self._library.messages
+        mark = messages.mark()
+
+        def refused(reason: str) -> BackendError:
+            said = f"{reason}: {messages.since(mark)}" if reason else messages.since(mark)
+            return BackendError(f"{self.name} {self._library.version} cannot {doing}: {said}")
+
+        def require(done: object, reason: str) -> None:
+            if not done:
+                raise refused(reason)
+
+        try:
+            yield require
+        except (TypeError, ValueError, RuntimeError) as error:
+            # The bindings raise these where the library gives back nothing or refuses an argument.
+            raise refused(str(error)) from error
+
+
+class _Loaded:
+    """A deserialised plan."""
+
+    def __init__(self, trt: Any, engine: Any) -> None:
+        self._trt = trt
+        self._engine = engine
+
+    def new_context(self) -> Any:
+        return self._engine.create_execution_context(
+            self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
+
+    def save(self) -> None:
+        """Nothing: TensorRT's plans are compiled when they are built."""
+
+
+class _LoadedRtx(_Loaded):
+    """A plan of TensorRT for RTX, which compiles kernels for the GPU and shapes at hand, and their
+    cache on disk, which saves that the next time."""
+
+    def __init__(self, trt: Any, engine: Any, path: Path) -> None:
+        super().__init__(trt, engine)
+        self._path = path
+        self._config = engine.create_runtime_config()
+        self._config.set_execution_context_allocation_strategy(
+            trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
+        # Else kernels are compiled in the background, after a graph has recorded slower ones.
+        strategies = trt.DynamicShapesKernelSpecializationStrategy
+        self._config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+        self._cache = self._config.create_runtime_cache()
+        try:
+            self._known = path.read_bytes() if path.is_file() else b""
+        except OSError as error:
+            self._known = b""
+            _warn(path, error)
+        # One of another driver or GPU is refused, and replaced when this one is kept.
+        self._valid = bool(self._known) and self._cache.deserialize(self._known)
+        if not self._config.set_runtime_cache(self._cache):
+            raise BackendError("tensorrt-rtx takes no runtime cache")
+
+    def new_context(self) -> Any:
+        return self._engine.create_execution_context(self._config)
+
+    def save(self) -> None:
+        content = self._cache.serialize()
+        if content is None:
+            return
+        data = bytes(content)
+        if data and (data != self._known or not self._valid):
+            try:
+                write_atomically(self._path, data)
+            except OSError as error:
+                _warn(self._path, error)
+
+
+def _warn(path: Path, error: OSError) -> None:
+    """Without the cache everything works, after compiling again."""
+    warnings.warn(
+        f"compiled kernels are not kept in '{path}': {error.strerror}", RuntimeWarning, stacklevel=2
+    )
+
+
+class _Call:
+    def __init__(
+        self,
+        runner: TensorRTRunner,
+        context: Any,
+        wanted: Binding,
+        stream: Stream,
+        scratch: DeviceBuffer,
+    ) -> None:
+        self._runner = runner
+        self._context = context
+        self._wanted = wanted
+        self._stream = stream
+        # The context holds its raw address.
+        self._scratch = scratch
+
+    @property
+    def capturable(self) -> bool:
+        return self._runner.capturable(self._context, self._stream)
+
+    def enqueue(self) -> None:
+        self._runner.run(self._context, self._wanted, self._stream)
+
+
+def _tensors(bindings: Sequence[Binding]) -> dict[str, Buffer]:
+    return {
+        name: buffer
+        for wanted in bindings
+        for buffers in (wanted.inputs, wanted.outputs)
+        for name, buffer in buffers.items()
+    }

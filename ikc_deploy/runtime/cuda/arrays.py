@@ -1,0 +1,177 @@
+"""`DeviceArray`: frames in GPU memory, of other libraries on the way in, ours on the way out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ikc_deploy.errors import InputError
+from ikc_deploy.runtime.cuda.device import Device
+from ikc_deploy.runtime.cuda.driver import memory_view, pycuda_driver, pycuda_errors
+from ikc_deploy.runtime.cuda.memory import PinnedBuffer
+from ikc_deploy.runtime.cuda.streams import Event, Stream, to_host
+
+
+class DeviceArray:
+    """A C-contiguous array in GPU memory.
+
+    Other libraries take it without a copy, by `__cuda_array_interface__` or DLPack:
+    `torch.from_dlpack(image)`, `cupy.asarray(image)`, `numba.cuda.as_cuda_array(image)`. What they
+    make of it keeps it alive. It is complete when it is handed out, so nobody needs to wait for
+    it. Its memory is used again once nothing refers to it any more: finish your own work on it
+    first, as by a synchronise.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        address: int,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        keep: object,
+        ready: Event | None = None,
+    ) -> None:
+        self.device = device
+        self.address = address
+        self.shape = shape
+        self.dtype = dtype
+        self.ready = ready
+        """Reached when the content is complete; None if it is."""
+        self._keep = keep
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """The size in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> DeviceArray:
+        """The entry of the first axis, in the same memory."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} is outside of {len(self)} entries")
+        rest = self.shape[1:]
+        offset = index % len(self) * math.prod(rest) * self.dtype.itemsize
+        return DeviceArray(
+            self.device, self.address + offset, rest, self.dtype, self._keep, self.ready
+        )
+
+    def reshape(self, shape: tuple[int, ...]) -> DeviceArray:
+        """The same memory under another shape of as many entries."""
+        if math.prod(shape) != math.prod(self.shape):
+            raise InputError(f"{list(self.shape)} cannot be reshaped to {list(shape)}")
+        return DeviceArray(self.device, self.address, shape, self.dtype, self._keep, self.ready)
+
+    def to_numpy(self) -> NDArray[Any]:
+        """A copy in host memory."""
+        stream = Stream(self.device)
+        if self.ready is not None:
+            stream.wait(self.ready)
+        staging = PinnedBuffer(self.device, self.shape, self.dtype)
+        return to_host(stream, self, staging)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "version": 3,
+            "shape": self.shape,
+            "typestr": self.dtype.str,
+            "data": (self.address, False),
+            "strides": None,
+            # None: complete already, so that there is nothing to wait for.
+            "stream": None,
+        }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._view().__dlpack_device__()
+
+    def __dlpack__(self, **options: Any) -> object:
+        # A consumer's stream has nothing to wait for.
+        options["stream"] = None
+        return self._view().__dlpack__(**options)
+
+    def _view(self) -> Any:
+        return memory_view().from_cuda_array_interface(self, stream_ptr=-1)
+
+
+class Pool:
+    """Memory for results: blocks that come back are kept, so that in the long run none is made."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._things: list[Any] = []
+        with device.current(), pycuda_errors("make a memory pool"):
+            self._things.append(pycuda_driver().DeviceMemoryPool())
+        self.free = device.owned(self, self._things)
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
+        """Uninitialised memory of its own. Raises `OutOfMemoryError` if there is not enough."""
+        size = math.prod(shape) * dtype.itemsize
+        block = _Block()
+        with self._device.current(), pycuda_errors(f"allocate {size:,} bytes for a result"):
+            allocation = self._things[0].allocate(size)
+            address = int(allocation)
+            self._device.owned(block, [allocation])
+            del allocation
+        return DeviceArray(self._device, address, shape, dtype, block)
+
+    def stop(self) -> None:
+        """Free what nobody uses; what is in use is freed when it comes back."""
+        with self._device.current():
+            self._things[0].stop_holding()
+
+
+class _Block:
+    """Stands for a piece of the pool; its end gives the piece back."""
+
+
+def adopt(frame: object, device: Device, stream: Stream) -> DeviceArray:
+    """Another library's array on `device`, without a copy and kept alive.
+
+    Work that its library has queued on it is waited for by the GPU, not by the caller, if it says
+    so (DLPack, or a stream in `__cuda_array_interface__`); call this in the thread that made it.
+    `stream` is only the place where that wait is queued. Raises `InputError` if the array lies
+    elsewhere or is not C-contiguous.
+    """
+    if isinstance(frame, DeviceArray) and frame.device is device:
+        return frame
+    with device.current():
+        try:
+            view = memory_view().from_any_interface(frame, stream_ptr=stream.handle)
+        except (BufferError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"a frame of type {type(frame).__name__} cannot be read: {error}"
+            ) from error
+    if not view.is_device_accessible or view.device_id != device.ordinal:
+        where = f"GPU {view.device_id}" if view.is_device_accessible else "host memory"
+        raise InputError(
+            f"the frame is in {where}, and this Upscaler runs on GPU {device.ordinal}; "
+            "move the frame there first"
+        )
+    shape, dtype = tuple(view.shape), np.dtype(view.dtype)
+    if view.strides is not None and not _c_contiguous(shape, tuple(view.strides)):
+        raise InputError(
+            "a frame on the GPU must be C-contiguous; make it so first, as by .contiguous()"
+        )
+    ready = Event(device)
+    ready.record(stream)
+    return DeviceArray(device, int(view.ptr), shape, dtype, view, ready)
+
+
+def _c_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether strides, in entries, are those of a dense array; axes of length 1 do not matter."""
+    expected = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True

@@ -1,0 +1,1 @@
+"""Serving: a bundle as a model repository for Triton Inference Server."""

@@ -1,0 +1,140 @@
+"""A bundle as a model repository for Triton Inference Server.
+
+    DIR/ikc/            requests in any order: the loop, run on the server
+    DIR/ikc_stream/     requests of sequences: each starts from its stream's last code
+    DIR/ikc_predictor/  DIR/ikc_sftmd/  DIR/ikc_corrector/
+
+The three networks are ONNX files, or TensorRT plans if the bundle has any that Triton loads: those
+of the `tensorrt` flavour. Everything that may be tuned is in the config.pbtxt files.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from ikc_deploy import errors, kernels
+from ikc_deploy.bundle import BASIS_FILE, GRAPHS, Bundle
+from ikc_deploy.errors import InputError
+from ikc_deploy.files import atomic_folder
+from ikc_deploy.plans import Engine, Host, read_engines, refusal
+from ikc_deploy.serving import loop
+from ikc_deploy.serving.configs import (
+    NAME,
+    STREAM_NAME,
+    Plans,
+    ServingSettings,
+    loop_config,
+    network_config,
+)
+
+_FLAVOUR: Final = "tensorrt"
+_PACKAGE: Final = '"""The part of ikc-deploy that the loop needs on the server."""\n'
+
+
+def write_repository(
+    bundle: Bundle, folder: Path, settings: ServingSettings | None = None
+) -> dict[str, Path]:
+    """Write the five models into `folder`; their folders by name.
+
+    Each is replaced as a whole; other models in `folder` are left alone. Raises `InputError` for a
+    bundle with io "float", which clients' 8-bit frames do not fit.
+    """
+    if bundle.manifest.io != "uint8":
+        raise InputError(
+            f"'{bundle.path}' takes float tensors, and served are 8-bit frames; "
+            "export it with: ikc-export --io uint8 --triton DIR"
+        )
+    settings = settings or ServingSettings()
+    engines = triton_engines(bundle)
+    plans = _plans(engines)
+    models = {name: folder / name for name in (*_network_names(), NAME, STREAM_NAME)}
+    for network in GRAPHS:
+        with atomic_folder(models[f"{NAME}_{network}"]) as model:
+            _copy_network(bundle, network, engines, model / "1")
+            text = network_config(network, bundle.manifest, settings, plans)
+            (model / "config.pbtxt").write_text(text)
+    batch = min(settings.batch, plans.largest_batch) if plans else settings.batch
+    for name in (NAME, STREAM_NAME):
+        with atomic_folder(models[name]) as model:
+            _copy_loop(bundle, model / "1")
+            text = loop_config(name, bundle.manifest, settings, batch)
+            (model / "config.pbtxt").write_text(text)
+    return models
+
+
+def triton_engines(bundle: Bundle) -> dict[str, Engine]:
+    """The engines that Triton's TensorRT backend loads, by compute capability; maybe none.
+
+    A server has one version of TensorRT, so all are of the newest that the bundle has.
+    """
+    found = [each for each in read_engines(bundle) if _is_served(each)]
+    newest = max((_version(each) for each in found), default=())
+    return {
+        capability: engine
+        for engine in found
+        if _version(engine) == newest
+        for capability in engine.record.compute_capabilities
+    }
+
+
+def _network_names() -> list[str]:
+    return [f"{NAME}_{network}" for network in GRAPHS]
+
+
+def _is_served(engine: Engine) -> bool:
+    record = engine.record
+    # A server that fits it in everything: what is left to refuse are plans of other graphs.
+    host = Host(_FLAVOUR, record.version, record.compute_capabilities[0], platform=record.platform)
+    return record.flavour == _FLAVOUR and not refusal(engine, host)
+
+
+def _version(engine: Engine) -> tuple[int, ...]:
+    return tuple(int(part) for part in engine.record.version.split(".") if part.isdigit())
+
+
+def _plans(engines: Mapping[str, Engine]) -> Plans | None:
+    if not engines:
+        return None
+    profiles = [engine.record.profiles for engine in engines.values()]
+    _, height, width = profiles[0][0].opt
+    return Plans(
+        files={capability: _plan_name(capability) for capability in engines},
+        profiles=min(map(len, profiles)),
+        largest_batch=min(max(each.max[0] for each in some) for some in profiles),
+        warm=(height, width),
+    )
+
+
+def _plan_name(capability: str) -> str:
+    return f"model-{capability}.plan"
+
+
+def _copy_network(
+    bundle: Bundle, network: str, engines: Mapping[str, Engine], folder: Path
+) -> None:
+    folder.mkdir()
+    for capability, engine in engines.items():
+        (folder / _plan_name(capability)).write_bytes(engine.plan(network))
+    if not engines:
+        shutil.copyfile(bundle.graph(network), folder / "model.onnx")
+
+
+def _copy_loop(bundle: Bundle, folder: Path) -> None:
+    """model.py, and beside it what it imports: the server needs numpy alone."""
+    package = folder / "ikc_deploy"
+    (package / "serving").mkdir(parents=True)
+    for init in (package, package / "serving"):
+        (init / "__init__.py").write_text(_PACKAGE)
+    for module in (errors, kernels):
+        _copy_module(module.__file__, package)
+    _copy_module(loop.__file__, package / "serving")
+    _copy_module(str(Path(loop.__file__).with_name("model.py")), folder)
+    shutil.copyfile(bundle.path / BASIS_FILE, folder / BASIS_FILE)
+
+
+def _copy_module(file: str | None, folder: Path) -> None:
+    source = Path(str(file))
+    shutil.copyfile(source, folder / source.name)

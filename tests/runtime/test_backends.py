@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import ikc_deploy
+from ikc_deploy import BackendError, Bundle, InputError
+from ikc_deploy.runtime.backends import BACKENDS, choose_backend, open_backend
+from tests.half import half_bundle, write_engine
+from tests.samples import photo
+
+ON_A_GPU = BACKENDS[:-1]
+
+
+@pytest.fixture
+def no_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is installed, pycuda is not."""
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+
+
+@pytest.mark.parametrize("name", ON_A_GPU)
+def test_a_gpu_without_pycuda_says_what_to_install(
+    small_bundle: Bundle, no_pycuda: None, name: str
+) -> None:
+    with pytest.raises(BackendError, match=r"needs the module pycuda.*pip install 'pycuda>="):
+        open_backend(name, small_bundle)
+
+
+def test_auto_says_why_it_took_the_cpu(tmp_path: Path, no_pycuda: None) -> None:
+    bundle = write_engine(half_bundle(tmp_path / "bundle"), "a")
+    backend, passed = choose_backend(bundle)
+    assert backend.name == "onnxruntime"
+    assert list(passed) == list(ON_A_GPU)
+    assert passed["tensorrt"] == "the bundle has no engine for it"
+    assert "pycuda" in passed["tensorrt-rtx"] and "pycuda" in passed["onnxruntime-cuda"]
+
+
+def test_frames_in_gpu_memory_are_refused_on_the_cpu(small_bundle: Bundle) -> None:
+    class OnAGpu:
+        __cuda_array_interface__: ClassVar[dict[str, Any]] = {}
+
+    with (
+        ikc_deploy.load(small_bundle, "onnxruntime", 1) as upscaler,
+        pytest.raises(InputError, match="copy the frame to numpy, or choose another backend"),
+    ):
+        upscaler(OnAGpu())
+
+
+def test_host_arrays_of_other_libraries_are_read_in_place(small_bundle: Bundle) -> None:
+    import torch
+
+    frame = photo(16, 20)
+    with ikc_deploy.load(small_bundle, "onnxruntime", 1) as upscaler:
+        image = upscaler(torch.from_numpy(frame)).image
+        assert isinstance(image, np.ndarray)
+        assert np.array_equal(image, upscaler(frame).image)
+
+
+def test_the_cpu_works_on_several_frames_at_once(small_bundle: Bundle) -> None:
+    frames = [photo(16, 16 + seed % 2, seed) for seed in range(5)]
+    with ikc_deploy.load(small_bundle, "onnxruntime", 1, threads=1, streams=3) as upscaler:
+        tickets = [upscaler.submit(frame) for frame in frames]
+        for ticket, frame in zip(tickets, frames, strict=True):
+            assert np.array_equal(ticket.result(60).image, upscaler(frame).image)
+
+
+@pytest.mark.parametrize("streams", [0, -1, 1.5, True])
+def test_streams_must_be_a_count(small_bundle: Bundle, streams: Any) -> None:
+    with pytest.raises(InputError, match="streams must be a whole number"):
+        ikc_deploy.load(small_bundle, "onnxruntime", streams=streams)

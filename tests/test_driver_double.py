@@ -1,0 +1,94 @@
+"""Starts the tests of `tests/double` in a process that has the driver double for a driver.
+
+In this process it would stay loaded, and other libraries would find a GPU that is none.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ikc_deploy import Bundle
+from tests.double.build import CannotBuildError, Double, build
+from tests.double.conftest import BUNDLE
+
+
+@pytest.fixture(scope="module")
+def double() -> Double:
+    """The driver double; the test is skipped, with the reason, where it cannot be built."""
+    try:
+        return build()
+    except CannotBuildError as error:
+        pytest.skip(str(error))
+
+
+def test_everything_of_cuda_on_the_driver_double(
+    repository: Path, double: Double, small_bundle: Bundle
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-m", "pytest", "tests/double"],
+        cwd=repository,
+        env=double.environment() | {BUNDLE: str(small_bundle.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_interpreter_ends_quietly_whatever_is_still_open(
+    repository: Path, double: Double, small_bundle: Bundle
+) -> None:
+    code = (
+        "import sys\n"
+        "from ikc_deploy import Bundle, Upscaler\n"
+        "from tests.double.kernels import open_double\n"
+        "from tests.samples import photo\n"
+        "bundle = Bundle.open(sys.argv[1])\n"
+        "upscaler = Upscaler(bundle, open_double(bundle), 1)\n"
+        "upscaler(photo(16, 20))\n"
+        "upscaler.submit(photo(16, 20)).result()\n"
+        "print('done')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(small_bundle.path)],
+        cwd=repository,
+        env=double.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import ikc_deploy",
+        "import ikc_deploy, pkgutil, importlib\n"
+        "for module in pkgutil.walk_packages(ikc_deploy.__path__, 'ikc_deploy.'):\n"
+        "    if '.runtime' in module.name: importlib.import_module(module.name)",
+        "import ikc_deploy.doctor; ikc_deploy.doctor.examine()",
+    ],
+    ids=["import", "runtime", "doctor"],
+)
+def test_nothing_touches_cuda_before_it_is_asked_to(
+    repository: Path, double: Double, code: str
+) -> None:
+    asked = (
+        "\nfrom tests.double.driver import Driver\n"
+        "import sys\n"
+        "print(Driver().count('inits'), [m for m in ('pycuda', 'cuda') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code + asked],
+        cwd=repository,
+        env=double.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "0 []"
