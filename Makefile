@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Wheels for a machine without a network: `make gpu-check` uses them for its run.
 WHEELS ?= $(wildcard ../shared/gpu_wheels shared/gpu_wheels)
 
-.PHONY: demo test test-scale lint format gpu-check clean
+.PHONY: demo test test-scale lint bench format gpu-check clean
 
 demo: $(VENV)/demo.stamp ## Export the shipped weights, upscale a real photo, print PSNR and where the picture is
 	$(BIN)/ikc-export --fp32 --out demo/bundle
@@ -28,6 +28,10 @@ lint: $(VENV)/dev.stamp ## Formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: $(VENV)/demo.stamp ## Measure benchmarks/suite.toml, fill in the tables of docs/performance.md
+	$(BIN)/ikc-bench --suite benchmarks/suite.toml --out benchmarks/results
+	$(BIN)/python -m ikc_deploy.benchmarks.render.document docs/performance.md benchmarks
 
 format: $(VENV)/dev.stamp ## Mend formatting and what ruff can mend
 	$(BIN)/ruff format .

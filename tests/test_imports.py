@@ -57,6 +57,7 @@ ALLOWED = {
         "bundle",
         "locks",
         "limits",
+        "images",
         "plans",
         "networks",
         "runtime",

@@ -106,8 +106,8 @@ class ClipFigures:
     sigma_jitter: float
     """Mean |change| of the estimated sigma from frame to frame."""
     flicker_levels: float
-    """Mean |difference| between the change of the picture from frame to frame and the change that
-    it would make under the true blur, in 8-bit levels."""
+    """Mean |difference|, in 8-bit levels, between the picture under its frame's code and under the
+    code of the frame before: what it changes from frame to frame because the estimate does."""
 
 
 @dataclass(frozen=True)
@@ -169,29 +169,22 @@ def measure_clip(
     bundle: Bundle, threads: int, hr: Frame, sigmas: Sequence[float]
 ) -> dict[Estimate, Rows]:
     """A clip by each way of estimating."""
-    frames = list(panning(hr, bundle.manifest.scale, sigmas))
     with load_bundle(bundle, "auto", DEFAULT_ITERS, threads) as upscaler:
-        steady = [
-            upscaler(lr, sigma=sigma).image.astype(np.int16)
-            for (_, lr), sigma in zip(frames, sigmas, strict=True)
-        ]
-        return {way: _rows(upscaler, way, frames, steady) for way in ESTIMATES}
+        return {way: _rows(upscaler, way, hr, sigmas) for way in ESTIMATES}
 
 
-def _rows(
-    upscaler: Upscaler,
-    way: Estimate,
-    frames: list[tuple[Frame, Frame]],
-    steady: list[NDArray[np.int16]],
-) -> Rows:
+def _rows(upscaler: Upscaler, way: Estimate, hr: Frame, sigmas: Sequence[float]) -> Rows:
+    frames = list(panning(hr, upscaler.scale, sigmas))
     rows: Rows = []
-    before: NDArray[np.int16] | None = None
+    before: NDArray[np.float32] | None = None
     results = upscaler.stream((lr for _, lr in frames), estimate=way)
-    for (view, _), true, result in zip(frames, steady, results, strict=True):
-        beside = result.image - true
-        flicker = 0.0 if before is None else float(np.abs(beside - before).mean())
+    for (view, lr), result in zip(frames, results, strict=True):
+        flicker = 0.0
+        if before is not None:
+            other = upscaler(lr, code=before).image.astype(np.int16)
+            flicker = float(np.abs(result.image - other).mean())
         rows.append((psnr_y(result.image, view, upscaler.scale), result.sigma, flicker))
-        before = beside
+        before = result.codes[-1]
     return rows
 
 
