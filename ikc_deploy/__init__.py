@@ -28,6 +28,9 @@ from ikc_deploy.errors import (
     RecipeError,
 )
 from ikc_deploy.kernels import KernelBasis, gaussian_kernel
+from ikc_deploy.runtime.estimation import Estimate
+from ikc_deploy.runtime.stream import Status, Stream
+from ikc_deploy.runtime.tiling import Tile, TileSettings
 from ikc_deploy.runtime.upscaler import (
     DEFAULT_ITERS,
     DEFAULT_STREAMS,
@@ -43,6 +46,7 @@ __all__ = [
     "BundleError",
     "CheckpointError",
     "EngineError",
+    "Estimate",
     "ExportError",
     "IkcError",
     "InputError",
@@ -52,6 +56,9 @@ __all__ = [
     "OutOfMemoryError",
     "RecipeError",
     "Result",
+    "Status",
+    "Stream",
+    "Tile",
     "Upscaler",
     "__version__",
     "gaussian_kernel",
@@ -67,6 +74,9 @@ def load(
     threads: int = 0,
     streams: int = DEFAULT_STREAMS,
     cuda_graph: bool = True,
+    estimate: Estimate = "full",
+    tile: Tile = "auto",
+    max_memory: int | None = None,
 ) -> Upscaler:
     """An `Upscaler`, ready for frames.
 
@@ -80,6 +90,12 @@ def load(
     number of frames that `Upscaler.submit` works on at once. `cuda_graph=False` starts each network
     of the loop by itself where TensorRT would run all of it as one recorded graph.
 
+    `estimate` is how the blur is found: "full" (that loop, on the whole frame), "crops" (corrected
+    on four textured crops, then one SR pass over the frame) or "track" (for the frames of one clip,
+    in order: from the last frame's blur, with one correction). `tile` is the side in LR pixels of
+    the tiles that frames are cut into, "auto" for none until memory calls for them, or None for
+    none; `max_memory`, in bytes, is what "auto" may use (None: half of what is free).
+
     Raises `BundleError` if the bundle is missing, damaged or from another version, `BackendError`
     if the backend does not run here, `EngineError` if the bundle has no engine for it, and
     `MissingExtraError` if an export is needed and cannot be made.
@@ -88,4 +104,13 @@ def load(
         from ikc_deploy.default_bundle import default_bundle
 
         bundle = default_bundle()
-    return load_bundle(bundle, backend, iters, threads, streams, cuda_graph=cuda_graph)
+    return load_bundle(
+        bundle,
+        backend,
+        iters,
+        threads,
+        streams,
+        cuda_graph=cuda_graph,
+        estimate=estimate,
+        tiles=TileSettings(tile, max_memory),
+    )

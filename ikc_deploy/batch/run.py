@@ -85,6 +85,7 @@ class _Batch:
             "precision": bundle.manifest.precision,
             "iters": settings.upscaler.iters,
             "sigma": settings.upscaler.sigma,
+            "estimate": settings.upscaler.estimate,
         }
         self._pictures: dict[Path, str] = {}
         """What each picture is made from, by its target."""

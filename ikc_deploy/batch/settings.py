@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from ikc_deploy import load
 from ikc_deploy.errors import InputError
+from ikc_deploy.runtime.estimation import Estimate
+from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler
 
 if TYPE_CHECKING:
@@ -23,12 +25,30 @@ class UpscalerSettings:
     iters: int = DEFAULT_ITERS
     sigma: float | None = None
     """The blur in pixels of the output; None to estimate it."""
+    estimate: Estimate = "full"
+    """How it is estimated. A clip is cut among actors, so it cannot be tracked."""
+    tiles: TileSettings = field(default_factory=TileSettings)
     threads: int = 0
     """CPU cores of each actor; 0 lets the cluster's size decide."""
 
+    def __post_init__(self) -> None:
+        if self.estimate == "track":
+            raise InputError(
+                "a clip is cut among actors, so that its blur cannot be tracked from one end to "
+                "the other; give --estimate crops or full"
+            )
+
     def open(self) -> Upscaler:
         """Raises `BundleError` or `BackendError`."""
-        return load(self.bundle, self.backend, self.iters, threads=self.threads)
+        return load(
+            self.bundle,
+            self.backend,
+            self.iters,
+            threads=self.threads,
+            estimate=self.estimate,
+            tile=self.tiles.tile,
+            max_memory=self.tiles.max_memory,
+        )
 
 
 @dataclass(frozen=True)

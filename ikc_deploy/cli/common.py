@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
-from typing import Final, NoReturn, ParamSpec, TypeVar
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar, cast
 
 import click
 from rich.console import Console
@@ -36,12 +37,17 @@ class CommandError(click.ClickException):
 
 
 def reports_errors(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """Decorator: errors of this project and of the file system become a `CommandError`."""
+    """Decorator: errors of this project and of the file system become a `CommandError`.
+
+    Python's warnings become a line each on standard error.
+    """
 
     @functools.wraps(command)
     def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
         try:
-            return command(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.showwarning = cast(Any, _show_warning)
+                return command(*args, **kwargs)
         except IkcError as error:
             raise CommandError(str(error)) from error
         except BrokenPipeError:
@@ -53,6 +59,15 @@ def reports_errors(command: Callable[_Parameters, _Result]) -> Callable[_Paramet
             _interrupted()
 
     return run
+
+
+def warn(message: str) -> None:
+    """Print a line that begins with "warning:" on standard error."""
+    err_console.print(f"[bold yellow]warning:[/] {escape(message)}", soft_wrap=True)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    warn(str(message))
 
 
 def _interrupted() -> NoReturn:

@@ -34,6 +34,7 @@ from ikc_deploy.evaluation.render.terminal import print_table
 from ikc_deploy.evaluation.summary import DatasetSummary, summarise
 from ikc_deploy.figures import require_matplotlib
 from ikc_deploy.files import write_atomically
+from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler
 
 _PATH = click.Path(path_type=Path)
@@ -104,6 +105,13 @@ class _Outputs:
 @click.option(
     "--iters", type=int, default=DEFAULT_ITERS, show_default=True, help="Corrections to follow."
 )
+@click.option(
+    "--estimate",
+    type=click.Choice(["full", "crops"]),
+    default="full",
+    show_default=True,
+    help="Correct the blur on the whole image, or on a few textured crops.",
+)
 @click.option("--threads", type=int, default=0, help="CPU cores to use.  [default: all]")
 @click.option(
     "--sigma-list",
@@ -152,6 +160,7 @@ def main(
     weights: str | None,
     folder: Path | None,
     iters: int,
+    estimate: Estimate,
     threads: int,
     sigma_list: str | None,
     ellipses8: bool,
@@ -182,7 +191,8 @@ def main(
             soft_wrap=True,
         )
     protocol = Protocol(choose_blurs(bundle.manifest.scale), degradation)
-    with load(bundle, iters=iters, threads=threads) as upscaler:
+    # Whole images, whatever memory there is: figures must not depend on the machine.
+    with load(bundle, iters=iters, threads=threads, estimate=estimate, tile=None) as upscaler:
         report = _evaluate(upscaler, folders, protocol)
     outputs.write(report, summarise(report.records, seed))
 

@@ -15,13 +15,16 @@ from ikc_deploy import load
 from ikc_deploy.batch.settings import UpscalerSettings
 from ikc_deploy.bundle import Bundle
 from ikc_deploy.cli.batch import RayOptions, ray_options, upscale_batch
+from ikc_deploy.cli.blur import BlurOptions, blur_options
 from ikc_deploy.cli.bundles import bundle_options, open_bundle
 from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.cli.memory import memory_options
 from ikc_deploy.cli.video import VideoOptions, upscale_video, video_options, video_request
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.figures import require_matplotlib
 from ikc_deploy.pictures import Job, Upscaled, check_bundle, plan, upscale_file
 from ikc_deploy.runtime.backends import BACKENDS
+from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler
 from ikc_deploy.weights import RANDOM_PREFIX
 
@@ -29,6 +32,7 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command(context_settings=HELP)
+@reports_errors
 @click.argument("inputs", metavar="INPUT...", nargs=-1, type=_PATH)
 @click.option(
     "--out",
@@ -43,11 +47,8 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="Corrections of the estimated blur.",
 )
-@click.option(
-    "--sigma",
-    type=float,
-    help="The blur, in pixels of the output; it is then not estimated, and nothing is corrected.",
-)
+@blur_options
+@memory_options
 @bundle_options
 @click.option(
     "--backend", default="auto", show_default=True, help=f"auto, or one of: {', '.join(BACKENDS)}."
@@ -63,12 +64,12 @@ _PATH = click.Path(path_type=Path)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each output.")
 @video_options
 @ray_options
-@reports_errors
 def main(
     inputs: tuple[Path, ...],
     out: Path | None,
     iters: int,
-    sigma: float | None,
+    blur: BlurOptions,
+    tiles: TileSettings,
     weights: str | None,
     folder: Path | None,
     backend: str,
@@ -103,20 +104,36 @@ def main(
             raise InputError(f"'{weights}' means random weights, for benches; give trained ones")
         bundle = open_bundle(weights, folder)
         check_bundle(bundle)
-        if sigma is not None:
+        if blur.sigma is not None:
             # Refused here once, not once for each image.
-            bundle.basis.code_of_sigma(sigma)
+            bundle.basis.code_of_sigma(blur.sigma)
         return bundle
 
     def open_upscaler() -> Upscaler:
-        return load(open_checked(), backend, iters, threads=threads)
+        return load(
+            open_checked(),
+            backend,
+            iters,
+            threads=threads,
+            estimate=blur.estimate or "full",
+            tile=tiles.tile,
+            max_memory=tiles.max_memory,
+        )
 
     if ray.given():
         if save_steps is not None:
             raise InputError("--save-steps is for pictures without --ray")
 
         def open_settings() -> UpscalerSettings:
-            return UpscalerSettings(open_checked().path.absolute(), backend, iters, sigma, threads)
+            return UpscalerSettings(
+                bundle=open_checked().path.absolute(),
+                backend=backend,
+                iters=iters,
+                sigma=blur.sigma,
+                estimate=blur.estimate or "full",
+                tiles=tiles,
+                threads=threads,
+            )
 
         upscale_batch(inputs, out, ray, video, open_settings, _show, as_json)
         return
@@ -124,14 +141,16 @@ def main(
     if request is not None:
         if save_steps is not None:
             raise InputError("--save-steps is for pictures; take a frame out of the clip first")
-        upscale_video(request, open_upscaler, sigma, as_json)
+        upscale_video(request, open_upscaler, blur, as_json)
         return
     if not inputs or out is None:
         raise InputError("name the inputs, and the output with -o")
     jobs = plan(inputs, out, save_steps)
     if save_steps is not None:
         require_matplotlib("--save-steps")
-    upscale_pictures(jobs, open_upscaler(), sigma, as_json)
+    if blur.estimate == "track":
+        raise InputError("--estimate track is for video: pictures do not follow from one another")
+    upscale_pictures(jobs, open_upscaler(), blur.sigma, as_json)
 
 
 def upscale_pictures(

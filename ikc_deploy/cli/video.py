@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -28,8 +27,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ikc_deploy.cli.common import err_console
+from ikc_deploy.cli.blur import BlurOptions
+from ikc_deploy.cli.common import err_console, warn
 from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.video.names import PIPE, is_video
 
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from ikc_deploy.video.request import Request
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+VIDEO_ESTIMATE: Final[Estimate] = "track"
+"""How the blur of video is found unless an option says otherwise: docs/estimation.md has why."""
 
 _CLOCK: Final = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
 _SIZE: Final = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -178,7 +182,7 @@ def video_request(
 def upscale_video(
     request: Request,
     open_upscaler: Callable[[], Upscaler],
-    sigma: float | None,
+    blur: BlurOptions,
     as_json: bool,
 ) -> None:
     """Run a request with progress, warnings and a line at the end.
@@ -193,18 +197,24 @@ def upscale_video(
     stop = threading.Event()
     # Only looked at where they are pipes of frames: under a test or a service there may be none.
     pipes = (lambda: sys.stdin.buffer), (lambda: sys.stdout.buffer)
-    with open_source(request, pipes[0], stop, _warn) as source, open_upscaler() as upscaler:
-        each = EachFrame(upscaler, sigma)
+    with open_source(request, pipes[0], stop, warn) as source, open_upscaler() as upscaler:
+        estimate = blur.estimate or VIDEO_ESTIMATE
+        each = EachFrame(upscaler, blur.sigma, estimate)
         facts = source.facts.scaled(each.scale)
-        run = {"weights": upscaler.bundle.manifest.weights_sha256, "iters": upscaler.iters}
-        sink = open_sink(request, source, facts, run | {"sigma": sigma}, pipes[1], stop)
+        run = {
+            "weights": upscaler.bundle.manifest.weights_sha256,
+            "iters": upscaler.iters,
+            "sigma": blur.sigma,
+            "estimate": estimate,
+        }
+        sink = open_sink(request, source, facts, run, pipes[1], stop)
         for notice in sink.notices:
-            _warn(notice)
+            warn(notice)
         worker = SplitView(each) if request.preview else each
         with _progress(facts.frames, sink.done) as show, _interruptible(stop) as interrupted:
             outcome = upscale_stream(source, worker, sink, stop, show, request.live)
     for warning in outcome.warnings:
-        _warn(warning)
+        warn(warning)
     line = json.dumps(_facts(request, source.facts, facts, outcome))
     if not as_json:
         line = _line(request, source.facts, facts, outcome)
@@ -251,10 +261,6 @@ class _FramesPerSecond(ProgressColumn):
     def render(self, task: Task) -> Text:
         """How fast it has been lately."""
         return Text("" if task.speed is None else f"{task.speed:.2f} fps")
-
-
-def _warn(message: str) -> None:
-    err_console.print(f"[bold yellow]warning:[/] {escape(message)}", soft_wrap=True)
 
 
 def _line(request: Request, lr: StreamFacts, sr: StreamFacts, outcome: Outcome) -> str:

@@ -27,6 +27,7 @@ from ikc_deploy.evaluation.degradation import Degradation
 from ikc_deploy.evaluation.gaussian8 import upscale_bicubic
 from ikc_deploy.evaluation.metrics import PSNR_CEILING, kernel_psnr, psnr_y, ssim_y
 from ikc_deploy.evaluation.records import Method, Record
+from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.upscaler import Result, Upscaler
 
 Progress = Callable[[str, int, int], None]
@@ -54,6 +55,8 @@ class Report:
     protocol: Protocol
     records: tuple[Record, ...]
     """By dataset, image, blur, and then bicubic, steps 0..t, true kernel."""
+    estimate: Estimate = "full"
+    """How the blur was found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +99,17 @@ def evaluate(
 ) -> Report:
     """Measure the upscaler's bundle on every folder of HR images, all steps up to its `iters`.
 
-    Every image is checked before the first is measured. Raises `InputError` for an unusable
-    folder or image, two folders of one name, or a bundle that the protocol cannot measure.
+    The blur is found in the upscaler's own way. Every image is checked before the first is
+    measured. Raises `InputError` for an unusable folder or image, two folders of one name, a bundle
+    that the protocol cannot measure, or an upscaler that tracks: images are no clip.
     """
     _check_bundle(upscaler, protocol.blurs)
+    if upscaler.estimate == "track":
+        raise InputError('single images cannot be tracked; evaluate "full" or "crops"')
     records: list[Record] = []
     for dataset in open_datasets(folders, upscaler.scale):
         records.extend(_measure(upscaler, dataset, protocol, progress))
-    return Report(upscaler.bundle.manifest, protocol, tuple(records))
+    return Report(upscaler.bundle.manifest, protocol, tuple(records), upscaler.estimate)
 
 
 def _check_bundle(upscaler: Upscaler, blurs: BlurSet) -> None:

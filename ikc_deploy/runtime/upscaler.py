@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
 from types import TracebackType
@@ -14,12 +14,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ikc_deploy.bundle import Bundle
-from ikc_deploy.errors import InputError
+from ikc_deploy.errors import InputError, OutOfMemoryError
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.backends.base import Backend
-from ikc_deploy.runtime.frames import FrameShape, accept, check_frames, frame_shape
-from ikc_deploy.runtime.loop import Session, run
+from ikc_deploy.runtime.estimation import Estimate, Estimator, check_estimate
+from ikc_deploy.runtime.frames import Frames, accept, check_frames, frame_shape
+from ikc_deploy.runtime.memory import available_memory
+from ikc_deploy.runtime.passes import Passes
 from ikc_deploy.runtime.pool import Pool, Ticket
+from ikc_deploy.runtime.restoration import Restorer
+from ikc_deploy.runtime.stream import Stream
+from ikc_deploy.runtime.tiling import TileSettings
+from ikc_deploy.runtime.tracking import Tracker
 
 DEFAULT_ITERS: Final = 7
 """Corrections after the predictor (IKC, section 4.1)."""
@@ -30,15 +36,14 @@ DEFAULT_STREAMS: Final = 2
 FRAMES_PER_STREAM: Final = 2
 """Submitted frames that are not finished, for each stream: one under way and one waiting."""
 
-_SESSIONS_KEPT: Final = 4
-
 
 @dataclass(frozen=True)
 class Result:
     """One upscaled frame (or batch). All arrays are new and the caller's own.
 
     `image` and `steps` are where the frame was: a frame in GPU memory gives `DeviceArray`s, which
-    other libraries take without a copy (see `ikc_deploy.runtime.cuda.arrays`), all else numpy.
+    other libraries take without a copy (see `ikc_deploy.runtime.cuda.arrays`), all else numpy. So
+    do frames that had to be cut into tiles, wherever they were.
 
     For a batch of N frames, `image` and each of `steps` have a leading N, `codes` is
     `[t+1, N, code_size]`, `sigma` is `[N]` and `kernel` `[N, k, k]`.
@@ -48,7 +53,8 @@ class Result:
     """The SR frame after the last step, in the layout and dtype of the input: `[sH,sW,3]` uint8,
     or `[3,sH,sW]` float32 in [0,1] from a bundle with io "float"."""
     codes: NDArray[np.float32]
-    """Kernel codes h0..ht, `[t+1, code_size]`; one row if the blur was given."""
+    """Kernel codes h0..ht, `[t+1, code_size]`; the last one made the image. One row if the blur was
+    given; two, before and after the correction, if it was tracked."""
     sigma: Any
     """Sigma in HR pixels of the isotropic Gaussian nearest to the last code: float, or `[N]`."""
     kernel: NDArray[np.float32]
@@ -66,6 +72,14 @@ class Upscaler:
     Buffers are allocated once for each frame shape and kept for the last few shapes. Calls from
     several threads are served one after the other. `submit` does not wait: up to `streams` frames
     are worked on at once. Use it as a context manager, or `close` it.
+
+    `estimate` says how the blur is found where a call does not: "full", "crops" or "track" (see
+    `ikc_deploy.runtime.estimation`). With "track" the calls are the frames of one clip, in order of
+    time; for several clips at once, use `stream`.
+
+    `tiles` says when frames are cut into tiles, all of which get one code. Where the device runs
+    out of memory, the tiles (or whole frames, unless `tiles.tile` is None) are halved, once, with a
+    `RuntimeWarning`; the frame is not lost.
     """
 
     def __init__(
@@ -74,6 +88,9 @@ class Upscaler:
         backend: Backend,
         iters: int = DEFAULT_ITERS,
         streams: int = DEFAULT_STREAMS,
+        *,
+        estimate: Estimate = "full",
+        tiles: TileSettings | None = None,
     ) -> None:
         if isinstance(streams, bool) or not isinstance(streams, int) or streams < 1:
             raise InputError(f"streams must be a whole number of at least 1, got {streams!r}")
@@ -82,11 +99,18 @@ class Upscaler:
         self.bundle = bundle
         self.backend = backend
         self.iters = iters
+        self.estimate = check_estimate(estimate)
         self.streams = streams
+        self._tiles = tiles or TileSettings()
         self._lanes: list[Upscaler] = []
         self._pool: Pool[Upscaler, Result] | None = None
         self._pool_lock = threading.Lock()
-        self._sessions: OrderedDict[FrameShape, Session] = OrderedDict()
+        self._io = bundle.manifest.io
+        self._passes = Passes(backend, bundle.manifest, iters)
+        self._estimator = Estimator(self._passes, bundle.basis, self._io)
+        free = available_memory() if backend.device == "cpu" else None
+        self._restorer = Restorer(self._passes, bundle, self._tiles, free)
+        self._tracker = Tracker()
         self._lock = threading.Lock()
         self._closed = False
 
@@ -102,6 +126,7 @@ class Upscaler:
         sigma: ArrayLike | None = None,
         kernel: ArrayLike | None = None,
         code: ArrayLike | None = None,
+        estimate: Estimate | None = None,
         steps: bool = False,
     ) -> Result:
         """Upscale an RGB frame `[H,W,3]` uint8, or a batch `[N,H,W,3]` of independent frames.
@@ -111,36 +136,15 @@ class Upscaler:
         memory or on the backend's GPU; work of theirs that is still to come is waited for there.
         The blur is estimated, unless one of these gives it; then F alone runs: `sigma` in HR
         pixels (one, or one for each frame), `kernel` `[k,k]` or `[N,k,k]` with sum 1, or `code`
-        `[code_size]` or `[N,code_size]`. `steps=True` also returns every step's image.
+        `[code_size]` or `[N,code_size]`. `estimate` is for this call, None for the upscaler's own
+        way; "track" takes the frames of one clip, one at a time. `steps=True` also returns every
+        step's image.
 
         Raises `InputError` for anything that is not such a frame, `KernelError` for a blur
-        outside the basis, `BackendError` if the device fails.
+        outside the basis, `BackendError` if the device fails, of which `OutOfMemoryError` if it is
+        too small even for halved tiles.
         """
-        started = time.perf_counter()
-        io = self.bundle.manifest.io
-        frame = accept(frame, self.backend)
-        batch = check_frames(frame, io)
-        fetch = self.backend.download if isinstance(frame, np.ndarray) else self.backend.keep
-        given = self._given_code(sigma, kernel, code, len(batch))
-        images: list[Any] = []
-        with self._lock:
-            session = self._session(frame_shape(batch, io))
-            calls = session.blind() if given is None else session.known()
-            self.backend.upload(batch, session.lr)
-            if given is not None:
-                self.backend.upload(given, session.codes[0])
-
-            def keep_image(_: int) -> None:
-                images.append(fetch(session.frame))
-
-            timings = run(self.backend, calls, keep_image if steps else None)
-            used = session.codes if given is None else session.codes[:1]
-            codes = np.stack([self.backend.download(buffer) for buffer in used])
-            image = images[-1] if steps else fetch(session.frame)
-        timings["total"] = 1e3 * (time.perf_counter() - started)
-        if frame.ndim == 3:
-            return self._result(image[0], codes[:, 0], timings, tuple(i[0] for i in images))
-        return self._result(image, codes, timings, tuple(images))
+        return self._upscale(frame, (sigma, kernel, code), estimate, steps, self._tracker)
 
     def submit(
         self,
@@ -149,6 +153,7 @@ class Upscaler:
         sigma: ArrayLike | None = None,
         kernel: ArrayLike | None = None,
         code: ArrayLike | None = None,
+        estimate: Estimate | None = None,
         steps: bool = False,
     ) -> Ticket[Result]:
         """As a call, without waiting for it: `ticket.result(timeout)` gives the `Result`.
@@ -158,13 +163,100 @@ class Upscaler:
         while `FRAMES_PER_STREAM` frames a stream are unfinished. A numpy frame is copied and may
         be used again at once; one in GPU memory must stay as it is until its result is there. What
         is wrong with the frame or the blur is raised by the ticket.
+
+        Raises `InputError` if the blur should be tracked, which takes one frame after the other.
         """
+        way = self.estimate if estimate is None else check_estimate(estimate)
+        if way == "track" and sigma is None and kernel is None and code is None:
+            raise InputError(
+                "frames that are submitted are worked on at once, so that their blur cannot be "
+                'tracked; estimate it by "crops", or give them to stream()'
+            )
         pool = self._open_pool()
         taken = accept(frame, self.backend)
         mine = taken.copy() if isinstance(taken, np.ndarray) else taken
         return pool.submit(
-            lambda lane: lane(mine, sigma=sigma, kernel=kernel, code=code, steps=steps)
+            lambda lane: lane(
+                mine, sigma=sigma, kernel=kernel, code=code, estimate=way, steps=steps
+            )
         )
+
+    def stream(
+        self,
+        frames: Iterable[Any],
+        *,
+        sigma: float | None = None,
+        estimate: Estimate = "track",
+        live: bool = False,
+    ) -> Stream:
+        """The results for the frames of one clip, in order, as they are asked for.
+
+        `sigma`, in HR pixels, gives the blur of all of them. With `live`, a thread takes frames as
+        they come, and those that arrive while one is being upscaled replace each other: the newest
+        wins. Raises `InputError` for an unknown `estimate`; iterating raises what a call raises,
+        and what `frames` raises. See `Stream`.
+        """
+        tracker, way = Tracker(), check_estimate(estimate)
+
+        def upscale(frame: Any) -> Result:
+            return self._upscale(frame, (sigma, None, None), way, False, tracker)
+
+        return Stream(frames, upscale, live)
+
+    def _upscale(
+        self,
+        frame: Any,
+        blur: tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None],
+        estimate: Estimate | None,
+        steps: bool,
+        tracker: Tracker,
+    ) -> Result:
+        started = time.perf_counter()
+        frame = accept(frame, self.backend)
+        batch = check_frames(frame, self._io)
+        given = self._given_code(*blur, len(batch))
+        way = self.estimate if estimate is None else check_estimate(estimate)
+        if way == "track" and given is None and len(batch) > 1:
+            raise InputError(
+                f"a clip is tracked frame by frame, got a batch of {len(batch)}; pass them one by "
+                'one, or estimate each frame with "crops"'
+            )
+        with self._lock:
+            if self._closed:
+                raise InputError("this Upscaler is closed; load the bundle again")
+            self._passes.restart_clock()
+            job = _Job(batch, given, way, steps, tracker)
+            try:
+                images, codes = self._done(job)
+            except OutOfMemoryError as error:
+                self._restorer.halve(frame_shape(batch, self._io), job.loops, error)
+                images, codes = self._done(job)
+            timings = dict(self._passes.timings)
+        timings["total"] = 1e3 * (time.perf_counter() - started)
+        if frame.ndim == 3:
+            images, codes = [image[0] for image in images], codes[:, 0]
+        return self._result(images, codes, timings, steps)
+
+    def _done(self, job: _Job) -> tuple[list[Any], NDArray[np.float32]]:
+        """Images `[N,...]`, of every step if asked for, and codes `[t+1,N,code_size]`."""
+        side = self._restorer.side(frame_shape(job.batch, self._io), job.loops)
+        if job.loops and side is None:
+            return self._passes.loop(job.batch, job.steps)
+        if job.given is not None:
+            codes = job.given[None]
+        else:
+            frames = self._passes.on_host(job.batch)
+            codes = np.stack([self._codes(frame, job, side) for frame in frames], axis=1)
+        shown = codes if job.steps else codes[-1:]
+        return [self._restorer.restored(job.batch, each, side) for each in shown], codes
+
+    def _codes(self, frame: NDArray[Any], job: _Job, side: int | None) -> NDArray[np.float32]:
+        """Codes `[t+1,code_size]` of a frame that does not go through the loop as a whole."""
+        if job.estimate == "track":
+            return self._estimator.track(frame, side, job.tracker)
+        if job.estimate == "full" and side is not None:
+            return self._estimator.on_tiles(frame, side)
+        return self._estimator.loop(frame, side)
 
     def close(self) -> None:
         """Free buffers and graphs. Calling it again does nothing.
@@ -183,7 +275,7 @@ class Upscaler:
             if not done:
                 # First the backend: it waits for work that still uses the sessions' buffers.
                 self.backend.close()
-                self._sessions.clear()
+                self._passes.forget()
 
     def __enter__(self) -> Upscaler:
         return self
@@ -202,20 +294,17 @@ class Upscaler:
                 raise InputError("this Upscaler is closed; load the bundle again")
             if self._pool is None:
                 while len(self._lanes) < self.streams:
-                    self._lanes.append(Upscaler(self.bundle, self.backend.sibling(), self.iters))
+                    self._lanes.append(
+                        Upscaler(
+                            self.bundle,
+                            self.backend.sibling(),
+                            self.iters,
+                            estimate=self.estimate,
+                            tiles=self._tiles,
+                        )
+                    )
                 self._pool = Pool(self._lanes, FRAMES_PER_STREAM * self.streams)
             return self._pool
-
-    def _session(self, shape: FrameShape) -> Session:
-        if self._closed:
-            raise InputError("this Upscaler is closed; load the bundle again")
-        session = self._sessions.pop(shape, None)
-        if session is None:
-            while len(self._sessions) >= _SESSIONS_KEPT:
-                self._sessions.popitem(last=False)
-            session = Session(self.backend, self.bundle.manifest, shape, self.iters)
-        self._sessions[shape] = session
-        return session
 
     def _given_code(
         self,
@@ -247,21 +336,38 @@ class Upscaler:
 
     def _result(
         self,
-        image: Any,
+        images: list[Any],
         codes: NDArray[np.float32],
         timings: dict[str, float],
-        steps: tuple[Any, ...],
+        steps: bool,
     ) -> Result:
         basis = self.bundle.basis
         sigma = basis.sigma_of_code(codes[-1])
         return Result(
-            image=image,
+            image=images[-1],
             codes=codes,
             sigma=float(sigma) if sigma.ndim == 0 else sigma,
             kernel=basis.decode(codes[-1]),
             timings=timings,
-            steps=steps,
+            steps=tuple(images) if steps else (),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One call: frames `[N,...]` and what is wanted of them."""
+
+    batch: Frames
+    given: NDArray[np.float32] | None
+    """Codes `[N,code_size]`; None to estimate them."""
+    estimate: Estimate
+    steps: bool
+    tracker: Tracker
+
+    @property
+    def loops(self) -> bool:
+        """Whether the whole loop should run on whole frames."""
+        return self.given is None and self.estimate == "full"
 
 
 def load_bundle(
@@ -272,8 +378,10 @@ def load_bundle(
     streams: int = DEFAULT_STREAMS,
     *,
     cuda_graph: bool = True,
+    estimate: Estimate = "full",
+    tiles: TileSettings | None = None,
 ) -> Upscaler:
     """An `Upscaler` for a bundle folder or an opened bundle; see `ikc_deploy.load`."""
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     chosen = open_backend(backend, opened, threads, cuda_graph=cuda_graph)
-    return Upscaler(opened, chosen, iters, streams)
+    return Upscaler(opened, chosen, iters, streams, estimate=estimate, tiles=tiles)

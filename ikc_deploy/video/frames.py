@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.video.colour import Colour
 
@@ -113,10 +114,13 @@ class FrameUpscaler(Protocol):
 
 @dataclass(frozen=True)
 class EachFrame:
-    """Every frame on its own: the blur is estimated anew, or always `sigma` (HR pixels)."""
+    """Every frame with one upscaler, which is this stream's alone if it tracks the blur."""
 
     upscaler: Upscaler
     sigma: float | None = None
+    """The blur of all frames in HR pixels; None to estimate it."""
+    estimate: Estimate | None = None
+    """How it is estimated; None for the upscaler's own way."""
 
     @property
     def scale(self) -> int:
@@ -125,4 +129,4 @@ class EachFrame:
 
     def __call__(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Raises what `Upscaler` raises."""
-        return self.upscaler(frame, sigma=self.sigma).image
+        return self.upscaler(frame, sigma=self.sigma, estimate=self.estimate).image

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Final, TypeVar
 
-from ikc_deploy.video.channel import Channel
+from ikc_deploy.runtime.channel import Channel
 
 CAPACITY: Final = 3
 """Frames that wait between two stages: enough to even out, few enough for 4K ones."""

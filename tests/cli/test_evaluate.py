@@ -53,6 +53,22 @@ def test_the_table_has_every_row_and_the_json_file_its_figures(
         assert line.split()[-len(cells) :] == cells
 
 
+def test_crops_are_measured_where_they_are_asked_for(small_bundle: Bundle, tmp_path: Path) -> None:
+    write_rgb(photo(384, 400), tmp_path / "Large" / "image.png")
+    arguments = ("--hr", tmp_path / "Large", "--bundle", small_bundle.path, "--iters", 1, *ONE)
+    full = invoke(main, *arguments, "--json", "-")
+    crops = invoke(main, *arguments, "--json", "-", "--estimate", "crops")
+    assert crops.exit_code == 0, crops.output
+    found = [json.loads(result.stdout) for result in (full, crops)]
+    assert [each["estimate"] for each in found] == ["full", "crops"]
+    steps = [each["datasets"]["Large"]["steps"] for each in found]
+    # The predictor sees the whole frame either way; the corrector sees crops.
+    assert steps[0][0] == pytest.approx(steps[1][0], abs=1e-4)
+    assert steps[0][1] != steps[1][1]
+    table = invoke(main, *arguments, "--estimate", "crops")
+    assert "Gaussians x4: small, crops" in table.stdout
+
+
 def test_two_folders_and_every_output(small_bundle: Bundle, hr: Path, tmp_path: Path) -> None:
     write_rgb(photo(32, 36, seed=1), tmp_path / "More" / "a.png")
     write_rgb(photo(36, 32, seed=2), tmp_path / "More" / "b.png")

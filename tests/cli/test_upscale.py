@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ikc_deploy import Bundle
+from ikc_deploy import Bundle, OutOfMemoryError
 from ikc_deploy.bundle import write_manifest
 from ikc_deploy.cli.upscale import main
 from ikc_deploy.images import read_rgb, write_rgb
+from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.repeating import LEVELS, repeated, repeating_bundle
 from tests.samples import photo
@@ -162,3 +163,67 @@ def test_steps_without_matplotlib_name_the_extra(
     monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
     result = invoke(main, folder, "-o", tmp_path / "out", "--save-steps", tmp_path / "steps")
     assert_one_clear_line(result, "--save-steps needs", "ikc-deploy[evaluation]")
+
+
+def test_crops_and_tiles_give_the_picture_too(bundle: Bundle, tmp_path: Path) -> None:
+    """The repeating network has the same answer everywhere, so every way gives one picture."""
+    write_rgb(photo(120, 100), tmp_path / "a.png")
+    expected = np.minimum(repeated(photo(120, 100)).astype(int) + 2 * LEVELS, 255)
+    ways = (
+        ("--estimate", "crops"),
+        ("--tile", "64"),
+        ("--max-memory", "80M", "--estimate", "crops"),
+        ("--tile", "none", "--max-memory", "1.5g"),
+    )
+    for way in ways:
+        options = ("-o", tmp_path / "out.png", "--bundle", bundle.path, "--iters", 2, *way)
+        result = invoke(main, tmp_path / "a.png", *options)
+        assert result.exit_code == 0, result.output
+        np.testing.assert_array_equal(read_rgb(tmp_path / "out.png"), expected)
+
+
+def test_out_of_memory_is_a_warning_and_a_picture_all_the_same(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocate = OnnxRuntimeCpu.allocate
+
+    def cramped(self: OnnxRuntimeCpu, shape: tuple[int, ...], dtype: Any) -> Any:
+        if np.prod(shape) > 3 * 300 * 300:
+            raise OutOfMemoryError("no room")
+        return allocate(self, shape, dtype)
+
+    monkeypatch.setattr(OnnxRuntimeCpu, "allocate", cramped)
+    write_rgb(photo(120, 140), tmp_path / "a.png")
+    options = ("-o", tmp_path / "out.png", "--bundle", bundle.path, "--iters", 0)
+    result = invoke(main, tmp_path / "a.png", *options)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == "warning: no room; going on with tiles of 64 LR pixels\n"
+    np.testing.assert_array_equal(read_rgb(tmp_path / "out.png"), repeated(photo(120, 140)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--estimate", "crops", "--sigma", "2"), ("--sigma, or --estimate", "not both")),
+        (("--estimate", "track"), ("--estimate track is for video",)),
+        (("--tile", "70"), ("a multiple of 16", "70")),
+        (("--max-memory", "0"), ("a positive number of bytes",)),
+        (("--max-memory", "9K"), ("too little even for tiles of 64",)),
+    ],
+)
+def test_ways_that_cannot_be_are_refused(
+    bundle: Bundle, tmp_path: Path, options: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    write_rgb(photo(30, 30), tmp_path / "a.png")
+    paths = (tmp_path / "a.png", "-o", tmp_path / "out.png", "--bundle", bundle.path)
+    assert_one_clear_line(invoke(main, *paths, *options), *words)
+    assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "word"), [("--tile", "big", "auto, none"), ("--max-memory", "much", "4G")]
+)
+def test_tiles_and_sizes_are_parsed(option: str, text: str, word: str) -> None:
+    result = invoke(main, "a.png", "-o", "b.png", option, text)
+    assert result.exit_code == 2
+    assert word in result.stderr

@@ -5,7 +5,7 @@ from collections.abc import Generator
 
 import pytest
 
-from ikc_deploy.video.channel import Channel
+from ikc_deploy.runtime.channel import Channel
 from ikc_deploy.video.pipeline import CAPACITY, run
 
 

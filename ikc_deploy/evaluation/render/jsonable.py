@@ -24,6 +24,7 @@ def to_dict(report: Report, summaries: Sequence[DatasetSummary]) -> dict[str, An
         "noise": protocol.degradation.noise,
         "jpeg": protocol.degradation.jpeg,
         "seed": protocol.degradation.seed,
+        "estimate": report.estimate,
         "scale": manifest.scale,
         "weights": manifest.name,
         "weights_sha256": manifest.weights_sha256,

@@ -68,7 +68,8 @@ def _overview(report: Report, summary: DatasetSummary) -> Table:
     columns = [column for column in _COLUMNS if any(map(column.cell, summary.rows))]
     return Table(
         f"{summary.name} (images: {summary.images}), {protocol.blurs.title} x{manifest.scale}"
-        f"{protocol.degradation.title}: {manifest.name}",
+        f"{protocol.degradation.title}: {manifest.name}"
+        f"{'' if report.estimate == 'full' else f', {report.estimate}'}",
         ("", *(column.header for column in columns)),
         tuple(
             (_PREDICTOR if row.step == 0 else row.label, *(column.cell(row) for column in columns))

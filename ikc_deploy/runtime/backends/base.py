@@ -71,7 +71,10 @@ class Call(Protocol):
     """One graph bound to its buffers."""
 
     def enqueue(self) -> None:
-        """Queue one execution. Raises `BackendError` if the backend refuses it."""
+        """Queue one execution.
+
+        Raises `BackendError` if the backend refuses it, `OutOfMemoryError` if for want of memory.
+        """
 
 
 class Mark(Protocol):

@@ -19,6 +19,7 @@ def values(gaussian: bool = True) -> dict[str, Any]:
 def test_the_object_says_what_was_measured_with_what() -> None:
     found = values()
     assert (found["protocol"], found["scale"], found["weights"]) == ("gaussians", 4, "paper")
+    assert found["estimate"] == "full"
     assert (found["noise"], found["jpeg"], found["seed"]) == (10, 60, 4)
     assert found["kernels_file"] is found["kernels_sha256"] is None
     assert set(found["tools"]) >= {"ikc-deploy", "numpy", "pillow", "scikit-image"}

@@ -1,0 +1,66 @@
+"""A VapourSynth filter: RGB24 clips upscaled, the blur tracked.
+
+    # in a .vpy script, with this folder on the path
+    from vapoursynth_filter import upscaled
+    clip = core.resize.Bicubic(clip, format=vs.RGB24, matrix_in_s="709")
+    upscaled(clip).set_output()
+
+VapourSynth asks for frames in any order and may ask twice. Tracking wants them in order, so a frame
+that does not follow the last one begins a clip of its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import ikc_deploy
+
+Plane = NDArray[np.uint8]
+
+
+class PlanarUpscaler:
+    """Upscales frames given as three planes, red, green and blue, each `[H,W]` uint8."""
+
+    def __init__(self, upscaler: ikc_deploy.Upscaler) -> None:
+        self.upscaler = upscaler
+        self._waiting: deque[Plane] = deque()
+        self._stream = upscaler.stream(self._frames())
+        self._last = -1
+
+    def __call__(self, number: int, planes: Sequence[Plane]) -> list[Plane]:
+        """The planes of frame `number`, upscaled."""
+        if number != self._last + 1:
+            self._stream = self.upscaler.stream(self._frames())
+        self._last = number
+        self._waiting.append(np.stack(planes, axis=-1))
+        image = next(self._stream).image
+        return [np.ascontiguousarray(image[:, :, index]) for index in range(3)]
+
+    def _frames(self) -> Iterator[Plane]:
+        while True:
+            yield self._waiting.popleft()
+
+
+def upscaled(clip: Any) -> Any:
+    """`clip`, an RGB24 `vs.VideoNode`, upscaled."""
+    import vapoursynth as vs
+
+    if clip.format.id != vs.RGB24:
+        raise vs.Error("convert the clip to RGB24 first, naming its matrix")
+    upscale = PlanarUpscaler(ikc_deploy.load())
+    scale = upscale.upscaler.scale
+    blank = clip.std.BlankClip(width=scale * clip.width, height=scale * clip.height, keep=True)
+
+    def fill(n: int, f: Sequence[Any]) -> Any:
+        frame, source = f[1].copy(), f[0]
+        frame.props.update(source.props)
+        for index, plane in enumerate(upscale(n, [np.asarray(source[i]) for i in range(3)])):
+            np.copyto(np.asarray(frame[index]), plane)
+        return frame
+
+    return blank.std.ModifyFrame([clip, blank], fill)

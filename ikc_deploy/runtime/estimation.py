@@ -1,0 +1,194 @@
+"""From a frame to its kernel code, without running the whole loop on the whole frame.
+
+The predictor is cheap, so it sees the whole frame. A correction needs an SR image, and that is
+dear; but the blur is one for the frame, so a few crops tell it: the four with the most texture,
+because a flat sky looks the same under every blur. They are corrected in one batch, with a code
+each; the frame's code is the mean of those in the middle of their order by sigma, so that a crop
+that misleads (a caption, a saturated light) does not count. Then F runs once over the frame.
+docs/estimation.md has what that loses and gains.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ikc_deploy.bundle import FrameIO
+from ikc_deploy.errors import InputError
+from ikc_deploy.kernels import KernelBasis
+from ikc_deploy.runtime.passes import Passes
+from ikc_deploy.runtime.tiling import SIDE_STEP
+from ikc_deploy.runtime.tracking import Tracker
+
+Estimate = Literal["full", "crops", "track"]
+"""How the kernel code of a frame is found:
+
+- "full": the loop on the whole frame (IKC, Algorithm 1);
+- "crops": the predictor on the whole frame, corrections on a few textured crops, then F once;
+- "track": for clips: as "crops", but from the last frame's code, with a single correction.
+"""
+
+ESTIMATES: Final = get_args(Estimate)
+
+CROPS: Final = 4
+
+_SHARE: Final = 0.07
+"""Of the frame's area, for all crops together: corrections on more would cost as much as F."""
+
+_SMALLEST, _LARGEST, _STEP = 32, 64, SIDE_STEP
+"""Sides of crops in LR pixels. Below 32 the estimates scatter; above 64 more crops would be worth
+more than larger ones."""
+
+_EDGE: Final = 16
+"""8-bit levels."""
+
+Area = tuple[slice, slice]
+"""Rows and columns."""
+
+
+def check_estimate(estimate: str) -> Estimate:
+    """`estimate`, if there is such a way. Raises `InputError` with those there are."""
+    for known in ESTIMATES:
+        if estimate == known:
+            return known
+    raise InputError(f"estimate must be one of {', '.join(ESTIMATES)}, got {estimate!r}")
+
+
+class Estimator:
+    """Finds kernel codes of single frames, `[H,W,3]` uint8 or `[3,H,W]` float32 as `io` says."""
+
+    def __init__(self, passes: Passes, basis: KernelBasis, io: FrameIO) -> None:
+        self._passes = passes
+        self._basis = basis
+        self._io: FrameIO = io
+
+    def loop(self, frame: NDArray[Any], side: int | None) -> NDArray[np.float32]:
+        """Codes h0..ht `[t+1,code_size]`, corrected on crops; for frames in tiles see `on_tiles`.
+
+        `side` is that of the tiles in which the frame is restored, if it is.
+        """
+        return self._corrected(frame, self._predicted(frame, side), self._passes.iters)
+
+    def on_tiles(self, frame: NDArray[Any], side: int) -> NDArray[np.float32]:
+        """Codes h0..ht `[t+1,code_size]` of the loop on the most textured tiles.
+
+        For frames whose whole does not fit; one tile at a time, so that memory is bounded.
+        """
+        start, iters = self._predicted(frame, side), self._passes.iters
+        tiles = self._tiles(frame, side)
+        return self._frame_code([self._passes.corrected(tile, start, iters) for tile in tiles])
+
+    def track(self, frame: NDArray[Any], side: int | None, tracker: Tracker) -> NDArray[np.float32]:
+        """Codes of the next frame of a clip: as `loop` where a scene begins, else two rows."""
+        if not tracker.continues(plane(frame, self._io)):
+            codes = self.loop(frame, side)
+            tracker.begin(codes[-1])
+            return codes
+        start = tracker.start(self._predicted(frame, side))
+        # With no corrections at all, what the predictor says is tracked.
+        corrected = self._corrected(frame, start, min(1, self._passes.iters))[-1]
+        return np.stack([start, tracker.settle(corrected)])
+
+    def _predicted(self, frame: NDArray[Any], side: int | None) -> NDArray[np.float32]:
+        views = [frame[None]] if side is None else self._tiles(frame, side)
+        return self._frame_code([self._passes.predicted(view)[None] for view in views])[0]
+
+    def _corrected(
+        self, frame: NDArray[Any], code: NDArray[np.float32], corrections: int
+    ) -> NDArray[np.float32]:
+        crops = self._cut(frame, crop_areas(plane(frame, self._io)))
+        return self._frame_code([self._passes.corrected(crops, code, corrections)])
+
+    def _tiles(self, frame: NDArray[Any], side: int) -> list[NDArray[Any]]:
+        areas = textured_areas(plane(frame, self._io), side, CROPS)
+        return [self._cut(frame, [area]) for area in areas]
+
+    def _cut(self, frame: NDArray[Any], areas: list[Area]) -> NDArray[Any]:
+        lead = () if self._io == "uint8" else (slice(None),)
+        return np.stack([frame[(*lead, *area)] for area in areas])
+
+    def _frame_code(self, codes: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """One code for each step, of codes `[t+1,N,code_size]` of several areas."""
+        return central_code(np.concatenate(codes, axis=1), self._basis)
+
+
+def plane(frame: NDArray[Any], io: FrameIO) -> NDArray[Any]:
+    """The green plane `[H,W]` of a frame, in 8-bit levels: brightness enough to find texture."""
+    return frame[..., 1] if io == "uint8" else 255 * frame[1]
+
+
+def crop_side(height: int, width: int) -> int:
+    """Side of the crops of such a frame, in LR pixels; at least the frame's if it is small."""
+    side = math.sqrt(_SHARE * height * width / CROPS)
+    return int(np.clip(_STEP * round(side / _STEP), _SMALLEST, _LARGEST))
+
+
+def crop_areas(levels: NDArray[Any]) -> list[Area]:
+    """Where the crops of a frame lie, given as `[H,W]` 8-bit levels.
+
+    The whole frame if it is not at least twice as large as its crops: there is nothing to save.
+    """
+    height, width = levels.shape
+    side = crop_side(height, width)
+    if height * width < 2 * CROPS * side * side or min(height, width) < side:
+        return [(slice(0, height), slice(0, width))]
+    return textured_areas(levels, side, CROPS)
+
+
+def textured_areas(levels: NDArray[Any], side: int, count: int) -> list[Area]:
+    """The most textured squares in `[H,W]` 8-bit levels, at most `count`, disjoint.
+
+    Their side is `side`, a multiple of `SIDE_STEP`, or the largest that fits. Texture is the mean
+    absolute difference of neighbouring pixels, of which large ones count as `_EDGE`: else one hard
+    edge would outweigh all texture.
+    """
+    height, width = levels.shape
+    side = min(side, SIDE_STEP * (min(height, width) // SIDE_STEP))
+    if side == 0:
+        shortest = min(height, width)
+        return [(slice(0, shortest), slice(0, shortest))]
+    texture = _block_texture(levels, side // 4)
+    sums = np.lib.stride_tricks.sliding_window_view(texture, (4, 4)).sum(axis=(2, 3))
+    chosen: list[tuple[int, int]] = []
+    for index in np.argsort(-sums, axis=None, kind="stable"):
+        row, column = divmod(int(index), sums.shape[1])
+        if all(abs(row - r) >= 4 or abs(column - c) >= 4 for r, c in chosen):
+            chosen.append((row, column))
+            if len(chosen) == count:
+                break
+    tops_and_lefts = ((side // 4 * row, side // 4 * column) for row, column in chosen)
+    return [(slice(y, y + side), slice(x, x + side)) for y, x in tops_and_lefts]
+
+
+def central_code(codes: NDArray[np.float32], basis: KernelBasis) -> NDArray[np.float32]:
+    """One code `[...,code_size]` for codes `[...,K,code_size]` of the same blur.
+
+    The mean of the codes in the middle half by sigma.
+    """
+    order = np.argsort(basis.sigma_of_code(codes), axis=-1)
+    count = codes.shape[-2]
+    middle = order[..., count // 4 : count - count // 4, None]
+    mean: NDArray[np.float32] = np.take_along_axis(codes, middle, axis=-2).mean(axis=-2)
+    return mean
+
+
+def _block_texture(levels: NDArray[Any], block: int) -> NDArray[np.float32]:
+    """Sums of absolute differences of neighbours in blocks of this side.
+
+    Of every fourth row and column only: as good for choosing, and 4K frames come in time.
+    """
+    rows, columns = (size // block for size in levels.shape)
+    trimmed = levels[: rows * block, : columns * block].astype(np.float32)
+    return _steps_along_rows(trimmed, block) + _steps_along_rows(trimmed.T, block).T
+
+
+def _steps_along_rows(levels: NDArray[np.float32], block: int) -> NDArray[np.float32]:
+    lines = levels[::4]
+    steps = np.minimum(np.abs(np.diff(lines, axis=1, prepend=lines[:, :1])), _EDGE)
+    sums: NDArray[np.float32] = steps.reshape(len(levels) // block, block // 4, -1, block).sum(
+        axis=(1, 3)
+    )
+    return sums

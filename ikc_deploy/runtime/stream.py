@@ -1,0 +1,173 @@
+"""`Stream`: the frames of one clip or camera in, results out, and how it is going."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ikc_deploy.runtime.channel import Channel
+
+if TYPE_CHECKING:
+    from ikc_deploy.runtime.upscaler import Result
+
+_FRAMES_TIMED: Final = 256
+"""How many of the last frames the percentiles are of."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a stream is going."""
+
+    frames_in: int
+    """Frames taken from the source."""
+    frames_out: int
+    """Results made."""
+    dropped: int
+    """Frames of a live source that newer ones replaced."""
+    p50_ms: dict[str, float]
+    """Median milliseconds of the last 256 frames: `wait` (for a frame), each network, and `total`
+    (of the call, without the wait). Empty before the first result."""
+    p90_ms: dict[str, float]
+    """Their 90th percentile."""
+    sigma: float | None
+    """The blur of the last result in HR pixels; None before the first."""
+
+
+class Stream:
+    """Iterates over the results of `upscale` for `frames`, each made when it is asked for.
+
+    Several threads may iterate: each frame is given to one of them. `status` may be read from
+    anywhere at any time. Leaving it as a context manager, or `close`, ends it: `frames` is closed
+    if it is a generator.
+    """
+
+    def __init__(
+        self,
+        frames: Iterable[NDArray[Any]],
+        upscale: Callable[[NDArray[Any]], Result],
+        live: bool,
+    ) -> None:
+        self._frames = _NewestFrames(frames) if live else _EveryFrame(frames)
+        self._upscale = upscale
+        self._turn = threading.Lock()
+        self._counting = threading.Lock()
+        self._out = 0
+        self._sigma: float | None = None
+        self._times: deque[dict[str, float]] = deque(maxlen=_FRAMES_TIMED)
+
+    def __iter__(self) -> Iterator[Result]:
+        return self
+
+    def __next__(self) -> Result:
+        with self._turn:
+            asked = time.perf_counter()
+            frame = self._frames.take()
+            wait = 1e3 * (time.perf_counter() - asked)
+            result = self._upscale(frame)
+        with self._counting:
+            self._out += 1
+            self._sigma = float(result.sigma)
+            self._times.append({"wait": wait, **result.timings})
+        return result
+
+    @property
+    def status(self) -> Status:
+        """How it is going now."""
+        with self._counting:
+            out, sigma, times = self._out, self._sigma, list(self._times)
+        stages = times[0] if times else {}
+        columns = {stage: [each[stage] for each in times] for stage in stages}
+        p50, p90 = (
+            {stage: float(np.percentile(column, share)) for stage, column in columns.items()}
+            for share in (50, 90)
+        )
+        return Status(self._frames.taken, out, self._frames.dropped, p50, p90, sigma)
+
+    def close(self) -> None:
+        """Take no more frames. Calling it again does nothing."""
+        self._frames.close()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _EveryFrame:
+    """Frames one after the other, when they are asked for."""
+
+    dropped = 0
+
+    def __init__(self, frames: Iterable[NDArray[Any]]) -> None:
+        self.taken = 0
+        self._frames = iter(frames)
+        self._closed = False
+
+    def take(self) -> NDArray[Any]:
+        if self._closed:
+            raise StopIteration
+        frame = next(self._frames)
+        self.taken += 1
+        return frame
+
+    def close(self) -> None:
+        self._closed = True
+        _close(self._frames)
+
+
+class _NewestFrames:
+    """The newest frame of a source that does not wait, read by a thread of its own."""
+
+    def __init__(self, frames: Iterable[NDArray[Any]]) -> None:
+        self.taken = 0
+        self._frames = iter(frames)
+        self._channel = Channel[NDArray[Any]](capacity=1, newest_wins=True)
+        self._arrived = self._channel.items()
+        self._error: BaseException | None = None
+        threading.Thread(target=self._read, name="ikc-stream", daemon=True).start()
+
+    @property
+    def dropped(self) -> int:
+        return self._channel.dropped
+
+    def take(self) -> NDArray[Any]:
+        for frame in self._arrived:
+            return frame
+        if self._error is not None:
+            raise self._error
+        raise StopIteration
+
+    def close(self) -> None:
+        self._channel.cancel()
+
+    def _read(self) -> None:
+        try:
+            for frame in self._frames:
+                self.taken += 1
+                if not self._channel.put(frame):
+                    break
+        except BaseException as error:  # raised where the frames are taken
+            self._error = error
+        finally:
+            _close(self._frames)
+            self._channel.finish()
+
+
+def _close(frames: Iterator[Any]) -> None:
+    close = getattr(frames, "close", None)
+    if close is not None:
+        close()

@@ -1,0 +1,195 @@
+"""Frames in pieces: tiles of one shape with overlap, upscaled with one code, blended.
+
+Every tile has the same shape, so one session (one engine, one CUDA graph) serves them all; the
+last ones overlap more instead of being smaller. Near a tile's edge the network sees padding where
+the frame goes on, and what it makes of it is wrong: that far it *reaches*. So tiles overlap by
+twice the reach, where each is replaced by the other, and by `_RAMP` pixels more, over which one
+fades into the other. The reach is measured on the network itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ikc_deploy.bundle import FrameIO
+from ikc_deploy.errors import InputError
+
+Tile = int | Literal["auto"] | None
+"""Side of the tiles in LR pixels; "auto" for whole frames as long as memory allows; None for whole
+frames always."""
+
+SIDE_STEP: Final = 16
+"""Sides of tiles and crops are multiples of this: texture is summed in blocks of a quarter of the
+side, over every fourth row and column."""
+
+SMALLEST_TILE: Final = 64
+
+_RAMP: Final = 8
+"""LR pixels over which a tile fades into the next."""
+
+_SPARE: Final = 2
+"""LR pixels beyond the last that differs by more than one 8-bit level: there it is under half a
+level (measured: docs/tiling.md)."""
+
+Restore = Callable[[NDArray[Any]], NDArray[Any]]
+"""An image `[sH,sW,3]` (or planes) of a frame `[H,W,3]` (or planes), as the bundle's io says."""
+
+Span = tuple[slice, NDArray[np.float32]]
+"""Where a tile lies along an axis, in LR pixels, and the weights with which it begins to cover the
+tile before, in SR pixels."""
+
+
+@dataclass(frozen=True)
+class TileSettings:
+    """When and how frames are cut."""
+
+    tile: Tile = "auto"
+    max_memory: int | None = None
+    """Bytes that buffers and activations of a frame may take; None for half of what is free. Only
+    "auto" looks at it."""
+
+    def __post_init__(self) -> None:
+        side, memory = self.tile, self.max_memory
+        if side is not None and side != "auto":
+            if isinstance(side, bool) or not isinstance(side, int) or side < SMALLEST_TILE:
+                raise InputError(
+                    f'tile must be "auto", None, or a side of at least {SMALLEST_TILE} LR pixels, '
+                    f"got {side!r}"
+                )
+            if side % SIDE_STEP:
+                raise InputError(f"tile must be a multiple of {SIDE_STEP} LR pixels, got {side}")
+        if memory is not None and (isinstance(memory, bool) or memory <= 0):
+            raise InputError(f"max_memory must be a positive number of bytes, got {memory!r}")
+
+    def side(self, height: int, width: int, pixel_bytes: int, free: int | None) -> int | None:
+        """The tiles' side for such a frame, None to leave it whole.
+
+        `pixel_bytes` is what an LR pixel needs; `free` the memory there is, in bytes, if known.
+        Raises `InputError` if memory is too small even for the smallest tile.
+        """
+        bound = self.max_memory if self.max_memory is not None else free and free // 2
+        if self.tile != "auto":
+            side = self.tile
+        elif bound is None or height * width * pixel_bytes <= bound:
+            side = None
+        else:
+            side = _side_that_fits(bound, pixel_bytes)
+        return None if side is None or max(height, width) <= side else side
+
+
+def _side_that_fits(memory: int, pixel_bytes: int) -> int:
+    side = SIDE_STEP * (math.isqrt(memory // pixel_bytes) // SIDE_STEP)
+    if side < SMALLEST_TILE:
+        raise InputError(
+            f"{memory / 2**20:.0f} MiB are too little even for tiles of {SMALLEST_TILE} LR pixels, "
+            f"which need {SMALLEST_TILE**2 * pixel_bytes / 2**20:.0f}; allow more memory"
+        )
+    return side
+
+
+def restore_in_tiles(
+    frame: NDArray[Any], side: int, reach: int, io: FrameIO, scale: int, restore: Restore
+) -> NDArray[Any]:
+    """The image of `frame`, restored in tiles of `side` LR pixels, or less where it is smaller.
+
+    `reach` is the network's, as `measured_reach` gives it. Raises `InputError` if the tiles are too
+    small for it.
+    """
+    _check_side(side, reach)
+    pixels = _channels_last(frame, io)
+    height, width = pixels.shape[:2]
+
+    def row_of_tiles(rows: slice) -> NDArray[Any]:
+        tiles = (
+            (span, _channels_last(restore(_as_io(pixels[rows, span[0]], io)), io).swapaxes(0, 1))
+            for span in _spans(width, side, reach, scale)
+        )
+        return _joined(tiles, scale, width).swapaxes(0, 1)
+
+    strips = ((span, row_of_tiles(span[0])) for span in _spans(height, side, reach, scale))
+    image = _joined(strips, scale, height)
+    return image if io == "uint8" else np.ascontiguousarray(np.moveaxis(image, -1, 0))
+
+
+def measured_reach(restore: Restore, side: int, io: FrameIO, scale: int) -> int:
+    """How many LR pixels from a tile's edge its image can be wrong, measured on tiles of `side`.
+
+    Two tiles of noise in black, white and bright colours, the hardest content, are shifted by half
+    a side; where both lie, they differ as far as the network reaches in from their edges. `restore`
+    should use the widest blur, which reaches farthest. Raises `InputError` if it reaches farther
+    than such tiles can show.
+    """
+    random = np.random.default_rng(0)
+    blocks = random.integers(0, 2, (side // 4, side // 4 + side // 8, 3), dtype=np.uint8)
+    noise = blocks.repeat(4, axis=0).repeat(4, axis=1)
+    noise = 255 * noise if io == "uint8" else noise.astype(np.float32)
+    shift = noise.shape[1] - side
+    first, second = (
+        _levels(restore(_as_io(noise[:, start : start + side], io)), io) for start in (0, shift)
+    )
+    common = side - shift
+    differences = np.abs(first[:, scale * shift :] - second[:, : scale * common])
+    wrong = differences.max(axis=(0, 2)).reshape(common, scale).max(axis=1) > 1
+    distances = np.minimum(np.arange(common), np.arange(common)[::-1])
+    reach = _SPARE + 1 + int(distances[wrong].max(initial=-1))
+    _check_side(side, side if reach > common // 2 else reach)
+    return reach
+
+
+def _check_side(side: int, reach: int) -> None:
+    if side <= 2 * reach + _RAMP:
+        raise InputError(
+            f"tiles of {side} LR pixels are too small for this network: what it makes of a pixel "
+            "depends on too many others; use larger tiles"
+        )
+
+
+def _spans(length: int, side: int, reach: int, scale: int) -> list[Span]:
+    """Where tiles lie along an axis, and the weights with which each begins to cover the last."""
+    side = min(side, length)
+    overlap = 2 * reach + _RAMP
+    count = 1 if side == length else math.ceil((length - overlap) / (side - overlap))
+    starts = np.linspace(0, length - side, count).round().astype(int).tolist()
+    spans = [(slice(0, side), np.empty(0, np.float32))]
+    for before, start in pairwise(starts):
+        ramp = scale * (before + side - start - 2 * reach)
+        weights = np.zeros(scale * reach + ramp, np.float32)
+        weights[scale * reach :] = (np.arange(ramp) + 0.5) / ramp
+        spans.append((slice(start, start + side), weights))
+    return spans
+
+
+def _joined(parts: Iterable[tuple[Span, NDArray[Any]]], scale: int, length: int) -> NDArray[Any]:
+    """Parts `[sh,W,3]` of an image, put together along the first axis: `[s*length,W,3]`."""
+    image: NDArray[Any] | None = None
+    for (span, weights), part in parts:
+        if image is None:
+            image = np.empty((scale * length, *part.shape[1:]), part.dtype)
+        top, fading = scale * span.start, len(weights)
+        below = image[top : top + fading].astype(np.float32)
+        mixed = below + weights[:, None, None] * (part[:fading] - below)
+        image[top : top + fading] = np.rint(mixed) if part.dtype == np.uint8 else mixed
+        image[top + fading : scale * span.stop] = part[fading:]
+    if image is None:
+        raise ValueError("an image needs at least one part")
+    return image
+
+
+def _levels(image: NDArray[Any], io: FrameIO) -> NDArray[np.float32]:
+    """`[H,W,3]` in 8-bit levels."""
+    return (1 if io == "uint8" else 255) * _channels_last(image, io).astype(np.float32)
+
+
+def _channels_last(frame: NDArray[Any], io: FrameIO) -> NDArray[Any]:
+    return frame if io == "uint8" else np.moveaxis(frame, 0, -1)
+
+
+def _as_io(pixels: NDArray[Any], io: FrameIO) -> NDArray[Any]:
+    return np.ascontiguousarray(pixels if io == "uint8" else np.moveaxis(pixels, -1, 0))
