@@ -73,7 +73,6 @@ ALLOWED = {
         "bundle",
         "locks",
         "limits",
-        "images",
         "plans",
         "networks",
         "runtime",

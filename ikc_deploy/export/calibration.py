@@ -46,9 +46,9 @@ LADDER: Final[tuple[tuple[str, ...], ...]] = (
     ("body.conv2.", "body.conv3.", "body.conv_mid.", "body.tail."),
     ("body.conv2.", "body.conv3.", "body.conv_mid.", "body.tail.", ".first."),
 )
-"""Convolutions of the SR network that stay in float32, by parts of their weights' names: the second,
-which reads the image's first features and costs most of the loss; both ends; and what the code
-conditions. (The very first reads three channels and is never quantised.)"""
+"""Convolutions of the SR network that stay in float32, by parts of their weights' names: the
+second, which reads the image's first features and costs most of the loss; both ends; and what the
+code conditions. (The very first reads three channels and is never quantised.)"""
 
 Image = NDArray[np.uint8]
 
