@@ -27,12 +27,13 @@ Series = dict[str, list[tuple[float, float]]]
 def latency_chart(report: Report) -> str:
     """Median latency by LR pixels, log-log, a line for each contestant with its slope.
 
-    One frame a call, and the largest count of corrections that was measured.
+    The fewest frames a call, and the most corrections that were measured.
     """
     series: Series = {}
+    batch = min(result.case.batch for result in report.results)
     most = max(result.case.iters for result in report.results)
     for result, entry in entries(report.results):
-        if result.case.batch == 1 and result.case.iters == most:
+        if result.case.batch == batch and result.case.iters == most:
             name = f"{result.subject}, {entry.contestant}"
             series.setdefault(name, []).append((result.case.pixels, entry.latency_ms.median))
     with _figure(_INCHES) as (figure, axes):
