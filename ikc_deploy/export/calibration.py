@@ -69,16 +69,31 @@ class Int8Quality:
         return self.fp32_db - self.int8_db
 
 
+def calibration_images(folder: Path | None, scale: int) -> list[Image]:
+    """HR images for `quantize_bundle`, from a folder or, if that is None, made.
+
+    Raises `InputError` for a folder with fewer than two, or one that cannot be read.
+    """
+    if folder is None:
+        return [structured_image(_SIDE - _SIDE % scale, seed) for seed in range(_MADE)]
+    images = [read_hr(path, scale) for path in list_images(folder)]
+    if len(images) < 2:
+        raise InputError(
+            f"'{folder}' holds {len(images)} image; --calibrate needs two: one half calibrates, "
+            "the other measures"
+        )
+    side = _LARGEST_SIDE - _LARGEST_SIDE % scale
+    return [image[:side, :side] for image in images]
+
+
 def quantize_bundle(
-    folder: Path, manifest: Manifest, hr_folder: Path | None
+    folder: Path, manifest: Manifest, images: Sequence[Image]
 ) -> tuple[Manifest, Int8Quality]:
     """Make the float32 bundle in `folder` an INT8 one; returns its manifest and what it loses.
 
-    `hr_folder` holds HR images, at least two; None for images that are made. Raises `InputError`
-    for a folder without them, `ExportError` if 8 bits cost more than `LARGEST_LOSS` however many
-    convolutions stay in float32.
+    Raises `ExportError` if 8 bits cost more than `LARGEST_LOSS` however many convolutions stay in
+    float32.
     """
-    images = _images(hr_folder, manifest.scale)
     calibrating, measuring = images[::2], images[1::2]
     bundle = Bundle.open(folder)
     feeds = _feeds(bundle, calibrating)
@@ -88,7 +103,8 @@ def quantize_bundle(
         copyfile(bundle.graph(name), original)
     try:
         for kept in LADDER:
-            names = [w for w in convolution_weights(originals["sftmd"]) if _is_kept(w, kept)]
+            weights = convolution_weights(originals["sftmd"])
+            names = [weight for weight in weights if any(part in weight for part in kept)]
             for name, original in originals.items():
                 copyfile(original, bundle.graph(name))
                 quantize_graph(bundle.graph(name), feeds[name], names)
@@ -107,23 +123,6 @@ def quantize_bundle(
         f"layers of the SR network in float32, and {LARGEST_LOSS:g} are allowed. No bundle was "
         "written; give --calibrate a folder of images like yours, or export with --fp32"
     )
-
-
-def _is_kept(weight: str, parts: Sequence[str]) -> bool:
-    return any(part in weight for part in parts)
-
-
-def _images(folder: Path | None, scale: int) -> list[Image]:
-    if folder is None:
-        return [structured_image(_SIDE - _SIDE % scale, seed) for seed in range(_MADE)]
-    images = [read_hr(path, scale) for path in list_images(folder)]
-    if len(images) < 2:
-        raise InputError(
-            f"'{folder}' holds {len(images)} image; --calibrate needs two: one half calibrates, "
-            "the other measures"
-        )
-    side = _LARGEST_SIDE - _LARGEST_SIDE % scale
-    return [image[:side, :side] for image in images]
 
 
 def _blurred(bundle: Bundle, images: Sequence[Image]) -> Iterator[tuple[Image, Image, float]]:

@@ -13,7 +13,12 @@ import torch
 
 from ikc_deploy.bundle import BASIS_FILE, Bundle, FrameIO, Manifest, Precision, write_manifest
 from ikc_deploy.errors import InputError
-from ikc_deploy.export.calibration import Int8Quality, quantize_bundle
+from ikc_deploy.export.calibration import (
+    Image,
+    Int8Quality,
+    calibration_images,
+    quantize_bundle,
+)
 from ikc_deploy.export.graphs import OPSET, export_graphs
 from ikc_deploy.export.parity import check_parity, measure_parity
 from ikc_deploy.export.precision import check_census
@@ -53,6 +58,10 @@ def export_bundle(
     networks = weights.networks
     # INT8 graphs are made from float32 ones.
     traced: Precision = "fp16" if settings.precision == "fp16" else "fp32"
+    images: list[Image] | None = None
+    if settings.precision == "int8":
+        # Before the work that a bad folder would waste.
+        images = calibration_images(settings.calibrate, networks.architecture.scale)
     with locked(out), atomic_folder(out) as folder:
         announce("graphs")
         paths = export_graphs(networks, folder, traced, settings.io)
@@ -76,9 +85,9 @@ def export_bundle(
         )
         write_manifest(folder, manifest)
         quality: Int8Quality | None = None
-        if settings.precision == "int8":
+        if images is not None:
             announce("calibration")
-            manifest, quality = quantize_bundle(folder, manifest, settings.calibrate)
+            manifest, quality = quantize_bundle(folder, manifest, images)
         announce("parity")
         steps = measure_parity(networks, Bundle.open(folder))
         parity = check_parity(steps, settings.precision)

@@ -27,12 +27,13 @@ Series = dict[str, list[tuple[float, float]]]
 def latency_chart(report: Report) -> str:
     """Median latency by LR pixels, log-log, a line for each contestant with its slope.
 
-    One frame a call, and the largest count of corrections that was measured.
+    The fewest frames a call, and the most corrections that were measured.
     """
     series: Series = {}
+    batch = min(result.case.batch for result in report.results)
     most = max(result.case.iters for result in report.results)
     for result, entry in entries(report.results):
-        if result.case.batch == 1 and result.case.iters == most:
+        if result.case.batch == batch and result.case.iters == most:
             name = f"{result.subject}, {entry.contestant}"
             series.setdefault(name, []).append((result.case.pixels, entry.latency_ms.median))
     with _figure(_INCHES) as (figure, axes):
@@ -42,8 +43,8 @@ def latency_chart(report: Report) -> str:
             label = name if exponent is None else f"{name}: slope {exponent:.2f}"
             marker = _MARKERS[index % len(_MARKERS)]
             axes.plot(sizes, times, marker=marker, markersize=5, linewidth=1.3, label=label)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        _logarithmic(axes, "x")
+        _logarithmic(axes, "y")
         axes.set_xlabel("LR pixels of a frame", fontsize=9, color=INK)
         axes.set_ylabel(f"ms a call, iters {most}", fontsize=9, color=INK)
         style_axes(axes)
@@ -72,7 +73,7 @@ def stage_chart(report: Report, subject: str) -> str:
             axes.barh(range(len(rows)), shares, left=left, color=colour, label=stage, height=0.7)
             left = [sum(pair) for pair in zip(left, shares, strict=True)]
         axes.set_yticks(range(len(rows)), labels=labels)
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_xlim(0, 100)
         axes.set_xlabel("% of a call", fontsize=9, color=INK)
         style_axes(axes)
@@ -107,12 +108,23 @@ def quality_chart(report: Report) -> str:
         for index, (name, found) in enumerate(points.items()):
             marker = _MARKERS[index % len(_MARKERS)]
             axes.plot(*zip(*found, strict=True), linestyle="", marker=marker, label=name)
-        axes.set_xscale("log")
+        _logarithmic(axes, "x")
         axes.set_xlabel("ms a call", fontsize=9, color=INK)
         axes.set_ylabel("PSNR-Y in dB, Gaussian8", fontsize=9, color=INK)
         style_axes(axes)
         _legend(axes)
         return _svg(figure)
+
+
+def _logarithmic(axes: Any, which: str) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set(**{f"{which}scale": "log"})
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _short(result: Result) -> str:

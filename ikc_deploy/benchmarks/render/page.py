@@ -19,12 +19,12 @@ from ikc_deploy.evaluation.render.tables import Table
 _STYLE: Final = """
 :root { color-scheme: light; }
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; background: #fff;
-       max-width: 62rem; margin: 0 auto; padding: 1rem; }
+       max-width: 76rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-svg { width: 100%; height: auto; display: block; }
+svg { width: 100%; min-width: 36rem; max-width: 62rem; height: auto; display: block; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.82rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: #555; padding-bottom: 0.3rem; }
+caption { text-align: left; color: #555; padding: 0.8rem 0 0.3rem; }
 th, td { padding: 0.2rem 0.5rem; border-bottom: 1px solid #e4e4e4; text-align: right;
          white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
@@ -39,17 +39,21 @@ def to_html(report: Report) -> str:
         "<h1>ikc-bench</h1>",
         f"<p><code>{escape(report.command)}</code></p>",
         _section("Machine", _list(machine_lines(report))),
-        _section("Latency by size", latency_chart(report)),
+        _section("Latency by size", _wide(latency_chart(report))),
     ]
     for subject in subjects:
         parts.append(_section(f"{subject}: figures", _table(latency_table(report, subject))))
-        parts.append(_section(f"{subject}: where the time goes", stage_chart(report, subject)))
+        parts.append(
+            _section(f"{subject}: where the time goes", _wide(stage_chart(report, subject)))
+        )
     ratios = [ratio_table(result) for result in report.results if len(result.entries) > 1]
     if ratios:
         parts.append(_section("Ratios pair by pair", *map(_table, ratios)))
     if report.qualities:
         parts.append(
-            _section("Quality against speed", quality_chart(report), _table(quality_table(report)))
+            _section(
+                "Quality against speed", _wide(quality_chart(report)), _table(quality_table(report))
+            )
         )
     skipped = skipped_lines(report)
     if skipped:
@@ -71,12 +75,17 @@ def _list(lines: list[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
+def _wide(content: str) -> str:
+    """What a narrow window scrolls sideways, so that its text stays readable."""
+    return f'<div class="wide">{content}</div>'
+
+
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
     rows = "".join(
         f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in table.rows
     )
-    return (
-        f'<div class="wide"><table><caption>{escape(table.title)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+    return _wide(
+        f"<table><caption>{escape(table.title)}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     )
