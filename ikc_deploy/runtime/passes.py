@@ -80,10 +80,16 @@ class Passes:
         self._run(session.known())
         return self._image(session, frames)
 
-    def on_host(self, frames: Frames) -> NDArray[Any]:
-        """`frames` as a host array."""
+    def on_host(self, frames: Frames, whole: bool) -> NDArray[Any]:
+        """`frames` as a host array.
+
+        If they are to be restored as a `whole`, their session's buffer serves, and nothing is
+        allocated for each frame.
+        """
         if isinstance(frames, np.ndarray):
             return frames
+        if whole:
+            return self._backend.download(self._uploaded(frames).lr)
         buffer = self._backend.allocate(frames.shape, frames.dtype)
         self._backend.upload(frames, buffer)
         return self._backend.download(buffer)

@@ -57,7 +57,7 @@ class Restorer:
         """
         if side is None:
             return self._passes.restored(frames, codes)
-        frames = self._passes.on_host(frames)
+        frames = self._passes.on_host(frames, whole=False)
         return np.stack(
             [self._tiled(frame, code, side) for frame, code in zip(frames, codes, strict=True)]
         )

@@ -245,7 +245,7 @@ class Upscaler:
         if job.given is not None:
             codes = job.given[None]
         else:
-            frames = self._passes.on_host(job.batch)
+            frames = self._passes.on_host(job.batch, whole=side is None)
             codes = np.stack([self._codes(frame, job, side) for frame in frames], axis=1)
         shown = codes if job.steps else codes[-1:]
         return [self._restorer.restored(job.batch, each, side) for each in shown], codes

@@ -15,6 +15,7 @@ from ikc_deploy import Bundle, InputError, Upscaler
 from ikc_deploy.runtime.cuda.arrays import DeviceArray
 from ikc_deploy.runtime.cuda.device import open_device
 from ikc_deploy.runtime.cuda.streams import Stream
+from ikc_deploy.runtime.tiling import TileSettings
 from tests.double.arrays import Foreign, WithDlpack, WithInterface
 from tests.double.driver import Driver
 from tests.double.kernels import Kernel, open_double
@@ -52,6 +53,26 @@ def test_frames_of_other_libraries_stay_on_the_gpu(
         many = upscaler(kind(device, batch, stream, delay)).image
         assert np.array_equal(many.to_numpy(), cpu(batch).image)
         assert np.array_equal(many[-1].to_numpy(), cpu(batch).image[-1])
+
+
+def test_crops_and_tiles_of_frames_on_the_gpu(
+    bundle: Bundle, cpu: Upscaler, driver: Driver
+) -> None:
+    frame = photo(96, 100)
+    device = open_device()
+    foreign = WithDlpack(device, frame, Stream(device))
+    with Upscaler(bundle, open_double(bundle), ITERS) as upscaler:
+        for way in ("crops", "track", "track"):
+            expected = cpu(frame, estimate=way)
+            result = upscaler(foreign, estimate=way)
+            assert isinstance(result.image, DeviceArray)
+            assert np.array_equal(result.codes, expected.codes)
+            assert np.array_equal(result.image.to_numpy(), expected.image)
+    with Upscaler(bundle, open_double(bundle), ITERS, tiles=TileSettings(64)) as upscaler:
+        tiled = upscaler(foreign, sigma=1.0)
+        assert isinstance(tiled.image, np.ndarray)
+        expected_image = cpu(frame, sigma=1.0).image
+        assert np.abs(tiled.image.astype(int) - expected_image).max() <= 1
 
 
 def test_results_are_frames(bundle: Bundle, cpu: Upscaler, driver: Driver) -> None:

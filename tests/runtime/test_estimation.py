@@ -144,6 +144,15 @@ def test_the_way_can_be_chosen_once_or_for_a_call(small_bundle: Bundle) -> None:
         assert not np.array_equal(upscaler(frame).codes, upscaler(frame, estimate="full").codes)
 
 
+def test_submitted_frames_are_estimated_alike(upscaler: Upscaler) -> None:
+    frame = half_sky(100, 96)
+    ticket = upscaler.submit(frame, estimate="crops")
+    assert np.array_equal(ticket.result(60).codes, upscaler(frame, estimate="crops").codes)
+    with pytest.raises(InputError, match=r"worked on at once.*cannot be tracked"):
+        upscaler.submit(frame, estimate="track")
+    assert upscaler.submit(frame, estimate="track", sigma=1.0).result(60).codes.shape == (1, 10)
+
+
 def test_an_unknown_way_names_the_known_ones(upscaler: Upscaler, small_bundle: Bundle) -> None:
     with pytest.raises(InputError, match="one of full, crops, track, got 'guess'"):
         upscaler(photo(16, 16), estimate=check_estimate("guess"))

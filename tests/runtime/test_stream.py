@@ -120,7 +120,8 @@ def test_memory_is_flat_over_a_thousand_frames(upscaler: Upscaler) -> None:
     def pages() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1])
 
-    stream = upscaler.stream(photo(24, 40, number % 7) for number in range(1000))
+    pictures = [photo(24, 40, seed) for seed in range(7)]
+    stream = upscaler.stream(pictures[number % 7] for number in range(1000))
     for _ in range(300):  # enough for every buffer, and for the times that are kept
         next(stream)
     before = pages()

@@ -194,6 +194,9 @@ def test_float_bundles_take_and_give_planes(tmp_path: Path) -> None:
         image = upscaler(planes).image
         assert image.dtype == np.float32
         assert image.shape == (3, 64, 48)
+        large = photo(96, 100).transpose(2, 0, 1).astype(np.float32) / 255
+        crops = upscaler(large, estimate="crops")
+        assert np.array_equal(crops.image, upscaler(large, code=crops.codes[-1]).image)
         with pytest.raises(InputError, match="takes float32 frames"):
             upscaler(photo(16, 12))
         with pytest.raises(InputError, match="move the channels first"):
