@@ -53,6 +53,7 @@ ALLOWED = {
     "benchmarks": {
         "errors",
         "files",
+        "images",
         "figures",
         "gpus",
         "locks",

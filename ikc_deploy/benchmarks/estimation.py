@@ -1,6 +1,6 @@
 """What cheaper estimation of the blur costs in quality, and what it saves: docs/estimation.md.
 
-    python -m ikc_deploy.benchmarks.estimation --hr Set5 --hr Set14 --clips kodak --json out.json
+    python -m ikc_deploy.cli.estimation --hr Set5 --hr Set14 --clips kodak --json out.json
 
 Three measurements on this machine, each beside `estimate="full"`:
 
@@ -13,27 +13,22 @@ Three measurements on this machine, each beside `estimate="full"`:
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.images import natural_frame
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.bundle import Bundle
-from ikc_deploy.cli.bundles import bundle_options, open_bundle
-from ikc_deploy.cli.common import HELP, err_console, reports_errors
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.datasets import open_datasets, read_hr
 from ikc_deploy.evaluation.gaussian8 import SIGMAS, degrade_gaussian
 from ikc_deploy.evaluation.metrics import psnr_y
-from ikc_deploy.files import write_atomically
 from ikc_deploy.images import list_images, read_rgb
 from ikc_deploy.runtime.estimation import ESTIMATES, Estimate
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler, load_bundle
@@ -265,30 +260,3 @@ def measure_clips(
         "drift_true_sigma": drift,
         "drift_sigma": {way: [row[1] for row in drifting[way]] for way in ESTIMATES},
     }
-
-
-@click.command(context_settings=HELP)
-@click.option("--hr", "folders", multiple=True, type=click.Path(path_type=Path), help="HR images.")
-@click.option("--clips", type=click.Path(path_type=Path), help="HR images to pan over.")
-@click.option("--blurs", type=int, default=8, show_default=True, help="Of Gaussian8's eight.")
-@click.option("--clip-images", type=int, default=8, show_default=True)
-@click.option("--clip-frames", type=int, default=16, show_default=True)
-@click.option("--drift-frames", type=int, default=64, show_default=True)
-@click.option("--rounds", type=int, default=5, show_default=True, help="Timed calls; 0 for none.")
-@click.option("--threads", type=int, default=0, help="CPU cores to use.  [default: all]")
-@click.option("--json", "path", type=click.Path(path_type=Path), required=True)
-@bundle_options
-@reports_errors
-def main(threads: int, path: Path, weights: str | None, folder: Path | None, **plan: Any) -> None:
-    """Measure the ways of estimating the blur; the file is written after every part."""
-
-    def keep(report: dict[str, Any]) -> None:
-        text = json.dumps(report, indent=2, default=float)
-        write_atomically(path, f"{text}\n".encode())
-        err_console.print(f"{path}: {', '.join(report)}")
-
-    measure(open_bundle(weights, folder), threads, Plan(**plan), keep)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,41 @@
+"""What the ways of estimating the blur cost and lose: figures for docs/estimation.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ikc_deploy.benchmarks.estimation import Plan, measure
+from ikc_deploy.cli.bundles import bundle_options, open_bundle
+from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.files import write_atomically
+
+
+@click.command(context_settings=HELP)
+@click.option("--hr", "folders", multiple=True, type=click.Path(path_type=Path), help="HR images.")
+@click.option("--clips", type=click.Path(path_type=Path), help="HR images to pan over.")
+@click.option("--blurs", type=int, default=8, show_default=True, help="Of Gaussian8's eight.")
+@click.option("--clip-images", type=int, default=8, show_default=True)
+@click.option("--clip-frames", type=int, default=16, show_default=True)
+@click.option("--drift-frames", type=int, default=64, show_default=True)
+@click.option("--rounds", type=int, default=5, show_default=True, help="Timed calls; 0 for none.")
+@click.option("--threads", type=int, default=0, help="CPU cores to use.  [default: all]")
+@click.option("--json", "path", type=click.Path(path_type=Path), required=True)
+@bundle_options
+@reports_errors
+def main(threads: int, path: Path, weights: str | None, folder: Path | None, **plan: Any) -> None:
+    """Measure the ways of estimating the blur; the file is written after every part."""
+
+    def keep(report: dict[str, Any]) -> None:
+        text = json.dumps(report, indent=2, default=float)
+        write_atomically(path, f"{text}\n".encode())
+        err_console.print(f"{path}: {', '.join(report)}")
+
+    measure(open_bundle(weights, folder), threads, Plan(**plan), keep)
+
+
+if __name__ == "__main__":
+    main()
