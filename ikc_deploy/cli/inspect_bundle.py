@@ -13,6 +13,7 @@ from ikc_deploy.bundle import GRAPHS, Bundle
 from ikc_deploy.cli.common import HELP, out_console, reports_errors
 from ikc_deploy.cli.describe import (
     graphs_table,
+    int8_line,
     parity_table,
     print_engine,
     print_fact,
@@ -83,6 +84,8 @@ def _facts(bundle: Bundle, states: list[tuple[Engine, str]]) -> Mapping[str, obj
 def _print(bundle: Bundle, states: list[tuple[Engine, str]]) -> None:
     manifest = bundle.manifest
     out_console.print(graphs_table(bundle), parity_table(bundle), sep="\n")
+    if "int8" in manifest.parity:
+        print_fact(int8_line(bundle))
     print_fact(f"weights: {manifest.weights_sha256}" + (" (random)" * manifest.random_weights))
     print_fact(f"written by: {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}")
     for engine, reason in states:
