@@ -164,3 +164,8 @@ def test_a_folder_of_outputs_has_one_run_at_a_time(
     with open_ledger(out), pytest.raises(InputError, match="another run is writing"):
         batch(bundle, out, folder)
     assert batch(bundle, out, folder).made == 3
+
+
+def test_tracking_is_refused_as_clips_are_cut(bundle: Bundle) -> None:
+    with pytest.raises(InputError, match=r"cut among actors.*crops or full"):
+        UpscalerSettings(bundle.path, estimate="track")

@@ -52,7 +52,8 @@ def local(bundle: Bundle, folder: Path, tmp_path_factory: pytest.TempPathFactory
     """What comes out without Ray."""
     out = tmp_path_factory.mktemp("local")
     upscale(bundle, folder, "-o", out)
-    upscale(bundle, folder / "clip.mp4", "-o", out / "clip.mp4")
+    # Tracked, as clips are by default, frames would depend on those before; pieces cannot.
+    upscale(bundle, folder / "clip.mp4", "-o", out / "clip.mp4", "--estimate", "full")
     return out
 
 
