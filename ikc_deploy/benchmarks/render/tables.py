@@ -43,7 +43,8 @@ def latency_table(report: Report, subject: str) -> Table:
         for result in results
         for entry in result.entries
     )
-    return Table(f"{subject}; ratio: time over that of {BASELINE}, round by round", header, rows)
+    names = " or ".join(dict.fromkeys(_baseline(result) for result in results))
+    return Table(f"{subject}; ratio: time over that of {names}, round by round", header, rows)
 
 
 def skipped_lines(report: Report) -> list[str]:
@@ -95,6 +96,11 @@ def change_table(changes: Sequence[Change]) -> Table:
     return Table("new against old", header, rows)
 
 
+def _baseline(result: Result) -> str:
+    names = [entry.contestant for entry in result.entries]
+    return BASELINE if BASELINE in names else names[0]
+
+
 def _case(result: Result) -> tuple[str, str, str]:
     case = result.case
     return f"{case.width}x{case.height}", str(case.iters), str(case.batch)
@@ -103,15 +109,13 @@ def _case(result: Result) -> tuple[str, str, str]:
 def _entry(report: Report, result: Result, entry: Entry) -> tuple[str, ...]:
     spread = entry.latency_ms
     share = report.share_of_ceiling(entry)
-    names = [other.contestant for other in result.entries]
-    baseline = BASELINE if BASELINE in names else names[0]
     stages = "/".join(f"{100 * ms / spread.mean:.0f}" for ms in entry.stages_ms.values())
     return (
         entry.contestant,
         entry.library,
         f"{spread.median:.1f}",
         f"{spread.q25:.1f}..{spread.q75:.1f}",
-        _ratio(result, entry.contestant, baseline),
+        _ratio(result, entry.contestant, _baseline(result)),
         f"{entry.fps:.3g}",
         stages,
         f"{100 * entry.overhead:.1f}",
