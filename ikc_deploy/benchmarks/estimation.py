@@ -107,16 +107,18 @@ class ClipFigures:
 
 @dataclass(frozen=True)
 class Speed:
-    """Medians of calls in turn, in milliseconds, and how many times faster than "full"."""
+    """Medians of calls in turn, and how many times faster than "full"."""
 
     width: int
     height: int
     rounds: int
-    full_ms: float
-    crops_ms: float
-    track_ms: float
-    crops_faster: float
-    track_faster: float
+    milliseconds: dict[str, float]
+    """By the clock on the wall, by way of estimating."""
+    processor_milliseconds: dict[str, float]
+    """Of all threads together: what the calls cost, however busy the machine is otherwise."""
+    faster: dict[str, float]
+    """By the clock on the wall."""
+    faster_by_processor: dict[str, float]
 
 
 def measure_quality(upscaler: Upscaler, folder: Path, sigmas: list[float]) -> Quality:
@@ -202,15 +204,25 @@ def figures(estimate: str, clips: Sequence[tuple[Sequence[float], Rows]]) -> Cli
 def measure_speed(upscaler: Upscaler, height: int, width: int, rounds: int) -> Speed:
     """Time the three ways in turn on one frame; each has been called before."""
     frame = natural_frame(height, width)
-    times: dict[str, list[float]] = {way: [] for way in ESTIMATES}
+    wall: dict[str, list[float]] = {way: [] for way in ESTIMATES}
+    processor: dict[str, list[float]] = {way: [] for way in ESTIMATES}
     for turn in range(rounds + 1):
         for way in ESTIMATES:
-            started = time.perf_counter()
+            started = time.perf_counter(), time.process_time()
             upscaler(frame, estimate=way)
             if turn:
-                times[way].append(1e3 * (time.perf_counter() - started))
-    full, crops, track = (float(np.median(times[way])) for way in ESTIMATES)
-    return Speed(width, height, rounds, full, crops, track, full / crops, full / track)
+                wall[way].append(1e3 * (time.perf_counter() - started[0]))
+                processor[way].append(1e3 * (time.process_time() - started[1]))
+    walls, processors = _medians(wall), _medians(processor)
+    return Speed(width, height, rounds, walls, processors, _faster(walls), _faster(processors))
+
+
+def _medians(times: dict[str, list[float]]) -> dict[str, float]:
+    return {way: float(np.median(found)) for way, found in times.items()}
+
+
+def _faster(medians: dict[str, float]) -> dict[str, float]:
+    return {way: medians["full"] / median for way, median in medians.items()}
 
 
 def measure(
