@@ -8,7 +8,8 @@ import pytest
 
 from ikc_deploy import Bundle
 from ikc_deploy.benchmarks import estimation
-from ikc_deploy.benchmarks.estimation import WINDOW, figures, main, panning
+from ikc_deploy.benchmarks.estimation import WINDOW, figures, panning
+from ikc_deploy.cli.estimation import main
 from ikc_deploy.evaluation.gaussian8 import SIGMAS
 from ikc_deploy.images import write_rgb
 from ikc_deploy.runtime.estimation import ESTIMATES
