@@ -94,23 +94,24 @@ def best_scale(magnitudes: NDArray[np.floating]) -> float:
 
 
 def _bias_after(graph: onnx.GraphProto, conv: onnx.NodeProto) -> None:
-    """Add the bias of `conv` in an operation of its own, if its output is read more than once.
+    """Add the bias of `conv` (if none, zeros) in an operation of its own, if it has many readers.
 
     ONNX Runtime gives each reader of a rounded value a copy of the rounding, and then finds no
     integer convolution before them (measured). With the addition between, it has one reader.
     """
     output = conv.output[0]
     readers = sum(list(node.input).count(output) for node in graph.node)
-    if readers < 2 or len(conv.input) < 3:
+    if readers < 2:
         return
-    bias = next(tensor for tensor in graph.initializer if tensor.name == conv.input[2])
-    value = numpy_helper.to_array(bias)[:, None, None]
-    graph.initializer.append(numpy_helper.from_array(value, f"{bias.name}_planes"))
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    # Untrained networks have biases of zero, and the exporter leaves those out.
+    none = np.zeros(len(tensors[conv.input[1]]), np.float32)
+    bias = tensors[conv.input[2]] if len(conv.input) > 2 else none
+    planes = f"{conv.input[1]}_bias_planes"
+    graph.initializer.append(numpy_helper.from_array(bias[:, None, None], planes))
     conv.output[0] = f"{output}_without_bias"
-    addition = helper.make_node(
-        "Add", [conv.output[0], f"{bias.name}_planes"], [output], f"{conv.name}_bias"
-    )
-    del conv.input[2]
+    addition = helper.make_node("Add", [conv.output[0], planes], [output], f"{conv.name}_bias")
+    del conv.input[2:]
     graph.node.insert(list(graph.node).index(conv) + 1, addition)
 
 

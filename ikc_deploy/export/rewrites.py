@@ -6,9 +6,9 @@ tests hold each rewrite against the plain network in float64, borders included.
 - Code as bias: the code map is constant in space, so a convolution of it is a bias (times which
   taps lie inside the image, when the border is zero).
 - All codes at once: the biases of all SFT layers are affine in one code, so one product makes them.
-- Gamma and beta apart, as in the plain network: joined, they save a pass over the features, but
-  cutting the result in two takes ONNX Runtime out of its blocked layout and costs more (measured:
-  docs/performance.md). TensorRT joins convolutions of one input by itself.
+- Gamma and beta half together: both read the same features, so one convolution makes the hidden
+  channels of both. Behind it they part: cutting a result of twice the channels in two would take
+  ONNX Runtime out of its blocked layout (docs/adr/0013).
 - LeakyReLU before PixelShuffle: one acts per value, the other moves values.
 - The output convolution through PixelShuffle(2): a convolution after the rearrangement is one of
   four times the channels before it.
@@ -34,20 +34,20 @@ from ikc_deploy.networks.sftmd import SLOPE, BicubicPhases, SftLayer, Sftmd
 
 
 class DeployableSft(nn.Module):
-    """An SFT layer whose code enters as two biases from outside, one for each branch."""
+    """An SFT layer whose code enters as a bias from outside; gamma's hidden channels come first."""
 
     def __init__(self, plain: SftLayer) -> None:
         super().__init__()
-        channels = plain.mul_conv2.out_channels
-        inner = (plain.mul_conv1, plain.add_conv1)
-        self.first = nn.ModuleList(_features_part(conv, channels) for conv in inner)
+        channels, hidden = plain.mul_conv2.out_channels, plain.mul_conv1.out_channels
+        first = nn.Conv2d(channels, 2 * hidden, 3, padding=1, bias=False)
+        self.first = first.to(plain.mul_conv1.weight.dtype)
         self.gamma, self.beta = plain.mul_conv2, plain.add_conv2
+        with torch.no_grad():
+            inner = [conv.weight[:, :channels] for conv in (plain.mul_conv1, plain.add_conv1)]
+            self.first.weight.copy_(torch.cat(inner))
 
-    def forward(self, features: Tensor, biases: list[Tensor]) -> Tensor:
-        gamma, beta = (
-            F.leaky_relu(first(features) + bias, SLOPE)
-            for first, bias in zip(self.first, biases, strict=True)
-        )
+    def forward(self, features: Tensor, bias: Tensor) -> Tensor:
+        gamma, beta = F.leaky_relu(self.first(features) + bias, SLOPE).chunk(2, dim=1)
         return features * torch.sigmoid(self.gamma(gamma)) + self.beta(beta)
 
 
@@ -63,7 +63,7 @@ class CodeBiases(nn.Module):
         super().__init__()
         branches = [conv for layer in layers for conv in (layer.mul_conv1, layer.add_conv1)]
         self.border = layers[0].border
-        self.width = branches[0].out_channels
+        self.width = 2 * branches[0].out_channels
         self.taps = 9 if self.border == "zero" else 1
         channels = plain.settings.channels
         affine = [_code_bias(conv, channels, self.taps) for conv in branches]
@@ -77,18 +77,15 @@ class CodeBiases(nn.Module):
             self.affine.weight.copy_(scaled)
             self.affine.bias.copy_(bias - scaled @ mean)
 
-    def forward(self, code: Tensor, features: Tensor) -> list[list[Tensor]]:
-        """The two biases of each layer."""
+    def forward(self, code: Tensor, features: Tensor) -> list[Tensor]:
         stacked = self.affine(code)
         parts = stacked.split(self.width * self.taps, dim=1)
         if self.border == "replicate":
-            biases = [part[:, :, None, None].to(features.dtype) for part in parts]
-        else:
-            rows = _taps_inside(features.shape[2], stacked)
-            columns = _taps_inside(features.shape[3], stacked).T
-            taps = [part.reshape(-1, self.width, 3, 3) for part in parts]
-            biases = [(rows @ (each @ columns)).to(features.dtype) for each in taps]
-        return [biases[index : index + 2] for index in range(0, len(biases), 2)]
+            return [part[:, :, None, None].to(features.dtype) for part in parts]
+        rows = _taps_inside(features.shape[2], stacked)
+        columns = _taps_inside(features.shape[3], stacked).T
+        taps = [part.reshape(-1, self.width, 3, 3) for part in parts]
+        return [(rows @ (each @ columns)).to(features.dtype) for each in taps]
 
 
 class DeployableSftmd(nn.Module):
@@ -215,14 +212,6 @@ def deployable_predictor(plain: Predictor) -> nn.Module:
 def deployable_corrector(plain: Corrector) -> nn.Module:
     """C for export; the compact one already has the best form."""
     return DeployableReferenceCorrector(plain) if isinstance(plain, ReferenceCorrector) else plain
-
-
-def _features_part(conv: nn.Conv2d, channels: int) -> nn.Conv2d:
-    """The part of a conditioned convolution that sees the features; its bias goes with the code."""
-    part = nn.Conv2d(channels, conv.out_channels, 3, padding=1, bias=False).to(conv.weight.dtype)
-    with torch.no_grad():
-        part.weight.copy_(conv.weight[:, :channels])
-    return part
 
 
 def _code_bias(conv: nn.Conv2d, channels: int, taps: int) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import onnx
@@ -26,20 +27,25 @@ from ikc_deploy.networks.weights import Weights, load_weights
 class Modulated(nn.Module):
     """As in an SFT layer: one tensor, read by two convolutions and a product."""
 
-    def __init__(self) -> None:
+    def __init__(self, biased: bool) -> None:
         super().__init__()
         self.before, self.first, self.second = (nn.Conv2d(16, 16, 3, padding=1) for _ in range(3))
+        if not biased:
+            for conv in (self.before, self.first, self.second):
+                nn.init.zeros_(cast(Tensor, conv.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.before(x)
         return x * torch.sigmoid(self.first(x)) + self.second(x)
 
 
-@pytest.fixture
-def quantized(tmp_path: Path) -> tuple[Path, NDArray[np.float32], NDArray[np.float32]]:
+@pytest.fixture(params=[True, False], ids=["biased", "untrained"])
+def quantized(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> tuple[Path, NDArray[np.float32], NDArray[np.float32]]:
     """A quantised file, an input, and the output of the float32 network."""
     torch.manual_seed(0)
-    module = Modulated().eval()
+    module = Modulated(request.param).eval()
     path = tmp_path / "graph.onnx"
     axes = {"x": {0: "batch", 2: "height", 3: "width"}}
     export_module(module, {"x": torch.zeros(2, 16, 12, 16)}, axes, ["y"], path)
