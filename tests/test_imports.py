@@ -50,6 +50,7 @@ ALLOWED = {
         "version",
     },
     "training": {"errors", "files", "images", "kernels", "networks", "evaluation"},
+    "offline": {"errors", "files", "kernels", "networks", "weights", "evaluation"},
     "benchmarks": {
         "errors",
         "files",
