@@ -16,9 +16,13 @@ from ikc_deploy.runtime.backends import BACKENDS
 
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
-MODES: Final[dict[str, Mapping[str, Any]]] = {"": {}}
+MODES: Final[dict[str, Mapping[str, Any]]] = {
+    "": {},
+    "crops": {"estimate": "crops"},
+    "track": {"estimate": "track"},
+}
 """Ways to estimate the blur: suffix of the contestant's name, arguments of `Upscaler.__call__`.
-The exact loop has neither."""
+The exact loop has neither. To the tracker, the calls of a race are a clip in which nothing moves."""
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,8 @@ def _measure(plan: Plan, subject: Subject, case: Case, watch: Watch) -> Result:
 def _qualities(plan: Plan, folder: Path, watch: Watch) -> Iterator[Quality]:
     for subject in plan.subjects:
         for contestant in plan.contestants():
-            if contestant.ours is None:
+            # Unrelated images are no clip to track.
+            if contestant.ours is None or contestant.ours.arguments.get("estimate") == "track":
                 continue
             for count in plan.iters:
                 report = partial(watch.phase, f"quality of {contestant.name}, iters {count}")

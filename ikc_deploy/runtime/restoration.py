@@ -45,9 +45,11 @@ class Restorer:
     def side(self, shape: FrameShape, loop: bool) -> int | None:
         """Side of the tiles for such frames, in LR pixels; None if they stay whole.
 
-        `loop` says whether the whole loop is to run on them, which needs more memory than F.
+        `loop` says whether the whole loop is to run on them; with corrections, it needs more memory
+        than F.
         """
-        pixel_bytes = shape.batch * (LOOP_BYTES if loop else RESTORE_BYTES)
+        corrects = loop and self._passes.iters > 0
+        pixel_bytes = shape.batch * (LOOP_BYTES if corrects else RESTORE_BYTES)
         return self._tiles.side(shape.height, shape.width, pixel_bytes, self._free)
 
     def restored(self, frames: Frames, codes: NDArray[np.float32], side: int | None) -> Any:
