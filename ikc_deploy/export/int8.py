@@ -49,6 +49,7 @@ def quantize_graph(path: Path, feeds: Feeds, keep: Iterable[str] = ()) -> None:
     ]
     for node in chosen:
         _bias_after(model.graph, node)
+    _drop_unused(model.graph)
     scales = _scales(model, [name for n in chosen for name in (n.input[0], n.output[0])], feeds)
     _insert(model, {node.output[0] for node in chosen}, scales, weights)
     onnx.checker.check_model(model, full_check=True)
@@ -138,6 +139,11 @@ def _insert(
         nodes += [*before, *of_weight, node, *after]
     del graph.node[:]
     graph.node.extend(nodes)
+    _drop_unused(graph)
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Drop constants that no operation reads."""
     used = {name for node in graph.node for name in node.input}
     stay = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
