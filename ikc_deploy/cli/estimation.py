@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from ikc_deploy.benchmarks.estimation import Plan, measure
+from ikc_deploy.benchmarks.render.drift import drift_figure
 from ikc_deploy.cli.bundles import bundle_options, open_bundle
 from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.figures import require_matplotlib, save_figure
 from ikc_deploy.files import write_atomically
 
 
@@ -24,14 +26,26 @@ from ikc_deploy.files import write_atomically
 @click.option("--rounds", type=int, default=5, show_default=True, help="Timed calls; 0 for none.")
 @click.option("--threads", type=int, default=0, help="CPU cores to use.  [default: all]")
 @click.option("--json", "path", type=click.Path(path_type=Path), required=True)
+@click.option("--plot", type=click.Path(path_type=Path), help="Sigma over a drift (PNG); --clips.")
 @bundle_options
 @reports_errors
-def main(threads: int, path: Path, weights: str | None, folder: Path | None, **plan: Any) -> None:
-    """Measure the ways of estimating the blur; the file is written after every part."""
+def main(
+    threads: int,
+    path: Path,
+    plot: Path | None,
+    weights: str | None,
+    folder: Path | None,
+    **plan: Any,
+) -> None:
+    """Measure the ways of estimating the blur; the files are written after every part."""
+    if plot is not None:
+        require_matplotlib("--plot")
 
     def keep(report: dict[str, Any]) -> None:
         text = json.dumps(report, indent=2, default=float)
         write_atomically(path, f"{text}\n".encode())
+        if plot is not None and "drift_sigma" in report:
+            save_figure(drift_figure(report["drift_true_sigma"], report["drift_sigma"]), plot)
         err_console.print(f"{path}: {', '.join(report)}")
 
     measure(open_bundle(weights, folder), threads, Plan(**plan), keep)

@@ -11,7 +11,7 @@ from ikc_deploy.benchmarks import estimation
 from ikc_deploy.benchmarks.estimation import WINDOW, figures, panning
 from ikc_deploy.cli.estimation import main
 from ikc_deploy.evaluation.gaussian8 import SIGMAS
-from ikc_deploy.images import write_rgb
+from ikc_deploy.images import read_rgb, write_rgb
 from ikc_deploy.runtime.estimation import ESTIMATES
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.repeating import repeating_bundle
@@ -32,8 +32,10 @@ def test_everything_is_measured_beside_full(
     path = tmp_path / "out.json"
     amounts = ("--blurs", 2, "--clip-frames", 5, "--drift-frames", 6, "--rounds", 1)
     folders = ("--hr", tmp_path / "hr", "--clips", tmp_path / "hr")
-    result = invoke(main, *folders, *amounts, "--json", path, "--bundle", bundle.path)
+    files = ("--json", path, "--plot", tmp_path / "drift.png")
+    result = invoke(main, *folders, *amounts, *files, "--bundle", bundle.path)
     assert result.exit_code == 0, result.output
+    assert read_rgb(tmp_path / "drift.png").std() > 0
     found = json.loads(path.read_text())
     assert found["machine"]["cpu"] and found["weights"] == "repeating"
     (quality,) = found["quality"]
