@@ -22,7 +22,8 @@ MODES: Final[dict[str, Mapping[str, Any]]] = {
     "track": {"estimate": "track"},
 }
 """Ways to estimate the blur: suffix of the contestant's name, arguments of `Upscaler.__call__`.
-The exact loop has neither. To the tracker, the calls of a race are a clip in which nothing moves."""
+The exact loop has neither. To the tracker, the calls of a race are a clip in which nothing
+moves."""
 
 
 @dataclass(frozen=True)
