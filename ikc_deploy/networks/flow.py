@@ -99,7 +99,7 @@ class KernelFlow(nn.Module):
         for block in reversed(self.blocks):
             z = cast(_Block, block).inverse(z)
         scaled = (torch.sigmoid(z) - ALPHA) / (1 - 2 * ALPHA)
-        return (scaled * PEAKS[self.scale]).unflatten(1, (self.size, self.size))
+        return (scaled * PEAKS[self.scale]).view(-1, self.size, self.size)
 
     def decode(self, z: Tensor) -> Tensor:
         """Kernels `[N,k,k]`, sum 1, of z `[N,k*k]`; differentiable.
@@ -166,9 +166,9 @@ class _Coupling(nn.Module):
         with torch.no_grad():
             for layers in (self.log_scale, self.shift):
                 first, last = cast(nn.Linear, layers[0]), cast(nn.Linear, layers[-1])
-                first.weight *= kept
-                last.weight *= self._moving[:, None]
-                last.bias *= self._moving
+                first.weight.mul_(kept)
+                last.weight.mul_(self._moving[:, None])
+                last.bias.mul_(self._moving)
 
     @property
     def _moving(self) -> Tensor:
