@@ -115,6 +115,17 @@ class KernelFlow(nn.Module):
         z = torch.randn(count, self.size**2, generator=generator, dtype=like.dtype)
         return self.decode(z.to(like.device))
 
+    def settle(self, logits: Tensor) -> None:
+        """Set every norm's statistics to those of one large batch of logits `[N,k*k]`.
+
+        While training they are a moving average over about ten batches, and the noise of that costs
+        likelihood.
+        """
+        with torch.no_grad():
+            for block in self.blocks:
+                coupled, _ = cast(_Block, block).coupling(logits)
+                logits = cast(_Block, block).norm.settle(coupled)
+
     def clear_unused(self) -> None:
         """Zero the weights that masks switch off; done to every new flow.
 
@@ -190,14 +201,23 @@ class _Norm(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean, variance = self._statistics(x)
-        normed = (x - mean) / torch.sqrt(variance + _EPSILON)
         log_determinant = (self.log_gamma - 0.5 * torch.log(variance + _EPSILON)).sum()
-        return torch.exp(self.log_gamma) * normed + self.beta, log_determinant
+        return self._normed(x, mean, variance), log_determinant
 
     def inverse(self, z: Tensor) -> Tensor:
         mean, variance = cast(Tensor, self.mean), cast(Tensor, self.variance)
         normed = (z - self.beta) * torch.exp(-self.log_gamma)
         return normed * torch.sqrt(variance + _EPSILON) + mean
+
+    def settle(self, x: Tensor) -> Tensor:
+        mean, variance = x.mean(dim=0), x.var(dim=0)
+        cast(Tensor, self.mean).copy_(mean)
+        cast(Tensor, self.variance).copy_(variance)
+        return self._normed(x, mean, variance)
+
+    def _normed(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        normed = (x - mean) / torch.sqrt(variance + _EPSILON)
+        return torch.exp(self.log_gamma) * normed + self.beta
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         running = (cast(Tensor, self.mean), cast(Tensor, self.variance))
@@ -222,7 +242,12 @@ def _layers(pixels: int, hidden: int, activation: type[nn.Module]) -> nn.Sequent
 
 def shipped_flow(scale: int) -> Path:
     """Where the package has its own weights for `scale`."""
-    return Path(ikc_deploy.weights.__file__).parent / "fkp" / f"fkp-x{scale}.safetensors"
+    return Path(ikc_deploy.weights.__file__).parent / "fkp" / flow_file(scale)
+
+
+def flow_file(scale: int) -> str:
+    """The name of a file that holds the flow for `scale`."""
+    return f"fkp-x{scale}.safetensors"
 
 
 def load_flow(scale: int, path: Path | None = None) -> KernelFlow:
