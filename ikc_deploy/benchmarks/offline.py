@@ -20,7 +20,7 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.metrics import kernel_psnr, psnr_y
 from ikc_deploy.files import write_atomically
 from ikc_deploy.images import read_rgb
-from ikc_deploy.kernels.conventions import (
+from ikc_deploy.kernels import (
     degrade_fkp,
     fkp_size,
     mean_fkp_kernel,

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.resize import resize_bicubic
+from ikc_deploy.kernels import lag
 
 Alignment = Literal["centre", "fkp"]
 """See the module."""
@@ -60,7 +61,7 @@ class Canvas:
 
     def picture(self, canvas: Tensor, alignment: Alignment) -> Tensor:
         """The HR picture `[..., sH, sW]` on a canvas."""
-        start = self.before - lag(alignment, self.scale)
+        start = self.before - lead(alignment, self.scale)
         rows = slice(start, start + self.scale * self.height)
         columns = slice(start, start + self.scale * self.width)
         return canvas[..., rows, columns]
@@ -72,9 +73,9 @@ def check_alignment(alignment: str) -> None:
         raise InputError(f"alignment must be centre or fkp, got '{alignment}'")
 
 
-def lag(alignment: Alignment, scale: int) -> int:
+def lead(alignment: Alignment, scale: int) -> int:
     """HR pixels that a picture begins before one in the FKP alignment, in both directions."""
-    return 0 if alignment == "fkp" else scale - 1
+    return 0 if alignment == "fkp" else lag(scale)
 
 
 def upscaled(
@@ -84,7 +85,7 @@ def upscaled(
     around = (_BICUBIC_REACH, _BICUBIC_REACH)
     padded = np.pad(lr, (around, around, (0, 0)), mode="symmetric")
     # Bicubic resizing is in the alignment "centre".
-    start = scale * _BICUBIC_REACH + lag("centre", scale) - lag(alignment, scale)
+    start = scale * _BICUBIC_REACH + lead("centre", scale) - lead(alignment, scale)
     large = resize_bicubic(padded, scale)[start:, start:]
     inside = large[: scale * lr.shape[0], : scale * lr.shape[1]]
     return np.clip(np.rint(inside), 0, LEVELS).astype(np.uint8)

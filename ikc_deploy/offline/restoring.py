@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.evaluation.resize import resize_bicubic
-from ikc_deploy.offline.degrading import Alignment, lag
+from ikc_deploy.offline.degrading import Alignment, lead
 
 _TRUST: Final = 1e-2
 """Weight of the departure from bicubic, beside the error on the LR picture. Rounding alone would
@@ -33,9 +33,9 @@ def picture_under(
     around = ((margin, margin), (margin, margin), (0, 0))
     padded = np.pad(lr.astype(np.float64), around, mode="symmetric")
     # Bicubic resizing is in the alignment "centre", the kernel in that of FKP.
-    shift = -lag("centre", scale)
+    shift = -lead("centre", scale)
     start = np.roll(resize_bicubic(padded, scale), (shift, shift), axis=(0, 1))
-    first = scale * margin - lag(alignment, scale)
+    first = scale * margin - lead(alignment, scale)
     inside = _solve(padded, start, kernel, scale)[first:, first:]
     return np.clip(np.rint(inside[: scale * height, : scale * width]), 0, 255).astype(np.uint8)
 
