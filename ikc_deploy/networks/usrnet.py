@@ -16,16 +16,25 @@ become those of the s^2 phases of x, each of LR size, and nothing is divided by 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from os import PathLike
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save
 from torch import Tensor, nn
 
+import ikc_deploy.weights
 from ikc_deploy.errors import CheckpointError, InputError
+from ikc_deploy.files import write_atomically
+from ikc_deploy.networks.tensors import fill, read_tensors
+
+FORMAT: Final = "ikc-deploy usrnet 1"
 
 Spectrum = tuple[Tensor, Tensor]
 """Real and imaginary part of the half-plane transform of real planes: `[..., h, w // 2 + 1]`."""
@@ -201,23 +210,60 @@ class Usrnet(nn.Module):
         return x
 
 
+def shipped_usrnet() -> Path:
+    """Where the package has weights of its own."""
+    return Path(ikc_deploy.weights.__file__).parent / "usrnet" / "usrnet-tiny.safetensors"
+
+
+def load_usrnet(path: str | PathLike[str] | None = None) -> Usrnet:
+    """A USRNet of a checkpoint, by default the shipped one: float32, evaluation mode, on the CPU.
+
+    Raises `CheckpointError` if the file is missing, damaged, or no USRNet checkpoint of ours.
+    """
+    source = Path(path) if path is not None else shipped_usrnet()
+    tensors, metadata = read_tensors(source, FORMAT)
+    try:
+        settings = UsrnetSettings.from_dict(json.loads(metadata["settings"]))
+        record: dict[str, Any] = json.loads(metadata["training"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"'{source}' is incomplete or was altered: {error}") from error
+    network = Usrnet(settings)
+    network.training_record = record
+    fill({"": network}, tensors, f"'{source}' does not hold the USRNet that it says")
+    return network.eval().requires_grad_(False)
+
+
+def save_usrnet(
+    network: Usrnet, path: str | PathLike[str], dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a checkpoint atomically; weights as `dtype` (float16 halves what is shipped)."""
+    tensors = {
+        key: value.detach().cpu().to(dtype).contiguous()
+        for key, value in network.state_dict().items()
+    }
+    metadata = {
+        "format": FORMAT,
+        "settings": json.dumps(network.settings.to_dict()),
+        "training": json.dumps(network.training_record),
+    }
+    write_atomically(path, save(tensors, metadata))
+
+
 class DataStep:
     """What the LR images and their kernels ask of an SR image; float32."""
 
     def __init__(self, fourier: Any, lr: Tensor, kernel: Tensor, scale: int) -> None:
         self._fourier, self._scale = fourier, scale
         self._size = (lr.shape[-2], lr.shape[-1])
-        phases = F.pixel_unshuffle(_placed(kernel, lr, scale)[:, None], scale)
         # A correlates, hence the conjugate.
-        real, imaginary = fourier(phases[:, None])
+        real, imaginary = fourier(_phases(_placed(kernel, lr, scale)[:, None], scale))
         self._blur: Spectrum = (real, -imaginary)
         self._power = (real**2 + imaginary**2).sum(dim=2)
         self._wanted: Spectrum = fourier(lr)
 
     def __call__(self, x: Tensor, alpha: Tensor) -> Tensor:
         """`x` `[N,3,sh,sw]` drawn towards images that degrade to `lr`; `alpha` `[N]` holds back."""
-        planes = F.pixel_unshuffle(x[:, :, None], self._scale)
-        real, imaginary = self._fourier(planes)
+        real, imaginary = self._fourier(_phases(x, self._scale))
         blur_real, blur_imaginary = self._blur
         held = self._power + alpha[:, None, None, None]
         missing_real = (
@@ -234,7 +280,21 @@ class DataStep:
             ),
             self._size,
         )
-        return x + F.pixel_shuffle(change, self._scale)[:, :, 0]
+        return x + _interleaved(change, self._scale)
+
+
+def _phases(image: Tensor, scale: int) -> Tensor:
+    """The s^2 images `[N,C,s*s,h,w]` of every s-th pixel of `[N,C,sh,sw]`."""
+    count, channels, height, width = image.shape
+    blocks = image.reshape(count, channels, height // scale, scale, width // scale, scale)
+    return blocks.permute(0, 1, 3, 5, 2, 4).flatten(2, 3)
+
+
+def _interleaved(phases: Tensor, scale: int) -> Tensor:
+    """The inverse of `_phases`."""
+    count, channels, _, height, width = phases.shape
+    blocks = phases.reshape(count, channels, scale, scale, height, width)
+    return blocks.permute(0, 1, 4, 2, 5, 3).reshape(count, channels, height * scale, width * scale)
 
 
 def _placed(kernel: Tensor, lr: Tensor, scale: int) -> Tensor:

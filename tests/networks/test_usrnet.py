@@ -14,8 +14,15 @@ from scipy.io import loadmat
 from ikc_deploy.errors import CheckpointError, InputError
 from ikc_deploy.evaluation.metrics import psnr_y
 from ikc_deploy.images import read_rgb
-from ikc_deploy.networks.usrnet import DataStep, Fft, Usrnet, UsrnetSettings
-from ikc_deploy.networks.usrnet_files import import_usrnet, load_usrnet, save_usrnet
+from ikc_deploy.networks.reference_usrnet import import_usrnet
+from ikc_deploy.networks.usrnet import (
+    DataStep,
+    Fft,
+    Usrnet,
+    UsrnetSettings,
+    load_usrnet,
+    save_usrnet,
+)
 
 SMALL = UsrnetSettings(iterations=2, channels=(4, 4, 6, 6), blocks=1, hyper_channels=5)
 

@@ -1,66 +1,19 @@
-"""USRNets in files: our safetensors checkpoints, the shipped one, and the published weights."""
+"""Import of the published USRNet weights into a network of this project."""
 
 from __future__ import annotations
 
-import json
 import re
 from os import PathLike, fspath
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import torch
-from safetensors.torch import save
 from torch import Tensor
 
-import ikc_deploy.weights
 from ikc_deploy.errors import CheckpointError
-from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.reference import read_state_dict
-from ikc_deploy.networks.tensors import fill, read_tensors
+from ikc_deploy.networks.tensors import fill
 from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings
 
-FORMAT: Final = "ikc-deploy usrnet 1"
-
 _LEVELS: Final = ("head", "down1", "down2", "down3", "body", "up3", "up2", "up1", "tail")
-
-
-def shipped_usrnet() -> Path:
-    """Where the package has weights of its own."""
-    return Path(ikc_deploy.weights.__file__).parent / "usrnet" / "usrnet-tiny.safetensors"
-
-
-def load_usrnet(path: str | PathLike[str] | None = None) -> Usrnet:
-    """A USRNet of a checkpoint, by default the shipped one: float32, evaluation mode, on the CPU.
-
-    Raises `CheckpointError` if the file is missing, damaged, or no USRNet checkpoint of ours.
-    """
-    source = Path(path) if path is not None else shipped_usrnet()
-    tensors, metadata = read_tensors(source, FORMAT)
-    try:
-        settings = UsrnetSettings.from_dict(json.loads(metadata["settings"]))
-        record: dict[str, Any] = json.loads(metadata["training"])
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"'{source}' is incomplete or was altered: {error}") from error
-    network = Usrnet(settings)
-    network.training_record = record
-    fill({"": network}, tensors, f"'{source}' does not hold the USRNet that it says")
-    return network.eval().requires_grad_(False)
-
-
-def save_usrnet(
-    network: Usrnet, path: str | PathLike[str], dtype: torch.dtype = torch.float32
-) -> None:
-    """Write a checkpoint atomically; weights as `dtype` (float16 halves what is shipped)."""
-    tensors = {
-        key: value.detach().cpu().to(dtype).contiguous()
-        for key, value in network.state_dict().items()
-    }
-    metadata = {
-        "format": FORMAT,
-        "settings": json.dumps(network.settings.to_dict()),
-        "training": json.dumps(network.training_record),
-    }
-    write_atomically(path, save(tensors, metadata))
 
 
 def import_usrnet(path: str | PathLike[str]) -> Usrnet:
