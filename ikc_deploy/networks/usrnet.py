@@ -42,6 +42,14 @@ Spectrum = tuple[Tensor, Tensor]
 _LEVELS: Final = 4
 _FLOOR: Final = 1e-6
 """Least step size, beyond what softplus gives (the published network's)."""
+_FIRST_ALPHAS: Final = (-3.0, -2.0)
+_FIRST_BETAS: Final = (-0.3, -1.5)
+"""Where training starts, first and last iteration, in powers of ten, without noise."""
+_NOISE_GAIN: Final = 40.0
+_ALPHA_GAIN: Final = 2.0
+"""A noise of 10 levels multiplies alpha by 23 at the start."""
+_QUIET: Final = 0.1
+"""What is left of the weights that would drown the image at the start."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +193,34 @@ class Usrnet(nn.Module):
         self.fourier: nn.Module = Fft()
         self.training_record: dict[str, Any] = {}
         """How the weights came to be; empty for random ones."""
+
+    @torch.no_grad()
+    def initialize(self) -> None:
+        """Start where training has little left to do: data steps of a sensible length, and a prior
+        that hands its image through."""
+        count = self.settings.iterations
+        first, middle, last = (self.hyper.mlp[index] for index in (0, 2, 4))
+        # One unit carries the noise through, which alpha grows with from the start: a data step
+        # that trusts noisy pixels blows up.
+        first.weight[0] = torch.tensor([_NOISE_GAIN, 0.0])
+        middle.weight[0] = torch.eye(len(middle.weight))[0]
+        first.bias[0] = middle.bias[0] = 0.0
+        last.weight.mul_(_QUIET)
+        last.weight[:count, 0] = _ALPHA_GAIN
+        alphas = torch.logspace(*_FIRST_ALPHAS, count)
+        betas = torch.logspace(*_FIRST_BETAS, count)
+        # The inverse of softplus.
+        last.bias.copy_(torch.cat((alphas, betas)).expm1().log())
+        for part in self.prior.modules():
+            if isinstance(part, ResidualBlock):
+                part.res[2].weight.mul_(_QUIET)
+            elif isinstance(part, nn.ConvTranspose2d):
+                part.weight.mul_(_QUIET)
+        for part in (self.prior.head, self.prior.tail):
+            part.weight[:3].mul_(_QUIET)
+            part.weight[:, :3].mul_(_QUIET)
+            for channel in range(3):
+                part.weight[channel, channel, 1, 1] += 1
 
     def forward(
         self, lr: Tensor, kernel: Tensor, scale: int, noise: Tensor | float = 0.0
