@@ -69,8 +69,7 @@ class Filter:
     sigma: None = None
 
     def apply(self, hr: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """An HR image `[H,W,3]` filtered, 0..255. Raises `MissingExtraError` without
-        scikit-image."""
+        """An HR image `[H,W,3]` filtered, 0..255. Raises `MissingExtraError` for what is missing."""
         return FILTERS[self.name](hr, self.scale)
 
     def padded(self, size: int) -> None:  # noqa: ARG002 - as Blur.padded

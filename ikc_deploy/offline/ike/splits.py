@@ -58,22 +58,25 @@ class BicubicSplit:
 
     def forward(self, planes: Tensor) -> Tensor:
         """`[N,C,H,W]` to `[N,4*C,H/2,W/2]`: first the bicubic half of the first plane."""
-        first, others = planes[:, :1], planes[:, 1:]
+        first = planes[:, :1]
         half = resize(first, 0.5)
         details = _haar(F.pixel_unshuffle(first - resize(half, 2), 2))[:, 1:]
-        return torch.cat((half, details, F.pixel_unshuffle(others, 2)), dim=1)
+        # Dealt out all together: torch misshapes a tensor without channels.
+        others = F.pixel_unshuffle(planes, 2)[:, 4:]
+        return torch.cat((half, details, others), dim=1)
 
     def inverse(self, parts: Tensor) -> Tensor:
         """Back, to within rounding."""
         half, details, others = parts[:, :1], parts[:, 1:4], parts[:, 4:]
         without_mean = _from_haar(torch.cat((torch.zeros_like(half), details), dim=1))
-        first = resize(half, 2) + F.pixel_shuffle(without_mean, 2)
+        planes = F.pixel_shuffle(torch.cat((without_mean, others), dim=1), 2)
+        first = planes[:, :1] + resize(half, 2)
         missing = half - resize(first, 0.5)
         rows = _unblurring(half.shape[-2], half.dtype, half.device)
         columns = _unblurring(half.shape[-1], half.dtype, half.device)
         mean = rows @ missing @ columns.T
         first = first + F.interpolate(mean, scale_factor=2.0, mode="nearest")
-        return torch.cat((first, F.pixel_shuffle(others, 2)), dim=1)
+        return torch.cat((first, planes[:, 1:]), dim=1)
 
 
 def _haar(pixels: Tensor) -> Tensor:

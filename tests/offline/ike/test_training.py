@@ -128,7 +128,7 @@ def test_a_grey_picture_is_fitted_as_one_colour_and_stays_grey() -> None:
 def test_what_cannot_be_fitted_is_refused_before_anything_is_done(
     lr: Any, scale: int, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ikc_deploy.offline.ike.fit.InvertibleNetwork", None)
+    monkeypatch.setattr("ikc_deploy.offline.ike.training.InvertibleNetwork", None)
     with pytest.raises(InputError, match=words):
         Fit(lr, scale, Settings())
 
