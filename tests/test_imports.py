@@ -66,6 +66,7 @@ ALLOWED = {
         "flavours",
         "engines",
         "networks",
+        "offline",
         "export",
         "runtime",
         "evaluation",
