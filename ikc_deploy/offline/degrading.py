@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.resize import resize_bicubic
-from ikc_deploy.kernels import lag
+from ikc_deploy.kernels import fkp_size, lag
 
 Alignment = Literal["centre", "fkp"]
 """See the module."""
@@ -78,17 +78,24 @@ def lead(alignment: Alignment, scale: int) -> int:
     return 0 if alignment == "fkp" else lag(scale)
 
 
+def bicubic_canvas(lr: NDArray[np.uint8], canvas: Canvas) -> Tensor:
+    """RGB `[H,W,3]` uint8 upscaled bicubically, border mirrored: float64 `[1,3,*canvas.size]`."""
+    margin = canvas.before // canvas.scale + _BICUBIC_REACH
+    around = (margin, margin)
+    padded = np.pad(lr, (around, around, (0, 0)), mode="symmetric")
+    # Bicubic resizing is in the alignment "centre", a canvas in that of FKP.
+    first = canvas.scale * margin - canvas.before + lead("centre", canvas.scale)
+    rows, columns = (slice(first, first + side) for side in canvas.size)
+    large = resize_bicubic(padded, canvas.scale)[rows, columns]
+    return torch.from_numpy(large.transpose(2, 0, 1)[None] / LEVELS)
+
+
 def upscaled(
     lr: NDArray[np.uint8], scale: int, alignment: Alignment = "centre"
 ) -> NDArray[np.uint8]:
     """RGB `[H,W,3]` uint8 upscaled bicubically to `[sH,sW,3]`."""
-    around = (_BICUBIC_REACH, _BICUBIC_REACH)
-    padded = np.pad(lr, (around, around, (0, 0)), mode="symmetric")
-    # Bicubic resizing is in the alignment "centre".
-    start = scale * _BICUBIC_REACH + lead("centre", scale) - lead(alignment, scale)
-    large = resize_bicubic(padded, scale)[start:, start:]
-    inside = large[: scale * lr.shape[0], : scale * lr.shape[1]]
-    return np.clip(np.rint(inside), 0, LEVELS).astype(np.uint8)
+    canvas = Canvas(*lr.shape[:2], scale, fkp_size(scale))
+    return to_image(canvas.picture(bicubic_canvas(lr, canvas), alignment))
 
 
 def degrade(canvas: Tensor, kernel: Tensor, scale: int) -> Tensor:
@@ -99,6 +106,13 @@ def degrade(canvas: Tensor, kernel: Tensor, scale: int) -> Tensor:
     channels = canvas.shape[1]
     weights = kernel.expand(channels, 1, *kernel.shape)
     return F.conv2d(canvas, weights, stride=scale, groups=channels)
+
+
+def spread(lr: Tensor, kernel: Tensor, scale: int) -> Tensor:
+    """The transpose of `degrade`: LR `[N,C,H,W]` to a canvas."""
+    channels = lr.shape[1]
+    weights = kernel.expand(channels, 1, *kernel.shape)
+    return F.conv_transpose2d(lr, weights, stride=scale, groups=channels)
 
 
 def to_tensor(image: NDArray[np.uint8], device: str) -> Tensor:
