@@ -1,6 +1,6 @@
 """The kernel prior as an ONNX graph: z to kernel, for whoever looks for a kernel without torch.
 
-`z` is float32 `[N, k*k]`; `kernel` is float32 `[N, k, k]`, sum 1, in the FKP convention. N is dynamic.
+`z` is float32 `[N,k*k]`, N dynamic; `kernel` is float32 `[N,k,k]`, sum 1, in the FKP convention.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def export_flow(flow: KernelFlow, path: Path) -> float:
         distance = _distance(flow, temporary)
         if distance > PARITY:
             raise ExportError(
-                f"the graph of the x{flow.scale} kernel prior is {distance:.2g} off, and {PARITY:g} "
-                f"is allowed; '{path}' was not written"
+                f"the graph of the x{flow.scale} kernel prior is {distance:.2g} off, and "
+                f"{PARITY:g} is allowed; '{path}' was not written"
             )
     return distance
 
