@@ -253,7 +253,7 @@ def flow_file(scale: int) -> str:
 def load_flow(scale: int, path: Path | None = None) -> KernelFlow:
     """The prior for `scale` 2, 3 or 4, in evaluation mode, without gradients, on the CPU.
 
-    `path` is a file by `save_flow` (`ikc-train`, `ikc-import --flow`); None takes the shipped
+    `path` is a file by `save_flow` (`ikc-train`, `ikc-import --fkp`); None takes the shipped
     weights. Raises `CheckpointError` if the file is missing, damaged, or made for another scale.
     """
     flow = KernelFlow(scale)

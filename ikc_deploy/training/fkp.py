@@ -112,7 +112,7 @@ class _Trainer:
             group["lr"] = self._settings.rate(self.done)
         logits = draw(self._flow, self._random(self.done), self._settings.batch)
         loss = self._flow.negative_log_likelihood(logits).mean()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.done += 1
