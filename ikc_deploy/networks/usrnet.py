@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 import torch.nn.functional as F
@@ -147,7 +147,10 @@ class Prior(nn.Module):
         level = beta[:, None, None, None].expand(-1, 1, height, width)
         x = torch.cat((image, level), dim=1).to(self.head.weight.dtype)
         step = 2 ** len(self.down)
-        x = self.head(F.pad(x, (0, -width % step, 0, -height % step), mode="replicate"))
+        below, beside = -height % step, -width % step
+        if below or beside:
+            x = F.pad(x, (0, beside, 0, below), mode="replicate")
+        x = self.head(x)
         skipped = []
         for part in self.down:
             skipped.append(x)
@@ -157,7 +160,20 @@ class Prior(nn.Module):
         for part in self.up:
             x = part(x + skipped.pop())
         x = self.tail(x + skipped.pop())
-        return x[..., :height, :width]
+        return x[..., :height, :width] if below or beside else x
+
+    def initialize(self) -> None:
+        """See `Usrnet.initialize`."""
+        for part in self.modules():
+            if isinstance(part, ResidualBlock):
+                cast(nn.Conv2d, part.res[-1]).weight.mul_(_QUIET)
+            elif isinstance(part, nn.ConvTranspose2d):
+                part.weight.mul_(_QUIET)
+        for end in (self.head, self.tail):
+            end.weight[:3].mul_(_QUIET)
+            end.weight[:, :3].mul_(_QUIET)
+            for channel in range(3):
+                end.weight[channel, channel, 1, 1] += 1
 
 
 class Hyper(nn.Module):
@@ -181,6 +197,22 @@ class Hyper(nn.Module):
         alpha, beta = found.chunk(2, dim=1)
         return alpha, beta
 
+    def initialize(self) -> None:
+        """See `Usrnet.initialize`."""
+        first, middle, last = (cast(nn.Linear, self.mlp[index]) for index in (0, 2, 4))
+        count = len(last.bias) // 2
+        # One unit carries the noise through, and alpha grows with it from the start: a data step
+        # that trusts noisy pixels blows up.
+        first.weight[0] = torch.tensor([_NOISE_GAIN, 0.0])
+        middle.weight[0] = torch.eye(len(middle.weight))[0]
+        first.bias[0] = middle.bias[0] = 0.0
+        last.weight.mul_(_QUIET)
+        last.weight[:count, 0] = _ALPHA_GAIN
+        alphas = torch.logspace(*_FIRST_ALPHAS, count)
+        betas = torch.logspace(*_FIRST_BETAS, count)
+        # The inverse of softplus.
+        last.bias.copy_(torch.cat((alphas, betas)).expm1().log())
+
 
 class Usrnet(nn.Module):
     """The whole network."""
@@ -198,29 +230,8 @@ class Usrnet(nn.Module):
     def initialize(self) -> None:
         """Start where training has little left to do: data steps of a sensible length, and a prior
         that hands its image through."""
-        count = self.settings.iterations
-        first, middle, last = (self.hyper.mlp[index] for index in (0, 2, 4))
-        # One unit carries the noise through, which alpha grows with from the start: a data step
-        # that trusts noisy pixels blows up.
-        first.weight[0] = torch.tensor([_NOISE_GAIN, 0.0])
-        middle.weight[0] = torch.eye(len(middle.weight))[0]
-        first.bias[0] = middle.bias[0] = 0.0
-        last.weight.mul_(_QUIET)
-        last.weight[:count, 0] = _ALPHA_GAIN
-        alphas = torch.logspace(*_FIRST_ALPHAS, count)
-        betas = torch.logspace(*_FIRST_BETAS, count)
-        # The inverse of softplus.
-        last.bias.copy_(torch.cat((alphas, betas)).expm1().log())
-        for part in self.prior.modules():
-            if isinstance(part, ResidualBlock):
-                part.res[2].weight.mul_(_QUIET)
-            elif isinstance(part, nn.ConvTranspose2d):
-                part.weight.mul_(_QUIET)
-        for part in (self.prior.head, self.prior.tail):
-            part.weight[:3].mul_(_QUIET)
-            part.weight[:, :3].mul_(_QUIET)
-            for channel in range(3):
-                part.weight[channel, channel, 1, 1] += 1
+        self.hyper.initialize()
+        self.prior.initialize()
 
     def forward(
         self, lr: Tensor, kernel: Tensor, scale: int, noise: Tensor | float = 0.0

@@ -93,7 +93,7 @@ class _Trainer:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16):
             sr = self._network(lr, kernels, scale, noise)
         loss = F.l1_loss(sr, hr)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._network.parameters(), _GRADIENT_NORM)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
