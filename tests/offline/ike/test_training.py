@@ -27,7 +27,7 @@ LR = photo(40, 44)
 @pytest.mark.parametrize("coupling", ["affine", "additive"])
 @pytest.mark.parametrize("on", range(len(SWITCHES) + 1))
 def test_every_row_of_the_ablation_runs(scale: int, coupling: Any, on: int) -> None:
-    switches = {name: index < on for index, name in enumerate(SWITCHES)}
+    switches: dict[str, Any] = {name: index < on for index, name in enumerate(SWITCHES)}
     settings = replace(SMALL, iterations=2, coupling=coupling, **switches)
     lr = photo(64 + 1, 64 + 2)
     result = fit(lr, scale, settings)
