@@ -133,6 +133,11 @@ def test_what_cannot_be_fitted_is_refused_before_anything_is_done(
         Fit(lr, scale, Settings())
 
 
+def test_a_fit_that_needs_more_memory_than_there_is_is_refused() -> None:
+    with pytest.raises(InputError, match="GiB"):
+        Fit(photo(64, 64), 4, Settings(batch=100_000))
+
+
 def test_crops_that_are_too_small_for_x4_are_refused() -> None:
     with pytest.raises(InputError, match="crop must be 64 pixels or more at x4"):
         Fit(photo(80, 80), 4, replace(SMALL, crop=32))
