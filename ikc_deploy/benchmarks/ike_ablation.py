@@ -64,7 +64,9 @@ class Plan:
         if self.settings.iterations % _LOOKS:
             raise InputError(f"--iterations must be a multiple of {_LOOKS}, to be looked at")
         if min(self.top, self.left) < 0 or self.side < 1 or self.threads < 1:
-            raise InputError("a crop needs a place inside the image and a size; threads, at least 1")
+            raise InputError(
+                "a crop needs a place inside the image and a size; threads, at least 1"
+            )
 
     def pair(self) -> tuple[Image, Image]:
         """The HR crop, and its LR image."""
@@ -79,7 +81,7 @@ class Plan:
     def rows(self) -> Iterator[tuple[str, Settings]]:
         """Name and settings of every row, the full model last."""
         for count in range(len(SWITCHES) + 1):
-            switches = {name: index < count for index, name in enumerate(SWITCHES)}
+            switches: dict[str, Any] = {name: index < count for index, name in enumerate(SWITCHES)}
             yield _name(count), replace(self.settings, **switches)
 
 

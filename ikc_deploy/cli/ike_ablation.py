@@ -25,9 +25,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--top", type=int, default=120, show_default=True, help="Of the HR crop.")
 @click.option("--left", type=int, default=420, show_default=True)
 @click.option("--side", type=int, default=192, show_default=True)
-@click.option(
-    "--degradation", type=click.Choice(DEGRADATIONS), default="median", show_default=True
-)
+@click.option("--degradation", type=click.Choice(DEGRADATIONS), default="median", show_default=True)
 @click.option("--scale", type=int, default=2, show_default=True, help="2 or 4.")
 @click.option("--threads", type=int, default=1, show_default=True, help="CPU cores to use.")
 @click.option("--iterations", type=int, default=400, show_default=True, help="Of every row.")

@@ -69,11 +69,12 @@ class Filter:
     sigma: None = None
 
     def apply(self, hr: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """An HR image `[H,W,3]` filtered, 0..255. Raises `MissingExtraError` for what is missing."""
+        """An HR image `[H,W,3]` filtered, 0..255; raises `MissingExtraError` without scipy."""
         return FILTERS[self.name](hr, self.scale)
 
-    def padded(self, size: int) -> None:  # noqa: ARG002 - as Blur.padded
+    def padded(self, size: int) -> NDArray[np.float64] | None:  # noqa: ARG002 - as Blur.padded
         """None: there is no kernel."""
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,8 +189,8 @@ def _drawn(
 
 
 def _elliptic(random: np.random.Generator, scale: int) -> NDArray[np.float64]:
-    variances = random.uniform(0.175 * scale, min(2.5 * scale, 10), 2)
-    return anisotropic_kernel(*np.sqrt(variances), random.uniform(0, math.pi))
+    along, across = np.sqrt(random.uniform(0.175 * scale, min(2.5 * scale, 10), 2))
+    return anisotropic_kernel(along, across, random.uniform(0, math.pi))
 
 
 def _shapeless(random: np.random.Generator, scale: int) -> NDArray[np.float64]:

@@ -46,6 +46,17 @@ def test_every_row_is_measured_like_the_other_figures(image: Path, tmp_path: Pat
     # Every other pixel alone is black between; the bicubic residual begins as bicubic.
     first, full = (found["rows"][index]["psnr_on_the_way"][0] for index in (0, -1))
     assert first + 5 < found["bicubic"]["psnr_y"] < full + 1
+    assert found["rows"][0]["psnr_y"] + 5 < found["rows"][-1]["psnr_y"]
+
+
+def test_the_figures_in_the_docs_are_those_that_were_measured(repository: Path) -> None:
+    found = json.loads((repository / "benchmarks" / "results" / "ike-ablation.json").read_text())
+    text = (repository / "docs" / "offline.md").read_text()
+    assert f"bicubic {found['bicubic']['psnr_y']:.2f}" in text
+    for row in found["rows"]:
+        way = row["psnr_on_the_way"]
+        assert f"| {way[0]:.2f} | {way[1]:.2f} | {way[-1]:.2f} | {row['ssim_y']:.3f} |" in text
+    assert found["rows"][-1]["psnr_y"] - found["rows"][0]["psnr_y"] >= 5
 
 
 @pytest.mark.parametrize(

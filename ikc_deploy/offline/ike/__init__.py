@@ -13,7 +13,7 @@ the one that made it (KernelGAN's principle), whatever it is: no kernel is ever 
 it need not be linear. `docs/offline.md` says what each loss is for, and what it brought.
 """
 
-from ikc_deploy.offline.ike.training import Fit, fit
 from ikc_deploy.offline.ike.settings import Settings
+from ikc_deploy.offline.ike.training import Fit, fit
 
 __all__ = ["Fit", "Settings", "fit"]

@@ -43,8 +43,8 @@ class DenseBlock(nn.Module):
 class Coupling(nn.Module):
     """Channels `[N,C,H,W]` change one another by turns, so that each turn can be undone.
 
-    y is the first channel (the small image), x3 the last (the residual), the middle what is between;
-    without `tri_channel` there is no x3, and the last channel belongs to the middle.
+    y is the first channel (the small image), x3 the last (the residual), the middle what is
+    between; without `tri_channel` there is no x3, and the last belongs to the middle.
 
         y <- y + F(middle);  middle <- middle * exp(S(y)) + G(y);  y <- y + R(x3)
     """
@@ -53,14 +53,14 @@ class Coupling(nn.Module):
         super().__init__()
         growth, residual = settings.growth, int(settings.tri_channel)
         middle = channels - 1 - residual
-        self.sizes = (1, middle, residual)
+        self.sizes = [1, middle, residual]
         self.from_middle = DenseBlock(middle, 1, growth)
         self.shift = DenseBlock(1, middle, growth)
         self.scale = DenseBlock(1, middle, growth) if settings.coupling == "affine" else None
         self.from_residual = DenseBlock(1, 1, growth) if residual else None
 
     def forward(self, parts: Tensor) -> Tensor:
-        y, middle, residual = parts.split(self.sizes, dim=1)
+        y, middle, residual = torch.split(parts, self.sizes, dim=1)
         y = y + self.from_middle(middle)
         middle = middle * torch.exp(self._log_scale(y)) + self.shift(y)
         if self.from_residual is not None:
@@ -69,7 +69,7 @@ class Coupling(nn.Module):
 
     def inverse(self, parts: Tensor) -> Tensor:
         """`forward` undone, turn by turn."""
-        y, middle, residual = parts.split(self.sizes, dim=1)
+        y, middle, residual = torch.split(parts, self.sizes, dim=1)
         if self.from_residual is not None:
             y = y - self.from_residual(residual)
         middle = (middle - self.shift(y)) * torch.exp(-self._log_scale(y))

@@ -26,7 +26,8 @@ class Settings:
     device: str = "cpu"
     """ "cpu" or "cuda". Only on the CPU are two runs with one seed equal to the last bit."""
     coupling: CouplingForm = "affine"
-    """Whether a coupling also scales the middle channels; "additive" has a quarter fewer weights."""
+    """Whether a coupling also scales the middle channels; "additive" has a quarter fewer
+    weights."""
     energy: bool = True
     """Keep the blurred brightness of the shrunken and of the upscaled image (L_energy)."""
     tri_channel: bool = True

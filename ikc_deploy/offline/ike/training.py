@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,13 +40,14 @@ class _Networks(nn.Module):
     def shrink(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """`[N,C,H,W]` to the small image `[N,C,H/s,W/s]` and the rest of all its colours."""
         small, rest = self.invertible(image.flatten(0, 1)[:, None])
-        return small[:, 0].unflatten(0, image.shape[:2]), rest.unflatten(0, image.shape[:2])
+        images = image.shape[:2]
+        return small.view(*images, *small.shape[2:]), rest.view(*images, *rest.shape[1:])
 
     def enlarge(self, image: Tensor, rest: Tensor) -> Tensor:
         """An image, and the rest that shrinking it left over, to the image s times as large."""
-        larger = self.upsampler(rest.flatten(1, 2)).view(-1, rest.shape[2], *image.shape[-2:])
-        flat = self.invertible.inverse(image.flatten(0, 1)[:, None], larger)
-        return cast(Tensor, flat[:, 0].unflatten(0, image.shape[:2]))
+        larger = self.upsampler(rest.flatten(1, 2)).reshape(-1, rest.shape[2], *image.shape[2:])
+        large = self.invertible.inverse(image.flatten(0, 1)[:, None], larger)
+        return large.view(*image.shape[:2], *large.shape[2:])
 
 
 class Fit:
@@ -65,8 +66,9 @@ class Fit:
         self._side = self._picture.crop_side(settings.crop, scale)
         self._random = torch.Generator().manual_seed(settings.seed)
         self._schedule = Schedule(settings.iterations)
-        self._networks = _Networks(self._picture.colours, scale, settings).to(self._device)
-        made = self._networks
+        made = _Networks(self._picture.colours, scale, settings).to(self._device)
+        # A tenth to a fifth faster on a CPU.
+        self._networks = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parts = ((made.invertible, made.upsampler), (made.judge_small,), (made.judge_large,))
         self._optimizers = [
             torch.optim.Adam([w for part in each for w in part.parameters()], betas=_BETAS)
@@ -98,13 +100,15 @@ class Fit:
 
     def image(self) -> NDArray[np.uint8]:
         """The upscaled image: the LR image sent backward with its upsampled rest."""
+        made, whole = self._networks, self._picture.padded(self._scale).to(self._device)
         with torch.no_grad():
-            planes = self._picture.padded(self._scale).to(self._device)
             # One colour after another: memory is what limits the size.
-            shrunk = [self._networks.shrink(plane)[1] for plane in planes.split(1, dim=1)]
-            larger = self._networks.upsampler(torch.cat(shrunk, dim=1).flatten(1, 2))
-            pairs = zip(planes.split(1, 1), larger.split(shrunk[0].shape[2], 1), strict=True)
-            sr = torch.cat([self._networks.invertible.inverse(*pair) for pair in pairs], dim=1)
+            colours = whole.tensor_split(self._picture.colours, dim=1)
+            shrunk = [made.shrink(colour)[1] for colour in colours]
+            larger = made.upsampler(torch.cat(shrunk, dim=1).flatten(1, 2))
+            rests = larger.tensor_split(self._picture.colours, dim=1)
+            pairs = zip(colours, rests, strict=True)
+            sr = torch.cat([made.invertible.inverse(*pair) for pair in pairs], dim=1)
         height, width = (self._scale * side for side in self._size)
         levels = (sr[0, :, :height, :width].clamp(0, 1) * 255).round().to(torch.uint8)
         return levels.expand(3, -1, -1).permute(1, 2, 0).contiguous().cpu().numpy()

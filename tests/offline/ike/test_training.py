@@ -27,7 +27,7 @@ LR = photo(40, 44)
 @pytest.mark.parametrize("coupling", ["affine", "additive"])
 @pytest.mark.parametrize("on", range(len(SWITCHES) + 1))
 def test_every_row_of_the_ablation_runs(scale: int, coupling: Any, on: int) -> None:
-    switches = {name: index < on for index, name in enumerate(SWITCHES)}
+    switches: dict[str, Any] = {name: index < on for index, name in enumerate(SWITCHES)}
     settings = replace(SMALL, iterations=2, coupling=coupling, **switches)
     lr = photo(64 + 1, 64 + 2)
     result = fit(lr, scale, settings)
@@ -131,6 +131,11 @@ def test_what_cannot_be_fitted_is_refused_before_anything_is_done(
     monkeypatch.setattr("ikc_deploy.offline.ike.training.InvertibleNetwork", None)
     with pytest.raises(InputError, match=words):
         Fit(lr, scale, Settings())
+
+
+def test_a_fit_that_needs_more_memory_than_there_is_is_refused() -> None:
+    with pytest.raises(InputError, match="GiB"):
+        Fit(photo(64, 64), 4, Settings(batch=100_000))
 
 
 def test_crops_that_are_too_small_for_x4_are_refused() -> None:
