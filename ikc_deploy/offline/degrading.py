@@ -43,6 +43,11 @@ class Canvas:
     scale: int
     kernel_size: int
 
+    @classmethod
+    def of(cls, lr: NDArray[np.uint8], scale: int, kernel_size: int) -> Canvas:
+        """That of an LR picture `[H,W,3]`."""
+        return cls(lr.shape[0], lr.shape[1], scale, kernel_size)
+
     @property
     def before(self) -> int:
         """Pixels above and to the left of the HR picture."""
@@ -94,7 +99,7 @@ def upscaled(
     lr: NDArray[np.uint8], scale: int, alignment: Alignment = "centre"
 ) -> NDArray[np.uint8]:
     """RGB `[H,W,3]` uint8 upscaled bicubically to `[sH,sW,3]`."""
-    canvas = Canvas(*lr.shape[:2], scale, fkp_size(scale))
+    canvas = Canvas.of(lr, scale, fkp_size(scale))
     return to_image(canvas.picture(bicubic_canvas(lr, canvas), alignment))
 
 

@@ -122,7 +122,7 @@ class DipFkp:
         self._lr = to_tensor(lr, settings.device)
         flow = load_flow(scale, settings.prior)
         self.fingerprint = _fingerprint(lr, scale, settings) | {"flow": weights_id(flow)}
-        self._canvas = Canvas(*lr.shape[:2], scale, flow.size)
+        self._canvas = Canvas.of(lr, scale, flow.size)
         generator = torch.Generator().manual_seed(settings.seed)
         noise = torch.rand(1, NOISE_CHANNELS, *self._canvas.size, generator=generator)
         self._noise = (NOISE_PEAK * noise).to(settings.device)

@@ -138,7 +138,7 @@ class KernelGanFkp:
     def image(self) -> NDArray[np.uint8]:
         """See `Fit`."""
         kernel = torch.from_numpy(self.kernel())
-        canvas = Canvas(*self._lr.shape[:2], self._scale, len(kernel))
+        canvas = Canvas.of(self._lr, self._scale, len(kernel))
         lr = to_tensor(self._lr, "cpu").double()
         found = explaining(bicubic_canvas(self._lr, canvas), lr, kernel, self._scale)
         return to_image(canvas.picture(found, self._settings.alignment))

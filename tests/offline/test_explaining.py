@@ -48,7 +48,7 @@ def test_under_the_true_kernel_it_makes_more_of_bicubic(scale: int, alignment: A
     kernel = shifted_gaussian(0.3 * scale, 0.6 * scale, 0.5, scale)
     blurred = ndimage.correlate(hr.astype(float), kernel[..., None], mode="nearest")
     lr = np.rint(blurred[::scale, ::scale]).astype(np.uint8)
-    canvas = Canvas(*lr.shape[:2], scale, len(kernel))
+    canvas = Canvas.of(lr, scale, len(kernel))
     found = explaining(
         bicubic_canvas(lr, canvas),
         to_tensor(lr, "cpu").double(),

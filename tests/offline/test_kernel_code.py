@@ -24,7 +24,7 @@ def test_it_goes_towards_a_kernel_and_stays_on_the_sphere(tmp_path: Path) -> Non
     for _ in range(30):
         distance = ((code.kernel() - goal) ** 2).sum()
         code.zero_grad()
-        distance.backward()
+        distance.backward()  # type: ignore[no-untyped-call]
         code.step()
         distances.append(float(distance.detach()))
         assert float(code.state()["code"].norm()) == pytest.approx(10, rel=1e-5)
@@ -38,7 +38,7 @@ def test_its_state_is_all_that_later_steps_depend_on(tmp_path: Path) -> None:
 
     def step(code: KernelCode) -> None:
         code.zero_grad()
-        (code.kernel() * weight).sum().backward()
+        (code.kernel() * weight).sum().backward()  # type: ignore[no-untyped-call]
         code.step()
 
     step(first)

@@ -10,7 +10,7 @@ from tests.samples import photo
 
 def test_it_is_scikit_images_ssim() -> None:
     first, second = photo(30, 24) / 255, photo(30, 24, seed=1) / 255
-    expected = structural_similarity(
+    expected = structural_similarity(  # type: ignore[no-untyped-call]
         first,
         second,
         channel_axis=2,
@@ -28,7 +28,7 @@ def test_equal_pictures_are_the_maximum_and_the_slope_leads_there() -> None:
     assert float(ssim(reference, reference)) == pytest.approx(1)
     start = (0.5 * reference + 0.2).requires_grad_()
     before = ssim(start, reference)
-    before.backward()
+    before.backward()  # type: ignore[no-untyped-call]
     assert start.grad is not None
     with torch.no_grad():
         assert ssim(start + 0.1 * start.grad, reference) > before
