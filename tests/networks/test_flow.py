@@ -12,7 +12,7 @@ from torch.autograd.functional import jacobian
 
 from ikc_deploy.errors import CheckpointError
 from ikc_deploy.kernels import fkp_size, random_fkp_kernels, shifted_gaussian
-from ikc_deploy.networks.flow import PEAKS, KernelFlow, load_flow, save_flow
+from ikc_deploy.networks.flow import PEAKS, KernelFlow, load_flow, save_flow, shipped_flow
 
 SCALES = sorted(PEAKS)
 
@@ -106,6 +106,13 @@ def test_samples_of_the_shipped_priors_are_such_kernels(scale: int) -> None:
     truth = kernels(scale, 2000).numpy()
     nearest = [np.linalg.norm(truth - sample, axis=(1, 2)).min() for sample in drawn]
     assert np.median(nearest / np.linalg.norm(drawn, axis=(1, 2))) < 0.2
+
+
+def test_shipped_priors_are_small_and_documented() -> None:
+    card = shipped_flow(2).with_name("fkp.md").read_text()
+    for scale in SCALES:
+        assert shipped_flow(scale).stat().st_size < 1e6
+        assert shipped_flow(scale).name in card
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
