@@ -18,6 +18,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--corrector", type=_FILE, help="IKC's C: Corrector .pth file.")
 @click.option("--pca", type=_FILE, help="IKC's PCA matrix [pixels, code size], .pth.")
 @click.option("--fkp", type=_FILE, help="FKP's kernel prior: FKP_x2.pt, FKP_x3.pt or FKP_x4.pt.")
+@click.option("--usrnet", type=_FILE, help="USRNet: usrnet_tiny.pth or another size of it.")
 @click.option("--out", "-o", type=_FILE, required=True, help="The .safetensors file to write.")
 @reports_errors
 def main(
@@ -26,23 +27,27 @@ def main(
     corrector: Path | None,
     pca: Path | None,
     fkp: Path | None,
+    usrnet: Path | None,
     out: Path,
 ) -> None:
     """Convert .pth files of a reference implementation into one checkpoint.
 
     Either IKC's four files, or another network's one. Scale and sizes are read off the tensors.
     Files are read with weights_only: nothing in them is executed. IKC's networks are exported
-    with: ikc-export --weights OUT
+    with: ikc-export --weights OUT, a USRNet is with: ikc-export --usrnet OUT
     """
     networks = {"--sftmd": sftmd, "--predictor": predictor, "--corrector": corrector, "--pca": pca}
     given = {name: path for name, path in networks.items() if path is not None}
     try:
-        if fkp is not None and not given:
+        if fkp is not None and usrnet is None and not given:
             click.echo(f"{out}: {_import_flow(fkp, out)}")
-        elif fkp is None and len(given) == len(networks):
+        elif usrnet is not None and fkp is None and not given:
+            click.echo(f"{out}: {_import_usrnet(usrnet, out)}")
+        elif fkp is None and usrnet is None and len(given) == len(networks):
             click.echo(f"{out}: {_import_ikc(list(given.values()), out)}")
         else:
-            raise InputError(f"give either {', '.join(networks)} together, or --fkp alone")
+            names = ", ".join(networks)
+            raise InputError(f"give either {names} together, or --fkp or --usrnet alone")
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "export", "ikc-import") from error
 
@@ -67,6 +72,16 @@ def _import_flow(file: Path, out: Path) -> str:
     flow = import_flow(file)
     save_flow(flow, out, {"source": "imported reference checkpoint"})
     return f"x{flow.scale}, kernels of {flow.size}x{flow.size}"
+
+
+def _import_usrnet(file: Path, out: Path) -> str:
+    from ikc_deploy.networks.reference_usrnet import import_usrnet
+    from ikc_deploy.networks.usrnet import save_usrnet
+
+    network = import_usrnet(file)
+    save_usrnet(network, out)
+    settings = network.settings
+    return f"{settings.iterations} iterations, {', '.join(map(str, settings.channels))} channels"
 
 
 if __name__ == "__main__":

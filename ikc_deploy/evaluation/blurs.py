@@ -159,6 +159,15 @@ class BlurSet:
         return self.kind.capitalize() + (f" of {self.file}" if self.file else "")
 
 
+def read_kernel(path: Path) -> NDArray[np.float64]:
+    """The one kernel of a file: `[k,k]`, or `[1,k,k]`; raises as `BlurSet.read` does."""
+    array = _read_array(path)
+    kernels = _check(array[None] if array.ndim == 2 else array, path)
+    if len(kernels) > 1:
+        raise InputError(f"'{path}' holds {len(kernels)} kernels; save the one that you mean")
+    return kernels[0]
+
+
 def sigma_of_gaussian(kernel: NDArray[np.float64]) -> float | None:
     """The sigma of which a kernel `[k,k]` is the isotropic Gaussian; None if it is of no sigma."""
     size = len(kernel)

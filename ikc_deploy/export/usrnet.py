@@ -51,6 +51,9 @@ ROUNDED_DB: Final = 58.5
 """What PSNR before rounding need not exceed where only rounded frames can be compared: rounding
 alone costs 58.9 dB. Their distance in levels is the sharper gate."""
 
+SMALLEST_SIDE: Final = 32
+"""LR pixels, of which the margins take their share."""
+
 _STEP: Final = 8
 """The network works at an eighth of the SR resolution."""
 
@@ -69,6 +72,14 @@ class UsrnetExport:
     """A checkpoint of ours; None for the shipped one."""
     size: tuple[int, int] | None = None
     """Height and width of its LR frames; None for what makes frames of about 512 pixels."""
+
+    def __post_init__(self) -> None:
+        if self.size is not None and min(self.size) < SMALLEST_SIDE:
+            height, width = self.size
+            raise InputError(
+                f"frames of {height}x{width} are too small for a graph of their own; give --res at "
+                f"least {SMALLEST_SIDE}x{SMALLEST_SIDE}"
+            )
 
     def at(self, scale: int) -> tuple[int, int]:
         """Height and width for a scale."""

@@ -11,11 +11,13 @@ from typing import Any, Final, Protocol
 import torch
 
 from ikc_deploy.errors import RecipeError
-from ikc_deploy.training import fkp_recipe
+from ikc_deploy.training import fkp_recipe, usrnet_recipe
 from ikc_deploy.training.fkp import train_fkp
 from ikc_deploy.training.fkp_recipe import load_fkp_recipe
 from ikc_deploy.training.recipes import load_recipe, read_toml
 from ikc_deploy.training.trainer import Progress, train
+from ikc_deploy.training.usrnet import train_usrnet
+from ikc_deploy.training.usrnet_recipe import load_usrnet_recipe
 from ikc_deploy.training.world import World
 
 
@@ -57,6 +59,10 @@ def _fkp_job(path: str | PathLike[str], data: tuple[Path, ...]) -> Job:
     return _alone(partial(train_fkp, load_fkp_recipe(path)))
 
 
+def _usrnet_job(path: str | PathLike[str], data: tuple[Path, ...]) -> Job:
+    return _alone(partial(train_usrnet, load_usrnet_recipe(path, data)))
+
+
 def _alone(job: Callable[..., Path | None]) -> Job:
     """A job that is small enough for one process, and written for one."""
 
@@ -72,4 +78,5 @@ _IKC: Final = "ikc"
 _KINDS: Final[dict[str, Callable[[str | PathLike[str], tuple[Path, ...]], Job]]] = {
     _IKC: _ikc_job,
     fkp_recipe.KIND: _fkp_job,
+    usrnet_recipe.KIND: _usrnet_job,
 }
