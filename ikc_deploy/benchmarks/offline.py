@@ -1,34 +1,22 @@
-"""Does an offline method find a kernel that is known? One picture, degraded here, and a figure.
-
-python -m ikc_deploy.benchmarks.offline HR --method dip-fkp --scale 2 --json FILE
-"""
+"""Does an offline method find a kernel that is known? One picture, degraded here, and figures."""
 
 from __future__ import annotations
 
-import json
-import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.benchmarks.machine import describe_machine
-from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.metrics import kernel_psnr, psnr_y
-from ikc_deploy.files import write_atomically
-from ikc_deploy.images import read_rgb
-from ikc_deploy.kernels.conventions import (
+from ikc_deploy.kernels import (
     degrade_fkp,
     fkp_size,
     mean_fkp_kernel,
     random_fkp_kernels,
 )
 from ikc_deploy.offline.degrading import upscaled
-from ikc_deploy.offline.fitting import Losses, Result
-from ikc_deploy.offline.methods import METHODS, Method
+from ikc_deploy.offline.fitting import Result
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,71 +78,3 @@ def measure(case: Case, result: Result) -> dict[str, Any]:
         "true_kernel": case.kernel.round(6).tolist(),
         "found_kernel": None if result.kernel is None else result.kernel.round(6).tolist(),
     }
-
-
-@click.command()
-@click.argument("hr", type=click.Path(path_type=Path))
-@click.option("--method", type=click.Choice(list(METHODS)), required=True)
-@click.option("--scale", type=click.IntRange(2, 4), default=2, show_default=True)
-@click.option("--side", type=int, help="Only the middle of the picture, in HR pixels.")
-@click.option("--kernel-seed", type=int, default=0, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the method.")
-@click.option("--iterations", type=int, help="[default: the method's]")
-@click.option("--set", "given", multiple=True, metavar="NAME=NUMBER", help="Another setting.")
-@click.option("--prior", type=click.Path(path_type=Path), help="Weights of the kernel flow.")
-@click.option("--state", type=click.Path(path_type=Path), help="Keep the fit here.")
-@click.option("--json", "path", type=click.Path(path_type=Path), required=True)
-def main(
-    hr: Path,
-    method: str,
-    scale: int,
-    side: int | None,
-    kernel_seed: int,
-    seed: int,
-    iterations: int | None,
-    given: tuple[str, ...],
-    prior: Path | None,
-    state: Path | None,
-    path: Path,
-) -> None:
-    """Degrade HR in the FKP convention, fit, and write what was found as JSON."""
-    case = Case.cut(read_rgb(hr), side, scale, kernel_seed)
-    chosen = METHODS[method]
-    settings = chosen.settings(
-        seed=seed, iterations=iterations, alignment="fkp", prior=prior, **_numbers(given)
-    )
-    found = _race(case, chosen, settings, state)
-    asked = {"hr": hr.name, "side": side, "scale": scale, "kernel_seed": kernel_seed}
-    report = {
-        "method": method,
-        "case": asked,
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()},
-        **found,
-        "machine": describe_machine(),
-    }
-    write_atomically(path, f"{json.dumps(report, indent=2)}\n".encode())
-    click.echo(json.dumps({k: report[k] for k in ("psnr_y", "kernel_psnr", "seconds")}))
-
-
-def _race(case: Case, method: Method, settings: Any, state: Path | None) -> dict[str, Any]:
-    began = time.monotonic()
-
-    def show(done: int, total: int, losses: Losses) -> None:
-        if done % 50 == 0:
-            click.echo(f"{done}/{total} {losses}", err=True)
-
-    result = method.load().fit(case.lr, case.scale, settings, show, stop=None, state=state)
-    seconds = time.monotonic() - began
-    return measure(case, result) | {"iterations": len(result.history), "seconds": round(seconds, 1)}
-
-
-def _numbers(given: tuple[str, ...]) -> dict[str, float]:
-    pairs = (text.partition("=") for text in given)
-    try:
-        return {name: int(value) if value.isdigit() else float(value) for name, _, value in pairs}
-    except ValueError:
-        raise InputError(f"--set takes NAME=NUMBER, got {', '.join(given)}") from None
-
-
-if __name__ == "__main__":
-    main()

@@ -72,7 +72,7 @@ class _FinishWeights:
 @click.option(
     "--iterations",
     type=click.IntRange(min=1),
-    help="How long; with more than before, the fit in --out goes on.  [default: the method's]",
+    help="How long; the FKP methods go on if it is more than before.  [default: the method's]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)

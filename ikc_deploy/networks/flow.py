@@ -99,7 +99,7 @@ class KernelFlow(nn.Module):
         for block in reversed(self.blocks):
             z = cast(_Block, block).inverse(z)
         scaled = (torch.sigmoid(z) - ALPHA) / (1 - 2 * ALPHA)
-        return (scaled * PEAKS[self.scale]).unflatten(1, (self.size, self.size))
+        return (scaled * PEAKS[self.scale]).view(-1, self.size, self.size)
 
     def decode(self, z: Tensor) -> Tensor:
         """Kernels `[N,k,k]`, sum 1, of z `[N,k*k]`; differentiable.
@@ -114,6 +114,17 @@ class KernelFlow(nn.Module):
         like = next(self.parameters())
         z = torch.randn(count, self.size**2, generator=generator, dtype=like.dtype)
         return self.decode(z.to(like.device))
+
+    def settle(self, logits: Tensor) -> None:
+        """Set every norm's statistics to those of one large batch of logits `[N,k*k]`.
+
+        While training they are a moving average over about ten batches, and the noise of that costs
+        likelihood.
+        """
+        with torch.no_grad():
+            for block in self.blocks:
+                coupled, _ = cast(_Block, block).coupling(logits)
+                logits = cast(_Block, block).norm.settle(coupled)
 
     def clear_unused(self) -> None:
         """Zero the weights that masks switch off; done to every new flow.
@@ -166,9 +177,9 @@ class _Coupling(nn.Module):
         with torch.no_grad():
             for layers in (self.log_scale, self.shift):
                 first, last = cast(nn.Linear, layers[0]), cast(nn.Linear, layers[-1])
-                first.weight *= kept
-                last.weight *= self._moving[:, None]
-                last.bias *= self._moving
+                first.weight.mul_(kept)
+                last.weight.mul_(self._moving[:, None])
+                last.bias.mul_(self._moving)
 
     @property
     def _moving(self) -> Tensor:
@@ -190,14 +201,23 @@ class _Norm(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         mean, variance = self._statistics(x)
-        normed = (x - mean) / torch.sqrt(variance + _EPSILON)
         log_determinant = (self.log_gamma - 0.5 * torch.log(variance + _EPSILON)).sum()
-        return torch.exp(self.log_gamma) * normed + self.beta, log_determinant
+        return self._normed(x, mean, variance), log_determinant
 
     def inverse(self, z: Tensor) -> Tensor:
         mean, variance = cast(Tensor, self.mean), cast(Tensor, self.variance)
         normed = (z - self.beta) * torch.exp(-self.log_gamma)
         return normed * torch.sqrt(variance + _EPSILON) + mean
+
+    def settle(self, x: Tensor) -> Tensor:
+        mean, variance = x.mean(dim=0), x.var(dim=0)
+        cast(Tensor, self.mean).copy_(mean)
+        cast(Tensor, self.variance).copy_(variance)
+        return self._normed(x, mean, variance)
+
+    def _normed(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        normed = (x - mean) / torch.sqrt(variance + _EPSILON)
+        return torch.exp(self.log_gamma) * normed + self.beta
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         running = (cast(Tensor, self.mean), cast(Tensor, self.variance))
@@ -222,13 +242,18 @@ def _layers(pixels: int, hidden: int, activation: type[nn.Module]) -> nn.Sequent
 
 def shipped_flow(scale: int) -> Path:
     """Where the package has its own weights for `scale`."""
-    return Path(ikc_deploy.weights.__file__).parent / "fkp" / f"fkp-x{scale}.safetensors"
+    return Path(ikc_deploy.weights.__file__).parent / "fkp" / flow_file(scale)
+
+
+def flow_file(scale: int) -> str:
+    """The name of a file that holds the flow for `scale`."""
+    return f"fkp-x{scale}.safetensors"
 
 
 def load_flow(scale: int, path: Path | None = None) -> KernelFlow:
     """The prior for `scale` 2, 3 or 4, in evaluation mode, without gradients, on the CPU.
 
-    `path` is a file by `save_flow` (`ikc-train`, `ikc-import --flow`); None takes the shipped
+    `path` is a file by `save_flow` (`ikc-train`, `ikc-import --fkp`); None takes the shipped
     weights. Raises `CheckpointError` if the file is missing, damaged, or made for another scale.
     """
     flow = KernelFlow(scale)

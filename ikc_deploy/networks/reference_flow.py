@@ -51,7 +51,7 @@ def _scale(state: dict[str, Tensor], path: str | PathLike[str]) -> int:
     found = [scale for scale in PEAKS if KernelFlow(scale).size == size]
     if not found:
         raise CheckpointError(
-            f"'{fspath(path)}' is for kernels of {size} pixels; FKP has 11, 15 and 19 for x2, x3, x4"
+            f"'{fspath(path)}' is for kernels of {size} pixels; x2, x3 and x4 have 11, 15 and 19"
         )
     constants = torch.cat((state["alpha"], state["normalization"]))
     if not torch.allclose(constants, torch.tensor([ALPHA, PEAKS[found[0]]]), rtol=1e-4, atol=0):

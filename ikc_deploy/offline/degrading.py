@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.resize import resize_bicubic
+from ikc_deploy.kernels import fkp_size, lag
 
 Alignment = Literal["centre", "fkp"]
 """See the module."""
@@ -60,7 +61,7 @@ class Canvas:
 
     def picture(self, canvas: Tensor, alignment: Alignment) -> Tensor:
         """The HR picture `[..., sH, sW]` on a canvas."""
-        start = self.before - lag(alignment, self.scale)
+        start = self.before - lead(alignment, self.scale)
         rows = slice(start, start + self.scale * self.height)
         columns = slice(start, start + self.scale * self.width)
         return canvas[..., rows, columns]
@@ -72,22 +73,29 @@ def check_alignment(alignment: str) -> None:
         raise InputError(f"alignment must be centre or fkp, got '{alignment}'")
 
 
-def lag(alignment: Alignment, scale: int) -> int:
+def lead(alignment: Alignment, scale: int) -> int:
     """HR pixels that a picture begins before one in the FKP alignment, in both directions."""
-    return 0 if alignment == "fkp" else scale - 1
+    return 0 if alignment == "fkp" else lag(scale)
+
+
+def bicubic_canvas(lr: NDArray[np.uint8], canvas: Canvas) -> Tensor:
+    """RGB `[H,W,3]` uint8 upscaled bicubically, border mirrored: float64 `[1,3,*canvas.size]`."""
+    margin = canvas.before // canvas.scale + _BICUBIC_REACH
+    around = (margin, margin)
+    padded = np.pad(lr, (around, around, (0, 0)), mode="symmetric")
+    # Bicubic resizing is in the alignment "centre", a canvas in that of FKP.
+    first = canvas.scale * margin - canvas.before + lead("centre", canvas.scale)
+    rows, columns = (slice(first, first + side) for side in canvas.size)
+    large = resize_bicubic(padded, canvas.scale)[rows, columns]
+    return torch.from_numpy(large.transpose(2, 0, 1)[None] / LEVELS)
 
 
 def upscaled(
     lr: NDArray[np.uint8], scale: int, alignment: Alignment = "centre"
 ) -> NDArray[np.uint8]:
     """RGB `[H,W,3]` uint8 upscaled bicubically to `[sH,sW,3]`."""
-    around = (_BICUBIC_REACH, _BICUBIC_REACH)
-    padded = np.pad(lr, (around, around, (0, 0)), mode="symmetric")
-    # Bicubic resizing is in the alignment "centre".
-    start = scale * _BICUBIC_REACH + lag("centre", scale) - lag(alignment, scale)
-    large = resize_bicubic(padded, scale)[start:, start:]
-    inside = large[: scale * lr.shape[0], : scale * lr.shape[1]]
-    return np.clip(np.rint(inside), 0, LEVELS).astype(np.uint8)
+    canvas = Canvas(*lr.shape[:2], scale, fkp_size(scale))
+    return to_image(canvas.picture(bicubic_canvas(lr, canvas), alignment))
 
 
 def degrade(canvas: Tensor, kernel: Tensor, scale: int) -> Tensor:
@@ -98,6 +106,13 @@ def degrade(canvas: Tensor, kernel: Tensor, scale: int) -> Tensor:
     channels = canvas.shape[1]
     weights = kernel.expand(channels, 1, *kernel.shape)
     return F.conv2d(canvas, weights, stride=scale, groups=channels)
+
+
+def spread(lr: Tensor, kernel: Tensor, scale: int) -> Tensor:
+    """The transpose of `degrade`: LR `[N,C,H,W]` to a canvas."""
+    channels = lr.shape[1]
+    weights = kernel.expand(channels, 1, *kernel.shape)
+    return F.conv_transpose2d(lr, weights, stride=scale, groups=channels)
 
 
 def to_tensor(image: NDArray[np.uint8], device: str) -> Tensor:

@@ -4,9 +4,10 @@ Of all pictures that a U-Net makes and all kernels that the flow makes, find a p
 LR picture (FKP, CVPR 2021, section 4.1). SSIM comes first, as it gets the structure sooner; the
 kernel waits until there is a picture to blur.
 
-Two things differ from the paper. The picture is fitted with a margin (see `degrading`), so that
-photographs, whose left border does not continue on their right, need no special case. And what is
-returned is a running mean, because single iterations of this optimisation jump.
+Three things differ from the paper. The picture is fitted with a margin (see `degrading`), so that
+photographs, whose left border does not continue on their right, need no special case. What is
+returned is a running mean, because single iterations of this optimisation jump. And what the U-Net
+still misses of the LR picture by then is put in at the end (see `explaining`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from ikc_deploy.offline.degrading import (
     to_image,
     to_tensor,
 )
+from ikc_deploy.offline.explaining import explaining
 from ikc_deploy.offline.fitting import Losses, Progress, Result, complete
 from ikc_deploy.offline.kernel_code import KernelCode, weights_id
 from ikc_deploy.offline.likeness import ssim
@@ -63,6 +65,8 @@ class Settings:
     device: str = "cpu"
     alignment: Alignment = "centre"
     """Of the picture, see `degrading`; nothing that is fitted depends on it."""
+    data_step: bool = True
+    """Put in what the U-Net missed of the LR picture; nothing that is fitted depends on it."""
     prior: Path | None = None
     """Weights of the kernel flow; None means the shipped ones of the scale."""
     channels: int = 128
@@ -150,7 +154,11 @@ class DipFkp:
 
     def image(self) -> NDArray[np.uint8]:
         """See `Fit`."""
-        return to_image(self._canvas.picture(self._picture, self._settings.alignment))
+        canvas = self._picture
+        if self._settings.data_step:
+            kernel = torch.from_numpy(self.kernel())
+            canvas = explaining(canvas.cpu().double(), self._lr.cpu().double(), kernel, self._scale)
+        return to_image(self._canvas.picture(canvas, self._settings.alignment))
 
     def kernel(self) -> NDArray[np.float64]:
         """See `Fit`."""
@@ -199,7 +207,7 @@ def _check(lr: NDArray[np.uint8], scale: int, settings: Settings) -> None:
 def _fingerprint(lr: NDArray[np.uint8], scale: int, settings: Settings) -> dict[str, Any]:
     # More iterations go on with fewer, and a fit may move to another device.
     asked = asdict(settings)
-    for name in ("iterations", "device", "alignment", "prior"):
+    for name in ("iterations", "device", "alignment", "data_step", "prior"):
         del asked[name]
     return {"method": NAME, "lr": picture_id(lr), "scale": scale} | asked
 

@@ -15,10 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import KernelError
-from ikc_deploy.kernels import KernelBasis
-from ikc_deploy.kernels.conventions import to_fkp, to_ours
+from ikc_deploy.kernels import KernelBasis, to_fkp, to_ours
 from ikc_deploy.networks.usrnet import Usrnet
-from ikc_deploy.offline.degrading import Alignment, lag, to_image, to_tensor
+from ikc_deploy.offline.degrading import Alignment, lead, to_image, to_tensor
 from ikc_deploy.offline.kernel_files import padded
 from ikc_deploy.runtime.upscaler import Upscaler
 
@@ -67,7 +66,7 @@ class ByUsrnet:
         margin = min(len(kernel), *lr.shape[:2])
         with torch.inference_mode():
             large = network(to_tensor(_mirrored(lr, margin), self.device), blur, self.scale)
-        start = self.scale * margin - lag(self.alignment, self.scale)
+        start = self.scale * margin - lead(self.alignment, self.scale)
         return Finished(_cut(to_image(large), start, lr, self.scale))
 
 
@@ -90,7 +89,7 @@ class BySftmd:
             )
         scale = self.upscaler.scale
         large = self.upscaler(_mirrored(lr, 1), kernel=projected).image
-        start = scale + lag("centre", scale) - lag(self.alignment, scale)
+        start = scale + lead("centre", scale) - lead(self.alignment, scale)
         return Finished(_cut(large, start, lr, scale), lost)
 
 

@@ -19,8 +19,7 @@ from ikc_deploy.offline.fitting import Progress, Result
 from ikc_deploy.offline.kernel_files import padded, read_kernel
 from ikc_deploy.offline.methods import Method
 from ikc_deploy.offline.outputs import STATE, write_image, write_report, write_result
-from ikc_deploy.runtime.estimation import textured_areas
-from ikc_deploy.runtime.tiling import Area
+from ikc_deploy.runtime.estimation import Area, textured_areas
 
 PAPER_PEAK: Final = 1.0
 """Peak in the kernel PSNR of the FKP paper, where a kernel's own is a tenth of that."""

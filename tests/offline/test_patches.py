@@ -20,7 +20,5 @@ def test_patches_are_cut_from_the_picture_and_mostly_where_there_is_texture() ->
 def test_the_same_seed_draws_the_same_patches_and_flat_pictures_have_some() -> None:
     flat = torch.zeros(1, 3, 20, 20)
     flat[0, 0, 3, 4] = 1e-3
-    drawn = [
-        Patches(flat, 10).draw(8, torch.Generator().manual_seed(seed)) for seed in (3, 3)
-    ]
+    drawn = [Patches(flat, 10).draw(8, torch.Generator().manual_seed(seed)) for seed in (3, 3)]
     assert torch.equal(*drawn)
