@@ -31,7 +31,7 @@ class _Networks(nn.Module):
         super().__init__()
         # The caller's random numbers are left as they were.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
+            torch.default_generator.manual_seed(settings.seed)
             self.invertible = InvertibleNetwork(scale, settings)
             self.upsampler = Upsampler(colours * self.invertible.rest, scale, settings.width)
             self.judge_small = Discriminator(colours, settings.width)
