@@ -93,7 +93,7 @@ class _FinishWeights:
 @click.option(
     "--true-kernel",
     type=_PATH,
-    help="The kernel [k,k] in the FKP convention, .npy or .mat: prints the kernel PSNR.",
+    help="The kernel [k,k] of an .npy file, in the FKP convention: prints the kernel PSNR.",
 )
 @click.option(
     "--then",

@@ -60,6 +60,7 @@ def main(
         "case": {"hr": hr.name, "side": side, "scale": scale, "kernel_seed": kernel_seed},
         "settings": _plain(asdict(settings)),
         "iterations": len(result.history),
+        "last": result.history[-1],
         **measure(case, result),
         "machine": describe_machine(),
     }

@@ -18,7 +18,6 @@ from ikc_deploy.errors import KernelError
 from ikc_deploy.kernels import KernelBasis, to_fkp, to_ours
 from ikc_deploy.networks.usrnet import Usrnet
 from ikc_deploy.offline.degrading import Alignment, lead, to_image, to_tensor
-from ikc_deploy.offline.kernel_files import padded
 from ikc_deploy.runtime.upscaler import Upscaler
 
 MOST_LOST: Final = 0.15
@@ -107,6 +106,11 @@ def projection(
     size = max(len(does), len(kernel))
     difference = padded(does, size) - padded(kernel, size)
     return projected, float(np.linalg.norm(difference) / np.linalg.norm(kernel))
+
+
+def padded(kernel: NDArray[np.floating], size: int) -> NDArray[np.floating]:
+    """`kernel` `[k,k]` with zeros around it, `[size,size]`; as it is if it is as large already."""
+    return np.pad(kernel, max(0, (size - len(kernel)) // 2))
 
 
 def _mirrored(lr: NDArray[np.uint8], margin: int) -> NDArray[np.uint8]:

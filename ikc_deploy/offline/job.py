@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
+from ikc_deploy.evaluation.blurs import read_kernel
 from ikc_deploy.evaluation.metrics import PSNR_CEILING, kernel_psnr, psnr_y
 from ikc_deploy.images import Picture, read_picture, read_rgb
 from ikc_deploy.offline.degrading import upscaled
-from ikc_deploy.offline.finishing import Finish
+from ikc_deploy.offline.finishing import Finish, padded
 from ikc_deploy.offline.fitting import Progress, Result
-from ikc_deploy.offline.kernel_files import padded, read_kernel
 from ikc_deploy.offline.methods import Method
 from ikc_deploy.offline.outputs import STATE, write_image, write_report, write_result
 from ikc_deploy.runtime.estimation import Area, textured_areas

@@ -143,7 +143,7 @@ def test_a_grey_picture_stays_grey(folder: Path, tmp_path: Path) -> None:
         ({"--bundle": "x"}, ["are for --then sftmd"]),
         ({"--then": "sftmd", "--bundle": "BUNDLE"}, ["upscales x4, not x2"]),
         ({"--reference": "lr.png"}, ["40x32", "80x64"]),
-        ({"--true-kernel": "lr.png"}, ["no .npy or .mat file"]),
+        ({"--true-kernel": "lr.png"}, ["no .npy or .npz file"]),
         ({"-o": "hr.png"}, ["is a file"]),
     ],
 )
