@@ -1,6 +1,7 @@
 """The bundle: a folder with everything that a machine needs to upscale, verified before it is read.
 
     NAME/manifest.json  predictor.onnx  sftmd.onnx  corrector.onnx  basis.npz  engines/...
+    and, if asked for, usrnet.onnx, for a known kernel of any shape
 
 `write_manifest` seals a folder: it lists every file with its size and sha256, and adds a digest of
 the manifest's own content. `Bundle.open` refuses a folder that is not what was sealed, before any
@@ -27,6 +28,9 @@ SCHEMA: Final = 1
 """Version of the manifest's schema; a reader refuses newer ones."""
 
 GRAPHS: Final = ("predictor", "sftmd", "corrector")
+USRNET: Final = "usrnet"
+"""The graph that a bundle may have besides."""
+
 MANIFEST_FILE: Final = "manifest.json"
 BASIS_FILE: Final = "basis.npz"
 
@@ -46,6 +50,34 @@ class FileRecord:
 
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class UsrnetRecord:
+    """What a bundle says about its fourth graph, which takes LR frames of one size alone."""
+
+    height: int
+    """Of the LR frames, in pixels."""
+    width: int
+    kernel_size: int
+    """Side of the kernel that it takes."""
+    reach: int
+    """LR pixels from the edge of a frame that a pixel's image depends on, as measured."""
+    precision: Precision
+    """Of the convolutions; all else is float32."""
+    weights_sha256: str
+    parity: dict[str, float]
+    """Against torch in float32: `image_db` and `frame_levels`, as in the steps of `Manifest`."""
+    convolutions: dict[str, int]
+    """Conv nodes by dtype."""
+    training: dict[str, Any]
+    """How the weights came to be; empty for random ones."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("height", 1), ("width", 1), ("kernel_size", 1), ("reach", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise TypeError(f"usrnet.{name} is {value!r}")
 
 
 @dataclass(frozen=True)
@@ -78,6 +110,14 @@ class Manifest:
     """Conv nodes of each graph by dtype."""
     verified: dict[str, Any] = field(default_factory=dict)
     """By fingerprint of an engine: what comparing it with ONNX Runtime gave."""
+    usrnet: UsrnetRecord | None = None
+    """The fourth graph; None if there is none."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Manifest:
+        """From JSON values. Raises `TypeError` for missing, unknown or impossible ones."""
+        usrnet = values.get("usrnet")
+        return cls(**(values | {"usrnet": usrnet and UsrnetRecord(**usrnet)}))
 
 
 class Bundle:
@@ -112,11 +152,16 @@ class Bundle:
         for name, record in files.items():
             _verify_file(folder, name, record)
         try:
-            manifest = Manifest(**values["bundle"])
+            manifest = Manifest.from_dict(values["bundle"])
         except (KeyError, TypeError) as error:
             raise BundleError(
                 f"the manifest of '{folder}' is incomplete ({error}); {_EXPORT_AGAIN}"
             ) from error
+        if (manifest.usrnet is None) == (f"{USRNET}.onnx" in files):
+            raise BundleError(
+                f"the manifest of '{folder}' does not say of its {USRNET} graph what it lists; "
+                f"{_EXPORT_AGAIN}"
+            )
         bundle = cls(folder, manifest, files)
         if bundle.basis.id != manifest.basis_id:
             raise BundleError(
@@ -133,8 +178,18 @@ class Bundle:
         except KernelError as error:
             raise BundleError(f"{error}; {_EXPORT_AGAIN}") from error
 
+    @property
+    def usrnet(self) -> UsrnetRecord:
+        """The record of the fourth graph. Raises `BundleError` if there is none."""
+        if self.manifest.usrnet is None:
+            raise BundleError(
+                f"'{self.path}' has no graph for known kernels; add it with: ikc-export "
+                f"--bundle '{self.path}' --usrnet WEIGHTS"
+            )
+        return self.manifest.usrnet
+
     def graph(self, name: str) -> Path:
-        """The ONNX file of `predictor`, `sftmd` or `corrector`."""
+        """The ONNX file of `predictor`, `sftmd`, `corrector`, or `usrnet` if there is one."""
         return self.path / f"{name}.onnx"
 
 

@@ -12,7 +12,9 @@ The network restores colour and sees opaque RGB. The rest of a picture goes roun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -34,6 +36,9 @@ from ikc_deploy.images import (
     write_picture,
 )
 from ikc_deploy.runtime.upscaler import Result, Upscaler
+
+Restore = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""RGB `[H,W,3]` to its SR image `[sH,sW,3]`."""
 
 KERNELS_FILE: Final = "kernels.png"
 
@@ -60,8 +65,8 @@ class Upscaled:
     """Height and width of the output."""
     bits: int
     """Bits of each sample of the input; the output has 8."""
-    sigma: float
-    """The estimated (or given) blur, in pixels of the output."""
+    sigma: float | None
+    """The estimated (or given) blur, in pixels of the output; None under a given kernel."""
     timings: dict[str, float]
     """Milliseconds, as in `Result.timings`; reading and writing files not included."""
 
@@ -112,23 +117,28 @@ def upscale_file(upscaler: Upscaler, job: Job, sigma: float | None = None) -> Up
 
     Raises `InputError` or `BackendError`, naming the file, if any of the three fails.
     """
-    try:
-        picture = read_picture(job.source)
-        try:
-            check_writable(picture, job.target)
+    with _in_memory(job):
+        picture = _read(job)
+        with _naming_source(job):
             upscaled, result = upscale_picture(upscaler, picture, sigma, job.steps is not None)
-        except (InputError, BackendError) as error:
-            raise type(error)(f"'{job.source}': {error}") from error
         write_picture(upscaled, job.target)
         if job.steps is not None:
             _write_steps(upscaler, upscaled, result, job.steps)
-    except MemoryError as error:
-        raise InputError(
-            f"'{job.source}' is too large for this machine's memory; cut it into parts"
-        ) from error
     return Upscaled(
         job, picture.size, upscaled.size, picture.bits, float(result.sigma), result.timings
     )
+
+
+def restore_file(job: Job, scale: int, restore: Restore) -> Upscaled:
+    """The same with any function that restores colour."""
+    with _in_memory(job):
+        picture = _read(job)
+        started = time.perf_counter()
+        with _naming_source(job):
+            upscaled = restored_picture(picture, scale, restore)
+        timings = {"total": 1e3 * (time.perf_counter() - started)}
+        write_picture(upscaled, job.target)
+    return Upscaled(job, picture.size, upscaled.size, picture.bits, None, timings)
 
 
 def upscale_picture(
@@ -140,12 +150,23 @@ def upscale_picture(
     step's image.
     Raises what `Upscaler` raises.
     """
+    results: list[Result] = []
+
+    def restore(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        results.append(upscaler(rgb, sigma=sigma, steps=steps))
+        image: NDArray[np.uint8] = results[0].image
+        return image
+
+    return restored_picture(picture, upscaler.scale, restore), results[0]
+
+
+def restored_picture(picture: Picture, scale: int, restore: Restore) -> Picture:
+    """`picture` with its colour restored and its opacity upscaled."""
     rgb, alpha = picture.rgb, picture.alpha
     if alpha is not None:
         rgb = fill_hidden(rgb, alpha)
-        alpha = quantize(resize_bicubic(alpha[:, :, None], upscaler.scale))[:, :, 0]
-    result = upscaler(rgb, sigma=sigma, steps=steps)
-    return replace(picture, rgb=result.image, alpha=alpha, bits=8), result
+        alpha = quantize(resize_bicubic(alpha[:, :, None], scale))[:, :, 0]
+    return replace(picture, rgb=restore(rgb), alpha=alpha, bits=8)
 
 
 def fill_hidden(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -175,6 +196,31 @@ def _halved(image: NDArray[np.floating]) -> NDArray[np.floating]:
     height, width, channels = image.shape
     even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)))
     return even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2, channels).sum(axis=(1, 3))
+
+
+@contextmanager
+def _in_memory(job: Job) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError(
+            f"'{job.source}' is too large for this machine's memory; cut it into parts"
+        ) from error
+
+
+@contextmanager
+def _naming_source(job: Job) -> Iterator[None]:
+    try:
+        yield
+    except (InputError, BackendError) as error:
+        raise type(error)(f"'{job.source}': {error}") from error
+
+
+def _read(job: Job) -> Picture:
+    picture = read_picture(job.source)
+    with _naming_source(job):
+        check_writable(picture, job.target)
+    return picture
 
 
 def _write_steps(upscaler: Upscaler, upscaled: Picture, result: Result, folder: Path) -> None:

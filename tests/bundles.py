@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+
+import torch
 
 from ikc_deploy.bundle import Bundle, FrameIO, Precision
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.usrnet import UsrnetExport, add_usrnet
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
+from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings, save_usrnet
 from ikc_deploy.networks.weights import load_weights
 from tests.samples import small_architecture
 
@@ -32,3 +37,20 @@ def export_small(
     checkpoint = save_small(folder, design, scale)
     out = folder / f"{design}-x{scale}-{precision}-{io}"
     return export_bundle(load_weights(str(checkpoint)), out, ExportSettings(precision, io))
+
+
+def near_bicubic_usrnet() -> Usrnet:
+    """The smallest USRNet with every part, as training starts: its prior changes little."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Usrnet(UsrnetSettings(2, (4, 4, 4, 4), 1, 4))
+        network.initialize()
+    return network.eval().requires_grad_(False)
+
+
+def with_usrnet(bundle: Bundle, folder: Path, size: tuple[int, int]) -> Bundle:
+    """A copy of `bundle` in `folder` with a fourth graph for LR frames of `size`."""
+    copied = Path(shutil.copytree(bundle.path, folder / "bundle"))
+    weights = folder / "usrnet.safetensors"
+    save_usrnet(near_bicubic_usrnet(), weights)
+    return add_usrnet(copied, UsrnetExport(weights, size))

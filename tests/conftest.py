@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from ikc_deploy import Bundle
-from tests.bundles import export_small, save_small
+from tests.bundles import export_small, save_small, with_usrnet
 
 settings.register_profile(
     "ikc", deadline=None, max_examples=20, derandomize=True, database=None, print_blob=True
@@ -49,3 +49,9 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_bundle(small_checkpoint: Path) -> Bundle:
     """The float32, uint8-frame export of `small_checkpoint`."""
     return export_small(small_checkpoint.parent)
+
+
+@pytest.fixture(scope="session")
+def usrnet_bundle(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """`small_bundle` with a fourth graph, for LR frames of 72x64."""
+    return with_usrnet(small_bundle, tmp_path_factory.mktemp("usrnet"), (72, 64))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ikc_deploy.bundle import GRAPHS, Bundle
+from ikc_deploy.bundle import GRAPHS, Bundle, UsrnetRecord
 from ikc_deploy.cli.common import out_console
 from ikc_deploy.plans import Engine
 
@@ -56,6 +56,17 @@ def print_verified(bundle: Bundle) -> None:
             error = f"{step['code_error']:.1e}"
             table.add_row(str(step["step"]), f"{step['image_db']:.1f}", error)
         out_console.print(table)
+
+
+def usrnet_line(record: UsrnetRecord) -> str:
+    """The fourth graph."""
+    parity = record.parity
+    return (
+        f"usrnet: LR frames of {record.height}x{record.width}, kernels of up to "
+        f"{record.kernel_size}x{record.kernel_size}, margin {record.reach} pixels, "
+        f"{_counts(record.convolutions)} convolutions; against torch float32 "
+        f"{parity['image_db']:.1f} dB, {parity['frame_levels']:.2f} levels"
+    )
 
 
 def int8_line(bundle: Bundle) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ from ikc_deploy import Bundle, load
 from ikc_deploy.cli.bundles import bundle_options, open_bundle
 from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
 from ikc_deploy.errors import InputError
-from ikc_deploy.evaluation.blurs import BlurSet
+from ikc_deploy.evaluation.blurs import DEGRADATIONS, BlurSet, DegradationName
 from ikc_deploy.evaluation.degradation import Degradation
 from ikc_deploy.evaluation.protocol import Protocol, Report, evaluate
 from ikc_deploy.evaluation.render.jsonable import to_dict
@@ -127,6 +128,12 @@ class _Outputs:
     help="Blur by the kernels [N,k,k] of an .npy or .npz file instead of Gaussians.",
 )
 @click.option(
+    "--degradation",
+    "degraded_by",
+    type=click.Choice(DEGRADATIONS),
+    help="Degrade by a filter that no kernel stands for, or by kernels drawn at random, instead.",
+)
+@click.option(
     "--noise",
     type=float,
     default=0.0,
@@ -139,7 +146,7 @@ class _Outputs:
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of the noise and of the intervals.",
+    help="Of the noise, of kernels drawn at random, and of the intervals.",
 )
 @click.option(
     "--per-sigma", is_flag=True, help="Tables with a row for every sigma (or kernel) too."
@@ -165,6 +172,7 @@ def main(
     sigma_list: str | None,
     ellipses8: bool,
     kernels: Path | None,
+    degraded_by: DegradationName | None,
     noise: float,
     jpeg: int | None,
     seed: int,
@@ -182,7 +190,7 @@ def main(
     """
     outputs = _Outputs(json_path, csv_path, markdown, plots, per_sigma)
     degradation = Degradation(noise, jpeg, seed)
-    choose_blurs = _blurs(sigma_list, ellipses8, kernels)
+    choose_blurs = _blurs(sigma_list, ellipses8, kernels, degraded_by, seed)
     bundle = _open(weights, folder, scale)
     if bundle.manifest.random_weights:
         err_console.print(
@@ -198,10 +206,19 @@ def main(
 
 
 def _blurs(
-    sigma_list: str | None, ellipses8: bool, kernels: Path | None
+    sigma_list: str | None,
+    ellipses8: bool,
+    kernels: Path | None,
+    degraded_by: DegradationName | None,
+    seed: int,
 ) -> Callable[[int], BlurSet]:
     """The blurs that the options ask for, by scale; files are read and checked now."""
-    options = {"--sigma-list": sigma_list, "--ellipses8": ellipses8, "--kernels": kernels}
+    options = {
+        "--sigma-list": sigma_list,
+        "--ellipses8": ellipses8,
+        "--kernels": kernels,
+        "--degradation": degraded_by,
+    }
     given = [name for name, value in options.items() if value not in (None, False)]
     if len(given) > 1:
         raise InputError(f"give only one of {' and '.join(given)}")
@@ -210,6 +227,8 @@ def _blurs(
     if kernels is not None:
         read = BlurSet.read(kernels)
         return lambda _: read
+    if degraded_by is not None:
+        return partial(BlurSet.degradation, degraded_by, seed=seed)
     if sigma_list is not None:
         parsed = BlurSet.gaussians(_parse_sigmas(sigma_list))
         return lambda _: parsed

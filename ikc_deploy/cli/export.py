@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,13 +21,29 @@ from ikc_deploy.cli.describe import (
     print_engine,
     print_fact,
     print_verified,
+    usrnet_line,
 )
 from ikc_deploy.engines.targets import Target, parse_shapes, read_target
-from ikc_deploy.errors import EngineError, InputError, MissingExtraError
+from ikc_deploy.errors import (
+    CheckpointError,
+    EngineError,
+    ExportError,
+    InputError,
+    MissingExtraError,
+)
 from ikc_deploy.flavours import FLAVOURS, FlavourName
 from ikc_deploy.plans import Engine
 from ikc_deploy.serving.repository import write_repository
 from ikc_deploy.weights import DEFAULT_WEIGHTS
+
+
+def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    if found is None:
+        raise click.BadParameter(f"'{text}' is no size; write HEIGHTxWIDTH, as 128x128")
+    return int(found[1]), int(found[2])
 
 
 @click.command(context_settings=HELP)
@@ -59,7 +76,20 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
     "--bundle",
     "folder",
     type=click.Path(path_type=Path),
-    help="Export nothing: take this bundle for --engine, --verify or --triton; needs no torch.",
+    help="Export nothing: take this bundle for --usrnet, --engine, --verify or --triton; only "
+    "--usrnet needs torch.",
+)
+@click.option(
+    "--usrnet",
+    metavar="FILE",
+    help="Add a fourth graph, which upscales under a given kernel of any shape: a checkpoint of a "
+    "USRNet, or the word shipped.",
+)
+@click.option(
+    "--res",
+    callback=_size,
+    help="Height and width of the LR frames that the fourth graph takes, as 128x128; others are "
+    "cut into such tiles.  [default: what makes frames of about 512x512]",
 )
 @click.option(
     "--engine",
@@ -102,6 +132,8 @@ def main(
     io: FrameIO | None,
     out: Path | None,
     folder: Path | None,
+    usrnet: str | None,
+    res: tuple[int, int] | None,
     flavour: FlavourName | Literal["auto"] | None,
     target_file: Path | None,
     shapes: tuple[str, ...],
@@ -111,12 +143,16 @@ def main(
 ) -> None:
     """Export predictor, SFTMD and corrector as ONNX graphs in a verified bundle.
 
+    With --usrnet, a fourth graph is added, for ikc-upscale --kernel.
+
     With --engine, TensorRT plans are added to it. Whatever stops them, the bundle stays.
 
     With --triton, the bundle (with its plans of the flavour tensorrt, if it has any) is also
     written as five models that Triton Inference Server runs: see docs/serving.md.
     """
     target = _target(flavour, target_file, shapes)
+    if res is not None and usrnet is None:
+        raise InputError("--res is the size of the fourth graph's frames; give --usrnet too")
     if folder is None:
         bundle = _export(
             weights or DEFAULT_WEIGHTS,
@@ -125,15 +161,17 @@ def main(
             io=io or "uint8",
             calibrate=calibrate,
         )
-    elif not (flavour or verify or repository) or (
+    elif not (usrnet or flavour or verify or repository) or (
         (weights, precision, calibrate, io, out) != (None,) * 5
     ):
         raise InputError(
-            "--bundle takes a bundle that is there; give --engine, --verify or --triton with it, "
-            "and nothing that changes it"
+            "--bundle takes a bundle that is there; give --usrnet, --engine, --verify or --triton "
+            "with it, and nothing that changes its three graphs"
         )
     else:
         bundle = Bundle.open(folder)
+    if usrnet is not None:
+        bundle = _add_usrnet(bundle, usrnet, res)
     engine = _add_engine(bundle, flavour, target) if flavour else None
     bundle = engine.bundle if engine else bundle
     if verify is not None:
@@ -164,6 +202,20 @@ def _export(weights: str, out: Path | None, **settings: Any) -> Bundle:
     folder = out or Path("export") / f"{loaded.source.name}-{chosen.precision}"
     with err_console.status("loading") as status:
         return export_bundle(loaded, folder, chosen, lambda phase: status.update(phase))
+
+
+def _add_usrnet(bundle: Bundle, weights: str, size: tuple[int, int] | None) -> Bundle:
+    try:
+        from ikc_deploy.export.usrnet import UsrnetExport, add_usrnet
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "export", "ikc-export --usrnet") from error
+    asked = UsrnetExport(None if weights == "shipped" else Path(weights), size)
+    try:
+        with err_console.status("loading") as status:
+            return add_usrnet(bundle.path, asked, lambda phase: status.update(phase))
+    except (CheckpointError, ExportError, InputError) as error:
+        complete = f"The bundle '{bundle.path}' is complete without it"
+        raise type(error)(f"{error}. {complete}") from error
 
 
 def _add_engine(bundle: Bundle, flavour: FlavourName | Literal["auto"], target: Target) -> Engine:
@@ -222,6 +274,7 @@ def _facts(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) ->
         "precision": manifest.precision,
         "io": manifest.io,
         "convolutions": manifest.convolutions,
+        "usrnet": manifest.usrnet and asdict(manifest.usrnet),
         "parity": manifest.parity,
         "random_weights": manifest.random_weights,
         "verified": manifest.verified,
@@ -232,6 +285,8 @@ def _facts(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) ->
 
 def _print(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) -> None:
     out_console.print(graphs_table(bundle), parity_table(bundle), sep="\n")
+    if bundle.manifest.usrnet is not None:
+        print_fact(usrnet_line(bundle.manifest.usrnet))
     if "int8" in bundle.manifest.parity:
         print_fact(int8_line(bundle))
     if engine is not None:

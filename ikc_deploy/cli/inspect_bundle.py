@@ -18,6 +18,7 @@ from ikc_deploy.cli.describe import (
     print_engine,
     print_fact,
     print_verified,
+    usrnet_line,
 )
 from ikc_deploy.engines.targets import parse_shape
 from ikc_deploy.engines.toolchain import this_host
@@ -84,6 +85,8 @@ def _facts(bundle: Bundle, states: list[tuple[Engine, str]]) -> Mapping[str, obj
 def _print(bundle: Bundle, states: list[tuple[Engine, str]]) -> None:
     manifest = bundle.manifest
     out_console.print(graphs_table(bundle), parity_table(bundle), sep="\n")
+    if manifest.usrnet is not None:
+        print_fact(usrnet_line(manifest.usrnet))
     if "int8" in manifest.parity:
         print_fact(int8_line(bundle))
     print_fact(f"weights: {manifest.weights_sha256}" + (" (random)" * manifest.random_weights))

@@ -49,7 +49,7 @@ def main(
     device: str,
     data: tuple[Path, ...],
 ) -> None:
-    """Train the networks of RECIPE (a TOML file) and write RUN/checkpoint.safetensors.
+    """Train the networks of RECIPE (a TOML file) and write a checkpoint into RUN.
 
     Interrupt it whenever you like: --resume goes on exactly where it was saved last.
     For several GPUs: torchrun --nproc-per-node N -m ikc_deploy.cli.train RECIPE --out RUN
@@ -58,8 +58,7 @@ def main(
     try:
         import torch
 
-        from ikc_deploy.training.recipes import load_recipe
-        from ikc_deploy.training.trainer import train
+        from ikc_deploy.training.jobs import load_job
         from ikc_deploy.training.world import joined_world, local_device
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "training", "ikc-train") from error
@@ -69,11 +68,10 @@ def main(
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"the device '{device}' cannot be used: {reason}") from error
-    settings = load_recipe(recipe, data)
+    train = load_job(recipe, data)
     ends = time.monotonic() + 60 * minutes if minutes else math.inf
     with joined_world(target) as world, _Bars(shown=world.leads) as bars:
         checkpoint = train(
-            settings,
             run,
             resume=resume,
             device=target,

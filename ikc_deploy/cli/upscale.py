@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -18,12 +18,14 @@ from ikc_deploy.cli.batch import RayOptions, ray_options, upscale_batch
 from ikc_deploy.cli.blur import BlurOptions, blur_options
 from ikc_deploy.cli.bundles import bundle_options, open_bundle
 from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.cli.known_kernel import KnownKernel, kernel_options
 from ikc_deploy.cli.memory import memory_options
 from ikc_deploy.cli.video import VideoOptions, upscale_video, video_options, video_request
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.figures import require_matplotlib
-from ikc_deploy.pictures import Job, Upscaled, check_bundle, plan, upscale_file
-from ikc_deploy.runtime.backends import BACKENDS
+from ikc_deploy.pictures import Job, Upscaled, check_bundle, plan, restore_file, upscale_file
+from ikc_deploy.runtime.backends import BACKENDS, CPU_BACKEND
+from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler
 from ikc_deploy.weights import RANDOM_PREFIX
@@ -48,6 +50,7 @@ _PATH = click.Path(path_type=Path)
     help="Corrections of the estimated blur.",
 )
 @blur_options
+@kernel_options
 @memory_options
 @bundle_options
 @click.option(
@@ -69,6 +72,7 @@ def main(
     out: Path | None,
     iters: int,
     blur: BlurOptions,
+    known: KnownKernel | None,
     tiles: TileSettings,
     weights: str | None,
     folder: Path | None,
@@ -95,9 +99,25 @@ def main(
     the output is one; - is raw video on a pipe. Ctrl-C finishes the clip as far as it is, and
     --resume goes on.
 
+    With --kernel, pictures are upscaled under a blur of any shape, by the bundle's fourth graph on
+    the CPU; in tiles, as it takes one size of frames.
+
     With --ray, pictures, clips and folders of both are upscaled into the folder OUT by many
     processes, on this machine or a cluster; run it again, and it does what is missing.
     """
+
+    if known is not None:
+        odd = {
+            "--sigma": blur.sigma,
+            "--estimate": blur.estimate,
+            "--save-steps": save_steps,
+            "--tile or --max-memory": None if tiles == TileSettings() else tiles,
+            "--ray": ray.given() or None,
+            "--backend": None if backend in ("auto", CPU_BACKEND) else backend,
+        }
+        refused = [name for name, value in odd.items() if value is not None]
+        if refused:
+            raise InputError(f"--kernel gives the blur, and goes without {', '.join(refused)}")
 
     def open_checked() -> Bundle:
         if weights is not None and weights.startswith(RANDOM_PREFIX):
@@ -139,6 +159,8 @@ def main(
         return
     request = video_request(inputs, out, video)
     if request is not None:
+        if known is not None:
+            raise InputError("--kernel is for pictures; take a frame out of the clip first")
         if save_steps is not None:
             raise InputError("--save-steps is for pictures; take a frame out of the clip first")
         upscale_video(request, open_upscaler, blur, as_json)
@@ -150,20 +172,26 @@ def main(
         require_matplotlib("--save-steps")
     if blur.estimate == "track":
         raise InputError("--estimate track is for video: pictures do not follow from one another")
-    upscale_pictures(jobs, open_upscaler(), blur.sigma, as_json)
+    if known is not None:
+        with NonBlind(open_checked(), threads) as network:
+            restore, scale = known.restorer(network), network.scale
+            upscale_pictures(jobs, lambda job: restore_file(job, scale, restore), as_json)
+        return
+    with open_upscaler() as upscaler:
+        upscale_pictures(jobs, lambda job: upscale_file(upscaler, job, blur.sigma), as_json)
 
 
 def upscale_pictures(
-    jobs: Sequence[Job], upscaler: Upscaler, sigma: float | None, as_json: bool
+    jobs: Sequence[Job], upscale: Callable[[Job], Upscaled], as_json: bool
 ) -> None:
-    """Do every job, then close the upscaler; raises `InputError` with all that failed."""
+    """Do every job; raises `InputError` with all that failed."""
     failures: list[str] = []
-    with upscaler, _progress(len(jobs)) as bars:
+    with _progress(len(jobs)) as bars:
         task = bars.add_task("", total=len(jobs))
         for job in jobs:
             bars.update(task, description=escape(job.source.name))
             try:
-                done = upscale_file(upscaler, job, sigma)
+                done = upscale(job)
             except (IkcError, OSError) as error:
                 failures.append(" ".join(str(error).split()))
             else:
@@ -203,11 +231,10 @@ def _print(line: str) -> None:
 
 def _line(done: Upscaled) -> str:
     (lr_height, lr_width), (sr_height, sr_width) = done.lr, done.sr
-    parts = [
-        f"{done.job.target}: {lr_width}x{lr_height} -> {sr_width}x{sr_height}",
-        f"sigma {done.sigma:.2f}",
-        f"{done.timings['total']:.0f} ms",
-    ]
+    parts = [f"{done.job.target}: {lr_width}x{lr_height} -> {sr_width}x{sr_height}"]
+    if done.sigma is not None:
+        parts.append(f"sigma {done.sigma:.2f}")
+    parts.append(f"{done.timings['total']:.0f} ms")
     if done.bits > 8:
         parts.append(f"{done.bits} bits -> 8")
     return ", ".join(parts)
@@ -219,7 +246,7 @@ def _facts(done: Upscaled) -> dict[str, object]:
         "output": str(done.job.target),
         "lr": done.lr,
         "sr": done.sr,
-        "sigma": round(done.sigma, 4),
+        "sigma": None if done.sigma is None else round(done.sigma, 4),
         "timings_ms": {name: round(value, 3) for name, value in done.timings.items()},
     }
 

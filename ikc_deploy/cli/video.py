@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import sys
 import threading
 from collections.abc import Callable, Generator
@@ -29,6 +28,7 @@ from rich.text import Text
 
 from ikc_deploy.cli.blur import BlurOptions
 from ikc_deploy.cli.common import err_console, warn
+from ikc_deploy.cli.stopping import interruptible
 from ikc_deploy.errors import InputError, MissingExtraError
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.upscaler import Upscaler
@@ -211,7 +211,7 @@ def upscale_video(
         for notice in sink.notices:
             warn(notice)
         worker = SplitView(each) if request.preview else each
-        with _progress(facts.frames, sink.done) as show, _interruptible(stop) as interrupted:
+        with _progress(facts.frames, sink.done) as show, interruptible(stop) as interrupted:
             outcome = upscale_stream(source, worker, sink, stop, show, request.live)
     for warning in outcome.warnings:
         warn(warning)
@@ -222,23 +222,6 @@ def upscale_video(
     click.echo(line, err=request.target == PIPE)
     if interrupted.is_set():
         raise SystemExit(130)
-
-
-@contextmanager
-def _interruptible(stop: threading.Event) -> Generator[threading.Event, None, None]:
-    """In the block, the first Ctrl-C sets `stop` and the yielded event; a second is as usual."""
-    interrupted = threading.Event()
-
-    def finish(*_: object) -> None:
-        interrupted.set()
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, finish)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class Plan:
 def build_plan(
     bundle: Bundle, graph: str, toolchain: Toolchain, target: Target, report: Report
 ) -> Plan:
-    """Compile "predictor", "sftmd" or "corrector" of an opened bundle.
+    """Compile "predictor", "sftmd" or "corrector" of an opened bundle, or its "usrnet".
 
     Raises `EngineError` if TensorRT refuses the graph or a setting, or if the census finds a
     convolution of another precision than the bundle's or a kernel code that is not float32.
@@ -103,13 +103,15 @@ def _configure(
             config.num_compute_capabilities = len(toolchain.compute_capabilities)
             for index, capability in enumerate(toolchain.compute_capabilities):
                 require(config.set_compute_capability(rtx_member(trt, capability), index))
-    for profile in target.profiles:
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    # A graph for frames of one size takes no others, whatever the target says.
+    fixed = all(-1 not in tuple(tensor.shape) for tensor in inputs)
+    for profile in () if fixed else target.profiles:
         ends = (profile.min, profile.opt, profile.max)
         with _checked(toolchain, f"cannot use the profile {profile}") as require:
             made = builder.create_optimization_profile()
             require(made is not None)
-            for index in range(network.num_inputs):
-                name = network.get_input(index).name
+            for name in (tensor.name for tensor in inputs):
                 shapes = [_input_shape(name, end, manifest) for end in ends]
                 made.set_shape(name, *shapes)
                 require([tuple(shape) for shape in made.get_shape(name)] == shapes)

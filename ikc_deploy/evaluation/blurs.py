@@ -1,18 +1,20 @@
-"""The blurs that a bundle is measured under: Gaussians by sigma, or any kernels from a file."""
+"""The blurs that a bundle is measured under: Gaussians by sigma, kernels from a file or drawn at
+random, and filters that no kernel stands for."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError, KernelError
-from ikc_deploy.evaluation.gaussian8 import SIGMAS
+from ikc_deploy.evaluation.filters import FILTERS, FilterName
+from ikc_deploy.evaluation.gaussian8 import SIGMAS, blur
 from ikc_deploy.files import sha256_file
 from ikc_deploy.kernels import anisotropic_kernel, gaussian_kernel
 
@@ -20,6 +22,15 @@ KERNEL_SUFFIXES: Final = (".npy", ".npz")
 
 ELLIPSES8_RATIO: Final = 1.5
 """Long axis over short axis of the ellipses of Ellipses8."""
+
+DRAWN: Final = 8
+"""Kernels of a degradation that is drawn at random: as many as Gaussian8 has."""
+
+RandomName = Literal["random", "gaussian-aniso"]
+DegradationName = Literal[FilterName, RandomName]
+"""What `ikc-eval --degradation` knows: filters without a kernel, and families of kernels."""
+
+DEGRADATIONS: Final[tuple[DegradationName, ...]] = get_args(DegradationName)
 
 _ARRAY: Final = "kernels"
 # A quarter of an 8-bit level on white: less than rounding does.
@@ -39,18 +50,39 @@ class Blur:
     sigma: float | None
     """In HR pixels; None for a kernel that is no isotropic Gaussian."""
 
+    def apply(self, hr: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """An HR image `[H,W,3]` blurred, 0..255."""
+        return blur(hr, self.kernel)
+
     def padded(self, size: int) -> NDArray[np.float64] | None:
         """The kernel with zeros around it, `[size,size]`; None if it is larger than that."""
         margin = (size - len(self.kernel)) // 2
         return None if margin < 0 else np.pad(self.kernel, margin)
 
 
+@dataclass(frozen=True)
+class Filter:
+    """What blurs without a kernel, so that there is none to compare with: a `Blur` but for that."""
+
+    name: FilterName
+    scale: int
+    sigma: None = None
+
+    def apply(self, hr: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """An HR image `[H,W,3]` filtered, 0..255; raises `MissingExtraError` without scipy."""
+        return FILTERS[self.name](hr, self.scale)
+
+    def padded(self, size: int) -> NDArray[np.float64] | None:  # noqa: ARG002 - as Blur.padded
+        """None: there is no kernel."""
+        return None
+
+
 @dataclass(frozen=True, eq=False)
 class BlurSet:
     """The blurs of one measurement, each applied to every image."""
 
-    kind: Literal["gaussian8", "ellipses8", "gaussians", "kernels"]
-    blurs: tuple[Blur, ...]
+    kind: Literal["gaussian8", "ellipses8", "gaussians", "kernels", DegradationName]
+    blurs: tuple[Blur | Filter, ...]
     file: str | None = None
     """Name of the file that the kernels came from."""
     sha256: str | None = None
@@ -92,6 +124,21 @@ class BlurSet:
         return cls("gaussians", _gaussians(sigmas))
 
     @classmethod
+    def degradation(cls, name: DegradationName, scale: int, seed: int = 0) -> BlurSet:
+        """The filter of this name; or `DRAWN` kernels of a family, which `seed` draws.
+
+        "gaussian-aniso" are centred anisotropic Gaussians, whose variances (HR pixels squared) are
+        uniform in [0.175 s, min(2.5 s, 10)] and their directions in [0, pi): FKP's. "random" are
+        kernels of no family, whose (2 s + 1)^2 weights are uniform in [0, 1] before they are
+        divided by their sum.
+        """
+        if name == "gaussian-aniso":
+            return cls(name, _drawn(name, _elliptic, scale, seed))
+        if name == "random":
+            return cls(name, _drawn(name, _shapeless, scale, seed))
+        return cls(name, (Filter(name, scale),))
+
+    @classmethod
     def read(cls, path: Path) -> BlurSet:
         """The kernels `[N,k,k]` of an .npy file, or of an .npz file's array (`kernels` of several).
 
@@ -108,8 +155,17 @@ class BlurSet:
 
     @property
     def title(self) -> str:
-        """For people: "Gaussian8", "Ellipses8", "Gaussians", "Kernels of FILE"."""
+        """For people: "Gaussian8", "Gaussians", "Median", "Kernels of FILE"."""
         return self.kind.capitalize() + (f" of {self.file}" if self.file else "")
+
+
+def read_kernel(path: Path) -> NDArray[np.float64]:
+    """The one kernel of a file: `[k,k]`, or `[1,k,k]`; raises as `BlurSet.read` does."""
+    array = _read_array(path)
+    kernels = _check(array[None] if array.ndim == 2 else array, path)
+    if len(kernels) > 1:
+        raise InputError(f"'{path}' holds {len(kernels)} kernels; save the one that you mean")
+    return kernels[0]
 
 
 def sigma_of_gaussian(kernel: NDArray[np.float64]) -> float | None:
@@ -129,6 +185,26 @@ def sigma_of_gaussian(kernel: NDArray[np.float64]) -> float | None:
 
 def _gaussians(sigmas: Sequence[float]) -> tuple[Blur, ...]:
     return tuple(Blur(f"sigma {sigma:g}", gaussian_kernel(sigma), sigma) for sigma in sigmas)
+
+
+def _drawn(
+    name: str,
+    draw: Callable[[np.random.Generator, int], NDArray[np.float64]],
+    scale: int,
+    seed: int,
+) -> tuple[Blur, ...]:
+    random = np.random.default_rng(seed)
+    return tuple(Blur(f"{name} {index}", draw(random, scale), None) for index in range(DRAWN))
+
+
+def _elliptic(random: np.random.Generator, scale: int) -> NDArray[np.float64]:
+    along, across = np.sqrt(random.uniform(0.175 * scale, min(2.5 * scale, 10), 2))
+    return anisotropic_kernel(along, across, random.uniform(0, math.pi))
+
+
+def _shapeless(random: np.random.Generator, scale: int) -> NDArray[np.float64]:
+    weights = random.uniform(size=(2 * scale + 1,) * 2)
+    return weights / weights.sum()
 
 
 def _read_array(path: Path) -> NDArray[Any]:

@@ -43,12 +43,18 @@ class Degradation:
     def apply(
         self, hr: NDArray[np.uint8], kernel: NDArray[np.floating], scale: int, name: str
     ) -> NDArray[np.uint8]:
-        """The LR image `[H/s,W/s,3]` uint8 of an HR image `[H,W,3]` uint8, sides multiples of s.
+        """The LR image `[H/s,W/s,3]` uint8 of an HR image `[H,W,3]` uint8, sides multiples of s,
+        blurred by `kernel` and then as `shrink` says."""
+        return self.shrink(blur(hr, kernel), scale, name)
+
+    def shrink(self, blurred: NDArray[np.floating], scale: int, name: str) -> NDArray[np.uint8]:
+        """The LR image `[H/s,W/s,3]` uint8 of an HR image that is blurred already, `[H,W,3]` in
+        0..255.
 
         The noise is that of the image called `name`: the same under every blur, and whichever
         images are measured with it.
         """
-        lr = resize_bicubic(blur(hr, kernel), 1 / scale)
+        lr = resize_bicubic(blurred, 1 / scale)
         if self.noise:
             lr += self.noise * self._random(name).standard_normal(lr.shape)
         rounded = quantize(lr)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle import Manifest
 from ikc_deploy.errors import BackendError, InputError
-from ikc_deploy.evaluation.blurs import Blur, BlurSet
+from ikc_deploy.evaluation.blurs import Blur, BlurSet, Filter
 from ikc_deploy.evaluation.datasets import Dataset, open_datasets, read_hr
 from ikc_deploy.evaluation.degradation import Degradation
 from ikc_deploy.evaluation.gaussian8 import upscale_bicubic
@@ -66,7 +66,7 @@ class _Case:
     dataset: str
     image: str
     hr: NDArray[np.uint8]
-    blur: Blur
+    blur: Blur | Filter
 
     def record(
         self,
@@ -147,7 +147,7 @@ def _measure(
 
 def _measure_case(upscaler: Upscaler, case: _Case, degradation: Degradation) -> Iterator[Record]:
     scale, basis = upscaler.scale, upscaler.bundle.basis
-    lr = degradation.apply(case.hr, case.blur.kernel, scale, case.image)
+    lr = degradation.shrink(case.blur.apply(case.hr), scale, case.image)
     yield case.record(upscale_bicubic(lr, scale), scale, "bicubic")
     blind = upscaler(lr, steps=True)
     _check_codes(upscaler, blind)

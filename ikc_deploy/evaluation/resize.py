@@ -11,6 +11,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from ikc_deploy.kernels.bicubic import cubic
+
 
 @lru_cache(maxsize=64)
 def bicubic_matrix(length: int, factor: float) -> NDArray[np.float64]:
@@ -21,7 +23,7 @@ def bicubic_matrix(length: int, factor: float) -> NDArray[np.float64]:
     centres = (np.arange(outputs) + 0.5) / factor - 0.5
     first = np.floor(centres - 2.0 / stretch).astype(int)
     positions = first[:, None] + np.arange(taps)
-    weights = _cubic(stretch * (centres[:, None] - positions))
+    weights = cubic(stretch * (centres[:, None] - positions))
     weights /= weights.sum(axis=1, keepdims=True)
     # Symmetric extension: ... 1 0 | 0 1 ... n-1 | n-1 n-2 ...
     folded = np.mod(positions, 2 * length)
@@ -40,10 +42,3 @@ def resize_bicubic(
     columns = bicubic_matrix(image.shape[1], factor)
     half = np.tensordot(rows, image.astype(np.float64), axes=(1, 0))
     return np.tensordot(half, columns, axes=(1, 1)).transpose(0, 2, 1)
-
-
-def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    x = np.abs(x)
-    near = 1.5 * x**3 - 2.5 * x**2 + 1
-    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))

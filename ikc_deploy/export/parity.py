@@ -98,7 +98,7 @@ def _case(networks: IkcNetworks, bundle: Bundle, lr: NDArray[np.uint8]) -> list[
                 exact = 255 * expected.numpy().transpose(0, 2, 3, 1)
                 levels = float(np.abs(frame - exact).max())
             code_error = float(np.abs(code.numpy() - codes[step]).max())
-            steps.append(StepParity(step, _psnr(sr, expected.numpy()), levels, code_error))
+            steps.append(StepParity(step, psnr(sr, expected.numpy()), levels, code_error))
             code = networks.corrector(expected, code)
     return steps
 
@@ -122,7 +122,8 @@ def _loop_of_graphs(
     return images, codes
 
 
-def _psnr(image: NDArray[Any], expected: NDArray[Any]) -> float:
+def psnr(image: NDArray[Any], expected: NDArray[Any]) -> float:
+    """PSNR in dB, peak 1, at most 150; minus infinity if a value is not finite."""
     error = float(np.mean((image.astype(np.float64) - expected.astype(np.float64)) ** 2))
     if not math.isfinite(error):
         return -math.inf

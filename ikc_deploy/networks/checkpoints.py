@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -27,9 +26,9 @@ from ikc_deploy.networks.curve import SigmaCurve
 from ikc_deploy.networks.ellipses import EllipseChart
 from ikc_deploy.networks.predictor import Predictor, build_predictor
 from ikc_deploy.networks.sftmd import CodeNormalization, Sftmd
+from ikc_deploy.networks.tensors import fill, read_tensors
 
 FORMAT: Final = "ikc-deploy checkpoint 1"
-_LISTED: Final = 12
 
 
 @dataclass(eq=False)
@@ -120,7 +119,7 @@ def load_checkpoint(path: str | PathLike[str]) -> IkcNetworks:
     Raises `CheckpointError` if the file is missing, damaged, not a checkpoint of this project,
     or holds tensors that do not fit its architecture (all of them listed).
     """
-    tensors, metadata = _read(Path(path))
+    tensors, metadata = read_tensors(Path(path), FORMAT)
     try:
         settings = Architecture.from_dict(json.loads(metadata["architecture"]))
         recorded = json.loads(metadata["basis"])
@@ -147,53 +146,8 @@ def load_tensors(networks: IkcNetworks, tensors: dict[str, Tensor], source: str)
 
     Raises one `CheckpointError` that lists every missing, unexpected and wrongly shaped tensor.
     """
-    expected = {
-        f"{name}.{key}": value
-        for name, module in networks.modules().items()
-        for key, value in module.state_dict().items()
-    }
-    shapes = [
-        f"{key} is {list(tensors[key].shape)}, not {list(value.shape)}"
-        for key, value in expected.items()
-        if key in tensors and tensors[key].shape != value.shape
-    ]
-    problems = {
-        "missing": sorted(set(expected) - set(tensors)),
-        "unexpected": sorted(set(tensors) - set(expected)),
-        "wrong shape": shapes,
-    }
-    if any(problems.values()):
-        parts = [f"{kind}: {_listing(items)}" for kind, items in problems.items() if items]
-        raise CheckpointError(
-            f"'{source}' does not fit the architecture '{networks.architecture.name}': "
-            + "; ".join(parts)
-        )
-    for name, module in networks.modules().items():
-        prefix = f"{name}."
-        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        module.load_state_dict({key: value.float() for key, value in own.items()})
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint at '{path}'")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"'{path}' is not a readable safetensors file ({error}). "
-            "Reference .pth files are converted by ikc-import"
-        ) from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(
-            f"'{path}' is not an ikc-deploy checkpoint: its format is {metadata.get('format')!r}, "
-            f"this version reads '{FORMAT}'"
-        )
-    return tensors, metadata
-
-
-def _listing(items: list[str]) -> str:
-    shown = ", ".join(items[:_LISTED])
-    return shown if len(items) <= _LISTED else f"{shown} and {len(items) - _LISTED} more"
+    fill(
+        networks.modules(),
+        tensors,
+        f"'{source}' does not fit the architecture '{networks.architecture.name}'",
+    )

@@ -139,4 +139,4 @@ def complete(
         if time.monotonic() - record.written > SECONDS_BETWEEN_WRITES:
             record.write(fit)
     record.write(fit)
-    return Result(fit.image(), fit.kernel(), history, len(history) == fit.iterations)
+    return Result(fit.image(), fit.kernel(), history, len(history) >= fit.iterations)

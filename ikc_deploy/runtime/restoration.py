@@ -84,7 +84,8 @@ class Restorer:
             widest = self._basis.code_of_sigma(self._basis.sigma_range[1])
             self._reach = measured_reach(self._restore(widest), side, self._io, self._scale)
         restore = self._restore(code)
-        return restore_in_tiles(frame, side, self._reach, self._io, self._scale, restore)
+        sides = (side, side)
+        return restore_in_tiles(frame, sides, self._reach, self._io, self._scale, restore)
 
     def _restore(self, code: NDArray[np.float32]) -> Restore:
         return lambda tile: self._passes.restored(tile[None], code)[0]

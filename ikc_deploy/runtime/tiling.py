@@ -3,7 +3,7 @@
 Every tile has the same shape, so one session (one engine, one CUDA graph) serves them all; the
 last ones overlap more instead of being smaller. Near a tile's edge the network sees padding where
 the frame goes on, and what it makes of it is wrong: that far it *reaches*. So tiles overlap by
-twice the reach, where each is replaced by the other, and by `_RAMP` pixels more, over which one
+twice the reach, where each is replaced by the other, and by `RAMP` pixels more, over which one
 fades into the other. The reach is measured on the network itself.
 """
 
@@ -31,7 +31,7 @@ side, over every fourth row and column."""
 
 SMALLEST_TILE: Final = 64
 
-_RAMP: Final = 8
+RAMP: Final = 8
 """LR pixels over which a tile fades into the next."""
 
 _SPARE: Final = 2
@@ -95,25 +95,33 @@ def _side_that_fits(memory: int, pixel_bytes: int) -> int:
 
 
 def restore_in_tiles(
-    frame: NDArray[Any], side: int, reach: int, io: FrameIO, scale: int, restore: Restore
+    frame: NDArray[Any],
+    sides: tuple[int, int],
+    reach: int,
+    io: FrameIO,
+    scale: int,
+    restore: Restore,
 ) -> NDArray[Any]:
-    """The image of `frame`, restored in tiles of `side` LR pixels, or less where it is smaller.
+    """The image of `frame`, restored in tiles of `sides`, or less where it is smaller.
+
+    `sides` are height and width in LR pixels.
 
     `reach` is the network's, as `measured_reach` gives it. Raises `InputError` if the tiles are too
     small for it.
     """
-    _check_side(side, reach)
+    _check_side(min(sides), reach)
     pixels = _channels_last(frame, io)
     height, width = pixels.shape[:2]
+    down, across = sides
 
     def row_of_tiles(rows: slice) -> NDArray[Any]:
         tiles = (
             (span, _channels_last(restore(_as_io(pixels[rows, span[0]], io)), io).swapaxes(0, 1))
-            for span in _spans(width, side, reach, scale)
+            for span in _spans(width, across, reach, scale)
         )
         return _joined(tiles, scale, width).swapaxes(0, 1)
 
-    strips = ((span, row_of_tiles(span[0])) for span in _spans(height, side, reach, scale))
+    strips = ((span, row_of_tiles(span[0])) for span in _spans(height, down, reach, scale))
     image = _joined(strips, scale, height)
     return image if io == "uint8" else np.ascontiguousarray(np.moveaxis(image, -1, 0))
 
@@ -144,7 +152,7 @@ def measured_reach(restore: Restore, side: int, io: FrameIO, scale: int) -> int:
 
 
 def _check_side(side: int, reach: int) -> None:
-    if side <= 2 * reach + _RAMP:
+    if side <= 2 * reach + RAMP:
         raise InputError(
             f"tiles of {side} LR pixels are too small for this network: what it makes of a pixel "
             "depends on too many others; use larger tiles"
@@ -154,7 +162,7 @@ def _check_side(side: int, reach: int) -> None:
 def _spans(length: int, side: int, reach: int, scale: int) -> list[Span]:
     """Where tiles lie along an axis, and the weights with which each begins to cover the last."""
     side = min(side, length)
-    overlap = 2 * reach + _RAMP
+    overlap = 2 * reach + RAMP
     count = 1 if side == length else math.ceil((length - overlap) / (side - overlap))
     starts = np.linspace(0, length - side, count).round().astype(int).tolist()
     spans = [(slice(0, side), np.empty(0, np.float32))]

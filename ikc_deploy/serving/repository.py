@@ -128,8 +128,12 @@ def _copy_loop(bundle: Bundle, folder: Path) -> None:
     (package / "serving").mkdir(parents=True)
     for init in (package, package / "serving"):
         (init / "__init__.py").write_text(_PACKAGE)
-    for module in (errors, kernels):
-        _copy_module(module.__file__, package)
+    _copy_module(errors.__file__, package)
+    shutil.copytree(
+        Path(kernels.__file__).parent,
+        package / "kernels",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
     _copy_module(loop.__file__, package / "serving")
     _copy_module(str(Path(loop.__file__).with_name("model.py")), folder)
     shutil.copyfile(bundle.path / BASIS_FILE, folder / BASIS_FILE)

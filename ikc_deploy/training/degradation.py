@@ -1,4 +1,4 @@
-"""HR batches to LR batches on any device: blur and bicubic shrinking, then 8-bit rounding.
+"""HR batches to LR batches on any device: blur and shrinking, then 8-bit rounding.
 
 The same operations as `ikc_deploy.evaluation.gaussian8`, batched in torch, one kernel per image.
 """
@@ -33,6 +33,16 @@ def shrink(images: Tensor, scale: int) -> Tensor:
 def degrade(hr: Tensor, kernels: Tensor, scale: int) -> Tensor:
     """LR `[N,3,H/s,W/s]` of HR `[N,3,H,W]`, both float in [0,1], not rounded yet."""
     return shrink(blur(hr, kernels), scale)
+
+
+def degrade_circular(hr: Tensor, kernels: Tensor, scale: int) -> Tensor:
+    """The same in the FKP convention: blur that wraps round, then every `scale`-th pixel.
+
+    Kernels `[N,k,k]` reach no further than the images are large.
+    """
+    count, reach = hr.shape[0], kernels.shape[-1] // 2
+    padded = F.pad(hr, (reach, reach, reach, reach), mode="circular").transpose(0, 1)
+    return F.conv2d(padded, kernels[:, None], stride=scale, groups=count).transpose(0, 1)
 
 
 def quantized(images: Tensor) -> Tensor:

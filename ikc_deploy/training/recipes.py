@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -40,12 +40,12 @@ class StageRecipe:
     instead of P's."""
 
     def __post_init__(self) -> None:
-        _require_counts(self, "steps", "batch", "patch", "unroll")
-        if not _is_number(self.learning_rate) or not 0 < self.learning_rate < 1:
+        require_counts(self, "steps", "batch", "patch", "unroll")
+        if not is_number(self.learning_rate) or not 0 < self.learning_rate < 1:
             raise RecipeError(f"learning_rate must lie in (0, 1), got {self.learning_rate!r}")
-        if not _is_number(self.ema_decay) or not 0 <= self.ema_decay < 1:
+        if not is_number(self.ema_decay) or not 0 <= self.ema_decay < 1:
             raise RecipeError(f"ema_decay must lie in [0, 1), got {self.ema_decay!r}")
-        if not _is_number(self.explore) or not 0 <= self.explore <= 1:
+        if not is_number(self.explore) or not 0 <= self.explore <= 1:
             raise RecipeError(f"explore must lie in [0, 1], got {self.explore!r}")
         if not isinstance(self.warmup, int) or self.warmup < 0:
             raise RecipeError(f"warmup must be a whole number of at least 0, got {self.warmup!r}")
@@ -63,10 +63,10 @@ class ValidationRecipe:
     iters: int = 7
 
     def __post_init__(self) -> None:
-        _require_counts(self, "every", "iters")
+        require_counts(self, "every", "iters")
         if not isinstance(self.folder, str):
             raise RecipeError(f"folder must be a path, got {self.folder!r}")
-        if not isinstance(self.sigmas, tuple) or not all(map(_is_number, self.sigmas)):
+        if not isinstance(self.sigmas, tuple) or not all(map(is_number, self.sigmas)):
             raise RecipeError(f"sigmas must be a list of numbers, got {self.sigmas!r}")
 
 
@@ -80,7 +80,7 @@ class DegradationRecipe:
     """Lowest and highest JPEG quality, uniform for each image."""
 
     def __post_init__(self) -> None:
-        if not _is_number(self.noise) or not 0 <= self.noise <= 255:
+        if not is_number(self.noise) or not 0 <= self.noise <= 255:
             raise RecipeError(f"noise must lie in [0, 255] levels, got {self.noise!r}")
         if self.jpeg is None:
             return
@@ -120,7 +120,7 @@ class Recipe:
     """Where the recipe lies: relative folders start here."""
 
     def __post_init__(self) -> None:
-        _require_counts(self, "log_every", "save_every")
+        require_counts(self, "log_every", "save_every")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise RecipeError(f"seed must be a whole number of at least 0, got {self.seed!r}")
         scale, (low, high) = self.architecture.scale, self.architecture.sigma_range
@@ -142,6 +142,18 @@ class Recipe:
         stages = {"sftmd": self.sftmd, "predictor": self.predictor, "corrector": self.corrector}
         return stages if self.joint is None else stages | {"joint": self.joint}
 
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """The settings that decide what is computed."""
+        return {
+            "architecture": self.architecture.to_dict(),
+            "seed": self.seed,
+            "start": self.start,
+            "precision": self.precision,
+            "degradation": asdict(self.degradation),
+            "stages": {name: asdict(stage) for name, stage in self.stages.items()},
+        }
+
 
 def load_recipe(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Recipe:
     """Read a recipe; `data` replaces the recipe's folders of training images.
@@ -149,16 +161,34 @@ def load_recipe(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Recip
     Raises `RecipeError` naming the file and the setting that is missing, unknown or impossible.
     """
     file = Path(path)
-    try:
-        values = tomllib.loads(file.read_text())
-    except FileNotFoundError:
-        raise RecipeError(f"there is no recipe at '{file}'") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"'{file}' is not valid TOML: {error}") from error
+    values = read_toml(file)
     try:
         return _parse(values, file, data)
     except (RecipeError, CheckpointError) as error:
         raise RecipeError(f"in the recipe '{file}': {error}") from error
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """The values of a recipe file. Raises `RecipeError` if it is missing or no TOML."""
+    try:
+        return tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        raise RecipeError(f"there is no recipe at '{file}'") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"'{file}' is not valid TOML: {error}") from error
+
+
+def image_folders(listed: Any, file: Path, data: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Folders of HR images: `data`, or else those that the recipe `file` lists."""
+    if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
+        raise RecipeError(f"data must be a list of folders, got {listed!r}")
+    folder = file.resolve().parent
+    folders = tuple(path.resolve() for path in data) or tuple(
+        (folder / entry).resolve() for entry in listed
+    )
+    if not folders:
+        raise RecipeError("no training images: set 'data' to folders of HR images")
+    return folders
 
 
 def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe:
@@ -172,15 +202,7 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
     precision = values.get("precision", "float32")
     if precision not in get_args(Precision):
         raise RecipeError(f"precision must be one of {list(get_args(Precision))}")
-    listed = values.get("data", [])
-    if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
-        raise RecipeError(f"data must be a list of folders, got {listed!r}")
-    folder = file.resolve().parent
-    folders = tuple(path.resolve() for path in data) or tuple(
-        (folder / entry).resolve() for entry in listed
-    )
-    if not folders:
-        raise RecipeError("no training images: set 'data' to folders of HR images")
+    folders = image_folders(values.get("data", []), file, data)
     if not isinstance(values.get("compile", False), bool):
         raise RecipeError(f"compile must be true or false, got {values['compile']!r}")
     if not isinstance(values.get("start", ""), str):
@@ -190,19 +212,19 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
         name=values.get("name", file.stem),
         architecture=_architecture(values["architecture"]),
         data=folders,
-        sftmd=_settings(StageRecipe, values["sftmd"], "sftmd"),
-        predictor=_settings(StageRecipe, values["predictor"], "predictor"),
-        corrector=_settings(StageRecipe, values["corrector"], "corrector"),
-        joint=joint and _settings(StageRecipe, joint, "joint"),
-        degradation=_settings(DegradationRecipe, values.get("degradation", {}), "degradation"),
+        sftmd=parse_settings(StageRecipe, values["sftmd"], "sftmd"),
+        predictor=parse_settings(StageRecipe, values["predictor"], "predictor"),
+        corrector=parse_settings(StageRecipe, values["corrector"], "corrector"),
+        joint=joint and parse_settings(StageRecipe, joint, "joint"),
+        degradation=parse_settings(DegradationRecipe, values.get("degradation", {}), "degradation"),
         start=values.get("start"),
         seed=values.get("seed", 0),
         precision=precision,
         compile=values.get("compile", False),
         log_every=values.get("log_every", 50),
         save_every=values.get("save_every", 500),
-        validation=validation and _settings(ValidationRecipe, validation, "validation"),
-        folder=folder,
+        validation=validation and parse_settings(ValidationRecipe, validation, "validation"),
+        folder=file.resolve().parent,
     )
 
 
@@ -214,7 +236,8 @@ def _architecture(value: Any) -> Architecture:
     raise RecipeError(f"architecture must be a name or a table, got {value!r}")
 
 
-def _settings(kind: type[_Settings], values: Any, table: str) -> _Settings:
+def parse_settings(kind: type[_Settings], values: Any, table: str) -> _Settings:
+    """Settings of this kind from a TOML `table`. Raises `RecipeError` that names it."""
     if not isinstance(values, dict):
         raise RecipeError(f"[{table}] must be a table, got {values!r}")
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
@@ -238,12 +261,14 @@ def _refuse_unknown(values: dict[str, Any], known: set[str], table: str = "") ->
         )
 
 
-def _require_counts(settings: object, *names: str) -> None:
+def require_counts(settings: object, *names: str) -> None:
+    """Raise `RecipeError` unless the named settings are positive integers."""
     for name in names:
         value = getattr(settings, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise RecipeError(f"{name} must be a positive integer, got {value!r}")
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether it is a real number, and not a truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool)

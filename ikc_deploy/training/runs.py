@@ -10,22 +10,30 @@ from __future__ import annotations
 import io
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor
 
 from ikc_deploy.errors import InputError, RecipeError
 from ikc_deploy.files import write_atomically
-from ikc_deploy.training.recipes import Recipe
 
 STATE_FILE: Final = "state.json"
 LOG_FILE: Final = "log.jsonl"
 CHECKPOINT_FILE: Final = "checkpoint.safetensors"
 
 _LOG = logging.getLogger(__name__)
+
+
+class Trained(Protocol):
+    """A recipe."""
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """The settings that decide what is computed; `stages` holds those of each stage."""
+        ...
 
 
 @dataclass
@@ -41,7 +49,7 @@ class RunState:
     """None if the run was moved without it."""
 
 
-def save_state(run: Path, recipe: Recipe, state: RunState) -> None:
+def save_state(run: Path, recipe: Trained, state: RunState) -> None:
     """Write the state; a process killed at any moment leaves the last one or this one."""
     label = f"{state.stage}-{state.step}"
     weights, optimizer = f"weights-{label}.pt", f"optimizer-{label}.pt"
@@ -52,7 +60,7 @@ def save_state(run: Path, recipe: Recipe, state: RunState) -> None:
         "step": state.step,
         "weights": weights,
         "optimizer": optimizer,
-        "recipe": _fingerprint(recipe),
+        "recipe": recipe.fingerprint,
     }
     write_atomically(run / STATE_FILE, json.dumps(pointer, indent=1).encode())
     for pattern in ("weights-*.pt", "optimizer-*.pt"):
@@ -61,7 +69,7 @@ def save_state(run: Path, recipe: Recipe, state: RunState) -> None:
                 path.unlink()
 
 
-def open_run(recipe: Recipe, run: Path, resume: bool) -> RunState | None:
+def open_run(recipe: Trained, run: Path, resume: bool) -> RunState | None:
     """The state to go on from, or None for a new run, whose folder is made.
 
     Raises `InputError` if there is nothing to resume, if there is a run already and `resume` is
@@ -88,7 +96,7 @@ def open_run(recipe: Recipe, run: Path, resume: bool) -> RunState | None:
         _LOG.warning("'%s' is missing: the optimizer's moments start afresh", optimizer)
     begun = list(recorded["stages"])
     begun = begun[: begun.index(state.stage) + 1]
-    if _fixed(recorded, begun) != _fixed(_fingerprint(recipe), begun):
+    if _fixed(recorded, begun) != _fixed(json.loads(json.dumps(recipe.fingerprint)), begun):
         raise RecipeError(
             f"the run in '{run}' was started with other settings; "
             "resume it with its own recipe or start a new run"
@@ -144,20 +152,6 @@ def _write(path: Path, value: object) -> None:
 
 def _read(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _fingerprint(recipe: Recipe) -> dict[str, Any]:
-    """The settings that decide what is computed, as JSON gives them back."""
-    settings = {
-        "architecture": recipe.architecture.to_dict(),
-        "seed": recipe.seed,
-        "start": recipe.start,
-        "precision": recipe.precision,
-        "degradation": asdict(recipe.degradation),
-        "stages": {name: asdict(stage) for name, stage in recipe.stages.items()},
-    }
-    canonical: dict[str, Any] = json.loads(json.dumps(settings))
-    return canonical
 
 
 def _fixed(fingerprint: dict[str, Any], begun: list[str]) -> dict[str, Any]:

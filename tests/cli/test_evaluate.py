@@ -136,6 +136,28 @@ def test_ellipses8_is_printed_as_csv_alone(small_bundle: Bundle, hr: Path) -> No
     assert both.exit_code == 2 and "only one of --csv and --markdown" in both.stderr
 
 
+@pytest.mark.parametrize("name", ["anisotropic-diffusion", "random"])
+def test_a_degradation_takes_the_place_of_blurs(small_bundle: Bundle, hr: Path, name: str) -> None:
+    options = ("--hr", hr, "--bundle", small_bundle.path, "--iters", 0, "--threads", 1)
+    result = invoke(main, *options, "--degradation", name, "--seed", 3, "--json", "-")
+    assert result.exit_code == 0, result.output
+    values = json.loads(result.stdout)
+    dataset = values["datasets"]["Tiny[1]"]
+    names = [blur["name"] for blur in dataset["blurs"]]
+    assert (values["protocol"], values["seed"]) == (name, 3)
+    assert dataset["steps"][0]["sigma_mae"] is None
+    if name == "random":
+        assert names == [f"random {index}" for index in range(8)]
+        assert dataset["true_kernel"] is not None
+        assert dataset["steps"][0]["kernel_psnr"] is not None
+    else:
+        assert names == [name]
+        assert dataset["true_kernel"] is dataset["steps"][0]["kernel_psnr"] is None
+        table = invoke(main, *options, "--degradation", name, "--per-sigma").stdout
+        assert "Tiny[1] (images: 1), Anisotropic-diffusion x4: small" in table
+        assert "sigma" not in table and "kernel" not in table
+
+
 @pytest.mark.parametrize(
     ("options", "spec"), [((), "x4-lite"), (("--weights", "random:x4"), "random:x4")]
 )
@@ -198,6 +220,8 @@ def test_an_image_that_cannot_be_read_is_one_line(small_bundle: Bundle, hr: Path
         (("--sigma-list", "-1"), "sigma must be positive"),
         (("--sigma-list", "2.6", "--kernels", "k.npz"), "only one of --sigma-list and --kernels"),
         (("--ellipses8", "--kernels", "k.npz"), "only one of --ellipses8 and --kernels"),
+        (("--degradation", "median", "--kernels", "k.npz"), "only one of --kernels and --degr"),
+        (("--degradation", "random", "--sigma-list", "2"), "only one of --sigma-list and --degr"),
         (("--kernels", "kernels.mat"), "no .npy or .npz file"),
         (("--noise", -1), "noise must be 0 or more"),
         (("--jpeg", 101), "JPEG quality must be 1 to 100"),

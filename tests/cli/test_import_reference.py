@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from ikc_deploy.cli.import_reference import main
 from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks
+from ikc_deploy.networks.flow import load_flow
 from tests.samples import small_architecture
 
 
@@ -51,4 +52,25 @@ def test_missing_and_swapped_files_are_one_line_and_exit_code_2(
         assert done.exit_code == 2
         assert done.stderr.startswith("error: ")
         assert "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+def test_the_kernel_prior_of_fkp_is_imported_alone(
+    reference_files: dict[str, str], shared: Path, tmp_path: Path
+) -> None:
+    out, file = tmp_path / "fkp.safetensors", shared / "official_fkp" / "FKP_x2.pt"
+    done = CliRunner().invoke(main, ["--fkp", str(file), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "x2, kernels of 11x11" in done.stdout
+    assert load_flow(2, out).scale == 2
+
+
+def test_files_of_two_methods_or_of_none_are_refused(
+    reference_files: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out.safetensors"
+    for arguments in ([], options(reference_files)[2:], [*options(reference_files), "--fkp", "f"]):
+        done = CliRunner().invoke(main, [*arguments, "--out", str(out)])
+        assert done.exit_code == 2
+        assert "either --sftmd, --predictor, --corrector, --pca together, or --fkp" in done.stderr
     assert not out.exists()

@@ -181,6 +181,21 @@ def test_a_kernel_larger_than_the_bundles_blurs_but_is_compared_with_nothing(
     assert records[0].psnr_y == pytest.approx(scores(resized(lr, SCALE), HR["a"])[0], abs=1e-3)
 
 
+def test_a_filter_degrades_the_image_and_is_compared_with_nothing(
+    upscaler: Upscaler, pair: Path
+) -> None:
+    protocol = Protocol(BlurSet.degradation("median", SCALE))
+    records = [r for r in evaluate(upscaler, [pair], protocol).records if r.image == "a.png"]
+    filtered = ndimage.median_filter(HR["a"], size=(5, 5, 1), mode="mirror")
+    lr = resized(filtered, 1 / SCALE)
+    assert [r.method for r in records] == ["bicubic"] + ["blind"] * (ITERS + 1)
+    assert {(r.blur, r.sigma, r.sigma_error, r.kernel_psnr) for r in records} == {
+        ("median", None, None, None)
+    }
+    assert records[0].psnr_y == pytest.approx(scores(resized(lr, SCALE), HR["a"])[0], abs=1e-3)
+    assert records[-1].psnr_y == pytest.approx(scores(upscaler(lr).image, HR["a"])[0], abs=1e-3)
+
+
 def test_noise_and_jpeg_reach_every_row(upscaler: Upscaler, pair: Path) -> None:
     degradation = Degradation(noise=15, jpeg=40)
     spoilt = evaluate(upscaler, [pair], Protocol(ONE_BLUR.blurs, degradation)).records

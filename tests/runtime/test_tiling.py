@@ -42,7 +42,9 @@ def test_what_is_wrong_at_edges_of_tiles_is_nowhere_in_the_image(
     frame = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     shapes: set[tuple[int, ...]] = set()
     side = 64
-    image = restore_in_tiles(frame, side, reach, "uint8", SCALE, wrong_at_edges(reach, shapes))
+    image = restore_in_tiles(
+        frame, (side, side), reach, "uint8", SCALE, wrong_at_edges(reach, shapes)
+    )
     assert shapes == {(min(side, height), min(side, width), 3)}
     inner = SCALE * reach
     expected = repeated(frame) // 2
@@ -56,7 +58,7 @@ def test_planes_are_tiled_as_frames_are() -> None:
         assert tile.flags.c_contiguous
         return tile.repeat(SCALE, axis=1).repeat(SCALE, axis=2)
 
-    image = restore_in_tiles(planes, 64, 8, "float", SCALE, restore)
+    image = restore_in_tiles(planes, (64, 64), 8, "float", SCALE, restore)
     np.testing.assert_allclose(image, restore(np.ascontiguousarray(planes)), atol=1e-6)
 
 
@@ -79,7 +81,7 @@ def test_tiles_smaller_than_the_reach_are_refused() -> None:
     with pytest.raises(InputError, match="tiles of 64 LR pixels are too small for this network"):
         measured_reach(mean, 64, "uint8", SCALE)
     with pytest.raises(InputError, match="use larger tiles"):
-        restore_in_tiles(photo(100, 100), 64, 28, "uint8", SCALE, repeated)
+        restore_in_tiles(photo(100, 100), (64, 64), 28, "uint8", SCALE, repeated)
 
 
 @pytest.mark.parametrize("sigma", [0.2, 4.0])

@@ -8,7 +8,12 @@ from ikc_deploy.errors import RecipeError
 from ikc_deploy.networks.architecture import ARCHITECTURES
 from ikc_deploy.training.recipes import load_recipe
 
-RECIPES = sorted((Path(__file__).resolve().parents[2] / "training").glob("*.toml"))
+RECIPES = [
+    path
+    for path in sorted((Path(__file__).resolve().parents[2] / "training").glob("*.toml"))
+    if "kind =" not in path.read_text()
+]
+"""Of IKC's networks."""
 
 VALID = """
 architecture = "x2-lite"

@@ -12,9 +12,13 @@ from ikc_deploy.runtime.backends.base import Buffer
 
 
 def load_sessions(
-    bundle: Bundle, provider: str, options: Mapping[str, str], threads: int = 0
+    bundle: Bundle,
+    provider: str,
+    options: Mapping[str, str],
+    threads: int = 0,
+    graphs: Sequence[str] = GRAPHS,
 ) -> dict[str, Any]:
-    """An `InferenceSession` for each graph; `threads` bounds CPU cores, 0 for all.
+    """An `InferenceSession` for each of `graphs`; `threads` bounds CPU cores, 0 for all.
 
     Raises `BackendError` if ONNX Runtime is not installed, does not load a graph, or would run
     it with another provider, as it does without an exception where one cannot start.
@@ -38,7 +42,7 @@ def load_sessions(
         settings.add_session_config_entry("session.use_env_allocators", "1")
         _share_arena()
     sessions: dict[str, Any] = {}
-    for graph in GRAPHS:
+    for graph in graphs:
         path = bundle.graph(graph)
         try:
             session = onnxruntime.InferenceSession(

@@ -14,7 +14,7 @@ from ikc_deploy.errors import BackendError, InputError, OutOfMemoryError
 from ikc_deploy.runtime.backends.base import Binding, Buffer, Call, Mark, Recording
 from ikc_deploy.runtime.backends.onnx_sessions import BoundSession, load_sessions
 
-_PROVIDER: Final = "CPUExecutionProvider"
+CPU_PROVIDER: Final = "CPUExecutionProvider"
 
 
 class OnnxRuntimeCpu:
@@ -29,7 +29,7 @@ class OnnxRuntimeCpu:
     @classmethod
     def open(cls, bundle: Bundle, threads: int = 0) -> OnnxRuntimeCpu:
         """Load the graphs of `bundle`; `threads` is the number of cores to use, 0 for all."""
-        return cls(load_sessions(bundle, _PROVIDER, {}, threads))
+        return cls(load_sessions(bundle, CPU_PROVIDER, {}, threads))
 
     def sibling(self) -> OnnxRuntimeCpu:
         """The same sessions, which any number of threads may run."""

@@ -1,4 +1,4 @@
-"""Blur kernels and the linear code that the networks pass between them.
+"""The linear code of a blur kernel that the networks pass between them.
 
 A *kernel* k is a square blur kernel with sum 1. Its *kernel code* h has few components (ten for
 isotropic Gaussians): h = M^T k with an orthonormal basis M fitted by principal component analysis
@@ -6,8 +6,6 @@ to the kernels of a sigma range (IKC, CVPR 2019, section 3.2; the reference impl
 no mean before projecting, and neither do we). `KernelBasis` owns M, the mean kernel that the
 projection drops, and the range; it is stored with every checkpoint and
 bundle, because a network means nothing with another basis.
-
-numpy only: embedders import this module.
 """
 
 from __future__ import annotations
@@ -16,87 +14,25 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ikc_deploy.errors import KernelError
-
-KERNEL_SIZE: Final = 21
-"""Side of a blur kernel in pixels of the HR image (IKC, section 4.1)."""
+from ikc_deploy.kernels.gaussians import (
+    FIT_SAMPLES,
+    KERNEL_SIZE,
+    Family,
+    family_kernels,
+    gaussian_kernel,
+)
 
 CODE_SIZE: Final = 10
 """Components of a kernel code (IKC, section 4.1)."""
 
-SIGMA_RANGES: Final[dict[int, tuple[float, float]]] = {2: (0.2, 2.0), 3: (0.2, 3.0), 4: (0.2, 4.0)}
-"""Range of the Gaussian's sigma for each scale, in HR pixels (IKC, section 4.1)."""
-
-Family = Literal["isotropic", "anisotropic"]
-"""Which Gaussians a basis is fitted to: round ones, or ellipses of any direction."""
-
-_FIT_SAMPLES: Final = 4096
-_FIT_AXES: Final = (24, 24, 24)
-"""Sigmas along the two axes and directions of the ellipses that a basis is fitted to."""
 _CURVE_SAMPLES: Final = 2048
 _ARRAYS: Final = ("components", "mean", "sigma_range")
-
-
-def gaussian_kernel(sigma: ArrayLike, size: int = KERNEL_SIZE) -> NDArray[np.float64]:
-    """Isotropic Gaussian blur kernels, sampled at pixel centres and normalised to sum 1.
-
-    `sigma` is in pixels, any shape `S`, each value > 0. Returns float64 `[*S, size, size]`.
-    Raises `KernelError` for a sigma that is not positive and finite or an even size.
-    """
-    sigmas = np.asarray(sigma, dtype=np.float64)
-    if not np.all(np.isfinite(sigmas)) or np.any(sigmas <= 0):
-        raise KernelError(f"sigma must be positive and finite, got {sigma!r}")
-    if size < 1 or size % 2 == 0:
-        raise KernelError(f"a kernel's size must be odd and positive, got {size}")
-    offsets = np.arange(size) - size // 2
-    # The kernel is separable; normalising the profile normalises the kernel.
-    profile = np.exp(-0.5 * (offsets / sigmas[..., None]) ** 2)
-    profile /= profile.sum(axis=-1, keepdims=True)
-    return profile[..., :, None] * profile[..., None, :]
-
-
-def anisotropic_kernel(
-    sigma1: ArrayLike, sigma2: ArrayLike, theta: ArrayLike, size: int = KERNEL_SIZE
-) -> NDArray[np.float64]:
-    """Elliptic Gaussian blur kernels, sampled at pixel centres and normalised to sum 1.
-
-    `sigma1` lies along the direction `theta` (radians, from the x axis towards the y axis, which
-    points down) and `sigma2` across it, both in pixels and > 0. The three broadcast to a shape
-    `S`; returns float64 `[*S, size, size]`. Raises `KernelError` for impossible values.
-    """
-    along, across, angle = np.broadcast_arrays(
-        *(np.asarray(value, dtype=np.float64) for value in (sigma1, sigma2, theta))
-    )
-    if not all(np.all(np.isfinite(v)) for v in (along, across, angle)):
-        raise KernelError("sigma1, sigma2 and theta must be finite")
-    if np.any(along <= 0) or np.any(across <= 0):
-        raise KernelError(f"sigma1 and sigma2 must be positive, got {sigma1!r} and {sigma2!r}")
-    if size < 1 or size % 2 == 0:
-        raise KernelError(f"a kernel's size must be odd and positive, got {size}")
-    y, x = np.mgrid[:size, :size] - size // 2
-    cosine, sine = (f(angle)[..., None, None] for f in (np.cos, np.sin))
-    u = (cosine * x + sine * y) / along[..., None, None]
-    v = (cosine * y - sine * x) / across[..., None, None]
-    kernel = np.exp(-0.5 * (u * u + v * v))
-    return kernel / kernel.sum(axis=(-2, -1), keepdims=True)
-
-
-def family_kernels(
-    family: Family, sigma_range: tuple[float, float], size: int = KERNEL_SIZE
-) -> NDArray[np.float64]:
-    """The kernels `[N, size, size]` that stand for a family: every sigma equally often."""
-    if family == "isotropic":
-        return gaussian_kernel(np.linspace(*sigma_range, _FIT_SAMPLES), size)
-    first, second, directions = _FIT_AXES
-    sigma1 = np.linspace(*sigma_range, first)[:, None, None]
-    sigma2 = np.linspace(*sigma_range, second)[None, :, None]
-    theta = np.arange(directions) * np.pi / directions
-    return anisotropic_kernel(sigma1, sigma2, theta, size).reshape(-1, size, size)
 
 
 def explained_variance(
@@ -185,8 +121,8 @@ class KernelBasis:
         The mean kernel, which the reference does not store, is that of `sigma_range`.
         """
         side = round(len(components) ** 0.5)
-        kernels = gaussian_kernel(np.linspace(*sigma_range, _FIT_SAMPLES), side)
-        mean = kernels.reshape(_FIT_SAMPLES, -1).mean(axis=0)
+        kernels = gaussian_kernel(np.linspace(*sigma_range, FIT_SAMPLES), side)
+        mean = kernels.reshape(FIT_SAMPLES, -1).mean(axis=0)
         return cls(
             np.ascontiguousarray(components, dtype=np.float32),
             mean.astype(np.float32),

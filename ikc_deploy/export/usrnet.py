@@ -1,0 +1,305 @@
+"""The fourth graph of a bundle: USRNet at one frame size, for kernels that are known.
+
+| graph | inputs | outputs |
+| --- | --- | --- |
+| `usrnet` | `lr`, `kernel`, `noise` | `frame` with uint8 frames, else `sr` |
+
+`lr` and the output are as those of `sftmd` (see `graphs`), for one frame of a fixed size. `kernel`
+is `[1,k,k]` in the FKP convention and `noise` `[1]` the standard deviation of the frame's noise,
+for values in [0,1]; both float32. The Fourier transforms are products with constant matrices,
+which every engine has, and so the size is fixed. They and all of the data steps are float32; the
+convolutions are so, or float16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import copytree
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ikc_deploy.bundle import USRNET, Bundle, FrameIO, Precision, UsrnetRecord, write_manifest
+from ikc_deploy.errors import ExportError, InputError
+from ikc_deploy.evaluation.structured import structured_image
+from ikc_deploy.export.graphs import export_module, frames, planes
+from ikc_deploy.export.parity import psnr
+from ikc_deploy.export.precision import check_census
+from ikc_deploy.files import atomic_folder, sha256_file
+from ikc_deploy.kernels.conventions import degrade_fkp, fkp_variances, shifted_gaussian
+from ikc_deploy.limits import LIMITS
+from ikc_deploy.locks import locked
+from ikc_deploy.networks.usrnet import Spectrum, Usrnet, load_usrnet, shipped_usrnet
+from ikc_deploy.runtime.nonblind import NonBlind
+from ikc_deploy.runtime.tiling import RAMP
+
+KERNEL_SIDE: Final = 45
+"""Of the kernel that the graph takes: the largest of FKP's and of our own 21x21 ones, whose
+bicubic shrinking and shift become part of them."""
+
+SR_SIDE: Final = 512
+"""Of the frames that a graph makes unless it is asked for others: about half a gigabyte of memory,
+and tiles that are mostly not margin."""
+
+ROUNDED_DB: Final = 58.5
+"""What PSNR before rounding need not exceed where only rounded frames can be compared: rounding
+alone costs 58.9 dB. Their distance in levels is the sharper gate."""
+
+SMALLEST_SIDE: Final = 32
+"""LR pixels, of which the margins take their share."""
+
+_STEP: Final = 8
+"""The network works at an eighth of the SR resolution."""
+
+_SPARE: Final = 2
+"""LR pixels beyond the last that an edge changes by more than one 8-bit level."""
+
+_SHIFT: Final = 16
+"""LR pixels between the two frames that are compared to measure the reach."""
+
+
+@dataclass(frozen=True)
+class UsrnetExport:
+    """What the fourth graph is made of."""
+
+    weights: Path | None = None
+    """A checkpoint of ours; None for the shipped one."""
+    size: tuple[int, int] | None = None
+    """Height and width of its LR frames; None for what makes frames of about 512 pixels."""
+
+    def __post_init__(self) -> None:
+        if self.size is not None and min(self.size) < SMALLEST_SIDE:
+            height, width = self.size
+            raise InputError(
+                f"frames of {height}x{width} are too small for a graph of their own; give --res at "
+                f"least {SMALLEST_SIDE}x{SMALLEST_SIDE}"
+            )
+
+    def at(self, scale: int) -> tuple[int, int]:
+        """Height and width for a scale."""
+        side = _STEP * round(SR_SIDE / scale / _STEP)
+        return self.size or (side, side)
+
+
+class DftMatrices(nn.Module):
+    """What `Fft` does, for planes of one size, with products of constant matrices."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        half = width // 2 + 1
+        down, across = _angles(height, height), _angles(width, half)
+        # All but the first column, and the middle one of an even width, stand for two.
+        weight = np.full(half, 2.0)
+        weight[0] = 1
+        if width % 2 == 0:
+            weight[-1] = 1
+        share = weight[:, None] / (height * width)
+        self.columns = half
+        constants = {
+            "down_cos": np.cos(down),
+            "down_sin": np.sin(down),
+            "across": np.concatenate((np.cos(across), -np.sin(across)), axis=1),
+            "back": np.concatenate((np.cos(across.T) * share, -np.sin(across.T) * share)),
+        }
+        for name, array in constants.items():
+            self.register_buffer(name, torch.from_numpy(array.astype(np.float32)))
+        self.down_cos: Tensor
+        self.down_sin: Tensor
+        self.across: Tensor
+        self.back: Tensor
+
+    def forward(self, planes: Tensor) -> Spectrum:
+        """Of `[..., h, w]` float32."""
+        real, imaginary = (planes @ self.across).tensor_split((self.columns,), dim=-1)
+        return (
+            self.down_cos @ real + self.down_sin @ imaginary,
+            self.down_cos @ imaginary - self.down_sin @ real,
+        )
+
+    def inverse(self, spectrum: Spectrum, size: tuple[int, int]) -> Tensor:  # noqa: ARG002
+        """Planes `[..., h, w]`."""
+        real, imaginary = spectrum
+        rows = torch.cat(
+            (
+                self.down_cos @ real - self.down_sin @ imaginary,
+                self.down_cos @ imaginary + self.down_sin @ real,
+            ),
+            dim=-1,
+        )
+        return rows @ self.back
+
+
+def _angles(length: int, frequencies: int) -> NDArray[np.float64]:
+    """2 pi n f / length, `[length, frequencies]`, reduced first so that it is exact."""
+    turns = np.outer(np.arange(length), np.arange(frequencies)) % length
+    return 2 * np.pi * turns / length
+
+
+class UsrnetGraph(nn.Module):
+    """`lr`, `kernel` and `noise` to `frame` or `sr`."""
+
+    def __init__(self, network: Usrnet, scale: int, io: FrameIO) -> None:
+        super().__init__()
+        self.body, self.scale, self.io = network, scale, io
+
+    def forward(self, lr: Tensor, kernel: Tensor, noise: Tensor) -> Tensor:
+        sr = self.body(planes(lr, self.io), kernel, self.scale, noise).clamp(0.0, 1.0)
+        return frames(sr) if self.io == "uint8" else sr
+
+
+def add_usrnet(
+    folder: Path, settings: UsrnetExport, announce: Callable[[str], None] = lambda _: None
+) -> Bundle:
+    """Give the bundle `folder` its fourth graph (or another one); returns it opened and verified.
+
+    Precision and io are the bundle's own, but for INT8 bundles it is float32. Raises
+    `CheckpointError` for the weights, `ExportError` if a convolution has the wrong precision or
+    the graph misses the parity limits, `InputError` for a size that is too small for the network;
+    then, as after a kill, the bundle is as it was.
+    """
+    source = settings.weights or shipped_usrnet()
+    network = load_usrnet(source)
+    with locked(folder):
+        before = Bundle.open(folder)
+        with atomic_folder(folder) as changed:
+            copytree(folder, changed, dirs_exist_ok=True)
+            announce(USRNET)
+            record = _written(network, before, changed, settings.at(before.manifest.scale))
+            record = replace(record, weights_sha256=sha256_file(source))
+            manifest = replace(before.manifest, usrnet=record)
+            write_manifest(changed, manifest)
+            announce("parity and reach")
+            with NonBlind(Bundle.open(changed)) as written:
+                record = _checked(record, network, written)
+            write_manifest(changed, replace(manifest, usrnet=record))
+    return Bundle.open(folder)
+
+
+def _written(network: Usrnet, bundle: Bundle, folder: Path, size: tuple[int, int]) -> UsrnetRecord:
+    """Write the graph for `bundle` into `folder`; what is measured on it is not known yet."""
+    manifest = bundle.manifest
+    precision: Precision = "fp16" if manifest.precision == "fp16" else "fp32"
+    path = folder / bundle.graph(USRNET).name
+    export_usrnet(network, path, manifest.scale, size, precision, manifest.io)
+    return UsrnetRecord(
+        height=size[0],
+        width=size[1],
+        kernel_size=KERNEL_SIDE,
+        reach=0,
+        precision=precision,
+        weights_sha256="",
+        parity={},
+        convolutions=check_census(path, precision),
+        training=network.training_record,
+    )
+
+
+def export_usrnet(
+    network: Usrnet,
+    path: Path,
+    scale: int,
+    size: tuple[int, int],
+    precision: Precision,
+    io: FrameIO,
+) -> None:
+    """Write the graph for LR frames of `size`, (height, width), to `path`."""
+    prepared = deepcopy(network).eval()
+    prepared.fourier = DftMatrices(*size)
+    if precision == "fp16":
+        prepared.prior.half()
+    shape = (1, *size, 3) if io == "uint8" else (1, 3, *size)
+    inputs = {
+        "lr": torch.zeros(shape, dtype=torch.uint8 if io == "uint8" else torch.float32),
+        "kernel": torch.zeros(1, KERNEL_SIDE, KERNEL_SIDE),
+        "noise": torch.zeros(1),
+    }
+    fixed: dict[str, dict[int, str]] = {name: {} for name in inputs}
+    outputs = ["frame" if io == "uint8" else "sr"]
+    export_module(UsrnetGraph(prepared, scale, io), inputs, fixed, outputs, path)
+
+
+def _checked(record: UsrnetRecord, network: Usrnet, written: NonBlind) -> UsrnetRecord:
+    """`record` with parity and reach, both measured on the written graph."""
+    scale, io = written.scale, written.bundle.manifest.io
+    low, high = fkp_variances(scale)
+    kernel = shifted_gaussian(high, low, 0.5, scale)
+    lr = _structured(record, kernel, scale)
+    found = written(_as_io(lr, io), kernel, border="wrap")
+    with torch.no_grad():
+        lr_planes = torch.from_numpy(lr).permute(2, 0, 1)[None] / 255
+        sr = network(lr_planes, torch.from_numpy(kernel)[None], scale)[0].clamp(0, 1)
+    parity = _parity(found, sr.permute(1, 2, 0).numpy(), io)
+    limits = LIMITS[record.precision]
+    # Frames have been rounded, and cannot be closer than that.
+    least = min(limits.image_db, ROUNDED_DB) if io == "uint8" else limits.image_db
+    if parity["image_db"] < least or parity["frame_levels"] > limits.frame_levels:
+        raise ExportError(
+            f"the {USRNET} graph differs from the network: {parity['image_db']:.1f} dB and "
+            f"{parity['frame_levels']:.2f} levels, and {least:g} dB and {limits.frame_levels:g} "
+            "are the limits. The bundle is as it was"
+        )
+    reach = _measured_reach(record, written)
+    if min(record.height, record.width) <= 2 * reach + RAMP:
+        raise InputError(
+            f"frames of {record.height}x{record.width} are too small: the network reaches {reach} "
+            f"pixels in from their edges; give --res at least {_STEP * (2 * reach // _STEP + 3)}"
+        )
+    return replace(record, parity=parity, reach=reach)
+
+
+def _structured(record: UsrnetRecord, kernel: NDArray[np.float64], scale: int) -> NDArray[np.uint8]:
+    """An LR frame `[h,w,3]` of the graph's size with much structure, blurred by `kernel`."""
+    height, width = scale * record.height, scale * record.width
+    side = max(height, width)
+    hr = structured_image(side, 0)[:height, :width]
+    return np.rint(degrade_fkp(hr, kernel, scale)).clip(0, 255).astype(np.uint8)
+
+
+def _parity(found: NDArray[Any], exact: NDArray[np.float32], io: FrameIO) -> dict[str, float]:
+    """PSNR, and of frames the largest distance in levels."""
+    if io == "float":
+        return {"image_db": psnr(np.moveaxis(found, 0, -1), exact), "frame_levels": 0.0}
+    levels = float(np.abs(found - 255 * exact).max())
+    return {"image_db": psnr(found / 255, exact), "frame_levels": levels}
+
+
+def _measured_reach(record: UsrnetRecord, written: NonBlind) -> int:
+    """How far from an edge what lies beyond it tells by more than one level, in LR pixels.
+
+    Two frames of a structured picture, the second a little further on: near their edges they see
+    other things beyond. Under FKP's widest kernel and without noise, which reaches farthest.
+    """
+    scale, io = written.scale, written.bundle.manifest.io
+    _, high = fkp_variances(scale)
+    kernel = shifted_gaussian(high, high, 0.0, scale)
+    larger = replace(record, height=record.height + _SHIFT, width=record.width + _SHIFT)
+    lr = _structured(larger, kernel, scale)
+    views = lr[:-_SHIFT, :-_SHIFT], lr[_SHIFT:, _SHIFT:]
+    first, second = (
+        _levels(written(_as_io(view, io), kernel, border="wrap"), io) for view in views
+    )
+    shift = scale * _SHIFT
+    differences = np.abs(first[shift:, shift:] - second[:-shift, :-shift]).max(axis=2)
+    height, width = (length // scale for length in differences.shape)
+    wrong = differences.reshape(height, scale, width, scale).max(axis=(1, 3)) > 1
+    rows, columns = (
+        np.minimum(np.arange(length), np.arange(length)[::-1]) for length in (height, width)
+    )
+    distances = np.minimum(rows[:, None], columns[None, :])
+    return _SPARE + 1 + int(distances[wrong].max(initial=-1))
+
+
+def _as_io(frame: NDArray[np.uint8], io: FrameIO) -> NDArray[Any]:
+    return frame if io == "uint8" else (np.moveaxis(frame, -1, 0) / 255).astype(np.float32)
+
+
+def _levels(image: NDArray[Any], io: FrameIO) -> NDArray[np.float32]:
+    if io == "uint8":
+        return image.astype(np.float32)
+    return 255 * np.moveaxis(image, 0, -1).astype(np.float32)

@@ -1,0 +1,50 @@
+"""Blur kernels: Gaussians, the code of a kernel, and the two conventions for what a kernel does.
+
+`gaussians` has centred kernels by sigma, `basis` the linear code that our networks pass
+between them, and `conventions` the FKP convention with its family of kernels and the conversion
+between it and ours. numpy only: embedders and servers import this package.
+"""
+
+from ikc_deploy.kernels.basis import CODE_SIZE, KernelBasis, explained_variance
+from ikc_deploy.kernels.conventions import (
+    FKP_SCALES,
+    degrade_fkp,
+    fkp_size,
+    fkp_variances,
+    lag,
+    mean_fkp_kernel,
+    random_fkp_kernels,
+    shifted_gaussian,
+    to_fkp,
+    to_ours,
+)
+from ikc_deploy.kernels.gaussians import (
+    KERNEL_SIZE,
+    SIGMA_RANGES,
+    Family,
+    anisotropic_kernel,
+    family_kernels,
+    gaussian_kernel,
+)
+
+__all__ = [
+    "CODE_SIZE",
+    "FKP_SCALES",
+    "KERNEL_SIZE",
+    "SIGMA_RANGES",
+    "Family",
+    "KernelBasis",
+    "anisotropic_kernel",
+    "degrade_fkp",
+    "explained_variance",
+    "family_kernels",
+    "fkp_size",
+    "fkp_variances",
+    "gaussian_kernel",
+    "lag",
+    "mean_fkp_kernel",
+    "random_fkp_kernels",
+    "shifted_gaussian",
+    "to_fkp",
+    "to_ours",
+]

@@ -1,0 +1,93 @@
+"""Gaussian blur kernels, centred: isotropic ones by sigma, elliptic ones, and families of them."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ikc_deploy.errors import KernelError
+
+KERNEL_SIZE: Final = 21
+"""Side of a blur kernel in pixels of the HR image (IKC, section 4.1)."""
+
+SIGMA_RANGES: Final[dict[int, tuple[float, float]]] = {2: (0.2, 2.0), 3: (0.2, 3.0), 4: (0.2, 4.0)}
+"""Range of the Gaussian's sigma for each scale, in HR pixels (IKC, section 4.1)."""
+
+Family = Literal["isotropic", "anisotropic"]
+"""Which Gaussians a basis is fitted to: round ones, or ellipses of any direction."""
+
+FIT_SAMPLES: Final = 4096
+"""Sigmas that stand for a range."""
+
+_FIT_AXES: Final = (24, 24, 24)
+"""Sigmas along the two axes and directions of the ellipses that a basis is fitted to."""
+
+
+def gaussian_kernel(sigma: ArrayLike, size: int = KERNEL_SIZE) -> NDArray[np.float64]:
+    """Isotropic Gaussian blur kernels, sampled at pixel centres and normalised to sum 1.
+
+    `sigma` is in pixels, any shape `S`, each value > 0. Returns float64 `[*S, size, size]`.
+    Raises `KernelError` for a sigma that is not positive and finite or an even size.
+    """
+    sigmas = np.asarray(sigma, dtype=np.float64)
+    if not np.all(np.isfinite(sigmas)) or np.any(sigmas <= 0):
+        raise KernelError(f"sigma must be positive and finite, got {sigma!r}")
+    if size < 1 or size % 2 == 0:
+        raise KernelError(f"a kernel's size must be odd and positive, got {size}")
+    offsets = np.arange(size) - size // 2
+    # The kernel is separable; normalising the profile normalises the kernel.
+    profile = np.exp(-0.5 * (offsets / sigmas[..., None]) ** 2)
+    profile /= profile.sum(axis=-1, keepdims=True)
+    return profile[..., :, None] * profile[..., None, :]
+
+
+def anisotropic_kernel(
+    sigma1: ArrayLike, sigma2: ArrayLike, theta: ArrayLike, size: int = KERNEL_SIZE
+) -> NDArray[np.float64]:
+    """Elliptic Gaussian blur kernels, sampled at pixel centres and normalised to sum 1.
+
+    `sigma1` lies along the direction `theta` (radians, from the x axis towards the y axis, which
+    points down) and `sigma2` across it, both in pixels and > 0. The three broadcast to a shape
+    `S`; returns float64 `[*S, size, size]`. Raises `KernelError` for impossible values.
+    """
+    along, across, angle = np.broadcast_arrays(
+        *(np.asarray(value, dtype=np.float64) for value in (sigma1, sigma2, theta))
+    )
+    if not all(np.all(np.isfinite(v)) for v in (along, across, angle)):
+        raise KernelError("sigma1, sigma2 and theta must be finite")
+    if np.any(along <= 0) or np.any(across <= 0):
+        raise KernelError(f"sigma1 and sigma2 must be positive, got {sigma1!r} and {sigma2!r}")
+    if size < 1 or size % 2 == 0:
+        raise KernelError(f"a kernel's size must be odd and positive, got {size}")
+    y, x = np.mgrid[:size, :size] - size // 2
+    kernel = ellipse(along, across, angle, x, y)
+    return kernel / kernel.sum(axis=(-2, -1), keepdims=True)
+
+
+def ellipse(
+    along: NDArray[np.float64],
+    across: NDArray[np.float64],
+    theta: NDArray[np.float64],
+    x: NDArray[np.floating] | NDArray[np.integer],
+    y: NDArray[np.floating] | NDArray[np.integer],
+) -> NDArray[np.float64]:
+    """An elliptic Gaussian, 1 at its centre, of shape `S` at positions x, y `[h,w]`: `[*S,h,w]`."""
+    cosine, sine = (f(theta)[..., None, None] for f in (np.cos, np.sin))
+    u = (cosine * x + sine * y) / along[..., None, None]
+    v = (cosine * y - sine * x) / across[..., None, None]
+    return np.exp(-0.5 * (u * u + v * v))
+
+
+def family_kernels(
+    family: Family, sigma_range: tuple[float, float], size: int = KERNEL_SIZE
+) -> NDArray[np.float64]:
+    """The kernels `[N, size, size]` that stand for a family: every sigma equally often."""
+    if family == "isotropic":
+        return gaussian_kernel(np.linspace(*sigma_range, FIT_SAMPLES), size)
+    first, second, directions = _FIT_AXES
+    sigma1 = np.linspace(*sigma_range, first)[:, None, None]
+    sigma2 = np.linspace(*sigma_range, second)[None, :, None]
+    theta = np.arange(directions) * np.pi / directions
+    return anisotropic_kernel(sigma1, sigma2, theta, size).reshape(-1, size, size)

@@ -1,0 +1,70 @@
+"""Import of the published FKP weights (FKP_x2.pt, ...) into a kernel flow of this project."""
+
+from __future__ import annotations
+
+import re
+from os import PathLike, fspath
+
+import torch
+from torch import Tensor
+
+from ikc_deploy.errors import CheckpointError
+from ikc_deploy.networks.flow import ALPHA, PEAKS, KernelFlow
+from ikc_deploy.networks.reference import read_state_dict
+from ikc_deploy.networks.tensors import fill
+
+_CONSTANTS = ("kernel_size", "alpha", "normalization", "base_dist_mean", "base_dist_var")
+_NAMES = {
+    "s_net": "coupling.log_scale",
+    "t_net": "coupling.shift",
+    "log_gamma": "norm.log_gamma",
+    "beta": "norm.beta",
+    "running_mean": "norm.mean",
+    "running_var": "norm.variance",
+}
+_SMALLEST = 1e-30
+"""Weights below it are what weight decay left of unused ones."""
+
+
+def import_flow(path: str | PathLike[str]) -> KernelFlow:
+    """The flow in a reference checkpoint, in evaluation mode; the scale is read off its tensors.
+
+    Raises `CheckpointError` for an unreadable file, for tensors that are missing, unexpected or
+    wrongly shaped, and for constants (kernel size, normalisation) that are not FKP's.
+    """
+    state = read_state_dict(path)
+    flow = KernelFlow(_scale(state, path))
+    tensors = {}
+    for key, value in state.items():
+        if key in _CONSTANTS or key.endswith(".mask"):
+            continue
+        tensors[_our_name(key)] = torch.where(value.abs() < _SMALLEST, 0.0, value)
+    fill({"": flow}, tensors, f"'{fspath(path)}' is no FKP checkpoint for x{flow.scale}")
+    flow.clear_unused()
+    return flow.eval().requires_grad_(False)
+
+
+def _scale(state: dict[str, Tensor], path: str | PathLike[str]) -> int:
+    if not set(_CONSTANTS) <= set(state):
+        raise CheckpointError(f"'{fspath(path)}' is no FKP checkpoint; give FKP_x2.pt or the like")
+    size = int(state["kernel_size"])
+    found = [scale for scale in PEAKS if KernelFlow(scale).size == size]
+    if not found:
+        raise CheckpointError(
+            f"'{fspath(path)}' is for kernels of {size} pixels; x2, x3 and x4 have 11, 15 and 19"
+        )
+    constants = torch.cat((state["alpha"], state["normalization"]))
+    if not torch.allclose(constants, torch.tensor([ALPHA, PEAKS[found[0]]]), rtol=1e-4, atol=0):
+        raise CheckpointError(
+            f"'{fspath(path)}' normalises kernels by {constants.tolist()}, and this project by "
+            f"{[ALPHA, PEAKS[found[0]]]}: it cannot be imported"
+        )
+    return found[0]
+
+
+def _our_name(key: str) -> str:
+    """net.2.s_net.0.weight -> blocks.1.coupling.log_scale.0.weight; others stay, and are listed."""
+    match = re.fullmatch(r"net\.(\d+)\.(\w+)(\..+)?", key)
+    if match is None or match[2] not in _NAMES:
+        return key
+    return f"blocks.{int(match[1]) // 2}.{_NAMES[match[2]]}{match[3] or ''}"

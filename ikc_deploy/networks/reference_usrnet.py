@@ -1,0 +1,66 @@
+"""Import of the published USRNet weights into a network of this project."""
+
+from __future__ import annotations
+
+import re
+from os import PathLike, fspath
+from typing import Final
+
+from torch import Tensor
+
+from ikc_deploy.errors import CheckpointError
+from ikc_deploy.networks.reference import read_state_dict
+from ikc_deploy.networks.tensors import fill
+from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings
+
+_LEVELS: Final = ("head", "down1", "down2", "down3", "body", "up3", "up2", "up1", "tail")
+
+
+def import_usrnet(path: str | PathLike[str]) -> Usrnet:
+    """The network in a published .pth file; sizes are read off its tensors.
+
+    The file is read with `weights_only`. Raises `CheckpointError` if it is unreadable or has
+    missing, unexpected or wrongly shaped tensors.
+    """
+    state = read_state_dict(path)
+    needed = {f"p.m_{level}" for level in _LEVELS} | {"h.mlp"}
+    found = {".".join(key.split(".")[:2]) for key in state}
+    if not needed <= found:
+        raise CheckpointError(
+            f"'{fspath(path)}' holds no USRNet: missing {', '.join(sorted(needed - found))}"
+        )
+    network = Usrnet(_settings(state))
+    tensors = {_our_name(key): _ours(key, value) for key, value in state.items()}
+    fill({"": network}, tensors, f"'{fspath(path)}' is not a USRNet of the published kind")
+    network.training_record = {"source": "imported reference checkpoint"}
+    return network.eval().requires_grad_(False)
+
+
+def _settings(state: dict[str, Tensor]) -> UsrnetSettings:
+    def outputs(key: str) -> int:
+        if key not in state:
+            raise CheckpointError(f"this is not a USRNet of the published kind: missing {key}")
+        return int(state[key].shape[0])
+
+    body = {key.split(".")[2] for key in state if key.startswith("p.m_body.")}
+    blocks = len(body)
+    downs = (outputs(f"p.m_down{level}.{blocks}.weight") for level in (1, 2, 3))
+    return UsrnetSettings(
+        iterations=outputs("h.mlp.4.weight") // 2,
+        channels=(outputs("p.m_head.weight"), *downs),
+        blocks=blocks,
+        hyper_channels=outputs("h.mlp.0.weight"),
+    )
+
+
+def _our_name(key: str) -> str:
+    """The published network counts resolutions from 1, on the way up backwards."""
+    key = re.sub(r"^p\.m_down(\d)\.", lambda found: f"prior.down.{int(found[1]) - 1}.", key)
+    key = re.sub(r"^p\.m_up(\d)\.", lambda found: f"prior.up.{3 - int(found[1])}.", key)
+    return re.sub(r"^h\.", "hyper.", re.sub(r"^p\.m_", "prior.", key))
+
+
+def _ours(key: str, value: Tensor) -> Tensor:
+    """The published hyper network is made of 1x1 convolutions, ours of linear layers."""
+    is_pointwise = key.startswith("h.") and value.ndim == 4 and value.shape[2:] == (1, 1)
+    return value[:, :, 0, 0] if is_pointwise else value

@@ -1,0 +1,77 @@
+"""Tensors in safetensors files: read with their metadata, and loaded into networks with one error.
+
+What every kind of checkpoint of this project has in common. Loading never unpickles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ikc_deploy.errors import CheckpointError
+
+_LISTED: Final = 12
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a file whose metadata says that its `format` is `kind`.
+
+    Raises `CheckpointError` if the file is missing, damaged or of another format.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at '{path}'")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"'{path}' is not a readable safetensors file ({error}). "
+            "Reference .pth files are converted by ikc-import"
+        ) from error
+    if metadata.get("format") != kind:
+        raise CheckpointError(
+            f"'{path}' is not an {kind.rpartition(' ')[0]}: its format is "
+            f"{metadata.get('format')!r}, and '{kind}' is needed here"
+        )
+    return tensors, metadata
+
+
+def fill(modules: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], problem: str) -> None:
+    """Fill modules from tensors named `MODULE.key`, or `key` for a single module named "".
+
+    Raises one `CheckpointError` that begins with `problem` and lists every missing, unexpected and
+    wrongly shaped tensor; then nothing was loaded.
+    """
+    prefixes = {name: f"{name}." if name else "" for name in modules}
+    expected = {
+        prefixes[name] + key: value
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
+    shapes = [
+        f"{key} is {list(tensors[key].shape)}, not {list(value.shape)}"
+        for key, value in expected.items()
+        if key in tensors and tensors[key].shape != value.shape
+    ]
+    problems = {
+        "missing": sorted(set(expected) - set(tensors)),
+        "unexpected": sorted(set(tensors) - set(expected)),
+        "wrong shape": shapes,
+    }
+    if any(problems.values()):
+        parts = [f"{kind}: {_listing(items)}" for kind, items in problems.items() if items]
+        raise CheckpointError(f"{problem}: " + "; ".join(parts))
+    for name, module in modules.items():
+        prefix = prefixes[name]
+        own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        module.load_state_dict({key: value.float() for key, value in own.items()})
+
+
+def _listing(items: list[str]) -> str:
+    shown = ", ".join(items[:_LISTED])
+    return shown if len(items) <= _LISTED else f"{shown} and {len(items) - _LISTED} more"

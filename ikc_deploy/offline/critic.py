@@ -1,0 +1,49 @@
+"""The critic of KernelGAN-FKP: how much patches look like the LR picture's own (WGAN-GP)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+_LAYERS: Final = 5
+_SLOPE: Final = 0.2
+_INITIAL_DEVIATION: Final = 0.02
+
+
+class Critic(nn.Module):
+    """Patches `[N,3,h,w]` in [0,1] to scores `[N,1,h-10,w-10]`: five 3x3 convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for entering in (3, *[channels] * (_LAYERS - 2)):
+            layers += [
+                nn.Conv2d(entering, channels, 3),
+                nn.BatchNorm2d(channels, track_running_stats=False),
+                nn.LeakyReLU(_SLOPE),
+            ]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels, 1, 3))
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, 0.0, _INITIAL_DEVIATION)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """See the class."""
+        scores: Tensor = self.layers(2 * patches - 1)
+        return scores
+
+
+def gradient_penalty(
+    critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator
+) -> Tensor:
+    """How far the critic's slope is from 1 between real and fake patches, squared, on average.
+
+    The slope is that of the summed scores, in each pixel over its channels: scores are local.
+    """
+    mix = torch.rand(len(real), 1, 1, 1, generator=generator).to(real.device)
+    between = (mix * real + (1 - mix) * fake).requires_grad_()
+    (slopes,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    penalty: Tensor = ((slopes.norm(dim=1) - 1) ** 2).mean()
+    return penalty

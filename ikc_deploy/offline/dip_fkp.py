@@ -1,0 +1,221 @@
+"""DIP-FKP: the picture by a deep image prior, its blur by the flow, fitted together.
+
+Of all pictures that a U-Net makes and all kernels that the flow makes, find a pair that gives the
+LR picture (FKP, CVPR 2021, section 4.1). SSIM comes first, as it gets the structure sooner; the
+kernel waits until there is a picture to blur.
+
+Three things differ from the paper. The picture is fitted with a margin (see `degrading`), so that
+photographs, whose left border does not continue on their right, need no special case. What is
+returned is a running mean, because single iterations of this optimisation jump. And what the U-Net
+still misses of the LR picture by then is put in at the end (see `explaining`).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ikc_deploy.errors import InputError
+from ikc_deploy.networks.flow import load_flow
+from ikc_deploy.offline.checks import check_device, check_memory, check_picture, picture_id
+from ikc_deploy.offline.degrading import (
+    Alignment,
+    Canvas,
+    check_alignment,
+    degrade,
+    to_image,
+    to_tensor,
+)
+from ikc_deploy.offline.explaining import explaining
+from ikc_deploy.offline.fitting import Losses, Progress, Result, complete
+from ikc_deploy.offline.kernel_code import KernelCode, weights_id
+from ikc_deploy.offline.likeness import ssim
+from ikc_deploy.offline.prior_unet import (
+    NOISE_CHANNELS,
+    NOISE_PEAK,
+    DeepImagePrior,
+    smallest_side,
+)
+
+NAME: Final = "dip-fkp"
+SCALES: Final = (2, 3, 4)
+LEAST_SIDE: Final = 32
+"""LR pixels."""
+
+_REMEMBERED: Final = 100
+"""Iterations that the running mean reaches back to."""
+_FLOATS_PER_CHANNEL: Final = 30
+"""Numbers kept for each HR pixel and channel of the U-Net while it is fitted: by the peak resident
+set, 29 for the paper's U-Net on 96x96 LR pixels at x2."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The paper's, from its released code."""
+
+    iterations: int = 1000
+    seed: int = 0
+    device: str = "cpu"
+    alignment: Alignment = "centre"
+    """Of the picture, see `degrading`; nothing that is fitted depends on it."""
+    data_step: bool = True
+    """Put in what the U-Net missed of the LR picture; nothing that is fitted depends on it."""
+    prior: Path | None = None
+    """Weights of the kernel flow; None means the shipped ones of the scale."""
+    channels: int = 128
+    levels: int = 5
+    skip: int = 16
+    network_rate: float = 5e-3
+    """Adam's, of the U-Net."""
+    code_rate: float = 0.5
+    """Adam's, of the kernel's code."""
+    similarity_iterations: int = 80
+    """That minimise 1 - SSIM; those after minimise the squared error."""
+    frozen_iterations: int = 75
+    """Before the kernel moves."""
+
+    def __post_init__(self) -> None:
+        check_alignment(self.alignment)
+        counts = (self.iterations, self.channels, self.levels, self.skip)
+        if min(counts) < 1:
+            raise InputError(f"iterations, channels, levels and skip start at 1, got {counts}")
+        waits = (self.seed, self.similarity_iterations, self.frozen_iterations)
+        if min(waits) < 0:
+            raise InputError(f"the seed and iterations of a phase cannot be negative, got {waits}")
+        if min(self.network_rate, self.code_rate) <= 0:
+            raise InputError("learning rates must be positive")
+
+
+def fit(
+    lr: NDArray[np.uint8],
+    scale: int,
+    settings: Settings | None = None,
+    progress: Progress = lambda *_: None,
+    *,
+    stop: threading.Event | None = None,
+    state: Path | None = None,
+) -> Result:
+    """Fit RGB `[H,W,3]` uint8 and give the SR picture, the kernel and the losses.
+
+    See `complete` for `progress`, `stop` and `state`. Raises `InputError`, before anything is
+    fitted, for a picture that is too small, too large for the memory or flat, a scale other than
+    2, 3 and 4, or a device that is not there; `CheckpointError` for unusable weights of the flow.
+    """
+    return complete(DipFkp(lr, scale, settings or Settings()), progress, stop=stop, state=state)
+
+
+class DipFkp:
+    """The method at work; a `Fit`."""
+
+    def __init__(self, lr: NDArray[np.uint8], scale: int, settings: Settings) -> None:
+        _check(lr, scale, settings)
+        self.iterations = settings.iterations
+        self._settings = settings
+        self._scale = scale
+        self._lr = to_tensor(lr, settings.device)
+        flow = load_flow(scale, settings.prior)
+        self.fingerprint = _fingerprint(lr, scale, settings) | {"flow": weights_id(flow)}
+        self._canvas = Canvas.of(lr, scale, flow.size)
+        generator = torch.Generator().manual_seed(settings.seed)
+        noise = torch.rand(1, NOISE_CHANNELS, *self._canvas.size, generator=generator)
+        self._noise = (NOISE_PEAK * noise).to(settings.device)
+        self._code = KernelCode(flow, generator, settings.code_rate, settings.device)
+        self._network = _new_network(settings)
+        self._optimizer = torch.optim.Adam(self._network.parameters(), settings.network_rate)
+        self._taken = 0
+        self._picture = self._lr.new_zeros(1, 3, *self._canvas.size)
+        self._kernel = self._lr.new_zeros(flow.size, flow.size)
+
+    def step(self) -> Losses:
+        """See `Fit`: `loss` is what was minimised, `mse` the squared error on the LR picture."""
+        picture = self._network(self._noise)
+        kernel = self._code.kernel()
+        moves = self._taken >= self._settings.frozen_iterations
+        seen = degrade(picture, kernel if moves else kernel.detach(), self._scale)
+        mse = F.mse_loss(seen, self._lr)
+        by_similarity = self._taken < self._settings.similarity_iterations
+        loss = 1 - ssim(seen, self._lr) if by_similarity else mse
+        self._optimizer.zero_grad()
+        self._code.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        if moves:
+            self._code.step()
+        self._taken += 1
+        self._remember(picture.detach(), kernel.detach())
+        return {"loss": float(loss.detach()), "mse": float(mse.detach())}
+
+    def image(self) -> NDArray[np.uint8]:
+        """See `Fit`."""
+        canvas = self._picture
+        if self._settings.data_step:
+            kernel = torch.from_numpy(self.kernel())
+            canvas = explaining(canvas.cpu().double(), self._lr.cpu().double(), kernel, self._scale)
+        return to_image(self._canvas.picture(canvas, self._settings.alignment))
+
+    def kernel(self) -> NDArray[np.float64]:
+        """See `Fit`."""
+        if not self._taken:
+            return self._code.array()
+        kernel = self._kernel.cpu().numpy().astype(np.float64)
+        return kernel / kernel.sum()
+
+    def state(self) -> dict[str, Any]:
+        """See `Fit`."""
+        return {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "code": self._code.state(),
+            "taken": self._taken,
+            "picture": self._picture,
+            "kernel": self._kernel,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Fit`."""
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._code.restore(state["code"])
+        self._taken = state["taken"]
+        self._picture.copy_(state["picture"])
+        self._kernel.copy_(state["kernel"])
+
+    def _remember(self, picture: Tensor, kernel: Tensor) -> None:
+        # A plain mean at first: else the blank start would weigh for ever.
+        weight = max(1 / self._taken, 1 / _REMEMBERED)
+        self._picture.lerp_(picture, weight)
+        self._kernel.lerp_(kernel, weight)
+
+
+def _check(lr: NDArray[np.uint8], scale: int, settings: Settings) -> None:
+    check_picture(lr, scale, SCALES, LEAST_SIDE, NAME)
+    pixels = scale * scale * lr.shape[0] * lr.shape[1]
+    least = smallest_side(settings.levels)
+    if scale * min(lr.shape[:2]) < least:
+        raise InputError(f"{settings.levels} levels need {least} HR pixels on each side")
+    check_device(settings.device)
+    check_memory(4 * _FLOATS_PER_CHANNEL * settings.channels * pixels, settings.device, NAME)
+
+
+def _fingerprint(lr: NDArray[np.uint8], scale: int, settings: Settings) -> dict[str, Any]:
+    # More iterations go on with fewer, and a fit may move to another device.
+    asked = asdict(settings)
+    for name in ("iterations", "device", "alignment", "data_step", "prior"):
+        del asked[name]
+    return {"method": NAME, "lr": picture_id(lr), "scale": scale} | asked
+
+
+def _new_network(settings: Settings) -> DeepImagePrior:
+    # Layers draw from torch's own generator; a caller's is left as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = DeepImagePrior(settings.channels, settings.levels, settings.skip)
+    return network.to(settings.device)

@@ -1,0 +1,19 @@
+"""IKE, the invertible kernel estimator: one picture trains one invertible network.
+
+Chang, Chiu and Huang, "Find the way back". Nothing is known but the LR image: no other picture,
+no family of kernels, no weights. Run forward, the network shrinks; run backward, it upscales:
+
+    forward:    image -> small image, rest            the same number of samples
+    backward:   small image, rest -> image            exactly undone
+    fit:        the small image of the LR must look like the LR, patch for patch
+    result:     backward(LR, U(rest of the LR))       U upsamples what the small image leaves over
+
+A shrinking under which an image looks like itself is, where nature repeats itself across scales,
+the one that made it (KernelGAN's principle), whatever it is: no kernel is ever made explicit, so
+it need not be linear. `docs/offline.md` says what each loss is for, and what it brought.
+"""
+
+from ikc_deploy.offline.ike.settings import Settings
+from ikc_deploy.offline.ike.training import Fit, fit
+
+__all__ = ["Fit", "Settings", "fit"]

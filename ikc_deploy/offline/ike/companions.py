@@ -1,0 +1,62 @@
+"""What trains with the invertible network: the upsampler of the rest, and the discriminators."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from ikc_deploy.networks.sftmd import SLOPE, initialize_he
+from ikc_deploy.offline.ike.resizing import resize
+
+_UPSAMPLER_CONVOLUTIONS = 8
+_VIEW = 7
+"""Side of a discriminator's view in pixels."""
+_POINTWISE_CONVOLUTIONS = 5
+
+
+class Upsampler(nn.Module):
+    """U: the rest of an image `[N,C,H,W]`, all colours together, to that of one s times as large.
+
+    Bicubic, then eight 3x3 convolutions of which the last gives zero at first: of an untrained
+    network the details are nothing rather than noise.
+    """
+
+    def __init__(self, channels: int, scale: int, width: int) -> None:
+        super().__init__()
+        self.scale = scale
+        sizes = [channels, *[width] * (_UPSAMPLER_CONVOLUTIONS - 1), channels]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(sizes[index], sizes[index + 1], 3, padding=1)
+            for index in range(_UPSAMPLER_CONVOLUTIONS)
+        )
+        initialize_he(self, SLOPE)
+        nn.init.zeros_(cast(nn.Conv2d, self.convolutions[-1]).weight)
+
+    def forward(self, rest: Tensor) -> Tensor:
+        features = resize(rest, self.scale)
+        for convolution in self.convolutions[:-1]:
+            features = F.leaky_relu(convolution(features), SLOPE)
+        return cast(Tensor, self.convolutions[-1](features))
+
+
+class Discriminator(nn.Module):
+    """Scores every 7x7 patch of an image `[N,C,H,W]`: `[N,1,H-6,W-6]`, trained towards 1 for real
+    patches and 0 for made ones. All its convolutions are spectrally normalised."""
+
+    def __init__(self, colours: int, width: int) -> None:
+        super().__init__()
+        convolutions = [nn.Conv2d(colours, width, _VIEW)]
+        convolutions += [nn.Conv2d(width, width, 1) for _ in range(_POINTWISE_CONVOLUTIONS - 1)]
+        convolutions.append(nn.Conv2d(width, 1, 1))
+        for convolution in convolutions:
+            initialize_he(convolution, SLOPE)
+        self.convolutions = nn.ModuleList(map(spectral_norm, convolutions))
+
+    def forward(self, image: Tensor) -> Tensor:
+        scores = self.convolutions[0](image)
+        for convolution in self.convolutions[1:]:
+            scores = convolution(F.leaky_relu(scores, SLOPE))
+        return cast(Tensor, scores)

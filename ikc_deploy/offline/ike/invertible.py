@@ -1,0 +1,129 @@
+"""The invertible network: stages of one split and several couplings, each undone step by step.
+
+It sees one colour at a time, so that the three colours of an image are a batch of three.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ikc_deploy.networks.sftmd import SLOPE, initialize_he
+from ikc_deploy.offline.ike.settings import Settings
+from ikc_deploy.offline.ike.splits import BicubicSplit, PixelSplit, Split
+
+_CONVOLUTIONS = 5
+"""In a dense block."""
+
+
+class DenseBlock(nn.Module):
+    """Five 3x3 convolutions, each of which sees all before it; gives zero at first."""
+
+    def __init__(self, inputs: int, outputs: int, growth: int) -> None:
+        super().__init__()
+        widths = [growth] * (_CONVOLUTIONS - 1) + [outputs]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(inputs + index * growth, width, 3, padding=1)
+            for index, width in enumerate(widths)
+        )
+        initialize_he(self, SLOPE)
+        # The network begins as its splits alone.
+        nn.init.zeros_(cast(nn.Conv2d, self.convolutions[-1]).weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        for convolution in self.convolutions[:-1]:
+            added = F.leaky_relu(convolution(features), SLOPE)
+            features = torch.cat((features, added), dim=1)
+        return cast(Tensor, self.convolutions[-1](features))
+
+
+class Coupling(nn.Module):
+    """Channels `[N,C,H,W]` change one another by turns, so that each turn can be undone.
+
+    y is the first channel (the small image), x3 the last (the residual), the middle what is
+    between; without `tri_channel` there is no x3, and the last belongs to the middle.
+
+        y <- y + F(middle);  middle <- middle * exp(S(y)) + G(y);  y <- y + R(x3)
+    """
+
+    def __init__(self, channels: int, settings: Settings) -> None:
+        super().__init__()
+        growth, residual = settings.growth, int(settings.tri_channel)
+        middle = channels - 1 - residual
+        self.sizes = [1, middle, residual]
+        self.from_middle = DenseBlock(middle, 1, growth)
+        self.shift = DenseBlock(1, middle, growth)
+        self.scale = DenseBlock(1, middle, growth) if settings.coupling == "affine" else None
+        self.from_residual = DenseBlock(1, 1, growth) if residual else None
+
+    def forward(self, parts: Tensor) -> Tensor:
+        y, middle, residual = torch.split(parts, self.sizes, dim=1)
+        y = y + self.from_middle(middle)
+        middle = middle * torch.exp(self._log_scale(y)) + self.shift(y)
+        if self.from_residual is not None:
+            y = y + self.from_residual(residual)
+        return torch.cat((y, middle, residual), dim=1)
+
+    def inverse(self, parts: Tensor) -> Tensor:
+        """`forward` undone, turn by turn."""
+        y, middle, residual = torch.split(parts, self.sizes, dim=1)
+        if self.from_residual is not None:
+            y = y - self.from_residual(residual)
+        middle = (middle - self.shift(y)) * torch.exp(-self._log_scale(y))
+        y = y - self.from_middle(middle)
+        return torch.cat((y, middle, residual), dim=1)
+
+    def _log_scale(self, y: Tensor) -> Tensor:
+        # Bounded to a factor of e, so that no training can make the way back ill-conditioned.
+        return torch.zeros(()) if self.scale is None else torch.tanh(self.scale(y))
+
+
+class Stage(nn.Module):
+    """A split and couplings: `[N,C,H,W]` to `[N,4*C,H/2,W/2]`."""
+
+    def __init__(self, channels: int, settings: Settings) -> None:
+        super().__init__()
+        self.split: Split = BicubicSplit() if settings.bicubic_residual else PixelSplit()
+        self.couplings = nn.ModuleList(
+            Coupling(4 * channels, settings) for _ in range(settings.blocks)
+        )
+
+    def forward(self, planes: Tensor) -> Tensor:
+        parts = self.split.forward(planes)
+        for coupling in self.couplings:
+            parts = coupling(parts)
+        return parts
+
+    def inverse(self, parts: Tensor) -> Tensor:
+        """`forward` undone."""
+        for coupling in reversed(self.couplings):
+            parts = cast(Coupling, coupling).inverse(parts)
+        return self.split.inverse(parts)
+
+
+class InvertibleNetwork(nn.Module):
+    """A stage for x2, two for x4, the second working on all channels of the first."""
+
+    def __init__(self, scale: int, settings: Settings) -> None:
+        super().__init__()
+        channels = (1,) if scale == 2 else (1, 4)
+        self.stages = nn.ModuleList(Stage(count, settings) for count in channels)
+        self.rest = scale * scale - 1
+        """Channels beside the small image."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Colours `[N,1,H,W]`, sides multiples of the scale s, to the small image `[N,1,H/s,W/s]`
+        and the rest `[N,s*s-1,H/s,W/s]`."""
+        for stage in self.stages:
+            image = stage(image)
+        return image[:, :1], image[:, 1:]
+
+    def inverse(self, small: Tensor, rest: Tensor) -> Tensor:
+        """`forward` undone: the image."""
+        parts = torch.cat((small, rest), dim=1)
+        for stage in reversed(self.stages):
+            parts = cast(Stage, stage).inverse(parts)
+        return parts

@@ -1,0 +1,187 @@
+"""One picture through one method: read and checked, fitted, finished, measured and written."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ikc_deploy.errors import InputError
+from ikc_deploy.evaluation.blurs import read_kernel
+from ikc_deploy.evaluation.metrics import PSNR_CEILING, kernel_psnr, psnr_y
+from ikc_deploy.images import Picture, read_picture, read_rgb
+from ikc_deploy.offline.degrading import upscaled
+from ikc_deploy.offline.finishing import Finish, padded
+from ikc_deploy.offline.fitting import Progress, Result
+from ikc_deploy.offline.methods import Method
+from ikc_deploy.offline.outputs import STATE, write_image, write_report, write_result
+from ikc_deploy.runtime.estimation import Area, textured_areas
+
+PAPER_PEAK: Final = 1.0
+"""Peak in the kernel PSNR of the FKP paper, where a kernel's own is a tenth of that."""
+
+_GREEN: Final = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What to do, complete and checked."""
+
+    picture: Picture
+    scale: int
+    method: Method
+    settings: Any
+    area: Area
+    """Of the LR picture, that is fitted."""
+    reference: NDArray[np.uint8] | None
+    """HR of the whole picture, `[sH,sW,3]`."""
+    true_kernel: NDArray[np.float64] | None
+    finish: Finish | None
+    """Makes the whole picture again under the kernel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a job."""
+
+    result: Result
+    figures: dict[str, float]
+    """What was measured, as the report has it."""
+    paths: list[Path]
+
+
+def plan(
+    image: Path,
+    scale: int,
+    method: Method,
+    settings: Any,
+    *,
+    crop: int | None = None,
+    reference: Path | None = None,
+    true_kernel: Path | None = None,
+    finish: Finish | None = None,
+) -> Job:
+    """Read and check what a job needs.
+
+    `crop` fits only the most textured square of about that many LR pixels. Raises `InputError` or
+    `KernelError` for files that are missing, damaged or do not fit each other.
+    """
+    if not method.finds_kernel and (finish or true_kernel):
+        raise InputError(f"{method.name} finds no kernel; leave out --then and --true-kernel")
+    picture = read_picture(image)
+    hr = None if reference is None else _read_reference(reference, picture, scale)
+    truth = None if true_kernel is None else read_kernel(true_kernel)
+    return Job(picture, scale, method, settings, _area(picture, crop), hr, truth, finish)
+
+
+def run(
+    job: Job,
+    folder: Path,
+    progress: Progress = lambda *_: None,
+    stop: threading.Event | None = None,
+) -> Outcome:
+    """Do the job in `folder`, going on with what an earlier run left there.
+
+    Raises `InputError` for a picture that the method cannot work on, before anything is fitted, or
+    for another job's folder; `KernelError` if the finish does not know the kernel, after the rest
+    was written.
+    """
+    lr = np.ascontiguousarray(job.picture.rgb[job.area])
+    fit = job.method.load().fit
+    result = fit(lr, job.scale, job.settings, progress, stop=stop, state=folder / STATE)
+    paths = write_result(folder, result, job.picture)
+    figures = _image_figures(job, lr, result) | _kernel_figures(job, result)
+    write_report(folder, _report(job, result, figures))
+    if job.finish is not None and result.kernel is not None:
+        paths.append(_finish(job, job.finish, folder, result.kernel, figures))
+        write_report(folder, _report(job, result, figures))
+    return Outcome(result, figures, paths)
+
+
+def _finish(
+    job: Job,
+    finish: Finish,
+    folder: Path,
+    kernel: NDArray[np.float64],
+    figures: dict[str, float],
+) -> Path:
+    """Write the picture made again, and add what is measured of it to `figures`."""
+    finished = finish(job.picture.rgb, kernel)
+    if finished.lost is not None:
+        figures["kernel_lost"] = finished.lost
+    if job.reference is not None:
+        figures[f"psnr_y_{finish.name}"] = _psnr(finished.image, job.reference, job.scale)
+    return write_image(folder / f"image-{finish.name}.png", finished.image, job.picture)
+
+
+def _area(picture: Picture, crop: int | None) -> Area:
+    if crop is None or crop >= max(picture.size):
+        return slice(None), slice(None)
+    (area,) = textured_areas(picture.rgb[..., _GREEN], crop, 1)
+    return area
+
+
+def _read_reference(path: Path, picture: Picture, scale: int) -> NDArray[np.uint8]:
+    """The HR picture, less the rows and columns that no LR pixel stands for."""
+    hr = read_rgb(path)
+    height, width = (scale * side for side in picture.size)
+    if not (0 <= hr.shape[0] - height < scale and 0 <= hr.shape[1] - width < scale):
+        raise InputError(
+            f"--reference '{path}' has {hr.shape[1]}x{hr.shape[0]} pixels, and {scale} times the "
+            f"picture is {width}x{height}; give the HR image that the picture was made of"
+        )
+    return hr[:height, :width]
+
+
+def _image_figures(job: Job, lr: NDArray[np.uint8], result: Result) -> dict[str, float]:
+    if job.reference is None:
+        return {}
+    hr = job.reference[tuple(_enlarged(along, job.scale) for along in job.area)]
+    bicubic = upscaled(lr, job.scale, getattr(job.settings, "alignment", "centre"))
+    return {
+        "psnr_y": _psnr(result.image, hr, job.scale),
+        "psnr_y_bicubic": _psnr(bicubic, hr, job.scale),
+    }
+
+
+def _kernel_figures(job: Job, result: Result) -> dict[str, float]:
+    if job.true_kernel is None or result.kernel is None:
+        return {}
+    size = max(len(job.true_kernel), len(result.kernel))
+    found, truth = padded(result.kernel, size), padded(job.true_kernel, size)
+    return {
+        "kernel_psnr": kernel_psnr(found, truth, PAPER_PEAK),
+        "kernel_psnr_of_its_peak": kernel_psnr(found, truth),
+    }
+
+
+def _psnr(image: NDArray[np.uint8], reference: NDArray[np.uint8], scale: int) -> float:
+    # Equal images have no finite PSNR, and JSON no infinity.
+    return min(psnr_y(image, reference, scale), PSNR_CEILING)
+
+
+def _enlarged(along: slice, scale: int) -> slice:
+    if along.stop is None:
+        return along
+    return slice(scale * along.start, scale * along.stop)
+
+
+def _report(job: Job, result: Result, figures: dict[str, float]) -> dict[str, Any]:
+    return {
+        "method": job.method.name,
+        "scale": job.scale,
+        "settings": {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in asdict(job.settings).items()
+        },
+        "lr": list(job.picture.size),
+        "fitted": list(job.picture.rgb[job.area].shape[:2]),
+        "iterations": len(result.history),
+        "complete": result.complete,
+        "last": result.history[-1] if result.history else {},
+        "figures": figures,
+    }

@@ -1,0 +1,134 @@
+"""What a fit leaves in its folder, for people and for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ikc_deploy.figures import INK, require_matplotlib, save_figure, style_axes
+from ikc_deploy.files import atomic_path, write_atomically
+from ikc_deploy.images import Picture, write_picture
+from ikc_deploy.offline.fitting import Losses, Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STATE: Final = "fit.pt"
+IMAGE: Final = "image.png"
+KERNEL: Final = "kernel.npy"
+KERNEL_PICTURE: Final = "kernel.png"
+HISTORY: Final = "history.csv"
+HISTORY_PICTURE: Final = "history.png"
+REPORT: Final = "report.json"
+
+KERNEL_PICTURE_SIDE: Final = 320
+"""About; every kernel pixel becomes a whole number of pixels."""
+
+_PANELS_ACROSS: Final = 3
+_PANEL_INCHES: Final = (3.2, 2.2)
+
+
+def write_result(folder: Path, result: Result, like: Picture) -> list[Path]:
+    """Write image, kernel and history of a fit into `folder`; returns the paths.
+
+    The image is grey if `like`, the LR picture, is, and has its colour profile. Each file is
+    whole or as it was. Raises `MissingExtraError` without matplotlib.
+    """
+    paths = [write_image(folder / IMAGE, result.image, like)]
+    if result.kernel is not None:
+        paths += [
+            _write_kernel(folder / KERNEL, result.kernel),
+            _write_kernel_picture(folder / KERNEL_PICTURE, result.kernel),
+        ]
+    if result.history:
+        write_atomically(folder / HISTORY, history_csv(result.history).encode())
+        save_figure(history_figure(result.history), folder / HISTORY_PICTURE)
+        paths += [folder / HISTORY, folder / HISTORY_PICTURE]
+    return paths
+
+
+def write_image(path: Path, image: NDArray[np.uint8], like: Picture) -> Path:
+    """Write an RGB image, in grey if `like` is and with its colour profile; returns `path`."""
+    write_picture(Picture(image, grey=like.grey, icc_profile=like.icc_profile), path)
+    return path
+
+
+def write_report(folder: Path, report: dict[str, Any]) -> Path:
+    """Write what was asked for and what was measured as JSON; returns the path."""
+    text = json.dumps(report, indent=2, allow_nan=False)
+    write_atomically(folder / REPORT, f"{text}\n".encode())
+    return folder / REPORT
+
+
+def history_csv(history: list[Losses]) -> str:
+    """A line for each iteration, from 1, with its losses."""
+    names = _names(history)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["iteration", *names], lineterminator="\n")
+    writer.writeheader()
+    for iteration, losses in enumerate(history, 1):
+        writer.writerow({"iteration": iteration} | losses)
+    return text.getvalue()
+
+
+def history_figure(history: list[Losses]) -> Figure:
+    """A curve over the iterations for each loss; logarithmic where all values are positive.
+
+    Raises `MissingExtraError` without matplotlib.
+    """
+    require_matplotlib("a plot of the history")
+    from matplotlib.figure import Figure
+
+    names = _names(history)
+    across = min(len(names), _PANELS_ACROSS)
+    down = -(-len(names) // across)
+    width, height = _PANEL_INCHES
+    figure = Figure((across * width, down * height), layout="constrained")
+    panels: Any = figure.subplots(down, across, squeeze=False)
+    for panel in panels.flat[len(names) :]:
+        panel.set_axis_off()
+    for panel, name in zip(panels.flat, names, strict=False):
+        # A loss can begin late, or end.
+        points = [(i, losses[name]) for i, losses in enumerate(history, 1) if name in losses]
+        panel.plot(*zip(*points, strict=True), linewidth=1, color="C0", marker=_marker(points))
+        if min(value for _, value in points) > 0:
+            panel.set_yscale("log")
+        panel.set_title(name, fontsize=8, color=INK)
+        panel.set_xlabel("iteration", fontsize=8, color=INK)
+        style_axes(panel)
+    return figure
+
+
+def kernel_picture(kernel: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """A kernel `[k,k]` enlarged, its peak white and zero (and less) black: grey `[n k, n k, 3]`."""
+    levels = np.clip(np.rint(255 * kernel / kernel.max()), 0, 255).astype(np.uint8)
+    factor = max(1, KERNEL_PICTURE_SIDE // len(kernel))
+    enlarged = levels.repeat(factor, axis=0).repeat(factor, axis=1)
+    return np.repeat(enlarged[..., None], 3, axis=2)
+
+
+def _write_kernel(path: Path, kernel: NDArray[np.float64]) -> Path:
+    with atomic_path(path) as temporary:
+        np.save(temporary, kernel)
+    return path
+
+
+def _write_kernel_picture(path: Path, kernel: NDArray[np.float64]) -> Path:
+    write_picture(Picture(kernel_picture(kernel), grey=True), path)
+    return path
+
+
+def _names(history: list[Losses]) -> list[str]:
+    """Of all losses, in the order in which they appear."""
+    return list(dict.fromkeys(name for losses in history for name in losses))
+
+
+def _marker(points: list[tuple[int, float]]) -> str:
+    # A single point draws no line.
+    return "." if len(points) == 1 else ""

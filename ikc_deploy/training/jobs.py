@@ -1,0 +1,82 @@
+"""What a recipe file trains, by its `kind`: the three networks of IKC if it names none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import torch
+
+from ikc_deploy.errors import RecipeError
+from ikc_deploy.training import fkp_recipe, usrnet_recipe
+from ikc_deploy.training.fkp import train_fkp
+from ikc_deploy.training.fkp_recipe import load_fkp_recipe
+from ikc_deploy.training.recipes import load_recipe, read_toml
+from ikc_deploy.training.trainer import Progress, train
+from ikc_deploy.training.usrnet import train_usrnet
+from ikc_deploy.training.usrnet_recipe import load_usrnet_recipe
+from ikc_deploy.training.world import World
+
+
+class Job(Protocol):
+    """A recipe that was read and waits to be trained; see `ikc_deploy.training.trainer.train`."""
+
+    def __call__(
+        self,
+        run: Path,
+        *,
+        resume: bool,
+        device: torch.device,
+        progress: Progress,
+        keep_going: Callable[[], bool],
+        world: World,
+    ) -> Path | None:
+        """Train in the folder `run`; None if `keep_going` said no."""
+        ...
+
+
+def load_job(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Job:
+    """Read a recipe of any kind; `data` replaces its folders of training images.
+
+    Raises `RecipeError` naming the file and the setting that is missing, unknown or impossible.
+    """
+    kind = read_toml(Path(path)).get("kind", _IKC)
+    if kind not in _KINDS:
+        raise RecipeError(f"in the recipe '{path}': kind must be one of {', '.join(_KINDS)}")
+    return _KINDS[kind](path, data)
+
+
+def _ikc_job(path: str | PathLike[str], data: tuple[Path, ...]) -> Job:
+    return partial(train, load_recipe(path, data))
+
+
+def _fkp_job(path: str | PathLike[str], data: tuple[Path, ...]) -> Job:
+    if data:
+        raise RecipeError(f"the recipe '{path}' trains on kernels, not on images: leave out --data")
+    return _alone(partial(train_fkp, load_fkp_recipe(path)))
+
+
+def _usrnet_job(path: str | PathLike[str], data: tuple[Path, ...]) -> Job:
+    return _alone(partial(train_usrnet, load_usrnet_recipe(path, data)))
+
+
+def _alone(job: Callable[..., Path | None]) -> Job:
+    """A job that is small enough for one process, and written for one."""
+
+    def run(run: Path, *, world: World, **how: Any) -> Path | None:
+        if world.size > 1:
+            raise RecipeError("this kind of recipe is trained by one process; leave out torchrun")
+        return job(run, **how)
+
+    return run
+
+
+_IKC: Final = "ikc"
+_KINDS: Final[dict[str, Callable[[str | PathLike[str], tuple[Path, ...]], Job]]] = {
+    _IKC: _ikc_job,
+    fkp_recipe.KIND: _fkp_job,
+    usrnet_recipe.KIND: _usrnet_job,
+}

@@ -1,0 +1,123 @@
+"""Recipes for USRNet: TOML files with `kind = "usrnet"`, read into frozen settings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from ikc_deploy.errors import CheckpointError, RecipeError
+from ikc_deploy.kernels.conventions import FKP_SCALES, fkp_size
+from ikc_deploy.networks.usrnet import UsrnetSettings
+from ikc_deploy.training.recipes import (
+    Precision,
+    StageRecipe,
+    image_folders,
+    is_number,
+    parse_settings,
+    read_toml,
+    require_counts,
+)
+
+KIND: Final = "usrnet"
+
+_STEP: Final = 8
+"""The prior works at an eighth of the resolution."""
+
+
+@dataclass(frozen=True)
+class BlurRecipe:
+    """What HR crops become LR images by: FKP's kernels, then noise, then 8 bits."""
+
+    scales: tuple[int, ...] = FKP_SCALES
+    """One of them, drawn at random, in every step."""
+    noise: float = 15.0
+    """Largest sigma of additive Gaussian noise, in 8-bit levels; uniform from 0 for each image."""
+    clean: float = 0.5
+    """Share of the images that get no noise."""
+
+    def __post_init__(self) -> None:
+        if not self.scales or not set(self.scales) <= set(FKP_SCALES):
+            raise RecipeError(f"scales must be among {FKP_SCALES}, got {self.scales!r}")
+        if not is_number(self.noise) or not 0 <= self.noise <= 255:
+            raise RecipeError(f"noise must lie in [0, 255] levels, got {self.noise!r}")
+        if not is_number(self.clean) or not 0 <= self.clean <= 1:
+            raise RecipeError(f"clean must lie in [0, 1], got {self.clean!r}")
+
+
+@dataclass(frozen=True)
+class UsrnetRecipe:
+    """One training run of a USRNet; a single stage."""
+
+    name: str
+    network: UsrnetSettings
+    data: tuple[Path, ...]
+    """Folders of HR images, as absolute paths."""
+    training: StageRecipe
+    """`patch` is in HR pixels here, as the scales differ; `unroll` and `explore` say nothing."""
+    blur: BlurRecipe
+    seed: int
+    precision: Precision
+    log_every: int
+    save_every: int
+
+    def __post_init__(self) -> None:
+        require_counts(self, "log_every", "save_every")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise RecipeError(f"seed must be a whole number of at least 0, got {self.seed!r}")
+        patch = self.training.patch
+        for scale in self.blur.scales:
+            if patch % scale or patch % _STEP or patch < fkp_size(scale):
+                raise RecipeError(
+                    f"[training] patch must be a multiple of {_STEP} and of every scale and at "
+                    f"least {fkp_size(scale)} HR pixels, got {patch}"
+                )
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """The settings that decide what is computed."""
+        return {
+            "network": self.network.to_dict(),
+            "seed": self.seed,
+            "precision": self.precision,
+            "blur": asdict(self.blur),
+            "stages": {KIND: asdict(self.training)},
+        }
+
+
+def load_usrnet_recipe(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> UsrnetRecipe:
+    """Read a recipe; `data` replaces the recipe's folders of training images.
+
+    Raises `RecipeError` naming the file and the setting that is missing, unknown or impossible.
+    """
+    file = Path(path)
+    values = read_toml(file)
+    try:
+        return _parse(values, file, data)
+    except (RecipeError, CheckpointError) as error:
+        raise RecipeError(f"in the recipe '{file}': {error}") from error
+
+
+def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> UsrnetRecipe:
+    known = {"kind", "name", "data", "seed", "precision", "log_every", "save_every"}
+    tables = {"network", "training", "blur"}
+    unknown = sorted(set(values) - known - tables)
+    if unknown:
+        raise RecipeError(f"it has unknown settings {', '.join(unknown)}")
+    if "training" not in values:
+        raise RecipeError("missing: training")
+    precision = values.get("precision", "float32")
+    if precision not in get_args(Precision):
+        raise RecipeError(f"precision must be one of {list(get_args(Precision))}")
+    return UsrnetRecipe(
+        name=values.get("name", file.stem),
+        network=parse_settings(UsrnetSettings, values.get("network", {}), "network"),
+        data=image_folders(values.get("data", []), file, data),
+        training=parse_settings(StageRecipe, values["training"], "training"),
+        blur=parse_settings(BlurRecipe, values.get("blur", {}), "blur"),
+        seed=values.get("seed", 0),
+        precision=precision,
+        log_every=values.get("log_every", 50),
+        save_every=values.get("save_every", 500),
+    )
