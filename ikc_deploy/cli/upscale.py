@@ -11,24 +11,17 @@ import click
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ikc_deploy import load
-from ikc_deploy.batch.settings import UpscalerSettings
-from ikc_deploy.bundle import Bundle
 from ikc_deploy.cli.batch import RayOptions, ray_options, upscale_batch
-from ikc_deploy.cli.blur import BlurOptions, blur_options
-from ikc_deploy.cli.bundles import bundle_options, open_bundle
 from ikc_deploy.cli.common import HELP, err_console, reports_errors
 from ikc_deploy.cli.known_kernel import KnownKernel, kernel_options
-from ikc_deploy.cli.memory import memory_options
+from ikc_deploy.cli.upscaler_options import UpscalerOptions, upscaler_options
 from ikc_deploy.cli.video import VideoOptions, upscale_video, video_options, video_request
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.figures import require_matplotlib
-from ikc_deploy.pictures import Job, Upscaled, check_bundle, plan, restore_file, upscale_file
-from ikc_deploy.runtime.backends import BACKENDS, CPU_BACKEND
+from ikc_deploy.pictures import Job, Upscaled, plan, restore_file, upscale_file
+from ikc_deploy.runtime.backends import CPU_BACKEND
 from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.tiling import TileSettings
-from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler
-from ikc_deploy.weights import RANDOM_PREFIX
 
 _PATH = click.Path(path_type=Path)
 
@@ -42,23 +35,8 @@ _PATH = click.Path(path_type=Path)
     type=_PATH,
     help="The output file of one image or clip, a folder for images, %06d.png for frames, or -.",
 )
-@click.option(
-    "--iters",
-    type=click.IntRange(min=0),
-    default=DEFAULT_ITERS,
-    show_default=True,
-    help="Corrections of the estimated blur.",
-)
-@blur_options
+@upscaler_options
 @kernel_options
-@memory_options
-@bundle_options
-@click.option(
-    "--backend", default="auto", show_default=True, help=f"auto, or one of: {', '.join(BACKENDS)}."
-)
-@click.option(
-    "--threads", type=click.IntRange(min=0), default=0, help="CPU cores to use.  [default: all]"
-)
 @click.option(
     "--save-steps",
     type=_PATH,
@@ -70,14 +48,8 @@ _PATH = click.Path(path_type=Path)
 def main(
     inputs: tuple[Path, ...],
     out: Path | None,
-    iters: int,
-    blur: BlurOptions,
+    options: UpscalerOptions,
     known: KnownKernel | None,
-    tiles: TileSettings,
-    weights: str | None,
-    folder: Path | None,
-    backend: str,
-    threads: int,
     save_steps: Path | None,
     as_json: bool,
     video: VideoOptions,
@@ -105,85 +77,64 @@ def main(
     With --ray, pictures, clips and folders of both are upscaled into the folder OUT by many
     processes, on this machine or a cluster; run it again, and it does what is missing.
     """
-
     if known is not None:
-        odd = {
-            "--sigma": blur.sigma,
-            "--estimate": blur.estimate,
-            "--save-steps": save_steps,
-            "--tile or --max-memory": None if tiles == TileSettings() else tiles,
-            "--ray": ray.given() or None,
-            "--backend": None if backend in ("auto", CPU_BACKEND) else backend,
-        }
-        refused = [name for name, value in odd.items() if value is not None]
-        if refused:
-            raise InputError(f"--kernel gives the blur, and goes without {', '.join(refused)}")
-
-    def open_checked() -> Bundle:
-        if weights is not None and weights.startswith(RANDOM_PREFIX):
-            raise InputError(f"'{weights}' means random weights, for benches; give trained ones")
-        bundle = open_bundle(weights, folder)
-        check_bundle(bundle)
-        if blur.sigma is not None:
-            # Refused here once, not once for each image.
-            bundle.basis.code_of_sigma(blur.sigma)
-        return bundle
-
-    def open_upscaler() -> Upscaler:
-        return load(
-            open_checked(),
-            backend,
-            iters,
-            threads=threads,
-            estimate=blur.estimate or "full",
-            tile=tiles.tile,
-            max_memory=tiles.max_memory,
-        )
-
+        _check_known(options, save_steps, ray)
     if ray.given():
         if save_steps is not None:
             raise InputError("--save-steps is for pictures without --ray")
-
-        def open_settings() -> UpscalerSettings:
-            return UpscalerSettings(
-                bundle=open_checked().path.absolute(),
-                backend=backend,
-                iters=iters,
-                sigma=blur.sigma,
-                estimate=blur.estimate or "full",
-                tiles=tiles,
-                threads=threads,
-            )
-
-        upscale_batch(inputs, out, ray, video, open_settings, _show, as_json)
+        upscale_batch(inputs, out, ray, video, options.settings, _show, as_json)
         return
     request = video_request(inputs, out, video)
-    if request is not None:
-        if known is not None:
-            raise InputError("--kernel is for pictures; take a frame out of the clip first")
-        if save_steps is not None:
-            raise InputError("--save-steps is for pictures; take a frame out of the clip first")
-        upscale_video(request, open_upscaler, blur, as_json)
+    if request is None:
+        _upscale_pictures(inputs, out, options, known, save_steps, as_json)
         return
+    for name, value in {"--kernel": known, "--save-steps": save_steps}.items():
+        if value is not None:
+            raise InputError(f"{name} is for pictures; take a frame out of the clip first")
+    upscale_video(request, options.open_upscaler, options.blur, as_json)
+
+
+def _check_known(options: UpscalerOptions, save_steps: Path | None, ray: RayOptions) -> None:
+    """Refuse options that mean nothing beside a known kernel."""
+    cpu = options.backend in ("auto", CPU_BACKEND)
+    odd = {
+        "--sigma": options.blur.sigma,
+        "--estimate": options.blur.estimate,
+        "--tile or --max-memory": None if options.tiles == TileSettings() else options.tiles,
+        "--save-steps": save_steps,
+        "--ray": ray.given() or None,
+        "--backend": None if cpu else options.backend,
+    }
+    refused = [name for name, value in odd.items() if value is not None]
+    if refused:
+        raise InputError(f"--kernel gives the blur, and goes without {', '.join(refused)}")
+
+
+def _upscale_pictures(
+    inputs: tuple[Path, ...],
+    out: Path | None,
+    options: UpscalerOptions,
+    known: KnownKernel | None,
+    save_steps: Path | None,
+    as_json: bool,
+) -> None:
     if not inputs or out is None:
         raise InputError("name the inputs, and the output with -o")
     jobs = plan(inputs, out, save_steps)
     if save_steps is not None:
         require_matplotlib("--save-steps")
-    if blur.estimate == "track":
+    if options.blur.estimate == "track":
         raise InputError("--estimate track is for video: pictures do not follow from one another")
     if known is not None:
-        with NonBlind(open_checked(), threads) as network:
+        with NonBlind(options.open_bundle(), options.threads) as network:
             restore, scale = known.restorer(network), network.scale
-            upscale_pictures(jobs, lambda job: restore_file(job, scale, restore), as_json)
+            _do(jobs, lambda job: restore_file(job, scale, restore), as_json)
         return
-    with open_upscaler() as upscaler:
-        upscale_pictures(jobs, lambda job: upscale_file(upscaler, job, blur.sigma), as_json)
+    with options.open_upscaler() as upscaler:
+        _do(jobs, lambda job: upscale_file(upscaler, job, options.blur.sigma), as_json)
 
 
-def upscale_pictures(
-    jobs: Sequence[Job], upscale: Callable[[Job], Upscaled], as_json: bool
-) -> None:
+def _do(jobs: Sequence[Job], upscale: Callable[[Job], Upscaled], as_json: bool) -> None:
     """Do every job; raises `InputError` with all that failed."""
     failures: list[str] = []
     with _progress(len(jobs)) as bars:
