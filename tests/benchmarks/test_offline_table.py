@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ikc_deploy.cli.offline_table import main
+from ikc_deploy.evaluation.metrics import psnr_y
+from ikc_deploy.images import read_rgb
+from tests.cli.running import assert_one_clear_line, invoke
+
+
+def test_every_method_gets_the_same_picture_and_the_figures_are_those_of_the_files(
+    repository: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "out.json"
+    crop = ("--image", repository / "samples" / "kodim23.png", "--side", 96)
+    small = "ike:iterations=8,crop=32,growth=4,width=8"
+    files = ("--json", path, "--images", tmp_path / "images")
+    result = invoke(main, *crop, "--degradation", "median", "--method", small, *files)
+    assert result.exit_code == 0, result.output
+    report = json.loads(path.read_text())
+    assert report["plan"]["image"] == "kodim23.png"
+    rows = {row["method"]: row for row in report["rows"]}
+    assert list(rows) == ["bicubic", "ikc", "ike"]
+    hr = read_rgb(tmp_path / "images" / "HR.png")
+    for name, row in rows.items():
+        image = read_rgb(tmp_path / "images" / f"{name}.png")
+        assert row["psnr_y"] == pytest.approx(psnr_y(image, hr, 2))
+    # A median of 3x3 is close enough to a Gaussian for IKC to gain.
+    assert rows["ikc"]["psnr_y"] > rows["bicubic"]["psnr_y"] + 1
+    assert rows["ike"]["iterations"] == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--method", "magic"), "there is no method 'magic'"),
+        (("--method", "ike:crop=big"), "NAME:SETTING=NUMBER"),
+        (("--top", 500), "is not inside"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    repository: Path, tmp_path: Path, arguments: tuple[str | int, ...], words: str
+) -> None:
+    image = ("--image", repository / "samples" / "kodim23.png")
+    options = ("--degradation", "median", "--json", tmp_path / "out.json")
+    assert_one_clear_line(invoke(main, *image, *options, *arguments), words)
