@@ -26,8 +26,6 @@ from ikc_deploy.networks.usrnet import Usrnet, load_usrnet, save_usrnet, shipped
 from ikc_deploy.training.runs import CHECKPOINT_FILE, LOG_FILE
 
 _RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
-_NOISE = 5.0
-"""8-bit levels."""
 
 
 @click.command()
@@ -48,13 +46,13 @@ def main(run: Path, reference: Path, hr: Path) -> None:
     write_atomically(target.with_suffix(".log.jsonl"), (run / LOG_FILE).read_bytes())
     networks = {"ours": load_usrnet(), "published": import_usrnet(reference / "usrnet_tiny.pth")}
     result = {
-        "what": "PSNR-Y in dB under the true kernel; a random FKP kernel for each image and scale",
+        "what": "PSNR-Y in dB under the true kernel, no noise; a random FKP kernel for each image "
+        "and scale",
         "command": "python training/ship_usrnet.py RUN --reference ../shared/official_fkp "
         "--hr ../shared/data/eval/Set5",
         "machine": describe_machine(),
         "test_image": _test_image(reference / "test_image", networks),
         "images": hr.name,
-        "noise_levels": _NOISE,
         "scales": [_on_images(hr, scale, networks) for scale in FKP_SCALES],
     }
     content = json.dumps(result, indent=1) + "\n"
@@ -68,25 +66,18 @@ def _test_image(folder: Path, networks: dict[str, Usrnet]) -> dict[str, float]:
     lr = read_rgb(folder / "DIPFKP_lr_x4/102061.png")
     hr = read_rgb(folder / "HR/102061.png")[: 4 * lr.shape[0], : 4 * lr.shape[1]]
     kernel = loadmat(folder / "DIPFKP_gt_k_x4/102061.mat")["Kernel"]
-    return _measured(hr, lr, kernel, 4, 0.0, networks)
+    return _measured(hr, lr, kernel, 4, networks)
 
 
 def _on_images(folder: Path, scale: int, networks: dict[str, Usrnet]) -> dict[str, Any]:
     random = np.random.default_rng(scale)
-    rows: dict[str, list[dict[str, float]]] = {"clean": [], "noisy": []}
+    rows = []
     for path in list_images(folder):
         hr = crop_to_multiple(read_rgb(path), scale)
         (kernel,) = random_fkp_kernels(random, 1, scale)
-        exact = degrade_fkp(hr, kernel, scale)
-        grain = random.standard_normal(exact.shape)
-        for name, noise in (("clean", 0.0), ("noisy", _NOISE)):
-            lr = np.rint(exact + noise * grain).clip(0, 255).astype(np.uint8)
-            rows[name].append(_measured(hr, lr, kernel, scale, noise, networks))
-    means = {
-        name: {key: float(np.mean([row[key] for row in found])) for key in found[0]}
-        for name, found in rows.items()
-    }
-    return {"scale": scale, **means}
+        lr = np.rint(degrade_fkp(hr, kernel, scale)).clip(0, 255).astype(np.uint8)
+        rows.append(_measured(hr, lr, kernel, scale, networks))
+    return {"scale": scale, **{key: float(np.mean([row[key] for row in rows])) for key in rows[0]}}
 
 
 def _measured(
@@ -94,16 +85,15 @@ def _measured(
     lr: NDArray[np.uint8],
     kernel: NDArray[np.float64],
     scale: int,
-    noise: float,
     networks: dict[str, Usrnet],
 ) -> dict[str, float]:
     # Bicubic upscaling takes LR pixels to lie where they do not in the FKP convention.
     bicubic = np.roll(upscale_bicubic(lr, scale), (-lag(scale), -lag(scale)), (0, 1))
     figures = {"bicubic_moved": psnr_y(bicubic, hr, scale)}
-    planes = torch.from_numpy(lr).permute(2, 0, 1)[None] / 255
+    planes = torch.from_numpy(lr.copy()).permute(2, 0, 1)[None] / 255
     for name, network in networks.items():
         with torch.no_grad():
-            sr = network(planes, torch.from_numpy(kernel)[None], scale, noise / 255)
+            sr = network(planes, torch.from_numpy(kernel)[None], scale)
         image = (255 * sr[0].permute(1, 2, 0).clamp(0, 1)).round().byte().numpy()
         figures[name] = psnr_y(image, hr, scale)
     return figures

@@ -245,10 +245,12 @@ def _checked(record: UsrnetRecord, network: Usrnet, written: NonBlind) -> Usrnet
             "are the limits. The bundle is as it was"
         )
     reach = _measured_reach(record, written)
-    if min(record.height, record.width) <= 2 * reach + RAMP:
+    side = min(record.height, record.width)
+    # Farther than the middle of what both views show, nothing can be measured.
+    if 2 * reach > side - _SHIFT or side <= 2 * reach + RAMP:
         raise InputError(
-            f"frames of {record.height}x{record.width} are too small: the network reaches {reach} "
-            f"pixels in from their edges; give --res at least {_STEP * (2 * reach // _STEP + 3)}"
+            f"frames of {record.height}x{record.width} are too small for this network, which "
+            f"reaches {reach} pixels or more in from their edges; give a larger --res"
         )
     return replace(record, parity=parity, reach=reach)
 

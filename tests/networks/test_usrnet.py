@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from ikc_deploy.networks.usrnet import (
     UsrnetSettings,
     load_usrnet,
     save_usrnet,
+    shipped_usrnet,
 )
 
 SMALL = UsrnetSettings(iterations=2, channels=(4, 4, 6, 6), blocks=1, hyper_channels=5)
@@ -152,14 +154,26 @@ def test_published_weights_of_any_size_are_imported(published: Path, tmp_path: P
         import_usrnet(tmp_path / "other.pth")
 
 
-def test_the_published_network_makes_its_published_figure(shared: Path) -> None:
-    folder = shared / "official_fkp"
-    network = import_usrnet(folder / "usrnet_tiny.pth")
-    lr = read_rgb(folder / "test_image/DIPFKP_lr_x4/102061.png")
-    hr = read_rgb(folder / "test_image/HR/102061.png")[: 4 * lr.shape[0], : 4 * lr.shape[1]]
-    kernel = loadmat(folder / "test_image/DIPFKP_gt_k_x4/102061.mat")["Kernel"]
+def example_figure(network: Usrnet, shared: Path) -> float:
+    """PSNR-Y of the published example under its true kernel."""
+    folder = shared / "official_fkp" / "test_image"
+    lr = read_rgb(folder / "DIPFKP_lr_x4/102061.png")
+    hr = read_rgb(folder / "HR/102061.png")[: 4 * lr.shape[0], : 4 * lr.shape[1]]
+    kernel = loadmat(folder / "DIPFKP_gt_k_x4/102061.mat")["Kernel"]
     with torch.no_grad():
-        planes = torch.from_numpy(lr).permute(2, 0, 1)[None] / 255
+        planes = torch.from_numpy(lr.copy()).permute(2, 0, 1)[None] / 255
         sr = network(planes, torch.from_numpy(kernel)[None], 4)
     image = (255 * sr[0].permute(1, 2, 0).clamp(0, 1)).round().byte().numpy()
-    assert psnr_y(image, hr, border=4) == pytest.approx(26.11, abs=0.02)
+    return psnr_y(image, hr, border=4)
+
+
+def test_the_published_network_makes_its_published_figure(shared: Path) -> None:
+    network = import_usrnet(shared / "official_fkp" / "usrnet_tiny.pth")
+    assert example_figure(network, shared) == pytest.approx(26.11, abs=0.02)
+
+
+def test_the_shipped_network_makes_the_figure_of_its_card(shared: Path, repository: Path) -> None:
+    recorded = json.loads((repository / "benchmarks/results/usrnet-quality.json").read_text())
+    figure = example_figure(load_usrnet(), shared)
+    assert figure == pytest.approx(recorded["test_image"]["ours"], abs=0.02)
+    assert shipped_usrnet().stat().st_size < 1.5e6
