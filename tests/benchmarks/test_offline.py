@@ -39,8 +39,9 @@ def test_what_is_right_gets_full_marks_and_the_rest_is_beside_it() -> None:
 
 def test_the_command_writes_the_figures_with_the_machine(tmp_path: Path) -> None:
     write_rgb(photo(70, 66), tmp_path / "hr.png")
-    words = (tmp_path / "hr.png", "--method", "dip-fkp", "--side", 64, "--iterations", 1)
-    words += ("--prior", save_untrained(tmp_path, 2), "--json", tmp_path / "out.json")
+    case = (tmp_path / "hr.png", "--method", "dip-fkp", "--side", 64, "--iterations", 1)
+    prior = save_untrained(tmp_path, 2)
+    words = (*case, "--prior", prior, "--json", tmp_path / "out.json")
     result = invoke(main, *words, "--set", "channels=8", "--set", "levels=3")
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "out.json").read_text())

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from scipy.io import loadmat
 
 from ikc_deploy import Bundle, load
 from ikc_deploy.errors import KernelError
+from ikc_deploy.evaluation.metrics import psnr_y
+from ikc_deploy.images import read_rgb
 from ikc_deploy.kernels import (
     KernelBasis,
     gaussian_kernel,
@@ -13,6 +18,7 @@ from ikc_deploy.kernels import (
     shifted_gaussian,
     to_fkp,
 )
+from ikc_deploy.networks.reference_usrnet import import_usrnet
 from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings
 from ikc_deploy.offline.degrading import Alignment
 from ikc_deploy.offline.finishing import MOST_LOST, BySftmd, ByUsrnet, projection
@@ -64,3 +70,14 @@ def test_usrnet_upscales_with_its_border_mirrored(alignment: Alignment) -> None:
     assert image.shape == (32, 38, 3)
     # Mirrored, a picture and its mirror image differ in nothing but the kernel's place.
     assert np.abs(image.astype(int).mean() - lr.mean()) < 8
+
+
+def test_published_weights_and_kernel_give_the_published_figure(shared: Path) -> None:
+    material = shared / "official_fkp"
+    hr = read_rgb(material / "test_image" / "HR" / "102061.png")[:480, :320]
+    lr = read_rgb(material / "test_image" / "DIPFKP_lr_x4" / "102061.png")
+    kernel = loadmat(material / "test_image" / "DIPFKP_gt_k_x4" / "102061.mat")["Kernel"]
+    network = import_usrnet(material / "usrnet_tiny.pth")
+    image = ByUsrnet(network, 4, "fkp")(lr, kernel).image
+    # 26.11 where the border wraps around, as it did in making the picture.
+    assert psnr_y(image, hr, 4) == pytest.approx(26.11, abs=0.05)
