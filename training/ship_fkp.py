@@ -17,10 +17,11 @@ from ikc_deploy.files import write_atomically
 from ikc_deploy.kernels import FKP_SCALES
 from ikc_deploy.networks.flow import KernelFlow, flow_file, load_flow, shipped_flow
 from ikc_deploy.networks.reference_flow import import_flow
-from ikc_deploy.training.fkp import HELD_OUT, draw, held_out_likelihood
+from ikc_deploy.training.fkp import draw, held_out_likelihood
 from ikc_deploy.training.runs import LOG_FILE
 
 _RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+_HELD_OUT = 10_000
 _SETTLING = 20_000
 
 
@@ -44,7 +45,7 @@ def main(run: Path, reference: Path) -> None:
     result = {
         "what": "mean -log p in nats of held-out kernels (logits, as FKP measures it)",
         "command": "python training/ship_fkp.py RUN --reference ../shared/official_fkp",
-        "kernels": HELD_OUT,
+        "kernels": _HELD_OUT,
         "machine": describe_machine(),
         "scales": rows,
     }
@@ -54,10 +55,10 @@ def main(run: Path, reference: Path) -> None:
 
 def compare(flow: KernelFlow, published: KernelFlow) -> dict[str, Any]:
     """Likelihoods of the two, and of the published one with its norms measured as ours are."""
-    ours, error = held_out_likelihood(flow)
-    theirs, _ = held_out_likelihood(published)
+    ours, error = held_out_likelihood(flow, _HELD_OUT)
+    theirs, _ = held_out_likelihood(published, _HELD_OUT)
     published.settle(draw(published, np.random.default_rng(0), _SETTLING))
-    settled, _ = held_out_likelihood(published)
+    settled, _ = held_out_likelihood(published, _HELD_OUT)
     return {
         "scale": flow.scale,
         "parameters": sum(parameter.numel() for parameter in flow.parameters()),

@@ -196,16 +196,12 @@ def _moving(shift: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     Where they came from, zeros follow.
     """
     places = np.arange(size) - shift[..., None]
-    first = np.floor(places)
-    taps = np.arange(-1, 3)
-    knots = (first[..., None] + taps).astype(np.intp)
-    weights = _spline(places[..., None] - knots)
+    weights = _spline(places[..., None] - np.arange(-1, size + 1))
     weights[(places < 0) | (places > size - 1)] = 0
     # The samples are mirrored at both ends, which are not repeated.
-    last = size - 1
-    mirrored = last - np.abs(last - np.abs(knots))
-    picked = weights[..., None] * (mirrored.clip(0)[..., None] == np.arange(size))
-    return picked.sum(axis=-2) @ _spline_coefficients(size)
+    weights[..., 2] += weights[..., 0]
+    weights[..., -3] += weights[..., -1]
+    return weights[..., 1:-1] @ _spline_coefficients(size)
 
 
 def _spline(x: NDArray[np.float64]) -> NDArray[np.float64]:

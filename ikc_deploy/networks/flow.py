@@ -24,11 +24,12 @@ from torch import Tensor, nn
 import ikc_deploy.weights
 from ikc_deploy.errors import CheckpointError
 from ikc_deploy.files import write_atomically
+from ikc_deploy.kernels import fkp_size
 from ikc_deploy.networks.tensors import fill, read_tensors
 
 FORMAT: Final = "ikc-deploy kernel flow 1"
 BLOCKS: Final = 5
-"""Couplings, each with its batch norm (FKP, section 4.1)."""
+"""Couplings, each with its batch norm."""
 
 PEAKS: Final[dict[int, float]] = {2: 0.2335, 3: 0.31311, 4: 0.16908}
 """What a kernel's weights are divided by for each scale: the peak of the narrowest one + 0.01."""
@@ -48,10 +49,8 @@ class KernelFlow(nn.Module):
 
     def __init__(self, scale: int) -> None:
         super().__init__()
-        if scale not in PEAKS:
-            raise CheckpointError(f"a kernel flow's scale must be one of 2, 3, 4, got {scale!r}")
         self.scale = scale
-        self.size = min(4 * scale + 3, 21)
+        self.size = fkp_size(scale)
         """Side k of a kernel in pixels."""
         hidden = min(5 * scale + 5, 25)
         self.blocks = nn.ModuleList(_Block(self.size**2, hidden, i) for i in range(BLOCKS))
@@ -60,10 +59,12 @@ class KernelFlow(nn.Module):
     def forward(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
         """z `[N,k*k]` of kernels `[N,k,k]`, and log|det dz/dkernel| `[N]`.
 
-        Weights must lie in [0, peak of the narrowest kernel). In training mode z depends on the
-        whole batch, and the determinant takes the batch's statistics for constants.
+        Weights are clipped to [0, `PEAKS`], which every kernel of the family keeps but for traces.
+        In training mode z depends on the whole batch, and the determinant takes the batch's
+        statistics for constants.
         """
-        scaled = ALPHA + (1 - 2 * ALPHA) * kernel.flatten(1) / PEAKS[self.scale]
+        inside = kernel.flatten(1).clamp(0, PEAKS[self.scale])
+        scaled = ALPHA + (1 - 2 * ALPHA) * inside / PEAKS[self.scale]
         z, log_determinant = self.encode(torch.logit(scaled))
         slope = (1 - 2 * ALPHA) / PEAKS[self.scale]
         # d logit(p) / dp = 1 / (p (1 - p))
@@ -73,8 +74,8 @@ class KernelFlow(nn.Module):
     def logits(self, kernel: Tensor, noise: Tensor) -> Tensor:
         """What the flow was trained on: logits `[N,k*k]` of noisy kernels.
 
-        `kernel` `[N,k,k]` is clipped at 0; `noise` `[N,k,k]`, uniform in [0, 1), is added at the
-        strength of FKP (section 4.1). Without noise, weights that are exactly 0 have a likelihood
+        `kernel` `[N,k,k]` is clipped at 0; `noise` `[N,k,k]`, uniform in [0, 1), is added with a
+        height of 1 / `NOISE_LEVELS`. Without noise, weights that are exactly 0 have a likelihood
         without bound.
         """
         scaled = kernel.clamp(min=0) / PEAKS[self.scale] + noise / NOISE_LEVELS

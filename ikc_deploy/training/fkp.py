@@ -24,9 +24,6 @@ from ikc_deploy.training.fkp_recipe import FkpRecipe
 from ikc_deploy.training.runs import RunLog, RunState, open_run, save_state
 from ikc_deploy.training.trainer import Progress
 
-HELD_OUT: Final = 10_000
-"""Kernels that a flow's likelihood is measured on."""
-
 _HELD_OUT_SEED: Final = 2**32
 """Above every seed and step of a recipe's batches."""
 
@@ -71,11 +68,11 @@ def train_fkp(
 
 
 @torch.no_grad()
-def held_out_likelihood(flow: KernelFlow, count: int = HELD_OUT) -> tuple[float, float]:
-    """Mean -log p in nats of held-out kernels under a flow in evaluation mode, and its error.
+def held_out_likelihood(flow: KernelFlow, count: int) -> tuple[float, float]:
+    """Mean -log p in nats of `count` held-out kernels under a flow in evaluation mode.
 
     The kernels and their noise are the same for every flow of a scale; no training sees them.
-    The error is the standard deviation of the mean.
+    Returns also the standard error of the mean.
     """
     random = np.random.default_rng((_HELD_OUT_SEED, flow.scale))
     values = flow.negative_log_likelihood(draw(flow, random, count)).double()
@@ -121,7 +118,7 @@ class _Trainer:
     def validate(self, log: RunLog) -> None:
         """Log the likelihood of held-out kernels, as far as the flow is."""
         self._flow.eval()
-        mean, _ = held_out_likelihood(self._flow)
+        mean, _ = held_out_likelihood(self._flow, self._recipe.held_out)
         self._flow.train()
         log.write(self._stage, self.done, {"held_out": mean})
         self._clock = time.monotonic()
@@ -141,7 +138,7 @@ class _Trainer:
         """Measure the norms on many kernels, and write the flow."""
         random = self._random(self._settings.steps)
         self._flow.settle(draw(self._flow, random, self._settings.settling))
-        mean, error = held_out_likelihood(self._flow.eval())
+        mean, error = held_out_likelihood(self._flow.eval(), self._recipe.held_out)
         log.write(self._stage, self.done, {"settled": mean, "settled_error": error})
         save_flow(self._flow, run / flow_file(self._flow.scale), self._record(log))
 

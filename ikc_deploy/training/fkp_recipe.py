@@ -58,9 +58,11 @@ class FkpRecipe:
     log_every: int
     save_every: int
     """Steps between states to resume from, each with the likelihood of held-out kernels."""
+    held_out: int
+    """How many of those."""
 
     def __post_init__(self) -> None:
-        require_counts(self, "log_every", "save_every")
+        require_counts(self, "log_every", "save_every", "held_out")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise RecipeError(f"seed must be a whole number of at least 0, got {self.seed!r}")
         scales = self.scales
@@ -82,7 +84,8 @@ def load_fkp_recipe(path: str | PathLike[str]) -> FkpRecipe:
     """
     file = Path(path)
     values = read_toml(file)
-    known = {"kind", "name", "scales", "seed", "log_every", "save_every", "training"}
+    known = {"kind", "name", "scales", "seed", "training"}
+    known |= {"log_every", "save_every", "held_out"}
     unknown = sorted(set(values) - known)
     try:
         if unknown:
@@ -97,6 +100,7 @@ def load_fkp_recipe(path: str | PathLike[str]) -> FkpRecipe:
             seed=values.get("seed", 0),
             log_every=values.get("log_every", 500),
             save_every=values.get("save_every", 2500),
+            held_out=values.get("held_out", 10_000),
         )
     except RecipeError as error:
         raise RecipeError(f"in the recipe '{file}': {error}") from error

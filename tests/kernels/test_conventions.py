@@ -44,7 +44,7 @@ def moved(hr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     return np.roll(hr, (-lag(scale), -lag(scale)), (0, 1))
 
 
-def psnr(image: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
+def psnr(image: NDArray[np.float64], reference: NDArray[np.float64] | NDArray[np.uint8]) -> float:
     return float(10 * np.log10(255**2 / np.mean((image - reference)[INSIDE] ** 2)))
 
 
@@ -57,6 +57,15 @@ def test_the_references_picture_and_kernel_make_its_lr_picture(shared: Path) -> 
     rest = np.clip(degrade_fkp(hr, kernel, 4), 0, 255) - lr
     assert rest.min() > -1e-3 and rest.max() < 1
     assert np.any(np.abs(degrade_fkp(hr, kernel[::-1, ::-1], 4) - lr) > 50)
+
+
+def test_the_references_picture_lies_where_the_lag_says(shared: Path) -> None:
+    folder = shared / "official_fkp" / "test_image"
+    hr = read_rgb(folder / "HR" / "102061.png")[:480, :320]
+    upscaled = resize_bicubic(read_rgb(folder / "DIPFKP_lr_x4" / "102061.png"), 4)
+    likeness = {move: psnr(upscaled, np.roll(hr, (move, move), (0, 1))) for move in range(-4, 5)}
+    assert max(likeness, key=likeness.__getitem__) == lag(4)
+    assert likeness[lag(4)] > likeness[0] + 2.5
 
 
 def test_the_references_kernel_is_one_of_the_family(shared: Path) -> None:

@@ -10,9 +10,9 @@ from scipy import stats
 from torch import Tensor
 from torch.autograd.functional import jacobian
 
-from ikc_deploy.errors import CheckpointError
+from ikc_deploy.errors import CheckpointError, KernelError
 from ikc_deploy.kernels import fkp_size, random_fkp_kernels, shifted_gaussian
-from ikc_deploy.networks.flow import PEAKS, KernelFlow, load_flow, save_flow
+from ikc_deploy.networks.flow import PEAKS, KernelFlow, load_flow, save_flow, shipped_flow
 
 SCALES = sorted(PEAKS)
 
@@ -56,6 +56,15 @@ def test_forward_then_back_is_the_kernel(scale: int, weights: str) -> None:
         assert z.shape == (50, flow.size**2)
         torch.testing.assert_close(flow.decode(z), known, atol=1e-5, rtol=0)
         torch.testing.assert_close(flow.raw(z), known, atol=1e-5, rtol=0)
+
+
+def test_weights_that_no_kernel_of_the_family_has_are_clipped() -> None:
+    flow = any_flow(2)
+    delta = torch.zeros(1, 11, 11, dtype=torch.float64)
+    delta[:, 4, 4], delta[:, 0, 0] = 1, -0.1
+    z, determinant = flow(delta)
+    assert torch.all(torch.isfinite(z)) and torch.all(torch.isfinite(determinant))
+    torch.testing.assert_close(flow.raw(z), delta.clamp(0, PEAKS[2]), atol=1e-5, rtol=0)
 
 
 def test_the_log_determinants_are_those_of_autograd() -> None:
@@ -108,6 +117,13 @@ def test_samples_of_the_shipped_priors_are_such_kernels(scale: int) -> None:
     assert np.median(nearest / np.linalg.norm(drawn, axis=(1, 2))) < 0.2
 
 
+def test_shipped_priors_are_small_and_documented() -> None:
+    card = shipped_flow(2).with_name("fkp.md").read_text()
+    for scale in SCALES:
+        assert shipped_flow(scale).stat().st_size < 1e6
+        assert shipped_flow(scale).name in card
+
+
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     flow, file = any_flow(2).float(), tmp_path / "flow.safetensors"
     save_flow(flow, file, {"seed": 4})
@@ -130,5 +146,5 @@ def test_files_that_hold_no_such_flow_are_refused(tmp_path: Path, small_checkpoi
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         load_flow(2, file)
-    with pytest.raises(CheckpointError, match="2, 3, 4"):
+    with pytest.raises(KernelError, match="2, 3 and 4"):
         KernelFlow(8)

@@ -23,6 +23,7 @@ scales = [3, 2]
 seed = 5
 log_every = 10
 save_every = 20
+held_out = 100
 [training]
 steps = 50
 batch = 30
@@ -88,9 +89,17 @@ def test_a_run_learns_and_a_broken_one_ends_as_the_unbroken(small: Path, tmp_pat
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_the_shipped_priors_are_as_likely_as_the_references(shared: Path, scale: int) -> None:
-    reference, _ = held_out_likelihood(import_flow(shared / "official_fkp" / f"FKP_x{scale}.pt"))
-    ours, _ = held_out_likelihood(load_flow(scale))
+    published = import_flow(shared / "official_fkp" / f"FKP_x{scale}.pt")
+    reference, _ = held_out_likelihood(published, 4000)
+    ours, _ = held_out_likelihood(load_flow(scale), 4000)
     assert ours < reference + 0.02 * abs(reference)
+
+
+def test_the_shipped_recipe_is_that_of_the_paper(repository: Path) -> None:
+    recipe = load_fkp_recipe(repository / "training" / "fkp.toml")
+    assert recipe.scales == (2, 3, 4)
+    rates = [recipe.training.rate(step) for step in (0, 19_999, 20_000, 44_999, 45_000, 49_999)]
+    assert rates == [1e-4, 1e-4, 5e-5, 1e-4 / 32, 1e-4 / 64, 1e-4 / 64]
 
 
 def test_the_command_trains_it_and_says_where(small: Path, tmp_path: Path) -> None:
