@@ -28,7 +28,9 @@ def by_torch(
 ) -> torch.Tensor:
     planes = torch.from_numpy(lr.copy()).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
-        sr = near_bicubic_usrnet()(planes, torch.from_numpy(kernel)[None], SCALE, noise / 255)
+        sr = near_bicubic_usrnet()(
+            planes, torch.from_numpy(kernel.copy())[None], SCALE, noise / 255
+        )
     return 255 * sr[0].permute(1, 2, 0).clamp(0, 1)
 
 
