@@ -49,6 +49,7 @@ COMMANDS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "ikc-prepare": ((BASE, ""),),
     "ikc-bench": ((BASE, ""), ("export", "weights not exported yet")),
     "ikc-import": ((BASE, ""), ("export", "")),
+    "ikc-offline": ((BASE, ""), ("offline", "")),
 }
 """The extras of every command, each with the part of it that needs them ("" for all)."""
 

@@ -68,9 +68,10 @@ def test_the_interpreter_ends_quietly_whatever_is_still_open(
     "code",
     [
         "import ikc_deploy",
-        "import ikc_deploy, pkgutil, importlib\n"
-        "for module in pkgutil.walk_packages(ikc_deploy.__path__, 'ikc_deploy.'):\n"
-        "    if '.runtime' in module.name: importlib.import_module(module.name)",
+        "import pkgutil, importlib\n"
+        "from ikc_deploy import runtime\n"
+        "for module in pkgutil.walk_packages(runtime.__path__, 'ikc_deploy.runtime.'):\n"
+        "    importlib.import_module(module.name)",
         "import ikc_deploy.doctor; ikc_deploy.doctor.examine()",
     ],
     ids=["import", "runtime", "doctor"],
