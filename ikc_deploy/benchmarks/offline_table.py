@@ -70,6 +70,8 @@ class Row:
     """One method's picture."""
 
     method: str
+    given: dict[str, Any]
+    """Settings that are not the method's defaults."""
     iterations: int | None
     psnr_y: float
     ssim_y: float
@@ -81,22 +83,33 @@ def measure(
     plan: Plan,
     keep: Callable[[dict[str, Any]], None],
     show: Callable[[str, Image], None] = lambda *_: None,
+    earlier: Mapping[str, Any] | None = None,
 ) -> None:
-    """All methods; `keep` gets what there is after each, `show` every picture under its name."""
+    """All methods; `keep` gets what there is after each, `show` every picture under its name.
+
+    Rows of an `earlier` report of the same crop, method and settings are taken over.
+    """
     torch.set_num_threads(plan.threads)
     hr, lr = plan.pair()
     show("HR", hr)
+    case = {field: v for field, v in asdict(plan).items() if field != "methods"}
     report: dict[str, Any] = {
         "machine": describe_machine(),
-        "plan": asdict(plan) | {"image": plan.image.name},
+        "plan": case | {"image": plan.image.name},
         "rows": [],
     }
+    same = earlier is not None and earlier["plan"] == report["plan"]
+    done = {row["method"]: row for row in earlier["rows"]} if earlier and same else {}
     for name, iterations, upscale in _contestants(plan):
+        given = dict(plan.methods.get(name, {}))
+        if name in done and done[name]["given"] == given:
+            report["rows"].append(done[name])
+            continue
         started = time.perf_counter()
         image = upscale(lr)
         seconds = time.perf_counter() - started
         scores = psnr_y(image, hr, plan.scale), ssim_y(image, hr, plan.scale)
-        report["rows"].append(asdict(Row(name, iterations, *scores, seconds)))
+        report["rows"].append(asdict(Row(name, given, iterations, *scores, seconds)))
         show(name, image)
         keep(report)
 

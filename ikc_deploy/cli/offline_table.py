@@ -42,7 +42,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--images", type=_PATH, help="Folder for the pictures.")
 @reports_errors
 def main(named: tuple[str, ...], path: Path, images: Path | None, **options: Any) -> None:
-    """Measure; the file is written after every method."""
+    """Measure; the file is written after every method, and what it has is not measured again."""
     plan = Plan(methods=dict(map(_method, named or METHODS)), **options)
 
     def keep(report: dict[str, Any]) -> None:
@@ -54,7 +54,7 @@ def main(named: tuple[str, ...], path: Path, images: Path | None, **options: Any
         if images is not None:
             write_rgb(image, images / f"{name}.png")
 
-    measure(plan, keep, show)
+    measure(plan, keep, show, json.loads(path.read_text()) if path.exists() else None)
 
 
 def _method(text: str) -> tuple[str, dict[str, float]]:

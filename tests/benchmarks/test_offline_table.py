@@ -18,7 +18,8 @@ def test_every_method_gets_the_same_picture_and_the_figures_are_those_of_the_fil
     crop = ("--image", repository / "samples" / "kodim23.png", "--side", 96)
     small = "ike:iterations=8,crop=32,growth=4,width=8"
     files = ("--json", path, "--images", tmp_path / "images")
-    result = invoke(main, *crop, "--degradation", "median", "--method", small, *files)
+    arguments = (*crop, "--degradation", "median", "--method", small, *files)
+    result = invoke(main, *arguments)
     assert result.exit_code == 0, result.output
     report = json.loads(path.read_text())
     assert report["plan"]["image"] == "kodim23.png"
@@ -31,6 +32,9 @@ def test_every_method_gets_the_same_picture_and_the_figures_are_those_of_the_fil
     # A median of 3x3 is close enough to a Gaussian for IKC to gain.
     assert rows["ikc"]["psnr_y"] > rows["bicubic"]["psnr_y"] + 1
     assert rows["ike"]["iterations"] == 8
+    # What was measured is not measured again.
+    assert invoke(main, *arguments).exit_code == 0
+    assert json.loads(path.read_text())["rows"] == report["rows"]
 
 
 @pytest.mark.parametrize(
