@@ -13,20 +13,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from ikc_deploy.benchmarks.degraded_crop import DegradedCrop, Image
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.errors import InputError
-from ikc_deploy.evaluation.blurs import BlurSet, DegradationName
-from ikc_deploy.evaluation.degradation import Degradation
-from ikc_deploy.evaluation.gaussian8 import crop_to_multiple, upscale_bicubic
+from ikc_deploy.evaluation.gaussian8 import upscale_bicubic
 from ikc_deploy.evaluation.metrics import psnr_y, ssim_y
-from ikc_deploy.images import read_rgb
 from ikc_deploy.offline.ike import Fit, Settings
 
 SWITCHES: Final = (
@@ -41,21 +36,12 @@ SWITCHES: Final = (
 _LOOKS: Final = 8
 """How often a row's PSNR is taken on the way."""
 
-Image = NDArray[np.uint8]
-
 
 @dataclass(frozen=True)
 class Plan:
     """One crop and one fit. Raises `InputError` for what cannot be measured."""
 
-    image: Path
-    top: int
-    left: int
-    side: int
-    """Of the HR crop, in pixels."""
-    degradation: DegradationName = "median"
-    """Of a random one, the first kernel."""
-    scale: int = 2
+    case: DegradedCrop
     threads: int = 1
     settings: Settings = field(default_factory=Settings)
     """Its switches are overruled by the rows."""
@@ -63,20 +49,8 @@ class Plan:
     def __post_init__(self) -> None:
         if self.settings.iterations % _LOOKS:
             raise InputError(f"--iterations must be a multiple of {_LOOKS}, to be looked at")
-        if min(self.top, self.left) < 0 or self.side < 1 or self.threads < 1:
-            raise InputError(
-                "a crop needs a place inside the image and a size; threads, at least 1"
-            )
-
-    def pair(self) -> tuple[Image, Image]:
-        """The HR crop, and its LR image."""
-        whole = read_rgb(self.image)
-        hr = whole[self.top : self.top + self.side, self.left : self.left + self.side]
-        if hr.shape[:2] != (self.side, self.side):
-            raise InputError(f"the crop is not inside '{self.image}', {list(whole.shape[:2])}")
-        hr = crop_to_multiple(hr, self.scale)
-        blur = BlurSet.degradation(self.degradation, self.scale, self.settings.seed).blurs[0]
-        return hr, Degradation().shrink(blur.apply(hr), self.scale, self.image.name)
+        if self.threads < 1:
+            raise InputError("--threads must be at least 1")
 
     def rows(self) -> Iterator[tuple[str, Settings]]:
         """Name and settings of every row, the full model last."""
@@ -105,39 +79,40 @@ def measure(
 ) -> dict[str, Any]:
     """All rows; `keep` gets what there is after each, `show` every image under its name."""
     torch.set_num_threads(plan.threads)
-    hr, lr = plan.pair()
-    bicubic = upscale_bicubic(lr, plan.scale)
+    case, scale = plan.case, plan.case.scale
+    hr, lr = case.pair()
+    bicubic = upscale_bicubic(lr, scale)
     for name, image in (("HR", hr), ("bicubic", bicubic)):
         show(name, image)
     report: dict[str, Any] = {
         "machine": describe_machine(),
-        "image": plan.image.name,
-        "crop": {"top": plan.top, "left": plan.left, "side": plan.side},
-        "degradation": plan.degradation,
-        "scale": plan.scale,
+        "image": case.image.name,
+        "crop": {"top": case.top, "left": case.left, "side": case.side},
+        "degradation": case.degradation,
+        "scale": scale,
         "threads": plan.threads,
         "settings": {k: v for k, v in asdict(plan.settings).items() if k not in SWITCHES},
-        "bicubic": _scores(bicubic, hr, plan.scale),
+        "bicubic": _scores(bicubic, hr, scale),
         "rows": [],
     }
     for name, settings in plan.rows():
-        row, image = _measure_row(name, Fit(lr, plan.scale, settings), hr, plan)
+        row, image = _measure_row(name, Fit(lr, scale, settings), hr, scale)
         report["rows"].append(asdict(row))
         show(name, image)
         keep(report)
     return report
 
 
-def _measure_row(name: str, fit: Fit, hr: Image, plan: Plan) -> tuple[Row, Image]:
-    on_the_way, seconds = [psnr_y(fit.image(), hr, plan.scale)], 0.0
+def _measure_row(name: str, fit: Fit, hr: Image, scale: int) -> tuple[Row, Image]:
+    on_the_way, seconds = [psnr_y(fit.image(), hr, scale)], 0.0
     for _ in range(_LOOKS):
         started = time.process_time()
         for _ in range(fit.iterations // _LOOKS):
             fit.step()
         seconds += time.process_time() - started
-        on_the_way.append(psnr_y(fit.image(), hr, plan.scale))
+        on_the_way.append(psnr_y(fit.image(), hr, scale))
     image = fit.image()
-    found = _scores(image, hr, plan.scale)
+    found = _scores(image, hr, scale)
     return Row(name, **found, psnr_on_the_way=on_the_way, processor_seconds=seconds), image
 
 

@@ -10,59 +10,34 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from ikc_deploy.benchmarks.degraded_crop import DegradedCrop, Image
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.default_bundle import default_bundle
 from ikc_deploy.errors import InputError
-from ikc_deploy.evaluation.blurs import BlurSet, DegradationName
-from ikc_deploy.evaluation.degradation import Degradation
-from ikc_deploy.evaluation.gaussian8 import crop_to_multiple, upscale_bicubic
+from ikc_deploy.evaluation.gaussian8 import upscale_bicubic
 from ikc_deploy.evaluation.metrics import psnr_y, ssim_y
-from ikc_deploy.images import read_rgb
 from ikc_deploy.offline.methods import METHODS
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, load_bundle
-
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One HR crop, degraded once, and who upscales it."""
+    """One degraded crop, and who upscales it."""
 
-    image: Path
-    top: int
-    left: int
-    side: int
-    """Of the HR crop, in pixels."""
-    degradation: DegradationName
-    """Of a random one, the first kernel."""
+    case: DegradedCrop
     methods: Mapping[str, Mapping[str, Any]]
     """Offline methods by name, and settings that are not their defaults."""
-    scale: int = 2
     weights: str = "x2-lite"
     """Of IKC."""
-    seed: int = 0
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.top, self.left) < 0 or min(self.side, self.threads) < 1:
-            raise InputError("a crop needs a place and a size; threads, at least 1")
-
-    def pair(self) -> tuple[Image, Image]:
-        """The HR crop, and its LR image."""
-        whole = read_rgb(self.image)
-        hr = whole[self.top : self.top + self.side, self.left : self.left + self.side]
-        if hr.shape[:2] != (self.side, self.side):
-            raise InputError(f"the crop is not inside '{self.image}', {list(whole.shape[:2])}")
-        hr = crop_to_multiple(hr, self.scale)
-        blur = BlurSet.degradation(self.degradation, self.scale, self.seed).blurs[0]
-        return hr, Degradation().shrink(blur.apply(hr), self.scale, self.image.name)
+        if self.threads < 1:
+            raise InputError("--threads must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -90,12 +65,12 @@ def measure(
     Rows of an `earlier` report of the same crop, method and settings are taken over.
     """
     torch.set_num_threads(plan.threads)
-    hr, lr = plan.pair()
+    scale = plan.case.scale
+    hr, lr = plan.case.pair()
     show("HR", hr)
-    case = {field: v for field, v in asdict(plan).items() if field != "methods"}
     report: dict[str, Any] = {
         "machine": describe_machine(),
-        "plan": case | {"image": plan.image.name},
+        "plan": plan.case.described() | {"weights": plan.weights, "threads": plan.threads},
         "rows": [],
     }
     same = earlier is not None and earlier["plan"] == report["plan"]
@@ -108,22 +83,22 @@ def measure(
         started = time.perf_counter()
         image = upscale(lr)
         seconds = time.perf_counter() - started
-        scores = psnr_y(image, hr, plan.scale), ssim_y(image, hr, plan.scale)
+        scores = psnr_y(image, hr, scale), ssim_y(image, hr, scale)
         report["rows"].append(asdict(Row(name, given, iterations, *scores, seconds)))
         show(name, image)
         keep(report)
 
 
 def _contestants(plan: Plan) -> Iterator[tuple[str, int | None, Callable[[Image], Image]]]:
-    yield "bicubic", None, lambda lr: upscale_bicubic(lr, plan.scale)
+    yield "bicubic", None, lambda lr: upscale_bicubic(lr, plan.case.scale)
     yield "ikc", DEFAULT_ITERS, lambda lr: _by_ikc(plan, lr)
     for name, given in plan.methods.items():
         method = METHODS[name]
-        settings = method.settings(seed=plan.seed, **given)
+        settings = method.settings(seed=plan.case.seed, **given)
         fit = method.load().fit
 
         def upscale(lr: Image, settings: Any = settings, fit: Any = fit) -> Image:
-            return fit(lr, plan.scale, settings).image
+            return fit(lr, plan.case.scale, settings).image
 
         yield name, settings.iterations, upscale
 

@@ -10,9 +10,10 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from ikc_deploy.benchmarks.degraded_crop import DegradedCrop
 from ikc_deploy.benchmarks.ike_ablation import Plan, measure
 from ikc_deploy.cli.common import HELP, err_console, reports_errors
-from ikc_deploy.evaluation.blurs import DEGRADATIONS
+from ikc_deploy.cli.degraded_crop import degraded_crop_options
 from ikc_deploy.files import write_atomically
 from ikc_deploy.images import write_rgb
 from ikc_deploy.offline.ike import Settings
@@ -21,26 +22,19 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command(context_settings=HELP)
-@click.option("--image", type=_PATH, default="samples/kodim23.png", show_default=True, help="HR.")
-@click.option("--top", type=int, default=120, show_default=True, help="Of the HR crop.")
-@click.option("--left", type=int, default=420, show_default=True)
-@click.option("--side", type=int, default=192, show_default=True)
-@click.option("--degradation", type=click.Choice(DEGRADATIONS), default="median", show_default=True)
-@click.option("--scale", type=int, default=2, show_default=True, help="2 or 4.")
+@reports_errors
+@degraded_crop_options(side=192)
 @click.option("--threads", type=int, default=1, show_default=True, help="CPU cores to use.")
 @click.option("--iterations", type=int, default=400, show_default=True, help="Of every row.")
 @click.option("--crop", type=int, default=48, show_default=True, help="Side of a fit's crops.")
 @click.option("--growth", type=int, default=8, show_default=True, help="Of dense blocks.")
 @click.option("--width", type=int, default=32, show_default=True, help="Of the other networks.")
-@click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--coupling", type=click.Choice(["affine", "additive"]), default="affine")
 @click.option("--json", "path", type=_PATH, required=True, help="The figures.")
 @click.option("--images", type=_PATH, help="Folder for the image of every row.")
-@reports_errors
-def main(path: Path, images: Path | None, **options: Any) -> None:
+def main(case: DegradedCrop, threads: int, path: Path, images: Path | None, **options: Any) -> None:
     """Measure the rows of IKE's ablation; the file is written after every row."""
-    names = ("iterations", "crop", "growth", "width", "seed", "coupling")
-    settings = Settings(**{name: options.pop(name) for name in names})
+    settings = Settings(seed=case.seed, **options)
 
     def keep(report: dict[str, Any]) -> None:
         write_atomically(path, f"{json.dumps(report, indent=2)}\n".encode())
@@ -51,7 +45,7 @@ def main(path: Path, images: Path | None, **options: Any) -> None:
         if images is not None:
             write_rgb(image, images / f"{name.removeprefix('+ ').replace(' ', '-')}.png")
 
-    measure(Plan(**options, settings=settings), keep, show)
+    measure(Plan(case, threads, settings), keep, show)
 
 
 if __name__ == "__main__":

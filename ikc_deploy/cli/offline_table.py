@@ -10,10 +10,11 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from ikc_deploy.benchmarks.degraded_crop import DegradedCrop
 from ikc_deploy.benchmarks.offline_table import Plan, measure
 from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.cli.degraded_crop import degraded_crop_options
 from ikc_deploy.errors import InputError
-from ikc_deploy.evaluation.blurs import DEGRADATIONS
 from ikc_deploy.files import write_atomically
 from ikc_deploy.images import write_rgb
 from ikc_deploy.offline.methods import METHODS
@@ -22,11 +23,8 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command(context_settings=HELP)
-@click.option("--image", type=_PATH, default="samples/kodim23.png", show_default=True, help="HR.")
-@click.option("--top", type=int, default=120, show_default=True, help="Of the HR crop.")
-@click.option("--left", type=int, default=420, show_default=True)
-@click.option("--side", type=int, default=128, show_default=True)
-@click.option("--degradation", type=click.Choice(DEGRADATIONS), required=True)
+@reports_errors
+@degraded_crop_options(side=128)
 @click.option(
     "--method",
     "named",
@@ -34,16 +32,20 @@ _PATH = click.Path(path_type=Path)
     metavar="NAME[:SETTING=NUMBER,...]",
     help="Offline methods, and settings of theirs (repeatable).  [default: all, as they are]",
 )
-@click.option("--scale", type=int, default=2, show_default=True)
 @click.option("--weights", default="x2-lite", show_default=True, help="Of IKC.")
-@click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--threads", type=int, default=1, show_default=True, help="CPU cores to use.")
 @click.option("--json", "path", type=_PATH, required=True, help="The figures.")
 @click.option("--images", type=_PATH, help="Folder for the pictures.")
-@reports_errors
-def main(named: tuple[str, ...], path: Path, images: Path | None, **options: Any) -> None:
+def main(
+    case: DegradedCrop,
+    named: tuple[str, ...],
+    weights: str,
+    threads: int,
+    path: Path,
+    images: Path | None,
+) -> None:
     """Measure; the file is written after every method, and what it has is not measured again."""
-    plan = Plan(methods=dict(map(_method, named or METHODS)), **options)
+    plan = Plan(case, dict(map(_method, named or METHODS)), weights, threads)
 
     def keep(report: dict[str, Any]) -> None:
         write_atomically(path, f"{json.dumps(report, indent=2)}\n".encode())
