@@ -37,6 +37,16 @@ def test_every_method_gets_the_same_picture_and_the_figures_are_those_of_the_fil
     assert json.loads(path.read_text())["rows"] == report["rows"]
 
 
+def test_the_figures_in_the_docs_are_those_that_were_measured(repository: Path) -> None:
+    text = (repository / "docs" / "offline.md").read_text()
+    reports = sorted((repository / "benchmarks" / "results").glob("offline-table-*.json"))
+    assert reports
+    for path in reports:
+        report = json.loads(path.read_text())
+        cells = [f"{row['psnr_y']:.2f}, {row['ssim_y']:.3f}" for row in report["rows"]]
+        assert f"| `{report['plan']['degradation']}` | {' | '.join(cells)} |" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
