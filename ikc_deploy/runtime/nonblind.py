@@ -11,7 +11,6 @@ ONNX Runtime on the CPU runs it.
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -23,6 +22,7 @@ from ikc_deploy.kernels.conventions import lag, to_fkp
 from ikc_deploy.runtime.backends.base import Binding
 from ikc_deploy.runtime.backends.onnx_sessions import load_sessions
 from ikc_deploy.runtime.backends.onnxruntime_cpu import CPU_PROVIDER, OnnxRuntimeCpu
+from ikc_deploy.runtime.closing import Closing
 from ikc_deploy.runtime.frames import FrameShape, check_frames
 from ikc_deploy.runtime.tiling import restore_in_tiles
 
@@ -37,7 +37,7 @@ _MOST_CUT: Final = 1e-3
 """Share of a kernel's weight that may lie outside the square that the graph takes."""
 
 
-class NonBlind:
+class NonBlind(Closing):
     """Upscales frames under given kernels. Calls come from one thread at a time.
 
     Use it as a context manager, or `close` it. Raises `BundleError` if the bundle has no such
@@ -115,17 +115,6 @@ class NonBlind:
     def close(self) -> None:
         """Free the graph. Calling it again does nothing."""
         self._backend.close()
-
-    def __enter__(self) -> NonBlind:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def fitted_kernel(kernel: NDArray[np.floating], size: int) -> NDArray[np.float32]:

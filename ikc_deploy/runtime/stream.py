@@ -7,13 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.runtime.channel import Channel
+from ikc_deploy.runtime.closing import Closing
 
 if TYPE_CHECKING:
     from ikc_deploy.runtime.upscaler import Result
@@ -41,7 +41,7 @@ class Status:
     """The blur of the last result in HR pixels; None before the first."""
 
 
-class Stream:
+class Stream(Closing):
     """Iterates over the results of `upscale` for `frames`, each made when it is asked for.
 
     Several threads may iterate: each frame is given to one of them. `status` may be read from
@@ -94,17 +94,6 @@ class Stream:
     def close(self) -> None:
         """Take no more frames. Calling it again does nothing."""
         self._frames.close()
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _EveryFrame:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +16,7 @@ from ikc_deploy.bundle import Bundle
 from ikc_deploy.errors import InputError, OutOfMemoryError
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.backends.base import Backend
+from ikc_deploy.runtime.closing import Closing
 from ikc_deploy.runtime.estimation import Estimate, Estimator, check_estimate
 from ikc_deploy.runtime.frames import Frames, accept, check_frames, frame_shape
 from ikc_deploy.runtime.memory import available_memory
@@ -66,7 +66,7 @@ class Result:
     """The image of every step 0..t if asked for with `steps=True`, else empty."""
 
 
-class Upscaler:
+class Upscaler(Closing):
     """Upscales frames with one bundle on one backend.
 
     Buffers are allocated once for each frame shape and kept for the last few shapes. Calls from
@@ -276,17 +276,6 @@ class Upscaler:
                 # First the backend: it waits for work that still uses the sessions' buffers.
                 self.backend.close()
                 self._passes.forget()
-
-    def __enter__(self) -> Upscaler:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _open_pool(self) -> Pool[Upscaler, Result]:
         with self._pool_lock:
