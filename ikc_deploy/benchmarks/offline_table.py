@@ -62,7 +62,8 @@ def measure(
 ) -> None:
     """All methods; `keep` gets what there is after each, `show` every picture under its name.
 
-    Rows of an `earlier` report of the same crop, method and settings are taken over.
+    Rows of an `earlier` report of the same crop and machine are taken over, for methods that have
+    the same settings.
     """
     torch.set_num_threads(plan.threads)
     scale = plan.case.scale
@@ -73,8 +74,9 @@ def measure(
         "plan": plan.case.described() | {"weights": plan.weights, "threads": plan.threads},
         "rows": [],
     }
-    same = earlier is not None and earlier["plan"] == report["plan"]
-    done = {row["method"]: row for row in earlier["rows"]} if earlier and same else {}
+    done: dict[str, Any] = {}
+    if earlier is not None and _circumstances(earlier) == _circumstances(report):
+        done = {row["method"]: row for row in earlier["rows"]}
     for name, iterations, upscale in _contestants(plan):
         given = dict(plan.methods.get(name, {}))
         if name in done and done[name]["given"] == given:
@@ -87,6 +89,12 @@ def measure(
         report["rows"].append(asdict(Row(name, given, iterations, *scores, seconds)))
         show(name, image)
         keep(report)
+
+
+def _circumstances(report: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What rows of one report have in common; how busy the machine was may differ."""
+    machine = {name: value for name, value in report["machine"].items() if name != "load"}
+    return report["plan"], machine
 
 
 def _contestants(plan: Plan) -> Iterator[tuple[str, int | None, Callable[[Image], Image]]]:

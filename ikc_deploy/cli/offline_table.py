@@ -56,7 +56,20 @@ def main(
         if images is not None:
             write_rgb(image, images / f"{name}.png")
 
-    measure(plan, keep, show, json.loads(path.read_text()) if path.exists() else None)
+    measure(plan, keep, show, _earlier(path))
+
+
+def _earlier(path: Path) -> dict[str, Any] | None:
+    """The report in the file; None if there is no file."""
+    if not path.exists():
+        return None
+    try:
+        report = json.loads(path.read_text())
+        if {"machine", "plan", "rows"} <= report.keys():
+            return dict(report)
+    except (ValueError, AttributeError):
+        pass
+    raise InputError(f"--json '{path}' is there, and no report of this command; name another file")
 
 
 def _method(text: str) -> tuple[str, dict[str, float]]:

@@ -37,7 +37,7 @@ from ikc_deploy.limits import LIMITS
 from ikc_deploy.locks import locked
 from ikc_deploy.networks.usrnet import Spectrum, Usrnet, load_usrnet, shipped_usrnet
 from ikc_deploy.runtime.nonblind import NonBlind
-from ikc_deploy.runtime.tiling import RAMP
+from ikc_deploy.runtime.tiling import RAMP, SPARE, levels
 
 KERNEL_SIDE: Final = 45
 """Of the kernel that the graph takes: the largest of FKP's and of our own 21x21 ones, whose
@@ -56,9 +56,6 @@ SMALLEST_SIDE: Final = 32
 
 _STEP: Final = 8
 """The network works at an eighth of the SR resolution."""
-
-_SPARE: Final = 2
-"""LR pixels beyond the last that an edge changes by more than one 8-bit level."""
 
 _SHIFT: Final = 16
 """LR pixels between the two frames that are compared to measure the reach."""
@@ -283,9 +280,7 @@ def _measured_reach(record: UsrnetRecord, written: NonBlind) -> int:
     larger = replace(record, height=record.height + _SHIFT, width=record.width + _SHIFT)
     lr = _structured(larger, kernel, scale)
     views = lr[:-_SHIFT, :-_SHIFT], lr[_SHIFT:, _SHIFT:]
-    first, second = (
-        _levels(written(_as_io(view, io), kernel, border="wrap"), io) for view in views
-    )
+    first, second = (levels(written(_as_io(view, io), kernel, border="wrap"), io) for view in views)
     shift = scale * _SHIFT
     differences = np.abs(first[shift:, shift:] - second[:-shift, :-shift]).max(axis=2)
     height, width = (length // scale for length in differences.shape)
@@ -294,14 +289,8 @@ def _measured_reach(record: UsrnetRecord, written: NonBlind) -> int:
         np.minimum(np.arange(length), np.arange(length)[::-1]) for length in (height, width)
     )
     distances = np.minimum(rows[:, None], columns[None, :])
-    return _SPARE + 1 + int(distances[wrong].max(initial=-1))
+    return SPARE + 1 + int(distances[wrong].max(initial=-1))
 
 
 def _as_io(frame: NDArray[np.uint8], io: FrameIO) -> NDArray[Any]:
     return frame if io == "uint8" else (np.moveaxis(frame, -1, 0) / 255).astype(np.float32)
-
-
-def _levels(image: NDArray[Any], io: FrameIO) -> NDArray[np.float32]:
-    if io == "uint8":
-        return image.astype(np.float32)
-    return 255 * np.moveaxis(image, 0, -1).astype(np.float32)

@@ -34,7 +34,7 @@ SMALLEST_TILE: Final = 64
 RAMP: Final = 8
 """LR pixels over which a tile fades into the next."""
 
-_SPARE: Final = 2
+SPARE: Final = 2
 """LR pixels beyond the last that differs by more than one 8-bit level: there it is under half a
 level (measured: docs/tiling.md)."""
 
@@ -140,13 +140,13 @@ def measured_reach(restore: Restore, side: int, io: FrameIO, scale: int) -> int:
     noise = 255 * noise if io == "uint8" else noise.astype(np.float32)
     shift = noise.shape[1] - side
     first, second = (
-        _levels(restore(_as_io(noise[:, start : start + side], io)), io) for start in (0, shift)
+        levels(restore(_as_io(noise[:, start : start + side], io)), io) for start in (0, shift)
     )
     common = side - shift
     differences = np.abs(first[:, scale * shift :] - second[:, : scale * common])
     wrong = differences.max(axis=(0, 2)).reshape(common, scale).max(axis=1) > 1
     distances = np.minimum(np.arange(common), np.arange(common)[::-1])
-    reach = _SPARE + 1 + int(distances[wrong].max(initial=-1))
+    reach = SPARE + 1 + int(distances[wrong].max(initial=-1))
     _check_side(side, side if reach > common // 2 else reach)
     return reach
 
@@ -190,7 +190,7 @@ def _joined(parts: Iterable[tuple[Span, NDArray[Any]]], scale: int, length: int)
     return image
 
 
-def _levels(image: NDArray[Any], io: FrameIO) -> NDArray[np.float32]:
+def levels(image: NDArray[Any], io: FrameIO) -> NDArray[np.float32]:
     """`[H,W,3]` in 8-bit levels."""
     return (1 if io == "uint8" else 255) * _channels_last(image, io).astype(np.float32)
 

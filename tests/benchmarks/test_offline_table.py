@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,11 +54,14 @@ def test_the_figures_in_the_docs_are_those_that_were_measured(repository: Path) 
         (("--method", "magic"), "there is no method 'magic'"),
         (("--method", "ike:crop=big"), "NAME:SETTING=NUMBER"),
         (("--top", 500), "is not inside"),
+        (("--json", "LIST"), "no report of this command"),
     ],
 )
 def test_bad_input_is_one_clear_line(
-    repository: Path, tmp_path: Path, arguments: tuple[str | int, ...], words: str
+    repository: Path, tmp_path: Path, arguments: tuple[Any, ...], words: str
 ) -> None:
+    (tmp_path / "list.json").write_text("[1]")
+    arguments = tuple(tmp_path / "list.json" if word == "LIST" else word for word in arguments)
     image = ("--image", repository / "samples" / "kodim23.png")
     options = ("--degradation", "median", "--json", tmp_path / "out.json")
     assert_one_clear_line(invoke(main, *image, *options, *arguments), words)
