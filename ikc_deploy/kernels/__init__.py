@@ -5,7 +5,13 @@ between them, and `conventions` the FKP convention with its family of kernels an
 between it and ours. numpy only: embedders and servers import this package.
 """
 
-from ikc_deploy.kernels.basis import CODE_SIZE, KernelBasis, explained_variance
+from ikc_deploy.kernels.basis import (
+    CODE_SIZE,
+    LEVEL_UNITS,
+    LEVELS,
+    KernelBasis,
+    explained_variance,
+)
 from ikc_deploy.kernels.conventions import (
     FKP_SCALES,
     degrade_fkp,
@@ -31,6 +37,8 @@ __all__ = [
     "CODE_SIZE",
     "FKP_SCALES",
     "KERNEL_SIZE",
+    "LEVELS",
+    "LEVEL_UNITS",
     "SIGMA_RANGES",
     "Family",
     "KernelBasis",

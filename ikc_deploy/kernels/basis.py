@@ -31,6 +31,14 @@ from ikc_deploy.kernels.gaussians import (
 CODE_SIZE: Final = 10
 """Components of a kernel code (IKC, section 4.1)."""
 
+LEVELS: Final = ("noise", "jpeg")
+"""Trailing components of a code with levels: how noisy and how compressed the LR image is.
+
+Each is 0 for a clean image and 1 at `LEVEL_UNITS`."""
+
+LEVEL_UNITS: Final = (25.0, 50.0)
+"""Sigma of Gaussian noise in 8-bit levels, and 100 minus the quality of a JPEG file, at level 1."""
+
 _CURVE_SAMPLES: Final = 2048
 _ARRAYS: Final = ("components", "mean", "sigma_range")
 
@@ -64,7 +72,8 @@ class KernelBasis:
     """
 
     components: NDArray[np.float32]
-    """M, `[size * size, code_size]`, orthonormal columns."""
+    """M, `[size * size, code_size]`: orthonormal columns, and behind them a column of zeros for
+    every level, so that levels neither come from a kernel nor change one."""
     mean: NDArray[np.float32]
     """kbar, `[size * size]`: the mean kernel over the sigma range, sum 1."""
     sigma_range: tuple[float, float]
@@ -84,7 +93,8 @@ class KernelBasis:
                 f"got {list(self.mean.shape)}"
             )
         gram = self.components.T.astype(np.float64) @ self.components.astype(np.float64)
-        if not np.allclose(gram, np.eye(code_size), atol=1e-4):
+        directions = code_size - self.levels
+        if not np.allclose(gram[:directions, :directions], np.eye(directions), atol=1e-4):
             raise KernelError("the columns of a basis must be orthonormal; these are not")
         low, high = self.sigma_range
         if not 0 < low < high:
@@ -131,8 +141,20 @@ class KernelBasis:
 
     @property
     def code_size(self) -> int:
-        """Components of a code."""
+        """Components of a code, levels included."""
         return int(self.components.shape[1])
+
+    @cached_property
+    def levels(self) -> int:
+        """Trailing components of a code that describe degradation (`LEVELS`) and no kernel."""
+        used = np.flatnonzero(np.any(self.components != 0, axis=0))
+        return self.code_size - (int(used[-1]) + 1 if used.size else 0)
+
+    def with_levels(self, levels: int) -> KernelBasis:
+        """Return this basis with codes longer by `levels` components that describe no kernel."""
+        zeros = np.zeros((len(self.components), levels), dtype=np.float32)
+        components = np.concatenate((self.components, zeros), axis=1)
+        return KernelBasis(components, self.mean, self.sigma_range)
 
     @property
     def kernel_size(self) -> int:

@@ -1,9 +1,10 @@
 """Which networks a checkpoint holds: frozen settings, and the named sizes that ship.
 
-Two designs share every class and every graph contract. `reference` loads the published
-checkpoints tensor by tensor. `compact` is ours, chosen by measurement (docs/training.md): it
-pads the code map by replication, so that the code enters as a plain bias; works at LR resolution
-up to one last convolution; and estimates sigma from the mean *and* standard deviation of features.
+Three designs share every graph contract. `reference` loads the published checkpoints tensor by
+tensor. The others are ours, chosen by measurement (docs/training.md): their estimators read sigma
+from the mean *and* standard deviation of features, and their F works at LR resolution up to one
+last convolution. `compact` is SFTMD with a code map that is padded by replication, so that the code
+enters as a plain bias; `film` is a plain residual trunk with a scale and a shift per channel.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, get_args
 
 from ikc_deploy.errors import CheckpointError
-from ikc_deploy.kernels import CODE_SIZE, SIGMA_RANGES, Family
+from ikc_deploy.kernels import CODE_SIZE, LEVELS, SIGMA_RANGES, Family
 
-Design = Literal["reference", "compact"]
+Design = Literal["reference", "compact", "film"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Architecture:
     code_size: int = CODE_SIZE
     kernels: Family = "isotropic"
     """The family of Gaussians that the networks are made for."""
+    levels: int = 0
+    """Trailing components of the code that say how noisy and how compressed the LR image is
+    (`ikc_deploy.kernels.LEVELS`), instead of how blurred: 0 or 2."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.scale, int) or self.scale not in SIGMA_RANGES:
@@ -60,6 +64,20 @@ class Architecture:
             raise CheckpointError(f"sigma_range needs 0 < low < high, got {self.sigma_range}")
         if self.channels % 2:
             raise CheckpointError(f"channels must be even, got {self.channels}")
+        if self.levels not in (0, len(LEVELS)) or isinstance(self.levels, bool):
+            raise CheckpointError(f"levels must be 0 or {len(LEVELS)}, got {self.levels!r}")
+        if self.levels and self.design == "reference":
+            raise CheckpointError("networks of the reference design have no levels in their code")
+        if self.code_size <= self.levels:
+            raise CheckpointError(
+                f"a code of {self.code_size} components has no room for {self.levels} levels "
+                "and a kernel; raise code_size"
+            )
+
+    @property
+    def kernel_components(self) -> int:
+        """Components of the code that describe the blur kernel."""
+        return self.code_size - self.levels
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -69,7 +87,7 @@ class Architecture:
     def from_dict(cls, values: dict[str, Any]) -> Architecture:
         """The inverse of `to_dict`. Raises `CheckpointError` for missing or unknown names."""
         names = {field.name for field in fields(cls)}
-        optional = {"code_size", "kernels"}
+        optional = {"code_size", "kernels", "levels"}
         required = names - optional
         if not required <= set(values) <= names:
             raise CheckpointError(
@@ -90,7 +108,17 @@ def _sizes(scale: int) -> dict[str, Architecture]:
     lite = f"x{scale}-lite"
     return {
         full: Architecture(full, scale, "reference", 64, 16, 64, sigma_range),
-        lite: Architecture(lite, scale, "compact", 48, 8, 64, sigma_range),
+        lite: Architecture(
+            lite,
+            scale,
+            "film",
+            48,
+            20,
+            64,
+            sigma_range,
+            CODE_SIZE + len(LEVELS),
+            levels=len(LEVELS),
+        ),
     }
 
 

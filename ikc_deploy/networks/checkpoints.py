@@ -25,7 +25,8 @@ from ikc_deploy.networks.corrector import Corrector, build_corrector
 from ikc_deploy.networks.curve import SigmaCurve
 from ikc_deploy.networks.ellipses import EllipseChart
 from ikc_deploy.networks.predictor import Predictor, build_predictor
-from ikc_deploy.networks.sftmd import CodeNormalization, Sftmd
+from ikc_deploy.networks.sftmd import CodeNormalization
+from ikc_deploy.networks.sr_network import SrNetwork, build_sr_network
 from ikc_deploy.networks.tensors import fill, read_tensors
 
 FORMAT: Final = "ikc-deploy checkpoint 1"
@@ -37,7 +38,7 @@ class IkcNetworks:
 
     architecture: Architecture
     basis: KernelBasis
-    sftmd: Sftmd
+    sftmd: SrNetwork
     predictor: Predictor
     corrector: Corrector
     training: dict[str, Any] = field(default_factory=dict)
@@ -62,15 +63,22 @@ def empty_networks(settings: Architecture, basis: KernelBasis) -> IkcNetworks:
             f"the basis {basis.code_size}"
         )
     return IkcNetworks(
-        settings, basis, Sftmd(settings), build_predictor(settings), build_corrector(settings)
+        settings,
+        basis,
+        build_sr_network(settings),
+        build_predictor(settings),
+        build_corrector(settings),
     )
 
 
 def new_networks(settings: Architecture, seed: int) -> IkcNetworks:
     """Untrained networks with a basis of their own, reproducible from `seed`."""
     family = settings.kernels
-    basis = KernelBasis.fit(settings.sigma_range, settings.code_size, family=family)
+    basis = KernelBasis.fit(settings.sigma_range, settings.kernel_components, family=family)
+    basis = basis.with_levels(settings.levels)
     codes = basis.encode(family_kernels(family, settings.sigma_range))
+    # Levels are spread over their whole range, whatever the blur.
+    codes[:, settings.kernel_components :] = np.linspace(0, 1, len(codes))[:, None]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         networks = empty_networks(settings, basis)
@@ -80,7 +88,7 @@ def new_networks(settings: Architecture, seed: int) -> IkcNetworks:
         for part in network.modules():
             if isinstance(part, SigmaCurve | EllipseChart):
                 part.fit_to(basis)
-            if isinstance(part, CodeNormalization) and settings.design == "compact":
+            if isinstance(part, CodeNormalization) and settings.design != "reference":
                 part.fit_to(codes)
     return networks
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ikc_deploy.networks.architecture import Architecture
@@ -53,8 +54,11 @@ class StatisticsPredictor(nn.Module):
             conv_relu(wide, wide),
         )
         self.chart = build_chart(settings)
+        self.levels = settings.levels
         self.head = nn.Sequential(
-            nn.Linear(2 * wide, wide), nn.ReLU(), nn.Linear(wide, self.chart.spread_size)
+            nn.Linear(2 * wide, wide),
+            nn.ReLU(),
+            nn.Linear(wide, self.chart.spread_size + self.levels),
         )
         low, high = settings.sigma_range
         centre = [0.5 * (low + high)] + [0.0] * (self.chart.spread_size - 1)
@@ -65,12 +69,26 @@ class StatisticsPredictor(nn.Module):
 
         S = 1, sigma, for isotropic kernels; S = 3 for anisotropic ones (ellipses.py).
         """
-        unit = widened(self.head(statistics(self.features(lr))))
-        return cast(Tensor, self.centre) + 0.5 * (self.chart.high - self.chart.low) * unit
+        return self.readings(lr)[0]
+
+    def readings(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the spread `[N,S]` as `spread` does, and the levels `[N,levels]`, not clamped."""
+        found = widened(self.head(statistics(self.features(lr))))
+        unit, levels = found.split((self.chart.spread_size, self.levels), dim=1)
+        spread = cast(Tensor, self.centre) + 0.5 * (self.chart.high - self.chart.low) * unit
+        return spread, levels
+
+    def code(self, spread: Tensor, levels: Tensor) -> Tensor:
+        """Return the code `[N,code_size]` of a spread `[N,S]` and levels `[N,levels]`."""
+        code = self.chart.code(spread)
+        if not self.levels:
+            return code
+        # A chart gives zeros where the levels belong.
+        return code + F.pad(levels.clamp(0.0, 1.0), (code.shape[1] - self.levels, 0))
 
     def forward(self, lr: Tensor) -> Tensor:
         """lr `[N,3,H,W]` in [0,1] gives code `[N,code_size]`."""
-        return self.chart.code(self.spread(lr))
+        return self.code(*self.readings(lr))
 
     def initialize(self) -> None:
         """He initialisation."""

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ikc_deploy.kernels import LEVEL_UNITS
 from ikc_deploy.networks.checkpoints import IkcNetworks
 from ikc_deploy.networks.ellipses import gaussian_kernels, spread_of_ellipse
 from ikc_deploy.training.data import CropSource
@@ -33,8 +35,10 @@ class Batch:
     """`[N,3,H,W]`, on the 8-bit grid"""
     spread: Tensor
     """The blur in HR pixels: sigma `[N,1]`, or `[N,3]` for ellipses (networks/ellipses.py)."""
+    levels: Tensor
+    """Noise and compression in units of `LEVEL_UNITS`, `[N,2]`, or `[N,0]` if codes have none."""
     code: Tensor
-    """`[N,code_size]`, the true kernel's."""
+    """`[N,code_size]`, the true kernel's and the true levels'."""
 
 
 class BatchSource:
@@ -71,10 +75,12 @@ class BatchSource:
         hr = crops.to(torch.float32, memory_format=torch.channels_last) / 255
         spread = self.spreads(random)
         kernels = gaussian_kernels(spread, self._size)
+        lr, levels = self._spoiled(degrade(hr, kernels, self._settings.scale), random)
+        levels = levels[:, : self._settings.levels]
         code = kernels.flatten(1) @ self._components
-        lr = degrade(hr, kernels, self._settings.scale)
-        lr = quantized(self._spoiled(lr, random))
-        return Batch(hr, lr.contiguous(memory_format=torch.channels_last), spread, code)
+        code = code + F.pad(levels, (code.shape[1] - levels.shape[1], 0))
+        lr = quantized(lr).contiguous(memory_format=torch.channels_last)
+        return Batch(hr, lr, spread, levels, code)
 
     def spreads(self, random: np.random.Generator) -> Tensor:
         """Blurs of the family for this process's part, every sigma equally often."""
@@ -93,21 +99,26 @@ class BatchSource:
         """The codes `[N,code_size]` of blurs."""
         return gaussian_kernels(spread, self._size).flatten(1) @ self._components
 
-    def _spoiled(self, lr: Tensor, random: np.random.Generator) -> Tensor:
-        """`lr` with the noise and the compression of the recipe."""
+    def _spoiled(self, lr: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """`lr` with the noise and the compression of the recipe, and the levels `[N,2]` of both."""
         settings: DegradationRecipe = self._degradation
+        noise_level = jpeg_level = torch.zeros(len(lr), device=self._device)
         if settings.noise:
             generator = torch.Generator(self._device)
             generator.manual_seed(int(random.integers(2**62)))
             levels = self._here(random.uniform(0, settings.noise, self._count))
+            levels = levels * self.chosen(random, settings.share)[:, 0]
+            noise_level = levels / LEVEL_UNITS[0]
             shape = (self._count, *lr.shape[1:])
             noise = torch.randn(shape, generator=generator, device=self._device)[self._part]
             lr = lr + noise * levels[:, None, None, None] / 255
         if settings.jpeg:
             low, high = settings.jpeg
             quality = self._here(random.integers(low, high, self._count, endpoint=True))
-            lr = jpeg(quantized(lr), quality)
-        return lr
+            chosen = self.chosen(random, settings.share)[:, 0]
+            jpeg_level = chosen * (100 - quality) / LEVEL_UNITS[1]
+            lr = torch.where(chosen[:, None, None, None], jpeg(quantized(lr), quality), lr)
+        return lr, torch.stack((noise_level, jpeg_level), dim=1)
 
     def _here(self, values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(values[self._part]).to(self._device, torch.float32)

@@ -5,16 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from ikc_deploy.errors import InputError, RecipeError
 from ikc_deploy.images import list_images, read_rgb
+from ikc_deploy.training.recipes import CropRecipe
 
 _log = logging.getLogger(__name__)
+
+_ALL_ALIKE: Final = CropRecipe()
+_CELL: Final = 32
+"""Side of the cells in which the detail of an image is measured, in pixels."""
 
 
 class CropSource:
@@ -24,17 +31,26 @@ class CropSource:
     """
 
     def __init__(
-        self, images: Sequence[NDArray[np.uint8]], device: torch.device | str = "cpu"
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        device: torch.device | str = "cpu",
+        settings: CropRecipe = _ALL_ALIKE,
     ) -> None:
+        self._settings = settings
+        images = [*images, *_halved(images, settings.halved_from)]
         self.sizes = np.array([image.shape[:2] for image in images], dtype=np.int64)
         """Height and width of each image, `[N,2]`."""
         self._starts = np.cumsum([0] + [image.size for image in images[:-1]], dtype=np.int64)
         pixels = np.concatenate([image.reshape(-1) for image in images])
         self._pixels = torch.from_numpy(pixels).to(device)
+        self._detail = [_detail(image) for image in images] if settings.candidates > 1 else []
 
     @classmethod
     def from_folders(
-        cls, folders: Sequence[Path], device: torch.device | str = "cpu"
+        cls,
+        folders: Sequence[Path],
+        device: torch.device | str = "cpu",
+        settings: CropRecipe = _ALL_ALIKE,
     ) -> CropSource:
         """Decode every image of the folders. A damaged image is named in a warning and skipped.
 
@@ -49,7 +65,7 @@ class CropSource:
                 _log.warning("skipped: %s", error)
         if not images:
             raise InputError("not one training image could be read")
-        return cls(images, device)
+        return cls(images, device, settings)
 
     def at_least(self, side: int) -> CropSource:
         """Only the images that a crop of `side` pixels fits into; they share the memory."""
@@ -62,6 +78,8 @@ class CropSource:
         chosen = object.__new__(CropSource)
         chosen.sizes, chosen._starts = self.sizes[fitting], self._starts[fitting]
         chosen._pixels = self._pixels
+        chosen._settings = self._settings
+        chosen._detail = [d for d, fits in zip(self._detail, fitting, strict=False) if fits]
         return chosen
 
     def crops(
@@ -71,8 +89,7 @@ class CropSource:
 
         With `part`, only those of the `count` are made; the random numbers are the same.
         """
-        chosen = random.integers(len(self.sizes), size=count)
-        corners = (random.random((count, 2)) * (self.sizes[chosen] - side + 1)).astype(np.int64)
+        chosen, corners = self._places(random, count, side)
         flips = random.integers(2, size=(count, 3)).astype(bool)
         steps = np.arange(side)
         # Addresses of the rows and columns of each crop, turned round where it is flipped.
@@ -86,3 +103,53 @@ class CropSource:
         row, column = (torch.from_numpy(a).to(device) for a in (down, across))
         channel = torch.arange(3, device=device)[None, :, None, None]
         return self._pixels[row[:, None, :, None] + column[:, None, None, :] + channel]
+
+    def _places(
+        self, random: np.random.Generator, count: int, side: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Image `[count]` and top left corner `[count,2]` of each crop."""
+        candidates = self._settings.candidates
+        weights = self.sizes.prod(axis=1).astype(np.float64) ** self._settings.area_weight
+        chosen = random.choice(len(weights), size=(count, candidates), p=weights / weights.sum())
+        room = self.sizes[chosen] - side + 1
+        corners = (random.random((count, candidates, 2)) * room).astype(np.int64)
+        if candidates == 1:
+            return chosen[:, 0], corners[:, 0]
+        detail = np.array(
+            [
+                [self._detail_at(i, corner, side) for i, corner in zip(row, at, strict=True)]
+                for row, at in zip(chosen, corners, strict=True)
+            ]
+        )
+        best = (np.arange(count), detail.argmax(axis=1))
+        return chosen[best], corners[best]
+
+    def _detail_at(self, image: int, corner: NDArray[np.int64], side: int) -> float:
+        (top, left), end = corner // _CELL, (corner + side - 1) // _CELL + 1
+        return float(self._detail[image][top : end[0], left : end[1]].mean())
+
+
+def _detail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean absolute difference of neighbouring pixels (green) in every cell of an image."""
+    green = image[..., 1].astype(np.int16)
+    steps = np.zeros(green.shape, np.float32)
+    steps[1:] += np.abs(np.diff(green, axis=0))
+    steps[:, 1:] += np.abs(np.diff(green, axis=1))
+    rows, columns = (np.arange(0, length, _CELL) for length in green.shape)
+    sums = np.add.reduceat(np.add.reduceat(steps, rows, axis=0), columns, axis=1)
+    heights, widths = (
+        np.diff(np.append(at, n)) for at, n in zip((rows, columns), green.shape, strict=True)
+    )
+    return np.asarray(sums / np.outer(heights, widths), np.float32)
+
+
+def _halved(images: Sequence[NDArray[np.uint8]], side: int | None) -> list[NDArray[np.uint8]]:
+    """Copies at half size of the images whose short side has at least `side` pixels."""
+    if side is None:
+        return []
+    large = [image for image in images if min(image.shape[:2]) >= side]
+    sizes = [(image.shape[1] // 2, image.shape[0] // 2) for image in large]
+    return [
+        np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+        for image, size in zip(large, sizes, strict=True)
+    ]

@@ -13,6 +13,7 @@ from ikc_deploy.kernels import KERNEL_SIZE
 from ikc_deploy.networks.architecture import Architecture, architecture
 
 Precision = Literal["float32", "bfloat16"]
+ImageLoss = Literal["l1", "mse"]
 _Settings = TypeVar("_Settings")
 
 
@@ -38,6 +39,11 @@ class StageRecipe:
     explore: float = 0.1
     """Share of the batch that `corrector` starts at a random code, and `joint` at the true one,
     instead of P's."""
+    cooldown: float = 1.0
+    """Share of the steps, at the end, over which the learning rate falls by a half cosine; before,
+    it is constant. Below 1 a run may be resumed with more steps before its cooldown."""
+    loss: ImageLoss = "l1"
+    """What `sftmd` minimises on RGB in [0,1]."""
 
     def __post_init__(self) -> None:
         require_counts(self, "steps", "batch", "patch", "unroll")
@@ -49,6 +55,15 @@ class StageRecipe:
             raise RecipeError(f"explore must lie in [0, 1], got {self.explore!r}")
         if not isinstance(self.warmup, int) or self.warmup < 0:
             raise RecipeError(f"warmup must be a whole number of at least 0, got {self.warmup!r}")
+        if not is_number(self.cooldown) or not 0 < self.cooldown <= 1:
+            raise RecipeError(f"cooldown must lie in (0, 1], got {self.cooldown!r}")
+        if self.loss not in get_args(ImageLoss):
+            raise RecipeError(f"loss must be one of {list(get_args(ImageLoss))}, got {self.loss!r}")
+
+    @property
+    def stable_steps(self) -> int:
+        """Steps before the learning rate begins to fall."""
+        return self.steps - round(self.cooldown * self.steps)
 
 
 @dataclass(frozen=True)
@@ -71,6 +86,27 @@ class ValidationRecipe:
 
 
 @dataclass(frozen=True)
+class CropRecipe:
+    """Which crops of the images are drawn; by default all alike."""
+
+    candidates: int = 1
+    """Crops drawn for each one that is taken, which is the most detailed of them."""
+    area_weight: float = 0.0
+    """An image is drawn in proportion to its pixels to this power: 0 for all images alike, 1 for
+    all pixels alike."""
+    halved_from: int | None = None
+    """Images whose short side has at least this many pixels are there a second time at half size,
+    free of their compression and sharper; None for none."""
+
+    def __post_init__(self) -> None:
+        require_counts(self, "candidates")
+        if not is_number(self.area_weight) or not 0 <= self.area_weight <= 1:
+            raise RecipeError(f"area_weight must lie in [0, 1], got {self.area_weight!r}")
+        if self.halved_from is not None:
+            require_counts(self, "halved_from")
+
+
+@dataclass(frozen=True)
 class DegradationRecipe:
     """What happens to the LR image after blur and shrinking; nothing by default."""
 
@@ -78,8 +114,12 @@ class DegradationRecipe:
     """Largest sigma of additive Gaussian noise, in 8-bit levels; uniform from 0 for each image."""
     jpeg: tuple[int, int] | None = None
     """Lowest and highest JPEG quality, uniform for each image."""
+    share: float = 1.0
+    """Share of the images that get noise, and independently the share that is compressed."""
 
     def __post_init__(self) -> None:
+        if not is_number(self.share) or not 0 < self.share <= 1:
+            raise RecipeError(f"share must lie in (0, 1], got {self.share!r}")
         if not is_number(self.noise) or not 0 <= self.noise <= 255:
             raise RecipeError(f"noise must lie in [0, 255] levels, got {self.noise!r}")
         if self.jpeg is None:
@@ -100,6 +140,7 @@ class Recipe:
     architecture: Architecture
     data: tuple[Path, ...]
     """Folders of HR images, as absolute paths."""
+    crops: CropRecipe
     sftmd: StageRecipe
     predictor: StageRecipe
     corrector: StageRecipe
@@ -151,6 +192,7 @@ class Recipe:
             "start": self.start,
             "precision": self.precision,
             "degradation": asdict(self.degradation),
+            "crops": asdict(self.crops),
             "stages": {name: asdict(stage) for name, stage in self.stages.items()},
         }
 
@@ -193,7 +235,7 @@ def image_folders(listed: Any, file: Path, data: tuple[Path, ...]) -> tuple[Path
 
 def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe:
     known = {"name", "architecture", "start", "data", "seed", "precision", "compile"}
-    known |= {"log_every", "save_every", "degradation", "validation"}
+    known |= {"log_every", "save_every", "degradation", "validation", "crops"}
     known |= {"sftmd", "predictor", "corrector", "joint"}
     _refuse_unknown(values, known)
     missing = sorted({"architecture", "sftmd", "predictor", "corrector"} - set(values))
@@ -212,6 +254,7 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
         name=values.get("name", file.stem),
         architecture=_architecture(values["architecture"]),
         data=folders,
+        crops=parse_settings(CropRecipe, values.get("crops", {}), "crops"),
         sftmd=parse_settings(StageRecipe, values["sftmd"], "sftmd"),
         predictor=parse_settings(StageRecipe, values["predictor"], "predictor"),
         corrector=parse_settings(StageRecipe, values["corrector"], "corrector"),

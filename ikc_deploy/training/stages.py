@@ -68,9 +68,10 @@ class Workplace:
         """P's code for a batch and its error."""
         predictor = self.networks.predictor
         if isinstance(predictor, StatisticsPredictor):
-            spread = predictor.spread(batch.lr).float()
+            spread, levels = (each.float() for each in predictor.readings(batch.lr))
             with self.exactly():
-                return predictor.chart.code(spread), spread_loss(spread, batch.spread)
+                error = spread_loss(spread, batch.spread) + levels_loss(levels, batch.levels)
+                return predictor.code(spread, levels), error
         code = predictor(batch.lr).float()
         return code, self._code_loss(code, batch.code)
 
@@ -122,7 +123,9 @@ class SftmdStage:
 
     def loss(self, step: int) -> Tensor:
         batch = self._place.source.batch(step)
-        return F.l1_loss(self._place.restore(batch.lr, batch.code).float(), batch.hr)
+        image = self._place.restore(batch.lr, batch.code).float()
+        loss = F.l1_loss if self._place.settings.loss == "l1" else F.mse_loss
+        return loss(image, batch.hr)
 
     def finish(self) -> dict[str, float]:
         """Nothing to do."""
@@ -222,6 +225,13 @@ STAGES: Final[dict[str, Callable[[Workplace], Stage]]] = {
     "joint": JointStage,
 }
 """The stages by name, in training order."""
+
+
+def levels_loss(levels: Tensor, truth: Tensor) -> Tensor:
+    """Smooth L1, quadratic below a twentieth of `LEVEL_UNITS`; 0 if there are no levels."""
+    if levels.shape[1] == 0:
+        return levels.new_zeros(())
+    return F.smooth_l1_loss(levels, truth, beta=0.05)
 
 
 def spread_loss(spread: Tensor, truth: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def train(
     Raises `RecipeError` if the folder holds another run, `InputError` for unusable data.
     """
     state = open_run(recipe, run, resume)
-    crops = CropSource.from_folders(recipe.data, device)
+    crops = CropSource.from_folders(recipe.data, device, recipe.crops)
     networks = _networks(recipe, state, device)
     # All have read the state before the first one writes.
     world.wait()
@@ -208,9 +208,10 @@ class _StageTrainer:
 
 
 def learning_rate(step: int, settings: StageRecipe) -> float:
-    """Linear warm-up, then a half cosine down to a hundredth of the peak."""
+    """Linear warm-up, constant, then a half cosine down to a hundredth of the peak."""
     warm = min(1.0, (step + 1) / max(settings.warmup, 1))
-    turn = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+    stable = settings.stable_steps
+    turn = 0.5 * (1 + math.cos(math.pi * max(0, step - stable) / (settings.steps - stable)))
     return settings.learning_rate * warm * (_FINAL_RATE + (1 - _FINAL_RATE) * turn)
 
 
