@@ -6,15 +6,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ikc_deploy.kernels import SIGMA_RANGES
+from ikc_deploy.kernels import CODE_SIZE, LEVELS, SIGMA_RANGES
 from ikc_deploy.networks.architecture import Architecture, Design
 
-DESIGNS: tuple[Design, ...] = ("reference", "compact")
+DESIGNS: tuple[Design, ...] = ("reference", "compact", "film")
 
 
 def small_architecture(design: Design, scale: int = 4) -> Architecture:
     """The smallest networks that still have every part."""
-    return Architecture("small", scale, design, 4, 2, 8, SIGMA_RANGES[scale])
+    levels = len(LEVELS) if design == "film" else 0
+    code_size = CODE_SIZE + levels
+    return Architecture(
+        "small", scale, design, 4, 2, 8, SIGMA_RANGES[scale], code_size, levels=levels
+    )
 
 
 def photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -14,6 +14,9 @@ tests hold each rewrite against the plain network in float64, borders included.
   four times the channels before it.
 - The corrector's code branch as bias: a 1x1 convolution of joined maps is a sum, one part constant.
 - The mean before the last 1x1 convolution: both are linear.
+- The FiLM trunk's scales and shifts at once: all are affine in one embedding, so one product makes
+  them; a convolution's bias goes into its shift, and the normalisation of the code into the first
+  layer of the embedding.
 
 Modules follow the dtype of their convolutions: `precision.to_half` turns those to float16, while
 codes, means and statistics stay float32.
@@ -29,8 +32,10 @@ from torch import Tensor, nn
 
 from ikc_deploy.networks.corrector import Corrector, ReferenceCorrector
 from ikc_deploy.networks.estimators import widened
+from ikc_deploy.networks.film import FilmBlock, FilmConv, FilmTrunk
 from ikc_deploy.networks.predictor import Predictor, ReferencePredictor
 from ikc_deploy.networks.sftmd import SLOPE, BicubicPhases, SftLayer, Sftmd
+from ikc_deploy.networks.sr_network import SrNetwork
 
 
 class DeployableSft(nn.Module):
@@ -123,6 +128,78 @@ class DeployableSftmd(nn.Module):
         return cast(Tensor, self.tail(self.conv_mid(features), lr))
 
 
+class FilmModulations(nn.Module):
+    """Scale and shift `[N,C,1,1]` of every modulated convolution, by one affine map of a code.
+
+    (1 + g) (W x + c) + b = s (W x) + (c s + b) with s = 1 + g: the bias c goes into the shift.
+    """
+
+    def __init__(self, plain: FilmTrunk, convs: list[FilmConv]) -> None:
+        super().__init__()
+        dtype = plain.conv_first.weight.dtype
+        first, relu, second, _ = plain.embed
+        first, second = cast(nn.Linear, first), cast(nn.Linear, second)
+        mean = plain.normalize.get_buffer("mean").to(dtype)
+        deviation = plain.normalize.get_buffer("deviation").to(dtype)
+        normalized = nn.Linear(first.in_features, first.out_features).to(dtype)
+        self.affine = nn.Linear(second.out_features, 2 * sum(c.conv.out_channels for c in convs))
+        self.affine.to(dtype)
+        self.embed = nn.Sequential(normalized, relu, second, nn.ReLU())
+        scales, shifts = zip(
+            *(
+                (
+                    layer.modulation.weight.detach().chunk(2),
+                    layer.modulation.bias.detach().chunk(2),
+                )
+                for layer in convs
+            ),
+            strict=True,
+        )
+        with torch.no_grad():
+            normalized.weight.copy_(first.weight / deviation)
+            normalized.bias.copy_(first.bias - normalized.weight @ mean)
+            biases = torch.cat([_bias(layer.conv) for layer in convs])
+            scale_weight = torch.cat([weight[0] for weight in scales])
+            scale_bias = 1 + torch.cat([bias[0] for bias in shifts])
+            shift_weight = torch.cat([weight[1] for weight in scales])
+            shift_bias = torch.cat([bias[1] for bias in shifts])
+            self.affine.weight.copy_(
+                torch.cat((scale_weight, shift_weight + biases[:, None] * scale_weight))
+            )
+            self.affine.bias.copy_(torch.cat((scale_bias, shift_bias + biases * scale_bias)))
+        self.widths = [layer.conv.out_channels for layer in convs]
+
+    def forward(self, code: Tensor, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+        maps = self.affine(self.embed(code))[:, :, None, None].to(dtype)
+        scales, shifts = maps.chunk(2, dim=1)
+        return list(
+            zip(scales.split(self.widths, dim=1), shifts.split(self.widths, dim=1), strict=True)
+        )
+
+
+class DeployableFilmTrunk(nn.Module):
+    """The FiLM trunk rewritten: called as before; the image comes unclamped, at least float32."""
+
+    def __init__(self, plain: FilmTrunk) -> None:
+        super().__init__()
+        blocks = [cast(FilmBlock, block) for block in plain.blocks]
+        layers = [layer for block in blocks for layer in (block.first, block.second)]
+        self.modulations = FilmModulations(plain, layers)
+        self.convs = nn.ModuleList(_without_bias(layer.conv) for layer in layers)
+        self.conv_first, self.conv_mid = plain.conv_first, plain.conv_mid
+        self.tail = CompactTail(plain.conv_output, plain.bicubic, plain.settings.scale)
+
+    def forward(self, lr: Tensor, code: Tensor) -> Tensor:
+        lr = lr.to(self.conv_first.weight.dtype)
+        before = features = self.conv_first(lr)
+        modulations = self.modulations(code, lr.dtype)
+        for index in range(0, len(self.convs), 2):
+            (scale, shift), (scale2, shift2) = modulations[index : index + 2]
+            branch = F.relu(self.convs[index](features) * scale + shift)
+            features = features + (self.convs[index + 1](branch) * scale2 + shift2)
+        return cast(Tensor, self.tail(before + self.conv_mid(features), lr))
+
+
 class CompactTail(nn.Module):
     """Phases of the residual and of the bicubic image, summed in float32, then arranged."""
 
@@ -199,9 +276,9 @@ class DeployableReferenceCorrector(nn.Module):
         return code + cast(Tensor, self.last(widened(features).mean(dim=(2, 3))))
 
 
-def deployable_sftmd(plain: Sftmd) -> nn.Module:
+def deployable_sftmd(plain: SrNetwork) -> nn.Module:
     """F for export."""
-    return DeployableSftmd(plain)
+    return DeployableFilmTrunk(plain) if isinstance(plain, FilmTrunk) else DeployableSftmd(plain)
 
 
 def deployable_predictor(plain: Predictor) -> nn.Module:
@@ -256,6 +333,16 @@ def _fold_through_shuffle(conv: nn.Conv2d, factor: int) -> nn.Conv2d:
                         target[at + at_cell] = conv.weight[:, :, dy + reach, dx + reach]
         _bias(folded).copy_(_bias(conv).repeat_interleave(factor**2))
     return folded
+
+
+def _without_bias(conv: nn.Conv2d) -> nn.Conv2d:
+    """The same convolution without its bias, which has gone elsewhere."""
+    bare = nn.Conv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size[0], padding=conv.padding, bias=False
+    ).to(conv.weight.dtype)
+    with torch.no_grad():
+        bare.weight.copy_(conv.weight)
+    return bare
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:

@@ -105,25 +105,20 @@ class Architecture:
 
 def _sizes(scale: int) -> dict[str, Architecture]:
     full, sigma_range = f"x{scale}", SIGMA_RANGES[scale]
-    lite = f"x{scale}-lite"
+    lite, film = f"x{scale}-lite", f"x{scale}-film"
+    levels = len(LEVELS)
+    code_size = CODE_SIZE + levels
     return {
         full: Architecture(full, scale, "reference", 64, 16, 64, sigma_range),
         lite: Architecture(
-            lite,
-            scale,
-            "film",
-            48,
-            20,
-            64,
-            sigma_range,
-            CODE_SIZE + len(LEVELS),
-            levels=len(LEVELS),
+            lite, scale, "compact", 48, 8, 64, sigma_range, code_size, levels=levels
         ),
+        film: Architecture(film, scale, "film", 48, 20, 64, sigma_range, code_size, levels=levels),
     }
 
 
 ARCHITECTURES: Final[dict[str, Architecture]] = _sizes(2) | _sizes(3) | _sizes(4)
-"""The named architectures: `x2`, `x3`, `x4` and their `-lite` sizes."""
+"""The named architectures: `x2`, `x3`, `x4`, and their `-lite` and `-film` sizes."""
 
 
 def architecture(name: str) -> Architecture:
