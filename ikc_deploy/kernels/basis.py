@@ -151,9 +151,10 @@ class KernelBasis:
         return self.code_size - (int(used[-1]) + 1 if used.size else 0)
 
     def with_levels(self, levels: int) -> KernelBasis:
-        """Return this basis with codes longer by `levels` components that describe no kernel."""
+        """Return this basis with `levels` components in its codes that describe no kernel."""
         zeros = np.zeros((len(self.components), levels), dtype=np.float32)
-        components = np.concatenate((self.components, zeros), axis=1)
+        kernel = self.components[:, : self.code_size - self.levels]
+        components = np.concatenate((kernel, zeros), axis=1)
         return KernelBasis(components, self.mean, self.sigma_range)
 
     @property

@@ -71,11 +71,14 @@ def empty_networks(settings: Architecture, basis: KernelBasis) -> IkcNetworks:
     )
 
 
-def new_networks(settings: Architecture, seed: int) -> IkcNetworks:
-    """Untrained networks with a basis of their own, reproducible from `seed`."""
+def new_networks(
+    settings: Architecture, seed: int, basis: KernelBasis | None = None
+) -> IkcNetworks:
+    """Untrained networks, reproducible from `seed`, with this basis or one of their own."""
     family = settings.kernels
-    basis = KernelBasis.fit(settings.sigma_range, settings.kernel_components, family=family)
-    basis = basis.with_levels(settings.levels)
+    if basis is None:
+        basis = KernelBasis.fit(settings.sigma_range, settings.kernel_components, family=family)
+        basis = basis.with_levels(settings.levels)
     codes = basis.encode(family_kernels(family, settings.sigma_range))
     # Levels are spread over their whole range, whatever the blur.
     codes[:, settings.kernel_components :] = np.linspace(0, 1, len(codes))[:, None]

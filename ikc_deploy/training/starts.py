@@ -5,49 +5,59 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.networks.architecture import Architecture
+from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
 from ikc_deploy.networks.sftmd import CodeNormalization
 from ikc_deploy.networks.weights import load_weights
 
 _LOG = logging.getLogger(__name__)
 
 
-def start_from(networks: IkcNetworks, start: str, folder: Path) -> None:
-    """Copy every learnt tensor of the weights `start` that has the same name and shape here.
+def started_networks(settings: Architecture, seed: int, start: str, folder: Path) -> IkcNetworks:
+    """Return new networks that hold every learnt tensor of the weights `start` that fits.
 
-    A tensor that is larger here only because the code has levels (`ikc_deploy.kernels.LEVELS`) and
-    theirs has none gets zeros for the levels, so that training starts from the same function.
-    Where the kernels' components mean the same, their normalisation comes along: weights that were
-    trained behind another one are another function. Charts stay, they belong to the basis.
-    `start` is a shipped name or a checkpoint's path relative to `folder`. Raises `CheckpointError`
-    if there are none.
+    A tensor fits if it has the same name and shape, or is larger here only because the code has
+    levels (`ikc_deploy.kernels.LEVELS`) and theirs has none: it gets zeros for the levels, so that
+    training starts from the same function. Where both are made for the same family of kernels and
+    as many components, their basis and the normalisation of their codes are taken too: a basis that
+    is fitted again may differ in signs, and weights mean nothing with another one.
+
+    Args:
+        settings: Architecture of the new networks.
+        seed: Seed of the tensors that do not fit.
+        start: A shipped name, or a checkpoint's path relative to `folder`.
+        folder: Folder of the recipe.
+
+    Raises:
+        CheckpointError: There are no such weights.
     """
     file = folder / start
     source = load_weights(str(file) if file.is_file() else start).networks
-    levels = networks.architecture.levels - source.architecture.levels
+    same_codes = _same_codes(settings, source.architecture)
+    basis = source.basis.with_levels(settings.levels) if same_codes else None
+    networks = new_networks(settings, seed, basis)
+    levels = settings.levels - source.architecture.levels
     copied = total = 0
     for name, module in networks.modules().items():
         theirs = dict(source.modules()[name].named_parameters())
         for key, parameter in module.named_parameters():
             total += 1
-            value = (
-                _with_zeros(theirs[key].data, parameter.shape, levels) if key in theirs else None
-            )
+            value = _fitted(theirs[key].data, parameter.shape, levels) if key in theirs else None
             if value is not None:
                 parameter.data.copy_(value)
                 copied += 1
-    if _same_kernel_components(networks, source):
+    if same_codes:
         _copy_normalization(networks, source)
     _LOG.info("started from '%s': %d of %d tensors fit", start, copied, total)
+    return networks
 
 
-def _same_kernel_components(ours: IkcNetworks, theirs: IkcNetworks) -> bool:
-    own, other = ours.architecture.kernel_components, theirs.architecture.kernel_components
-    return np.array_equal(ours.basis.components[:, :own], theirs.basis.components[:, :other])
+def _same_codes(ours: Architecture, theirs: Architecture) -> bool:
+    names = ("kernels", "sigma_range", "kernel_components")
+    return all(getattr(ours, name) == getattr(theirs, name) for name in names)
 
 
 def _copy_normalization(ours: IkcNetworks, theirs: IkcNetworks) -> None:
@@ -61,7 +71,7 @@ def _copy_normalization(ours: IkcNetworks, theirs: IkcNetworks) -> None:
                     part.get_buffer(buffer)[:count] = source.get_buffer(buffer)[:count]
 
 
-def _with_zeros(value: Tensor, shape: torch.Size, levels: int) -> Tensor | None:
+def _fitted(value: Tensor, shape: torch.Size, levels: int) -> Tensor | None:
     """`value` in the given shape; with `levels` more rows or columns of zeros; None if it differs.
 
     Layers read the code behind everything else that they read (columns), and the predictor's last

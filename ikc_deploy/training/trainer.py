@@ -23,7 +23,7 @@ from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.recipes import Recipe, StageRecipe
 from ikc_deploy.training.runs import CHECKPOINT_FILE, RunLog, RunState, open_run, save_state
 from ikc_deploy.training.stages import STAGES, Stage, Workplace
-from ikc_deploy.training.starts import start_from
+from ikc_deploy.training.starts import started_networks
 from ikc_deploy.training.validation import Case, load_cases, validate
 from ikc_deploy.training.world import ALONE, World
 
@@ -234,9 +234,11 @@ def _shared_loss(stage: Stage, world: World) -> Callable[[int], Any]:
 
 
 def _networks(recipe: Recipe, state: RunState | None, device: torch.device) -> IkcNetworks:
-    networks = new_networks(recipe.architecture, recipe.seed)
-    if recipe.start is not None and state is None:
-        start_from(networks, recipe.start, recipe.folder)
+    if recipe.start is None:
+        networks = new_networks(recipe.architecture, recipe.seed)
+    else:
+        # Also when a run goes on: the basis is the one of the weights that it started from.
+        networks = started_networks(recipe.architecture, recipe.seed, recipe.start, recipe.folder)
     for name, module in networks.modules().items():
         module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if state is not None:
