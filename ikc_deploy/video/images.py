@@ -62,8 +62,9 @@ class NumberedImages:
         write_rgb(frame.rgb, self._path(self._written + 1))
         self._written += 1
 
-    def finish(self, complete: bool) -> None:
+    def finish(self, complete: bool) -> tuple[str, ...]:  # noqa: ARG002 - every file is whole
         """Nothing is left to do."""
+        return ()
 
     def abort(self) -> None:
         """Nothing is left to do: every file is whole."""
