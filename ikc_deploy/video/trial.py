@@ -30,6 +30,7 @@ from ikc_deploy.video.sidedata import display_matrix, same_turn, side_data_names
 from ikc_deploy.video.tracks import COPIED, Excerpt, SoundCoding, Track, sound_codings
 
 if TYPE_CHECKING:
+    from av.audio.codeccontext import AudioCodecContext
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import InputContainer
@@ -181,7 +182,7 @@ class Trial:
             return None
         with closing(open_input(path, str(path))) as source:
             sound = cast("AudioStream", source.streams[stream.index])
-            frame = next(_decoded(source, sound), None)
+            frame = next(_decoded(sound.codec_context, source.demux(sound)), None)
         if frame is None:
             return None
         for coding in sound_codings(sound, frame, self.container):
@@ -277,6 +278,18 @@ class _Copy:
             again.close()
             if not _holds(file, self._stream.type, codec_name(self._stream)):
                 self.problem = "it is read back as something else"
+            elif self._stream.type == "audio" and not self._sounds_alike(file):
+                self.problem = "it does not play from there"
+
+    def _sounds_alike(self, file: io.BytesIO) -> bool:
+        """True if what was written is decoded as the source is."""
+        context = self._stream.codec_context
+        wanted = _form(_decoded(context, iter(self._sample)))
+        file.seek(0)
+        with closing(open_input(file, "the trial")) as written:
+            sound = written.streams.audio[0]
+            found = _form(_decoded(sound.codec_context, written.demux(sound)))
+        return wanted is None or found == wanted
 
     @contextmanager
     def _noted(self) -> Iterator[None]:
@@ -336,10 +349,19 @@ def _read_picture(file: io.BytesIO) -> tuple[VideoFrame | None, Fraction]:
         return frame, video.sample_aspect_ratio or Fraction(1)
 
 
-def _decoded(source: InputContainer, sound: AudioStream) -> Iterator[AudioFrame]:
-    for packet in source.demux(sound):
+def _decoded(context: AudioCodecContext, packets: Iterator[Packet[Any]]) -> Iterator[AudioFrame]:
+    """The frames of what can be decoded."""
+    for packet in packets:
         with suppress(av.FFmpegError):
-            yield from cast("list[AudioFrame]", packet.decode())
+            yield from context.decode(packet)
+
+
+def _form(frames: Iterator[AudioFrame]) -> tuple[int, int] | None:
+    """Samples a second and channels of the last frame: some decoders find out on the way."""
+    form = None
+    for frame in frames:
+        form = frame.sample_rate, frame.layout.nb_channels
+    return form
 
 
 def _why(error: TrackError) -> str:
