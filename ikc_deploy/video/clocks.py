@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
+_TS_DISCONT: Final = cast(int, av.format.Flags.ts_discont.value)
+_TS_NONSTRICT: Final = cast(int, av.format.Flags.ts_nonstrict.value)
+
 _GAP: Final = Fraction(10)
 """Seconds: a clock that goes on further ahead than this was set anew."""
 _BACK: Final = Fraction(1, 10)
@@ -23,7 +26,7 @@ _ALIKE: Final = Fraction(5)
 
 def can_jump(container: InputContainer) -> bool:
     """True for formats whose clock may be set anew on the way: transport streams and their like."""
-    return bool(av.format.Flags.ts_discont.value & container.format.flags)
+    return bool(_TS_DISCONT & container.format.flags)
 
 
 class RunningClock:
@@ -46,7 +49,7 @@ class RunningClock:
         time = packet.pts if packet.dts is None else packet.dts
         if time is None:
             return
-        stream, tick = packet.stream, cast(Fraction, packet.time_base)
+        stream, tick = packet.stream, packet.time_base
         if stream.type in ("audio", "video"):
             self._look(stream.index, time * tick, (packet.duration or 0) * tick)
             passed = self._latest = self._passed.get(stream.index, 0)
@@ -78,7 +81,7 @@ class Repair:
 
     def __init__(self, output: OutputContainer, stream: Stream) -> None:
         self._stream = stream
-        self._step = 0 if av.format.Flags.ts_nonstrict.value & output.format.flags else 1
+        self._step = 0 if _TS_NONSTRICT & output.format.flags else 1
         self._last: int | None = None
         self._end = 0
 

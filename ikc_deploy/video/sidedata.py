@@ -46,12 +46,12 @@ def _by_name(frame: VideoFrame) -> Mapping[str, Any]:
         found = list(frame.side_data)
     except ValueError:
         found = list(_only_known(frame).side_data)
-    return {each.type.name: each for each in found}
+    return {cast(Any, each).type.name: each for each in found}
 
 
 def _only_known(frame: VideoFrame) -> VideoFrame:
     """A copy without the side data at which PyAV fails."""
-    known = {kind.value for kind in Type}
+    known = {cast(int, kind.value) for kind in Type}
     graph = Graph()
     nodes: list[Any] = [
         graph.add_buffer(

@@ -8,13 +8,13 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import av
+from av.audio.stream import AudioStream
 from av.filter import Graph
 
 from ikc_deploy.video.clocks import Repair
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
-    from av.audio.stream import AudioStream
     from av.container import OutputContainer
     from av.packet import Packet
     from av.stream import Stream
@@ -80,8 +80,9 @@ class Excerpt:
 class Lane(Protocol):
     """Takes a stream's packets, and gives those that go into the output."""
 
-    stream: Stream
-    """In the output."""
+    @property
+    def stream(self) -> Stream:
+        """In the output."""
 
     def packets(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
         """What comes of one packet of the source; the output's header must be written."""
@@ -96,7 +97,7 @@ def add_lane(output: OutputContainer, source: Stream, track: Track, excerpt: Exc
     if track.coding is None:
         lane = _Copied(output, source, excerpt)
     else:
-        lane = _CodedSound(output, cast("AudioStream", source), track.coding, excerpt)
+        lane = _CodedSound(output, cast(AudioStream, source), track.coding, excerpt)
     lane.stream.metadata.update(fresh_tags(source.metadata))
     lane.stream.disposition = source.disposition
     if source.type == "attachment":
@@ -125,16 +126,16 @@ class _Copied:
         self.stream: Stream = output.add_stream_from_template(source, opaque=True)
         self._excerpt = excerpt
         self._repair = Repair(output, self.stream)
-        if source.type == "audio" and _unnamed(source.codec_context.layout.name):
+        if isinstance(source, AudioStream) and _unnamed(source.codec_context.layout.name):
             layout = default_layout(source.codec_context.layout.nb_channels)
             if layout is not None:
                 # AVI and others give only a number, and MP4 wants a layout.
-                self.stream.codec_context.layout = layout
+                cast(AudioStream, self.stream).codec_context.layout = layout
 
     def packets(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
         if not packet.size or packet.is_corrupt:
             return  # The end of a stream is an empty packet.
-        tick = cast(Fraction, packet.time_base)
+        tick = packet.time_base
         time = packet.dts if packet.pts is None else packet.pts
         if time is not None and not self._excerpt.holds(time * tick):
             return
@@ -153,7 +154,7 @@ class _CodedSound:
         self, output: OutputContainer, source: AudioStream, coding: SoundCoding, excerpt: Excerpt
     ) -> None:
         stream = output.add_stream(coding.encoder, coding.rate)
-        self.stream = cast("AudioStream", stream)
+        self.stream = cast(AudioStream, stream)
         context = self.stream.codec_context
         context.layout = coding.layout
         context.time_base = Fraction(1, coding.rate)

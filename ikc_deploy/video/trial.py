@@ -283,11 +283,11 @@ class _Copy:
 
     def _sounds_alike(self, file: io.BytesIO) -> bool:
         """True if what was written is decoded as the source is."""
-        context = self._stream.codec_context
+        context = cast("AudioStream", self._stream).codec_context
         wanted = _form(_decoded(context, iter(self._sample)))
         file.seek(0)
         with closing(open_input(file, "the trial")) as written:
-            sound = written.streams.audio[0]
+            (sound,) = written.streams.audio
             found = _form(_decoded(sound.codec_context, written.demux(sound)))
         return wanted is None or found == wanted
 
