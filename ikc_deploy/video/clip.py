@@ -330,7 +330,10 @@ def declared_seconds(stream: VideoStream) -> Fraction | None:
     clock = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if clock is None:
         return None
-    return 3600 * int(clock[1]) + 60 * int(clock[2]) + Fraction(clock[3])
+    end = 3600 * int(clock[1]) + 60 * int(clock[2]) + Fraction(clock[3])
+    # Some writers count from 0, some from the first frame.
+    begin = (stream.start_time or 0) * _time_base(stream)
+    return end - begin if 0 < begin < end else end
 
 
 def find_jumps(path: Path) -> tuple[Fraction, ...]:
