@@ -23,7 +23,7 @@ from ikc_deploy.video.clocks import RunningClock, can_jump
 from ikc_deploy.video.colour import UNSPECIFIED, ToRgb, infer_colour, sample_bits, subsampling
 from ikc_deploy.video.frames import Frame, StreamFacts
 from ikc_deploy.video.opening import open_input
-from ikc_deploy.video.sidedata import display_matrix, side_data_names
+from ikc_deploy.video.sidedata import display_matrix, side_data_names, turn_only
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _DEFAULT_RATE: Final = Fraction(25)
+
+_SHORT: Final = Fraction(1, 10)
+"""Seconds that may be missing at the end, where nobody says how long the last frame is shown."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,7 @@ class Clip:
         if seconds is None or last is None or self._decoder.jumps:
             return
         end = (last + self._step() - (self.stream.start_time or 0)) * tick
-        if seconds - end > 2 * self._step() * tick:
+        if seconds - end > max(2 * self._step() * tick, _SHORT):
             self.warnings.append(
                 f"'{self.name}' should last {float(seconds):.2f} s, but its frames end at "
                 f"{float(end):.2f} s: it seems to be cut short"
@@ -308,7 +311,8 @@ def stream_facts(stream: VideoStream, first: VideoFrame, frames: int | None = No
         sample_bits(name),
         subsampling(name),
         stream.sample_aspect_ratio or Fraction(1),
-        display_matrix(first),
+        # FFmpeg has put what it stretches into the shape of pixels.
+        turn_only(display_matrix(first)),
         frames,
     )
 
@@ -373,6 +377,11 @@ def _peculiarities(stream: VideoStream, frame: VideoFrame, alpha: bool) -> Itera
         or any(component.is_alpha for component in frame.format.components)
     ):
         yield "the clip has transparency, which is left out"
+    if turn_only(display_matrix(frame)) != display_matrix(frame):
+        yield (
+            "the clip's display matrix scales or stretches the picture; of that, only the shape of "
+            "the pixels is kept"
+        )
     yield from (_LOST[name] for name in sorted(side_data_names(frame) & _LOST.keys()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from fractions import Fraction
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 _KINDS: Final = 64
 """Far more than FFmpeg has."""
 
-_IDENTITY: Final = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-_TOLERANCE: Final = 0.01 * 2**16
+_ONE: Final = 2**16
+_IDENTITY: Final = (_ONE, 0, 0, 0, _ONE, 0, 0, 0, 2**30)
+_TOLERANCE: Final = 0.01 * _ONE
 
 
 def display_matrix(frame: VideoFrame | None) -> tuple[int, ...] | None:
@@ -31,8 +33,30 @@ def display_matrix(frame: VideoFrame | None) -> tuple[int, ...] | None:
 
 
 def side_data_names(frame: VideoFrame | None) -> frozenset[str]:
-    """PyAV's names of a frame's side data, as far as it has names."""
-    return frozenset() if frame is None else frozenset(_by_name(frame))
+    """PyAV's names of a frame's side data, as far as it has names; STEREO3D only if it is 3D."""
+    if frame is None:
+        return frozenset()
+    found = _by_name(frame)
+    # The kind comes first; 0 is one view.
+    flat = "STEREO3D" in found and not any(bytes(cast("Buffer", found["STEREO3D"]))[:4])
+    return frozenset(found) - ({"STEREO3D"} if flat else set())
+
+
+def turn_only(matrix: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """A display matrix without what it scales and stretches; as it is if it does neither."""
+    if matrix is None:
+        return None
+    a, b, u, c, d, v, x, y, w = matrix
+    across, down = math.hypot(a, b), math.hypot(c, d)
+    if across == 0 or down == 0:
+        return None  # Nothing would be seen.
+    if max(abs(across - _ONE), abs(down - _ONE)) < _TOLERANCE:
+        return matrix
+    wide, high = math.hypot(a, c) or _ONE, math.hypot(b, d) or _ONE
+    first, second = (a / across, b / across), (c / down, d / down)
+    unit = [round(_ONE * entry) for entry in (*first, *second)]
+    moved = round(_ONE * x / wide), round(_ONE * y / high)
+    return unit[0], unit[1], u, unit[2], unit[3], v, *moved, w
 
 
 def same_turn(first: tuple[int, ...] | None, second: tuple[int, ...] | None) -> bool:

@@ -165,16 +165,21 @@ class Trial:
             file = io.BytesIO()
             self.output(file).write(self.packets())
         frame, aspect = _read_picture(file)
-        lost = []
         if not same_turn(display_matrix(frame), self.facts.display_matrix):
-            lost.append("how the picture is turned, flipped or stretched (its display matrix)")
+            plan.notices.append(
+                f"{self.container} does not say that the picture is turned or flipped; players "
+                "show it as it is coded"
+            )
         if abs(aspect / self.facts.aspect - 1) > 0.01:
-            lost.append(f"that pixels are {float(self.facts.aspect):.3g} as wide as high")
+            plan.notices.append(
+                f"{self.container} does not say that pixels are {float(self.facts.aspect):.3g} "
+                "times as wide as high; players show them square"
+            )
         if "STEREO3D" in shown - side_data_names(frame):
-            lost.append("that the picture is stereoscopic (3D)")
-        plan.notices += [
-            f"{self.container} cannot hold {each}; players show it as coded" for each in lost
-        ]
+            plan.notices.append(
+                "the clip is stereoscopic (3D); the output does not say so, and players show its "
+                "views as one picture"
+            )
 
     def _coding(self, path: Path, stream: Stream) -> SoundCoding | None:
         """How to code sound anew; None if it cannot be decoded, or nothing is taken."""
