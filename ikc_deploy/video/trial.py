@@ -147,8 +147,8 @@ class Trial:
         if sound and not any(stream.index in kept for stream in sound):
             raise VideoError(
                 f"{self.container} cannot hold {codec_name(sound[0])} audio "
-                f"({copies[sound[0].index].problem}), and FFmpeg cannot decode it here; write "
-                "another container, or take the sound out first: "
+                f"({copies[sound[0].index].problem}), and it cannot be coded anew; take the "
+                "sound out first: "
                 "ffmpeg -i CLIP -map 0 -map -0:a -c copy SILENT.mkv"
             )
 
@@ -249,6 +249,9 @@ class _Copy:
         self._bytes = 0
         self._sample: list[Packet[Any]] = []
         self._output: Output | None = None
+        if self._stream.codec_context is None and self._stream.type != "attachment":
+            self.problem = "FFmpeg has no decoder for it"
+            return
         with self._noted():
             output = trial.output(cast(BinaryIO, _Nowhere()), beside)
             output.put(trial.packets())

@@ -11,7 +11,7 @@ from typing import Any
 import av
 import numpy as np
 
-from tests.video.clips import numbered
+from tests.video.clips import numbered, times
 
 RATE = 48000
 TONE = 440
@@ -34,7 +34,7 @@ def make_sounding(
         video.codec_context.time_base = Fraction(1, 25)
         sound: Any = container.add_stream(encoder, RATE)
         sound.layout = "stereo"
-        coded = []
+        coded: list[Any] = []
         for number in range(round(25 * seconds)):
             frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
             frame.pts, frame.time_base = number + round(25 * start), Fraction(1, 25)
@@ -46,23 +46,22 @@ def make_sounding(
 
 def heard(path: Path) -> tuple[str, Fraction, Fraction, int]:
     """Codec of the first sound, when it begins and ends after the first frame, and its pitch."""
-    with av.open(path) as container:
-        frame = next(iter(container.decode(video=0)))
-        shown = frame.pts * frame.time_base
+    shown = times(path)[0]
     with av.open(path) as container:
         stream = container.streams.audio[0]
-        wave, times = [], []
-        for frame in container.decode(stream):
-            samples = frame.to_ndarray()
-            channels = frame.layout.nb_channels
-            wave.append(samples[0, ::channels] if not frame.format.is_planar else samples[0])
-            times += [frame.pts * frame.time_base, Fraction(frame.samples, frame.sample_rate)]
-        middle = np.concatenate(wave).astype(float)
-        middle = middle[len(middle) // 2 - 4000 :][:8000]
-        spectrum = np.abs(np.fft.rfft((middle - middle.mean()) * np.hanning(len(middle))))
-        pitch = int(spectrum.argmax()) * frame.sample_rate // len(middle)
+        frames: list[Any] = list(container.decode(stream))
         name = stream.codec_context.codec.canonical_name
-        return name, times[0] - shown, times[-2] + times[-1] - shown, pitch
+    first, last, wave = frames[0], frames[-1], []
+    for frame in frames:
+        samples = frame.to_ndarray()
+        step = 1 if frame.format.is_planar else frame.layout.nb_channels
+        wave.append(samples[0, ::step])
+    middle = np.concatenate(wave).astype(float)
+    middle = middle[len(middle) // 2 - 4000 :][:8000]
+    spectrum = np.abs(np.fft.rfft((middle - middle.mean()) * np.hanning(len(middle))))
+    pitch = int(spectrum.argmax()) * first.sample_rate // len(middle)
+    end = last.pts * last.time_base + Fraction(last.samples, last.sample_rate)
+    return name, first.pts * first.time_base - shown, end - shown, pitch
 
 
 def kinds(path: Path) -> list[tuple[str, str]]:
@@ -80,7 +79,7 @@ def with_boxes(clip: bytes, *boxes: bytes) -> bytes:
     data, new = bytearray(clip), b"".join(boxes)
     at, parents = 0, []
     for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
-        while data[at + 4 : at + 8] != name:
+        while bytes(data[at + 4 : at + 8]) != name:
             at += struct.unpack_from(">I", data, at)[0]
         parents.append(at)
         end = at + struct.unpack_from(">I", data, at)[0]
