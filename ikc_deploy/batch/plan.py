@@ -16,10 +16,11 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.images import IMAGE_SUFFIXES
 from ikc_deploy.pictures import Job, plan
 from ikc_deploy.video.clip import Clip
+from ikc_deploy.video.companions import Companions, check_output
 from ikc_deploy.video.encoders import EncoderSettings, choose_encoder
 from ikc_deploy.video.files import SEGMENT_FRAMES
 from ikc_deploy.video.frames import StreamFacts
-from ikc_deploy.video.join import Companions, check_companions, join
+from ikc_deploy.video.join import join
 from ikc_deploy.video.names import CONTAINERS, VIDEO_SUFFIXES, container_of
 from ikc_deploy.video.pieces import split
 
@@ -65,6 +66,7 @@ class ClipPlan:
     made_from: str
     facts: StreamFacts
     """The output's."""
+    companions: Companions | None
     folder: Path
     jobs: tuple[PieceJob, ...]
     warnings: list[str] = field(default_factory=list)
@@ -79,7 +81,7 @@ class ClipPlan:
         Raises `VideoError` or `DiskFullError`; the pieces then stay.
         """
         segments = [each for job in self.jobs for each in finished_piece(job.place) or ()]
-        join(segments, self.facts, self.target, Companions(self.source))
+        self.warnings += join(segments, self.facts, self.target, self.companions)
         shutil.rmtree(self.folder, ignore_errors=True)
         return sum(segment.frames for segment in segments)
 
@@ -100,7 +102,7 @@ def plan_clip(
     with closing(Clip(source)) as clip:
         facts = clip.facts.scaled(scale)
         encoder = choose_encoder(settings, facts, container)
-        notices = check_companions(clip.container, clip.stream, container)
+        companions, notices = check_output(target, encoder, facts, clip)
         pieces = split(clip, SEGMENT_FRAMES)
     run = run | {"encoder": asdict(encoder)}
     made_from = fingerprint(source, run)
@@ -109,7 +111,7 @@ def plan_clip(
         PieceJob(source, piece, clip.facts, encoder, folder / f"{number:06d}")
         for number, piece in enumerate(pieces)
     )
-    return ClipPlan(source, target, made_from, facts, folder, tuple(jobs), notices)
+    return ClipPlan(source, target, made_from, facts, companions, folder, tuple(jobs), notices)
 
 
 def weight(task: Task) -> int:

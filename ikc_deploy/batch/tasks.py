@@ -87,11 +87,12 @@ class _PieceSink:
     def write(self, frame: Frame) -> None:
         self._writer.write(frame)
 
-    def finish(self, complete: bool) -> None:  # noqa: ARG002 - a sink's signature
+    def finish(self, complete: bool) -> tuple[str, ...]:  # noqa: ARG002 - a sink's signature
         """Give the piece, which nobody interrupts, its name."""
         self._writer.finish()
         self._folder.release()
         self._folder.path.rename(WorkFolder(self._place).path)
+        return ()
 
     def abort(self) -> None:
         self._writer.abort()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import io
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar, cast
@@ -44,6 +46,7 @@ def reports_errors(command: Callable[_Parameters, _Result]) -> Callable[_Paramet
 
     @functools.wraps(command)
     def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        _print_any_name()
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = cast(Any, _show_warning)
@@ -59,6 +62,13 @@ def reports_errors(command: Callable[_Parameters, _Result]) -> Callable[_Paramet
             _interrupted()
 
     return run
+
+
+def _print_any_name() -> None:
+    """Let no name end a command because a terminal or log is strict about what it encodes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def warn(message: str) -> None:

@@ -161,6 +161,7 @@ class _Connection:
                 "r",
                 format=container,
                 options=options,
+                metadata_errors="replace",
                 timeout=(2 * settings.silence, settings.silence),
             )
         except (av.FFmpegError, OSError, ValueError) as error:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-import struct
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -19,16 +19,22 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 import av
 
 from ikc_deploy.errors import NoVideoError, UnreadableClipError, VideoError
+from ikc_deploy.video.clocks import RunningClock, can_jump
 from ikc_deploy.video.colour import UNSPECIFIED, ToRgb, infer_colour, sample_bits, subsampling
 from ikc_deploy.video.frames import Frame, StreamFacts
+from ikc_deploy.video.opening import open_input
+from ikc_deploy.video.sidedata import display_matrix, side_data_names, turn_only
 
 if TYPE_CHECKING:
-    from av.buffer import Buffer
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
 _DEFAULT_RATE: Final = Fraction(25)
+
+_SHORT: Final = Fraction(1, 10)
+"""Seconds that may be missing at the end, where nobody says how long the last frame is shown."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +101,11 @@ class Clip:
         self.first_pts = first[1]
         """When the first frame is shown in the clip, in ticks, before `origin` is subtracted."""
         self.facts = stream_facts(self.stream, first[0], self._expected())
-        self.origin = first[1] if self.span.start > 0 else 0
-        """What is subtracted from time stamps so that a later start becomes 0, in ticks."""
-        self.warnings += _peculiarities(first[0])
+        self.origin = first[1] if self.span.start > 0 else self._start()
+        """What is subtracted from time stamps so that the output begins at 0, in ticks."""
+        self.side_data = side_data_names(first[0])
+        """PyAV's names of what comes with the first frame."""
+        self.warnings += _peculiarities(self.stream, first[0], self._decoder.alpha)
 
     def close(self) -> None:
         """Close the file."""
@@ -138,6 +146,25 @@ class Clip:
                 f"'{self.name}' is damaged ({damaged} packets or frames); "
                 "what could be decoded is used"
             )
+
+    def _start(self) -> int:
+        """When the clip begins, in ticks: the earliest of its streams, so that they stay together.
+
+        Broadcasts and streams off the net are cut out of a clock that has run for hours.
+        """
+        begin = self.container.start_time
+        times = [
+            stream.start_time * cast(Fraction, stream.time_base)
+            for stream in (*self.container.streams.video, *self.container.streams.audio)
+            if stream.start_time is not None
+        ]
+        if begin is None or not times:
+            return 0
+        # FFmpeg knows which streams to trust, and counts microseconds; the stream knows exactly.
+        exact = min(times, key=lambda time: abs(time - Fraction(begin, av.time_base)))
+        # Sound may begin a little before 0, with what its decoder throws away.
+        late = exact > 0 or (self.stream.start_time or 0) < 0
+        return math.floor(exact / _time_base(self.stream)) if late else 0
 
     def _step(self) -> int:
         rate = self.stream.average_rate or self.stream.guessed_rate or _DEFAULT_RATE
@@ -198,10 +225,10 @@ class Clip:
     def _check_end(self, last: int | None) -> None:
         """Warn if the frames ended before the clip should."""
         seconds, tick = declared_seconds(self.stream), _time_base(self.stream)
-        if seconds is None or last is None:
+        if seconds is None or last is None or self._decoder.jumps:
             return
         end = (last + self._step() - (self.stream.start_time or 0)) * tick
-        if seconds - end > 2 * self._step() * tick:
+        if seconds - end > max(2 * self._step() * tick, _SHORT):
             self.warnings.append(
                 f"'{self.name}' should last {float(seconds):.2f} s, but its frames end at "
                 f"{float(end):.2f} s: it seems to be cut short"
@@ -214,12 +241,20 @@ class Decoder:
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.damaged = 0
         """Packets that could not be decoded so far."""
+        self.alpha = False
+        """Transparency was seen that FFmpeg's decoder leaves out."""
+        self._clock = RunningClock() if can_jump(container) else None
         self._container = container
         self._stream = stream
         # Threads by frame hold frames back, which a camera must not, and report damage or not by
         # who is first, while a resumed run counts on the same frames as before.
         stream.thread_type = "SLICE"
         self._frames = self._decode()
+
+    @property
+    def jumps(self) -> bool:
+        """True if the clock of the packets so far was set anew on the way."""
+        return self._clock is not None and bool(self._clock.jumps)
 
     def frames(self) -> Iterator[VideoFrame]:
         """The frames that were not yet asked for."""
@@ -235,29 +270,15 @@ class Decoder:
             except av.FFmpegError:
                 self.damaged += 1
                 return
+            if self._clock is not None:
+                self._clock(packet)
+            self.alpha = self.alpha or _has_alpha_layer(packet)
             try:
                 frames = packet.decode()
             except av.FFmpegError:
                 self.damaged += 1
                 continue
             yield from frames
-
-
-def open_input(
-    source: Path | BinaryIO | str,
-    name: str,
-    container: str | None = None,
-    options: Mapping[str, str] | None = None,
-) -> InputContainer:
-    """Open for reading; raises `UnreadableClipError`, with `name` in its message."""
-    if isinstance(source, Path):
-        # Not by name: FFmpeg reads "a:b.mp4" as a protocol and "%03d" as a pattern.
-        source = f"file:{source}"
-    try:
-        return av.open(source, "r", format=container, options=dict(options or {}))
-    except (av.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UnreadableClipError(f"'{name}' cannot be read as video: {reason}") from error
 
 
 def video_stream(container: InputContainer, name: str) -> VideoStream:
@@ -273,7 +294,6 @@ def stream_facts(stream: VideoStream, first: VideoFrame, frames: int | None = No
     """What holds for all frames, from the stream and its first frame."""
     name = first.format.name
     coded = stream.codec_context
-    matrix = first.side_data.get("DISPLAYMATRIX")
     return StreamFacts(
         first.width,
         first.height,
@@ -291,7 +311,8 @@ def stream_facts(stream: VideoStream, first: VideoFrame, frames: int | None = No
         sample_bits(name),
         subsampling(name),
         stream.sample_aspect_ratio or Fraction(1),
-        None if matrix is None else struct.unpack("=9i", bytes(cast("Buffer", matrix))),
+        # FFmpeg has put what it stretches into the shape of pixels.
+        turn_only(display_matrix(first)),
         frames,
     )
 
@@ -313,14 +334,62 @@ def declared_seconds(stream: VideoStream) -> Fraction | None:
     clock = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if clock is None:
         return None
-    return 3600 * int(clock[1]) + 60 * int(clock[2]) + Fraction(clock[3])
+    end = 3600 * int(clock[1]) + 60 * int(clock[2]) + Fraction(clock[3])
+    # Some writers count from 0, some from the first frame.
+    begin = (stream.start_time or 0) * _time_base(stream)
+    return end - begin if 0 < begin < end else end
 
 
-def _peculiarities(frame: VideoFrame) -> Iterator[str]:
+def find_jumps(path: Path) -> tuple[Fraction, ...]:
+    """How the clock of a clip's video jumps, as `RunningClock` gives it; reads the file once.
+
+    Raises `UnreadableClipError` or `NoVideoError`.
+    """
+    with closing(open_input(path, str(path))) as container:
+        if not can_jump(container):
+            return ()
+        clock, packets = RunningClock(), container.demux(video_stream(container, str(path)))
+        with suppress(av.FFmpegError):
+            for packet in packets:
+                clock(packet)
+        return tuple(clock.jumps)
+
+
+_LOST: Final = {
+    "SPHERICAL": "the clip is a 360-degree (spherical) video; the output does not say so, and "
+    "players show it flat",
+    "A53_CC": "the clip has closed captions inside its pictures, which are left out",
+    "MASTERING_DISPLAY_METADATA": "the clip's HDR metadata (mastering display) is left out",
+    "CONTENT_LIGHT_LEVEL": "the clip's HDR metadata (light levels) is left out",
+    "DOVI_METADATA": "the clip's Dolby Vision metadata is left out",
+    "DYNAMIC_HDR_PLUS": "the clip's HDR10+ metadata is left out",
+}
+"""Warnings for side data that is not written."""
+
+
+def _peculiarities(stream: VideoStream, frame: VideoFrame, alpha: bool) -> Iterator[str]:
+    tags = {name.lower(): value for name, value in stream.metadata.items()}
     if frame.interlaced_frame:
         yield "the clip is interlaced: its fields are upscaled as one picture; deinterlace first"
-    if any(component.is_alpha for component in frame.format.components):
+    if (
+        alpha
+        or tags.get("alpha_mode") == "1"
+        or any(component.is_alpha for component in frame.format.components)
+    ):
         yield "the clip has transparency, which is left out"
+    if turn_only(display_matrix(frame)) != display_matrix(frame):
+        yield (
+            "the clip's display matrix scales or stretches the picture; of that, only the shape of "
+            "the pixels is kept"
+        )
+    yield from (_LOST[name] for name in sorted(side_data_names(frame) & _LOST.keys()))
+
+
+def _has_alpha_layer(packet: Packet[VideoStream]) -> bool:
+    """True if a packet of VP8 or VP9 has a second picture for alpha beside it."""
+    extra = packet.get_sidedata("matroska_block_additional")
+    # The kind comes first: 1 is alpha.
+    return bool(extra) and bytes(extra)[:8] == (1).to_bytes(8, "big")
 
 
 def _either(first: int, second: int) -> int:

@@ -25,6 +25,7 @@ from av.filter import Graph
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import VideoError
+from ikc_deploy.video.errors import reason_of
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -45,6 +46,12 @@ _MATRIX_NAMES: Final = {
     9: "bt2020",
 }
 """Matrices that libswscale computes with, by its names."""
+
+# The code points with a meaning. 0 is RGB as a matrix: streams of YUV that carry it mean nothing by
+# it.
+_MATRICES: Final = frozenset((1, *range(4, 18)))
+_PRIMARIES: Final = frozenset((1, *range(4, 13), 22))
+_TRANSFERS: Final = frozenset((1, *range(4, 19)))
 
 # Without the last three flags, 4:2:0 comes out up to 3 levels off.
 _FLAGS: Final = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
@@ -83,7 +90,9 @@ def infer_colour(
     Raises `VideoError` for a matrix that cannot be computed.
     """
     if av.VideoFormat(pixel_format).is_rgb:
-        return Colour(BT709, False, _said(primaries, BT709), _said(transfer, BT709))
+        return Colour(
+            BT709, False, _said(primaries, BT709, _PRIMARIES), _said(transfer, BT709, _TRANSFERS)
+        )
     # The formats yuvj... are FFmpeg's old way to say full range; grey is full unless it says not.
     full = colour_range == 2 or (colour_range == 0 and pixel_format.startswith(("yuvj", "gray")))
     if max(width, height) >= 1280 or min(width, height) > 576:
@@ -95,13 +104,16 @@ def infer_colour(
     else:
         guess = (SMPTE170M, BT709, BT709)
     return Colour(
-        _said(matrix, guess[0]), full, _said(primaries, guess[1]), _said(transfer, guess[2])
+        _said(matrix, guess[0], _MATRICES),
+        full,
+        _said(primaries, guess[1], _PRIMARIES),
+        _said(transfer, guess[2], _TRANSFERS),
     )
 
 
-def _said(value: int, guess: int) -> int:
-    # 0 is RGB as a matrix and reserved elsewhere: streams of YUV that carry it mean nothing by it.
-    return guess if value in (0, UNSPECIFIED) else value
+def _said(value: int, guess: int, meaning: frozenset[int]) -> int:
+    """`value` if the standard gives it a meaning; reserved code points say nothing."""
+    return value if value in meaning else guess
 
 
 class ToRgb:
@@ -208,8 +220,16 @@ class _Graphs:
             self._graph = _graph(frame, scale, to)
             self._key = key
         frame.pts = None
-        self._graph.push(frame)
-        return self._graph.pull()  # type: ignore[return-value]
+        # Named in `scale` where they matter; libswscale refuses reserved code points, and transfers
+        # that it does not know, even where it has nothing to do with them.
+        frame.colorspace = frame.color_primaries = frame.color_trc = UNSPECIFIED
+        try:
+            self._graph.push(frame)
+            return self._graph.pull()  # type: ignore[return-value]
+        except av.FFmpegError as error:
+            raise VideoError(
+                f"frames of {frame.format.name} cannot be converted to {to}: {reason_of(error)}"
+            ) from error
 
 
 def _graph(frame: VideoFrame, scale: str, to: str) -> Graph:

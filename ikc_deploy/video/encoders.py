@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, cast
 
 import av
+import numpy as np
 
 from ikc_deploy.errors import EncoderError
+from ikc_deploy.video.colour import FromRgb
+from ikc_deploy.video.errors import FAILURES, explained, reason_of
 from ikc_deploy.video.frames import StreamFacts
+from ikc_deploy.video.opening import open_input, open_output
+from ikc_deploy.video.outputs import Output, codec_name
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
+    from av.video.stream import VideoStream
 
 FAMILIES: Final = {
     "h264": ("h264_nvenc", "libx264"),
@@ -38,6 +45,10 @@ _OPTIONS: Final = {
     "av1_nvenc": {"rc": "vbr", "cq": "28"},
 }
 """Qualities close to transparent; a choice, not a measurement."""
+
+
+# NUT keeps any time base exactly; MOV holds the few codecs that NUT does not know.
+_PIECES: Final = ("nut", "mov")
 
 
 @dataclass(frozen=True)
@@ -67,35 +78,26 @@ class Encoder:
         context.framerate = facts.rate
         # PyAV presets 1 Mbit/s, and a rate would win over the constant quality.
         context.bit_rate = 0
-        tag(context, facts)
-
-
-def tag(context: VideoCodecContext, facts: StreamFacts) -> None:
-    """Write what `facts` says of colour and pixel shape into `context`."""
-    context.sample_aspect_ratio = facts.aspect
-    context.colorspace = facts.colour.matrix
-    context.color_range = 2 if facts.colour.full_range else 1
-    context.color_primaries = facts.colour.primaries
-    context.color_trc = facts.colour.transfer
+        facts.tag(context)
 
 
 def choose_encoder(settings: EncoderSettings, facts: StreamFacts, container: str) -> Encoder:
     """The first encoder that the settings allow, the container takes, and that opens here.
 
-    `facts` are the output's. It is really opened, for a moment, at the output's size: a driver or a
-    licence shows only then. Raises `EncoderError` that says why each candidate does not.
+    `facts` are the output's. It really codes a frame of the output's size, which is really written
+    into the container: a driver, a licence or a muxer's refusal shows only then. Raises
+    `EncoderError` that says why each candidate does not.
     """
     family = _family(facts, container) if settings.codec == AUTO else settings.codec
     reasons = []
     for name in FAMILIES.get(family, (family,)):
         try:
-            _check_container(name, container)
             encoder = Encoder(name, _pixel_format(name, facts), _options(name, settings.crf))
-            _try(encoder, facts)
+            _check_container(coded_frame(encoder, facts), facts, container)
         except av.codec.codec.UnknownCodecError:
             reasons.append(f"{name}: FFmpeg has no such encoder here")
-        except (EncoderError, av.FFmpegError, ValueError) as error:
-            reasons.append(f"{name}: {getattr(error, 'strerror', None) or error}")
+        except (EncoderError, *FAILURES) as error:
+            reasons.append(f"{name}: {reason_of(error)}")
         else:
             return encoder
     raise EncoderError(
@@ -110,8 +112,43 @@ def _family(facts: StreamFacts, container: str) -> str:
     return "hevc" if facts.bits > 8 or facts.width > _LARGEST_H264 else "h264"
 
 
-def _check_container(name: str, container: str) -> None:
-    av.open(io.BytesIO(), "w", format=container).add_stream(name)
+def coded_frame(encoder: Encoder, facts: StreamFacts) -> bytes:
+    """One black frame, coded, in a container of `piece_format`; raises what PyAV raises."""
+    file = io.BytesIO()
+    with open_output(file, piece_format(encoder.name)) as output:
+        stream = output.add_stream(encoder.name, facts.rate, options=dict(encoder.options))
+        video = cast("VideoStream", stream)
+        encoder.configure(video.codec_context, facts)
+        video.time_base = facts.time_base
+        black = np.zeros((facts.height, facts.width, 3), np.uint8)
+        frame = FromRgb(facts.colour, encoder.pixel_format)(black)
+        frame.pts, frame.time_base = 0, facts.time_base
+        output.mux(video.encode(frame))
+        output.mux(video.encode())
+    return file.getvalue()
+
+
+def piece_format(encoder: str) -> str:
+    """The container that coded pieces are kept in."""
+    codec = av.Codec(encoder, "w").canonical_name
+    known = open_output(io.BytesIO(), _PIECES[0]).supported_codecs
+    return _PIECES[0] if codec in known else _PIECES[1]
+
+
+def _check_container(coded: bytes, facts: StreamFacts, container: str) -> None:
+    file = io.BytesIO()
+    with explained(), closing(open_input(io.BytesIO(coded), "the coded frame")) as source:
+        video = source.streams.video[0]
+        try:
+            packets = (packet for packet in source.demux(video) if packet.size)
+            Output(file, container, video, facts).write(packets)
+        except FAILURES as error:
+            raise EncoderError(f"{container} does not hold it ({reason_of(error)})") from error
+        file.seek(0)
+        with closing(open_input(file, "the trial")) as written:
+            held = [codec_name(stream) for stream in written.streams]
+        if held != [codec_name(video)]:
+            raise EncoderError(f"{container} does not hold it (it is read back as {held})")
 
 
 def _pixel_format(name: str, facts: StreamFacts) -> str:
@@ -139,10 +176,3 @@ def _options(name: str, crf: float | None) -> dict[str, str]:
         if option in known:
             return options | {option: f"{crf:g}"}
     raise EncoderError("it has no constant quality; leave --crf out")
-
-
-def _try(encoder: Encoder, facts: StreamFacts) -> None:
-    context = cast("VideoCodecContext", av.CodecContext.create(encoder.name, "w"))
-    encoder.configure(context, facts)
-    context.options = dict(encoder.options)
-    context.open()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ikc_deploy.errors import IkcError
 from ikc_deploy.video.clip import Clip
+from ikc_deploy.video.companions import check_output
 from ikc_deploy.video.encoders import EncoderSettings, choose_encoder
 from ikc_deploy.video.frames import Frame, StreamFacts
-from ikc_deploy.video.join import Companions, check_companions, join
+from ikc_deploy.video.join import join
 from ikc_deploy.video.names import container_of
 from ikc_deploy.video.pieces import split
 from ikc_deploy.video.segments import SegmentWriter, WorkFolder
@@ -34,8 +35,9 @@ class FileSettings:
 class FileSink:
     """Writes `settings.target` for frames with `facts`, upscaled as `run` describes (JSON values).
 
-    With a `clip`, its audio, subtitles, attachments, metadata and chapters are copied. `notices`
-    says what will be missing. Raises `VideoError`, `EncoderError` or `DiskFullError`.
+    With a `clip`, its audio, subtitles, attachments, metadata and chapters go along. `notices` says
+    what of it will be missing or is coded anew. What cannot be written at the end is refused here:
+    raises `VideoError`, `EncoderError` or `DiskFullError`.
     """
 
     def __init__(
@@ -47,9 +49,8 @@ class FileSink:
     ) -> None:
         container = container_of(settings.target)
         encoder = choose_encoder(settings.encoder, facts, container)
-        self.notices: list[str] = []
+        self._companions, self.notices = check_output(settings.target, encoder, facts, clip)
         if clip is not None:
-            self.notices += check_companions(clip.container, clip.stream, container)
             run = run | _identity(clip)
         self._target = settings.target
         self._facts = facts
@@ -66,16 +67,20 @@ class FileSink:
         """Encode the next frame."""
         self._writer.write(frame)
 
-    def finish(self, complete: bool) -> None:
+    def finish(self, complete: bool) -> list[str]:
         """Join what there is to the target; the pieces stay unless the output is `complete`."""
         self._writer.finish()
-        segments = self._folder.segments()
+        segments, lost = self._folder.segments(), []
         if segments:
-            join(segments, self._facts, self._target, self._companions(complete))
+            companions = self._companions
+            if companions is not None:
+                companions = replace(companions, cut=self._cut_off(complete))
+            lost = join(segments, self._facts, self._target, companions)
         if complete:
             self._folder.remove()
         else:
             self._folder.release()
+        return lost
 
     def abort(self) -> None:
         """Keep what was coded, for a run that goes on with it; write no target."""
@@ -85,11 +90,9 @@ class FileSink:
             self._writer.abort()
         self._folder.release()
 
-    def _companions(self, complete: bool) -> Companions | None:
-        if self._clip is None:
-            return None
-        whole = complete and self._clip.span.duration is None
-        return Companions(Path(self._clip.name), self._clip.origin, cut=not whole)
+    def _cut_off(self, complete: bool) -> bool:
+        """True if the source goes on after the last frame."""
+        return not complete or (self._clip is not None and self._clip.span.duration is not None)
 
 
 def _cuts(settings: FileSettings, clip: Clip | None) -> list[int]:

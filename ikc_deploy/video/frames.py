@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.video.colour import Colour
+
+if TYPE_CHECKING:
+    from av.video.codeccontext import VideoCodecContext
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +63,14 @@ class StreamFacts:
         width, height = scale * self.width, scale * self.height
         return replace(self, width=width, height=height, display_matrix=matrix)
 
+    def tag(self, context: VideoCodecContext) -> None:
+        """Write what is known of colour and pixel shape into a codec's context."""
+        context.sample_aspect_ratio = self.aspect
+        context.colorspace = self.colour.matrix
+        context.color_range = 2 if self.colour.full_range else 1
+        context.color_primaries = self.colour.primaries
+        context.color_trc = self.colour.transfer
+
 
 class Source(Protocol):
     """Where frames come from."""
@@ -90,8 +101,11 @@ class Sink(Protocol):
     def write(self, frame: Frame) -> None:
         """Take the next frame."""
 
-    def finish(self, complete: bool) -> None:
-        """Make the output whole; `complete` is False if frames are missing at the end."""
+    def finish(self, complete: bool) -> Sequence[str]:
+        """Make the output whole; `complete` is False if frames are missing at the end.
+
+        Returns what was lost at that, a sentence for each.
+        """
 
     def abort(self) -> None:
         """Leave what can be gone on with, and nothing else."""

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import numpy as np
 
 from ikc_deploy.errors import InputError, VideoError
 from ikc_deploy.images import IMAGE_SUFFIXES, list_images, read_rgb, write_rgb
 from ikc_deploy.video.colour import Colour
+from ikc_deploy.video.errors import writing
 from ikc_deploy.video.frames import Frame, StreamFacts
 from ikc_deploy.video.names import NUMBER, is_numbered
+
+_MANY: Final = 9_999_999
+"""A number as long as that of any frame that is likely."""
 
 
 class ImageFolder:
@@ -40,18 +48,21 @@ class ImageFolder:
 class NumberedImages:
     """One picture file for each frame, named by its number from 1 on, each whole or absent.
 
-    With `resume`, the files that are there already, counted without a gap, are kept.
+    With `resume`, the files that are there already, counted without a gap, are kept. `size` is the
+    height and width that they will have. Raises `VideoError`, `InputError` or `DiskFullError` if
+    such files cannot be written there.
     """
 
     notices = ()
 
-    def __init__(self, pattern: Path, resume: bool = False) -> None:
-        if not is_numbered(pattern) or pattern.suffix.lower() not in IMAGE_SUFFIXES:
+    def __init__(self, pattern: Path, resume: bool = False, size: tuple[int, int] = (1, 1)) -> None:
+        if not is_numbered(pattern):
             raise VideoError(
                 f"'{pattern}' names no numbered pictures; write a name such as frames/%06d.png, "
                 f"ending in {', '.join(IMAGE_SUFFIXES)}"
             )
         self._pattern = pattern
+        self._try(*size)
         self.done = 0
         while resume and self._path(self.done + 1).exists():
             self.done += 1
@@ -62,11 +73,22 @@ class NumberedImages:
         write_rgb(frame.rgb, self._path(self._written + 1))
         self._written += 1
 
-    def finish(self, complete: bool) -> None:
+    def finish(self, complete: bool) -> tuple[str, ...]:  # noqa: ARG002 - every file is whole
         """Nothing is left to do."""
+        return ()
 
     def abort(self) -> None:
         """Nothing is left to do: every file is whole."""
+
+    def _try(self, height: int, width: int) -> None:
+        """Write files of the longest name and of both sides, and delete them again."""
+        folder = self._pattern.parent
+        with writing(self._pattern):
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=".", dir=folder) as trial:
+                path = Path(trial) / self._path(_MANY).name
+                for shape in ((1, width, 3), (height, 1, 3)):
+                    write_rgb(np.zeros(shape, np.uint8), path)
 
     def _path(self, number: int) -> Path:
         name = NUMBER.sub(lambda found: found[0] % number, self._pattern.name)

@@ -22,7 +22,7 @@ class Outcome:
     interrupted: bool
     """True if it was stopped before the source ended."""
     warnings: tuple[str, ...]
-    """What was wrong with the source."""
+    """What was wrong with the source, and what was lost when the output was finished."""
 
 
 def upscale_stream(
@@ -56,7 +56,7 @@ def upscale_stream(
     try:
         dropped = pipeline.run(source.frames(sink.done), work, write, stop, live)
         interrupted = stop.is_set()
-        sink.finish(complete=not interrupted)
+        lost = sink.finish(complete=not interrupted)
     except BaseException as error:
         sink.abort()
         if isinstance(error, MemoryError):
@@ -64,4 +64,4 @@ def upscale_stream(
                 "the upscaled frames are too large for this machine's memory; use a smaller clip"
             ) from error
         raise
-    return Outcome(count, dropped, interrupted, tuple(source.warnings))
+    return Outcome(count, dropped, interrupted, (*source.warnings, *lost))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ikc_deploy.errors import VideoError
+from ikc_deploy.images import IMAGE_SUFFIXES
 
 PIPE: Final = Path("-")
 """Standard input or output."""
@@ -29,23 +30,26 @@ CONTAINERS: Final = {
 }
 """FFmpeg's name of the container for every suffix that is written."""
 
-NUMBER: Final = re.compile(r"%0?\d*d")
-"""The place for a number in a name, as `%06d`."""
+NUMBER: Final = re.compile(r"%0?\d{0,2}d(?![A-Za-z])")
+"""The place for a number in a name, as `%06d`; none in "100%done"."""
 
 
 def is_video(inputs: Sequence[Path], out: Path | None) -> bool:
     """True if these inputs and this output mean a stream of frames, not single pictures."""
     files = [path for path in inputs if not path.is_dir()]
+    pictures = any(path.suffix.lower() in IMAGE_SUFFIXES for path in files)
     return (
         any(path == PIPE or path.suffix.lower() in VIDEO_SUFFIXES for path in files)
         or out == PIPE
-        or (out is not None and (out.suffix.lower() in CONTAINERS or is_numbered(out)))
+        or (out is not None and out.suffix.lower() in CONTAINERS)
+        # A picture by itself has one output, whatever that is called.
+        or (out is not None and is_numbered(out) and not pictures)
     )
 
 
 def is_numbered(path: Path) -> bool:
-    """True if the name has exactly one place for a number."""
-    return len(NUMBER.findall(path.name)) == 1
+    """True if this names a row of pictures: it has their suffix and one place for a number."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and len(NUMBER.findall(path.name)) == 1
 
 
 def container_of(path: Path) -> str:

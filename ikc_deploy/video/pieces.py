@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import av
 
-from ikc_deploy.video.clip import Clip, Piece, open_input, video_stream
+from ikc_deploy.video.clip import Clip, Piece, video_stream
+from ikc_deploy.video.clocks import RunningClock, can_jump
+from ikc_deploy.video.opening import open_input
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -24,13 +26,16 @@ if TYPE_CHECKING:
 def split(clip: Clip, frames: int) -> list[Piece]:
     """The pieces of a clip's span, in order, each of about `frames` frames or more.
 
-    A clip whose packets lack time stamps, or have one twice, is a single piece. Reads the whole
-    file once. Raises `UnreadableClipError` if the clip is gone.
+    A clip whose packets lack time stamps, or have one twice, or whose clock is set anew on the way,
+    is a single piece. Reads the whole file once. Raises `UnreadableClipError` if the clip is gone.
     """
     times: list[int] = []
     keys: dict[int, int] = {}
+    clock = RunningClock()
     for packet in _packets(Path(clip.name)):
-        if packet.pts is None:
+        if can_jump(clip.container):
+            clock(packet)
+        if packet.pts is None or clock.jumps:
             return [Piece()]
         times.append(packet.pts)
         if packet.is_keyframe:

@@ -70,9 +70,10 @@ class RawSink:
         """Raises `BrokenPipeError` if the reader has gone."""
         self._pipe.write(self._from_rgb(frame.rgb).to_ndarray().tobytes())
 
-    def finish(self, complete: bool) -> None:  # noqa: ARG002 - a pipe has no whole
+    def finish(self, complete: bool) -> tuple[str, ...]:  # noqa: ARG002 - a pipe has no whole
         """Write out what is buffered."""
         self._pipe.flush()
+        return ()
 
     def abort(self) -> None:
         """What was written stays written."""

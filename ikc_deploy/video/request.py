@@ -82,9 +82,8 @@ class Request:
             self.encoder != EncoderSettings() and not a_file,
             "--codec and --crf are for video files",
         )
-        same = self.source is not None and self.target not in (None, PIPE)
         yield (
-            same and self.source.resolve() == self.target.resolve(),  # type: ignore[union-attr]
+            _same_file(self.source, self.target),
             f"'{self.source}' would be overwritten; choose another output",
         )
 
@@ -141,10 +140,19 @@ def open_sink(
     if target == PIPE and request.raw is not None:
         return RawSink(stdout(), request.raw.pixel_format, facts)
     if is_numbered(target):
-        return NumberedImages(target, request.resume)
+        return NumberedImages(target, request.resume, (facts.height, facts.width))
     settings = FileSettings(target, request.encoder, request.resume)
     clip = source if isinstance(source, Clip) and request.source != PIPE else None
     return FileSink(settings, facts, {**run, "preview": request.preview}, clip)
+
+
+def _same_file(source: Path | None, target: Path | None) -> bool:
+    if source is None or target is None or PIPE in (source, target):
+        return False
+    try:
+        return source.samefile(target)
+    except OSError:
+        return source.absolute() == target.absolute()
 
 
 def _span(request: Request) -> Span:

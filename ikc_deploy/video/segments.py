@@ -12,7 +12,6 @@ Every piece starts with a key frame of an encoder of its own. Inside, time stamp
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
@@ -30,9 +29,10 @@ from filelock import FileLock, Timeout
 from ikc_deploy.errors import VideoError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.video.colour import FromRgb
-from ikc_deploy.video.encoders import Encoder
+from ikc_deploy.video.encoders import Encoder, piece_format
 from ikc_deploy.video.errors import writing
 from ikc_deploy.video.frames import Frame, StreamFacts
+from ikc_deploy.video.opening import open_input, open_output
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 _RUN_FILE: Final = "run.json"
 _LOCK_FILE: Final = "lock"
-# NUT keeps any time base exactly; MOV holds the few codecs that NUT does not know.
-_FORMATS: Final = ("nut", "mov")
 _NAME: Final = re.compile(r"(\d+)-(\d+)-(-?\d+)\.(?:nut|mov)")
 
 
@@ -205,9 +203,9 @@ class _OpenSegment:
         self, folder: Path, encoder: Encoder, facts: StreamFacts, first: int, pts: int
     ) -> None:
         self.first, self.pts, self.frames = first, pts, 0
-        self._format = _segment_format(encoder.name)
+        self._format = piece_format(encoder.name)
         self._path = folder / f"unfinished.{self._format}"
-        self._container: OutputContainer = av.open(self._path, "w", format=self._format)
+        self._container: OutputContainer = open_output(self._path, self._format)
         self._stream = cast(
             "VideoStream",
             self._container.add_stream(encoder.name, facts.rate, options=dict(encoder.options)),
@@ -230,12 +228,6 @@ class _OpenSegment:
         with suppress(av.FFmpegError, OSError):
             self._container.close()
         self._path.unlink(missing_ok=True)
-
-
-def _segment_format(encoder: str) -> str:
-    codec = av.Codec(encoder, "w").canonical_name
-    known = av.open(io.BytesIO(), "w", format=_FORMATS[0]).supported_codecs
-    return _FORMATS[0] if codec in known else _FORMATS[1]
 
 
 def read_packets(segments: Sequence[Segment], time_base: Fraction) -> Iterator[av.Packet[Any]]:
@@ -262,4 +254,4 @@ def read_packets(segments: Sequence[Segment], time_base: Fraction) -> Iterator[a
 
 def open_segment(segment: Segment) -> InputContainer:
     """A piece, opened for reading."""
-    return av.open(segment.path, "r")
+    return open_input(segment.path, str(segment.path))

@@ -37,9 +37,10 @@ class WindowSink:
         if self._cv2.waitKey(1) & 0xFF in _ENDING_KEYS:
             self._stop.set()
 
-    def finish(self, complete: bool) -> None:  # noqa: ARG002 - nothing is kept
+    def finish(self, complete: bool) -> tuple[str, ...]:  # noqa: ARG002 - nothing is kept
         """Close the window."""
         self._cv2.destroyAllWindows()
+        return ()
 
     def abort(self) -> None:
         """Close the window."""

@@ -200,7 +200,8 @@ def test_a_truncated_clip_is_upscaled_with_a_warning(bundle: Bundle, tmp_path: P
         (("text.mp4", "-o", "out.mp4"), ("text.mp4' cannot be read as video",)),
         (("sound.mp4", "-o", "out.mp4"), ("has no video stream, only audio",)),
         (("in.mp4", "-o", "out.mp4", "--codec", "abacus"), ("no encoder opens for abacus",)),
-        (("in.mp4", "-o", "out.webm"), ("webm cannot hold aac audio",)),
+        (("in.mp4", "-o", "100%done.avi"), ("no output for video",)),
+        (("in.mp4", "-o", "100%dark.png"), ("no output for video",)),
         (("in.mp4", "-o", "out.avi"), ("no output for video",)),
         (("in.mp4", "-o", "in.mp4"), ("would be overwritten",)),
         (("in.mp4", "in.mp4", "-o", "out.mp4"), ("one clip at a time",)),
@@ -230,6 +231,22 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     assert_one_clear_line(result, *words)
     assert "secret" not in result.stderr
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
+def test_no_name_ends_a_run_on_a_strict_terminal(
+    bundle: Bundle, clip: Path, tmp_path: Path
+) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    source = clip.rename(tmp_path / name)
+    source.write_bytes(source.read_bytes()[:-1])
+    options = ["--bundle", bundle.path, "--iters", 0, "--codec", "libx264"]
+    for target in (tmp_path / f"out-{name}", tmp_path / f"out-{name}.gone"):
+        strict = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
+        done = shell([source, "-o", target, *options], env=strict)
+        assert b"Traceback" not in done.stderr
+        assert done.returncode == (0 if target.suffix == ".mp4" else 2), done.stderr
+        assert b"caf" in done.stdout + done.stderr
+    assert numbers(tmp_path / f"out-{name}") == list(range(25))
 
 
 @pytest.mark.parametrize(

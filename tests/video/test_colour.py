@@ -131,3 +131,15 @@ def test_colour_is_read_or_inferred(
 def test_a_matrix_that_cannot_be_computed_is_refused() -> None:
     with pytest.raises(VideoError, match=r"colour matrix 8 .* cannot be computed"):
         infer_colour(64, 64, "yuv420p", matrix=8)
+
+
+def test_every_code_point_is_converted_and_only_those_with_a_meaning_are_kept() -> None:
+    """libswscale refuses reserved ones, and transfers that it has no curve for."""
+    for point in range(24):
+        colour = infer_colour(64, 64, "yuv420p", 1, 1, point, point)
+        assert colour.transfer in (1, *range(4, 19)) and colour.primaries in (1, *range(4, 13), 22)
+        frame = av.VideoFrame.from_ndarray(np.full((96, 64), 128, np.uint8), format="yuv420p")
+        frame.color_primaries = frame.color_trc = point
+        rgb = ToRgb(colour)(frame)
+        assert np.abs(rgb.astype(int) - 130).max() <= 1
+    assert infer_colour(64, 64, "yuv420p", 3).matrix == 6

@@ -57,6 +57,17 @@ def test_frames_of_two_sizes_are_refused_by_name(folder: Path) -> None:
 
 
 def test_a_name_without_a_number_is_refused(tmp_path: Path) -> None:
-    for name in ("frame.png", "a%db%d.png", "%03d.txt"):
+    for name in ("frame.png", "a%d-%d.png", "%03d.txt", "100%dark.png"):
         with pytest.raises(VideoError, match="names no numbered pictures"):
             NumberedImages(tmp_path / name)
+
+
+def test_pictures_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("n" * 240 + "%d.png", "file/%d.png"):
+        with pytest.raises((VideoError, InputError), match=r"cannot be written|too long"):
+            NumberedImages(tmp_path / name)
+    with pytest.raises(InputError):
+        NumberedImages(tmp_path / "%d.webp", size=(40, 17000))
+    NumberedImages(tmp_path / "%d.png", size=(40, 17000))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,75 @@
+"""Media files opened by PyAV: by explicit addresses, so that a name is never more than a name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+import av
+
+from ikc_deploy.errors import UnreadableClipError
+from ikc_deploy.video.errors import FAILURES, reason_of
+
+if TYPE_CHECKING:
+    from av.container import InputContainer, OutputContainer
+
+# Of FFmpeg's pictures: else "%03d.jpg" is a row of files.
+_NAMES: Final = {"pattern_type": "none"}
+_LONGER_LOOK: Final = {"probesize": "200000000", "analyzeduration": "60000000"}
+"""Bytes and microseconds, where FFmpeg's own 5 MB and 5 s do not show what a stream is."""
+
+
+def file_url(path: Path) -> str:
+    """The address of a file for FFmpeg, which reads "a:b.mp4" as a protocol and "-" as a pipe."""
+    return f"file:{path}"
+
+
+def open_input(
+    source: Path | BinaryIO | str,
+    name: str,
+    container: str | None = None,
+    options: Mapping[str, str] | None = None,
+) -> InputContainer:
+    """Open for reading; raises `UnreadableClipError`, with `name` in its message.
+
+    Tags that are not UTF-8 come with replacement characters.
+    """
+    address = file_url(source) if isinstance(source, Path) else source
+    given = {**_NAMES, **(options or {})} if isinstance(source, Path) else dict(options or {})
+    opened = _open(address, name, container, given)
+    if isinstance(source, Path) and _unclear(opened):
+        opened.close()
+        opened = _open(address, name, container, given | _LONGER_LOOK)
+    return opened
+
+
+def open_output(
+    target: Path | BinaryIO, container: str, options: Mapping[str, str] | None = None
+) -> OutputContainer:
+    """Open for writing as FFmpeg's `container`; raises what PyAV raises."""
+    address = file_url(target) if isinstance(target, Path) else target
+    return av.open(address, "w", format=container, container_options=dict(options or {}))
+
+
+def _open(
+    source: BinaryIO | str, name: str, container: str | None, options: dict[str, str]
+) -> InputContainer:
+    try:
+        return av.open(source, "r", format=container, options=options, metadata_errors="replace")
+    except FAILURES as error:
+        raise UnreadableClipError(
+            f"'{name}' cannot be read as video: {reason_of(error)}"
+        ) from error
+
+
+def _unclear(container: InputContainer) -> bool:
+    """True if sound or pictures begin later than FFmpeg looked."""
+    sound = any(
+        stream.codec_context is not None and not stream.codec_context.sample_rate
+        for stream in container.streams.audio
+    )
+    return sound or any(
+        stream.codec_context is not None and not stream.codec_context.width
+        for stream in container.streams.video
+    )

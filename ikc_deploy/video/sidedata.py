@@ -1,0 +1,93 @@
+"""Side data of decoded frames, also where FFmpeg has kinds that PyAV has no name for."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from av.filter import Graph
+from av.sidedata.sidedata import Type
+
+if TYPE_CHECKING:
+    from av.buffer import Buffer
+    from av.video.frame import VideoFrame
+
+_KINDS: Final = 64
+"""Far more than FFmpeg has."""
+
+_ONE: Final = 2**16
+_IDENTITY: Final = (_ONE, 0, 0, 0, _ONE, 0, 0, 0, 2**30)
+_TOLERANCE: Final = 0.01 * _ONE
+
+
+def display_matrix(frame: VideoFrame | None) -> tuple[int, ...] | None:
+    """How players turn a frame: nine 16.16 and 2.30 fixed-point numbers; None if it is not said."""
+    matrix = {} if frame is None else _by_name(frame)
+    if "DISPLAYMATRIX" not in matrix:
+        return None
+    data = bytes(cast("Buffer", matrix["DISPLAYMATRIX"]))
+    return struct.unpack("=9i", data) if len(data) == 36 else None
+
+
+def side_data_names(frame: VideoFrame | None) -> frozenset[str]:
+    """PyAV's names of a frame's side data, as far as it has names; STEREO3D only if it is 3D."""
+    if frame is None:
+        return frozenset()
+    found = _by_name(frame)
+    # The kind comes first; 0 is one view.
+    flat = "STEREO3D" in found and not any(bytes(cast("Buffer", found["STEREO3D"]))[:4])
+    return frozenset(found) - ({"STEREO3D"} if flat else set())
+
+
+def turn_only(matrix: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """A display matrix without what it scales and stretches; as it is if it does neither."""
+    if matrix is None:
+        return None
+    a, b, u, c, d, v, x, y, w = matrix
+    across, down = math.hypot(a, b), math.hypot(c, d)
+    if across == 0 or down == 0:
+        return None  # Nothing would be seen.
+    if max(abs(across - _ONE), abs(down - _ONE)) < _TOLERANCE:
+        return matrix
+    wide, high = math.hypot(a, c) or _ONE, math.hypot(b, d) or _ONE
+    first, second = (a / across, b / across), (c / down, d / down)
+    unit = [round(_ONE * entry) for entry in (*first, *second)]
+    moved = round(_ONE * x / wide), round(_ONE * y / high)
+    return unit[0], unit[1], u, unit[2], unit[3], v, *moved, w
+
+
+def same_turn(first: tuple[int, ...] | None, second: tuple[int, ...] | None) -> bool:
+    """True if two display matrices turn, flip and stretch alike, wherever they move the picture."""
+    pairs = zip((first or _IDENTITY)[:6], (second or _IDENTITY)[:6], strict=True)
+    return all(abs(one - other) < _TOLERANCE for one, other in pairs)
+
+
+def _by_name(frame: VideoFrame) -> Mapping[str, Any]:
+    try:
+        found = list(frame.side_data)
+    except ValueError:
+        found = list(_only_known(frame).side_data)
+    return {cast(Any, each).type.name: each for each in found}
+
+
+def _only_known(frame: VideoFrame) -> VideoFrame:
+    """A copy without the side data at which PyAV fails."""
+    known = {cast(int, kind.value) for kind in Type}
+    graph = Graph()
+    nodes: list[Any] = [
+        graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
+        ),
+        *(
+            graph.add("sidedata", f"mode=delete:type={kind}")
+            for kind in range(_KINDS)
+            if kind not in known
+        ),
+        graph.add("buffersink"),
+    ]
+    graph.link_nodes(*nodes).configure()
+    graph.push(frame)
+    return cast("VideoFrame", graph.pull())

@@ -1,0 +1,289 @@
+"""The streams beside the video on their way to the output: copied, or their sound coded anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+import av
+from av.audio.stream import AudioStream
+from av.filter import Graph
+
+from ikc_deploy.video.clocks import Repair
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.container import OutputContainer
+    from av.packet import Packet
+    from av.stream import Stream
+
+COPIED: Final = ("audio", "subtitle", "attachment")
+"""Types of streams that go along with the video."""
+
+_LAYOUTS: Final = {
+    **dict(enumerate(("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1"), 1)),
+    16: "hexadecagonal",
+}
+"""What a number of channels means if nobody says which they are."""
+
+_BITS_PER_CHANNEL: Final = 96_000
+"""A second, of lossy sound: close to transparent for AAC and Opus."""
+
+# What a container says of itself, statistics of streams that are no longer in it, and what would
+# promise pictures that are not written.
+_STALE_TAGS: Final = (
+    *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "alpha_mode"),
+)
+_STALE_PREFIXES: Final = ("bps", "number_of_", "_statistics_", "duration-")
+
+
+@dataclass(frozen=True)
+class SoundCoding:
+    """How sound is coded that the container does not take as it is."""
+
+    encoder: str
+    """FFmpeg's name."""
+    layout: str
+    rate: int
+    """Samples a second."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """One stream of the source that goes along."""
+
+    index: int
+    """In the source."""
+    coding: SoundCoding | None = None
+    """None if its packets are copied."""
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """Which part of the source is wanted, in seconds of its clock."""
+
+    origin: Fraction = Fraction(0)
+    """What becomes 0 in the output."""
+    begin: Fraction | None = None
+    """What comes earlier is left out."""
+    end: Fraction | None = None
+    """What begins here or later is left out."""
+
+    def holds(self, time: Fraction) -> bool:
+        """True if what begins at `time` is wanted."""
+        early = self.begin is not None and time < self.begin
+        return not early and (self.end is None or time < self.end)
+
+
+class Lane(Protocol):
+    """Takes a stream's packets, and gives those that go into the output."""
+
+    @property
+    def stream(self) -> Stream:
+        """In the output."""
+
+    def packets(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
+        """What comes of one packet of the source; the output's header must be written."""
+
+    def rest(self) -> Iterator[Packet[Any]]:
+        """What is left when the source has no more."""
+
+
+def add_lane(output: OutputContainer, source: Stream, track: Track, excerpt: Excerpt) -> Lane:
+    """Add a stream to `output`; raises what PyAV raises if the container cannot hold it."""
+    lane: Lane
+    if track.coding is None:
+        lane = _Copied(output, source, excerpt)
+    else:
+        lane = _CodedSound(output, cast(AudioStream, source), track.coding, excerpt)
+    lane.stream.metadata.update(fresh_tags(source.metadata))
+    lane.stream.disposition = source.disposition
+    if source.type == "attachment":
+        # Matroska wants both; not every writer gives them.
+        lane.stream.metadata.setdefault("filename", f"attachment-{source.index}")
+        lane.stream.metadata.setdefault("mimetype", "application/octet-stream")
+    return lane
+
+
+def fresh_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags that hold for the output too."""
+    return {
+        name: value
+        for name, value in tags.items()
+        if name and name.lower() not in _STALE_TAGS and not name.lower().startswith(_STALE_PREFIXES)
+    }
+
+
+def default_layout(channels: int) -> str | None:
+    """The usual layout of so many channels; None if there is none."""
+    return _LAYOUTS.get(channels)
+
+
+class _Copied:
+    def __init__(self, output: OutputContainer, source: Stream, excerpt: Excerpt) -> None:
+        self.stream: Stream = output.add_stream_from_template(source, opaque=True)
+        self._excerpt = excerpt
+        self._repair = Repair(output, self.stream)
+        if isinstance(source, AudioStream) and _unnamed(source.codec_context.layout.name):
+            layout = default_layout(source.codec_context.layout.nb_channels)
+            if layout is not None:
+                # AVI and others give only a number, and MP4 wants a layout.
+                cast(AudioStream, self.stream).codec_context.layout = layout
+
+    def packets(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
+        if not packet.size or packet.is_corrupt:
+            return  # The end of a stream is an empty packet.
+        tick = packet.time_base
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is not None and not self._excerpt.holds(time * tick):
+            return
+        shift = round(self._excerpt.origin / tick)
+        packet.pts = None if packet.pts is None else packet.pts - shift
+        packet.dts = None if packet.dts is None else packet.dts - shift
+        self._repair(packet)
+        yield packet
+
+    def rest(self) -> Iterator[Packet[Any]]:
+        return iter(())
+
+
+class _CodedSound:
+    def __init__(
+        self, output: OutputContainer, source: AudioStream, coding: SoundCoding, excerpt: Excerpt
+    ) -> None:
+        stream = output.add_stream(coding.encoder, coding.rate)
+        self.stream = cast(AudioStream, stream)
+        context = self.stream.codec_context
+        context.layout = coding.layout
+        context.time_base = Fraction(1, coding.rate)
+        if context.codec.lossy and not context.codec.lossless:
+            context.bit_rate = _BITS_PER_CHANNEL * context.layout.nb_channels
+        self._source = source
+        self._coding = coding
+        self._excerpt = excerpt
+        self._repair = Repair(output, self.stream)
+        self._form: tuple[object, ...] = ()
+        self._graph: Graph | None = None
+        self._end: int | None = None
+
+    def packets(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
+        try:
+            frames = cast("list[AudioFrame]", packet.decode())
+        except av.FFmpegError:
+            return  # A damaged packet is a gap.
+        for frame in frames:
+            if self._placed(frame):
+                yield from self._coded(self._filtered(frame))
+
+    def rest(self) -> Iterator[Packet[Any]]:
+        yield from self._coded(self._ended())
+        yield from self._muxable(self.stream.encode(None))
+
+    def _placed(self, frame: AudioFrame) -> bool:
+        """Give a frame its time in the output, in samples; False if it is not wanted."""
+        if frame.pts is not None and frame.time_base is not None:
+            time = frame.pts * frame.time_base
+            if not self._excerpt.holds(time):
+                return False
+            frame.pts = round((time - self._excerpt.origin) * self._coding.rate)
+        else:
+            frame.pts = self._end or 0
+        frame.time_base = Fraction(1, self._coding.rate)
+        self._end = frame.pts + round(
+            Fraction(frame.samples, frame.sample_rate) * self._coding.rate
+        )
+        return True
+
+    def _filtered(self, frame: AudioFrame) -> Iterator[AudioFrame]:
+        form = frame.format.name, frame.layout.name, frame.sample_rate
+        if form != self._form:
+            yield from self._ended()
+            self._graph, self._form = self._new_graph(frame), form
+        graph = cast(Graph, self._graph)
+        graph.push(frame)
+        yield from _pulled(graph)
+
+    def _ended(self) -> Iterator[AudioFrame]:
+        """What the graph in hand still holds."""
+        graph, self._graph = self._graph, None
+        if graph is not None:
+            graph.push(None)
+            yield from _pulled(graph)
+
+    def _new_graph(self, frame: AudioFrame) -> Graph:
+        context = self.stream.codec_context
+        graph = Graph()
+        nodes: list[Any] = [
+            graph.add_abuffer(
+                sample_rate=frame.sample_rate,
+                format=frame.format.name,
+                layout=frame.layout.name,
+                time_base=Fraction(1, self._coding.rate),
+            ),
+            # Gaps in the sound are filled, so that it stays where it belongs.
+            graph.add("aresample", "async=1"),
+            graph.add(
+                "aformat",
+                f"sample_fmts={context.format.name}:sample_rates={context.sample_rate}"
+                f":channel_layouts={context.layout.name}",
+            ),
+        ]
+        if context.frame_size:
+            nodes.append(graph.add("asetnsamples", f"n={context.frame_size}:p=0"))
+        nodes.append(graph.add("abuffersink"))
+        graph.link_nodes(*nodes).configure()
+        return graph
+
+    def _coded(self, frames: Iterator[AudioFrame]) -> Iterator[Packet[Any]]:
+        for frame in frames:
+            yield from self._muxable(self.stream.encode(frame))
+
+    def _muxable(self, packets: list[Packet[Any]]) -> Iterator[Packet[Any]]:
+        for packet in packets:
+            self._repair(packet)
+            yield packet
+
+
+def sound_codings(source: AudioStream, frame: AudioFrame, container: str) -> Iterator[SoundCoding]:
+    """Ways to code sound anew that such a container may take, the best first.
+
+    `frame` is the first that was decoded.
+    """
+    own = None if _unnamed(frame.layout.name) else frame.layout.name
+    layouts = dict.fromkeys((own, default_layout(frame.layout.nb_channels), "stereo"))
+    for encoder in (*_lossless(source, frame, container), *_LOSSY.get(container, ("aac",))):
+        try:
+            rates = av.Codec(encoder, "w").audio_rates
+        except av.codec.codec.UnknownCodecError:
+            continue
+        rate = frame.sample_rate
+        if rates and rate not in rates:
+            rate = min(rates, key=lambda each: (each < rate, abs(each - rate)))
+        for layout in layouts:
+            if layout is not None:
+                yield SoundCoding(encoder, layout, rate)
+
+
+_LOSSY: Final = {"webm": ("libopus", "libvorbis"), "mp4": ("aac", "libopus")}
+_PCM: Final = {"u8": "pcm_u8", "s16": "pcm_s16le", "s32": "pcm_s32le", "flt": "pcm_f32le"}
+
+
+def _lossless(source: AudioStream, frame: AudioFrame, container: str) -> Iterator[str]:
+    codec = source.codec_context.codec
+    if codec.lossless and not codec.lossy and container in ("mov", "matroska", "nut"):
+        sample = frame.format.name.removesuffix("p")
+        yield _PCM.get(sample, "pcm_f64le" if sample == "dbl" else "pcm_s32le")
+
+
+def _unnamed(layout: str) -> bool:
+    return layout.endswith(" channels")
+
+
+def _pulled(graph: Graph) -> Iterator[AudioFrame]:
+    while True:
+        try:
+            yield cast("AudioFrame", graph.pull())
+        except (BlockingIOError, EOFError):
+            return
