@@ -9,13 +9,16 @@ import pytest
 
 ALLOWED = {
     "kernels": {"errors"},
-    "bundle": {"errors", "files", "kernels"},
+    "text": set[str](),
+    "records": {"errors", "text"},
+    "measured": set[str](),
+    "bundle": {"errors", "files", "kernels", "measured", "records", "text"},
     "files": set[str](),
     "errors": set[str](),
     "gpus": set[str](),
     "locks": set[str](),
     "flavours": {"errors"},
-    "plans": {"errors", "files", "bundle", "flavours"},
+    "plans": {"errors", "bundle", "flavours", "records", "text"},
     "images": {"errors", "files"},
     "video": {"errors", "files", "images", "runtime"},
     "runtime": {"errors", "files", "kernels", "bundle", "flavours", "plans", "caches"},
