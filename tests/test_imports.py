@@ -34,6 +34,8 @@ ALLOWED = {
         "bundle",
         "caches",
         "limits",
+        "measured",
+        "records",
         "evaluation",
         "runtime",
     },
@@ -94,6 +96,7 @@ ALLOWED = {
         "bundle",
         "locks",
         "limits",
+        "measured",
         "plans",
         "networks",
         "runtime",
@@ -104,6 +107,9 @@ ALLOWED = {
 """The arrows of the design: what each part may import of the others."""
 
 TORCH_FREE = (
+    "measured",
+    "records",
+    "text",
     "runtime",
     "video",
     "batch",
