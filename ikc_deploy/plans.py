@@ -13,25 +13,30 @@ TensorRT nor a GPU to tell whether one would run. Only engines that the manifest
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
-import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final
 
-from ikc_deploy.bundle import GRAPHS, Bundle
+from ikc_deploy.bundle import GRAPHS, Bundle, copy_verified, record_files
 from ikc_deploy.errors import BundleError, EngineError, InputError
-from ikc_deploy.files import sha256_file
 from ikc_deploy.flavours import FlavourName
+from ikc_deploy.records import parse, read_json
+from ikc_deploy.text import printable
 
 SCHEMA: Final = 1
 """Version of `engine.json`; a reader refuses others."""
 
 ENGINES_FOLDER: Final = "engines"
 ENGINE_FILE: Final = "engine.json"
+
+LARGEST_RECORD: Final = 2**20
+"""Bytes of an `engine.json`; larger ones are not read."""
+
+_MOST_FRAMES: Final = 2**16
+"""In a batch, and pixels of a side."""
 
 _AGAIN: Final = "build the engine again with ikc-export --engine, or copy the bundle again"
 
@@ -53,10 +58,10 @@ class Profile:
     def __post_init__(self) -> None:
         for name, shape in (("min", self.min), ("opt", self.opt), ("max", self.max)):
             counts = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in shape)
-            if len(shape) != 3 or not counts:
+            if len(shape) != 3 or not counts or max(shape) > _MOST_FRAMES:
                 raise InputError(
-                    f"{name} must be batch, height and width, whole numbers of at least 1, "
-                    f"got {list(shape)}"
+                    f"{name} must be batch, height and width, whole numbers from 1 to "
+                    f"{_MOST_FRAMES}, got {list(shape)}"
                 )
         for axis, name in enumerate(("batch", "height", "width")):
             low, tuned, high = self.min[axis], self.opt[axis], self.max[axis]
@@ -96,6 +101,10 @@ class EngineRecord:
     census: dict[str, Census]
     """Layers of each parsed network."""
 
+    def __post_init__(self) -> None:
+        if not self.compute_capabilities or not self.profiles:
+            raise ValueError("an engine has at least one compute capability and one profile")
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -118,14 +127,10 @@ class Engine:
 
         Raises `BundleError` if it was altered since the bundle was opened.
         """
-        path = self.bundle.path / self._name(graph)
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise BundleError(f"'{path}' cannot be read: {error.strerror}; {_AGAIN}") from error
-        if hashlib.sha256(data).hexdigest() != self.bundle.files[self._name(graph)].sha256:
-            raise BundleError(f"'{path}' was altered: its checksum differs; {_AGAIN}")
-        return data
+            return self.bundle.read(self._name(graph))
+        except BundleError as error:
+            raise BundleError(f"{error}; or {_AGAIN}") from error
 
     def _name(self, graph: str) -> str:
         return f"{ENGINES_FOLDER}/{self.record.fingerprint}/{graph}.plan"
@@ -258,41 +263,53 @@ def write_record(folder: Path, record: EngineRecord) -> None:
     (folder / ENGINE_FILE).write_text(json.dumps(values, indent=2) + "\n")
 
 
-def keep_engines(old: Path, new: Path) -> None:
+def engine_files(fingerprint: str) -> list[str]:
+    """The files of an engine, by their path in the bundle."""
+    names = (*(f"{graph}.plan" for graph in GRAPHS), ENGINE_FILE)
+    return [f"{ENGINES_FOLDER}/{fingerprint}/{name}" for name in names]
+
+
+def keep_engines(old: Path, new: Path) -> list[str]:
     """Copy engines of the bundle `old` into `new`, an unsealed one with the same graphs.
 
-    Engines of other graphs stay behind, and so do all if `old` is missing or damaged.
+    Returns the files that were copied, by their path in the bundle. Engines of other graphs stay
+    behind, and so do all if `old` is missing or damaged.
     """
     try:
-        engines = read_engines(Bundle.open(old))
+        bundle = Bundle.open(old)
+        engines = read_engines(bundle)
+        written = record_files(new, (f"{graph}.onnx" for graph in GRAPHS))
+        graphs = {graph: written[f"{graph}.onnx"].sha256 for graph in GRAPHS}
+        kept: list[str] = []
+        for engine in engines:
+            if engine.record.graphs == graphs:
+                names = engine_files(engine.record.fingerprint)
+                copy_verified(bundle, names, new)
+                kept += names
     except BundleError:
-        return
-    graphs = {graph: sha256_file(new / f"{graph}.onnx") for graph in GRAPHS}
-    for engine in engines:
-        if engine.record.graphs == graphs:
-            shutil.copytree(engine.path, new / ENGINES_FOLDER / engine.record.fingerprint)
+        return []
+    return kept
 
 
 def _read_record(bundle: Bundle, name: str) -> EngineRecord:
     path = bundle.path / name
+    if bundle.files[name].bytes > LARGEST_RECORD:
+        raise BundleError(
+            f"'{path}' is damaged (it has more than {LARGEST_RECORD} bytes); {_AGAIN}"
+        )
+    data = bundle.read(name)
     try:
-        values: dict[str, Any] = json.loads(path.read_text())
+        values = read_json(data)
         schema = values.pop("schema")
-        if schema == SCHEMA:
-            profiles = [
-                Profile(*(tuple(profile[end]) for end in ("min", "opt", "max")))
-                for profile in values.pop("profiles")
-            ]
-            capabilities = tuple(values.pop("compute_capabilities"))
-            record = EngineRecord(
-                profiles=tuple(profiles), compute_capabilities=capabilities, **values
-            )
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, InputError) as error:
+        record = parse(EngineRecord, values) if schema == SCHEMA else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"'{path}' is damaged ({error}); {_AGAIN}") from error
-    if schema != SCHEMA:
-        raise BundleError(f"'{path}' has schema {schema}, and {SCHEMA} is read here; {_AGAIN}")
-    plans = {f"{ENGINES_FOLDER}/{record.fingerprint}/{graph}.plan" for graph in GRAPHS}
-    whole = plans <= set(bundle.files) and set(record.graphs) == set(record.census) == set(GRAPHS)
+    if record is None:
+        raise BundleError(
+            f"'{path}' has schema {printable(schema, 40)}, and {SCHEMA} is read here; {_AGAIN}"
+        )
+    whole = set(engine_files(record.fingerprint)) <= set(bundle.files)
+    whole = whole and set(record.graphs) == set(record.census) == set(GRAPHS)
     if path.parent.name != record.fingerprint or not whole:
         raise BundleError(f"'{path.parent}' is not the whole engine that it says; {_AGAIN}")
     return record

@@ -16,8 +16,9 @@ import onnx
 import onnx.parser
 
 from ikc_deploy import Bundle, KernelBasis
-from ikc_deploy.bundle import BASIS_FILE, GRAPHS, Manifest, write_manifest
+from ikc_deploy.bundle import BASIS_FILE, GRAPHS, Manifest
 from ikc_deploy.plans import EngineRecord, Profile, write_record
+from tests.sealing import HAND_MADE, seal
 
 SCALE: Final = 4
 BASIS: Final = KernelBasis.fit((0.2, 4.0))
@@ -90,7 +91,7 @@ def half_bundle(
             node.name = f"node_{node.output[0]}"
         onnx.save(model, folder / f"{name}.onnx")
     BASIS.save(folder / BASIS_FILE)
-    write_manifest(
+    seal(
         folder,
         Manifest(
             name="half",
@@ -105,6 +106,7 @@ def half_bundle(
             architecture={},
             training={},
             tools={},
+            parity=HAND_MADE,
         ),
     )
     return Bundle.open(folder)
@@ -129,5 +131,5 @@ def write_engine(bundle: Bundle, name: str, **changes: Any) -> Bundle:
     for graph in GRAPHS:
         (folder / f"{graph}.plan").write_bytes(f"{name} {graph}".encode())
     write_record(folder, replace(record, **changes))
-    write_manifest(bundle.path, bundle.manifest)
+    seal(bundle.path, bundle.manifest)
     return Bundle.open(bundle.path)

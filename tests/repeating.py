@@ -15,7 +15,8 @@ import onnx.parser
 from numpy.typing import NDArray
 
 from ikc_deploy import Bundle, KernelBasis
-from ikc_deploy.bundle import BASIS_FILE, Manifest, write_manifest
+from ikc_deploy.bundle import BASIS_FILE, Manifest
+from tests.sealing import HAND_MADE, seal
 
 SCALE: Final = 4
 BASIS: Final = KernelBasis.fit((0.2, 4.0))
@@ -73,7 +74,7 @@ def repeating_bundle(folder: Path, tint: tuple[int, int, int] = (0, 0, 0)) -> Bu
     for name, graph in _GRAPHS.items():
         onnx.save(onnx.parser.parse_model(_HEADER + graph.format(**texts)), folder / f"{name}.onnx")
     BASIS.save(folder / BASIS_FILE)
-    write_manifest(
+    seal(
         folder,
         Manifest(
             name="repeating",
@@ -88,6 +89,7 @@ def repeating_bundle(folder: Path, tint: tuple[int, int, int] = (0, 0, 0)) -> Bu
             architecture={},
             training={},
             tools={},
+            parity=HAND_MADE,
         ),
     )
     return Bundle.open(folder)

@@ -4,13 +4,20 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ikc_deploy import Bundle, BundleError
-from ikc_deploy.bundle import MANIFEST_FILE, SCHEMA
+from ikc_deploy.bundle import (
+    MANIFEST_FILE,
+    SCHEMA,
+    copy_verified,
+    record_files,
+    write_manifest,
+)
 
 
 @pytest.fixture
@@ -109,3 +116,37 @@ def test_another_basis_is_refused(copied: Path) -> None:
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"is not a bundle.*ikc-export"):
         Bundle.open(tmp_path)
+
+
+def test_a_seal_lists_what_its_writer_vouches_for(copied: Path, small_bundle: Bundle) -> None:
+    (copied / "forged.onnx").write_bytes(b"x")
+    (copied / "new.bin").write_bytes(b"abc")
+    # Altered since it was verified: the old checksum goes on, and the bundle does not open.
+    files = {**small_bundle.files, **record_files(copied, ["new.bin"])}
+    write_manifest(copied, small_bundle.manifest, files)
+    opened = Bundle.open(copied)
+    assert set(opened.files) == {*small_bundle.files, "new.bin"}
+    assert opened.unlisted() == ["forged.onnx"]
+    with pytest.raises(BundleError, match=r"does not list 'forged\.onnx'"):
+        opened.read("forged.onnx")
+    (copied / "sftmd.onnx").write_bytes(b"altered")
+    write_manifest(copied, small_bundle.manifest, files)
+    with pytest.raises(BundleError, match=r"sftmd\.onnx' has 7 bytes"):
+        Bundle.open(copied)
+
+
+def test_a_copy_takes_verified_bytes_alone(copied: Path, tmp_path: Path) -> None:
+    bundle = Bundle.open(copied)
+    (copied / "basis.npz").write_bytes(b"altered")
+    with pytest.raises(BundleError, match=r"basis\.npz' has 7 bytes"):
+        copy_verified(bundle, bundle.files, tmp_path / "other")
+
+
+def test_a_manifest_that_could_not_be_opened_is_not_written(copied: Path) -> None:
+    bundle = Bundle.open(copied)
+    with pytest.raises(BundleError, match=r"cannot be written: bundle\.tools"):
+        write_manifest(copied, replace(bundle.manifest, tools={"a": "\x1b"}), bundle.files)
+    with pytest.raises(BundleError, match="cannot be written"):
+        endless = {"loss": float("nan")}
+        write_manifest(copied, replace(bundle.manifest, training=endless), bundle.files)
+    assert Bundle.open(copied).manifest == bundle.manifest

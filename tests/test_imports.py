@@ -9,13 +9,16 @@ import pytest
 
 ALLOWED = {
     "kernels": {"errors"},
-    "bundle": {"errors", "files", "kernels"},
+    "text": set[str](),
+    "records": {"errors", "text"},
+    "measured": set[str](),
+    "bundle": {"errors", "files", "kernels", "measured", "records", "text"},
     "files": set[str](),
     "errors": set[str](),
     "gpus": set[str](),
     "locks": set[str](),
     "flavours": {"errors"},
-    "plans": {"errors", "files", "bundle", "flavours"},
+    "plans": {"errors", "bundle", "flavours", "records", "text"},
     "images": {"errors", "files"},
     "video": {"errors", "files", "images", "runtime"},
     "runtime": {"errors", "files", "kernels", "bundle", "flavours", "plans", "caches"},
@@ -31,6 +34,8 @@ ALLOWED = {
         "bundle",
         "caches",
         "limits",
+        "measured",
+        "records",
         "evaluation",
         "runtime",
     },
@@ -91,6 +96,7 @@ ALLOWED = {
         "bundle",
         "locks",
         "limits",
+        "measured",
         "plans",
         "networks",
         "runtime",
@@ -101,6 +107,9 @@ ALLOWED = {
 """The arrows of the design: what each part may import of the others."""
 
 TORCH_FREE = (
+    "measured",
+    "records",
+    "text",
     "runtime",
     "video",
     "batch",

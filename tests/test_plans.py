@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ikc_deploy import Bundle, BundleError, EngineError
-from ikc_deploy.bundle import GRAPHS, write_manifest
+from ikc_deploy.bundle import GRAPHS
 from ikc_deploy.plans import (
     SCHEMA,
     Host,
@@ -24,6 +24,7 @@ from ikc_deploy.plans import (
     this_platform,
 )
 from tests.half import half_bundle, write_engine
+from tests.sealing import seal
 
 RTX = Host("tensorrt-rtx", "1.7.1", "8.9")
 TRT = Host("tensorrt", "11.4.0", "9.0", platform="linux-x86_64")
@@ -172,7 +173,7 @@ def test_an_engine_of_another_make_is_refused(
     write_engine(bundle, "a")
     path = bundle.path / "engines" / "a" / "engine.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    write_manifest(bundle.path, bundle.manifest)
+    seal(bundle.path, bundle.manifest)
     with pytest.raises(BundleError, match=rf"{sentence}.*build the engine again"):
         read_engines(Bundle.open(bundle.path))
 
@@ -184,7 +185,7 @@ def test_engines_move_to_a_new_export_of_the_same_graphs_only(
     write_engine(bundle, "b", graphs=dict.fromkeys(GRAPHS, "0" * 64))
     same = half_bundle(tmp_path / "same")
     keep_engines(bundle.path, same.path)
-    write_manifest(same.path, same.manifest)
+    seal(same.path, same.manifest)
     (engine,) = read_engines(Bundle.open(same.path))
     assert engine.record.fingerprint == "a" and engine.plan("sftmd") == b"a sftmd"
     other = half_bundle(tmp_path / "other", {"levels = {255}": "levels = {254}"})

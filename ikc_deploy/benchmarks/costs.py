@@ -50,7 +50,7 @@ def graph_work(path: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[tuple[
         from onnx import shape_inference
     except ModuleNotFoundError as error:
         raise MissingExtraError("onnx", "export", "Counting what graphs do") from error
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)
     for value in model.graph.input:
         dims = value.type.tensor_type.shape.dim
         for dim, size in zip(dims, inputs[value.name], strict=True):

@@ -13,15 +13,12 @@ import click
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ikc_deploy.bundle import GRAPHS, Bundle, FrameIO, Precision
-from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
+from ikc_deploy.cli.common import HELP, err_console, reports_errors
 from ikc_deploy.cli.describe import (
-    graphs_table,
-    int8_line,
-    parity_table,
     print_engine,
     print_fact,
+    print_graphs,
     print_verified,
-    usrnet_line,
 )
 from ikc_deploy.engines.targets import Target, parse_shapes, read_target
 from ikc_deploy.errors import (
@@ -275,20 +272,16 @@ def _facts(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) ->
         "io": manifest.io,
         "convolutions": manifest.convolutions,
         "usrnet": manifest.usrnet and asdict(manifest.usrnet),
-        "parity": manifest.parity,
+        "parity": manifest.parity and asdict(manifest.parity),
         "random_weights": manifest.random_weights,
-        "verified": manifest.verified,
+        "verified": {name: asdict(opinion) for name, opinion in manifest.verified.items()},
         "engine": engine and asdict(engine.record),
         "triton": {name: str(model) for name, model in models.items()},
     }
 
 
 def _print(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) -> None:
-    out_console.print(graphs_table(bundle), parity_table(bundle), sep="\n")
-    if bundle.manifest.usrnet is not None:
-        print_fact(usrnet_line(bundle.manifest.usrnet))
-    if "int8" in bundle.manifest.parity:
-        print_fact(int8_line(bundle))
+    print_graphs(bundle)
     if engine is not None:
         print_engine(engine, f"in {engine.path}")
     print_verified(bundle)

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 import click
 
 from ikc_deploy.bundle import GRAPHS, Bundle
-from ikc_deploy.cli.common import HELP, out_console, reports_errors
+from ikc_deploy.cli.common import HELP, reports_errors
 from ikc_deploy.cli.describe import (
-    graphs_table,
-    int8_line,
-    parity_table,
     print_engine,
     print_fact,
+    print_graphs,
     print_verified,
-    usrnet_line,
 )
 from ikc_deploy.engines.targets import parse_shape
 from ikc_deploy.engines.toolchain import this_host
 from ikc_deploy.flavours import FLAVOURS
 from ikc_deploy.plans import Engine, Shape, choose_engine, read_engines
+from ikc_deploy.text import printable
+
+_MOST_UNLISTED: Final = 20
 
 
 @click.command(context_settings=HELP)
@@ -79,16 +80,18 @@ def _facts(bundle: Bundle, states: list[tuple[Engine, str]]) -> Mapping[str, obj
         }
         for engine, reason in states
     ]
-    return {"bundle": str(bundle.path), "manifest": manifest, "graphs": graphs, "engines": engines}
+    return {
+        "bundle": str(bundle.path),
+        "manifest": manifest,
+        "graphs": graphs,
+        "engines": engines,
+        "unlisted": bundle.unlisted(),
+    }
 
 
 def _print(bundle: Bundle, states: list[tuple[Engine, str]]) -> None:
     manifest = bundle.manifest
-    out_console.print(graphs_table(bundle), parity_table(bundle), sep="\n")
-    if manifest.usrnet is not None:
-        print_fact(usrnet_line(manifest.usrnet))
-    if "int8" in manifest.parity:
-        print_fact(int8_line(bundle))
+    print_graphs(bundle)
     print_fact(f"weights: {manifest.weights_sha256}" + (" (random)" * manifest.random_weights))
     print_fact(f"written by: {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}")
     for engine, reason in states:
@@ -99,7 +102,15 @@ def _print(bundle: Bundle, states: list[tuple[Engine, str]]) -> None:
     elif all(reason for _, reason in states):
         print_fact("no engine is used here: ONNX Runtime runs the graphs")
     total = sum(record.bytes for record in bundle.files.values())
+    _print_unlisted(bundle.unlisted())
     print_fact(f"{bundle.path}: {len(bundle.files)} files, {total / 2**20:.1f} MiB, all verified")
+
+
+def _print_unlisted(names: Sequence[str]) -> None:
+    for name in names[:_MOST_UNLISTED]:
+        print_fact(f"not part of the bundle: '{printable(name)}'; it is never used, delete it")
+    if len(names) > _MOST_UNLISTED:
+        print_fact(f"and {len(names) - _MOST_UNLISTED} more that are not part of the bundle")
 
 
 if __name__ == "__main__":

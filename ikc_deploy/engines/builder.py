@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ikc_deploy.bundle import Bundle, Manifest
@@ -25,6 +24,7 @@ from ikc_deploy.files import write_atomically
 from ikc_deploy.flavours import NOISE
 from ikc_deploy.plans import Census, Shape
 from ikc_deploy.runtime.frames import FrameShape
+from ikc_deploy.runtime.onnx_files import read_graph
 
 FLAGS: Final = {"strongly_typed": True, "tf32": False}
 """What every engine is built with; part of the fingerprint."""
@@ -56,7 +56,7 @@ def build_plan(
     with _checked(toolchain, f"cannot start building the {graph}"):
         builder = trt.Builder(toolchain.library.logger)
     # The parser owns the weights, so it must live until the plan is built.
-    network, parser = _parse(builder, bundle.graph(graph), toolchain)
+    network, parser = _parse(builder, bundle, graph, toolchain)
     census = check_census(network, graph, bundle.manifest.precision)
     config = _configure(builder, network, toolchain, target, bundle.manifest)
     with _timing_cache(config, toolchain, target):
@@ -65,14 +65,15 @@ def build_plan(
     return Plan(data, census)
 
 
-def _parse(builder: Any, path: Path, toolchain: Toolchain) -> tuple[Any, Any]:
+def _parse(builder: Any, bundle: Bundle, graph: str, toolchain: Toolchain) -> tuple[Any, Any]:
     trt = toolchain.library.module
+    path, model = bundle.graph(graph), read_graph(bundle, graph)
     typed = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     with _checked(toolchain, f"cannot parse '{path}'") as require:
         network = builder.create_network(1 << int(typed))
         require(network is not None and network.get_flag(typed))
         parser = trt.OnnxParser(network, toolchain.library.logger)
-        if not parser.parse_from_file(str(path)):
+        if not parser.parse(model):
             errors = [parser.get_error(i) for i in range(parser.num_errors)]
             require(False, "; ".join(map(_parser_error, errors)))
     return network, parser

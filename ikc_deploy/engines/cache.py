@@ -12,7 +12,7 @@ from dataclasses import asdict
 from os import PathLike
 from typing import Final
 
-from ikc_deploy.bundle import GRAPHS, Bundle, write_manifest
+from ikc_deploy.bundle import GRAPHS, Bundle, record_files, write_manifest
 from ikc_deploy.engines.builder import FLAGS, Plan, Report, build_plan
 from ikc_deploy.engines.targets import Target
 from ikc_deploy.engines.toolchain import Toolchain
@@ -23,6 +23,7 @@ from ikc_deploy.plans import (
     ENGINES_FOLDER,
     Engine,
     EngineRecord,
+    engine_files,
     read_engines,
     this_platform,
     write_record,
@@ -59,7 +60,9 @@ def add_engine(
             for graph, plan in plans.items():
                 (temporary / f"{graph}.plan").write_bytes(plan.data)
             write_record(temporary, record)
-        write_manifest(bundle.path, bundle.manifest)
+        # What was verified and what was just written: nothing else that lies in the folder.
+        added_files = record_files(bundle.path, engine_files(name))
+        write_manifest(bundle.path, bundle.manifest, {**bundle.files, **added_files})
         added = _find(Bundle.open(folder), name)
     if added is None:
         raise EngineError(f"the engine {name} is missing from '{folder}' after it was added")

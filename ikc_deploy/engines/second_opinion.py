@@ -1,7 +1,9 @@
 """Polygraphy's opinion of an engine: the plans against ONNX Runtime, on the machine that runs them.
 
-Each graph gets the same inputs from both, as they arise in the loop, and Polygraphy judges the
-outputs; then both run the loop on their own codes, so that errors add up as they would in use.
+Each graph gets the same inputs from both, as they arise in the loop and under codes far from its
+fixed point, where the corrector has to move, and Polygraphy judges the outputs; then both run the
+loop on their own codes, so that errors add up as they would in use. What is allowed follows from
+what rounding costs these very graphs, which their export has measured and the manifest says.
 
     python -m ikc_deploy.engines.second_opinion BUNDLE FINGERPRINT     # the result as JSON
 
@@ -19,7 +21,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,57 +30,30 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle import GRAPHS, Bundle, write_manifest
 from ikc_deploy.engines.toolchain import this_host
-from ikc_deploy.errors import EngineError, IkcError, MissingExtraError
+from ikc_deploy.errors import BundleError, EngineError, IkcError, MissingExtraError
 from ikc_deploy.evaluation.structured import structured_image
-from ikc_deploy.limits import LIMITS, ParityLimits
+from ikc_deploy.limits import ENGINE, FRAME, LOOP
 from ikc_deploy.locks import locked
+from ikc_deploy.measured import EngineStep, Opinion, Output, Parity
 from ikc_deploy.plans import Engine, read_engines, refusal
+from ikc_deploy.records import parse, read_json
+from ikc_deploy.runtime.onnx_files import read_graph
 
 VERIFIED_ITERS: Final = 3
 """Corrections in the loop that is compared, as in the parity gate of exports."""
 
 _USE_RTX: Final = "POLYGRAPHY_USE_TENSORRT_RTX"
+_FRAMES: Final = 6
+"""For the predictor, whose every frame gives few numbers."""
+_FAR: Final = (0.1, 0.9)
+"""Where codes far from the fixed point lie, as shares of the sigma range."""
 _LARGEST_SIDE: Final = 128
 """ONNX Runtime computes the reference on the CPU."""
 
 Tensors = dict[str, NDArray[Any]]
 
 
-@dataclass(frozen=True)
-class Output:
-    """One output of one graph at one step, both from the same inputs."""
-
-    step: int
-    name: str
-    max_error: float
-    mean_error: float
-    passed: bool
-    """Polygraphy's verdict."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """Both loops after a step, each on its own codes."""
-
-    step: int
-    image_db: float
-    """PSNR of the two `sr`, peak 1, at most 150 dB."""
-    code_error: float
-
-
-@dataclass(frozen=True)
-class Opinion:
-    """What the comparison gave."""
-
-    tools: dict[str, str]
-    frame: tuple[int, int]
-    """Height and width of the LR frame."""
-    graphs: dict[str, list[Output]]
-    steps: list[Step]
-    passed: bool
-
-
-def verify_engine(bundle: Bundle, engine: Engine) -> dict[str, Any]:
+def verify_engine(bundle: Bundle, engine: Engine) -> Opinion:
     """Compare `engine` with ONNX Runtime and write the result into the bundle's manifest.
 
     Returns what was written. Raises `MissingExtraError` without Polygraphy, and `EngineError` that
@@ -97,13 +72,13 @@ def verify_engine(bundle: Bundle, engine: Engine) -> dict[str, Any]:
     with locked(bundle.path):
         now = Bundle.open(bundle.path)
         verified = now.manifest.verified | {name: opinion}
-        write_manifest(bundle.path, replace(now.manifest, verified=verified))
-    if not opinion["passed"]:
-        limits = LIMITS[bundle.manifest.precision]
+        write_manifest(bundle.path, replace(now.manifest, verified=verified), now.files)
+    if not opinion.passed:
+        failed = [graph for graph, outputs in opinion.graphs.items() if not _all_passed(outputs)]
         raise EngineError(
-            f"engine {name} differs from ONNX Runtime by more than {limits.image_db:g} dB or |dh| "
-            f"{limits.code_error:g} allow; do not ship it. Its figures are in the manifest of "
-            f"'{bundle.path}'"
+            f"engine {name} differs from ONNX Runtime by more than rounding does "
+            f"({', '.join(failed) or 'in the loop alone'}); do not ship it. Its figures are in the "
+            f"manifest of '{bundle.path}'"
         )
     return opinion
 
@@ -127,29 +102,82 @@ def runnable_engines(bundle: Bundle) -> list[Engine]:
 def compare(bundle: Bundle, candidates: Mapping[str, Any], side: int) -> Opinion:
     """The graphs of `bundle` in ONNX Runtime against `candidates`, Polygraphy runners by graph.
 
-    On one structured LR frame of `side` x `side`.
+    On structured LR frames of `side` x `side`. Raises `BundleError` if the manifest does not say
+    what rounding costs the graphs.
     """
+    limits = engine_limits(bundle)
     references = {graph: _reference(bundle, graph) for graph in GRAPHS}
-    frame = _frame(bundle, side)
-    limits = LIMITS[bundle.manifest.precision]
+    frames = [_frame(bundle, side, seed) for seed in range(_FRAMES)]
     with _quiet():
         with ExitStack() as stack:
             for runner in (*references.values(), *candidates.values()):
                 stack.enter_context(runner)
-            feeds, wanted = _loop(references, frame)
-            _, found = _loop(candidates, frame)
+            feeds, wanted = _loop(references, frames[0])
+            _, found = _loop(candidates, frames[0])
+            _add_far(feeds, references, frames, _far_codes(bundle))
         outputs = {
             graph: _judge((references[graph], candidates[graph]), feeds[graph], limits)
             for graph in GRAPHS
         }
     steps = [
-        Step(step, _psnr(ours["sr"], theirs["sr"]), _largest(ours["code"], theirs["code"]))
+        EngineStep(step, _psnr(ours["sr"], theirs["sr"]), _largest(ours["code"], theirs["code"]))
         for step, (ours, theirs) in enumerate(zip(found, wanted, strict=True))
     ]
-    passed = all(output.passed for graph in GRAPHS for output in outputs[graph]) and all(
-        step.image_db >= limits.image_db and step.code_error <= limits.code_error for step in steps
+    least = -20 * math.log10(LOOP * limits["sr"])
+    passed = all(map(_all_passed, outputs.values())) and all(
+        step.image_db is not None and step.image_db >= least and step.code_error is not None
+        for step in steps
     )
     return Opinion(_tools(), (side, side), outputs, steps, passed)
+
+
+def engine_limits(bundle: Bundle) -> dict[str, float]:
+    """Return the largest mean error of each output that an engine of `bundle` may have.
+
+    By the output's name: codes, `sr` in units of its peak, `frame` in levels. Raises `BundleError`
+    if the manifest does not say what rounding costs.
+    """
+    parity = bundle.manifest.parity
+    if parity is None or set(parity.graphs) != set(GRAPHS):
+        raise BundleError(
+            f"the manifest of '{bundle.path}' does not say what rounding costs its graphs, which "
+            "engines are held against; export it again with ikc-export"
+        )
+    costs = _costs(parity, ENGINE[bundle.manifest.precision])
+    # What two roundings to 8 bits differ by on the mean, where one of them moves by little.
+    frame = 255 * costs["sftmd"] + FRAME["fp32"] / 100
+    return {
+        "code": costs["predictor"],
+        "sr": costs["sftmd"],
+        "frame": frame,
+        "next_code": costs["corrector"],
+    }
+
+
+def _costs(parity: Parity, factor: float) -> dict[str, float]:
+    return {graph: factor * parity.graphs[graph].whole.rounding for graph in GRAPHS}
+
+
+def _far_codes(bundle: Bundle) -> list[NDArray[np.float32]]:
+    """Codes `[1,code_size]` at both ends of the range."""
+    low, high = bundle.basis.sigma_range
+    sigmas = [low + share * (high - low) for share in _FAR]
+    return [bundle.basis.code_of_sigma(sigma)[None] for sigma in sigmas]
+
+
+def _add_far(
+    feeds: dict[str, list[Tensors]],
+    references: Mapping[str, Any],
+    frames: list[NDArray[Any]],
+    codes: list[NDArray[np.float32]],
+) -> None:
+    """Other frames for the predictor, and for the others the first one under other codes."""
+    feeds["predictor"] += [{"lr": frame} for frame in frames[1:]]
+    for code in codes:
+        feed = {"lr": frames[0], "code": code}
+        sr = np.array(references["sftmd"].infer(feed)["sr"])
+        feeds["sftmd"].append(feed)
+        feeds["corrector"].append({"sr": sr, "code": code})
 
 
 def _loop(
@@ -173,24 +201,27 @@ def _loop(
     return feeds, steps
 
 
-def _judge(runners: tuple[Any, Any], feeds: list[Tensors], limits: ParityLimits) -> list[Output]:
-    """Polygraphy's comparison of one graph; codes by their largest error, images by their mean."""
+def _judge(
+    runners: tuple[Any, Any], feeds: list[Tensors], limits: Mapping[str, float]
+) -> list[Output]:
+    """Polygraphy's comparison of one graph, by the mean error of each output."""
     from polygraphy.comparator import Comparator, SimpleCompareFunc
 
-    rms = 10 ** (-limits.image_db / 20)
-    codes = dict.fromkeys(("code", "next_code"), limits.code_error)
-    verdict = SimpleCompareFunc(
-        rtol=0.0,
-        atol={"sr": rms, "frame": 255 * rms} | codes,
-        check_error_stat={"sr": "mean", "frame": "mean"} | dict.fromkeys(codes, "max"),
-    )
+    verdict = SimpleCompareFunc(rtol=0.0, atol=dict(limits), check_error_stat="mean")
     results = Comparator.run(list(runners), data_loader=feeds)
     pairs = zip(*(results[runner.name] for runner in runners), strict=True)
     # It also divides by the outputs, which may be 0, for relative errors that nobody asked for.
     with np.errstate(divide="ignore", invalid="ignore"):
         return [
-            Output(step, name, result.max_absdiff, result.mean_absdiff, bool(result))
-            for step, pair in enumerate(pairs)
+            Output(
+                index,
+                name,
+                _finite(result.max_absdiff),
+                _finite(result.mean_absdiff),
+                limits[name],
+                bool(result) and _finite(result.mean_absdiff) is not None,
+            )
+            for index, pair in enumerate(pairs)
             for name, result in verdict(*pair).items()
         ]
 
@@ -198,7 +229,7 @@ def _judge(runners: tuple[Any, Any], feeds: list[Tensors], limits: ParityLimits)
 def _reference(bundle: Bundle, graph: str) -> Any:
     from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
 
-    session = SessionFromOnnx(str(bundle.graph(graph)), providers=["CPUExecutionProvider"])
+    session = SessionFromOnnx(read_graph(bundle, graph), providers=["CPUExecutionProvider"])
     return OnnxrtRunner(session, name=f"onnxruntime-{graph}")
 
 
@@ -209,8 +240,8 @@ def _plan_runner(engine: Engine, graph: str, profile: int) -> Any:
     return TrtRunner(plan, name=f"{engine.record.flavour}-{graph}", optimization_profile=profile)
 
 
-def _frame(bundle: Bundle, side: int) -> NDArray[Any]:
-    image = structured_image(side, seed=0)[None]
+def _frame(bundle: Bundle, side: int, seed: int) -> NDArray[Any]:
+    image = structured_image(side, seed)[None]
     if bundle.manifest.io == "uint8":
         return image
     return np.ascontiguousarray(image.transpose(0, 3, 1, 2), dtype=np.float32) / 255
@@ -229,7 +260,7 @@ def _side_for(engine: Engine) -> tuple[int, int]:
     )
 
 
-def _ask_child(folder: Path, engine: Engine) -> dict[str, Any]:
+def _ask_child(folder: Path, engine: Engine) -> Opinion:
     environment = dict(os.environ)
     environment[_USE_RTX] = "1" if engine.record.flavour == "tensorrt-rtx" else "0"
     command = [sys.executable, "-m", __name__, str(folder), engine.record.fingerprint]
@@ -240,8 +271,7 @@ def _ask_child(folder: Path, engine: Engine) -> dict[str, Any]:
             f"engine {engine.record.fingerprint} could not be compared with ONNX Runtime: "
             f"{said[-1] if said else f'the process ended with {child.returncode}'}"
         )
-    opinion: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
-    return opinion
+    return parse(Opinion, read_json(child.stdout.splitlines()[-1].encode()))
 
 
 def _answer(folder: str, fingerprint: str) -> Opinion:
@@ -272,13 +302,21 @@ def _tools() -> dict[str, str]:
     return {name: str(importlib.import_module(name).__version__) for name in names}
 
 
-def _psnr(image: NDArray[Any], expected: NDArray[Any]) -> float:
+def _all_passed(outputs: list[Output]) -> bool:
+    return bool(outputs) and all(output.passed for output in outputs)
+
+
+def _psnr(image: NDArray[Any], expected: NDArray[Any]) -> float | None:
     error = float(np.mean((image.astype(np.float64) - expected.astype(np.float64)) ** 2))
-    return min(150.0, -10 * math.log10(max(error, 1e-30))) if math.isfinite(error) else -math.inf
+    return min(150.0, -10 * math.log10(max(error, 1e-30))) if math.isfinite(error) else None
 
 
-def _largest(code: NDArray[Any], expected: NDArray[Any]) -> float:
-    return float(np.abs(code - expected).max())
+def _largest(code: NDArray[Any], expected: NDArray[Any]) -> float | None:
+    return _finite(np.abs(code - expected).max())
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 if __name__ == "__main__":

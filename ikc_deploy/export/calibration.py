@@ -8,7 +8,7 @@ passes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from shutil import copyfile
 from typing import Any, Final
@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.bundle import GRAPHS, Bundle, Manifest, write_manifest
+from ikc_deploy.bundle import GRAPHS, Bundle, Manifest, record_files, write_manifest
 from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.evaluation.datasets import read_hr
 from ikc_deploy.evaluation.gaussian8 import degrade_gaussian
@@ -25,6 +25,7 @@ from ikc_deploy.evaluation.structured import structured_image
 from ikc_deploy.export.int8 import Feeds, convolution_weights, quantize_graph
 from ikc_deploy.export.precision import conv_census
 from ikc_deploy.images import list_images
+from ikc_deploy.measured import Int8Parity
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.frames import frame_shape
 from ikc_deploy.runtime.loop import Session, run
@@ -53,22 +54,6 @@ code conditions. (The very first reads three channels and is never quantised.)""
 Image = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
-class Int8Quality:
-    """PSNR-Y with one correction against the HR images that did not calibrate."""
-
-    fp32_db: float
-    int8_db: float
-    images: int
-    kept: tuple[str, ...]
-    """Weights of the SR network's convolutions that stay in float32."""
-
-    @property
-    def loss_db(self) -> float:
-        """What 8 bits cost."""
-        return self.fp32_db - self.int8_db
-
-
 def calibration_images(folder: Path | None, scale: int) -> list[Image]:
     """HR images for `quantize_bundle`, from a folder or, if that is None, made.
 
@@ -88,7 +73,7 @@ def calibration_images(folder: Path | None, scale: int) -> list[Image]:
 
 def quantize_bundle(
     folder: Path, manifest: Manifest, images: Sequence[Image]
-) -> tuple[Manifest, Int8Quality]:
+) -> tuple[Manifest, Int8Parity]:
     """Make the float32 bundle in `folder` an INT8 one; returns its manifest and what it loses.
 
     Raises `ExportError` if 8 bits cost more than `LARGEST_LOSS` however many convolutions stay in
@@ -98,6 +83,7 @@ def quantize_bundle(
     bundle = Bundle.open(folder)
     feeds = _feeds(bundle, calibrating)
     fp32_db = _psnr(bundle, measuring)
+    files = [f"{name}.onnx" for name in GRAPHS]
     originals = {name: folder / f".{name}.fp32.onnx" for name in GRAPHS}
     for name, original in originals.items():
         copyfile(bundle.graph(name), original)
@@ -110,9 +96,10 @@ def quantize_bundle(
                 quantize_graph(bundle.graph(name), feeds[name], names)
             census = {name: conv_census(bundle.graph(name)) for name in GRAPHS}
             quantized = replace(manifest, precision="int8", convolutions=census)
-            write_manifest(folder, quantized)
+            write_manifest(folder, quantized, {**bundle.files, **record_files(folder, files)})
             int8_db = _psnr(Bundle.open(folder), measuring)
-            quality = Int8Quality(fp32_db, int8_db, len(measuring), tuple(names))
+            loss = fp32_db - int8_db
+            quality = Int8Parity(fp32_db, int8_db, loss, len(measuring), tuple(names))
             if quality.loss_db <= LARGEST_LOSS:
                 return quantized, quality
     finally:

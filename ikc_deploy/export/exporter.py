@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 import onnxruntime
 import torch
 
-from ikc_deploy.bundle import BASIS_FILE, Bundle, FrameIO, Manifest, Precision, write_manifest
+from ikc_deploy.bundle import (
+    BASIS_FILE,
+    Bundle,
+    FrameIO,
+    Manifest,
+    Precision,
+    record_files,
+    write_manifest,
+)
 from ikc_deploy.errors import InputError
 from ikc_deploy.export.calibration import (
     Image,
-    Int8Quality,
     calibration_images,
     quantize_bundle,
 )
@@ -24,6 +31,7 @@ from ikc_deploy.export.parity import check_parity, measure_parity
 from ikc_deploy.export.precision import check_census
 from ikc_deploy.files import atomic_folder
 from ikc_deploy.locks import locked
+from ikc_deploy.measured import Int8Parity
 from ikc_deploy.networks.weights import Weights
 from ikc_deploy.plans import keep_engines
 from ikc_deploy.version import __version__
@@ -67,7 +75,7 @@ def export_bundle(
         paths = export_graphs(networks, folder, traced, settings.io)
         convolutions = {name: check_census(path, traced) for name, path in paths.items()}
         networks.basis.save(folder / BASIS_FILE)
-        keep_engines(out, folder)
+        names = [*(path.name for path in paths.values()), BASIS_FILE, *keep_engines(out, folder)]
         manifest = Manifest(
             name=weights.source.name,
             scale=networks.architecture.scale,
@@ -83,17 +91,16 @@ def export_bundle(
             tools=_tools(),
             convolutions=convolutions,
         )
-        write_manifest(folder, manifest)
-        quality: Int8Quality | None = None
+        write_manifest(folder, manifest, record_files(folder, names))
+        quality: Int8Parity | None = None
         if images is not None:
             announce("calibration")
             manifest, quality = quantize_bundle(folder, manifest, images)
         announce("parity")
-        steps = measure_parity(networks, Bundle.open(folder))
-        parity = check_parity(steps, settings.precision)
-        if quality is not None:
-            parity["int8"] = asdict(quality) | {"loss_db": quality.loss_db}
-        write_manifest(folder, replace(manifest, parity=parity))
+        written = Bundle.open(folder)
+        parity = measure_parity(networks, written, quality)
+        check_parity(parity, settings.precision)
+        write_manifest(folder, replace(manifest, parity=parity), written.files)
     return Bundle.open(out)
 
 

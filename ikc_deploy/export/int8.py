@@ -26,12 +26,13 @@ from ikc_deploy.files import write_atomically
 Feeds = Sequence[Mapping[str, NDArray[Any]]]
 """Inputs of a graph, one mapping for each run."""
 
-_LEVELS: Final = 127
+LEVELS: Final = 127
+"""Of 8 bits, on either side of 0."""
 _KEPT: Final = 4096
 """Values of a tensor that are kept of each run."""
 _CLIPS: Final = np.linspace(0.4, 1.0, 31)
 """Largest values to try, as shares of the largest value seen."""
-_LEAST_CHANNELS: Final = 16
+LEAST_CHANNELS: Final = 16
 """Convolutions that read fewer channels stay in float32: they cost little, and images lose most."""
 
 
@@ -45,7 +46,7 @@ def quantize_graph(path: Path, feeds: Feeds, keep: Iterable[str] = ()) -> None:
         for node in model.graph.node
         if node.op_type == "Conv"
         and node.input[1] not in kept
-        and weights[node.input[1]].dims[1] >= _LEAST_CHANNELS
+        and weights[node.input[1]].dims[1] >= LEAST_CHANNELS
     ]
     for node in chosen:
         _bias_after(model.graph, node)
@@ -86,10 +87,9 @@ def best_scale(magnitudes: NDArray[np.floating]) -> float:
     largest = float(magnitudes.max())
     if largest == 0:
         return 1.0
-    scales = _CLIPS * largest / _LEVELS
+    scales = _CLIPS * largest / LEVELS
     errors = [
-        np.mean((np.minimum(np.rint(magnitudes / s), _LEVELS) * s - magnitudes) ** 2)
-        for s in scales
+        np.mean((np.minimum(np.rint(magnitudes / s), LEVELS) * s - magnitudes) ** 2) for s in scales
     ]
     return float(scales[int(np.argmin(errors))])
 
@@ -185,7 +185,7 @@ class _Pairs:
     def weight(self, name: str, value: NDArray[np.float32]) -> tuple[str, list[onnx.NodeProto]]:
         """The name of the rounded weight, stored in 8 bits, and the node that makes it."""
         largest = np.abs(value).reshape(len(value), -1).max(axis=1)
-        scale = np.where(largest > 0, largest / _LEVELS, 1).astype(np.float32)
+        scale = np.where(largest > 0, largest / LEVELS, 1).astype(np.float32)
         whole = np.rint(value / scale[:, None, None, None]).astype(np.int8)
         inputs = [
             self._constant(f"{name}_int8", whole),

@@ -13,11 +13,11 @@ convolutions are so, or float16.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shutil import copytree
 from typing import Any, Final
 
 import numpy as np
@@ -25,16 +25,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ikc_deploy.bundle import USRNET, Bundle, FrameIO, Precision, UsrnetRecord, write_manifest
+from ikc_deploy.bundle import (
+    USRNET,
+    Bundle,
+    FrameIO,
+    Precision,
+    UsrnetRecord,
+    copy_verified,
+    record_files,
+    write_manifest,
+)
 from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.evaluation.structured import structured_image
 from ikc_deploy.export.graphs import export_module, frames, planes
 from ikc_deploy.export.parity import psnr
 from ikc_deploy.export.precision import check_census
+from ikc_deploy.export.rounding import rounded_prior
 from ikc_deploy.files import atomic_folder, sha256_file
 from ikc_deploy.kernels.conventions import degrade_fkp, fkp_variances, shifted_gaussian
-from ikc_deploy.limits import LIMITS
+from ikc_deploy.limits import FRAME, LOOP
 from ikc_deploy.locks import locked
+from ikc_deploy.measured import UsrnetParity
 from ikc_deploy.networks.usrnet import Spectrum, Usrnet, load_usrnet, shipped_usrnet
 from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.tiling import RAMP, SPARE, levels
@@ -46,6 +57,13 @@ bicubic shrinking and shift become part of them."""
 SR_SIDE: Final = 512
 """Of the frames that a graph makes unless it is asked for others: about half a gigabyte of memory,
 and tiles that are mostly not margin."""
+
+FLOAT_DB: Final = 110.0
+"""PSNR that float32 costs: the Fourier transforms, as products, sum over whole rows."""
+
+PEAKS: Final = 30.0
+"""Largest error of an image over its RMS error: rounding costs most at edges, and far more there
+than on the mean."""
 
 ROUNDED_DB: Final = 58.5
 """What PSNR before rounding need not exceed where only rounded frames can be compared: rounding
@@ -165,16 +183,17 @@ def add_usrnet(
     with locked(folder):
         before = Bundle.open(folder)
         with atomic_folder(folder) as changed:
-            copytree(folder, changed, dirs_exist_ok=True)
+            copy_verified(before, before.files, changed)
             announce(USRNET)
             record = _written(network, before, changed, settings.at(before.manifest.scale))
             record = replace(record, weights_sha256=sha256_file(source))
             manifest = replace(before.manifest, usrnet=record)
-            write_manifest(changed, manifest)
+            files = {**before.files, **record_files(changed, [f"{USRNET}.onnx"])}
+            write_manifest(changed, manifest, files)
             announce("parity and reach")
             with NonBlind(Bundle.open(changed)) as written:
                 record = _checked(record, network, written)
-            write_manifest(changed, replace(manifest, usrnet=record))
+            write_manifest(changed, replace(manifest, usrnet=record), files)
     return Bundle.open(folder)
 
 
@@ -191,7 +210,7 @@ def _written(network: Usrnet, bundle: Bundle, folder: Path, size: tuple[int, int
         reach=0,
         precision=precision,
         weights_sha256="",
-        parity={},
+        parity=None,
         convolutions=check_census(path, precision),
         training=network.training_record,
     )
@@ -229,17 +248,21 @@ def _checked(record: UsrnetRecord, network: Usrnet, written: NonBlind) -> Usrnet
     lr = _structured(record, kernel, scale)
     found = written(_as_io(lr, io), kernel, border="wrap")
     with torch.no_grad():
-        lr_planes = torch.from_numpy(lr).permute(2, 0, 1)[None] / 255
-        sr = network(lr_planes, torch.from_numpy(kernel)[None], scale)[0].clamp(0, 1)
-    parity = _parity(found, sr.permute(1, 2, 0).numpy(), io)
-    limits = LIMITS[record.precision]
+        inputs = torch.from_numpy(lr).permute(2, 0, 1)[None] / 255, torch.from_numpy(kernel)[None]
+        exact = _image(network, inputs, scale)
+        cost = FLOAT_DB
+        if record.precision == "fp16":
+            cost = min(cost, psnr(_image(rounded_prior(network), inputs, scale), exact))
+    parity = _parity(found, exact, cost, io)
+    least = parity.rounding_db - 20 * math.log10(LOOP)
     # Frames have been rounded, and cannot be closer than that.
-    least = min(limits.image_db, ROUNDED_DB) if io == "uint8" else limits.image_db
-    if parity["image_db"] < least or parity["frame_levels"] > limits.frame_levels:
+    least = min(least, ROUNDED_DB) if io == "uint8" else least
+    farthest = FRAME["fp32"] + 255 * 10 ** (-(parity.rounding_db - 20 * math.log10(PEAKS)) / 20)
+    if not (parity.image_db >= least and parity.frame_levels <= farthest):
         raise ExportError(
-            f"the {USRNET} graph differs from the network: {parity['image_db']:.1f} dB and "
-            f"{parity['frame_levels']:.2f} levels, and {least:g} dB and {limits.frame_levels:g} "
-            "are the limits. The bundle is as it was"
+            f"the {USRNET} graph differs from the network: {parity.image_db:.1f} dB and "
+            f"{parity.frame_levels:.2f} levels, and {least:.1f} dB and {farthest:.2f} levels are "
+            "what rounding costs. The bundle is as it was"
         )
     reach = _measured_reach(record, written)
     side = min(record.height, record.width)
@@ -260,12 +283,19 @@ def _structured(record: UsrnetRecord, kernel: NDArray[np.float64], scale: int) -
     return np.rint(degrade_fkp(hr, kernel, scale)).clip(0, 255).astype(np.uint8)
 
 
-def _parity(found: NDArray[Any], exact: NDArray[np.float32], io: FrameIO) -> dict[str, float]:
+def _image(network: Usrnet, inputs: tuple[Tensor, Tensor], scale: int) -> NDArray[np.floating]:
+    """The unrounded image `[H,W,3]` of planes and a kernel."""
+    return network(*inputs, scale)[0].clamp(0, 1).permute(1, 2, 0).numpy()
+
+
+def _parity(
+    found: NDArray[Any], exact: NDArray[np.floating], rounding_db: float, io: FrameIO
+) -> UsrnetParity:
     """PSNR, and of frames the largest distance in levels."""
     if io == "float":
-        return {"image_db": psnr(np.moveaxis(found, 0, -1), exact), "frame_levels": 0.0}
+        return UsrnetParity(psnr(np.moveaxis(found, 0, -1), exact), rounding_db, 0.0)
     levels = float(np.abs(found - 255 * exact).max())
-    return {"image_db": psnr(found / 255, exact), "frame_levels": levels}
+    return UsrnetParity(psnr(found / 255, exact), rounding_db, levels)
 
 
 def _measured_reach(record: UsrnetRecord, written: NonBlind) -> int:

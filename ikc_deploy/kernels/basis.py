@@ -11,6 +11,9 @@ bundle, because a network means nothing with another basis.
 from __future__ import annotations
 
 import hashlib
+import io
+import math
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -41,6 +44,14 @@ LEVEL_UNITS: Final = (25.0, 50.0)
 
 _CURVE_SAMPLES: Final = 2048
 _ARRAYS: Final = ("components", "mean", "sigma_range")
+
+_LARGEST_SIDE: Final = 127
+"""Pixels of a kernel's side in a file."""
+_LARGEST_CODE: Final = 256
+"""Components of a code in a file."""
+_LONGEST_HEADER: Final = 4096
+"""Bytes before an array's values in a file."""
+_LARGEST_FILE: Final = 8 * (_LARGEST_SIDE**2 * (_LARGEST_CODE + 1) + 2) + 4 * _LONGEST_HEADER
 
 
 def explained_variance(
@@ -92,12 +103,16 @@ class KernelBasis:
                 f"a basis of {pixels} pixels needs a mean of shape [{pixels}], "
                 f"got {list(self.mean.shape)}"
             )
+        if code_size < 1 or not (
+            np.isfinite(self.components).all() and np.isfinite(self.mean).all()
+        ):
+            raise KernelError("a basis needs at least one component, and values that are finite")
+        live = self.components.any(axis=0)
         gram = self.components.T.astype(np.float64) @ self.components.astype(np.float64)
-        directions = code_size - self.levels
-        if not np.allclose(gram[:directions, :directions], np.eye(directions), atol=1e-4):
+        if not live.any() or not np.allclose(gram, np.diag(live), atol=1e-4):
             raise KernelError("the columns of a basis must be orthonormal; these are not")
         low, high = self.sigma_range
-        if not 0 < low < high:
+        if not 0 < low < high < math.inf:
             raise KernelError(f"a sigma range needs 0 < low < high, got {self.sigma_range}")
 
     @classmethod
@@ -235,14 +250,31 @@ class KernelBasis:
     def load(cls, path: str | PathLike[str]) -> KernelBasis:
         """Read a basis written by `save`. Raises `KernelError` if the file is not one."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                components, mean, sigma_range = (arrays[name] for name in _ARRAYS)
-                low, high = (float(value) for value in sigma_range)
+            with open(path, "rb") as file:
+                data = file.read(_LARGEST_FILE + 1)
         except FileNotFoundError as error:
             raise KernelError(f"there is no basis file at '{path}'") from error
-        except Exception as error:  # numpy raises half a dozen types for damaged archives
-            raise KernelError(f"'{path}' is not a kernel basis written by this project") from error
-        return cls(components.astype(np.float32), mean.astype(np.float32), (low, high))
+        except OSError as error:
+            raise KernelError(f"'{path}' cannot be read: {error.strerror}") from error
+        return cls.from_bytes(data, str(path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, source: str) -> KernelBasis:
+        """Read the content of a file written by `save`; `source` names it in messages.
+
+        Nothing is inflated before the headers of its arrays say that it is small, and no pickle is
+        ever loaded. Raises `KernelError` if it is not such a file.
+        """
+        try:
+            components, mean, sigma_range = _read_arrays(data)
+            low, high = (float(value) for value in sigma_range)
+            return cls(components.astype(np.float32), mean.astype(np.float32), (low, high))
+        except KernelError as error:
+            raise KernelError(f"'{source}' is not a kernel basis: {error}") from error
+        except Exception as error:  # zipfile and numpy raise a dozen types for damaged archives
+            raise KernelError(
+                f"'{source}' is not a kernel basis written by this project"
+            ) from error
 
     def _codes(self, code: ArrayLike) -> NDArray[np.float64]:
         codes = np.asarray(code, dtype=np.float64)
@@ -263,3 +295,38 @@ class KernelBasis:
         sigmas = np.linspace(*self.sigma_range, _CURVE_SAMPLES)
         kernels = gaussian_kernel(sigmas, self.kernel_size).reshape(_CURVE_SAMPLES, -1)
         return sigmas, kernels @ self.components.astype(np.float64)
+
+
+def _read_arrays(data: bytes) -> list[NDArray[np.floating]]:
+    """The three arrays of an .npz file, whose sizes are bounded. Raises all that zipfile does."""
+    if len(data) > _LARGEST_FILE:
+        raise KernelError(f"it has more than {_LARGEST_FILE} bytes")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = [f"{name}.npy" for name in _ARRAYS]
+        if sorted(archive.namelist()) != sorted(names):
+            raise KernelError(f"it must hold the arrays {', '.join(_ARRAYS)} and no others")
+        return [_read_array(archive, name) for name in names]
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[np.floating]:
+    with archive.open(name) as file:
+        # A header is text to be evaluated; numpy bounds its length, and we bound what is inflated.
+        start = io.BytesIO(file.read(_LONGEST_HEADER))
+        version = np.lib.format.read_magic(start)
+        if version != (1, 0):
+            raise KernelError(f"'{name}' is of another version of the format")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(start)
+        largest = {
+            "components.npy": (_LARGEST_SIDE**2, _LARGEST_CODE),
+            "mean.npy": (_LARGEST_SIDE**2,),
+            "sigma_range.npy": (2,),
+        }[name]
+        bounded = len(shape) == len(largest) and all(map(int.__le__, shape, largest))
+        if not bounded or dtype.kind != "f" or dtype.itemsize > 8:
+            raise KernelError(f"'{name}' holds {dtype} of shape {list(shape)}, which no basis does")
+        size = math.prod(shape) * dtype.itemsize
+        values = start.read() + file.read(max(size - _LONGEST_HEADER, 0) + _LONGEST_HEADER)
+    if len(values) != size:
+        raise KernelError(f"'{name}' holds {len(values)} bytes and should hold {size}")
+    array = np.frombuffer(values, dtype)
+    return array.reshape(shape, order="F" if fortran else "C")

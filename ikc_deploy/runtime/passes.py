@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.bundle import Manifest
+from ikc_deploy.errors import BackendError
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.frames import Frames, FrameShape, frame_shape
 from ikc_deploy.runtime.loop import STAGES, Program, Session, run
@@ -61,7 +62,7 @@ class Passes:
         """The predictor's codes `[N,code_size]`."""
         session = self._uploaded(frames)
         self._run(session.predict())
-        return self._backend.download(session.codes[0])
+        return _finite(self._backend.download(session.codes[0]))
 
     def corrected(
         self, frames: Frames, code: NDArray[np.float32], corrections: int
@@ -121,4 +122,15 @@ class Passes:
             self.timings[stage] += milliseconds
 
     def _codes(self, session: Session, last: int) -> NDArray[np.float32]:
-        return np.stack([self._backend.download(buffer) for buffer in session.codes[: last + 1]])
+        buffers = session.codes[: last + 1]
+        return _finite(np.stack([self._backend.download(buffer) for buffer in buffers]))
+
+
+def _finite(codes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`codes`, if they are: an image made with any other code would be worth nothing."""
+    if not np.isfinite(codes).all():
+        raise BackendError(
+            "the networks gave a kernel code that is not a number: their weights are damaged, or "
+            "this frame overflows their precision; export them again, or with --fp32"
+        )
+    return codes

@@ -71,6 +71,8 @@ class TritonPythonModel:
         start = None if last is None else triton.Tensor("code", last)
         image, steps = await restore(self._run, lr, start, iters)
         codes = np.stack([step.as_numpy() for step in steps], axis=1)
+        if not np.isfinite(codes).all():
+            raise InputError("the networks gave a kernel code that is not a number for this frame")
         if stream is not None:
             self._keep(stream, codes[:, -1], request.flags())
         found = self._basis.sigma_of_code(codes[:, -1])[:, None].astype(np.float32)

@@ -20,6 +20,7 @@ from ikc_deploy.bundle import BASIS_FILE, GRAPHS, Bundle
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import atomic_folder
 from ikc_deploy.plans import Engine, Host, read_engines, refusal
+from ikc_deploy.runtime.onnx_files import read_graph
 from ikc_deploy.serving import loop
 from ikc_deploy.serving.configs import (
     NAME,
@@ -119,7 +120,7 @@ def _copy_network(
     for capability, engine in engines.items():
         (folder / _plan_name(capability)).write_bytes(engine.plan(network))
     if not engines:
-        shutil.copyfile(bundle.graph(network), folder / "model.onnx")
+        (folder / "model.onnx").write_bytes(read_graph(bundle, network))
 
 
 def _copy_loop(bundle: Bundle, folder: Path) -> None:
@@ -136,7 +137,7 @@ def _copy_loop(bundle: Bundle, folder: Path) -> None:
     )
     _copy_module(loop.__file__, package / "serving")
     _copy_module(str(Path(loop.__file__).with_name("model.py")), folder)
-    shutil.copyfile(bundle.path / BASIS_FILE, folder / BASIS_FILE)
+    (folder / BASIS_FILE).write_bytes(bundle.read(BASIS_FILE))
 
 
 def _copy_module(file: str | None, folder: Path) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from ikc_deploy import Bundle, gaussian_kernel
-from ikc_deploy.bundle import write_manifest
 from ikc_deploy.cli.evaluate import main
 from ikc_deploy.evaluation.blurs import BlurSet
 from ikc_deploy.evaluation.gaussian8 import SIGMAS
 from ikc_deploy.images import write_rgb
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
+from tests.sealing import seal
 
 ONE = ("--sigma-list", "2.6")
 """One sigma is enough where figures do not matter."""
@@ -182,7 +182,7 @@ def test_random_weights_are_measured_with_a_warning(
     small_bundle: Bundle, hr: Path, tmp_path: Path
 ) -> None:
     folder = copytree(small_bundle.path, tmp_path / "random")
-    write_manifest(folder, replace(small_bundle.manifest, random_weights=True))
+    seal(folder, replace(small_bundle.manifest, random_weights=True))
     result = invoke(main, "--hr", hr, "--bundle", folder, "--iters", 0, "--json", "-", *ONE)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["scale"] == 4

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from ikc_deploy import Bundle, OutOfMemoryError
-from ikc_deploy.bundle import write_manifest
 from ikc_deploy.cli.upscale import main
 from ikc_deploy.images import read_rgb, write_rgb
 from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.repeating import LEVELS, repeated, repeating_bundle
 from tests.samples import photo
+from tests.sealing import seal
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_bundles_that_are_not_for_pictures_are_one_line(
     bundle: Bundle, folder: Path, tmp_path: Path, changes: dict[str, Any], word: str
 ) -> None:
     changed = copytree(bundle.path, tmp_path / "changed")
-    write_manifest(changed, replace(bundle.manifest, **changes))
+    seal(changed, replace(bundle.manifest, **changes))
     result = invoke(main, folder, "-o", tmp_path / "out", "--bundle", changed)
     assert_one_clear_line(result, str(changed), word)
 

@@ -13,7 +13,7 @@ from ikc_deploy.bundle import GRAPHS
 from ikc_deploy.engines.cache import add_engine, fingerprint
 from ikc_deploy.engines.targets import Target, parse_shapes
 from ikc_deploy.engines.toolchain import Toolchain, prepare_toolchain
-from ikc_deploy.plans import Host, find_engine, read_engines
+from ikc_deploy.plans import Host, engine_files, find_engine, read_engines
 from tests.engines.conftest import TARGET
 from tests.half import half_bundle
 from tests.machines import nvidia_smi
@@ -155,3 +155,21 @@ def test_the_tensorrt_flavour_keeps_its_timings(
     assert built and engine.record.compute_capabilities == ("9.0",)
     (timings,) = (tmp_path / "cache").rglob("*.cache")
     assert timings.name == "tensorrt-11.4.0-9.0.cache" and timings.stat().st_size > 0
+
+
+def test_an_engine_seals_nothing_but_itself(half: Bundle, rtx: Toolchain) -> None:
+    """Whatever else lies in the folder, perhaps put there by someone else, stays outside."""
+    forged = half.path / "engines" / "forged"
+    forged.mkdir(parents=True)
+    for name in ("predictor.plan", "sftmd.plan", "corrector.plan", "engine.json"):
+        (forged / name).write_bytes(b"forged")
+    (half.path / "note.txt").write_bytes(b"unlisted")
+    (half.path / "engines" / "note.txt").write_bytes(b"unlisted")
+    engine, built = add_engine(half.path, rtx, TARGET)
+    assert built
+    opened = Bundle.open(half.path)
+    assert set(opened.files) == {*half.files, *engine_files(engine.record.fingerprint)}
+    assert [each.record.fingerprint for each in read_engines(opened)] == [engine.record.fingerprint]
+    assert opened.unlisted() == ["engines/forged", "engines/note.txt", "note.txt"]
+    for name in half.files:
+        assert opened.files[name] == half.files[name]

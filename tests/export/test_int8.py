@@ -143,9 +143,10 @@ def test_an_int8_bundle_says_what_it_costs(
     manifest = Bundle.open(tmp_path / "out").manifest
     assert manifest.precision == "int8"
     assert all(counts["int8"] > 0 for counts in manifest.convolutions.values())
-    found = manifest.parity["int8"]
-    assert found["loss_db"] == pytest.approx(found["fp32_db"] - found["int8_db"])
-    assert found["loss_db"] <= calibration.LARGEST_LOSS and found["images"] == 2
+    assert manifest.parity is not None and manifest.parity.int8 is not None
+    found = manifest.parity.int8
+    assert found.loss_db == pytest.approx(found.fp32_db - found.int8_db)
+    assert found.loss_db <= calibration.LARGEST_LOSS and found.images == 2
     assert set(bundle.files) == {*(f"{name}.onnx" for name in GRAPHS), "basis.npz"}
 
 

@@ -11,11 +11,11 @@ from shutil import copytree
 import pytest
 
 from ikc_deploy import Bundle, InputError
-from ikc_deploy.bundle import write_manifest
 from ikc_deploy.plans import Profile
 from ikc_deploy.serving.configs import ServingSettings
 from ikc_deploy.serving.repository import write_repository
 from tests.half import half_bundle, write_engine
+from tests.sealing import seal
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_limits_are_parameters(bundle: Bundle, tmp_path: Path) -> None:
 
 def test_float_bundles_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     folder = copytree(bundle.path, tmp_path / "float")
-    write_manifest(folder, replace(bundle.manifest, io="float"))
+    seal(folder, replace(bundle.manifest, io="float"))
     with pytest.raises(InputError, match="--io uint8"):
         write_repository(Bundle.open(folder), tmp_path / "models")
     assert not (tmp_path / "models").exists()

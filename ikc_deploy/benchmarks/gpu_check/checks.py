@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -25,7 +25,7 @@ from ikc_deploy.benchmarks.gpu_check.parts import (
 )
 from ikc_deploy.benchmarks.gpu_check.torch_runner import Place, TorchRunner
 from ikc_deploy.benchmarks.images import natural_frame
-from ikc_deploy.bundle import BASIS_FILE, Bundle, Manifest
+from ikc_deploy.bundle import BASIS_FILE, Bundle, Manifest, record_files
 from ikc_deploy.export.graphs import OPSET, graph_modules
 from ikc_deploy.networks.weights import Weights
 from ikc_deploy.runtime.backends import open_backend
@@ -372,7 +372,11 @@ class Check:
     def exported(self, precision: Precision) -> Facts:
         """Graphs in a bundle, and a TensorRT engine where one can be built."""
         bundle = self._bundle(precision)
-        return {"parity": bundle.manifest.parity, "convolutions": bundle.manifest.convolutions}
+        parity = bundle.manifest.parity
+        return {
+            "parity": parity and asdict(parity),
+            "convolutions": bundle.manifest.convolutions,
+        }
 
     def _open(self, runner: str, precision: Precision, cuda_graph: bool = True) -> Upscaler:
         return Upscaler(*self._backend(runner, precision, cuda_graph), self.settings.iters)
@@ -448,7 +452,7 @@ class Check:
             training=networks.training,
             tools={},
         )
-        return Bundle(folder, manifest)
+        return Bundle(folder, manifest, record_files(folder, [BASIS_FILE]))
 
     def _frames(self, count: int) -> list[Frame]:
         shapes = self.settings.shapes

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from ikc_deploy.bundle import GRAPHS, Bundle
-from ikc_deploy.errors import BackendError, OutOfMemoryError
+from ikc_deploy.errors import BackendError, BundleError, OutOfMemoryError
 from ikc_deploy.runtime.backends.base import Buffer
+from ikc_deploy.runtime.frames import SMALLEST_SIDE, FrameShape
+from ikc_deploy.runtime.onnx_files import read_graph
+from ikc_deploy.runtime.signatures import Signature, Tensor, check_signature, signature
+
+_DTYPES: Final = {
+    f"tensor({name})": np.dtype(kind)
+    for name, kind in {
+        "float": np.float32,
+        "float16": np.float16,
+        "double": np.float64,
+        "uint8": np.uint8,
+        "int8": np.int8,
+        "int64": np.int64,
+    }.items()
+}
+"""By ONNX Runtime's words."""
 
 
 def load_sessions(
@@ -21,7 +39,9 @@ def load_sessions(
     """An `InferenceSession` for each of `graphs`; `threads` bounds CPU cores, 0 for all.
 
     Raises `BackendError` if ONNX Runtime is not installed, does not load a graph, or would run
-    it with another provider, as it does without an exception where one cannot start.
+    it with another provider, as it does without an exception where one cannot start; `BundleError`
+    for a graph that was altered, keeps tensors in other files, or takes and gives other tensors
+    than the manifest says.
     """
     try:
         import onnxruntime
@@ -33,6 +53,7 @@ def load_sessions(
     settings.intra_op_num_threads = threads
     # Errors arrive as exceptions; printed as well, they would come twice.
     settings.log_severity_level = 4
+    settings.add_session_config_entry("session.load_model_format", "ONNX")
     # Three sessions take turns: a pool that spins while another computes takes its cores.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if provider == "CPUExecutionProvider":
@@ -44,9 +65,10 @@ def load_sessions(
     sessions: dict[str, Any] = {}
     for graph in graphs:
         path = bundle.graph(graph)
+        model = read_graph(bundle, graph)
         try:
             session = onnxruntime.InferenceSession(
-                str(path), settings, providers=[(provider, dict(options))]
+                model, settings, providers=[(provider, dict(options))]
             )
         except Exception as error:  # onnxruntime's exceptions share no base of their own
             raise BackendError(f"ONNX Runtime cannot load '{path}': {error}") from error
@@ -56,8 +78,50 @@ def load_sessions(
                 f"ONNX Runtime gave {', '.join(given)} where {provider} was asked for; "
                 "ikc-doctor says why"
             )
+        check_signature(bundle, graph, _signature(session))
+        if graph == "sftmd" and provider == "CPUExecutionProvider":
+            _check_scale(bundle, session)
         sessions[graph] = session
     return sessions
+
+
+def _signature(session: Any) -> Signature:
+    """What a session says of its graph."""
+
+    def tensors(values: Any) -> dict[str, Tensor]:
+        return {
+            value.name: Tensor(
+                _DTYPES.get(value.type, np.dtype(object)),
+                tuple(size if isinstance(size, int) else None for size in value.shape),
+            )
+            for value in values
+        }
+
+    return Signature(tensors(session.get_inputs()), tensors(session.get_outputs()))
+
+
+def _check_scale(bundle: Bundle, session: Any) -> None:
+    """Hold the size of images against the manifest's scale, which only running the graph tells.
+
+    On the smallest frame. (On a GPU, where that would take longer, ONNX Runtime refuses the first
+    frame's buffers instead.)
+    """
+    shape = FrameShape(1, SMALLEST_SIDE, SMALLEST_SIDE)
+    taken = signature(bundle, "sftmd", shape)
+    feed = {
+        name: np.zeros([size or 1 for size in tensor.shape], tensor.dtype)
+        for name, tensor in taken.inputs.items()
+    }
+    names = list(taken.outputs)
+    try:
+        found = dict(zip(names, session.run(names, feed), strict=True))
+    except Exception as error:  # onnxruntime's exceptions share no base of their own
+        raise BundleError(
+            f"the sftmd of '{bundle.path}' does not run on a frame of {SMALLEST_SIDE}x"
+            f"{SMALLEST_SIDE}: {error}"
+        ) from error
+    outputs = {name: Tensor(array.dtype, array.shape) for name, array in found.items()}
+    check_signature(bundle, "sftmd", Signature(taken.inputs, outputs), shape)
 
 
 @cache

@@ -29,6 +29,7 @@ from ikc_deploy.runtime.cuda.device import Device
 from ikc_deploy.runtime.cuda.memory import DeviceBuffer
 from ikc_deploy.runtime.cuda.streams import Stream
 from ikc_deploy.runtime.frames import frame_shape
+from ikc_deploy.runtime.signatures import signature
 
 
 class TensorRTRunner:
@@ -135,13 +136,28 @@ class TensorRTRunner:
         return self._loaded[key]
 
     def _check_tensors(self, engine: Any, graph: str) -> None:
-        """The kernel code stays float32, whatever the convolutions are."""
+        """A plan takes and gives what the manifest says; its sizes show when a context is made.
+
+        The kernel code stays float32, whatever the convolutions are.
+        """
         trt = self._library.module
-        for index in range(engine.num_io_tensors):
-            name = engine.get_tensor_name(index)
+        wanted = signature(self._bundle, graph)
+        tensors = {**wanted.inputs, **wanted.outputs}
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        if sorted(names) != sorted(tensors):
+            raise EngineError(
+                f"the {graph} of the engine has the tensors {', '.join(sorted(names))}, and the "
+                f"manifest says {', '.join(sorted(tensors))}; build the engine again"
+            )
+        for name in names:
             kind = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
             if "code" in name and kind != np.float32:
                 raise EngineError(f"the {graph} has a kernel code of {kind}; it must be float32")
+            if kind != tensors[name].dtype:
+                raise EngineError(
+                    f"the {graph} of the engine has a {name} of {kind}, and the manifest says "
+                    f"{tensors[name].dtype}; build the engine again"
+                )
 
     @contextmanager
     def _checked(self, doing: str) -> Iterator[Any]:

@@ -1,0 +1,127 @@
+"""What rounding costs, computed in torch: the measure of every limit of an export.
+
+Weights are rounded as an export rounds them. Activations are rounded before and after every
+convolution, which is where the precision of a graph lies. Nothing here reads a written graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from copy import deepcopy
+from typing import Any, Final, cast
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ikc_deploy.bundle import Precision
+from ikc_deploy.export.int8 import LEAST_CHANNELS, LEVELS
+from ikc_deploy.networks.sftmd import BicubicPhases
+from ikc_deploy.networks.usrnet import Usrnet
+
+BODY: Final = "body."
+"""Before the names of a network's weights in its graph."""
+
+
+class Rounding:
+    """How one precision rounds the convolutions of a network.
+
+    `kept` are the convolutions that stay in float32, by the names of their weights in the graph.
+    """
+
+    def __init__(self, precision: Precision, kept: Collection[str] = ()) -> None:
+        self.precision = precision
+        self._kept = frozenset(kept)
+
+    def of_weights(self, module: nn.Module) -> nn.Module:
+        """Return a copy of a deployable network whose weights are rounded, in float32."""
+        rounded = deepcopy(module)
+        for name, part in rounded.named_modules():
+            if isinstance(part, nn.Conv2d) and self._rounds(f"{BODY}{name}.weight", part.weight):
+                part.weight.data = self._weight(part.weight.data)
+                if part.bias is not None and self.precision == "fp16":
+                    part.bias.data = _half(part.bias.data)
+            elif isinstance(part, BicubicPhases) and self.precision == "fp16":
+                part.taps = _half(part.get_buffer("taps"))
+        return rounded
+
+    def of_activations(self, module: nn.Module) -> TorchFunctionMode:
+        """Return a context in which convolutions with weights of `module` round in and out."""
+        chosen = {
+            id(part.weight)
+            for name, part in module.named_modules()
+            if isinstance(part, nn.Conv2d) and self._rounds(f"{BODY}{name}.weight", part.weight)
+        }
+        if self.precision == "fp16":
+            # And that of the bicubic image, which is no module.
+            return _RoundedConvolutions(_half, lambda _: True)
+        return _RoundedConvolutions(_eight_bits, lambda weight: id(weight) in chosen)
+
+    def of_image(self, image: Tensor) -> Tensor:
+        """Return an image as a graph gives it."""
+        return _half(image) if self.precision == "fp16" else image
+
+    def _rounds(self, name: str, weight: Tensor) -> bool:
+        if self.precision == "fp16":
+            return True
+        return (
+            self.precision == "int8"
+            and name not in self._kept
+            and weight.shape[1] >= LEAST_CHANNELS
+        )
+
+    def _weight(self, weight: Tensor) -> Tensor:
+        if self.precision == "fp16":
+            return _half(weight)
+        largest = weight.abs().amax(dim=(1, 2, 3), keepdim=True)
+        scale = torch.where(largest > 0, largest / LEVELS, torch.ones_like(largest))
+        return torch.round(weight / scale) * scale
+
+
+def rounded_prior(network: Usrnet) -> Usrnet:
+    """Return a copy of a USRNet whose prior computes in float32 and rounds to float16.
+
+    Its weights, and what goes into and comes out of each of its convolutions.
+    """
+    copied = deepcopy(network)
+    half = Rounding("fp16")
+    copied.prior = cast(Any, _RoundedModule(half.of_weights(copied.prior), half))
+    return copied
+
+
+class _RoundedModule(nn.Module):
+    """A module whose convolutions round what they read and give."""
+
+    def __init__(self, module: nn.Module, rounding: Rounding) -> None:
+        super().__init__()
+        self.module, self._rounding = module, rounding
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        with self._rounding.of_activations(self.module):
+            output: Tensor = self.module(*inputs)
+        return output
+
+
+class _RoundedConvolutions(TorchFunctionMode):
+    def __init__(
+        self, rounded: Callable[[Tensor], Tensor], chosen: Callable[[Tensor], bool]
+    ) -> None:
+        super().__init__()
+        self._rounded, self._chosen = rounded, chosen
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is not torch.conv2d or not self._chosen(args[1]):
+            return func(*args, **(kwargs or {}))
+        return self._rounded(func(self._rounded(args[0]), *args[1:], **(kwargs or {})))
+
+
+def _half(values: Tensor) -> Tensor:
+    return values.half().to(values.dtype)
+
+
+def _eight_bits(values: Tensor) -> Tensor:
+    """With one scale for the whole tensor, so that its largest value is exact."""
+    scale = values.abs().max() / LEVELS
+    return torch.round(values / scale) * scale if scale > 0 else values

@@ -1,0 +1,121 @@
+"""What the graphs of a bundle take and give, as its manifest says (see `ikc_deploy.export.graphs`).
+
+Every backend holds what it loaded against this, whoever made the graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ikc_deploy.bundle import USRNET, Bundle
+from ikc_deploy.errors import BundleError
+from ikc_deploy.runtime.backends.base import sr_dtype
+from ikc_deploy.runtime.frames import FrameShape
+
+Dims = tuple[int | None, ...]
+"""A shape; None where any size goes."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of a graph."""
+
+    dtype: np.dtype[Any]
+    shape: Dims
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of a graph, by name."""
+
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+
+
+def signature(bundle: Bundle, graph: str, frames: FrameShape | None = None) -> Signature:
+    """Return what `graph` of `bundle` has to take and give, for frames of one shape or of any."""
+    manifest = bundle.manifest
+    uint8 = manifest.io == "uint8"
+    pixels = np.dtype(np.uint8 if uint8 else np.float32)
+    if graph == USRNET:
+        record = bundle.usrnet
+        side = record.kernel_size
+        fixed = FrameShape(1, record.height, record.width)
+        inputs = {
+            "lr": Tensor(pixels, fixed.array(manifest.io)),
+            "kernel": Tensor(np.dtype(np.float32), (1, side, side)),
+            "noise": Tensor(np.dtype(np.float32), (1,)),
+        }
+        name = "frame" if uint8 else "sr"
+        return Signature(inputs, {name: Tensor(pixels, fixed.array(manifest.io, manifest.scale))})
+    lr: Dims = (None, None, None, 3) if uint8 else (None, 3, None, None)
+    sr: Dims = (None, 3, None, None)
+    frame: Dims = (None, None, None, 3)
+    if frames is not None:
+        lr = frames.array(manifest.io)
+        sr = frames.array("float", manifest.scale)
+        frame = frames.array("uint8", manifest.scale)
+    batch = None if frames is None else frames.batch
+    codes = Tensor(np.dtype(np.float32), (batch, manifest.code_size))
+    image = Tensor(sr_dtype(manifest.precision, manifest.io), sr)
+    if graph == "predictor":
+        return Signature({"lr": Tensor(pixels, lr)}, {"code": codes})
+    if graph == "corrector":
+        return Signature({"sr": image, "code": codes}, {"next_code": codes})
+    images = {"sr": image} | ({"frame": Tensor(pixels, frame)} if uint8 else {})
+    return Signature({"lr": Tensor(pixels, lr), "code": codes}, images)
+
+
+def check_signature(
+    bundle: Bundle,
+    graph: str,
+    found: Signature,
+    frames: FrameShape | None = None,
+) -> None:
+    """Hold what a loaded graph takes and gives against the manifest.
+
+    A size that the graph leaves open fits any. Raises `BundleError` that names the first tensor
+    which differs.
+    """
+    wanted = signature(bundle, graph, frames)
+    for kind, expected, given in (
+        ("input", wanted.inputs, found.inputs),
+        ("output", wanted.outputs, found.outputs),
+    ):
+        if set(expected) != set(given):
+            raise _mismatch(bundle, graph, f"{kind}s {_names(given)}", _names(expected))
+        for name, tensor in expected.items():
+            if not _fits(tensor, given[name]):
+                raise _mismatch(
+                    bundle, graph, f"an {kind} {name} of {_text(given[name])}", _text(tensor)
+                )
+
+
+def _fits(expected: Tensor, given: Tensor) -> bool:
+    if expected.dtype != given.dtype or len(expected.shape) != len(given.shape):
+        return False
+    # An open size has to be open in the graph, too; a fixed one may be.
+    pairs = zip(expected.shape, given.shape, strict=True)
+    return all(have is None or have == want for want, have in pairs)
+
+
+def _names(tensors: Mapping[str, Tensor]) -> str:
+    return ", ".join(sorted(tensors))
+
+
+def _text(tensor: Tensor) -> str:
+    sizes = ", ".join("any" if size is None else str(size) for size in tensor.shape)
+    return f"{tensor.dtype} [{sizes}]"
+
+
+def _mismatch(bundle: Bundle, graph: str, found: str, wanted: str) -> BundleError:
+    manifest = bundle.manifest
+    return BundleError(
+        f"the {graph} of '{bundle.path}' has {found}, and its manifest (x{manifest.scale}, "
+        f"{manifest.precision}, {manifest.io}, codes of {manifest.code_size}) says {wanted}; "
+        "export it again with ikc-export"
+    )

@@ -1,0 +1,191 @@
+"""The gate of exports and the table of engines, against graphs with one thing wrong each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ikc_deploy import Bundle, BundleError, ExportError
+from ikc_deploy.bundle import GRAPHS, Precision
+from ikc_deploy.engines.second_opinion import compare
+from ikc_deploy.export import calibration, exporter
+from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.parity import check_parity, measure_parity
+from ikc_deploy.export.widening import widened
+from ikc_deploy.measured import Deviation, Parity
+from ikc_deploy.networks.architecture import Architecture
+from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks, save_checkpoint
+from ikc_deploy.networks.weights import Weights, load_weights
+from tests.export.sabotage import KINDS, sabotaged
+from tests.sealing import seal
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+def busy_networks() -> IkcNetworks:
+    """Small networks in which everything counts, as training leaves them.
+
+    As they are made, the last layers of all three are close to nothing, and what lies before them
+    can be anything.
+    """
+    networks = new_networks(Architecture("busy", 2, "compact", 32, 1, 32, (0.2, 2.0)), seed=1)
+    with torch.no_grad():
+        networks.sftmd.conv_output.weight.mul_(30)
+        for block in networks.sftmd.residual_blocks:
+            block.conv2.weight.mul_(5)
+        for module in networks.corrector.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.mul_(1.5)
+    return networks
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    path = tmp_path_factory.mktemp("busy") / "busy.safetensors"
+    save_checkpoint(busy_networks(), path)
+    return load_weights(str(path))
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
+def exported(
+    request: pytest.FixtureRequest,
+    weights: Weights,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bundle:
+    """An honest export, which passes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "_MADE", 4)
+        patch.setattr(calibration, "_SIDE", 64)
+        # What 8 bits cost networks that upscale nothing is not the question here.
+        patch.setattr(calibration, "LARGEST_LOSS", 100.0)
+        folder = tmp_path_factory.mktemp("exported") / "bundle"
+        return export_bundle(weights, folder, ExportSettings(request.param))
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_sabotaged_graph_is_refused_by_the_export(
+    exported: Bundle, weights: Weights, tmp_path: Path, graph: str, kind: str
+) -> None:
+    folder = tmp_path / "bundle"
+    copied(exported, folder, {graph: sabotaged(exported.graph_bytes(graph), kind)})
+    parity = exported.manifest.parity
+    assert parity is not None
+    check_parity(parity, exported.manifest.precision)
+    found = measure_parity(weights.networks, Bundle.open(folder), parity.int8)
+    with pytest.raises(ExportError, match=f"{graph}, weights"):
+        check_parity(found, exported.manifest.precision)
+    # The same inputs go to both, so that only the one graph is to blame.
+    blamed = {name for name, each in found.graphs.items() if not each.weights.passed}
+    assert blamed == {graph}
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_sabotaged_engine_is_refused_by_polygraphys_table(
+    exported: Bundle, graph: str, kind: str
+) -> None:
+    if exported.manifest.precision == "int8" and kind in ("scaled by 1.2", "swapped channels"):
+        pytest.skip("it is less than what two ways to compute 8-bit graphs differ by")
+    content = {name: exported.graph_bytes(name) for name in GRAPHS}
+    content[graph] = sabotaged(content[graph], kind)
+    opinion = compare(exported, runners(content), 24)
+    assert not opinion.passed
+    failed = {name for name in GRAPHS if not all(o.passed for o in opinion.graphs[name])}
+    assert failed == {graph}
+
+
+def test_an_honest_engine_that_rounds_elsewhere_passes(exported: Bundle) -> None:
+    """The widened graphs round nothing; ONNX Runtime's own, without fusions, round the most."""
+    plain = {name: exported.graph_bytes(name) for name in GRAPHS}
+    assert compare(exported, runners(plain, optimized=False), 24).passed
+    if exported.manifest.precision == "fp16":
+        graphs = {name: widened(exported.graph_bytes(name)) for name in ("predictor",)}
+        assert compare(exported, runners(plain | graphs), 24).passed
+
+
+def test_a_quantiser_that_does_not_undo_its_own_scale_is_refused(
+    exported: Bundle,
+) -> None:
+    if exported.manifest.precision != "int8":
+        pytest.skip("only 8-bit graphs have quantisers")
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load_from_string(exported.graph_bytes("predictor"))
+    constants = {tensor.name for tensor in model.graph.initializer}
+    pairs = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
+    node = next(n for n in pairs if n.input[0] not in constants)
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "other"))
+    node.input[1] = "other"
+    with pytest.raises(ExportError, match="does not undo the scaling"):
+        widened(model.SerializeToString())
+
+
+@pytest.mark.parametrize("kind", ["zero", "scaled by 1.5"])
+def test_the_export_itself_stops_and_writes_nothing(
+    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    original = exporter.export_graphs
+
+    def wrong(*arguments: Any) -> dict[str, Path]:
+        paths = original(*arguments)
+        paths["corrector"].write_bytes(sabotaged(paths["corrector"].read_bytes(), kind))
+        return paths
+
+    monkeypatch.setattr(exporter, "export_graphs", wrong)
+    with pytest.raises(ExportError, match=r"differ .*corrector, weights.*No bundle was written"):
+        export_bundle(weights, tmp_path / "out", ExportSettings("fp16"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_engines_are_not_judged_without_what_rounding_costs(
+    exported: Bundle, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    copied(exported, folder, {})
+    seal(folder, replace(exported.manifest, parity=None))
+    bundle = Bundle.open(folder)
+    content = {name: bundle.graph_bytes(name) for name in GRAPHS}
+    with pytest.raises(BundleError, match="does not say what rounding costs"):
+        compare(bundle, runners(content), 24)
+    assert isinstance(exported.manifest.parity, Parity)
+    assert not Deviation(float("nan"), 1.0, 3.0).passed
+
+
+def copied(bundle: Bundle, folder: Path, changed: dict[str, bytes]) -> None:
+    """Seal a copy of `bundle` with other graphs in `folder`."""
+    folder.mkdir()
+    for name in bundle.files:
+        (folder / name).write_bytes(bundle.read(name))
+    for graph, content in changed.items():
+        (folder / f"{graph}.onnx").write_bytes(content)
+    seal(folder, bundle.manifest)
+
+
+def runners(graphs: dict[str, bytes], optimized: bool = True) -> dict[str, Any]:
+    """What stands in for plans: graphs in ONNX Runtime."""
+    from polygraphy.backend.onnxrt import OnnxrtRunner
+
+    return {
+        name: OnnxrtRunner(partial(session, content, optimized), name=f"plan-{name}")
+        for name, content in graphs.items()
+    }
+
+
+def session(content: bytes, optimized: bool) -> Any:
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.log_severity_level = 4
+    if not optimized:
+        none = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        settings.graph_optimization_level = none
+    return onnxruntime.InferenceSession(content, settings, providers=["CPUExecutionProvider"])
