@@ -12,6 +12,7 @@ ALLOWED = {
     "bundle": {"errors", "files", "kernels"},
     "files": set[str](),
     "errors": set[str](),
+    "settings": set[str](),
     "gpus": set[str](),
     "locks": set[str](),
     "flavours": {"errors"},
@@ -31,13 +32,14 @@ ALLOWED = {
         "bundle",
         "caches",
         "limits",
+        "settings",
         "evaluation",
         "runtime",
     },
     "serving": {"errors", "files", "kernels", "bundle", "plans", "runtime"},
     "pictures": {"errors", "images", "figures", "bundle", "runtime", "evaluation"},
     "batch": {"errors", "images", "pictures", "bundle", "runtime", "video"},
-    "networks": {"errors", "files", "kernels", "weights"},
+    "networks": {"errors", "files", "kernels", "settings", "weights"},
     "figures": {"errors", "files"},
     "evaluation": {
         "errors",
@@ -49,7 +51,7 @@ ALLOWED = {
         "runtime",
         "version",
     },
-    "training": {"errors", "files", "images", "kernels", "networks", "evaluation"},
+    "training": {"errors", "files", "images", "kernels", "settings", "networks", "evaluation"},
     "offline": {
         "errors",
         "files",
@@ -73,6 +75,7 @@ ALLOWED = {
         "bundle",
         "default_bundle",
         "caches",
+        "settings",
         "plans",
         "flavours",
         "engines",
@@ -114,6 +117,7 @@ TORCH_FREE = (
     "files",
     "errors",
     "images",
+    "settings",
 )
 
 
