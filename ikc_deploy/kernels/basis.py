@@ -31,6 +31,9 @@ from ikc_deploy.kernels.gaussians import (
 CODE_SIZE: Final = 10
 """Components of a kernel code (IKC, section 4.1)."""
 
+_TIE: Final = 0.999
+"""Entries of a component that reach this share of the largest are equal to it but for rounding."""
+
 _CURVE_SAMPLES: Final = 2048
 _ARRAYS: Final = ("components", "mean", "sigma_range")
 
@@ -102,13 +105,16 @@ class KernelBasis:
 
         Deterministic: sigma is laid out on a grid, not drawn, and each component's largest entry
         is made positive, because the signs of a singular value decomposition are arbitrary and
-        a flipped sign silently breaks every network trained with the other one.
+        a flipped sign silently breaks every network trained with the other one. Among entries
+        that symmetry makes equal the first one decides, not the one that rounding makes largest.
         """
         kernels = family_kernels(family, sigma_range, size)
         mean = kernels.mean(axis=0).ravel()
         _, directions = _principal(kernels)
         components = directions[:, :code_size]
-        peaks = components[np.abs(components).argmax(axis=0), np.arange(code_size)]
+        sizes = np.abs(components)
+        first = (sizes >= _TIE * sizes.max(axis=0)).argmax(axis=0)
+        peaks = components[first, np.arange(code_size)]
         components = components * np.sign(peaks)
         return cls(components.astype(np.float32), mean.astype(np.float32), sigma_range)
 

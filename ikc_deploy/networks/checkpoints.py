@@ -26,7 +26,7 @@ from ikc_deploy.networks.curve import SigmaCurve
 from ikc_deploy.networks.ellipses import EllipseChart
 from ikc_deploy.networks.predictor import Predictor, build_predictor
 from ikc_deploy.networks.sftmd import CodeNormalization, Sftmd
-from ikc_deploy.networks.tensors import fill, read_tensors
+from ikc_deploy.networks.tensors import fill, read_tensors, refuse_unusable
 
 FORMAT: Final = "ikc-deploy checkpoint 1"
 
@@ -66,10 +66,13 @@ def empty_networks(settings: Architecture, basis: KernelBasis) -> IkcNetworks:
     )
 
 
-def new_networks(settings: Architecture, seed: int) -> IkcNetworks:
-    """Untrained networks with a basis of their own, reproducible from `seed`."""
+def new_networks(
+    settings: Architecture, seed: int, basis: KernelBasis | None = None
+) -> IkcNetworks:
+    """Untrained networks, reproducible from `seed`, with this basis or one fitted here."""
     family = settings.kernels
-    basis = KernelBasis.fit(settings.sigma_range, settings.code_size, family=family)
+    if basis is None:
+        basis = KernelBasis.fit(settings.sigma_range, settings.code_size, family=family)
     codes = basis.encode(family_kernels(family, settings.sigma_range))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -117,9 +120,10 @@ def load_checkpoint(path: str | PathLike[str]) -> IkcNetworks:
     """Read a checkpoint; weights come back as float32, in evaluation mode, on the CPU.
 
     Raises `CheckpointError` if the file is missing, damaged, not a checkpoint of this project,
-    or holds tensors that do not fit its architecture (all of them listed).
+    or holds tensors that do not fit its architecture or are no weights (all of them listed).
     """
     tensors, metadata = read_tensors(Path(path), FORMAT)
+    refuse_unusable({k: v for k, v in tensors.items() if k.startswith("basis.")}, fspath(path))
     try:
         settings = Architecture.from_dict(json.loads(metadata["architecture"]))
         recorded = json.loads(metadata["basis"])
@@ -127,8 +131,8 @@ def load_checkpoint(path: str | PathLike[str]) -> IkcNetworks:
         basis = KernelBasis(
             tensors.pop("basis.components").numpy(), tensors.pop("basis.mean").numpy(), (low, high)
         )
-        training = json.loads(metadata["training"])
-    except (KernelError, KeyError, ValueError, TypeError) as error:
+        training = dict(json.loads(metadata["training"]))
+    except (KernelError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"'{fspath(path)}' is incomplete or was altered: {error}") from error
     if basis.id != recorded["id"]:
         raise CheckpointError(
@@ -144,7 +148,8 @@ def load_checkpoint(path: str | PathLike[str]) -> IkcNetworks:
 def load_tensors(networks: IkcNetworks, tensors: dict[str, Tensor], source: str) -> None:
     """Fill the networks from tensors named `sftmd.*`, `predictor.*`, `corrector.*`.
 
-    Raises one `CheckpointError` that lists every missing, unexpected and wrongly shaped tensor.
+    Raises one `CheckpointError` that lists every missing, unexpected, wrongly shaped, integer and
+    not finite tensor.
     """
     fill(
         networks.modules(),

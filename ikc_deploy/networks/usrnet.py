@@ -280,8 +280,8 @@ def load_usrnet(path: str | PathLike[str] | None = None) -> Usrnet:
     tensors, metadata = read_tensors(source, FORMAT)
     try:
         settings = UsrnetSettings.from_dict(json.loads(metadata["settings"]))
-        record: dict[str, Any] = json.loads(metadata["training"])
-    except (KeyError, ValueError) as error:
+        record: dict[str, Any] = dict(json.loads(metadata["training"]))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"'{source}' is incomplete or was altered: {error}") from error
     network = Usrnet(settings)
     network.training_record = record

@@ -113,7 +113,8 @@ class Recipe:
     degradation: DegradationRecipe
     start: str | None
     """Weights to start from instead of random ones: a checkpoint, relative to the recipe, or the
-    name of shipped weights. Tensors of other shapes start at random."""
+    name of shipped weights, of the same scale and design. Tensors of other shapes start at random;
+    a warning names them."""
     seed: int
     precision: Precision
     compile: bool
