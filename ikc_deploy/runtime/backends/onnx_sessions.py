@@ -8,6 +8,7 @@ from typing import Any
 
 from ikc_deploy.bundle import GRAPHS, Bundle
 from ikc_deploy.errors import BackendError, OutOfMemoryError
+from ikc_deploy.onnx_runtime import distribution
 from ikc_deploy.runtime.backends.base import Buffer
 
 
@@ -27,7 +28,7 @@ def load_sessions(
         import onnxruntime
     except ModuleNotFoundError as error:
         raise BackendError(
-            "ONNX Runtime is not installed. Install it with: pip install onnxruntime-gpu"
+            f"ONNX Runtime is not installed. Install it with: pip install {distribution()}"
         ) from error
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
