@@ -115,8 +115,9 @@ class KernelBasis:
         sizes = np.abs(components)
         first = (sizes >= _TIE * sizes.max(axis=0)).argmax(axis=0)
         peaks = components[first, np.arange(code_size)]
-        components = components * np.sign(peaks)
-        return cls(components.astype(np.float32), mean.astype(np.float32), sigma_range)
+        # In one memory layout, saved and loaded or not: products round by it.
+        components = np.ascontiguousarray(components * np.sign(peaks), dtype=np.float32)
+        return cls(components, mean.astype(np.float32), sigma_range)
 
     @classmethod
     def from_components(
