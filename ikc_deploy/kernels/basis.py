@@ -116,8 +116,8 @@ class KernelBasis:
         first = (sizes >= _TIE * sizes.max(axis=0)).argmax(axis=0)
         peaks = components[first, np.arange(code_size)]
         # In one memory layout, saved and loaded or not: products round by it.
-        components = np.ascontiguousarray(components * np.sign(peaks), dtype=np.float32)
-        return cls(components, mean.astype(np.float32), sigma_range)
+        rounded = np.ascontiguousarray((components * np.sign(peaks)).astype(np.float32))
+        return cls(rounded, mean.astype(np.float32), sigma_range)
 
     @classmethod
     def from_components(

@@ -249,7 +249,8 @@ def _shared_loss(stage: Stage, world: World) -> Callable[[int], Any]:
 
 
 def _networks(recipe: Recipe, state: RunState | None, device: torch.device) -> IkcNetworks:
-    networks = new_networks(recipe.architecture, recipe.seed, state and state.basis)
+    basis = None if state is None else state.basis
+    networks = new_networks(recipe.architecture, recipe.seed, basis)
     if recipe.start is not None and state is None:
         start_from(networks, recipe.start, recipe.folder)
     for name, module in networks.modules().items():
