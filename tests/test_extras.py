@@ -57,6 +57,9 @@ def messages(repository: Path) -> Iterator[tuple[str, str, str]]:
         for call in ast.walk(ast.parse(path.read_text())):
             if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "MissingExtraError":
                 module, extra = call.args[:2]
+                if path.name == "figures.py":
+                    # Its callers say which of the extras with matplotlib it is.
+                    continue
                 assert isinstance(extra, ast.Constant)
                 named = [node for node in ast.walk(module) if isinstance(node, ast.Constant)]
                 assert len(named) == 1
@@ -68,6 +71,7 @@ def test_every_message_names_an_extra_that_brings_the_module(
 ) -> None:
     found = list(messages(repository))
     assert len(found) > 10
+    found += [("figures.py", "matplotlib", extra) for extra in ("evaluation", "offline")]
     for file, module, extra in found:
         brought = {requirement.name for requirement in of_extra(setup, extra)}
         assert BROUGHT_BY.get(module, module) in brought, (file, module, extra)
@@ -174,6 +178,6 @@ def closure(names: list[str]) -> set[str]:
         except importlib.metadata.PackageNotFoundError:
             continue
         for requirement in map(Requirement, listed):
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                waiting.append(plain(requirement.name))
+            here = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            waiting += [plain(requirement.name)] if here else []
     return found

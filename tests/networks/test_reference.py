@@ -158,9 +158,7 @@ def test_tensors_of_any_shape_are_refused_in_a_sentence(
 ) -> None:
     content = torch.load(files[name], weights_only=True)
     broken = torch.zeros(shape)
-    if name != "pca":
-        broken = dict.fromkeys(content, broken)
-    torch.save(broken, files[name])
+    torch.save(broken if name == "pca" else dict.fromkeys(content, broken), files[name])
     with pytest.raises((CheckpointError, KernelError)):
         import_reference(**files)
 

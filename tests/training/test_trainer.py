@@ -269,7 +269,7 @@ def test_a_training_that_diverges_stops_and_keeps_its_last_state(
     before = (tmp_path / STATE_FILE).read_bytes()
 
     def diverged(stage: SftmdStage, step: int) -> Tensor:
-        return sum(p.sum() for p in stage.module.parameters()) * value
+        return torch.stack([p.sum() for p in stage.module.parameters()]).sum() * value
 
     monkeypatch.setattr(SftmdStage, "loss", diverged)
     with pytest.raises(TrainingError, match=r"not finite after step 2 of 'sftmd'.*learning_rate"):
