@@ -23,10 +23,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
+from packaging.requirements import Requirement
+
 from ikc_deploy.benchmarks.machine import installed_version
 from ikc_deploy.bundle import MANIFEST_FILE
 from ikc_deploy.caches import cache_folder
 from ikc_deploy.gpus import Gpu, find_gpus
+from ikc_deploy.onnx_runtime import FOR_CPUS, FOR_GPUS, distribution
 from ikc_deploy.weights import shipped_weights
 
 DISTRIBUTION: Final = "ikc-deploy"
@@ -53,10 +56,9 @@ COMMANDS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 }
 """The extras of every command, each with the part of it that needs them ("" for all)."""
 
-_STAND_INS: Final = {"onnxruntime-gpu": "onnxruntime"}
+_STAND_INS: Final = {FOR_GPUS: FOR_CPUS, FOR_CPUS: FOR_GPUS}
 """Distributions that bring the same modules as the required one."""
 
-_REINSTALL: Final = "pip install --force-reinstall onnxruntime-gpu"
 _PROBE_SECONDS: Final = 30.0
 
 # y = x + x, float32 [1], opset 17: made once with onnx.helper.make_node("Add", ["x", "x"], ["y"]),
@@ -65,9 +67,7 @@ _MODEL: Final = (
     "CAg6NQoOCgF4CgF4EgF5IgNBZGQSAWdaDwoBeBIKCggIARIECgIIAWIPCgF5EgoKCAgBEgQKAggBQgQKABAR"
 )
 
-_REQUIREMENT: Final = re.compile(
-    r"(?P<name>[A-Za-z0-9._-]+)[^;]*(?:;.*\bextra\s*==\s*['\"](?P<extra>[^'\"]+)['\"])?"
-)
+_EXTRA: Final = re.compile(r"\bextra\s*==\s*['\"]([^'\"]+)['\"]")
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 _REASONS: Final = (r"with error: (.+)", r"CUDA failure \d+: ([^;]+)", r"\[E:onnxruntime.*?\] (.+)")
 """Where ONNX Runtime's messages say why a provider did not load, most telling first."""
@@ -167,7 +167,10 @@ def examine() -> Report:
 
 
 def required_packages() -> tuple[Package, ...]:
-    """What the installed metadata of ikc-deploy requires, extras included, and what is there."""
+    """What the installed metadata of ikc-deploy requires here, extras included, and what is there.
+
+    Requirements for other platforms are left out.
+    """
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
@@ -176,17 +179,19 @@ def required_packages() -> tuple[Package, ...]:
 
 
 def merge_requirements(requirements: Iterable[str]) -> tuple[Package, ...]:
-    """One `Package` for each distribution in a list of `Requires-Dist` lines, sorted by name."""
+    """One `Package` for each distribution that `Requires-Dist` lines want here, sorted by name."""
     extras: dict[str, list[str]] = {}
     wanted: dict[str, str] = {}
-    for line in requirements:
-        match = _REQUIREMENT.match(line)
+    for requirement in map(Requirement, requirements):
+        name, marker = requirement.name.lower(), requirement.marker
+        named = _EXTRA.findall(str(marker)) or [BASE]
+        here = [extra for extra in named if marker is None or marker.evaluate({"extra": extra})]
         # The dev extra requires ikc-deploy's own other extras, which are listed anyway.
-        if match is None or match["name"].lower() == DISTRIBUTION:
+        if not here or name == DISTRIBUTION:
             continue
-        name = match["name"].lower()
-        extras.setdefault(name, []).append(match["extra"] or BASE)
-        wanted.setdefault(name, line.partition(";")[0].strip())
+        extras.setdefault(name, []).extend(here)
+        requirement.marker = None
+        wanted.setdefault(name, str(requirement))
     return tuple(
         Package(name, _version(name), tuple(extras[name]), wanted[name]) for name in sorted(extras)
     )
@@ -210,7 +215,7 @@ def probe_providers() -> tuple[tuple[Provider, ...], tuple[str, ...]]:
     """Every provider that ONNX Runtime lists, tried; and a problem if it lists none."""
     listed, said = _ask_child()
     if not listed:
-        return (), (f"ONNX Runtime does not start: {_reason(said)}; run: {_REINSTALL}",)
+        return (), (f"ONNX Runtime does not start: {_reason(said)}; run: {_reinstall()}",)
     with ThreadPoolExecutor(max_workers=len(listed)) as pool:
         return tuple(pool.map(probe_provider, listed)), ()
 
@@ -278,15 +283,18 @@ def _mend(extra: str, missing: Iterable[Package]) -> str:
     return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
+def _reinstall() -> str:
+    return f"pip install --force-reinstall {distribution()}"
+
+
 def _problems() -> Iterable[str]:
     if installed_version(DISTRIBUTION) is None:
         yield f"{DISTRIBUTION} is not installed, so its needs are not known; run: pip install ."
-    for name, stand_in in _STAND_INS.items():
-        if installed_version(name) and installed_version(stand_in):
-            yield (
-                f"{name} and {stand_in} are both installed and overwrite each other's files; run: "
-                f"pip uninstall -y {name} {stand_in} && pip install {name}"
-            )
+    if installed_version(FOR_GPUS) and installed_version(FOR_CPUS):
+        yield (
+            f"{FOR_GPUS} and {FOR_CPUS} are both installed and overwrite each other's files; run: "
+            f"pip uninstall -y {FOR_GPUS} {FOR_CPUS} && pip install {distribution()}"
+        )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,10 @@ class RecipeError(IkcError):
     """A training recipe has a missing, unknown or impossible setting."""
 
 
+class TrainingError(IkcError):
+    """A training cannot go on: its loss or its weights are no finite numbers any more."""
+
+
 class ExportError(IkcError):
     """A graph could not be exported, or failed its parity or precision gate."""
 

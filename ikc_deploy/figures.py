@@ -31,12 +31,15 @@ _SCALE_POWER: Final = 1 / 3
 _CURVE_COLOUR: Final = "#b5367a"
 
 
-def require_matplotlib(purpose: str) -> None:
-    """Raise `MissingExtraError` unless matplotlib is installed; `purpose` is what needs it."""
+def require_matplotlib(purpose: str, extra: str = "evaluation") -> None:
+    """Raise `MissingExtraError` that names `extra` unless matplotlib is installed.
+
+    `purpose` is what needs it.
+    """
     try:
         import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "matplotlib", "evaluation", purpose) from error
+        raise MissingExtraError(error.name or "matplotlib", extra, purpose) from error
 
 
 def kernels_figure(kernels: NDArray[np.floating], sigmas: NDArray[np.floating]) -> Figure:

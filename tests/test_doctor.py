@@ -65,6 +65,8 @@ def test_requirements_are_read_off_the_metadata() -> None:
             "torch>=2.6 ; extra == 'training'",
             'no_such_thing[all]<2,>=1.1; python_version > "3" and extra == "rtx"',
             'ikc-deploy[export]; extra == "dev"',
+            'elsewhere>=1; sys_platform == "none" or platform_machine == "none"',
+            'elsewhere>=1; (sys_platform == "none") and extra == "rtx"',
         ]
     )
     shown = [(item.name, item.extras, item.requirement) for item in found]

@@ -26,6 +26,7 @@ from ikc_deploy.benchmarks.report import Report
 from ikc_deploy.bundle import Bundle, Precision
 from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
 from ikc_deploy.cli.describe import print_fact
+from ikc_deploy.cli.numbers import FiniteRange
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.render.terminal import print_table
 from ikc_deploy.files import write_atomically
@@ -86,14 +87,14 @@ _FILE = click.Path(path_type=Path)
 @click.option("--threads", type=int, default=0, show_default=True, help="CPU cores; 0 for all.")
 @click.option(
     "--warmup",
-    type=float,
+    type=FiniteRange(min=0),
     default=Effort.warmup,
     show_default=True,
     help="Seconds of calls thrown away, for each contestant; at least one call.",
 )
 @click.option(
     "--min-time",
-    type=float,
+    type=FiniteRange(min=0),
     default=Effort.min_time,
     show_default=True,
     help="Seconds of timed calls, for each contestant; 3 rounds at least and 200 at most.",

@@ -22,6 +22,7 @@ from rich.progress import (
 from ikc_deploy import Bundle, load
 from ikc_deploy.cli.bundles import bundle_options, open_bundle
 from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
+from ikc_deploy.cli.numbers import FiniteRange
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import DEGRADATIONS, BlurSet, DegradationName
 from ikc_deploy.evaluation.degradation import Degradation
@@ -135,7 +136,7 @@ class _Outputs:
 )
 @click.option(
     "--noise",
-    type=float,
+    type=FiniteRange(min=0),
     default=0.0,
     metavar="LEVELS",
     help="Gaussian noise on the LR images: its standard deviation, of 255.",

@@ -129,7 +129,7 @@ def main(
     Ctrl-C ends the fit after the iteration under way and writes what there is (exit code 130). The
     same command again goes on, to the very result of an unbroken run.
     """
-    require_matplotlib("ikc-offline")
+    require_matplotlib("ikc-offline", "offline")
     try:
         from ikc_deploy.offline.job import plan, run
         from ikc_deploy.offline.methods import METHODS

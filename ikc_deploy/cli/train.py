@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from rich.progress import (
 )
 
 from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.cli.numbers import FiniteRange
 from ikc_deploy.errors import InputError, MissingExtraError
 
 
@@ -28,7 +30,7 @@ from ikc_deploy.errors import InputError, MissingExtraError
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Stop cleanly after this long; --resume goes on as if unbroken.",
 )
 @click.option(
@@ -62,6 +64,9 @@ def main(
         from ikc_deploy.training.world import joined_world, local_device
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "training", "ikc-train") from error
+    if importlib.util.find_spec("tensorboard") is None:
+        # The log of a run writes for it; known now, and not after the images were decoded.
+        raise MissingExtraError("tensorboard", "training", "ikc-train")
     try:
         target = local_device(device)
         torch.empty(1, device=target)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -210,16 +211,49 @@ def _timing_cache(config: Any, toolchain: Toolchain, target: Target) -> Iterator
     (capability,) = toolchain.compute_capabilities
     name = f"{toolchain.name}-{toolchain.library.version}-{capability}.cache"
     file = cache_folder() / "timing" / name
-    with _checked(toolchain, f"cannot use the timing cache '{file}'; delete it") as require:
-        cache = config.create_timing_cache(file.read_bytes() if file.is_file() else b"")
-        require(cache is not None and config.set_timing_cache(cache, False))
+    _read_timings(config, toolchain, file)
     yield
-    with _checked(toolchain, "cannot keep the timing cache") as require:
-        cache = config.get_timing_cache()
-        require(cache is not None)
-        content = cache.serialize()
-        require(content is not None)
-    write_atomically(file, bytes(content))
+    # The plan is there, after minutes: whatever happens to the cache, it is not thrown away.
+    try:
+        with _checked(toolchain, "cannot keep the timing cache") as require:
+            cache = config.get_timing_cache()
+            require(cache is not None)
+            content = cache.serialize()
+            require(content is not None)
+        write_atomically(file, bytes(content))
+    except (EngineError, OSError) as error:
+        _warn(file, error)
+
+
+def _read_timings(config: Any, toolchain: Toolchain, file: Path) -> None:
+    """Give the builder the timings in `file`; without them it measures again."""
+    try:
+        known = file.read_bytes() if file.is_file() else b""
+    except OSError as error:
+        known = b""
+        _warn(file, error)
+    try:
+        _set_timings(config, toolchain, known)
+    except EngineError as error:
+        if not known:
+            raise
+        _warn(file, error)
+        _set_timings(config, toolchain, b"")
+
+
+def _set_timings(config: Any, toolchain: Toolchain, known: bytes) -> None:
+    with _checked(toolchain, "cannot use a timing cache") as require:
+        cache = config.create_timing_cache(known)
+        require(cache is not None and config.set_timing_cache(cache, False))
+
+
+def _warn(file: Path, error: Exception) -> None:
+    reason = (error.strerror if isinstance(error, OSError) else None) or error
+    warnings.warn(
+        f"the timing cache '{file}' is of no use, so kernels are timed again: {reason}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 class _Require(Protocol):

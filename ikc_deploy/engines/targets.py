@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
-import tomllib
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final
@@ -12,14 +13,22 @@ from typing import Any, Final
 from ikc_deploy.errors import InputError
 from ikc_deploy.plans import Profile, Shape
 from ikc_deploy.runtime.frames import SMALLEST_SIDE
+from ikc_deploy.settings import SettingError, read_settings, read_toml, shown
 
 DEFAULT_PROFILE: Final = Profile((1, 64, 64), (1, 256, 256), (1, 540, 960))
 """One LR frame at a time, up to what becomes 4K at x4."""
 
+MAX_WORKSPACE_MIB: Final = 2**24
+"""16 TiB; more than any GPU has, and its bytes are a number that TensorRT takes."""
+
+LARGEST_SHAPE: Final = (9999, 999_999, 999_999)
+"""Batch, height and width as `parse_shape` reads them."""
+
 HIGHEST_LEVEL: Final = 5
 """TensorRT's highest builder optimization level."""
 
-_ENDS: Final = ("min", "opt", "max")
+_INSTALLED_IN: Final = ("ikc-deploy", "engines")
+"""Below `share` of the environment; see `data_files` in setup.cfg."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +49,9 @@ class Target:
 
     def __post_init__(self) -> None:
         for capability in self.compute_capabilities:
-            if not isinstance(capability, str) or not re.fullmatch(r"[1-9]\d*\.\d", capability):
+            if not re.fullmatch(r"[1-9]\d*\.\d", capability, re.ASCII):
                 raise InputError(
-                    f'compute_capabilities must be texts such as "8.9", got {capability!r}'
+                    f'compute_capabilities must be texts such as "8.9", got {shown(capability)}'
                 )
         if not self.profiles:
             raise InputError("profiles must name at least one range of frames")
@@ -52,30 +61,54 @@ class Target:
                     f"frames have at least {SMALLEST_SIDE} pixels on each side, and min is "
                     f"{list(profile.min)}"
                 )
-        if self.workspace_mib is not None and not _is_count(self.workspace_mib, 1):
-            raise InputError(f"workspace_mib must be at least 1, got {self.workspace_mib!r}")
-        if not _is_count(self.builder_level, 0) or self.builder_level > HIGHEST_LEVEL:
+            if any(size > most for size, most in zip(profile.max, LARGEST_SHAPE, strict=True)):
+                raise InputError(
+                    f"frames have at most {list(LARGEST_SHAPE)} as batch, height and width, and "
+                    f"max is {shown(list(profile.max))}"
+                )
+        if self.workspace_mib is not None and not 1 <= self.workspace_mib <= MAX_WORKSPACE_MIB:
             raise InputError(
-                f"builder_level must lie in 0 to {HIGHEST_LEVEL}, got {self.builder_level!r}"
+                f"workspace_mib must lie in 1 to {MAX_WORKSPACE_MIB}, got "
+                f"{shown(self.workspace_mib)}"
             )
-        if not isinstance(self.timing_cache, bool):
-            raise InputError(f"timing_cache must be true or false, got {self.timing_cache!r}")
+        if not 0 <= self.builder_level <= HIGHEST_LEVEL:
+            raise InputError(
+                f"builder_level must lie in 0 to {HIGHEST_LEVEL}, got {shown(self.builder_level)}"
+            )
+
+
+def shipped_targets() -> dict[str, Path]:
+    """The target files of the project by name, wherever one works: `hopper`, `rtx-desktop`, ...
+
+    They lie in `engines/` of a checkout, and an installation brings them along.
+    """
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / "setup.cfg").is_file():
+        found: Iterable[Path] = (checkout / "engines").glob("*.toml")
+    else:
+        try:
+            listed = importlib.metadata.files("ikc-deploy") or []
+        except importlib.metadata.PackageNotFoundError:
+            listed = []
+        installed = [entry for entry in listed if entry.parts[-3:-1] == _INSTALLED_IN]
+        found = (Path(str(entry.locate())) for entry in installed)
+    return {path.stem: path for path in sorted(found) if path.suffix == ".toml"}
 
 
 def read_target(path: str | PathLike[str]) -> Target:
-    """Read a target file.
+    """Read a target: a TOML file, or else the name of one of `shipped_targets`.
 
     Raises `InputError` naming the file and the setting that is unknown or impossible.
     """
     file = Path(path)
+    shipped = shipped_targets()
+    if not file.exists():
+        file = shipped.get(str(path), file)
     try:
-        values = tomllib.loads(file.read_text())
-    except FileNotFoundError:
-        raise InputError(f"there is no target file at '{file}'") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"'{file}' is not valid TOML: {error}") from error
-    try:
-        return _parse(values)
+        return _parse(read_toml(file, "target file"))
+    except SettingError as error:
+        names = ", ".join(shipped)
+        raise InputError(f"{error}; the names of shipped targets are {names}") from error
     except InputError as error:
         raise InputError(f"in the target '{file}': {error}") from error
 
@@ -108,31 +141,7 @@ def parse_shapes(text: str) -> Profile:
 
 
 def _parse(values: dict[str, Any]) -> Target:
-    known = {field.name for field in fields(Target)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise InputError(
-            f"unknown settings {', '.join(unknown)}; known are {', '.join(sorted(known))}"
-        )
-    settings = dict(values)
-    if "compute_capabilities" in settings:
-        listed = settings["compute_capabilities"]
-        if not isinstance(listed, list):
-            raise InputError(f"compute_capabilities must be a list, got {listed!r}")
-        settings["compute_capabilities"] = tuple(listed)
-    if "profiles" in settings:
-        listed = settings["profiles"]
-        if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
-            raise InputError("profiles must be [[profiles]] tables")
-        settings["profiles"] = tuple(map(_parse_profile, listed))
-    return Target(**settings)
-
-
-def _parse_profile(values: dict[str, Any]) -> Profile:
-    if set(values) != set(_ENDS) or not all(isinstance(values[end], list) for end in _ENDS):
-        raise InputError("a profile has min, opt and max, each [batch, height, width]")
-    return Profile(*(tuple(values[end]) for end in _ENDS))
-
-
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    try:
+        return read_settings(Target, values)
+    except SettingError as error:
+        raise InputError(str(error)) from None

@@ -98,7 +98,7 @@ def _capabilities_for_rtx(target: Target, library: TensorRT) -> tuple[str, ...]:
         if not here:
             raise EngineError(
                 f"there is no GPU here to build for ({reason}); name the GPUs with --target, as "
-                "--target engines/rtx-desktop.toml"
+                "--target rtx-desktop"
             )
         wanted = set(here)
     known = rtx_capabilities(library.module)

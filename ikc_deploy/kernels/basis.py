@@ -42,6 +42,9 @@ Each is 0 for a clean image and 1 at `LEVEL_UNITS`."""
 LEVEL_UNITS: Final = (25.0, 50.0)
 """Sigma of Gaussian noise in 8-bit levels, and 100 minus the quality of a JPEG file, at level 1."""
 
+_TIE: Final = 0.999
+"""Entries of a component that reach this share of the largest are equal to it but for rounding."""
+
 _CURVE_SAMPLES: Final = 2048
 _ARRAYS: Final = ("components", "mean", "sigma_range")
 
@@ -127,15 +130,19 @@ class KernelBasis:
 
         Deterministic: sigma is laid out on a grid, not drawn, and each component's largest entry
         is made positive, because the signs of a singular value decomposition are arbitrary and
-        a flipped sign silently breaks every network trained with the other one.
+        a flipped sign silently breaks every network trained with the other one. Among entries
+        that symmetry makes equal the first one decides, not the one that rounding makes largest.
         """
         kernels = family_kernels(family, sigma_range, size)
         mean = kernels.mean(axis=0).ravel()
         _, directions = _principal(kernels)
         components = directions[:, :code_size]
-        peaks = components[np.abs(components).argmax(axis=0), np.arange(code_size)]
-        components = components * np.sign(peaks)
-        return cls(components.astype(np.float32), mean.astype(np.float32), sigma_range)
+        sizes = np.abs(components)
+        first = (sizes >= _TIE * sizes.max(axis=0)).argmax(axis=0)
+        peaks = components[first, np.arange(code_size)]
+        # In one memory layout, saved and loaded or not: products round by it.
+        rounded = np.ascontiguousarray((components * np.sign(peaks)).astype(np.float32))
+        return cls(rounded, mean.astype(np.float32), sigma_range)
 
     @classmethod
     def from_components(

@@ -9,13 +9,28 @@ enters as a plain bias; `film` is a plain residual trunk with a scale and a shif
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
 
 from ikc_deploy.errors import CheckpointError
-from ikc_deploy.kernels import CODE_SIZE, LEVELS, SIGMA_RANGES, Family
+from ikc_deploy.kernels import CODE_SIZE, KERNEL_SIZE, LEVELS, SIGMA_RANGES, Family
+from ikc_deploy.settings import SettingError, read_settings, shown
 
 Design = Literal["reference", "compact", "film"]
+
+SIGMA_LIMITS: Final = (0.05, float(KERNEL_SIZE))
+"""Sigmas between a kernel of one pixel and a flat one."""
+
+SMALLEST_SPAN: Final = 0.1
+"""Of a sigma range; kernels of a narrower one are too alike to be told apart in float32."""
+
+_LARGEST: Final = {
+    "channels": 512,
+    "blocks": 128,
+    "estimator_channels": 512,
+    "code_size": KERNEL_SIZE**2,
+}
+"""Eight times the published sizes, and as many components as a kernel has pixels."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +58,22 @@ class Architecture:
     (`ikc_deploy.kernels.LEVELS`), instead of how blurred: 0 or 2."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.scale, int) or self.scale not in SIGMA_RANGES:
+        if self.scale not in SIGMA_RANGES:
             raise CheckpointError(
-                f"scale must be one of {sorted(SIGMA_RANGES)}, got {self.scale!r}"
+                f"scale must be one of {sorted(SIGMA_RANGES)}, got {shown(self.scale)}"
             )
-        if self.design not in get_args(Design):
-            raise CheckpointError(
-                f"design must be one of {list(get_args(Design))}, got {self.design!r}"
-            )
-        if self.kernels not in get_args(Family):
-            raise CheckpointError(
-                f"kernels must be one of {list(get_args(Family))}, got {self.kernels!r}"
-            )
-        for name in ("channels", "blocks", "estimator_channels", "code_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise CheckpointError(f"{name} must be a positive integer, got {value!r}")
+        for name, most in _LARGEST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise CheckpointError(
+                    f"{name} must lie in 1 to {most}, got {shown(getattr(self, name))}"
+                )
         low, high = self.sigma_range
-        if not 0 < low < high:
-            raise CheckpointError(f"sigma_range needs 0 < low < high, got {self.sigma_range}")
+        least, most_sigma = SIGMA_LIMITS
+        if not least <= low < high <= most_sigma or high - low < SMALLEST_SPAN - 1e-9:
+            raise CheckpointError(
+                f"sigma_range needs {least:g} <= low < high <= {most_sigma:g}, at least "
+                f"{SMALLEST_SPAN:g} apart, got {list(self.sigma_range)}"
+            )
         if self.channels % 2:
             raise CheckpointError(f"channels must be even, got {self.channels}")
         if self.levels not in (0, len(LEVELS)) or isinstance(self.levels, bool):
@@ -84,23 +96,15 @@ class Architecture:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Architecture:
-        """The inverse of `to_dict`. Raises `CheckpointError` for missing or unknown names."""
-        names = {field.name for field in fields(cls)}
-        optional = {"code_size", "kernels", "levels"}
-        required = names - optional
-        if not required <= set(values) <= names:
-            raise CheckpointError(
-                f"an architecture needs {sorted(required)} and may have {sorted(optional)}; "
-                f"got {sorted(values)}"
-            )
+    def from_dict(cls, values: object) -> Architecture:
+        """The inverse of `to_dict`, for values from outside.
+
+        Raises `CheckpointError` for missing or unknown names, other types and impossible values.
+        """
         try:
-            low, high = values["sigma_range"]
-        except (TypeError, ValueError):
-            raise CheckpointError(
-                f"sigma_range must be two numbers, got {values['sigma_range']!r}"
-            ) from None
-        return cls(**(values | {"sigma_range": (float(low), float(high))}))
+            return read_settings(cls, values)
+        except SettingError as error:
+            raise CheckpointError(str(error)) from None
 
 
 def _sizes(scale: int) -> dict[str, Architecture]:

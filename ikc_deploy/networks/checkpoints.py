@@ -27,7 +27,7 @@ from ikc_deploy.networks.ellipses import EllipseChart
 from ikc_deploy.networks.predictor import Predictor, build_predictor
 from ikc_deploy.networks.sftmd import CodeNormalization
 from ikc_deploy.networks.sr_network import SrNetwork, build_sr_network
-from ikc_deploy.networks.tensors import fill, read_tensors
+from ikc_deploy.networks.tensors import fill, read_tensors, refuse_unusable
 
 FORMAT: Final = "ikc-deploy checkpoint 1"
 
@@ -128,9 +128,10 @@ def load_checkpoint(path: str | PathLike[str]) -> IkcNetworks:
     """Read a checkpoint; weights come back as float32, in evaluation mode, on the CPU.
 
     Raises `CheckpointError` if the file is missing, damaged, not a checkpoint of this project,
-    or holds tensors that do not fit its architecture (all of them listed).
+    or holds tensors that do not fit its architecture or are no weights (all of them listed).
     """
     tensors, metadata = read_tensors(Path(path), FORMAT)
+    refuse_unusable({k: v for k, v in tensors.items() if k.startswith("basis.")}, fspath(path))
     try:
         settings = Architecture.from_dict(json.loads(metadata["architecture"]))
         recorded = json.loads(metadata["basis"])
@@ -138,8 +139,8 @@ def load_checkpoint(path: str | PathLike[str]) -> IkcNetworks:
         basis = KernelBasis(
             tensors.pop("basis.components").numpy(), tensors.pop("basis.mean").numpy(), (low, high)
         )
-        training = json.loads(metadata["training"])
-    except (KernelError, KeyError, ValueError, TypeError) as error:
+        training = dict(json.loads(metadata["training"]))
+    except (KernelError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"'{fspath(path)}' is incomplete or was altered: {error}") from error
     if basis.id != recorded["id"]:
         raise CheckpointError(
@@ -155,7 +156,8 @@ def load_checkpoint(path: str | PathLike[str]) -> IkcNetworks:
 def load_tensors(networks: IkcNetworks, tensors: dict[str, Tensor], source: str) -> None:
     """Fill the networks from tensors named `sftmd.*`, `predictor.*`, `corrector.*`.
 
-    Raises one `CheckpointError` that lists every missing, unexpected and wrongly shaped tensor.
+    Raises one `CheckpointError` that lists every missing, unexpected, wrongly shaped, integer and
+    not finite tensor.
     """
     fill(
         networks.modules(),

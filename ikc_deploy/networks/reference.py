@@ -19,6 +19,7 @@ from ikc_deploy.errors import CheckpointError
 from ikc_deploy.kernels import SIGMA_RANGES, KernelBasis
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import IkcNetworks, empty_networks, load_tensors
+from ikc_deploy.networks.tensors import refuse_unusable
 
 PathType = str | PathLike[str]
 
@@ -32,7 +33,8 @@ def import_reference(
     """Networks from the reference's files; scale and sizes are read off the tensor shapes.
 
     `pca` holds the matrix `[kernel pixels, code_size]` (or transposed). Raises `CheckpointError`
-    for unreadable files and for missing, unexpected or wrongly shaped tensors, all in one list.
+    for unreadable files and for missing, unexpected or wrongly shaped tensors and those that are
+    integer or not finite, all in one list.
     """
     states = {
         "sftmd": read_state_dict(sftmd),
@@ -70,6 +72,19 @@ def read_state_dict(path: PathType) -> dict[str, Tensor]:
     }
 
 
+def outputs(state: dict[str, Tensor], key: str) -> int:
+    """Output channels of the layer whose weights are `key`: the first side of the tensor.
+
+    Raises `CheckpointError` if there is no such tensor, or it is no layer's.
+    """
+    if key not in state:
+        raise CheckpointError(f"the weights '{key}' are missing")
+    shape = list(state[key].shape)
+    if len(shape) < 2 or 0 in shape:
+        raise CheckpointError(f"the weights '{key}' are no layer's: their shape is {shape}")
+    return shape[0]
+
+
 def _read_pth(path: PathType) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -80,7 +95,8 @@ def _read_pth(path: PathType) -> Any:
             f"'{fspath(path)}' is damaged or holds more than tensors, and only tensors are read "
             "(weights_only=True). Save its state_dict() alone and import that"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:
+        # torch.load raises a dozen types for bytes that are no file of its own.
         raise CheckpointError(f"'{fspath(path)}' is not a readable .pth file: {error}") from error
 
 
@@ -88,6 +104,7 @@ def _read_pca(path: PathType) -> Tensor:
     matrix = _read_pth(path)
     if not isinstance(matrix, Tensor) or matrix.ndim != 2:
         raise CheckpointError(f"'{fspath(path)}' does not hold a PCA matrix [pixels, code_size]")
+    refuse_unusable({"the PCA matrix": matrix}, fspath(path))
     return matrix if matrix.shape[0] > matrix.shape[1] else matrix.T
 
 
@@ -100,8 +117,8 @@ def _infer_architecture(states: dict[str, dict[str, Tensor]], code_size: int) ->
             f"these are not IKC checkpoints: missing {', '.join(missing)}. "
             "Pass the SFTMD, Predictor and Corrector files in that order"
         )
-    channels = int(sftmd["conv1.weight"].shape[0])
-    expansion = int(sftmd["upscale.0.weight"].shape[0]) // channels
+    channels = outputs(sftmd, "conv1.weight")
+    expansion = outputs(sftmd, "upscale.0.weight") // channels
     # Two x2 stages make x4; x2 and x3 have one.
     scale = 4 if "upscale.3.weight" in sftmd else round(expansion**0.5)
     if scale not in SIGMA_RANGES:
@@ -113,7 +130,7 @@ def _infer_architecture(states: dict[str, dict[str, Tensor]], code_size: int) ->
         design="reference",
         channels=channels,
         blocks=max(len(blocks), 1),
-        estimator_channels=int(predictor["ConvNet.0.weight"].shape[0]),
+        estimator_channels=outputs(predictor, "ConvNet.0.weight"),
         sigma_range=SIGMA_RANGES[scale],
         code_size=code_size,
     )

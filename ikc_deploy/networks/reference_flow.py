@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from os import PathLike, fspath
 
@@ -29,8 +30,9 @@ _SMALLEST = 1e-30
 def import_flow(path: str | PathLike[str]) -> KernelFlow:
     """The flow in a reference checkpoint, in evaluation mode; the scale is read off its tensors.
 
-    Raises `CheckpointError` for an unreadable file, for tensors that are missing, unexpected or
-    wrongly shaped, and for constants (kernel size, normalisation) that are not FKP's.
+    Raises `CheckpointError` for an unreadable file, for tensors that are missing, unexpected,
+    wrongly shaped, integer or not finite, and for constants (kernel size, normalisation) that are
+    not FKP's.
     """
     state = read_state_dict(path)
     flow = KernelFlow(_scale(state, path))
@@ -47,17 +49,24 @@ def import_flow(path: str | PathLike[str]) -> KernelFlow:
 def _scale(state: dict[str, Tensor], path: str | PathLike[str]) -> int:
     if not set(_CONSTANTS) <= set(state):
         raise CheckpointError(f"'{fspath(path)}' is no FKP checkpoint; give FKP_x2.pt or the like")
-    size = int(state["kernel_size"])
+    constants = [state[key].flatten() for key in ("kernel_size", "alpha", "normalization")]
+    if any(constant.numel() != 1 for constant in constants):
+        raise CheckpointError(
+            f"'{fspath(path)}' is no FKP checkpoint: its constants are no numbers"
+        )
+    size, *values = (float(constant) for constant in constants)
     found = [scale for scale in PEAKS if KernelFlow(scale).size == size]
     if not found:
         raise CheckpointError(
-            f"'{fspath(path)}' is for kernels of {size} pixels; x2, x3 and x4 have 11, 15 and 19"
+            f"'{fspath(path)}' is for kernels of {size:g} pixels; x2, x3 and x4 have 11, 15 and 19"
         )
-    constants = torch.cat((state["alpha"], state["normalization"]))
-    if not torch.allclose(constants, torch.tensor([ALPHA, PEAKS[found[0]]]), rtol=1e-4, atol=0):
+    ours = [ALPHA, PEAKS[found[0]]]
+    if not all(
+        math.isclose(value, own, rel_tol=1e-4) for value, own in zip(values, ours, strict=True)
+    ):
         raise CheckpointError(
-            f"'{fspath(path)}' normalises kernels by {constants.tolist()}, and this project by "
-            f"{[ALPHA, PEAKS[found[0]]]}: it cannot be imported"
+            f"'{fspath(path)}' normalises kernels by {values}, and this project by {ours}: it "
+            "cannot be imported"
         )
     return found[0]
 

@@ -9,7 +9,7 @@ from typing import Final
 from torch import Tensor
 
 from ikc_deploy.errors import CheckpointError
-from ikc_deploy.networks.reference import read_state_dict
+from ikc_deploy.networks.reference import outputs, read_state_dict
 from ikc_deploy.networks.tensors import fill
 from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings
 
@@ -20,7 +20,7 @@ def import_usrnet(path: str | PathLike[str]) -> Usrnet:
     """The network in a published .pth file; sizes are read off its tensors.
 
     The file is read with `weights_only`. Raises `CheckpointError` if it is unreadable or has
-    missing, unexpected or wrongly shaped tensors.
+    missing, unexpected, wrongly shaped, integer or not finite tensors.
     """
     state = read_state_dict(path)
     needed = {f"p.m_{level}" for level in _LEVELS} | {"h.mlp"}
@@ -37,19 +37,14 @@ def import_usrnet(path: str | PathLike[str]) -> Usrnet:
 
 
 def _settings(state: dict[str, Tensor]) -> UsrnetSettings:
-    def outputs(key: str) -> int:
-        if key not in state:
-            raise CheckpointError(f"this is not a USRNet of the published kind: missing {key}")
-        return int(state[key].shape[0])
-
     body = {key.split(".")[2] for key in state if key.startswith("p.m_body.")}
     blocks = len(body)
-    downs = (outputs(f"p.m_down{level}.{blocks}.weight") for level in (1, 2, 3))
+    downs = (outputs(state, f"p.m_down{level}.{blocks}.weight") for level in (1, 2, 3))
     return UsrnetSettings(
-        iterations=outputs("h.mlp.4.weight") // 2,
-        channels=(outputs("p.m_head.weight"), *downs),
+        iterations=outputs(state, "h.mlp.4.weight") // 2,
+        channels=(outputs(state, "p.m_head.weight"), *downs),
         blocks=blocks,
-        hyper_channels=outputs("h.mlp.0.weight"),
+        hyper_channels=outputs(state, "h.mlp.0.weight"),
     )
 
 

@@ -45,7 +45,8 @@ def fill(modules: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], proble
     """Fill modules from tensors named `MODULE.key`, or `key` for a single module named "".
 
     Raises one `CheckpointError` that begins with `problem` and lists every missing, unexpected and
-    wrongly shaped tensor; then nothing was loaded.
+    wrongly shaped tensor, and every one that is not floating point or not finite in float32; then
+    nothing was loaded.
     """
     prefixes = {name: f"{name}." if name else "" for name in modules}
     expected = {
@@ -58,18 +59,46 @@ def fill(modules: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], proble
         for key, value in expected.items()
         if key in tensors and tensors[key].shape != value.shape
     ]
+    weights = {
+        key: tensors[key]
+        for key, value in expected.items()
+        if key in tensors and value.is_floating_point()
+    }
     problems = {
         "missing": sorted(set(expected) - set(tensors)),
         "unexpected": sorted(set(tensors) - set(expected)),
         "wrong shape": shapes,
     }
+    problems |= unusable(weights)
     if any(problems.values()):
         parts = [f"{kind}: {_listing(items)}" for kind, items in problems.items() if items]
         raise CheckpointError(f"{problem}: " + "; ".join(parts))
     for name, module in modules.items():
         prefix = prefixes[name]
         own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        module.load_state_dict({key: value.float() for key, value in own.items()})
+        module.load_state_dict(own)
+
+
+def unusable(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Names of the tensors that cannot be weights, by the reason why not; empty lists if all can.
+
+    Weights are floating point (whole numbers are quantized or damaged ones) and finite in float32.
+    """
+    dtypes = {key: str(value.dtype).removeprefix("torch.") for key, value in tensors.items()}
+    real = {key: value for key, value in tensors.items() if value.is_floating_point()}
+    return {
+        "not floating point": [f"{key} is {dtypes[key]}" for key in tensors if key not in real],
+        "NaN or infinite": [
+            key for key, value in real.items() if not bool(value.float().isfinite().all())
+        ],
+    }
+
+
+def refuse_unusable(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise `CheckpointError` that names the `unusable` tensors of a file `source`."""
+    for reason, names in unusable(tensors).items():
+        if names:
+            raise CheckpointError(f"'{source}' cannot be used: {reason}: {_listing(names)}")
 
 
 def _listing(items: list[str]) -> str:

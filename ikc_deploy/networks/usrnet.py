@@ -33,6 +33,7 @@ import ikc_deploy.weights
 from ikc_deploy.errors import CheckpointError, InputError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.tensors import fill, read_tensors
+from ikc_deploy.settings import SettingError, read_settings, shown
 
 FORMAT: Final = "ikc-deploy usrnet 1"
 
@@ -40,6 +41,9 @@ Spectrum = tuple[Tensor, Tensor]
 """Real and imaginary part of the half-plane transform of real planes: `[..., h, w // 2 + 1]`."""
 
 _LEVELS: Final = 4
+_MOST_CHANNELS: Final = 1024
+_MOST_BLOCKS: Final = 64
+"""Twice and eight times those of the largest published network."""
 _FLOOR: Final = 1e-6
 """Least step size, beyond what softplus gives (the published network's)."""
 _FIRST_ALPHAS: Final = (-3.0, -2.0)
@@ -66,7 +70,9 @@ class UsrnetSettings:
 
     def __post_init__(self) -> None:
         if len(self.channels) != _LEVELS:
-            raise CheckpointError(f"channels must be {_LEVELS} numbers, got {self.channels!r}")
+            raise CheckpointError(
+                f"channels must be {_LEVELS} numbers, got {shown(list(self.channels))}"
+            )
         named = {
             "iterations": self.iterations,
             "blocks": self.blocks,
@@ -74,20 +80,23 @@ class UsrnetSettings:
         }
         named |= {f"channels[{index}]": count for index, count in enumerate(self.channels)}
         for name, value in named.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise CheckpointError(f"{name} must be a positive integer, got {value!r}")
+            most = _MOST_CHANNELS if "channels" in name else _MOST_BLOCKS
+            if not 1 <= value <= most:
+                raise CheckpointError(
+                    f"{name} must be a whole number from 1 to {most}, got {shown(value)}"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> UsrnetSettings:
+    def from_dict(cls, values: object) -> UsrnetSettings:
         """The inverse of `to_dict`. Raises `CheckpointError` for wrong names or values."""
         try:
-            return cls(**(values | {"channels": tuple(values["channels"])}))
-        except (TypeError, KeyError) as error:
-            raise CheckpointError(f"these are no settings of a USRNet: {values!r}") from error
+            return read_settings(cls, values)
+        except SettingError as error:
+            raise CheckpointError(f"these are no settings of a USRNet: {error}") from None
 
 
 class Fft(nn.Module):
@@ -271,8 +280,8 @@ def load_usrnet(path: str | PathLike[str] | None = None) -> Usrnet:
     tensors, metadata = read_tensors(source, FORMAT)
     try:
         settings = UsrnetSettings.from_dict(json.loads(metadata["settings"]))
-        record: dict[str, Any] = json.loads(metadata["training"])
-    except (KeyError, ValueError) as error:
+        record: dict[str, Any] = dict(json.loads(metadata["training"]))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CheckpointError(f"'{source}' is incomplete or was altered: {error}") from error
     network = Usrnet(settings)
     network.training_record = record

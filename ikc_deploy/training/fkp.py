@@ -21,7 +21,14 @@ from torch import Tensor
 from ikc_deploy.kernels import random_fkp_kernels
 from ikc_deploy.networks.flow import KernelFlow, flow_file, save_flow
 from ikc_deploy.training.fkp_recipe import FkpRecipe
-from ikc_deploy.training.runs import RunLog, RunState, open_run, save_state
+from ikc_deploy.training.runs import (
+    RunLog,
+    RunState,
+    open_run,
+    restore,
+    restore_optimizer,
+    save_state,
+)
 from ikc_deploy.training.trainer import Progress
 
 _HELD_OUT_SEED: Final = 2**32
@@ -41,7 +48,7 @@ def train_fkp(
 
     `keep_going` is asked before every step. Returns the folder, or None if it said no;
     then, as after any interruption, the state on disk goes on exactly as an unbroken run would.
-    Raises `RecipeError` if the folder holds another run.
+    Raises `RecipeError` if the folder holds another run, `TrainingError` if the training diverges.
     """
     state = open_run(recipe, run, resume)
     log, stages = RunLog(run), [f"x{scale}" for scale in recipe.scales]
@@ -148,9 +155,8 @@ class _Trainer:
         save_state(run, self._recipe, state)
 
     def restore(self, state: RunState) -> None:
-        self._flow.load_state_dict(state.networks[self._stage])
-        if state.optimizer is not None:
-            self._optimizer.load_state_dict(state.optimizer)
+        restore(self._flow, state.networks.get(self._stage, {}))
+        restore_optimizer(self._optimizer, state.optimizer)
         self.done = state.step
 
     def _random(self, step: int) -> np.random.Generator:

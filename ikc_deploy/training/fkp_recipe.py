@@ -9,9 +9,21 @@ from typing import Any, Final
 
 from ikc_deploy.errors import RecipeError
 from ikc_deploy.kernels import FKP_SCALES
-from ikc_deploy.training.recipes import is_number, parse_settings, read_toml, require_counts
+from ikc_deploy.settings import shown
+from ikc_deploy.training.recipes import (
+    MAX_BATCH,
+    MAX_SEED,
+    parse_settings,
+    parse_value,
+    read_toml,
+    require_counts,
+    require_names,
+)
 
 KIND: Final = "fkp"
+
+MAX_KERNELS: Final = 1_000_000
+"""At a time: they and their logits take a few gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +42,18 @@ class FlowRecipe:
     """Kernels on which the batch norms' statistics are measured at the end."""
 
     def __post_init__(self) -> None:
-        require_counts(self, "steps", "batch", "settling")
-        if self.batch < 2:
-            raise RecipeError("batch must be at least 2: the flow normalises over it")
-        if not is_number(self.learning_rate) or not 0 < self.learning_rate < 1:
+        require_counts(self, "steps")
+        # The flow normalises over the batch.
+        require_counts(self, "batch", least=2, most=MAX_BATCH)
+        require_counts(self, "settling", least=2, most=MAX_KERNELS)
+        if not 0 < self.learning_rate < 1:
             raise RecipeError(f"learning_rate must lie in (0, 1), got {self.learning_rate!r}")
-        if not is_number(self.weight_decay) or not 0 <= self.weight_decay < 1:
+        if not 0 <= self.weight_decay < 1:
             raise RecipeError(f"weight_decay must lie in [0, 1), got {self.weight_decay!r}")
-        if not isinstance(self.halvings, tuple) or not all(
-            isinstance(step, int) and step > 0 for step in self.halvings
-        ):
-            raise RecipeError(f"halvings must be a list of steps, got {self.halvings!r}")
+        if not all(step > 0 for step in self.halvings):
+            raise RecipeError(
+                f"halvings must be a list of positive steps, got {shown(list(self.halvings))}"
+            )
 
     def rate(self, step: int) -> float:
         """The learning rate of the step after `step` steps."""
@@ -62,13 +75,14 @@ class FkpRecipe:
     """How many of those."""
 
     def __post_init__(self) -> None:
-        require_counts(self, "log_every", "save_every", "held_out")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise RecipeError(f"seed must be a whole number of at least 0, got {self.seed!r}")
+        require_counts(self, "log_every", "save_every")
+        require_counts(self, "held_out", least=2, most=MAX_KERNELS)
+        require_counts(self, "seed", least=0, most=MAX_SEED)
         scales = self.scales
-        known = isinstance(scales, tuple) and scales and set(scales) <= set(FKP_SCALES)
-        if not known or len(set(scales)) < len(scales):
-            raise RecipeError(f"scales must be among {list(FKP_SCALES)}, each once, got {scales!r}")
+        if not scales or not set(scales) <= set(FKP_SCALES) or len(set(scales)) < len(scales):
+            raise RecipeError(
+                f"scales must be among {list(FKP_SCALES)}, each once, got {shown(list(scales))}"
+            )
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -86,21 +100,16 @@ def load_fkp_recipe(path: str | PathLike[str]) -> FkpRecipe:
     values = read_toml(file)
     known = {"kind", "name", "scales", "seed", "training"}
     known |= {"log_every", "save_every", "held_out"}
-    unknown = sorted(set(values) - known)
     try:
-        if unknown:
-            raise RecipeError(f"it has unknown settings {', '.join(unknown)}")
-        if "training" not in values:
-            raise RecipeError("missing: training")
-        scales = values.get("scales", list(FKP_SCALES))
+        require_names(values, known, {"training"})
         return FkpRecipe(
-            name=values.get("name", file.stem),
-            scales=tuple(scales) if isinstance(scales, list) else scales,
+            name=parse_value(str, values.get("name", file.stem), "name"),
+            scales=parse_value(tuple[int, ...], values.get("scales", FKP_SCALES), "scales"),
             training=parse_settings(FlowRecipe, values["training"], "training"),
-            seed=values.get("seed", 0),
-            log_every=values.get("log_every", 500),
-            save_every=values.get("save_every", 2500),
-            held_out=values.get("held_out", 10_000),
+            seed=parse_value(int, values.get("seed", 0), "seed"),
+            log_every=parse_value(int, values.get("log_every", 500), "log_every"),
+            save_every=parse_value(int, values.get("save_every", 2500), "save_every"),
+            held_out=parse_value(int, values.get("held_out", 10_000), "held_out"),
         )
     except RecipeError as error:
         raise RecipeError(f"in the recipe '{file}': {error}") from error

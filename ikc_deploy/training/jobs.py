@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import torch
 
 from ikc_deploy.errors import RecipeError
+from ikc_deploy.settings import shown
 from ikc_deploy.training import fkp_recipe, usrnet_recipe
 from ikc_deploy.training.fkp import train_fkp
 from ikc_deploy.training.fkp_recipe import load_fkp_recipe
@@ -44,8 +45,10 @@ def load_job(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Job:
     Raises `RecipeError` naming the file and the setting that is missing, unknown or impossible.
     """
     kind = read_toml(Path(path)).get("kind", _IKC)
-    if kind not in _KINDS:
-        raise RecipeError(f"in the recipe '{path}': kind must be one of {', '.join(_KINDS)}")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise RecipeError(
+            f"in the recipe '{path}': kind must be one of {', '.join(_KINDS)}, got {shown(kind)}"
+        )
     return _KINDS[kind](path, data)
 
 

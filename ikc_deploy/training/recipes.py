@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Final, Literal, TypeVar
 
+from ikc_deploy import settings
 from ikc_deploy.errors import CheckpointError, RecipeError
 from ikc_deploy.kernels import KERNEL_SIZE
 from ikc_deploy.networks.architecture import Architecture, architecture
+from ikc_deploy.settings import SettingError, shown
 
 Precision = Literal["float32", "bfloat16"]
 ImageLoss = Literal["l1", "mse"]
 _Settings = TypeVar("_Settings")
+
+MAX_BATCH: Final = 65_536
+MAX_UNROLL: Final = 1_000
+MAX_COUNT: Final = 10**9
+"""Of steps and everything else that is counted: centuries of training."""
+MAX_SEED: Final = 2**32 - 1
+"""Seeds above are for held-out data."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +54,18 @@ class StageRecipe:
     """What `sftmd` minimises on RGB in [0,1]."""
 
     def __post_init__(self) -> None:
-        require_counts(self, "steps", "batch", "patch", "unroll")
-        if not is_number(self.learning_rate) or not 0 < self.learning_rate < 1:
+        require_counts(self, "steps", "patch")
+        require_counts(self, "batch", most=MAX_BATCH)
+        require_counts(self, "unroll", most=MAX_UNROLL)
+        require_counts(self, "warmup", least=0)
+        if not 0 < self.learning_rate < 1:
             raise RecipeError(f"learning_rate must lie in (0, 1), got {self.learning_rate!r}")
-        if not is_number(self.ema_decay) or not 0 <= self.ema_decay < 1:
+        if not 0 <= self.ema_decay < 1:
             raise RecipeError(f"ema_decay must lie in [0, 1), got {self.ema_decay!r}")
-        if not is_number(self.explore) or not 0 <= self.explore <= 1:
+        if not 0 <= self.explore <= 1:
             raise RecipeError(f"explore must lie in [0, 1], got {self.explore!r}")
-        if not isinstance(self.warmup, int) or self.warmup < 0:
-            raise RecipeError(f"warmup must be a whole number of at least 0, got {self.warmup!r}")
-        if not is_number(self.cooldown) or not 0 < self.cooldown <= 1:
+        if not 0 < self.cooldown <= 1:
             raise RecipeError(f"cooldown must lie in (0, 1], got {self.cooldown!r}")
-        if self.loss not in get_args(ImageLoss):
-            raise RecipeError(f"loss must be one of {list(get_args(ImageLoss))}, got {self.loss!r}")
 
     @property
     def stable_steps(self) -> int:
@@ -78,11 +85,11 @@ class ValidationRecipe:
     iters: int = 7
 
     def __post_init__(self) -> None:
-        require_counts(self, "every", "iters")
-        if not isinstance(self.folder, str):
-            raise RecipeError(f"folder must be a path, got {self.folder!r}")
-        if not isinstance(self.sigmas, tuple) or not all(map(is_number, self.sigmas)):
-            raise RecipeError(f"sigmas must be a list of numbers, got {self.sigmas!r}")
+        require_counts(self, "every")
+        require_counts(self, "iters", most=MAX_UNROLL)
+        require_path("folder", self.folder)
+        if not self.sigmas:
+            raise RecipeError("sigmas must be a list of at least one number, got []")
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ class CropRecipe:
 
     def __post_init__(self) -> None:
         require_counts(self, "candidates")
-        if not is_number(self.area_weight) or not 0 <= self.area_weight <= 1:
+        if not 0 <= self.area_weight <= 1:
             raise RecipeError(f"area_weight must lie in [0, 1], got {self.area_weight!r}")
         if self.halved_from is not None:
             require_counts(self, "halved_from")
@@ -118,18 +125,14 @@ class DegradationRecipe:
     """Share of the images that get noise, and independently the share that is compressed."""
 
     def __post_init__(self) -> None:
-        if not is_number(self.share) or not 0 < self.share <= 1:
+        if not 0 < self.share <= 1:
             raise RecipeError(f"share must lie in (0, 1], got {self.share!r}")
-        if not is_number(self.noise) or not 0 <= self.noise <= 255:
+        if not 0 <= self.noise <= 255:
             raise RecipeError(f"noise must lie in [0, 255] levels, got {self.noise!r}")
-        if self.jpeg is None:
-            return
-        try:
-            low, high = self.jpeg
-        except (TypeError, ValueError):
-            raise RecipeError(f"jpeg must be [lowest, highest], got {self.jpeg!r}") from None
-        if not all(isinstance(q, int) for q in (low, high)) or not 1 <= low <= high <= 100:
-            raise RecipeError(f"jpeg needs 1 <= lowest <= highest <= 100, got {self.jpeg!r}")
+        if self.jpeg is not None and not 1 <= self.jpeg[0] <= self.jpeg[1] <= 100:
+            raise RecipeError(
+                f"jpeg needs 1 <= lowest <= highest <= 100, got {shown(list(self.jpeg))}"
+            )
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ class Recipe:
     degradation: DegradationRecipe
     start: str | None
     """Weights to start from instead of random ones: a checkpoint, relative to the recipe, or the
-    name of shipped weights. Tensors of other shapes start at random."""
+    name of shipped weights, of the same scale and design. Tensors of other shapes start at random;
+    a warning names them."""
     seed: int
     precision: Precision
     compile: bool
@@ -162,19 +166,22 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require_counts(self, "log_every", "save_every")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise RecipeError(f"seed must be a whole number of at least 0, got {self.seed!r}")
+        require_counts(self, "seed", least=0, most=MAX_SEED)
+        if self.start is not None:
+            require_path("start", self.start)
         scale, (low, high) = self.architecture.scale, self.architecture.sigma_range
         reach = KERNEL_SIZE // 2
         for name, stage in self.stages.items():
             if stage.patch * scale <= reach:
                 raise RecipeError(
-                    f"[{name}] patch {stage.patch} is {stage.patch * scale} HR pixels, too few to "
-                    f"blur with a kernel of {KERNEL_SIZE}; take at least {reach // scale + 1}"
+                    f"[{name}] patch must be at least {reach // scale + 1}, got {stage.patch}: "
+                    f"{stage.patch * scale} HR pixels cannot be blurred with a kernel of "
+                    f"{KERNEL_SIZE}"
                 )
         if self.validation and not all(low <= sigma <= high for sigma in self.validation.sigmas):
             raise RecipeError(
-                f"[validation] sigmas must lie in [{low:g}, {high:g}], the architecture's range"
+                f"[validation] sigmas must lie in [{low:g}, {high:g}], the architecture's range, "
+                f"got {shown(list(self.validation.sigmas))}"
             )
 
     @property
@@ -213,20 +220,19 @@ def load_recipe(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Recip
 def read_toml(file: Path) -> dict[str, Any]:
     """The values of a recipe file. Raises `RecipeError` if it is missing or no TOML."""
     try:
-        return tomllib.loads(file.read_text())
-    except FileNotFoundError:
-        raise RecipeError(f"there is no recipe at '{file}'") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"'{file}' is not valid TOML: {error}") from error
+        return settings.read_toml(file, "recipe")
+    except SettingError as error:
+        raise RecipeError(str(error)) from error
 
 
 def image_folders(listed: Any, file: Path, data: tuple[Path, ...]) -> tuple[Path, ...]:
     """Folders of HR images: `data`, or else those that the recipe `file` lists."""
-    if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
-        raise RecipeError(f"data must be a list of folders, got {listed!r}")
+    entries = parse_value(tuple[str, ...], listed, "data")
+    for entry in (*entries, *map(str, data)):
+        require_path("data", entry)
     folder = file.resolve().parent
     folders = tuple(path.resolve() for path in data) or tuple(
-        (folder / entry).resolve() for entry in listed
+        (folder / entry).resolve() for entry in entries
     )
     if not folders:
         raise RecipeError("no training images: set 'data' to folders of HR images")
@@ -234,39 +240,32 @@ def image_folders(listed: Any, file: Path, data: tuple[Path, ...]) -> tuple[Path
 
 
 def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe:
-    known = {"name", "architecture", "start", "data", "seed", "precision", "compile"}
+    known = {"kind", "name", "architecture", "start", "data", "seed", "precision", "compile"}
     known |= {"log_every", "save_every", "degradation", "validation", "crops"}
     known |= {"sftmd", "predictor", "corrector", "joint"}
-    _refuse_unknown(values, known)
-    missing = sorted({"architecture", "sftmd", "predictor", "corrector"} - set(values))
-    if missing:
-        raise RecipeError(f"missing: {', '.join(missing)}")
-    precision = values.get("precision", "float32")
-    if precision not in get_args(Precision):
-        raise RecipeError(f"precision must be one of {list(get_args(Precision))}")
-    folders = image_folders(values.get("data", []), file, data)
-    if not isinstance(values.get("compile", False), bool):
-        raise RecipeError(f"compile must be true or false, got {values['compile']!r}")
-    if not isinstance(values.get("start", ""), str):
-        raise RecipeError(f"start must be a name or a path, got {values['start']!r}")
-    joint, validation = values.get("joint"), values.get("validation")
+    require_names(values, known, {"architecture", "sftmd", "predictor", "corrector"})
+    validation = values.get("validation")
     return Recipe(
-        name=values.get("name", file.stem),
+        name=parse_value(str, values.get("name", file.stem), "name"),
         architecture=_architecture(values["architecture"]),
-        data=folders,
+        data=image_folders(values.get("data", []), file, data),
         crops=parse_settings(CropRecipe, values.get("crops", {}), "crops"),
         sftmd=parse_settings(StageRecipe, values["sftmd"], "sftmd"),
         predictor=parse_settings(StageRecipe, values["predictor"], "predictor"),
         corrector=parse_settings(StageRecipe, values["corrector"], "corrector"),
-        joint=joint and parse_settings(StageRecipe, joint, "joint"),
+        joint=parse_settings(StageRecipe, values["joint"], "joint") if "joint" in values else None,
         degradation=parse_settings(DegradationRecipe, values.get("degradation", {}), "degradation"),
-        start=values.get("start"),
-        seed=values.get("seed", 0),
-        precision=precision,
-        compile=values.get("compile", False),
-        log_every=values.get("log_every", 50),
-        save_every=values.get("save_every", 500),
-        validation=validation and parse_settings(ValidationRecipe, validation, "validation"),
+        start=parse_value(str, values["start"], "start") if "start" in values else None,
+        seed=parse_value(int, values.get("seed", 0), "seed"),
+        precision=parse_value(Precision, values.get("precision", "float32"), "precision"),
+        compile=parse_value(bool, values.get("compile", False), "compile"),
+        log_every=parse_value(int, values.get("log_every", 50), "log_every"),
+        save_every=parse_value(int, values.get("save_every", 500), "save_every"),
+        validation=(
+            parse_settings(ValidationRecipe, validation, "validation")
+            if "validation" in values
+            else None
+        ),
         folder=file.resolve().parent,
     )
 
@@ -274,44 +273,57 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
 def _architecture(value: Any) -> Architecture:
     if isinstance(value, str):
         return architecture(value)
-    if isinstance(value, dict):
+    if not isinstance(value, dict):
+        raise RecipeError(f"architecture must be a name or a table, got {shown(value)}")
+    try:
         return Architecture.from_dict(value)
-    raise RecipeError(f"architecture must be a name or a table, got {value!r}")
+    except CheckpointError as error:
+        raise RecipeError(f"[architecture] {error}") from None
 
 
 def parse_settings(kind: type[_Settings], values: Any, table: str) -> _Settings:
     """Settings of this kind from a TOML `table`. Raises `RecipeError` that names it."""
-    if not isinstance(values, dict):
-        raise RecipeError(f"[{table}] must be a table, got {values!r}")
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    required = {f.name for f in fields(kind) if f.default is MISSING}  # type: ignore[arg-type]
-    _refuse_unknown(values, known, table)
-    missing = sorted(required - set(values))
-    if missing:
-        raise RecipeError(f"[{table}] misses {', '.join(missing)}")
     try:
-        return kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
-    except RecipeError as error:
+        return settings.read_settings(kind, values)
+    except (SettingError, RecipeError, CheckpointError) as error:
         raise RecipeError(f"[{table}] {error}") from None
 
 
-def _refuse_unknown(values: dict[str, Any], known: set[str], table: str = "") -> None:
-    unknown = sorted(set(values) - known)
-    if unknown:
-        where = f"[{table}] has" if table else "it has"
-        raise RecipeError(
-            f"{where} unknown settings {', '.join(unknown)}; known are {', '.join(sorted(known))}"
-        )
+def parse_value(hint: Any, value: Any, name: str) -> Any:
+    """A single setting as the annotation `hint` has it. Raises `RecipeError` that names it."""
+    try:
+        return settings.typed(hint, value, name)
+    except SettingError as error:
+        raise RecipeError(str(error)) from None
 
 
-def require_counts(settings: object, *names: str) -> None:
-    """Raise `RecipeError` unless the named settings are positive integers."""
+def require_names(values: dict[str, Any], known: set[str], required: set[str]) -> None:
+    """Raise `RecipeError` unless a file has all `required` settings and no unknown ones."""
+    try:
+        settings.refuse_unknown(values, known)
+    except SettingError as error:
+        raise RecipeError(str(error)) from None
+    missing = sorted(required - set(values))
+    if missing:
+        raise RecipeError(f"missing: {', '.join(missing)}")
+
+
+def require_counts(settings: object, *names: str, least: int = 1, most: int = MAX_COUNT) -> None:
+    """Raise `RecipeError` unless the named settings are whole numbers in [least, most]."""
     for name in names:
         value = getattr(settings, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise RecipeError(f"{name} must be a positive integer, got {value!r}")
+        if type(value) is not int or not least <= value <= most:
+            raise RecipeError(
+                f"{name} must be a whole number from {least} to {most}, got {shown(value)}"
+            )
 
 
-def is_number(value: object) -> bool:
-    """Whether it is a real number, and not a truth value."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def require_path(name: str, path: str) -> None:
+    """Raise `RecipeError` unless the setting can be a path: not empty, no NUL, not too long."""
+    try:
+        Path(path).exists()
+        possible = bool(path) and "\0" not in path
+    except (OSError, ValueError):
+        possible = False
+    if not possible:
+        raise RecipeError(f"{name} must be a path, got {shown(path)}")

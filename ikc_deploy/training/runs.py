@@ -10,15 +10,25 @@ from __future__ import annotations
 import io
 import json
 import logging
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ikc_deploy.errors import InputError, RecipeError
+from ikc_deploy.errors import (
+    CheckpointError,
+    InputError,
+    MissingExtraError,
+    RecipeError,
+    TrainingError,
+)
 from ikc_deploy.files import write_atomically
+from ikc_deploy.kernels import KernelBasis
+from ikc_deploy.networks.tensors import fill, unusable
+from ikc_deploy.training.image_sets import ImageSet
 
 STATE_FILE: Final = "state.json"
 LOG_FILE: Final = "log.jsonl"
@@ -47,13 +57,24 @@ class RunState:
     average: dict[str, Tensor]
     optimizer: dict[str, Any] | None
     """None if the run was moved without it."""
+    basis: KernelBasis | None = None
+    """What the networks' codes mean; never fitted again, as another machine rounds otherwise."""
 
 
-def save_state(run: Path, recipe: Trained, state: RunState) -> None:
-    """Write the state; a process killed at any moment leaves the last one or this one."""
+def save_state(run: Path, recipe: Trained, state: RunState, images: ImageSet | None = None) -> None:
+    """Write the state; a process killed at any moment leaves the last one or this one.
+
+    Raises `TrainingError` instead if weights are not finite: then the last state stays.
+    """
+    for tensors in (*state.networks.values(), state.average):
+        broken = unusable({k: v for k, v in tensors.items() if v.is_floating_point()})
+        for names in broken.values():
+            if names:
+                raise TrainingError(_diverged(run, state.stage, state.step, f"'{names[0]}'"))
     label = f"{state.stage}-{state.step}"
     weights, optimizer = f"weights-{label}.pt", f"optimizer-{label}.pt"
-    _write(run / weights, {"networks": state.networks, "average": state.average})
+    kept = {"networks": state.networks, "average": state.average, "basis": _kept(state.basis)}
+    _write(run / weights, kept)
     _write(run / optimizer, state.optimizer)
     pointer = {
         "stage": state.stage,
@@ -61,6 +82,7 @@ def save_state(run: Path, recipe: Trained, state: RunState) -> None:
         "weights": weights,
         "optimizer": optimizer,
         "recipe": recipe.fingerprint,
+        "images": images and asdict(images),
     }
     write_atomically(run / STATE_FILE, json.dumps(pointer, indent=1).encode())
     for pattern in ("weights-*.pt", "optimizer-*.pt"):
@@ -69,11 +91,14 @@ def save_state(run: Path, recipe: Trained, state: RunState) -> None:
                 path.unlink()
 
 
-def open_run(recipe: Trained, run: Path, resume: bool) -> RunState | None:
+def open_run(
+    recipe: Trained, run: Path, resume: bool, images: ImageSet | None = None
+) -> RunState | None:
     """The state to go on from, or None for a new run, whose folder is made.
 
     Raises `InputError` if there is nothing to resume, if there is a run already and `resume` is
-    false, or if the state is damaged; `RecipeError` if it is another recipe's.
+    false, or if the state is damaged; `RecipeError` if it is another recipe's or was trained on
+    other images than `images`.
     """
     path = run / STATE_FILE
     if not path.exists():
@@ -88,33 +113,69 @@ def open_run(recipe: Trained, run: Path, resume: bool) -> RunState | None:
         weights = _read(run / pointer["weights"])
         optimizer = run / pointer["optimizer"]
         moments = _read(optimizer) if optimizer.exists() else None
-        state = RunState(pointer["stage"], pointer["step"], **weights, optimizer=moments)
+        basis = _basis(weights.pop("basis"))
+        state = RunState(
+            pointer["stage"], pointer["step"], **weights, optimizer=moments, basis=basis
+        )
         recorded: dict[str, Any] = pointer["recipe"]
+        begun = list(recorded["stages"])
+        begun = begun[: begun.index(state.stage) + 1]
+        trained_on = ImageSet(**pointer["images"]) if pointer["images"] else None
+        _refuse_damaged(state)
     except Exception as error:
         raise InputError(f"'{path}' cannot be read; the run cannot be resumed ({error})") from error
     if moments is None:
         _LOG.warning("'%s' is missing: the optimizer's moments start afresh", optimizer)
-    begun = list(recorded["stages"])
-    begun = begun[: begun.index(state.stage) + 1]
     if _fixed(recorded, begun) != _fixed(json.loads(json.dumps(recipe.fingerprint)), begun):
         raise RecipeError(
             f"the run in '{run}' was started with other settings; "
             "resume it with its own recipe or start a new run"
         )
+    if trained_on != images:
+        raise RecipeError(
+            f"the run in '{run}' was trained on other images ({_label(trained_on)}, and now "
+            f"{_label(images)}); give it the same folders in the same order, or start a new run"
+        )
     return state
+
+
+def restore(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put the tensors of a state into a module. Raises `CheckpointError` if they do not fit."""
+    fill({"": module}, tensors, "the saved state does not fit the recipe's networks")
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, moments: dict[str, Any] | None) -> None:
+    """Put the moments of a state, if it has any, into an optimizer.
+
+    Raises `CheckpointError` if they are not its own.
+    """
+    if moments is None:
+        return
+    try:
+        optimizer.load_state_dict(moments)
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise CheckpointError(f"the saved state of the optimizer is damaged: {error}") from error
 
 
 class RunLog:
     """Appends to log.jsonl and TensorBoard."""
 
     def __init__(self, run: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingExtraError("tensorboard", "training", "a training's log") from error
 
         self.path = run / LOG_FILE
         self._board = SummaryWriter(str(run / "tensorboard"))
 
     def write(self, stage: str, step: int, figures: dict[str, float]) -> None:
-        """One line, and the same figures for TensorBoard."""
+        """One line, and the same figures for TensorBoard.
+
+        Raises `TrainingError` for a loss that is not finite: every step after it is wasted.
+        """
+        if not math.isfinite(figures.get("loss", 0.0)):
+            raise TrainingError(_diverged(self.path.parent, stage, step, "the loss"))
         line = {"stage": stage, "step": step} | {k: round(v, 6) for k, v in figures.items()}
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -142,6 +203,40 @@ class RunLog:
             if entry["stage"] == stage:
                 merged |= {k: v for k, v in entry.items() if k != "stage"}
         return merged
+
+
+def _diverged(run: Path, stage: str, step: int, what: str) -> str:
+    return (
+        f"{what} is not finite after step {step} of '{stage}', so the training has diverged; lower "
+        f"'learning_rate' in the recipe and start a new run ('{run}' keeps its last state)"
+    )
+
+
+def _label(images: ImageSet | None) -> str:
+    return f"{images.images} of checksum {images.sha256[:12]}" if images else "none recorded"
+
+
+def _refuse_damaged(state: RunState) -> None:
+    if type(state.step) is not int or state.step < 0:
+        raise ValueError(f"its step is {state.step!r}")
+    for tensors in (*state.networks.values(), state.average):
+        broken = unusable({k: v for k, v in tensors.items() if v.is_floating_point()})
+        if any(broken.values()):
+            raise ValueError(f"its weights are not finite: {broken}")
+
+
+def _kept(basis: KernelBasis | None) -> dict[str, Any] | None:
+    if basis is None:
+        return None
+    components, mean = (torch.from_numpy(a.copy()) for a in (basis.components, basis.mean))
+    return {"components": components, "mean": mean, "sigma_range": basis.sigma_range}
+
+
+def _basis(kept: dict[str, Any] | None) -> KernelBasis | None:
+    if kept is None:
+        return None
+    low, high = kept["sigma_range"]
+    return KernelBasis(kept["components"].numpy(), kept["mean"].numpy(), (low, high))
 
 
 def _write(path: Path, value: object) -> None:

@@ -6,8 +6,9 @@ import logging
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ikc_deploy.errors import RecipeError
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
 from ikc_deploy.networks.sftmd import CodeNormalization
@@ -31,28 +32,57 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
         start: A shipped name, or a checkpoint's path relative to `folder`.
         folder: Folder of the recipe.
 
+    Returns:
+        The networks. Tensors that start at random are named in one warning.
+
     Raises:
-        CheckpointError: There are no such weights.
+        CheckpointError: There are no such weights, or they are damaged.
+        RecipeError: They are for another scale or design, or nothing of one of the networks fits.
     """
     file = folder / start
     source = load_weights(str(file) if file.is_file() else start).networks
-    same_codes = _same_codes(settings, source.architecture)
+    theirs = source.architecture
+    for name in ("scale", "design"):
+        if getattr(settings, name) != getattr(theirs, name):
+            raise RecipeError(
+                f"start '{start}' has {name} {getattr(theirs, name)}, and the recipe's "
+                f"architecture has {getattr(settings, name)}; start from other weights or from none"
+            )
+    same_codes = _same_codes(settings, theirs)
     basis = source.basis.with_levels(settings.levels) if same_codes else None
     networks = new_networks(settings, seed, basis)
-    levels = settings.levels - source.architecture.levels
-    copied = total = 0
+    random: list[str] = []
     for name, module in networks.modules().items():
-        theirs = dict(source.modules()[name].named_parameters())
-        for key, parameter in module.named_parameters():
-            total += 1
-            value = _fitted(theirs[key].data, parameter.shape, levels) if key in theirs else None
-            if value is not None:
-                parameter.data.copy_(value)
-                copied += 1
+        known = dict(source.modules()[name].named_parameters())
+        missing = _copy_fitting(module, known, settings.levels - theirs.levels)
+        if len(missing) == len(list(module.parameters())):
+            raise RecipeError(
+                f"start '{start}': no tensor of its {name} fits the recipe's architecture; start "
+                "from other weights or from none"
+            )
+        random += [f"{name}.{key}" for key in missing]
+    if random:
+        _LOG.warning("start '%s' has no fit for %s: they start at random", start, ", ".join(random))
     if same_codes:
         _copy_normalization(networks, source)
-    _LOG.info("started from '%s': %d of %d tensors fit", start, copied, total)
+    else:
+        _LOG.warning(
+            "start '%s' has another kernel basis: what its networks know of kernel codes is lost",
+            start,
+        )
     return networks
+
+
+def _copy_fitting(module: nn.Module, known: dict[str, nn.Parameter], levels: int) -> list[str]:
+    """Copy what fits into `module`; return the names of the parameters that nothing fits."""
+    missing = []
+    for key, parameter in module.named_parameters():
+        value = _fitted(known[key].data, parameter.shape, levels) if key in known else None
+        if value is None:
+            missing.append(key)
+        else:
+            parameter.data.copy_(value)
+    return missing
 
 
 def _same_codes(ours: Architecture, theirs: Architecture) -> bool:

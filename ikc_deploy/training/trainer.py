@@ -20,8 +20,17 @@ from torch.nn.parallel import DistributedDataParallel
 from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks, save_checkpoint
 from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource
+from ikc_deploy.training.image_sets import ImageSet
 from ikc_deploy.training.recipes import Recipe, StageRecipe
-from ikc_deploy.training.runs import CHECKPOINT_FILE, RunLog, RunState, open_run, save_state
+from ikc_deploy.training.runs import (
+    CHECKPOINT_FILE,
+    RunLog,
+    RunState,
+    open_run,
+    restore,
+    restore_optimizer,
+    save_state,
+)
 from ikc_deploy.training.stages import STAGES, Stage, Workplace
 from ikc_deploy.training.starts import started_networks
 from ikc_deploy.training.validation import Case, load_cases, validate
@@ -50,10 +59,16 @@ def train(
     then, as after any interruption, the state on disk goes on exactly as an unbroken run would.
     Stages that a run has not begun may still be changed or added. Every process of `world` calls
     this alike; the first one writes.
-    Raises `RecipeError` if the folder holds another run, `InputError` for unusable data.
+    Raises `RecipeError` if the folder holds another run or one on other images, `InputError` for
+    unusable data, `TrainingError` if the training diverges.
     """
-    state = open_run(recipe, run, resume)
+    images = ImageSet.of_folders(recipe.data)
+    state = open_run(recipe, run, resume, images)
     crops = CropSource.from_folders(recipe.data, device, recipe.crops)
+    for stage in recipe.stages.values():
+        # Now, and not after the hours of the stages before.
+        crops.at_least(stage.patch * recipe.architecture.scale)
+        world.part(stage.batch)
     networks = _networks(recipe, state, device)
     # All have read the state before the first one writes.
     world.wait()
@@ -63,7 +78,7 @@ def train(
     cases = _validation_cases(recipe) if log else []
     names = list(recipe.stages)
     for name in names[names.index(state.stage) if state else 0 :]:
-        trainer = _StageTrainer(name, recipe, networks, crops, device, world)
+        trainer = _StageTrainer(name, recipe, networks, crops, images, device, world)
         if state is not None and state.stage == name:
             trainer.restore(state)
             if trainer.finished:
@@ -97,6 +112,7 @@ class _StageTrainer:
         recipe: Recipe,
         networks: IkcNetworks,
         crops: CropSource,
+        images: ImageSet,
         device: torch.device,
         world: World,
     ) -> None:
@@ -105,7 +121,7 @@ class _StageTrainer:
         self.done = 0
         self.loss = math.nan
         """The mean loss of the last line of the log."""
-        self._recipe = recipe
+        self._recipe, self._images = recipe, images
         self._networks = networks
         self._device = device
         self._world = world
@@ -188,14 +204,14 @@ class _StageTrainer:
             return
         networks = {name: m.state_dict() for name, m in self._networks.modules().items()}
         average, optimizer = self._average.state_dict(), self._optimizer.state_dict()
-        state = RunState(self.name, self.done, networks, average, optimizer)
-        save_state(run, self._recipe, state)
+        basis = self._networks.basis
+        state = RunState(self.name, self.done, networks, average, optimizer, basis)
+        save_state(run, self._recipe, state, self._images)
 
     def restore(self, state: RunState) -> None:
         """Go on from a saved state of this stage."""
-        self._average.load_state_dict(state.average)
-        if state.optimizer is not None:
-            self._optimizer.load_state_dict(state.optimizer)
+        restore(self._average, state.average)
+        restore_optimizer(self._optimizer, state.optimizer)
         self.done = state.step
 
     def _with_average(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
@@ -234,15 +250,15 @@ def _shared_loss(stage: Stage, world: World) -> Callable[[int], Any]:
 
 
 def _networks(recipe: Recipe, state: RunState | None, device: torch.device) -> IkcNetworks:
-    if recipe.start is None:
-        networks = new_networks(recipe.architecture, recipe.seed)
+    if recipe.start is None or state is not None:
+        basis = None if state is None else state.basis
+        networks = new_networks(recipe.architecture, recipe.seed, basis)
     else:
-        # Also when a run goes on: the basis is the one of the weights that it started from.
         networks = started_networks(recipe.architecture, recipe.seed, recipe.start, recipe.folder)
     for name, module in networks.modules().items():
         module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if state is not None:
-            module.load_state_dict(state.networks[name])
+            restore(module, state.networks.get(name, {}))
     return networks
 
 

@@ -22,7 +22,16 @@ from ikc_deploy.kernels.conventions import random_fkp_kernels
 from ikc_deploy.networks.usrnet import Usrnet, save_usrnet
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.degradation import degrade_circular, quantized
-from ikc_deploy.training.runs import CHECKPOINT_FILE, RunLog, RunState, open_run, save_state
+from ikc_deploy.training.image_sets import ImageSet
+from ikc_deploy.training.runs import (
+    CHECKPOINT_FILE,
+    RunLog,
+    RunState,
+    open_run,
+    restore,
+    restore_optimizer,
+    save_state,
+)
 from ikc_deploy.training.trainer import Progress, learning_rate
 from ikc_deploy.training.usrnet_recipe import KIND, UsrnetRecipe
 
@@ -42,10 +51,12 @@ def train_usrnet(
 
     `keep_going` is asked before every step. Returns the checkpoint's path, or None if it said no;
     then, as after any interruption, the state on disk goes on exactly as an unbroken run would.
-    Raises `RecipeError` if the folder holds another run, `InputError` for unusable data.
+    Raises `RecipeError` if the folder holds another run or one on other images, `InputError` for
+    unusable data, `TrainingError` if the training diverges.
     """
-    state = open_run(recipe, run, resume)
-    trainer = _Trainer(recipe, CropSource.from_folders(recipe.data, device), device)
+    images = ImageSet.of_folders(recipe.data)
+    state = open_run(recipe, run, resume, images)
+    trainer = _Trainer(recipe, CropSource.from_folders(recipe.data, device), images, device)
     log = RunLog(run)
     if state is not None:
         trainer.restore(state)
@@ -68,10 +79,13 @@ def train_usrnet(
 
 
 class _Trainer:
-    def __init__(self, recipe: UsrnetRecipe, crops: CropSource, device: torch.device) -> None:
+    def __init__(
+        self, recipe: UsrnetRecipe, crops: CropSource, images: ImageSet, device: torch.device
+    ) -> None:
         self.done = 0
         self.loss = math.nan
         self._recipe, self._settings, self._device = recipe, recipe.training, device
+        self._images = images
         self._crops = crops.at_least(recipe.training.patch)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
@@ -141,13 +155,13 @@ class _Trainer:
     def save(self, run: Path) -> None:
         average, optimizer = self.average.state_dict(), self._optimizer.state_dict()
         networks = {KIND: self._network.state_dict()}
-        save_state(run, self._recipe, RunState(KIND, self.done, networks, average, optimizer))
+        state = RunState(KIND, self.done, networks, average, optimizer)
+        save_state(run, self._recipe, state, self._images)
 
     def restore(self, state: RunState) -> None:
-        self._network.load_state_dict(state.networks[KIND])
-        self.average.load_state_dict(state.average)
-        if state.optimizer is not None:
-            self._optimizer.load_state_dict(state.optimizer)
+        restore(self._network, state.networks.get(KIND, {}))
+        restore(self.average, state.average)
+        restore_optimizer(self._optimizer, state.optimizer)
         self.done = state.step
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from ikc_deploy.errors import CheckpointError, RecipeError
 from ikc_deploy.kernels.conventions import FKP_SCALES, fkp_size
 from ikc_deploy.networks.usrnet import UsrnetSettings
+from ikc_deploy.settings import shown
 from ikc_deploy.training.recipes import (
+    MAX_SEED,
     Precision,
     StageRecipe,
     image_folders,
-    is_number,
     parse_settings,
+    parse_value,
     read_toml,
     require_counts,
+    require_names,
 )
 
 KIND: Final = "usrnet"
@@ -39,10 +42,12 @@ class BlurRecipe:
 
     def __post_init__(self) -> None:
         if not self.scales or not set(self.scales) <= set(FKP_SCALES):
-            raise RecipeError(f"scales must be among {FKP_SCALES}, got {self.scales!r}")
-        if not is_number(self.noise) or not 0 <= self.noise <= 255:
+            raise RecipeError(
+                f"scales must be among {list(FKP_SCALES)}, got {shown(list(self.scales))}"
+            )
+        if not 0 <= self.noise <= 255:
             raise RecipeError(f"noise must lie in [0, 255] levels, got {self.noise!r}")
-        if not is_number(self.clean) or not 0 <= self.clean <= 1:
+        if not 0 <= self.clean <= 1:
             raise RecipeError(f"clean must lie in [0, 1], got {self.clean!r}")
 
 
@@ -64,8 +69,7 @@ class UsrnetRecipe:
 
     def __post_init__(self) -> None:
         require_counts(self, "log_every", "save_every")
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise RecipeError(f"seed must be a whole number of at least 0, got {self.seed!r}")
+        require_counts(self, "seed", least=0, most=MAX_SEED)
         patch = self.training.patch
         for scale in self.blur.scales:
             if patch % scale or patch % _STEP or patch < fkp_size(scale):
@@ -101,23 +105,15 @@ def load_usrnet_recipe(path: str | PathLike[str], data: tuple[Path, ...] = ()) -
 
 def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> UsrnetRecipe:
     known = {"kind", "name", "data", "seed", "precision", "log_every", "save_every"}
-    tables = {"network", "training", "blur"}
-    unknown = sorted(set(values) - known - tables)
-    if unknown:
-        raise RecipeError(f"it has unknown settings {', '.join(unknown)}")
-    if "training" not in values:
-        raise RecipeError("missing: training")
-    precision = values.get("precision", "float32")
-    if precision not in get_args(Precision):
-        raise RecipeError(f"precision must be one of {list(get_args(Precision))}")
+    require_names(values, known | {"network", "training", "blur"}, {"training"})
     return UsrnetRecipe(
-        name=values.get("name", file.stem),
+        name=parse_value(str, values.get("name", file.stem), "name"),
         network=parse_settings(UsrnetSettings, values.get("network", {}), "network"),
         data=image_folders(values.get("data", []), file, data),
         training=parse_settings(StageRecipe, values["training"], "training"),
         blur=parse_settings(BlurRecipe, values.get("blur", {}), "blur"),
-        seed=values.get("seed", 0),
-        precision=precision,
-        log_every=values.get("log_every", 50),
-        save_every=values.get("save_every", 500),
+        seed=parse_value(int, values.get("seed", 0), "seed"),
+        precision=parse_value(Precision, values.get("precision", "float32"), "precision"),
+        log_every=parse_value(int, values.get("log_every", 50), "log_every"),
+        save_every=parse_value(int, values.get("save_every", 500), "save_every"),
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,26 @@ def test_a_smoke_run_writes_a_checkpoint_and_refuses_to_start_twice(
 def test_an_unusable_device_is_one_line(smoke: str, tmp_path: Path, device: str) -> None:
     result = invoke(main, smoke, "--out", tmp_path / "run", "--device", device)
     assert_one_clear_line(result, f"'{device}' cannot be used")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("minutes", ["nan", "inf", "-inf", "-1", "0", "soon"])
+def test_impossible_minutes_are_refused(smoke: str, tmp_path: Path, minutes: str) -> None:
+    result = invoke(main, smoke, "--out", tmp_path / "run", "--minutes", minutes)
+    assert result.exit_code == 2
+    assert "Invalid value for '--minutes'" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_that_is_missing_is_named_with_its_extra(
+    smoke: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rgb(photo(64, 64), tmp_path / "images" / "0.png")
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    result = invoke(main, smoke, "--out", tmp_path / "run", "--data", tmp_path / "images")
+    assert_one_clear_line(result, "'tensorboard'", "ikc-deploy[training]")
     assert not (tmp_path / "run").exists()
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import types
+import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from ikc_deploy import Bundle, BundleError, EngineError, flavours
 from ikc_deploy.bundle import GRAPHS
+from ikc_deploy.caches import cache_folder
 from ikc_deploy.engines.cache import add_engine, fingerprint
 from ikc_deploy.engines.targets import Target, parse_shapes
 from ikc_deploy.engines.toolchain import Toolchain, prepare_toolchain
@@ -135,10 +138,14 @@ def test_a_bundle_that_changes_during_the_build_is_not_sealed(
     assert Bundle.open(half.path).files == other.files
 
 
-def test_the_tensorrt_flavour_keeps_its_timings(
-    half: Bundle, rtx: Toolchain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # TensorRT itself starts only with a GPU, so its interface is played by TensorRT for RTX.
+@pytest.fixture
+def tensorrt(
+    tmp_path: Path, rtx: Toolchain, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Toolchain]:
+    """The `tensorrt` flavour for a GPU of compute capability 9.0, with a cache in `tmp_path`.
+
+    TensorRT itself starts only with a GPU, so its interface is played by TensorRT for RTX.
+    """
     stand_in = types.ModuleType("tensorrt")
     vars(stand_in).update(vars(rtx.library.module) | {"__version__": "11.4.0"})
     monkeypatch.setitem(sys.modules, "tensorrt", stand_in)
@@ -146,12 +153,15 @@ def test_the_tensorrt_flavour_keeps_its_timings(
     nvidia_smi(tmp_path, "echo 'GPU, 580.0, 8192, 9.0'")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     flavours._load.cache_clear()
-    try:
-        toolchain = prepare_toolchain("tensorrt", Target())
-        with pytest.warns(DeprecationWarning):
-            engine, built = add_engine(half.path, toolchain, TARGET)
-    finally:
-        flavours._load.cache_clear()
+    yield prepare_toolchain("tensorrt", Target())
+    flavours._load.cache_clear()
+
+
+def test_the_tensorrt_flavour_keeps_its_timings(
+    half: Bundle, tensorrt: Toolchain, tmp_path: Path
+) -> None:
+    with pytest.warns(DeprecationWarning):
+        engine, built = add_engine(half.path, tensorrt, TARGET)
     assert built and engine.record.compute_capabilities == ("9.0",)
     (timings,) = (tmp_path / "cache").rglob("*.cache")
     assert timings.name == "tensorrt-11.4.0-9.0.cache" and timings.stat().st_size > 0
@@ -173,3 +183,25 @@ def test_an_engine_seals_nothing_but_itself(half: Bundle, rtx: Toolchain) -> Non
     assert opened.unlisted() == ["engines/forged", "engines/note.txt", "note.txt"]
     for name in half.files:
         assert opened.files[name] == half.files[name]
+
+
+@pytest.mark.parametrize("obstacle", ["a file in the way", "a folder in its place", "damaged"])
+def test_a_plan_is_kept_whatever_becomes_of_the_timings(
+    half: Bundle, tensorrt: Toolchain, tmp_path: Path, obstacle: str
+) -> None:
+    if obstacle == "a file in the way":
+        (tmp_path / "cache").write_text("")
+    else:
+        place = cache_folder() / "timing" / "tensorrt-11.4.0-9.0.cache"
+        place.parent.mkdir(parents=True)
+        if obstacle == "damaged":
+            place.write_bytes(b"timings of another day" * 50)
+        else:
+            (place / "something").mkdir(parents=True)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        engine, built = add_engine(half.path, tensorrt, TARGET)
+    assert built and Bundle.open(half.path).path == engine.bundle.path
+    if obstacle != "damaged":
+        # TensorRT itself decides what it makes of damaged timings.
+        assert any("timing cache" in str(warning.message) for warning in said)

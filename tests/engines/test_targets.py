@@ -57,16 +57,24 @@ def test_settings_left_out_have_defaults(tmp_path: Path) -> None:
     [
         ("workspace = 3", "unknown settings workspace; known are builder_level"),
         ('compute_capabilities = ["8.x"]', "texts such as \"8.9\", got '8.x'"),
-        ("compute_capabilities = [8.9]", r'texts such as "8.9", got 8\.9'),
-        ("workspace_mib = 0", "workspace_mib must be at least 1"),
+        ("compute_capabilities = [8.9]", r"compute_capabilities\[0\] must be a text, got 8\.9"),
+        ("workspace_mib = 0", "workspace_mib must lie in 1 to .*got 0"),
         ("builder_level = 6", "builder_level must lie in 0 to 5, got 6"),
         ("timing_cache = 1", "true or false"),
         ("profiles = []", "at least one range"),
-        ("[[profiles]]\nmin = [1, 64, 64]", "has min, opt and max"),
-        ("[[profiles]]\nmin=[1,64]\nopt=[1,64,64]\nmax=[1,64,64]", "batch, height and width"),
+        ("[[profiles]]\nmin = [1, 64, 64]", "missing settings opt, max"),
+        (
+            "[[profiles]]\nmin=[1,64]\nopt=[1,64,64]\nmax=[1,64,64]",
+            "min must be a list of 3, each a whole",
+        ),
         ("[[profiles]]\nmin=[1,4,64]\nopt=[1,64,64]\nmax=[1,64,64]", "at least 8 pixels"),
         ("[[profiles]]\nmin=[1,64,64]\nopt=[1,64,64]\nmax=[1,64,32]", "width goes 64, 64, 32"),
         ("min = ", "is not valid TOML"),
+        ("profiles = [[1]]", r"profiles\[0\]: must be a table"),
+        ("builder_level = true", "builder_level must be a whole number, got True"),
+        ("workspace_mib = 99999999999999999999", "workspace_mib must lie in"),
+        ("[[profiles]]\nmin=[1,64,64]\nopt=[1,64,64]\nmax=[1,64,9999999]", "at most"),
+        ("a = " + 3000 * "[", "is not valid TOML"),
     ],
 )
 def test_an_impossible_target_names_the_file_and_the_setting(
@@ -78,6 +86,17 @@ def test_an_impossible_target_names_the_file_and_the_setting(
         read_target(file)
 
 
-def test_a_missing_target_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no target file at '.*gone\.toml'"):
+def test_a_missing_target_is_named_with_those_that_are_shipped(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no target file at '.*gone\.toml'; .*hopper, jets"):
         read_target(tmp_path / "gone.toml")
+
+
+@pytest.mark.parametrize("name", ["rtx-desktop", "hopper", "jetson-orin"])
+def test_shipped_targets_are_found_by_name_in_any_folder(
+    repository: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_target(name) == read_target(repository / "engines" / f"{name}.toml")
+    # A file of the user's own goes first.
+    (tmp_path / name).write_text("builder_level = 1")
+    assert read_target(name).builder_level == 1

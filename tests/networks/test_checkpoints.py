@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -92,6 +96,68 @@ def test_one_message_lists_missing_unexpected_and_misshapen_tensors(saved: Path)
     assert "missing: sftmd.conv2.bias" in message
     assert "unexpected: predictor.extra.weight" in message
     assert "corrector.head.0.bias is [3, 5], not [8]" in message
+
+
+@pytest.mark.parametrize("name", ["sftmd.conv2.bias", "corrector.head.0.weight", "basis.mean"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused(saved: Path, name: str, value: float) -> None:
+    def edit(tensors: dict[str, Tensor], _: dict[str, str]) -> None:
+        tensors[name].view(-1)[-1] = value
+
+    rewrite(saved, edit)
+    with pytest.raises(CheckpointError, match=rf"NaN or infinite: {name}"):
+        load_checkpoint(saved)
+
+
+def test_weights_that_overflow_float32_are_refused(saved: Path) -> None:
+    def edit(tensors: dict[str, Tensor], _: dict[str, str]) -> None:
+        tensors["sftmd.conv2.bias"] = torch.full_like(
+            tensors["sftmd.conv2.bias"], 1e39, dtype=torch.float64
+        )
+
+    rewrite(saved, edit)
+    with pytest.raises(CheckpointError, match=r"NaN or infinite: sftmd\.conv2\.bias"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("name", ["sftmd.conv2.bias", "basis.components"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.uint8, torch.bool])
+def test_integer_weights_are_refused(saved: Path, name: str, dtype: torch.dtype) -> None:
+    def edit(tensors: dict[str, Tensor], _: dict[str, str]) -> None:
+        tensors[name] = tensors[name].to(dtype)
+
+    rewrite(saved, edit)
+    with pytest.raises(CheckpointError, match=rf"not floating point: {name} is"):
+        load_checkpoint(saved)
+
+
+METADATA = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    key=st.sampled_from(["architecture", "basis", "training"]),
+    inner=st.sampled_from(["", "sigma_range", "channels", "scale", "kernels", "id", "code_size"]),
+    value=METADATA,
+)
+@example("training", "", [1])
+@example("architecture", "sigma_range", ["a", "b"])
+def test_any_metadata_is_read_or_refused(
+    saved: Path, tmp_path: Path, key: str, inner: str, value: object
+) -> None:
+    path = tmp_path / "altered.safetensors"
+    path.write_bytes(saved.read_bytes())
+
+    def edit(_: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        recorded = json.loads(metadata[key])
+        metadata[key] = json.dumps(recorded | {inner: value} if inner else value)
+
+    rewrite(path, edit)
+    with contextlib.suppress(CheckpointError):
+        load_checkpoint(path)
 
 
 @pytest.mark.parametrize("factor", [-1.0, 1.5])

@@ -23,7 +23,8 @@ def chart() -> EllipseChart:
 
 
 def spread(sigma1: float, sigma2: float, theta: float) -> torch.Tensor:
-    return spread_of_ellipse(*(torch.tensor([v]).double() for v in (sigma1, sigma2, theta)))
+    values = torch.tensor([[sigma1], [sigma2], [theta]], dtype=torch.float64)
+    return spread_of_ellipse(*values)
 
 
 @given(sigma1=sigmas, sigma2=sigmas, theta=angles)
@@ -31,7 +32,7 @@ def test_kernels_on_the_device_are_those_of_numpy(
     sigma1: float, sigma2: float, theta: float
 ) -> None:
     measured = gaussian_kernels(spread(sigma1, sigma2, theta), 21)[0]
-    np.testing.assert_allclose(measured, anisotropic_kernel(sigma1, sigma2, theta), atol=1e-8)
+    np.testing.assert_allclose(measured, anisotropic_kernel(sigma1, sigma2, theta), atol=1e-12)
 
 
 def test_a_round_spread_may_be_one_number() -> None:

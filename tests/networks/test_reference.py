@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ikc_deploy.errors import CheckpointError
+from ikc_deploy.errors import CheckpointError, KernelError
 from ikc_deploy.kernels import SIGMA_RANGES
 from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
 from ikc_deploy.networks.reference import import_reference, read_state_dict
@@ -129,6 +130,37 @@ def test_misfits_of_all_files_are_in_one_message(files: dict[str, Path]) -> None
         import_reference(**files)
     for part in ("sftmd.conv_mid.bias", "corrector.surplus", "corrector.code_dense.0.bias is [7]"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["sftmd", "predictor", "corrector", "pca"])
+@pytest.mark.parametrize("damage", ["nan", "inf", "int8", "int64"])
+def test_weights_that_are_no_finite_real_numbers_are_not_imported(
+    files: dict[str, Path], name: str, damage: str
+) -> None:
+    content = torch.load(files[name], weights_only=True)
+    tensors = {"the PCA matrix": content} if name == "pca" else content
+    key = next(iter(tensors))
+    if damage in ("nan", "inf"):
+        tensors[key] = tensors[key].contiguous()
+        tensors[key].view(-1)[0] = float(damage)
+    else:
+        tensors[key] = tensors[key].to(getattr(torch, damage))
+    torch.save(tensors[key] if name == "pca" else tensors, files[name])
+    reason = "NaN or infinite" if damage in ("nan", "inf") else "not floating point"
+    with pytest.raises(CheckpointError, match=rf"{reason}: .*{re.escape(key)}"):
+        import_reference(**files)
+
+
+@pytest.mark.parametrize("name", ["sftmd", "predictor", "corrector", "pca"])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (0, 3, 3, 3), (1, 1, 1, 1)])
+def test_tensors_of_any_shape_are_refused_in_a_sentence(
+    files: dict[str, Path], name: str, shape: tuple[int, ...]
+) -> None:
+    content = torch.load(files[name], weights_only=True)
+    broken = torch.zeros(shape)
+    torch.save(broken if name == "pca" else dict.fromkeys(content, broken), files[name])
+    with pytest.raises((CheckpointError, KernelError)):
+        import_reference(**files)
 
 
 class Trap:

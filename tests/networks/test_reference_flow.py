@@ -42,6 +42,11 @@ def test_other_files_are_refused(shared: Path, tmp_path: Path) -> None:
         ({"kernel_size": torch.tensor([21.0])}, "kernels of 21 pixels"),
         ({"net.0.s_net.0.weight": torch.zeros(3, 121)}, "wrong shape"),
         ({"net.10.beta": torch.zeros(121)}, "unexpected"),
+        ({"normalization": torch.tensor([float("nan")])}, "normalises kernels by"),
+        ({"kernel_size": torch.zeros(2)}, "no numbers"),
+        ({"alpha": torch.zeros(0)}, "no numbers"),
+        ({"net.0.s_net.0.weight": torch.zeros(15, 121, dtype=torch.int8)}, "int8"),
+        ({"net.1.beta": torch.full((121,), float("inf"))}, "NaN or infinite: blocks.0.norm.beta"),
     ):
         torch.save({"model_state": state | change}, file)
         with pytest.raises(CheckpointError, match=words):

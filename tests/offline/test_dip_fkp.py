@@ -105,6 +105,7 @@ def test_a_grey_picture_is_fitted(small: Settings) -> None:
     [
         (photo(31, 40), 2, "40x31 pixels"),
         (np.full((40, 40, 3), 9, np.uint8), 2, "flat"),
+        (np.full((40, 40, 3), (9, 20, 200), np.uint8), 2, "flat"),
         (photo(40, 40)[:, :, 0], 2, r"RGB \[H,W,3\]"),
         (photo(40, 40) / 255, 2, "uint8"),
         (photo(40, 40), 5, "not x5"),

@@ -1,17 +1,26 @@
 from __future__ import annotations
 
+import datetime
+import json
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from ikc_deploy.errors import RecipeError
-from ikc_deploy.networks.architecture import ARCHITECTURES
+from ikc_deploy.networks.architecture import ARCHITECTURES, Architecture
+from ikc_deploy.networks.checkpoints import new_networks
+from ikc_deploy.training.jobs import load_job
 from ikc_deploy.training.recipes import load_recipe
 
+RECIPE_FOLDER = Path(__file__).resolve().parents[2] / "training"
 RECIPES = [
-    path
-    for path in sorted((Path(__file__).resolve().parents[2] / "training").glob("*.toml"))
-    if "kind =" not in path.read_text()
+    path for path in sorted(RECIPE_FOLDER.glob("*.toml")) if "kind =" not in path.read_text()
 ]
 """Of IKC's networks."""
 
@@ -72,17 +81,17 @@ def test_a_recipe_is_read_into_settings(tmp_path: Path) -> None:
     ("old", "new", "word"),
     [
         ("seed = 5", "sead = 5", "unknown settings sead"),
-        ("steps = 30", "stepz = 30", r"\[sftmd\] has unknown settings stepz"),
-        ("steps = 20\n", "", r"\[predictor\] misses steps"),
+        ("steps = 30", "stepz = 30", r"\[sftmd\] unknown settings stepz"),
+        ("steps = 20\n", "", r"\[predictor\] missing settings steps"),
         ("[corrector]", "[validator]", "validator"),
         ('architecture = "x2-lite"', "", "missing: architecture"),
         ("x2-lite", "x2-tiny", "x2-tiny"),
-        ("every = 10\n", "", r"\[validation\] misses every"),
+        ("every = 10\n", "", r"\[validation\] missing settings every"),
         ('data = ["images", "/more"]', "", "'data'"),
         ("seed = 5", 'precision = "float16"', "precision must be one of.*bfloat16"),
         ("seed = 5", "seed = ", "not valid TOML"),
-        ("steps = 30", "steps = 0", "steps must be a positive integer"),
-        ("batch = 3", "batch = 2.5", "batch must be a positive integer"),
+        ("steps = 30", "steps = 0", "steps must be a whole number from 1.*got 0"),
+        ("batch = 3", "batch = 2.5", "batch must be a whole number"),
         ("learning_rate = 3e-3", "learning_rate = 2", "learning_rate must lie in"),
         ("unroll = 2", "ema_decay = 1.0", "ema_decay must lie in"),
     ],
@@ -107,6 +116,21 @@ def test_a_mistake_is_reported_with_file_and_setting(
         ("sigmas = [0.8, 1.6]", "sigmas = [0.8, 16]", "sigmas"),
         ('data = ["images", "/more"]', 'data = "images"', "data"),
         ('architecture = "x2-lite"', "architecture = 2", "architecture"),
+        ("learning_rate = 1e-3", "learning_rate = nan", "learning_rate must be a finite number"),
+        ("steps = 30", "steps = true", "steps must be a whole number, got True"),
+        ("[validation]", "[joint]\n[validation]", r"\[joint\] missing settings steps"),
+        ("seed = 5", "joint = false", r"\[joint\] must be a table, got False"),
+        ("seed = 5", "seed = 4294967296", "seed must be a whole number from 0"),
+        (
+            "seed = 5",
+            "degradation = {jpeg = [1, 2, 3]}",
+            r"\[degradation\] jpeg must be a list of 2",
+        ),
+        ("seed = 5", 'start = "a\\u0000b"', r"start must be a path, got 'a\\x00b'"),
+        ("seed = 5", "name = 1979-05-27", "name must be a text"),
+        ("seed = 5", "a = " + 3000 * "[", "not valid TOML"),
+        ("seed = 5", "seed = " + 5000 * "9", "not valid TOML"),
+        ("sigmas = [0.8, 1.6]", "sigmas = []", "sigmas"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_reported_too(
@@ -115,12 +139,129 @@ def test_a_value_of_the_wrong_kind_is_reported_too(
     check_refused(tmp_path / "wrong.toml", old, new, word)
 
 
-def test_a_malformed_architecture_table_is_reported(tmp_path: Path) -> None:
-    smoke = next(path for path in RECIPES if path.name == "smoke.toml")
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("sigma_range = [0.2, 4.0]", "sigma_range = 4.0"),
+        ("sigma_range = [0.2, 4.0]", 'sigma_range = ["a", "b"]'),
+        ("sigma_range = [0.2, 4.0]", "sigma_range = [[1], [2]]"),
+        ("sigma_range = [0.2, 4.0]", "sigma_range = [0.2, 4e300]"),
+        ("sigma_range = [0.2, 4.0]", "sigma_range = [2.0, 2.0000001]"),
+        ("channels = 8", "channels = 1000000000"),
+        ("channels = 8", "code_size = 500\nchannels = 8"),
+        ("channels = 8", "code_size = true\nchannels = 8"),
+        ("scale = 4", "scale = [4]"),
+        ('design = "compact"', "design = {}"),
+    ],
+)
+def test_an_impossible_architecture_is_reported(tmp_path: Path, old: str, new: str) -> None:
+    smoke = next(path for path in RECIPES if path.name == "smoke.toml").read_text()
+    assert old in smoke
     path = tmp_path / "wrong.toml"
-    path.write_text(smoke.read_text().replace("sigma_range = [0.2, 4.0]", "sigma_range = 4.0"))
-    with pytest.raises(RecipeError, match=r"wrong\.toml.*sigma_range"):
+    path.write_text(smoke.replace(old, new, 1))
+    name = new.partition(" ")[0]
+    with pytest.raises(RecipeError, match=rf"wrong\.toml.*\[architecture\] {name}.*got "):
         load_recipe(path, (tmp_path,))
+
+
+def settings_of(path: Path) -> Iterator[tuple[str, str, str]]:
+    """(file name, table or "", key) of everything that a recipe sets."""
+    for key, value in tomllib.loads(path.read_text()).items():
+        yield path.name, "", key
+        for inner in value if isinstance(value, dict) else ():
+            yield path.name, key, inner
+
+
+def toml(value: Any) -> str:
+    """A value, or a document if it is a dictionary, as TOML."""
+    return "".join(f"{inline(key)} = {inline(part)}\n" for key, part in value.items())
+
+
+def inline(value: Any) -> str:
+    if isinstance(value, dict):
+        pairs = (f"{inline(key)} = {inline(part)}" for key, part in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(inline, value))}]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    return repr(value)
+
+
+SETTINGS = [place for path in sorted(RECIPE_FOLDER.glob("*.toml")) for place in settings_of(path)]
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"), max_size=300)
+SCALARS = (
+    st.booleans()
+    | st.integers()
+    | st.integers(-5, 500)
+    | st.floats()
+    | TEXTS
+    | st.sampled_from(
+        ["x4", "x4-lite", "reference", "compact", "isotropic", "bfloat16", ".", "fkp"]
+    )
+    | st.dates()
+    | st.datetimes()
+    | st.times()
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.sampled_from(SETTINGS), value=VALUES)
+@example(("smoke.toml", "", "kind"), [1])
+@example(("smoke.toml", "architecture", "sigma_range"), ["a", "b"])
+@example(("fkp.toml", "training", "halvings"), [True])
+@example(("usrnet-smoke.toml", "blur", "scales"), [[2]])
+def test_any_value_anywhere_is_taken_or_refused_by_name(
+    tmp_path: Path, place: tuple[str, str, str], value: object
+) -> None:
+    name, table, key = place
+    values = tomllib.loads((RECIPE_FOLDER / name).read_text())
+    (values.setdefault(table, {}) if table else values)[key] = value
+    path = tmp_path / "tried.toml"
+    path.write_text(toml(values), encoding="utf-8")
+    data = () if values.get("kind") == "fkp" else (tmp_path,)
+    try:
+        load_job(path, data)
+    except RecipeError as error:
+        message = str(error)
+        assert "tried.toml" in message
+        assert message.isprintable()
+        assert len(message) < 1000
+        # What a setting may be depends on others; the message names it or one of those.
+        others = {"kind", "patch", "sigmas", "sigma_range", "scale", "--data"}
+        assert any(word in message for word in {key, table or key} | others)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    design=st.sampled_from(["reference", "compact"]),
+    kernels=st.sampled_from(["isotropic", "anisotropic"]),
+    code_size=st.integers(1, 21 * 21),
+    low=st.floats(0.05, 20.9),
+    span=st.floats(0.1, 20.95),
+)
+@example("compact", "isotropic", 1, 0.05, 20.95)
+@example("compact", "anisotropic", 441, 0.05, 0.1)
+@example("compact", "isotropic", 441, 20.9, 0.1)
+@example("reference", "isotropic", 10, 10.0, 0.1)
+def test_networks_can_be_made_of_every_architecture_that_is_taken(
+    design: str, kernels: str, code_size: int, low: float, span: float
+) -> None:
+    values = {"name": "any", "scale": 2, "design": design, "channels": 2, "blocks": 1}
+    values |= {"estimator_channels": 2, "code_size": code_size, "kernels": kernels}
+    made = Architecture.from_dict(values | {"sigma_range": [low, min(low + span, 21.0)]})
+    networks = new_networks(made, seed=0)
+    for module in networks.modules().values():
+        assert all(torch.isfinite(value).all() for value in module.state_dict().values())
 
 
 def test_a_missing_recipe_is_reported(tmp_path: Path) -> None:

@@ -2,18 +2,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ikc_deploy.errors import CheckpointError, InputError, RecipeError
+from ikc_deploy.errors import CheckpointError, InputError, RecipeError, TrainingError
 from ikc_deploy.images import write_rgb
-from ikc_deploy.networks.checkpoints import load_checkpoint
+from ikc_deploy.kernels import KernelBasis
+from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_checkpoint
 from ikc_deploy.training.recipes import Recipe, StageRecipe, ValidationRecipe, load_recipe
 from ikc_deploy.training.runs import LOG_FILE, STATE_FILE
+from ikc_deploy.training.stages import SftmdStage
+from ikc_deploy.training.starts import start_from
 from ikc_deploy.training.trainer import learning_rate, train
 from tests.samples import photo
 
@@ -221,6 +227,121 @@ def test_a_run_that_cannot_be_resumed_says_why(recipe: Recipe, tmp_path: Path) -
     state.write_bytes(state.read_bytes()[:500])
     with pytest.raises(InputError, match=r"state\.json' cannot be read"):
         run_training(recipe, tmp_path, resume=True)
+
+
+def test_a_run_goes_on_only_with_its_own_images(recipe: Recipe, tmp_path: Path) -> None:
+    (images,) = recipe.data
+    run = tmp_path / "run"
+    run_training(recipe, run, stop_after=2)
+    moved = Path(shutil.copytree(images, tmp_path / "moved"))
+    for change in ("more", "fewer", "other"):
+        changed = Path(shutil.copytree(images, tmp_path / change))
+        if change == "fewer":
+            (changed / "0.png").unlink()
+        else:
+            write_rgb(photo(64, 50, seed=9), changed / f"{9 if change == 'more' else 1}.png")
+        with pytest.raises(RecipeError, match=r"trained on other images \(3 of checksum"):
+            run_training(dataclasses.replace(recipe, data=(changed,)), run, resume=True)
+    # Where the same images lie does not matter: runs move between machines.
+    run_training(dataclasses.replace(recipe, data=(moved,)), run, resume=True, stop_after=1)
+
+
+def test_a_run_goes_on_with_the_basis_that_it_began_with(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_training(recipe, tmp_path / "first")
+    run_training(recipe, tmp_path / "run", stop_after=7)
+    fit = KernelBasis.fit
+
+    def fitted_elsewhere(*args: Any, **kwargs: Any) -> KernelBasis:
+        basis = fit(*args, **kwargs)
+        return dataclasses.replace(basis, components=-basis.components)
+
+    monkeypatch.setattr(KernelBasis, "fit", fitted_elsewhere)
+    assert_equal(run_training(recipe, tmp_path / "run", resume=True), first)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_training_that_diverges_stops_and_keeps_its_last_state(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    run_training(recipe, tmp_path, stop_after=1)
+    before = (tmp_path / STATE_FILE).read_bytes()
+
+    def diverged(stage: SftmdStage, step: int) -> Tensor:
+        return torch.stack([p.sum() for p in stage.module.parameters()]).sum() * value
+
+    monkeypatch.setattr(SftmdStage, "loss", diverged)
+    with pytest.raises(TrainingError, match=r"not finite after step 2 of 'sftmd'.*learning_rate"):
+        run_training(recipe, tmp_path, resume=True)
+    assert (tmp_path / STATE_FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["nan", "integers", "missing", "shape", "step", "moments"])
+def test_a_damaged_state_is_refused(recipe: Recipe, tmp_path: Path, damage: str) -> None:
+    run_training(recipe, tmp_path, stop_after=2)
+    pointer = json.loads((tmp_path / STATE_FILE).read_text())
+    weights = torch.load(tmp_path / pointer["weights"], weights_only=True)
+    tensors = weights["networks"]["sftmd"]
+    name = next(iter(tensors))
+    match damage:
+        case "nan":
+            tensors[name].view(-1)[0] = math.nan
+        case "integers":
+            tensors[name] = tensors[name].to(torch.int8)
+        case "missing":
+            del tensors[name]
+        case "shape":
+            tensors[name] = tensors[name][..., :-1]
+        case "step":
+            pointer["step"] = "two"
+        case "moments":
+            torch.save({"state": {}, "param_groups": []}, tmp_path / pointer["optimizer"])
+    torch.save(weights, tmp_path / pointer["weights"])
+    (tmp_path / STATE_FILE).write_text(json.dumps(pointer))
+    with pytest.raises(
+        (InputError, CheckpointError), match=r"cannot be read|state does not|damaged"
+    ):
+        run_training(recipe, tmp_path, resume=True)
+
+
+def test_a_later_stage_that_cannot_run_is_refused_before_the_first(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    # The images have 50 pixels on their shorter side; x4 makes 64 of a patch of 16.
+    later = dataclasses.replace(recipe.corrector, patch=16)
+    with pytest.raises(RecipeError, match="as large as a crop of 64 pixels"):
+        run_training(dataclasses.replace(recipe, corrector=later), tmp_path)
+    assert not (tmp_path / STATE_FILE).exists()
+
+
+def test_what_starts_at_random_is_named_once(
+    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    networks = new_networks(dataclasses.replace(recipe.architecture, code_size=4), seed=7)
+    save_checkpoint(networks, tmp_path / "other.safetensors")
+    started = new_networks(recipe.architecture, seed=0)
+    random = start_from(started, "other.safetensors", tmp_path)
+    assert random and any(name in caplog.records[0].message for name in random)
+    said = "\n".join(record.message for record in caplog.records)
+    assert said.count("start at random") == 1
+    assert "another kernel basis" in said
+    for name, module in started.modules().items():
+        theirs = dict(networks.modules()[name].named_parameters())
+        for key, value in module.named_parameters():
+            assert (f"{name}.{key}" in random) == (value.shape != theirs[key].shape)
+            assert f"{name}.{key}" in random or torch.equal(value, theirs[key])
+            assert (f"{name}.{key}" in said) == (f"{name}.{key}" in random)
+
+
+@pytest.mark.parametrize("change", [{"scale": 2}, {"design": "reference"}])
+def test_weights_of_another_scale_or_design_are_no_start(
+    recipe: Recipe, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    other = dataclasses.replace(recipe.architecture, **change)
+    save_checkpoint(new_networks(other, seed=7), tmp_path / "other.safetensors")
+    with pytest.raises(RecipeError, match=rf"'other.safetensors' has {next(iter(change))}"):
+        start_from(new_networks(recipe.architecture, seed=0), "other.safetensors", tmp_path)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_hundredth() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ikc_deploy.bundle import GRAPHS, Bundle
 from ikc_deploy.errors import BackendError, BundleError, OutOfMemoryError
+from ikc_deploy.onnx_runtime import distribution
 from ikc_deploy.runtime.backends.base import Buffer
 from ikc_deploy.runtime.frames import SMALLEST_SIDE, FrameShape
 from ikc_deploy.runtime.onnx_files import read_graph
@@ -47,7 +48,7 @@ def load_sessions(
         import onnxruntime
     except ModuleNotFoundError as error:
         raise BackendError(
-            "ONNX Runtime is not installed. Install it with: pip install onnxruntime-gpu"
+            f"ONNX Runtime is not installed. Install it with: pip install {distribution()}"
         ) from error
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ikc_deploy.bundle import Bundle
 from ikc_deploy.errors import BackendError
+from ikc_deploy.onnx_runtime import FOR_GPUS
 from ikc_deploy.runtime.backends.base import Binding
 from ikc_deploy.runtime.backends.cuda import BoundCall, device_buffer
 from ikc_deploy.runtime.backends.onnx_sessions import BoundSession, load_sessions
@@ -96,7 +97,7 @@ def _find_libraries() -> None:
         import onnxruntime
     except ModuleNotFoundError as error:
         raise BackendError(
-            "ONNX Runtime is not installed. Install it with: pip install onnxruntime-gpu"
+            f"ONNX Runtime is not installed. Install it with: pip install {FOR_GPUS}"
         ) from error
     # It prints what it does not find; whether the provider starts is checked anyway.
     with contextlib.redirect_stdout(io.StringIO()):

@@ -1,0 +1,32 @@
+"""Which images a run is trained on, so that it is not resumed on others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ikc_deploy.files import sha256_file
+from ikc_deploy.images import list_images
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The images of some folders in the order of training: their contents, wherever they lie."""
+
+    images: int
+    sha256: str
+    """Over the sha256 of every file, in order."""
+
+    @classmethod
+    def of_folders(cls, folders: Sequence[Path]) -> ImageSet:
+        """Read the image files of `folders`.
+
+        Raises:
+            InputError: A folder is missing or holds no images.
+            OSError: A file cannot be read.
+        """
+        paths = [path for folder in folders for path in list_images(folder)]
+        digests = "\n".join(map(sha256_file, paths))
+        return cls(len(paths), hashlib.sha256(digests.encode()).hexdigest())
