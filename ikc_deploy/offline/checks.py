@@ -35,7 +35,7 @@ def check_picture(
             f"the picture has {width}x{height} pixels; {method} at x{scale} needs {least} on each "
             "side to find a blur in"
         )
-    if (lr == lr[0, 0]).all():
+    if (lr.min(axis=(0, 1)) == lr.max(axis=(0, 1))).all():
         raise InputError("the picture is one flat colour, on which no blur shows")
 
 

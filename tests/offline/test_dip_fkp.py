@@ -120,7 +120,7 @@ def test_what_it_cannot_work_on_is_refused(
 
 def test_a_picture_that_needs_more_memory_than_there_is_is_refused(small: Settings) -> None:
     # Never touched, so the system never gives it memory.
-    huge = np.broadcast_to(np.array([0, 1, 2], np.uint8), (2**13, 2**13, 3))
+    huge = np.broadcast_to(photo(1, 2**13), (2**13, 2**13, 3))
     with pytest.raises(InputError, match=r"GiB .*--crop"):
         fit(huge, 2, small)
 
