@@ -21,8 +21,9 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from ikc_deploy.errors import BundleError, KernelError
-from ikc_deploy.files import sha256_file, write_atomically
+from ikc_deploy.files import is_interrupted, restore, sha256_file, write_atomically
 from ikc_deploy.kernels import KernelBasis
+from ikc_deploy.locks import locked
 
 SCHEMA: Final = 1
 """Version of the manifest's schema; a reader refuses newer ones."""
@@ -143,6 +144,9 @@ class Bundle:
         out of the folder.
         """
         folder = Path(path)
+        if is_interrupted(folder):
+            with locked(folder):
+                restore(folder)
         if not (folder / MANIFEST_FILE).is_file():
             raise BundleError(
                 f"'{folder}' is not a bundle: it has no {MANIFEST_FILE}. Make one with ikc-export"
@@ -191,6 +195,19 @@ class Bundle:
     def graph(self, name: str) -> Path:
         """The ONNX file of `predictor`, `sftmd`, `corrector`, or `usrnet` if there is one."""
         return self.path / f"{name}.onnx"
+
+
+def listed_files(folder: Path) -> list[str]:
+    """Return the files that a bundle folder consists of, the manifest among them.
+
+    Only the manifest is read: a damaged bundle is one, too.
+
+    Raises:
+        BundleError: There is no manifest, or it is damaged or of another version.
+    """
+    if not (folder / MANIFEST_FILE).is_file():
+        raise BundleError(f"'{folder}' is not a bundle: it has no {MANIFEST_FILE}")
+    return [MANIFEST_FILE, *_file_records(folder, _read_manifest(folder))]
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

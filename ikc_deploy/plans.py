@@ -258,19 +258,21 @@ def write_record(folder: Path, record: EngineRecord) -> None:
     (folder / ENGINE_FILE).write_text(json.dumps(values, indent=2) + "\n")
 
 
-def keep_engines(old: Path, new: Path) -> None:
-    """Copy engines of the bundle `old` into `new`, an unsealed one with the same graphs.
+def keep_engines(old: Bundle, new: Path) -> tuple[set[str], set[str]]:
+    """Copy the engines of `old` whose graphs are those of `new`, a bundle folder without engines.
 
-    Engines of other graphs stay behind, and so do all if `old` is missing or damaged.
+    Returns the fingerprints of those that were copied, and of those that stayed behind.
     """
-    try:
-        engines = read_engines(Bundle.open(old))
-    except BundleError:
-        return
     graphs = {graph: sha256_file(new / f"{graph}.onnx") for graph in GRAPHS}
-    for engine in engines:
-        if engine.record.graphs == graphs:
-            shutil.copytree(engine.path, new / ENGINES_FOLDER / engine.record.fingerprint)
+    kept, left = set(), set()
+    for engine in read_engines(old):
+        name = engine.record.fingerprint
+        if engine.record.graphs != graphs:
+            left.add(name)
+            continue
+        kept.add(name)
+        shutil.copytree(engine.path, new / ENGINES_FOLDER / name)
+    return kept, left
 
 
 def _read_record(bundle: Bundle, name: str) -> EngineRecord:

@@ -27,11 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.bundle import GRAPHS, Bundle, write_manifest
+from ikc_deploy.bundle_writing import changed_bundle, check_bundle_folder
 from ikc_deploy.engines.toolchain import this_host
 from ikc_deploy.errors import EngineError, IkcError, MissingExtraError
 from ikc_deploy.evaluation.structured import structured_image
 from ikc_deploy.limits import LIMITS, ParityLimits
-from ikc_deploy.locks import locked
 from ikc_deploy.plans import Engine, read_engines, refusal
 
 VERIFIED_ITERS: Final = 3
@@ -93,11 +93,11 @@ def verify_engine(bundle: Bundle, engine: Engine) -> dict[str, Any]:
             f"run: ikc-export --bundle '{bundle.path}' --verify polygraphy"
         )
     _import_polygraphy()
+    check_bundle_folder(bundle.path)
     opinion = _ask_child(bundle.path, engine)
-    with locked(bundle.path):
-        now = Bundle.open(bundle.path)
+    with changed_bundle(bundle.path) as (now, changed):
         verified = now.manifest.verified | {name: opinion}
-        write_manifest(bundle.path, replace(now.manifest, verified=verified))
+        write_manifest(changed, replace(now.manifest, verified=verified))
     if not opinion["passed"]:
         limits = LIMITS[bundle.manifest.precision]
         raise EngineError(

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shutil import copytree
 from typing import Any, Final
 
 import numpy as np
@@ -26,15 +25,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ikc_deploy.bundle import USRNET, Bundle, FrameIO, Precision, UsrnetRecord, write_manifest
+from ikc_deploy.bundle_writing import changed_bundle
 from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.evaluation.structured import structured_image
 from ikc_deploy.export.graphs import export_module, frames, planes
 from ikc_deploy.export.parity import psnr
 from ikc_deploy.export.precision import check_census
-from ikc_deploy.files import atomic_folder, sha256_file
+from ikc_deploy.files import sha256_file
 from ikc_deploy.kernels.conventions import degrade_fkp, fkp_variances, shifted_gaussian
 from ikc_deploy.limits import LIMITS
-from ikc_deploy.locks import locked
 from ikc_deploy.networks.usrnet import Spectrum, Usrnet, load_usrnet, shipped_usrnet
 from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.tiling import RAMP, SPARE, levels
@@ -162,19 +161,16 @@ def add_usrnet(
     """
     source = settings.weights or shipped_usrnet()
     network = load_usrnet(source)
-    with locked(folder):
-        before = Bundle.open(folder)
-        with atomic_folder(folder) as changed:
-            copytree(folder, changed, dirs_exist_ok=True)
-            announce(USRNET)
-            record = _written(network, before, changed, settings.at(before.manifest.scale))
-            record = replace(record, weights_sha256=sha256_file(source))
-            manifest = replace(before.manifest, usrnet=record)
-            write_manifest(changed, manifest)
-            announce("parity and reach")
-            with NonBlind(Bundle.open(changed)) as written:
-                record = _checked(record, network, written)
-            write_manifest(changed, replace(manifest, usrnet=record))
+    with changed_bundle(folder) as (before, changed):
+        announce(USRNET)
+        record = _written(network, before, changed, settings.at(before.manifest.scale))
+        record = replace(record, weights_sha256=sha256_file(source))
+        manifest = replace(before.manifest, usrnet=record)
+        write_manifest(changed, manifest)
+        announce("parity and reach")
+        with NonBlind(Bundle.open(changed)) as written:
+            record = _checked(record, network, written)
+        write_manifest(changed, replace(manifest, usrnet=record))
     return Bundle.open(folder)
 
 

@@ -35,7 +35,7 @@ def check_picture(
             f"the picture has {width}x{height} pixels; {method} at x{scale} needs {least} on each "
             "side to find a blur in"
         )
-    if lr.min() == lr.max():
+    if (lr == lr[0, 0]).all():
         raise InputError("the picture is one flat colour, on which no blur shows")
 
 

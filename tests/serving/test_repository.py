@@ -30,7 +30,7 @@ def test_five_models_with_the_bundles_graphs(bundle: Bundle, tmp_path: Path) -> 
     assert write_repository(bundle, folder) == models
     names = {"ikc", "ikc_stream", "ikc_predictor", "ikc_sftmd", "ikc_corrector"}
     assert set(models) == names
-    assert {path.name for path in folder.iterdir()} == {*names, "other"}
+    assert {path.name for path in folder.iterdir()} == {*names, "other", ".ikc.lock"}
     for network in ("predictor", "sftmd", "corrector"):
         model = models[f"ikc_{network}"]
         assert (model / "1" / "model.onnx").read_bytes() == bundle.graph(network).read_bytes()
