@@ -309,7 +309,7 @@ def _regular(path: str | PathLike[str]) -> Path:
     with suppress(FileNotFoundError, NotADirectoryError):
         mode = Path(path).stat().st_mode
         if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, "it is a folder; give a file", str(path))
+            raise IsADirectoryError(errno.EISDIR, "it is a folder; give a file in it", str(path))
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return Path(os.path.realpath(path))

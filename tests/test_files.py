@@ -305,7 +305,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_folder_and_the_next_one_no
     tmp_path: Path, way: str
 ) -> None:
     target, moments = tmp_path / "out", random.Random(0)
-    for _ in range(6):
+    for _ in range(3):
         writer = run_writer(target, way)
         assert writer.stdout is not None
         writer.stdout.readline()

@@ -44,6 +44,7 @@ ALLOWED = {
     "evaluation": {
         "errors",
         "files",
+        "locks",
         "images",
         "figures",
         "kernels",
