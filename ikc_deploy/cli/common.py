@@ -51,7 +51,7 @@ class _OutputFile(click.Path):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Any:
-        path = super().convert(value, param, ctx)
+        path: Any = super().convert(value, param, ctx)
         if str(path) != "-":
             try:
                 check_file(path)
