@@ -25,6 +25,7 @@ from ikc_deploy.errors import (
     KernelError,
     MissingExtraError,
     OutOfMemoryError,
+    OutputError,
     RecipeError,
 )
 from ikc_deploy.kernels import KernelBasis, gaussian_kernel
@@ -54,6 +55,7 @@ __all__ = [
     "KernelError",
     "MissingExtraError",
     "OutOfMemoryError",
+    "OutputError",
     "RecipeError",
     "Result",
     "Status",

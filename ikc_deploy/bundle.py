@@ -26,8 +26,9 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from ikc_deploy.errors import BundleError, KernelError
-from ikc_deploy.files import sha256_file, write_atomically
+from ikc_deploy.files import is_interrupted, restore, sha256_file, write_atomically
 from ikc_deploy.kernels import SIGMA_RANGES, KernelBasis
+from ikc_deploy.locks import locked
 from ikc_deploy.measured import Opinion, Parity, UsrnetParity
 from ikc_deploy.records import parse, read_json
 from ikc_deploy.text import printable
@@ -183,6 +184,9 @@ class Bundle:
         or altered, a path that leads out of the folder, or a basis that is not the manifest's.
         """
         folder = Path(path)
+        if is_interrupted(folder):
+            with locked(folder):
+                restore(folder)
         if not (folder / MANIFEST_FILE).is_file():
             raise BundleError(
                 f"'{folder}' is not a bundle: it has no {MANIFEST_FILE}. Make one with ikc-export"
@@ -284,6 +288,19 @@ class Bundle:
 
         look(self.path)
         return found
+
+
+def listed_files(folder: Path) -> list[str]:
+    """Return the files that a bundle folder consists of, the manifest among them.
+
+    Only the manifest is read: a damaged bundle is one, too.
+
+    Raises:
+        BundleError: There is no manifest, or it is damaged or of another version.
+    """
+    if not (folder / MANIFEST_FILE).is_file():
+        raise BundleError(f"'{folder}' is not a bundle: it has no {MANIFEST_FILE}")
+    return [MANIFEST_FILE, *_read_manifest(folder).files]
 
 
 def record_files(folder: Path, names: Iterable[str]) -> dict[str, FileRecord]:

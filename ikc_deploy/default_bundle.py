@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from ikc_deploy.bundle import Bundle, Precision
@@ -20,11 +22,15 @@ def default_bundle(weights: str = DEFAULT_WEIGHTS, precision: Precision = "fp32"
     """
     source = find_weights(weights)
     folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-{precision}"
+    # Without the lock, so that a cache that cannot be written serves what it has.
+    with suppress(BundleError):
+        return Bundle.open(folder)
     with locked(folder):
-        try:
+        with suppress(BundleError):
             return Bundle.open(folder)
-        except BundleError:
-            return _export(weights, folder, precision)
+        # Nobody keeps anything of their own in this cache, and a damaged manifest lists nothing.
+        shutil.rmtree(folder, ignore_errors=True)
+        return _export(weights, folder, precision)
 
 
 def _export(weights: str, folder: Path, precision: Precision) -> Bundle:

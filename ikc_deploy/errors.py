@@ -14,6 +14,10 @@ class InputError(IkcError):
     """A frame, image, file or argument from outside cannot be used as it is."""
 
 
+class OutputError(IkcError):
+    """An output cannot be written: something would be lost, another writes it, or no place is."""
+
+
 class KernelError(IkcError):
     """A blur kernel, kernel code or basis has the wrong shape, range or identity."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ikc_deploy.errors import MissingExtraError
 from ikc_deploy.files import atomic_path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 INK: Final = "#333333"
 """Colour of text and thin lines."""
 
+_SOFTWARE: Final = "ikc-deploy"
 _COLUMNS: Final = 8
 _PANEL_INCHES: Final = 1.35
 _TITLE_INCHES: Final = 0.42
@@ -69,9 +71,19 @@ def kernels_figure(kernels: NDArray[np.floating], sigmas: NDArray[np.floating]) 
 
 
 def save_figure(figure: Figure, path: str | PathLike[str]) -> None:
-    """Write a figure as PNG. Whole or not at all."""
+    """Write a figure as PNG that says what made it. Whole or not at all."""
+    made_by = {"Software": _SOFTWARE}
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=_DOTS_PER_INCH, format="png", backend="agg")
+        figure.savefig(temporary, dpi=_DOTS_PER_INCH, format="png", backend="agg", metadata=made_by)
+
+
+def is_saved_figure(path: str | PathLike[str]) -> bool:
+    """Return whether a file is a PNG that `save_figure` wrote."""
+    try:
+        with Image.open(path, formats=["PNG"]) as opened:
+            return opened.info.get("Software") == _SOFTWARE
+    except (OSError, ValueError, SyntaxError):
+        return False
 
 
 def style_axes(axes: Any) -> None:

@@ -269,26 +269,22 @@ def engine_files(fingerprint: str) -> list[str]:
     return [f"{ENGINES_FOLDER}/{fingerprint}/{name}" for name in names]
 
 
-def keep_engines(old: Path, new: Path) -> list[str]:
-    """Copy engines of the bundle `old` into `new`, an unsealed one with the same graphs.
+def keep_engines(old: Bundle, new: Path) -> tuple[set[str], set[str]]:
+    """Copy the engines of `old` whose graphs are those of `new`, a bundle folder without engines.
 
-    Returns the files that were copied, by their path in the bundle. Engines of other graphs stay
-    behind, and so do all if `old` is missing or damaged.
+    Returns the fingerprints of those that were copied, and of those that stayed behind.
     """
-    try:
-        bundle = Bundle.open(old)
-        engines = read_engines(bundle)
-        written = record_files(new, (f"{graph}.onnx" for graph in GRAPHS))
-        graphs = {graph: written[f"{graph}.onnx"].sha256 for graph in GRAPHS}
-        kept: list[str] = []
-        for engine in engines:
-            if engine.record.graphs == graphs:
-                names = engine_files(engine.record.fingerprint)
-                copy_verified(bundle, names, new)
-                kept += names
-    except BundleError:
-        return []
-    return kept
+    written = record_files(new, (f"{graph}.onnx" for graph in GRAPHS))
+    graphs = {graph: written[f"{graph}.onnx"].sha256 for graph in GRAPHS}
+    kept, left = set(), set()
+    for engine in read_engines(old):
+        name = engine.record.fingerprint
+        if engine.record.graphs != graphs:
+            left.add(name)
+            continue
+        kept.add(name)
+        copy_verified(old, engine_files(name), new)
+    return kept, left
 
 
 def _read_record(bundle: Bundle, name: str) -> EngineRecord:

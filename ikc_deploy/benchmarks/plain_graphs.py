@@ -15,7 +15,7 @@ from ikc_deploy.benchmarks.runners import StageClock, Timing
 from ikc_deploy.bundle import GRAPHS
 from ikc_deploy.caches import cache_folder
 from ikc_deploy.errors import InputError
-from ikc_deploy.files import atomic_folder
+from ikc_deploy.files import atomic_folder, restore
 from ikc_deploy.locks import locked
 from ikc_deploy.weights import find_weights
 
@@ -96,7 +96,10 @@ def plain_graphs(weights: str) -> Path:
 
     source = find_weights(weights)
     folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-plain"
+    if folder.is_dir():
+        return folder
     with locked(folder):
+        restore(folder)
         if not folder.is_dir():
             with atomic_folder(folder) as temporary:
                 export_plain_graphs(load_weights(weights).networks, temporary)

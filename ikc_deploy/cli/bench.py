@@ -24,7 +24,7 @@ from ikc_deploy.benchmarks.render.tables import (
 )
 from ikc_deploy.benchmarks.report import Report
 from ikc_deploy.bundle import Bundle, Precision
-from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
+from ikc_deploy.cli.common import HELP, OUTPUT_FILE, err_console, out_console, reports_errors
 from ikc_deploy.cli.describe import print_fact
 from ikc_deploy.cli.numbers import FiniteRange
 from ikc_deploy.errors import InputError
@@ -104,9 +104,13 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--quality", type=_FILE, help="PSNR-Y of ours on Gaussian8 of this folder of HR images."
 )
-@click.option("--json", "json_path", type=_FILE, help="Write everything here; - for stdout.")
-@click.option("--csv", "csv_path", type=_FILE, help="Write a line for each case and contestant.")
-@click.option("--html", "html_path", type=_FILE, help="Write one page with tables and charts.")
+@click.option("--json", "json_path", type=OUTPUT_FILE, help="Write everything here; - for stdout.")
+@click.option(
+    "--csv", "csv_path", type=OUTPUT_FILE, help="Write a line for each case and contestant."
+)
+@click.option(
+    "--html", "html_path", type=OUTPUT_FILE, help="Write one page with tables and charts."
+)
 @click.option("--suite", type=_FILE, help="Measure what this TOML file asks for, into --out.")
 @click.option("--out", type=_FILE, help="Folder for the JSON files of a --suite.")
 @click.option(

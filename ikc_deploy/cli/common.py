@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar, cast
 
 import click
 from rich.console import Console
 from rich.markup import escape
 
-from ikc_deploy.errors import IkcError
+from ikc_deploy.errors import IkcError, OutputError
+from ikc_deploy.files import check_file
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -36,6 +39,31 @@ class CommandError(click.ClickException):
     def show(self, file: object = None) -> None:  # noqa: ARG002 - click's signature
         """Print the message."""
         err_console.print(f"[bold red]error:[/] {escape(self.message)}", soft_wrap=True)
+
+
+class _OutputFile(click.Path):
+    """A path that is refused, before the command does anything, if no file can be written there.
+
+    `-` is left to the command.
+    """
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        path: Any = super().convert(value, param, ctx)
+        if str(path) != "-":
+            try:
+                check_file(path)
+            except OutputError as error:
+                raise CommandError(str(error)) from error
+        return path
+
+
+OUTPUT_FILE: Final = _OutputFile(path_type=Path)
+"""The type of options that name a file to write."""
 
 
 def reports_errors(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:

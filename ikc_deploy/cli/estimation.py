@@ -11,7 +11,7 @@ import click
 from ikc_deploy.benchmarks.estimation import Plan, measure
 from ikc_deploy.benchmarks.render.drift import drift_figure
 from ikc_deploy.cli.bundles import bundle_options, open_bundle
-from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.cli.common import HELP, OUTPUT_FILE, err_console, reports_errors
 from ikc_deploy.figures import require_matplotlib, save_figure
 from ikc_deploy.files import write_atomically
 
@@ -25,8 +25,8 @@ from ikc_deploy.files import write_atomically
 @click.option("--drift-frames", type=int, default=64, show_default=True)
 @click.option("--rounds", type=int, default=5, show_default=True, help="Timed calls; 0 for none.")
 @click.option("--threads", type=int, default=0, help="CPU cores to use.  [default: all]")
-@click.option("--json", "path", type=click.Path(path_type=Path), required=True)
-@click.option("--plot", type=click.Path(path_type=Path), help="Sigma over a drift (PNG); --clips.")
+@click.option("--json", "path", type=OUTPUT_FILE, required=True)
+@click.option("--plot", type=OUTPUT_FILE, help="Sigma over a drift (PNG); --clips.")
 @bundle_options
 @reports_errors
 def main(

@@ -29,13 +29,13 @@ from ikc_deploy.evaluation.degradation import Degradation
 from ikc_deploy.evaluation.protocol import Protocol, Report, evaluate
 from ikc_deploy.evaluation.render.jsonable import to_dict
 from ikc_deploy.evaluation.render.markdown import to_markdown
-from ikc_deploy.evaluation.render.plots import save_plots
+from ikc_deploy.evaluation.render.plots import check_plots, save_plots
 from ikc_deploy.evaluation.render.tables import tables
 from ikc_deploy.evaluation.render.tabular import to_csv
 from ikc_deploy.evaluation.render.terminal import print_table
 from ikc_deploy.evaluation.summary import DatasetSummary, summarise
 from ikc_deploy.figures import require_matplotlib
-from ikc_deploy.files import write_atomically
+from ikc_deploy.files import check_file, write_atomically
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler
 
@@ -57,9 +57,8 @@ class _Outputs:
         """Refuse now what would fail after a long measurement."""
         files = {"--json": self.json, "--csv": self.csv, "--markdown": self.markdown}
         named = {option: path for option, path in files.items() if path not in (None, _STDOUT)}
-        for option, path in named.items():
-            if path.is_dir():
-                raise InputError(f"{option} '{path}' is a folder; give a file in it")
+        for path in named.values():
+            check_file(path)
         if len({path.resolve() for path in named.values()}) < len(named):
             raise InputError(f"{', '.join(named)} must be different files")
         printed = [option for option, path in files.items() if path == _STDOUT]
@@ -67,8 +66,7 @@ class _Outputs:
             raise InputError(f"only one of {' and '.join(printed)} can be - (standard output)")
         if self.plots is not None:
             require_matplotlib("--plots")
-            if self.plots.exists() and not self.plots.is_dir():
-                raise InputError(f"--plots '{self.plots}' is a file; give a folder")
+            check_plots(self.plots)
 
     def write(self, report: Report, summaries: tuple[DatasetSummary, ...]) -> None:
         """Print first: a file that cannot be written then loses nothing."""

@@ -13,6 +13,7 @@ import click
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ikc_deploy.bundle import GRAPHS, Bundle, FrameIO, Precision
+from ikc_deploy.bundle_writing import check_bundle_folder
 from ikc_deploy.cli.common import HELP, err_console, reports_errors
 from ikc_deploy.cli.describe import (
     print_engine,
@@ -30,7 +31,7 @@ from ikc_deploy.errors import (
 )
 from ikc_deploy.flavours import FLAVOURS, FlavourName
 from ikc_deploy.plans import Engine
-from ikc_deploy.serving.repository import write_repository
+from ikc_deploy.serving.repository import check_repository, write_repository
 from ikc_deploy.weights import DEFAULT_WEIGHTS
 
 
@@ -150,6 +151,8 @@ def main(
     target = _target(flavour, target_file, shapes)
     if res is not None and usrnet is None:
         raise InputError("--res is the size of the fourth graph's frames; give --usrnet too")
+    if repository is not None:
+        check_repository(repository)
     if folder is None:
         bundle = _export(
             weights or DEFAULT_WEIGHTS,
@@ -167,6 +170,8 @@ def main(
         )
     else:
         bundle = Bundle.open(folder)
+        if usrnet or flavour or verify:
+            check_bundle_folder(folder)
     if usrnet is not None:
         bundle = _add_usrnet(bundle, usrnet, res)
     engine = _add_engine(bundle, flavour, target) if flavour else None
@@ -195,6 +200,8 @@ def _export(weights: str, out: Path | None, **settings: Any) -> Bundle:
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "export", "ikc-export") from error
     chosen = ExportSettings(**settings)
+    if out is not None:
+        check_bundle_folder(out)
     loaded = load_weights(weights)
     folder = out or Path("export") / f"{loaded.source.name}-{chosen.precision}"
     with err_console.status("loading") as status:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.degraded_crop import DegradedCrop
 from ikc_deploy.benchmarks.ike_ablation import Plan, measure
-from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.cli.common import HELP, OUTPUT_FILE, err_console, reports_errors
 from ikc_deploy.cli.degraded_crop import degraded_crop_options
 from ikc_deploy.files import write_atomically
 from ikc_deploy.images import write_rgb
@@ -30,7 +30,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--growth", type=int, default=8, show_default=True, help="Of dense blocks.")
 @click.option("--width", type=int, default=32, show_default=True, help="Of the other networks.")
 @click.option("--coupling", type=click.Choice(["affine", "additive"]), default="affine")
-@click.option("--json", "path", type=_PATH, required=True, help="The figures.")
+@click.option("--json", "path", type=OUTPUT_FILE, required=True, help="The figures.")
 @click.option("--images", type=_PATH, help="Folder for the image of every row.")
 def main(case: DegradedCrop, threads: int, path: Path, images: Path | None, **options: Any) -> None:
     """Measure the rows of IKE's ablation; the file is written after every row."""

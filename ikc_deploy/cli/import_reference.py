@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ikc_deploy.cli.common import HELP, reports_errors
+from ikc_deploy.cli.common import HELP, OUTPUT_FILE, reports_errors
 from ikc_deploy.errors import InputError, MissingExtraError
 
 _FILE = click.Path(path_type=Path)
@@ -19,7 +19,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--pca", type=_FILE, help="IKC's PCA matrix [pixels, code size], .pth.")
 @click.option("--fkp", type=_FILE, help="FKP's kernel prior: FKP_x2.pt, FKP_x3.pt or FKP_x4.pt.")
 @click.option("--usrnet", type=_FILE, help="USRNet: usrnet_tiny.pth or another size of it.")
-@click.option("--out", "-o", type=_FILE, required=True, help="The .safetensors file to write.")
+@click.option(
+    "--out", "-o", type=OUTPUT_FILE, required=True, help="The .safetensors file to write."
+)
 @reports_errors
 def main(
     sftmd: Path | None,

@@ -133,10 +133,10 @@ def main(
     try:
         from ikc_deploy.offline.job import plan, run
         from ikc_deploy.offline.methods import METHODS
+        from ikc_deploy.offline.outputs import check_output
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "offline", "ikc-offline") from error
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out '{out}' is a file; give a folder")
+    check_output(out)
     chosen = METHODS[method]
     settings = chosen.settings(
         iterations=iterations, seed=seed, device=device, alignment=alignment, prior=prior

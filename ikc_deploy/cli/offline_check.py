@@ -11,7 +11,7 @@ import click
 
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.benchmarks.offline import Case, measure
-from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.cli.common import HELP, OUTPUT_FILE, err_console, reports_errors
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.images import read_rgb
@@ -32,8 +32,8 @@ _SHOWN_EVERY = 50
 @click.option("--iterations", type=int, help="[default: the method's]")
 @click.option("--set", "given", multiple=True, metavar="NAME=NUMBER", help="Another setting.")
 @click.option("--prior", type=_PATH, help="Weights of the kernel flow.")
-@click.option("--state", type=_PATH, help="Keep the fit here, and go on with it.")
-@click.option("--json", "path", type=_PATH, required=True, help="The figures.")
+@click.option("--state", type=OUTPUT_FILE, help="Keep the fit here, and go on with it.")
+@click.option("--json", "path", type=OUTPUT_FILE, required=True, help="The figures.")
 @reports_errors
 def main(
     hr: Path,

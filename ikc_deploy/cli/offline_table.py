@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.degraded_crop import DegradedCrop
 from ikc_deploy.benchmarks.offline_table import Plan, measure
-from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.cli.common import HELP, OUTPUT_FILE, err_console, reports_errors
 from ikc_deploy.cli.degraded_crop import degraded_crop_options
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import write_atomically
@@ -34,7 +34,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--weights", default="x2-lite", show_default=True, help="Of IKC.")
 @click.option("--threads", type=int, default=1, show_default=True, help="CPU cores to use.")
-@click.option("--json", "path", type=_PATH, required=True, help="The figures.")
+@click.option("--json", "path", type=OUTPUT_FILE, required=True, help="The figures.")
 @click.option("--images", type=_PATH, help="Folder for the pictures.")
 def main(
     case: DegradedCrop,

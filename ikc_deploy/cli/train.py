@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -20,6 +21,7 @@ from rich.progress import (
 from ikc_deploy.cli.common import HELP, err_console, reports_errors
 from ikc_deploy.cli.numbers import FiniteRange
 from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.locks import locked
 
 
 @click.command(context_settings=HELP)
@@ -75,7 +77,12 @@ def main(
         raise InputError(f"the device '{device}' cannot be used: {reason}") from error
     train = load_job(recipe, data)
     ends = time.monotonic() + 60 * minutes if minutes else math.inf
-    with joined_world(target) as world, _Bars(shown=world.leads) as bars:
+    with (
+        joined_world(target) as world,
+        # Whoever comes second would only find a run that has begun.
+        locked(run, seconds=0) if world.leads else nullcontext(),
+        _Bars(shown=world.leads) as bars,
+    ):
         checkpoint = train(
             run,
             resume=resume,

@@ -13,11 +13,11 @@ from os import PathLike
 from typing import Final
 
 from ikc_deploy.bundle import GRAPHS, Bundle, record_files, write_manifest
+from ikc_deploy.bundle_writing import changed_bundle, check_bundle_folder
 from ikc_deploy.engines.builder import FLAGS, Plan, Report, build_plan
 from ikc_deploy.engines.targets import Target
 from ikc_deploy.engines.toolchain import Toolchain
 from ikc_deploy.errors import EngineError
-from ikc_deploy.files import atomic_folder
 from ikc_deploy.locks import locked
 from ikc_deploy.plans import (
     ENGINES_FOLDER,
@@ -43,26 +43,32 @@ def add_engine(
 
     Of several processes that add the same engine at once, one builds and the others wait and find
     it. Until all plans are there, the bundle is as it was. Raises `BundleError` if the bundle does
-    not open, `EngineError` if TensorRT or the census refuses a graph.
+    not open, `OutputError` if it holds files that it does not list, `EngineError` if TensorRT or
+    the census refuses a graph.
     """
     with locked(folder):
         bundle = Bundle.open(folder)
+        check_bundle_folder(folder)
         name = fingerprint(bundle, toolchain, target)
         found = _find(bundle, name)
         if found is not None:
             return found, False
         plans = {graph: build_plan(bundle, graph, toolchain, target, report) for graph in GRAPHS}
-        # Building takes a while: only what still is what was built from may be sealed again.
-        if Bundle.open(folder).files != bundle.files:
-            raise EngineError(f"'{folder}' was changed while its engines were built; run it again")
         record = _record(bundle, name, toolchain, target, plans)
-        with atomic_folder(bundle.path / ENGINES_FOLDER / name) as temporary:
+        with changed_bundle(folder) as (now, changed):
+            # Building takes a while: only what still is what was built from may be sealed again.
+            if now.files != bundle.files:
+                raise EngineError(
+                    f"'{folder}' was changed while its engines were built; run it again"
+                )
+            engine = changed / ENGINES_FOLDER / name
+            engine.mkdir(parents=True)
             for graph, plan in plans.items():
-                (temporary / f"{graph}.plan").write_bytes(plan.data)
-            write_record(temporary, record)
-        # What was verified and what was just written: nothing else that lies in the folder.
-        added_files = record_files(bundle.path, engine_files(name))
-        write_manifest(bundle.path, bundle.manifest, {**bundle.files, **added_files})
+                (engine / f"{graph}.plan").write_bytes(plan.data)
+            write_record(engine, record)
+            # What was verified and what was just written: nothing else that lies in the folder.
+            added_files = record_files(changed, engine_files(name))
+            write_manifest(changed, now.manifest, {**now.files, **added_files})
         added = _find(Bundle.open(folder), name)
     if added is None:
         raise EngineError(f"the engine {name} is missing from '{folder}' after it was added")

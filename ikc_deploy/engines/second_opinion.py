@@ -29,11 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.bundle import GRAPHS, Bundle, write_manifest
+from ikc_deploy.bundle_writing import changed_bundle, check_bundle_folder
 from ikc_deploy.engines.toolchain import this_host
 from ikc_deploy.errors import BundleError, EngineError, IkcError, MissingExtraError
 from ikc_deploy.evaluation.structured import structured_image
 from ikc_deploy.limits import ENGINE, FRAME, LOOP
-from ikc_deploy.locks import locked
 from ikc_deploy.measured import EngineStep, Opinion, Output, Parity
 from ikc_deploy.plans import Engine, read_engines, refusal
 from ikc_deploy.records import parse, read_json
@@ -68,11 +68,11 @@ def verify_engine(bundle: Bundle, engine: Engine) -> Opinion:
             f"run: ikc-export --bundle '{bundle.path}' --verify polygraphy"
         )
     _import_polygraphy()
+    check_bundle_folder(bundle.path)
     opinion = _ask_child(bundle.path, engine)
-    with locked(bundle.path):
-        now = Bundle.open(bundle.path)
+    with changed_bundle(bundle.path) as (now, changed):
         verified = now.manifest.verified | {name: opinion}
-        write_manifest(bundle.path, replace(now.manifest, verified=verified), now.files)
+        write_manifest(changed, replace(now.manifest, verified=verified), now.files)
     if not opinion.passed:
         failed = [graph for graph, outputs in opinion.graphs.items() if not _all_passed(outputs)]
         raise EngineError(

@@ -6,6 +6,9 @@
     DST/LRblur/x4/NAME.png  HR blurred by an isotropic Gaussian, then shrunk bicubically
     DST/kernels/x4.json     {NAME: sigma}
 
+Only images that the JSON file names are written over; while a run is at work, or after a kill, a
+hidden file beside it names those under way.
+
 Sigma depends on the seed and the image's name alone, so that an image gets the same blur
 whichever images are prepared with it. numpy and Pillow only.
 """
@@ -20,13 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ikc_deploy.errors import InputError
+from ikc_deploy.errors import InputError, OutputError
 from ikc_deploy.evaluation.datasets import read_hr
 from ikc_deploy.evaluation.gaussian8 import degrade_gaussian, quantize, upscale_bicubic
 from ikc_deploy.evaluation.resize import resize_bicubic
-from ikc_deploy.files import write_atomically
+from ikc_deploy.files import check_file, write_atomically
 from ikc_deploy.images import list_images, write_rgb
 from ikc_deploy.kernels import SIGMA_RANGES
+from ikc_deploy.locks import locked
 
 IMAGE_FOLDERS: Final = ("HR", "LR", "LRblur", "Bic")
 """The folders of images that are written, as the reference implementation names them."""
@@ -78,6 +82,11 @@ class Layout:
         """The JSON file with every image's sigma."""
         return self.root / "kernels" / f"x{self.scale}.json"
 
+    @property
+    def unfinished(self) -> Path:
+        """The JSON file with the names of images that a run is writing, or died writing."""
+        return self.kernels.with_name(f".x{self.scale}.unfinished.json")
+
     def image(self, folder: str, name: str) -> Path:
         """The file of one image in one of `IMAGE_FOLDERS`."""
         return self.root / folder / f"x{self.scale}" / f"{name}.png"
@@ -92,23 +101,55 @@ def prepare(
     """Degrade images (files, or folders of them) into `destination`; returns sigma by image name.
 
     Each file is written whole or not at all, the sigmas last; images that an earlier run left
-    there keep their entry. A second run writes the same bytes. Raises `InputError`, before
-    anything is written, if two sources have one name, a source is missing, or the destination
-    lies in a source folder; and on reaching an image that cannot be read or is too small.
+    there keep their entry. A second run writes the same bytes.
+
+    Raises:
+        InputError: Before anything is written, if two sources have one name, a source is missing,
+            or the destination lies in a source folder; and on reaching an image that cannot be
+            read or is too small.
+        OutputError: Before anything is written, if the destination cannot be written or has a file
+            in an image's place that no earlier run wrote.
     """
     layout = Layout(destination, settings.scale)
     images = _find_images(sources)
     _check_destination(sources, images, layout)
-    recorded = _read_sigmas(layout.kernels)
-    sigmas: dict[str, float] = {}
-    progress(0, len(images))
-    for name, path in images.items():
-        sigmas[name] = settings.sigma(name)
-        _write_image(path, name, sigmas[name], layout)
-        progress(len(sigmas), len(images))
-    entries = json.dumps(recorded | sigmas, indent=2, sort_keys=True)
-    write_atomically(layout.kernels, f"{entries}\n".encode())
+    _check_places(images, layout)
+    with locked(destination):
+        own = _check_places(images, layout)
+        sigmas = {name: settings.sigma(name) for name in images}
+        # From here on, what has no entry or another one is on its way.
+        write_atomically(layout.unfinished, _json(sorted({*own, *images})))
+        recorded = _read_sigmas(layout.kernels)
+        kept = {name: sigma for name, sigma in recorded.items() if sigmas.get(name, sigma) == sigma}
+        if kept != recorded:
+            write_atomically(layout.kernels, _json(kept))
+        progress(0, len(images))
+        for done, (name, path) in enumerate(images.items(), 1):
+            _write_image(path, name, sigmas[name], layout)
+            progress(done, len(images))
+        write_atomically(layout.kernels, _json(recorded | sigmas))
+        layout.unfinished.unlink()
     return sigmas
+
+
+def _json(value: object) -> bytes:
+    return f"{json.dumps(value, indent=2, sort_keys=True)}\n".encode()
+
+
+def _check_places(images: dict[str, Path], layout: Layout) -> set[str]:
+    """Refuse to write over what is not ours; returns the names that are."""
+    for place in (layout.kernels, *(layout.image(folder, "any") for folder in IMAGE_FOLDERS)):
+        check_file(place)
+    own = {*_read_sigmas(layout.kernels), *_read_unfinished(layout.unfinished)}
+    for name in images:
+        for folder in IMAGE_FOLDERS:
+            place = layout.image(folder, name)
+            if name not in own and place.exists():
+                raise OutputError(
+                    f"'{place}' is there already and '{layout.kernels}' does not name it, so it "
+                    "would be lost; choose another destination, or move it away"
+                )
+    return own
 
 
 def _write_image(path: Path, name: str, sigma: float, layout: Layout) -> None:
@@ -150,6 +191,16 @@ def _check_destination(sources: Sequence[Path], images: dict[str, Path], layout:
                 f"'{path}' lies where '{layout.root}' is written to and could be overwritten; "
                 "choose another destination"
             )
+
+
+def _read_unfinished(path: Path) -> list[str]:
+    try:
+        names = json.loads(path.read_text())
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise InputError(f"'{path}' is damaged ({error}); delete it") from error
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _read_sigmas(path: Path) -> dict[str, float]:

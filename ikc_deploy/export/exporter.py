@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +14,18 @@ import torch
 
 from ikc_deploy.bundle import (
     BASIS_FILE,
+    MANIFEST_FILE,
+    USRNET,
     Bundle,
     FrameIO,
     Manifest,
     Precision,
+    copy_verified,
     record_files,
     write_manifest,
 )
-from ikc_deploy.errors import InputError
+from ikc_deploy.bundle_writing import check_bundle_folder, new_bundle
+from ikc_deploy.errors import BundleError, InputError
 from ikc_deploy.export.calibration import (
     Image,
     calibration_images,
@@ -29,11 +34,9 @@ from ikc_deploy.export.calibration import (
 from ikc_deploy.export.graphs import OPSET, export_graphs
 from ikc_deploy.export.parity import check_parity, measure_parity
 from ikc_deploy.export.precision import check_census
-from ikc_deploy.files import atomic_folder
-from ikc_deploy.locks import locked
 from ikc_deploy.measured import Int8Parity
 from ikc_deploy.networks.weights import Weights
-from ikc_deploy.plans import keep_engines
+from ikc_deploy.plans import engine_files, keep_engines
 from ikc_deploy.version import __version__
 
 Announce = Callable[[str], None]
@@ -59,10 +62,17 @@ def export_bundle(
 ) -> Bundle:
     """Write the bundle `out` (replacing an older one) and return it opened and verified.
 
-    TensorRT engines of the older one are kept if the graphs are the same. Raises `ExportError` if a
-    convolution has the wrong precision or the graphs miss the parity limits; then, as after a kill,
-    `out` is as it was. INT8 also fails if it costs too much PSNR (see `calibration`).
+    TensorRT engines of the older one are kept if the graphs are the same, and its fourth graph if
+    scale, io and precision are; a warning tells of those that are not.
+
+    Raises:
+        OutputError: `out` is something else than a bundle with nothing added to it, or cannot be
+            written; before any work.
+        ExportError: A convolution has the wrong precision or the graphs miss the parity limits;
+            then, as after a kill, `out` is as it was. INT8 also fails if it costs too much PSNR
+            (see `calibration`).
     """
+    check_bundle_folder(out)
     networks = weights.networks
     # INT8 graphs are made from float32 ones.
     traced: Precision = "fp16" if settings.precision == "fp16" else "fp32"
@@ -70,12 +80,12 @@ def export_bundle(
     if settings.precision == "int8":
         # Before the work that a bad folder would waste.
         images = calibration_images(settings.calibrate, networks.architecture.scale)
-    with locked(out), atomic_folder(out) as folder:
+    with new_bundle(out) as folder:
         announce("graphs")
         paths = export_graphs(networks, folder, traced, settings.io)
         convolutions = {name: check_census(path, traced) for name, path in paths.items()}
         networks.basis.save(folder / BASIS_FILE)
-        names = [*(path.name for path in paths.values()), BASIS_FILE, *keep_engines(out, folder)]
+        names = [*(path.name for path in paths.values()), BASIS_FILE]
         manifest = Manifest(
             name=weights.source.name,
             scale=networks.architecture.scale,
@@ -100,8 +110,48 @@ def export_bundle(
         written = Bundle.open(folder)
         parity = measure_parity(networks, written, quality)
         check_parity(parity, settings.precision)
-        write_manifest(folder, replace(manifest, parity=parity), written.files)
+        manifest, kept = _keep(out, folder, replace(manifest, parity=parity))
+        write_manifest(folder, manifest, {**written.files, **record_files(folder, kept)})
     return Bundle.open(out)
+
+
+def _keep(out: Path, folder: Path, manifest: Manifest) -> tuple[Manifest, list[str]]:
+    """Copy what still fits of the old bundle `out` into `folder`.
+
+    Returns the manifest with it, and the files that were copied, by their path in the bundle.
+    """
+    if not (out / MANIFEST_FILE).exists():
+        return manifest, []
+    try:
+        old = Bundle.open(out)
+        kept, left = keep_engines(old, folder)
+    except BundleError as error:
+        warnings.warn(f"nothing of the old bundle is kept: {error}", stacklevel=3)
+        return manifest, []
+    files = [name for engine in sorted(kept) for name in engine_files(engine)]
+    if left:
+        warnings.warn(
+            f"engines of the old bundle in '{out}' are for other graphs and are not kept: "
+            f"{', '.join(sorted(left))}; build new ones with --engine",
+            stacklevel=3,
+        )
+    verified = {name: found for name, found in old.manifest.verified.items() if name in kept}
+    manifest = replace(manifest, verified=verified)
+    usrnet = old.manifest.usrnet
+    if usrnet is None:
+        return manifest, files
+    precision = "fp16" if manifest.precision == "fp16" else "fp32"
+    there = (old.manifest.scale, old.manifest.io, usrnet.precision)
+    if there != (manifest.scale, manifest.io, precision):
+        warnings.warn(
+            f"the {USRNET} graph of the old bundle in '{out}' is for x{there[0]}, {there[1]} "
+            f"frames and {there[2]}, and is not kept; add a new one with --usrnet",
+            stacklevel=3,
+        )
+        return manifest, files
+    name = old.graph(USRNET).name
+    copy_verified(old, [name], folder)
+    return replace(manifest, usrnet=usrnet), [*files, name]
 
 
 def _tools() -> dict[str, str]:

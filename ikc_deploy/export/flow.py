@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import onnxruntime
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from ikc_deploy.errors import ExportError
 from ikc_deploy.export.graphs import export_module
-from ikc_deploy.files import atomic_path
+from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.flow import KernelFlow
 
 PARITY: Final = 1e-6
@@ -29,15 +30,17 @@ def export_flow(flow: KernelFlow, path: Path) -> float:
     Raises `ExportError` if that is more than `PARITY` in ONNX Runtime; then `path` is as it was.
     """
     pixels = flow.size**2
-    with atomic_path(path) as temporary:
+    with TemporaryDirectory() as folder:
+        graph = Path(folder) / "flow.onnx"
         example = {"z": torch.zeros(2, pixels)}
-        export_module(_Decoder(flow), example, {"z": {0: "batch"}}, ["kernel"], temporary)
-        distance = _distance(flow, temporary)
+        export_module(_Decoder(flow), example, {"z": {0: "batch"}}, ["kernel"], graph)
+        distance = _distance(flow, graph)
         if distance > PARITY:
             raise ExportError(
                 f"the graph of the x{flow.scale} kernel prior is {distance:.2g} off, and "
                 f"{PARITY:g} is allowed; '{path}' was not written"
             )
+        write_atomically(path, graph.read_bytes())
     return distance
 
 

@@ -31,20 +31,19 @@ from ikc_deploy.bundle import (
     FrameIO,
     Precision,
     UsrnetRecord,
-    copy_verified,
     record_files,
     write_manifest,
 )
+from ikc_deploy.bundle_writing import changed_bundle
 from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.evaluation.structured import structured_image
 from ikc_deploy.export.graphs import export_module, frames, planes
 from ikc_deploy.export.parity import psnr
 from ikc_deploy.export.precision import check_census
 from ikc_deploy.export.rounding import rounded_prior
-from ikc_deploy.files import atomic_folder, sha256_file
+from ikc_deploy.files import sha256_file
 from ikc_deploy.kernels.conventions import degrade_fkp, fkp_variances, shifted_gaussian
 from ikc_deploy.limits import FRAME, LOOP
-from ikc_deploy.locks import locked
 from ikc_deploy.measured import UsrnetParity
 from ikc_deploy.networks.usrnet import Spectrum, Usrnet, load_usrnet, shipped_usrnet
 from ikc_deploy.runtime.nonblind import NonBlind
@@ -180,20 +179,17 @@ def add_usrnet(
     """
     source = settings.weights or shipped_usrnet()
     network = load_usrnet(source)
-    with locked(folder):
-        before = Bundle.open(folder)
-        with atomic_folder(folder) as changed:
-            copy_verified(before, before.files, changed)
-            announce(USRNET)
-            record = _written(network, before, changed, settings.at(before.manifest.scale))
-            record = replace(record, weights_sha256=sha256_file(source))
-            manifest = replace(before.manifest, usrnet=record)
-            files = {**before.files, **record_files(changed, [f"{USRNET}.onnx"])}
-            write_manifest(changed, manifest, files)
-            announce("parity and reach")
-            with NonBlind(Bundle.open(changed)) as written:
-                record = _checked(record, network, written)
-            write_manifest(changed, replace(manifest, usrnet=record), files)
+    with changed_bundle(folder) as (before, changed):
+        announce(USRNET)
+        record = _written(network, before, changed, settings.at(before.manifest.scale))
+        record = replace(record, weights_sha256=sha256_file(source))
+        manifest = replace(before.manifest, usrnet=record)
+        files = {**before.files, **record_files(changed, [f"{USRNET}.onnx"])}
+        write_manifest(changed, manifest, files)
+        announce("parity and reach")
+        with NonBlind(Bundle.open(changed)) as written:
+            record = _checked(record, network, written)
+        write_manifest(changed, replace(manifest, usrnet=record), files)
     return Bundle.open(folder)
 
 

@@ -98,6 +98,11 @@ class _Record:
                 f"'{self.path}' holds a fit of another image or with other settings; "
                 "repeat those, give another folder, or delete it to begin again"
             )
+        if len(history) > fit.iterations:
+            raise InputError(
+                f"'{self.path}' holds {len(history)} iterations, which cannot be taken back, and "
+                f"{fit.iterations} are asked for; ask for as many or more, or give another folder"
+            )
         fit.restore(state)
         self.history = history
 
@@ -122,7 +127,8 @@ def complete(
 
     With `state`, a file, the fit is kept there now and then and when it ends, and an earlier run's
     is gone on with: the result is that of an unbroken run. Raises `InputError` if the file
-    is damaged or of another fit, before the first step; and if a loss is no longer finite.
+    is damaged, of another fit or further than this one goes, before the first step; and if a loss
+    is no longer finite.
     """
     record = _Record(state)
     record.take_up(fit)

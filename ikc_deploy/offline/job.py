@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,17 +17,28 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import read_kernel
 from ikc_deploy.evaluation.metrics import PSNR_CEILING, kernel_psnr, psnr_y
 from ikc_deploy.images import Picture, read_picture, read_rgb
+from ikc_deploy.locks import locked
 from ikc_deploy.offline.degrading import upscaled
 from ikc_deploy.offline.finishing import Finish, padded
 from ikc_deploy.offline.fitting import Progress, Result
 from ikc_deploy.offline.methods import Method
-from ikc_deploy.offline.outputs import STATE, write_image, write_report, write_result
+from ikc_deploy.offline.outputs import (
+    OUTPUTS,
+    REPORT,
+    STATE,
+    check_output,
+    read_report,
+    write_image,
+    write_report,
+    write_result,
+)
 from ikc_deploy.runtime.estimation import Area, textured_areas
 
 PAPER_PEAK: Final = 1.0
 """Peak in the kernel PSNR of the FKP paper, where a kernel's own is a tenth of that."""
 
 _GREEN: Final = 1
+_FINISHED: Final = re.compile(r"image-\w+\.png")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,20 +100,81 @@ def run(
 ) -> Outcome:
     """Do the job in `folder`, going on with what an earlier run left there.
 
-    Raises `InputError` for a picture that the method cannot work on, before anything is fitted, or
-    for another job's folder; `KernelError` if the finish does not know the kernel, after the rest
-    was written.
+    Files of an earlier run that are not this one's result are deleted.
+
+    Raises:
+        OutputError: `folder` holds anything else than an earlier run's files, or another process
+            keeps it (see `check_output` and `locked`).
+        InputError: A picture that the method cannot work on, before anything is fitted, or another
+            job's folder.
+        KernelError: The finish does not know the kernel; the rest was written.
     """
-    lr = np.ascontiguousarray(job.picture.rgb[job.area])
-    fit = job.method.load().fit
-    result = fit(lr, job.scale, job.settings, progress, stop=stop, state=folder / STATE)
+    check_output(folder)
+    with locked(folder):
+        check_output(folder)
+        earlier = read_report(folder) if (folder / STATE).exists() else None
+        lr = np.ascontiguousarray(job.picture.rgb[job.area])
+        fit = job.method.load().fit
+        result = fit(lr, job.scale, job.settings, progress, stop=stop, state=folder / STATE)
+        return _write(job, folder, lr, result, earlier)
+
+
+def _write(
+    job: Job,
+    folder: Path,
+    lr: NDArray[np.uint8],
+    result: Result,
+    earlier: dict[str, Any] | None,
+) -> Outcome:
+    """Write everything but the state; `earlier` is what an earlier part of this fit reported."""
+    kept = _delete_stale(folder, _report(job, result, {}, ()), earlier)
+    finished = [] if job.finish is None else [_finish_name(job.finish)]
+    # Listed before they are there: what a killed run leaves is known as its own.
+    write_report(folder, _report(job, result, {}, (*OUTPUTS, *kept, *finished)))
     paths = write_result(folder, result, job.picture)
     figures = _image_figures(job, lr, result) | _kernel_figures(job, result)
-    write_report(folder, _report(job, result, figures))
+    names = [STATE, *(path.name for path in paths), *kept]
+    write_report(folder, _report(job, result, figures, names))
     if job.finish is not None and result.kernel is not None:
+        write_report(folder, _report(job, result, figures, (*names, *finished)))
         paths.append(_finish(job, job.finish, folder, result.kernel, figures))
-        write_report(folder, _report(job, result, figures))
+        write_report(folder, _report(job, result, figures, (*names, *finished)))
     return Outcome(result, figures, paths)
+
+
+def _delete_stale(
+    folder: Path, report: dict[str, Any], earlier: dict[str, Any] | None
+) -> list[str]:
+    """Delete listed files of another result than `report` is about; returns those that stay.
+
+    What every fit writes is written again; what stays are the pictures of finishes, if `earlier`
+    has the same fit at the same iteration.
+    """
+    listed = (read_report(folder) or {"files": []})["files"]
+    written = {*OUTPUTS} if earlier is not None else {STATE}
+    # A report is a file like others: only names of our own making are believed.
+    ours = [name for name in listed if name in OUTPUTS or _FINISHED.fullmatch(name)]
+    others = [name for name in ours if name not in written and (folder / name).is_file()]
+    if earlier is not None and _fitted(earlier) == _fitted(json.loads(json.dumps(report))):
+        return others
+    for name in others:
+        (folder / name).unlink()
+    return []
+
+
+def _fitted(report: dict[str, Any]) -> dict[str, Any]:
+    """What of a report decides what a finish makes."""
+    settings = {
+        name: value
+        for name, value in report["settings"].items()
+        if name not in ("iterations", "device")
+    }
+    names = ("method", "scale", "lr", "fitted", "iterations")
+    return {name: report.get(name) for name in names} | {"settings": settings}
+
+
+def _finish_name(finish: Finish) -> str:
+    return f"image-{finish.name}.png"
 
 
 def _finish(
@@ -115,7 +190,7 @@ def _finish(
         figures["kernel_lost"] = finished.lost
     if job.reference is not None:
         figures[f"psnr_y_{finish.name}"] = _psnr(finished.image, job.reference, job.scale)
-    return write_image(folder / f"image-{finish.name}.png", finished.image, job.picture)
+    return write_image(folder / _finish_name(finish), finished.image, job.picture)
 
 
 def _area(picture: Picture, crop: int | None) -> Area:
@@ -170,7 +245,9 @@ def _enlarged(along: slice, scale: int) -> slice:
     return slice(scale * along.start, scale * along.stop)
 
 
-def _report(job: Job, result: Result, figures: dict[str, float]) -> dict[str, Any]:
+def _report(
+    job: Job, result: Result, figures: dict[str, float], files: Sequence[str]
+) -> dict[str, Any]:
     return {
         "method": job.method.name,
         "scale": job.scale,
@@ -184,4 +261,5 @@ def _report(job: Job, result: Result, figures: dict[str, float]) -> dict[str, An
         "complete": result.complete,
         "last": result.history[-1] if result.history else {},
         "figures": figures,
+        "files": sorted({*files} - {REPORT}),
     }

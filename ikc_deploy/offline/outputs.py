@@ -1,4 +1,7 @@
-"""What a fit leaves in its folder, for people and for programs."""
+"""What a fit leaves in its folder, for people and for programs.
+
+The report lists the files. A folder with any others is not written into.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ikc_deploy.errors import InputError
 from ikc_deploy.figures import INK, require_matplotlib, save_figure, style_axes
-from ikc_deploy.files import atomic_path, write_atomically
+from ikc_deploy.files import atomic_path, check_folder, write_atomically
 from ikc_deploy.images import Picture, write_picture
 from ikc_deploy.offline.fitting import Losses, Result
 
@@ -26,12 +30,43 @@ KERNEL_PICTURE: Final = "kernel.png"
 HISTORY: Final = "history.csv"
 HISTORY_PICTURE: Final = "history.png"
 REPORT: Final = "report.json"
+OUTPUTS: Final = (STATE, IMAGE, KERNEL, KERNEL_PICTURE, HISTORY, HISTORY_PICTURE, REPORT)
+"""What any fit may write; a finish adds its picture."""
 
 KERNEL_PICTURE_SIDE: Final = 320
 """About; every kernel pixel becomes a whole number of pixels."""
 
 _PANELS_ACROSS: Final = 3
 _PANEL_INCHES: Final = (3.2, 2.2)
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a folder in which a fit would overwrite, or mix with, something else.
+
+    Raises:
+        OutputError: `folder` is neither absent nor empty nor what an earlier fit left with nothing
+            added to it, or it cannot be written.
+    """
+    check_folder(folder, _listed_files, "an output of ikc-offline", whole=False)
+
+
+def read_report(folder: Path) -> dict[str, Any] | None:
+    """Return what the report of an earlier fit says; None if there is none.
+
+    Raises:
+        InputError: It is damaged, or not a fit's.
+    """
+    path = folder / REPORT
+    try:
+        report: dict[str, Any] = json.loads(path.read_text())
+        files, own = report["files"], {"method", "settings", "iterations"} <= report.keys()
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"'{path}' cannot be read: {error}") from error
+    if not own or not all(isinstance(name, str) for name in files):
+        raise InputError(f"'{path}' is not a report of ikc-offline")
+    return report
 
 
 def write_result(folder: Path, result: Result, like: Picture) -> list[Path]:
@@ -111,6 +146,12 @@ def kernel_picture(kernel: NDArray[np.floating]) -> NDArray[np.uint8]:
     factor = max(1, KERNEL_PICTURE_SIDE // len(kernel))
     enlarged = levels.repeat(factor, axis=0).repeat(factor, axis=1)
     return np.repeat(enlarged[..., None], 3, axis=2)
+
+
+def _listed_files(folder: Path) -> list[str]:
+    report = read_report(folder)
+    # The state comes first; it is checked when it is read.
+    return [STATE] if report is None else [REPORT, STATE, *report["files"]]
 
 
 def _write_kernel(path: Path, kernel: NDArray[np.float64]) -> Path:

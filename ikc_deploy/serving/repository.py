@@ -6,19 +6,25 @@
 
 The three networks are ONNX files, or TensorRT plans if the bundle has any that Triton loads: those
 of the `tensorrt` flavour. Everything that may be tuned is in the config.pbtxt files.
+
+Each model's folder has a record of its files, CONTENTS_FILE. A model is only replaced if all files
+in its folder are in there, and its config.pbtxt is as it was written.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from ikc_deploy import errors, kernels
 from ikc_deploy.bundle import BASIS_FILE, GRAPHS, Bundle
-from ikc_deploy.errors import InputError
-from ikc_deploy.files import atomic_folder
+from ikc_deploy.errors import InputError, OutputError
+from ikc_deploy.files import atomic_folder, check_folder, sha256_file
+from ikc_deploy.locks import locked
 from ikc_deploy.plans import Engine, Host, read_engines, refusal
 from ikc_deploy.runtime.onnx_files import read_graph
 from ikc_deploy.serving import loop
@@ -31,6 +37,11 @@ from ikc_deploy.serving.configs import (
     network_config,
 )
 
+CONTENTS_FILE: Final = "ikc-files.json"
+"""The record of a model's files by name, with their sha256."""
+
+_CONFIG_FILE: Final = "config.pbtxt"
+_KIND: Final = "a model as ikc-export --triton wrote it"
 _FLAVOUR: Final = "tensorrt"
 _PACKAGE: Final = '"""The part of ikc-deploy that the loop needs on the server."""\n'
 
@@ -40,8 +51,11 @@ def write_repository(
 ) -> dict[str, Path]:
     """Write the five models into `folder`; their folders by name.
 
-    Each is replaced as a whole; other models in `folder` are left alone. Raises `InputError` for a
-    bundle with io "float", which clients' 8-bit frames do not fit.
+    Each is replaced as a whole; other models in `folder` are left alone.
+
+    Raises:
+        InputError: A bundle with io "float", which clients' 8-bit frames do not fit.
+        OutputError: As `check_repository`, before any model is written.
     """
     if bundle.manifest.io != "uint8":
         raise InputError(
@@ -51,19 +65,65 @@ def write_repository(
     settings = settings or ServingSettings()
     engines = triton_engines(bundle)
     plans = _plans(engines)
-    models = {name: folder / name for name in (*_network_names(), NAME, STREAM_NAME)}
-    for network in GRAPHS:
-        with atomic_folder(models[f"{NAME}_{network}"]) as model:
-            _copy_network(bundle, network, engines, model / "1")
-            text = network_config(network, bundle.manifest, settings, plans)
-            (model / "config.pbtxt").write_text(text)
+    check_repository(folder)
     batch = min(settings.batch, plans.largest_batch) if plans else settings.batch
-    for name in (NAME, STREAM_NAME):
-        with atomic_folder(models[name]) as model:
-            _copy_loop(bundle, model / "1")
-            text = loop_config(name, bundle.manifest, settings, batch)
-            (model / "config.pbtxt").write_text(text)
+    models = _models(folder)
+    with locked(folder / NAME):
+        check_repository(folder)
+        for network in GRAPHS:
+            with _new_model(models[f"{NAME}_{network}"]) as model:
+                _copy_network(bundle, network, engines, model / "1")
+                text = network_config(network, bundle.manifest, settings, plans)
+                (model / _CONFIG_FILE).write_text(text)
+        for name in (NAME, STREAM_NAME):
+            with _new_model(models[name]) as model:
+                _copy_loop(bundle, model / "1")
+                text = loop_config(name, bundle.manifest, settings, batch)
+                (model / _CONFIG_FILE).write_text(text)
     return models
+
+
+def check_repository(folder: Path) -> None:
+    """Refuse a model repository in which something would be lost.
+
+    Raises:
+        OutputError: The folder of one of the five models is not one of ours, has files that are not
+            in its record, or a config.pbtxt that was edited; or it cannot be written.
+    """
+    for model in _models(folder).values():
+        check_folder(model, _listed, _KIND)
+        config = model / _CONFIG_FILE
+        if config.is_file() and _read_contents(model).get(_CONFIG_FILE) != sha256_file(config):
+            raise OutputError(
+                f"'{config}' was edited since it was written, and would be lost; move "
+                f"'{model.name}' out of '{folder}', or give another folder"
+            )
+
+
+@contextmanager
+def _new_model(folder: Path) -> Iterator[Path]:
+    with atomic_folder(folder, _listed, _KIND) as model:
+        yield model
+        files = sorted(path for path in model.rglob("*") if path.is_file())
+        contents = {path.relative_to(model).as_posix(): sha256_file(path) for path in files}
+        (model / CONTENTS_FILE).write_text(json.dumps({"files": contents}, indent=2) + "\n")
+
+
+def _listed(folder: Path) -> list[str]:
+    return [CONTENTS_FILE, *_read_contents(folder)]
+
+
+def _read_contents(folder: Path) -> dict[str, str]:
+    path = folder / CONTENTS_FILE
+    try:
+        files = json.loads(path.read_text())["files"]
+        return {str(name): str(digest) for name, digest in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise OutputError(f"'{path}' cannot be read: {error}") from error
+
+
+def _models(folder: Path) -> dict[str, Path]:
+    return {name: folder / name for name in (*_network_names(), NAME, STREAM_NAME)}
 
 
 def triton_engines(bundle: Bundle) -> dict[str, Engine]:

@@ -3,6 +3,9 @@
 `state.json` says where the run stands and names two files: `weights-*.pt` (the networks and the
 moving average) and `optimizer-*.pt` (twice as large). It is written last, so that a killed run
 always finds a whole state. A run moved without its optimizer file goes on, with fresh moments.
+
+`run.json` comes first: a folder that has it holds a run, though maybe one that saved nothing yet. A
+new run is not begun in a folder with anything else in it.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import io
 import json
 import logging
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -25,15 +30,18 @@ from ikc_deploy.errors import (
     RecipeError,
     TrainingError,
 )
-from ikc_deploy.files import write_atomically
+from ikc_deploy.files import check_folder, write_atomically
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.networks.tensors import fill, unusable
 from ikc_deploy.training.image_sets import ImageSet
 
+RUN_FILE: Final = "run.json"
 STATE_FILE: Final = "state.json"
 LOG_FILE: Final = "log.jsonl"
 CHECKPOINT_FILE: Final = "checkpoint.safetensors"
 
+_BOARD_FOLDER: Final = "tensorboard"
+_BOARD_FILE: Final = "events.out.tfevents"
 _LOG = logging.getLogger(__name__)
 
 
@@ -85,10 +93,9 @@ def save_state(run: Path, recipe: Trained, state: RunState, images: ImageSet | N
         "images": images and asdict(images),
     }
     write_atomically(run / STATE_FILE, json.dumps(pointer, indent=1).encode())
-    for pattern in ("weights-*.pt", "optimizer-*.pt"):
-        for path in run.glob(pattern):
-            if path.name not in (weights, optimizer):
-                path.unlink()
+    for name in _state_files(run, recipe.fingerprint["stages"]):
+        if name not in (weights, optimizer):
+            (run / name).unlink()
 
 
 def open_run(
@@ -96,15 +103,18 @@ def open_run(
 ) -> RunState | None:
     """The state to go on from, or None for a new run, whose folder is made.
 
-    Raises `InputError` if there is nothing to resume, if there is a run already and `resume` is
-    false, or if the state is damaged; `RecipeError` if it is another recipe's or was trained on
-    other images than `images`.
+    Raises:
+        InputError: There is nothing to resume, there is a run already and `resume` is false, or the
+            state is damaged.
+        OutputError: A new run's folder cannot be written, or holds anything but a run that was
+            killed before it saved its state.
+        RecipeError: The state is another recipe's or was trained on other images than `images`.
     """
     path = run / STATE_FILE
     if not path.exists():
         if resume:
             raise InputError(f"'{run}' holds no run to resume; start it without --resume")
-        run.mkdir(parents=True, exist_ok=True)
+        _begin(recipe, run)
         return None
     if not resume:
         raise InputError(f"'{run}' already holds a run; add --resume to go on, or choose another")
@@ -167,7 +177,7 @@ class RunLog:
             raise MissingExtraError("tensorboard", "training", "a training's log") from error
 
         self.path = run / LOG_FILE
-        self._board = SummaryWriter(str(run / "tensorboard"))
+        self._board = SummaryWriter(str(run / _BOARD_FOLDER))
 
     def write(self, stage: str, step: int, figures: dict[str, float]) -> None:
         """One line, and the same figures for TensorBoard.
@@ -237,6 +247,32 @@ def _basis(kept: dict[str, Any] | None) -> KernelBasis | None:
         return None
     low, high = kept["sigma_range"]
     return KernelBasis(kept["components"].numpy(), kept["mean"].numpy(), (low, high))
+
+
+def _begin(recipe: Trained, run: Path) -> None:
+    stages = recipe.fingerprint["stages"]
+
+    def own(folder: Path) -> list[str]:
+        try:
+            begun = "recipe" in json.loads((folder / RUN_FILE).read_text())
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise InputError(f"'{folder}' holds no run ({error})") from error
+        boards = (folder / _BOARD_FOLDER).glob(f"{_BOARD_FILE}*")
+        names = [f"{_BOARD_FOLDER}/{name}" for name in (_BOARD_FILE, *(b.name for b in boards))]
+        return [RUN_FILE, LOG_FILE, *names, *_state_files(folder, stages)] if begun else []
+
+    check_folder(run, own, "a run of ikc-train", whole=False)
+    run.mkdir(parents=True, exist_ok=True)
+    # What a run that saved nothing has logged is done again.
+    (run / LOG_FILE).unlink(missing_ok=True)
+    write_atomically(run / RUN_FILE, json.dumps({"recipe": recipe.fingerprint}, indent=1).encode())
+
+
+def _state_files(run: Path, stages: Iterable[str]) -> list[str]:
+    """The names of all files in a run's folder that are part of a state."""
+    names = "|".join(map(re.escape, stages))
+    own = re.compile(rf"(weights|optimizer)-({names})-\d+\.pt")
+    return [path.name for path in run.iterdir() if own.fullmatch(path.name)]
 
 
 def _write(path: Path, value: object) -> None:

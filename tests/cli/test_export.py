@@ -14,6 +14,7 @@ from ikc_deploy.plans import read_engines
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.half import half_bundle
 from tests.machines import nvidia_smi
+from tests.test_files import state
 
 
 def test_fp16_export_prints_census_and_parity_as_json(
@@ -48,6 +49,35 @@ def test_unknown_weights_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
         assert done.stderr.startswith("error: ")
         assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "place", "words"),
+    [
+        ("--out", "full", ["'full' is not a bundle and not empty", "'photo.jpg'"]),
+        ("--out", "file", ["'file' is a file"]),
+        ("--out", "file/x", ["is a file, not a folder"]),
+        ("--out", ".", ["give a folder in it"]),
+        ("--out", "/proc/x", ["'/proc/x' cannot be written"]),
+        ("--out", "n" * 300, ["at most 255 bytes"]),
+        ("--triton", "file", ["is a file, not a folder"]),
+        ("--triton", "models", ["is not a model as ikc-export", "'notes'"]),
+    ],
+)
+def test_what_would_be_lost_or_cannot_be_written_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, place: str, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "models" / "ikc").mkdir(parents=True)
+    for name in ("full/photo.jpg", "file", "models/ikc/notes"):
+        (tmp_path / name).write_text("mine")
+    before = state(tmp_path)
+    # Weights that are not there: nothing has looked for them.
+    result = invoke(main, "--weights", "nothing", option, place)
+    said = [word.replace("'full'", f"'{tmp_path / 'full'}'") for word in words]
+    assert_one_clear_line(result, *said)
+    assert state(tmp_path) == before
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +131,90 @@ def test_a_grey_picture_stays_grey(folder: Path, tmp_path: Path) -> None:
     arguments[0] = str(tmp_path / "grey.png")
     assert invoke(main, *arguments).exit_code == 0
     assert read_picture(tmp_path / "out" / "image.png").grey
+
+
+def listed(out: Path) -> set[str]:
+    """What the report says is in the folder."""
+    return {*json.loads((out / "report.json").read_text())["files"], "report.json"}
+
+
+def test_the_report_lists_the_files_and_none_of_another_result_stays(
+    folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    then = ("--then", "usrnet", "--usrnet", folder / "usrnet.safetensors")
+    assert invoke(main, *dip(folder, out, 2, *then)).exit_code == 0
+    assert {path.name for path in out.iterdir()} == listed(out) >= {"image-usrnet.png", "fit.pt"}
+    # The same fit, so what was made of it stays.
+    assert invoke(main, *dip(folder, out, 2)).exit_code == 0
+    assert {path.name for path in out.iterdir()} == listed(out) >= {"image-usrnet.png"}
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    fewer = invoke(main, *dip(folder, out, 1, *then))
+    assert_one_clear_line(fewer, "holds 2 iterations", "1 are asked for")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert invoke(main, *dip(folder, out, 3)).exit_code == 0
+    assert {path.name for path in out.iterdir()} == listed(out) == {*before} - {"image-usrnet.png"}
+    assert len((out / "history.csv").read_text().splitlines()) == 4
+    # Deleting the state begins again, as its message says.
+    (out / "fit.pt").unlink()
+    assert invoke(main, *dip(folder, out, 1)).exit_code == 0
+    assert {path.name for path in out.iterdir()} == listed(out) == {*before} - {"image-usrnet.png"}
+
+
+@pytest.mark.parametrize("report", [None, "{}", '{"files": ["image.png"]}', "[", '["x"]'])
+def test_a_folder_with_anything_else_in_it_is_not_written_into(
+    folder: Path, tmp_path: Path, report: str | None
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "image.png").write_text("mine")
+    if report is not None:
+        (out / "report.json").write_text(report)
+    before = {path.name: path.read_text() for path in out.iterdir()}
+    assert_one_clear_line(invoke(main, *dip(folder, out, 1)), "'image.png'", "would be lost")
+    assert {path.name: path.read_text() for path in out.iterdir()} == before
+
+
+def test_a_fit_killed_while_it_writes_is_repeated_and_a_second_one_at_once_waits(
+    folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    program = """
+import os, signal, sys
+from ikc_deploy.cli.offline import main
+from ikc_deploy.offline import job
+write = job.write_result
+def killed(*arguments):
+    write(*arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+job.write_result = killed
+main(sys.argv[1:])
+"""
+    command = [sys.executable, "-c", program, *dip(folder, out, 1)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert (out / "kernel.npy").exists()
+    again = [sys.executable, "-m", "ikc_deploy.cli.offline", *dip(folder, out, 1)]
+    both = [subprocess.Popen(again, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert all(not text or text.startswith("waiting for process") for text in said)
+    assert {path.name for path in out.iterdir()} == listed(out)
+    assert json.loads((out / "report.json").read_text())["complete"]
+
+
+@pytest.mark.parametrize("colour", [(9, 9, 9), (0, 0, 255), (10, 200, 30)])
+@pytest.mark.parametrize("method", ["dip-fkp", "kernelgan-fkp", "ike"])
+def test_flat_pictures_of_any_colour_are_refused(
+    folder: Path, tmp_path: Path, colour: tuple[int, int, int], method: str
+) -> None:
+    write_rgb(np.full((80, 80, 3), colour, np.uint8), tmp_path / "flat.png")
+    arguments = dip(folder, tmp_path / "out", 1)
+    arguments[0] = str(tmp_path / "flat.png")
+    arguments[2] = method
+    if method == "ike":
+        arguments = arguments[: arguments.index("--prior")]
+    assert_one_clear_line(invoke(main, *arguments), "one flat colour")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import pytest
 
 from ikc_deploy.cli.train import main
 from ikc_deploy.images import write_rgb
+from ikc_deploy.locks import locked
 from ikc_deploy.networks.checkpoints import load_checkpoint
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
@@ -27,6 +31,54 @@ def test_a_smoke_run_writes_a_checkpoint_and_refuses_to_start_twice(
     assert result.stdout == f"{tmp_path / 'run' / 'checkpoint.safetensors'}\n"
     assert load_checkpoint(result.stdout.strip()).architecture.name == "smoke"
     assert_one_clear_line(invoke(main, *arguments), "already holds a run", "--resume")
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "weights-sftmd-1.pt", "checkpoint.safetensors", "log.jsonl", "run.json"]
+)
+def test_a_run_is_not_begun_in_a_folder_with_anything_else(
+    smoke: str, tmp_path: Path, name: str
+) -> None:
+    write_rgb(photo(64, 64), tmp_path / "images" / "0.png")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / name).write_text("{}")
+    arguments = (smoke, "--out", run, "--data", tmp_path / "images")
+    assert_one_clear_line(invoke(main, *arguments), f"'{name}'", "would be lost")
+    assert [path.name for path in run.iterdir()] == [name]
+
+
+def test_a_run_killed_before_it_saved_is_begun_again_and_two_at_once_are_not(
+    smoke: str, tmp_path: Path
+) -> None:
+    write_rgb(photo(64, 64), tmp_path / "images" / "0.png")
+    run = tmp_path / "run"
+    program = """
+import os, signal, sys
+from ikc_deploy.cli.train import main
+from ikc_deploy.training import runs
+def killed(path, data):
+    if path.name == "state.json":
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(path, data)
+write, runs.write_atomically = runs.write_atomically, killed
+main(sys.argv[1:])
+"""
+    arguments = (smoke, "--out", run, "--data", tmp_path / "images")
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert any(path.name.startswith("weights-") for path in run.iterdir())
+    with locked(run):
+        other = [sys.executable, "-m", "ikc_deploy.cli.train", *map(str, arguments)]
+        done = subprocess.run(other, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert f"is being written by process {os.getpid()}" in done.stderr
+    (run / "weights-mine.pt").write_text("mine")
+    assert_one_clear_line(invoke(main, *arguments), "'weights-mine.pt'")
+    (run / "weights-mine.pt").rename(tmp_path / "weights-mine.pt")
+    assert invoke(main, *arguments).exit_code == 0
+    # Only state that is ours is swept, and nothing but the newest is left.
+    assert len(list(run.glob("weights-*.pt"))) == 1
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])

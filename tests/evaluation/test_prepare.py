@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ikc_deploy.errors import InputError
+from ikc_deploy.errors import InputError, OutputError
 from ikc_deploy.evaluation.gaussian8 import degrade_gaussian, upscale_bicubic
 from ikc_deploy.evaluation.prepare import PrepareSettings, prepare
 from ikc_deploy.images import read_rgb, write_rgb
@@ -135,3 +138,42 @@ def test_damaged_sigmas_of_an_earlier_run_are_not_overwritten(source: Path, tmp_
     with pytest.raises(InputError, match=f"'{kernels}' is damaged"):
         prepare([source], tmp_path / "out", PrepareSettings())
     assert kernels.read_text() == "[1, 2"
+
+
+@pytest.mark.parametrize("folder", ["HR", "Bic"])
+def test_images_that_no_earlier_run_wrote_are_not_written_over(
+    source: Path, tmp_path: Path, folder: str
+) -> None:
+    mine = tmp_path / "out" / folder / "x4" / "cat.png"
+    write_rgb(photo(8, 8), mine)
+    before = written(tmp_path / "out")
+    with pytest.raises(OutputError, match=f"'{mine}' is there already"):
+        prepare([source], tmp_path / "out", PrepareSettings())
+    assert written(tmp_path / "out") == before
+    # Beside it, there is room.
+    prepare([source / "bird.png"], tmp_path / "out", PrepareSettings())
+    assert before.items() <= written(tmp_path / "out").items()
+
+
+def test_a_run_that_was_killed_is_repeated_and_no_image_has_another_ones_sigma(
+    source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    prepare([source], out, PrepareSettings(seed=1))
+    program = """
+import os, signal, sys
+from pathlib import Path
+from ikc_deploy.evaluation.prepare import PrepareSettings, prepare
+def killed(done, total):
+    if done == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+prepare([Path(sys.argv[1])], Path(sys.argv[2]), PrepareSettings(seed=2), killed)
+"""
+    for folder in (out, tmp_path / "new"):
+        command = [sys.executable, "-c", program, str(source), str(folder)]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert json.loads((out / "kernels" / "x4.json").read_text()) == {}
+    for folder in (out, tmp_path / "new"):
+        prepare([source], folder, PrepareSettings(seed=2))
+    prepare([source], tmp_path / "whole", PrepareSettings(seed=2))
+    assert written(out) == written(tmp_path / "new") == written(tmp_path / "whole")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,14 @@ from ikc_deploy.bundle import GRAPHS, FrameIO, Precision
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
 from ikc_deploy.export.graphs import OPSET
 from ikc_deploy.export.precision import check_census, conv_census
+from ikc_deploy.measured import Opinion
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint
 from ikc_deploy.networks.weights import load_weights
 from tests.bundles import export_small, save_small
 from tests.half import write_engine
 from tests.samples import photo
+from tests.sealing import seal
 
 CASES: list[tuple[Design, int, Precision, FrameIO]] = [
     ("compact", 4, "fp32", "uint8"),
@@ -118,6 +123,28 @@ def test_equal_weights_export_to_equal_bytes_and_keep_engines(tmp_path: Path) ->
     assert {name for name in second.files if name not in first.files} == {
         f"engines/a/{name}" for name in (*(f"{graph}.plan" for graph in GRAPHS), "engine.json")
     }
+
+
+def test_a_new_export_keeps_the_fourth_graph_where_it_fits_and_says_so_where_it_does_not(
+    small_checkpoint: Path, usrnet_bundle: Bundle, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(usrnet_bundle.path, out)
+    old = write_engine(Bundle.open(out), "a")
+    opinion = Opinion({}, (64, 64), {}, [], passed=True)
+    seal(out, replace(old.manifest, verified={"a": opinion, "gone": opinion}))
+    weights = load_weights(str(small_checkpoint))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = export_bundle(weights, out, ExportSettings())
+    assert kept.usrnet == usrnet_bundle.usrnet
+    assert kept.files["usrnet.onnx"] == usrnet_bundle.files["usrnet.onnx"]
+    assert kept.manifest.verified == {"a": opinion}
+    with pytest.warns(UserWarning) as told:
+        other = export_bundle(weights, out, ExportSettings("fp16"))
+    said = " ".join(str(warning.message) for warning in told)
+    assert "add a new one with --usrnet" in said and "not kept: a" in said
+    assert set(other.files) == {"basis.npz", *(f"{name}.onnx" for name in GRAPHS)}
 
 
 def test_a_graph_that_differs_from_its_network_becomes_no_bundle(

@@ -11,9 +11,10 @@ from shutil import copytree
 import pytest
 
 from ikc_deploy import Bundle, InputError
+from ikc_deploy.errors import OutputError
 from ikc_deploy.plans import Profile
 from ikc_deploy.serving.configs import ServingSettings
-from ikc_deploy.serving.repository import write_repository
+from ikc_deploy.serving.repository import check_repository, write_repository
 from tests.half import half_bundle, write_engine
 from tests.sealing import seal
 
@@ -30,7 +31,7 @@ def test_five_models_with_the_bundles_graphs(bundle: Bundle, tmp_path: Path) -> 
     assert write_repository(bundle, folder) == models
     names = {"ikc", "ikc_stream", "ikc_predictor", "ikc_sftmd", "ikc_corrector"}
     assert set(models) == names
-    assert {path.name for path in folder.iterdir()} == {*names, "other"}
+    assert {path.name for path in folder.iterdir()} == {*names, "other", ".ikc.lock"}
     for network in ("predictor", "sftmd", "corrector"):
         model = models[f"ikc_{network}"]
         assert (model / "1" / "model.onnx").read_bytes() == bundle.graph(network).read_bytes()
@@ -40,6 +41,47 @@ def test_five_models_with_the_bundles_graphs(bundle: Bundle, tmp_path: Path) -> 
     assert 'output { name: "sr" data_type: TYPE_FP16 dims: [ 3, -1, -1 ] }' in sftmd
     assert 'input { name: "code" data_type: TYPE_FP32 dims: [ 10 ] }' in sftmd
     assert "sequence_batching" in (models["ikc_stream"] / "config.pbtxt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("stranger", "words"),
+    [
+        ("ikc_corrector/labels.txt", "'labels.txt'"),
+        ("ikc/1/mine.py", "'1/mine.py'"),
+        ("ikc/2/", "'2/'"),
+        ("ikc/1/__pycache__/mine.cpython-312.pyc", "'1/__pycache__/'"),
+        ("ikc_stream/config.pbtxt", "was edited"),
+    ],
+)
+def test_a_model_in_which_something_would_be_lost_stops_it_before_any_is_written(
+    bundle: Bundle, tmp_path: Path, stranger: str, words: str
+) -> None:
+    folder = tmp_path / "models"
+    write_repository(bundle, folder)
+    compiled = folder / "ikc" / "1" / "__pycache__" / "model.cpython-312.pyc"
+    compiled.parent.mkdir()
+    compiled.touch()
+    check_repository(folder)
+    place = folder / stranger
+    if stranger.endswith("/"):
+        place.mkdir()
+    else:
+        place.parent.mkdir(exist_ok=True)
+        place.write_text("mine")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with pytest.raises(OutputError) as caught:
+        write_repository(bundle, folder)
+    assert words in str(caught.value)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_folder_that_is_no_model_of_ours_is_not_replaced(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "ikc_sftmd" / "1").mkdir(parents=True)
+    (tmp_path / "ikc_sftmd" / "1" / "model.onnx").write_text("mine")
+    with pytest.raises(OutputError, match="is not a model as ikc-export"):
+        write_repository(bundle, tmp_path)
+    assert (tmp_path / "ikc_sftmd" / "1" / "model.onnx").read_text() == "mine"
+    assert not (tmp_path / "ikc_predictor").exists()
 
 
 def test_the_loop_needs_nothing_but_numpy_on_the_server(bundle: Bundle, tmp_path: Path) -> None:

@@ -6,9 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ikc_deploy.errors import OutputError
 from ikc_deploy.evaluation.records import Record
 from ikc_deploy.evaluation.summary import DatasetSummary
-from ikc_deploy.figures import INK, require_matplotlib, save_figure, style_axes
+from ikc_deploy.figures import (
+    INK,
+    is_saved_figure,
+    require_matplotlib,
+    save_figure,
+    style_axes,
+)
+from ikc_deploy.files import check_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,14 +37,33 @@ def save_plots(
 ) -> list[Path]:
     """Write psnr.png and, if any blur has a sigma, sigma.png into `folder`; returns the paths.
 
-    Raises `MissingExtraError` without matplotlib.
+    A sigma.png of other records is deleted. Raises `MissingExtraError` without matplotlib,
+    `OutputError` as `check_plots`.
     """
+    check_plots(folder)
     figures = {CURVE_FILE: curve_figure(summaries)}
     if any(record.sigma_error is not None for record in records):
         figures[SIGMA_FILE] = sigma_figure(records)
     for name, figure in figures.items():
         save_figure(figure, folder / name)
+    if SIGMA_FILE not in figures:
+        (folder / SIGMA_FILE).unlink(missing_ok=True)
     return [folder / name for name in figures]
+
+
+def check_plots(folder: Path) -> None:
+    """Refuse a folder in which `save_plots` cannot write, or would write over another picture.
+
+    Raises:
+        OutputError: Saying which file is in the way.
+    """
+    for place in (folder / CURVE_FILE, folder / SIGMA_FILE):
+        check_file(place)
+        if place.exists() and not is_saved_figure(place):
+            raise OutputError(
+                f"'{place}' is no plot of ours and would be lost; give another folder for the "
+                "plots, or move it away"
+            )
 
 
 def curve_figure(summaries: Sequence[DatasetSummary]) -> Figure:

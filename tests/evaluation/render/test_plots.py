@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ikc_deploy.errors import OutputError
 from ikc_deploy.evaluation.render.plots import curve_figure, save_plots, sigma_figure
 from ikc_deploy.evaluation.summary import summarise
 from tests.evaluation.recorded import records
@@ -51,3 +52,17 @@ def test_plots_are_png_files_and_there_is_none_of_sigma_without_sigmas(tmp_path:
 def test_a_folders_name_is_no_formula(tmp_path: Path) -> None:
     named = [type(r)(**{**vars(r), "dataset": r"$\nope$"}) for r in records()]
     assert len(save_plots(tmp_path, summarise(named), named)) == 2
+
+
+def test_pictures_that_are_no_plots_of_ours_are_not_written_over(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "sigma.png")
+    found, without = list(records()), list(records(gaussian=False))
+    before = (tmp_path / "sigma.png").read_bytes()
+    with pytest.raises(OutputError, match=r"sigma\.png' is no plot of ours"):
+        save_plots(tmp_path, summarise(found), found)
+    assert [path.name for path in tmp_path.iterdir()] == ["sigma.png"]
+    assert (tmp_path / "sigma.png").read_bytes() == before
+    (tmp_path / "sigma.png").unlink()
+    save_plots(tmp_path, summarise(found), found)
+    save_plots(tmp_path, summarise(without), without)
+    assert [path.name for path in tmp_path.iterdir()] == ["psnr.png"]
