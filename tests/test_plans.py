@@ -182,13 +182,12 @@ def test_engines_move_to_a_new_export_of_the_same_graphs_only(
     bundle: Bundle, tmp_path: Path
 ) -> None:
     write_engine(bundle, "a")
-    write_engine(bundle, "b", graphs=dict.fromkeys(GRAPHS, "0" * 64))
+    old = write_engine(bundle, "b", graphs=dict.fromkeys(GRAPHS, "0" * 64))
     same = half_bundle(tmp_path / "same")
-    keep_engines(bundle.path, same.path)
+    assert keep_engines(old, same.path) == ({"a"}, {"b"})
     seal(same.path, same.manifest)
     (engine,) = read_engines(Bundle.open(same.path))
     assert engine.record.fingerprint == "a" and engine.plan("sftmd") == b"a sftmd"
     other = half_bundle(tmp_path / "other", {"levels = {255}": "levels = {254}"})
-    keep_engines(bundle.path, other.path)
-    keep_engines(tmp_path / "nowhere", other.path)
+    assert keep_engines(old, other.path) == (set(), {"a", "b"})
     assert not (other.path / "engines").exists()
