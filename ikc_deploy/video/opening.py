@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Of FFmpeg's pictures: else "%03d.jpg" is a row of files.
 _NAMES: Final = {"pattern_type": "none"}
-_LONGER_LOOK: Final = {"probesize": "200000000", "analyzeduration": "60000000"}
+_LONGER_LOOK: Final = {"probesize": "50000000", "analyzeduration": "60000000"}
 """Bytes and microseconds, where FFmpeg's own 5 MB and 5 s do not show what a stream is."""
 
 

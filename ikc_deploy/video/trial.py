@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import av
+from av.audio.stream import AudioStream
 
 from ikc_deploy.errors import UnreadableClipError, VideoError
 from ikc_deploy.files import atomic_path
@@ -32,7 +33,6 @@ from ikc_deploy.video.tracks import COPIED, Excerpt, SoundCoding, Track, sound_c
 if TYPE_CHECKING:
     from av.audio.codeccontext import AudioCodecContext
     from av.audio.frame import AudioFrame
-    from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.packet import Packet
     from av.stream import Stream
@@ -85,7 +85,7 @@ class Trial:
             for stream in source.streams:
                 if stream.index != video.index:
                     self._decide(path, stream, copies.get(stream.index), plan)
-            self._check_sound(source, copies, plan)
+            self._check_sound(path, source, copies, plan)
             self._check_picture(source, video, shown, plan)
         return plan
 
@@ -141,15 +141,24 @@ class Trial:
         else:
             plan.notices.append(f"{what}, which {self.container} cannot hold ({copy.problem})")
 
-    def _check_sound(self, source: InputContainer, copies: dict[int, _Copy], plan: Plan) -> None:
+    def _check_sound(
+        self, path: Path, source: InputContainer, copies: dict[int, _Copy], plan: Plan
+    ) -> None:
+        """Raise `VideoError` if sound that could be heard somewhere would all be left out."""
         kept = {track.index for track in plan.tracks}
-        sound = [stream for stream in source.streams.audio if not copies[stream.index].empty]
-        if sound and not any(stream.index in kept for stream in sound):
+        if kept.intersection(stream.index for stream in source.streams.audio):
+            return
+        sound = [
+            stream
+            for stream in source.streams.audio
+            # What a decoder makes nothing of is lost already.
+            if not copies[stream.index].empty and not _undecodable(path, stream)
+        ]
+        if sound:
             raise VideoError(
                 f"{self.container} cannot hold {codec_name(sound[0])} audio "
                 f"({copies[sound[0].index].problem}), and it cannot be coded anew; take the "
-                "sound out first: "
-                "ffmpeg -i CLIP -map 0 -map -0:a -c copy SILENT.mkv"
+                "sound out first: ffmpeg -i CLIP -map 0 -map -0:a -c copy SILENT.mkv"
             )
 
     def _check_picture(
@@ -164,7 +173,10 @@ class Trial:
             plan.notices.append(f"tags and chapters are left out ({_why(error)})")
             file = io.BytesIO()
             self.output(file).write(self.packets())
-        frame, aspect = _read_picture(file)
+        try:
+            frame, aspect = _read_picture(file)
+        except UnreadableClipError:
+            return  # Too short to be known again; the encoder's own trial was not.
         if not same_turn(display_matrix(frame), self.facts.display_matrix):
             plan.notices.append(
                 f"{self.container} does not say that the picture is turned or flipped; players "
@@ -185,12 +197,10 @@ class Trial:
         """How to code sound anew; None if it cannot be decoded, or nothing is taken."""
         if stream.type != "audio" or stream.codec_context is None:
             return None
-        with closing(open_input(path, str(path))) as source:
-            sound = cast("AudioStream", source.streams[stream.index])
-            frame = next(_decoded(sound.codec_context, source.demux(sound)), None)
+        frame = _first_sound(path, stream)
         if frame is None:
             return None
-        for coding in sound_codings(sound, frame, self.container):
+        for coding in sound_codings(cast(AudioStream, stream), frame, self.container):
             if self._codes(path, Track(stream.index, coding)):
                 return coding
         return None
@@ -286,12 +296,12 @@ class _Copy:
             again.close()
             if not _holds(file, self._stream.type, codec_name(self._stream)):
                 self.problem = "it is read back as something else"
-            elif self._stream.type == "audio" and not self._sounds_alike(file):
+            elif isinstance(self._stream, AudioStream) and not self._sounds_alike(file):
                 self.problem = "it does not play from there"
 
     def _sounds_alike(self, file: io.BytesIO) -> bool:
         """True if what was written is decoded as the source is."""
-        context = cast("AudioStream", self._stream).codec_context
+        context = cast(AudioStream, self._stream).codec_context
         wanted = _form(_decoded(context, iter(self._sample)))
         file.seek(0)
         with closing(open_input(file, "the trial")) as written:
@@ -362,6 +372,18 @@ def _decoded(context: AudioCodecContext, packets: Iterator[Packet[Any]]) -> Iter
     for packet in packets:
         with suppress(av.FFmpegError):
             yield from context.decode(packet)
+
+
+def _first_sound(path: Path, stream: Stream) -> AudioFrame | None:
+    """The first frame of a stream that can be decoded."""
+    with closing(open_input(path, str(path))) as source:
+        sound = cast(AudioStream, source.streams[stream.index])
+        return next(_decoded(sound.codec_context, source.demux(sound)), None)
+
+
+def _undecodable(path: Path, stream: Stream) -> bool:
+    """True if there is a decoder for a stream, and it makes nothing of it."""
+    return stream.codec_context is not None and _first_sound(path, stream) is None
 
 
 def _form(frames: Iterator[AudioFrame]) -> tuple[int, int] | None:

@@ -40,7 +40,7 @@ def make_sounding(
             frame.pts, frame.time_base = number + round(25 * start), Fraction(1, 25)
             coded += video.encode(frame.reformat(format="yuv420p"))
         coded += video.encode() + _tone(sound, seconds, start)
-        container.mux(sorted(coded, key=lambda packet: packet.dts * packet.time_base))
+        container.mux(sorted(coded, key=_decoded_at))
     return path
 
 
@@ -101,6 +101,10 @@ def with_matrix(clip: bytes, matrix: Sequence[int]) -> bytes:
     data = bytearray(clip)
     struct.pack_into(">9i", data, data.index(b"tkhd") + 44, *matrix)
     return bytes(data)
+
+
+def _decoded_at(packet: Any) -> Fraction:
+    return packet.dts * packet.time_base
 
 
 def _tone(stream: Any, seconds: float, start: Fraction) -> list[Any]:

@@ -74,6 +74,30 @@ def test_a_stream_that_holds_nothing_is_left_out(tmp_path: Path) -> None:
         assert [kind for kind, _ in kinds(tmp_path / name)] == ["video"]
 
 
+def test_sound_that_nothing_decodes_is_refused_or_left_out(tmp_path: Path) -> None:
+    """An unknown codec may be played elsewhere; noise is lost already."""
+    source = make_sounding(tmp_path / "in.mov", "pcm_s16le")
+    unknown = tmp_path / "unknown.mov"
+    unknown.write_bytes(source.read_bytes().replace(b"sowt", b"apqc"))
+    with pytest.raises(VideoError, match=r"mp4 cannot hold .* audio .* take the sound out first"):
+        upscale(unknown, tmp_path / "out.mp4")
+    noise = tmp_path / "noise.mkv"
+    with av.open(source) as before, av.open(noise, "w") as after:
+        video = after.add_stream_from_template(before.streams.video[0], opaque=True)
+        sound = after.add_mux_stream("ac3", 48000)
+        for packet in before.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                after.mux(packet)
+                other = av.Packet(bytes(50))
+                other.pts = other.dts = packet.dts
+                other.time_base, other.stream = packet.time_base, sound
+                after.mux(other)
+    outcome = upscale(noise, tmp_path / "out.mp4")
+    assert outcome.frames == 25
+    assert kinds(tmp_path / "out.mp4")[0] == ("video", "h264")
+
+
 @st.composite
 def broken_times(draw: st.DrawFn) -> list[tuple[int | None, int | None]]:
     """Times of presentation and decoding as they should not be."""
