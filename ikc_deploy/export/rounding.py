@@ -1,7 +1,7 @@
 """What rounding costs, computed in torch: the measure of every limit of an export.
 
 Weights are rounded as an export rounds them. Activations are rounded before and after every
-convolution, which is where the precision of a graph lies. Nothing here reads a written graph.
+convolution, and in float16 after all that lies between them. Nothing here reads a written graph.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Rounding:
         }
         if self.precision == "fp16":
             # And that of the bicubic image, which is no module.
-            return _RoundedConvolutions(_half, lambda _: True)
+            return _HalfPlanes()
         return _RoundedConvolutions(_eight_bits, lambda weight: id(weight) in chosen)
 
     def of_image(self, image: Tensor) -> Tensor:
@@ -115,6 +115,19 @@ class _RoundedConvolutions(TorchFunctionMode):
         if func is not torch.conv2d or not self._chosen(args[1]):
             return func(*args, **(kwargs or {}))
         return self._rounded(func(self._rounded(args[0]), *args[1:], **(kwargs or {})))
+
+
+class _HalfPlanes(TorchFunctionMode):
+    """Every operation on planes `[N,C,H,W]` gives float16 values, not the convolutions alone."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.conv2d:
+            args = (_half(args[0]), *args[1:])
+        output = func(*args, **(kwargs or {}))
+        planes = isinstance(output, Tensor) and output.ndim == 4 and output.is_floating_point()
+        return _half(output) if planes else output
 
 
 def _half(values: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ikc_deploy import Bundle, EngineError
+from ikc_deploy import Bundle, BundleError, EngineError
 from ikc_deploy.bundle import GRAPHS
 from ikc_deploy.engines.builder import build_plan
 from ikc_deploy.engines.targets import parse_shapes
@@ -14,6 +14,7 @@ from ikc_deploy.engines.toolchain import Toolchain
 from ikc_deploy.plans import Profile
 from tests.engines.conftest import TARGET
 from tests.half import half_bundle
+from tests.sealing import seal
 
 
 def build(bundle: Bundle, rtx: Toolchain, graph: str = "predictor") -> bytes:
@@ -100,8 +101,14 @@ def test_an_operator_that_does_not_exist_is_named(tmp_path: Path, rtx: Toolchain
 
 def test_a_file_that_is_no_onnx_is_refused(half: Bundle, rtx: Toolchain) -> None:
     half.graph("predictor").write_bytes(b"not a graph")
-    with pytest.raises(EngineError, match=r"cannot parse .*Failed to parse the ONNX model"):
-        build(half, rtx)
+    seal(half.path, half.manifest)
+    with pytest.raises(BundleError, match="is no ONNX model"):
+        build(Bundle.open(half.path), rtx)
+    # What looks like one from outside: a model whose graph is text.
+    half.graph("predictor").write_bytes(b"\x3a\x04text")
+    seal(half.path, half.manifest)
+    with pytest.raises((BundleError, EngineError), match=r"predictor\.onnx"):
+        build(Bundle.open(half.path), rtx)
 
 
 def test_too_little_workspace_says_what_to_raise(half: Bundle, rtx: Toolchain) -> None:

@@ -261,7 +261,7 @@ def test_two_folders_of_one_name_are_refused(
 
 def test_a_bundle_that_takes_float_frames_is_refused(upscaler: Upscaler, pair: Path) -> None:
     bundle = upscaler.bundle
-    floating = Bundle(bundle.path, replace(bundle.manifest, io="float"))
+    floating = Bundle(bundle.path, replace(bundle.manifest, io="float"), bundle.files)
     with pytest.raises(InputError, match="export it with --io uint8"):
         evaluate(Upscaler(floating, upscaler.backend, ITERS), [pair], GAUSSIAN8)
 

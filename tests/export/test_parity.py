@@ -7,8 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 from ikc_deploy import Bundle, BundleError, ExportError
@@ -16,6 +20,7 @@ from ikc_deploy.bundle import GRAPHS, Precision
 from ikc_deploy.engines.second_opinion import compare
 from ikc_deploy.export import calibration, exporter
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.graphs import export_graphs
 from ikc_deploy.export.parity import check_parity, measure_parity
 from ikc_deploy.export.widening import widened
 from ikc_deploy.measured import Deviation, Parity
@@ -115,15 +120,11 @@ def test_a_quantiser_that_does_not_undo_its_own_scale_is_refused(
 ) -> None:
     if exported.manifest.precision != "int8":
         pytest.skip("only 8-bit graphs have quantisers")
-    import numpy as np
-    import onnx
-    from onnx import numpy_helper
-
     model = onnx.load_from_string(exported.graph_bytes("predictor"))
     constants = {tensor.name for tensor in model.graph.initializer}
     pairs = [n for n in model.graph.node if n.op_type == "DequantizeLinear"]
     node = next(n for n in pairs if n.input[0] not in constants)
-    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "other"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.5, np.float32), "other"))
     node.input[1] = "other"
     with pytest.raises(ExportError, match="does not undo the scaling"):
         widened(model.SerializeToString())
@@ -133,7 +134,7 @@ def test_a_quantiser_that_does_not_undo_its_own_scale_is_refused(
 def test_the_export_itself_stops_and_writes_nothing(
     weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    original = exporter.export_graphs
+    original = export_graphs
 
     def wrong(*arguments: Any) -> dict[str, Path]:
         paths = original(*arguments)
@@ -181,8 +182,6 @@ def runners(graphs: dict[str, bytes], optimized: bool = True) -> dict[str, Any]:
 
 
 def session(content: bytes, optimized: bool) -> Any:
-    import onnxruntime
-
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
     if not optimized:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from ikc_deploy import Bundle, BundleError, ExportError, InputError
-from ikc_deploy.bundle import GRAPHS, Precision
+from ikc_deploy.bundle import GRAPHS, Precision, record_files
 from ikc_deploy.engines.builder import build_plan
 from ikc_deploy.engines.targets import Target
 from ikc_deploy.engines.toolchain import prepare_toolchain
@@ -71,7 +72,7 @@ def test_a_graph_without_its_record_and_a_record_without_its_graph_are_refused(
     shutil.copy(usrnet_bundle.path / "usrnet.onnx", folder)
     seal(folder, usrnet_bundle.manifest)
     rewrite(folder, lambda values: values["bundle"]["usrnet"].update(height=0))
-    with pytest.raises(BundleError, match=r"usrnet\.height is 0"):
+    with pytest.raises(BundleError, match=r"usrnet is impossible: height must lie in"):
         Bundle.open(folder)
 
 
@@ -115,8 +116,8 @@ def test_tensorrt_for_rtx_builds_the_graph(
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX: pip install tensorrt_rtx")
     export_usrnet(near_bicubic_usrnet(), copied / "usrnet.onnx", 4, (40, 32), precision, "uint8")
-    manifest = small_bundle.manifest
-    bundle = Bundle(copied, type(manifest)(**(vars(manifest) | {"precision": precision})))
+    manifest = replace(small_bundle.manifest, precision=precision)
+    bundle = Bundle(copied, manifest, record_files(copied, ["usrnet.onnx"]))
     target = Target(("8.9",))
     toolchain = prepare_toolchain("tensorrt-rtx", target)
     plan = build_plan(bundle, "usrnet", toolchain, target, lambda *_: None)
