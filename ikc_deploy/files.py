@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import shutil
 import tempfile
@@ -10,6 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import Final
+
+_LONGEST_NAME: Final = 143
+"""Bytes that every file system takes for a name, encrypted ones too."""
 
 
 @contextmanager
@@ -21,12 +26,21 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
+    temporary = target.with_name(_temporary_name(target))
     try:
         yield temporary
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary_name(target: Path) -> str:
+    """Hidden, with the target's suffix, and no longer than the target's name if that is long."""
+    tail = f".{secrets.token_hex(4)}{target.suffix}"
+    # A name may have 255 bytes, and a character up to four.
+    room = max(0, _LONGEST_NAME - len(os.fsencode(tail)) - 1)
+    stem = os.fsencode(target.stem)[:room].decode("utf-8", "ignore")
+    return f".{stem}{tail}"
 
 
 def write_atomically(path: str | PathLike[str], data: bytes) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ALLOWED = {
-    "kernels": {"errors"},
+    "arguments": {"errors"},
+    "kernels": {"errors", "arguments"},
     "bundle": {"errors", "files", "kernels"},
     "files": set[str](),
     "errors": set[str](),
@@ -17,8 +18,9 @@ ALLOWED = {
     "flavours": {"errors"},
     "plans": {"errors", "files", "bundle", "flavours"},
     "images": {"errors", "files"},
+    "paths": {"errors"},
     "video": {"errors", "files", "images", "runtime"},
-    "runtime": {"errors", "files", "kernels", "bundle", "flavours", "plans", "caches"},
+    "runtime": {"arguments", "errors", "files", "kernels", "bundle", "flavours", "plans", "caches"},
     "caches": {"version"},
     "limits": set[str](),
     "engines": {
@@ -35,8 +37,8 @@ ALLOWED = {
         "runtime",
     },
     "serving": {"errors", "files", "kernels", "bundle", "plans", "runtime"},
-    "pictures": {"errors", "images", "figures", "bundle", "runtime", "evaluation"},
-    "batch": {"errors", "images", "pictures", "bundle", "runtime", "video"},
+    "pictures": {"paths", "errors", "images", "figures", "bundle", "runtime", "evaluation"},
+    "batch": {"paths", "errors", "images", "pictures", "bundle", "runtime", "video"},
     "networks": {"errors", "files", "kernels", "weights"},
     "figures": {"errors", "files"},
     "evaluation": {

@@ -85,7 +85,7 @@ class _Outputs:
                 print_table(out_console, table)
         for path, text in texts.items():
             if path is not None:
-                write_atomically(path, text.encode())
+                write_atomically(path, text.encode("utf-8", "surrogateescape"))
         if self.plots is not None:
             save_plots(self.plots, summaries, report.records)
 
