@@ -41,8 +41,11 @@ def encodable(error: UnicodeError) -> tuple[str | bytes, int]:
     """An error handler for `codecs`: what cannot be encoded becomes a replacement character."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    mark = "\N{REPLACEMENT CHARACTER}" if error.encoding.lower().startswith("utf") else "?"
-    return mark * (error.end - error.start), error.end
+    length = error.end - error.start
+    if error.encoding.lower().startswith("utf"):
+        # As bytes: Python's UTF-8 encoder takes no other characters than ASCII from a handler.
+        return (length * "\N{REPLACEMENT CHARACTER}").encode(error.encoding), error.end
+    return length * "?", error.end
 
 
 def encodable_or_bytes(error: UnicodeError) -> tuple[str | bytes, int]:

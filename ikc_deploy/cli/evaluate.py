@@ -21,7 +21,7 @@ from rich.progress import (
 
 from ikc_deploy import Bundle, load
 from ikc_deploy.cli.bundles import bundle_options, open_bundle
-from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
+from ikc_deploy.cli.common import HELP, err_console, note_skipped, out_console, reports_errors
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import DEGRADATIONS, BlurSet, DegradationName
 from ikc_deploy.evaluation.degradation import Degradation
@@ -203,6 +203,7 @@ def main(
     with load(bundle, iters=iters, threads=threads, estimate=estimate, tile=None) as upscaler:
         report = _evaluate(upscaler, folders, protocol)
     outputs.write(report, summarise(report.records, seed))
+    note_skipped(folders)
 
 
 def _blurs(

@@ -227,7 +227,7 @@ def _checked(record: UsrnetRecord, network: Usrnet, written: NonBlind) -> Usrnet
     low, high = fkp_variances(scale)
     kernel = shifted_gaussian(high, low, 0.5, scale)
     lr = _structured(record, kernel, scale)
-    found = written(_as_io(lr, io), kernel, border="wrap")
+    found = written(_as_io(lr, io), kernel, 0.0, border="wrap")
     with torch.no_grad():
         lr_planes = torch.from_numpy(lr).permute(2, 0, 1)[None] / 255
         sr = network(lr_planes, torch.from_numpy(kernel)[None], scale)[0].clamp(0, 1)

@@ -74,11 +74,11 @@ def _reason(path: Path, suffixes: Sequence[str]) -> str | None:
     if path.name.startswith("."):
         return "hidden"
     if path.is_dir():
-        return "a folder (name it to have it done too)"
+        return "folders (name them to have them done too)"
     if not path.is_file():
-        return "a broken link or no file"
+        return "broken links, or no files"
     if path.suffix.lower() not in suffixes:
-        return f"not in {', '.join(suffixes)}"
+        return f"of other kinds than {', '.join(suffixes)}"
     return None
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +15,20 @@ from ikc_deploy.images.metadata import Parted, upright
 from ikc_deploy.images.picture import Picture
 from ikc_deploy.images.samples import rounded
 
-_OTHER_COLOURS = ("CMYK", "LAB")
+_LIMIT: Final = Lock()
+_OTHER_COLOURS: Final = ("CMYK", "LAB")
 """Modes that become RGB by a conversion, after which their profile is wrong."""
+
+
+@contextmanager
+def own_limit() -> Iterator[None]:
+    """Lift Pillow's limit of pixels, which is one for the process, while a header is read."""
+    with _LIMIT:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def decode(image: ImageFile.ImageFile, parted: Parted) -> Picture:

@@ -29,7 +29,7 @@ from ikc_deploy.images.metadata import (
     sound_profile,
 )
 from ikc_deploy.images.picture import MAX_PIXELS, Picture, check_pixels
-from ikc_deploy.images.pillow import decode
+from ikc_deploy.images.pillow import decode, own_limit
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 """What is read, whatever the file is called."""
@@ -99,7 +99,7 @@ def _refuse_several(image: ImageFile.ImageFile) -> None:
 Opened = tuple[ImageFile.ImageFile, Parted]
 
 
-# Pillow's classes are used directly: Image.open() has a limit of pixels for the whole process.
+# Pillow's classes are used directly: Image.open() has its own limit of pixels.
 def _open_png(data: bytes) -> Opened:
     parted = part_png(data)
     return PngImagePlugin.PngImageFile(BytesIO(parted.pixels)), parted
@@ -111,7 +111,8 @@ def _open_jpeg(data: bytes) -> Opened:
 
 
 def _open_webp(data: bytes) -> Opened:
-    image = WebPImagePlugin.WebPImageFile(BytesIO(data))
+    with own_limit():
+        image = WebPImagePlugin.WebPImageFile(BytesIO(data))
     orientation = orientation_of(image.info.get("exif"))
     return image, Parted(data, orientation, sound_profile(image.info.get("icc_profile")))
 

@@ -18,7 +18,7 @@ from PIL import TiffImagePlugin
 from ikc_deploy.errors import InputError, MissingExtraError
 from ikc_deploy.images.metadata import part_tiff, upright
 from ikc_deploy.images.picture import Picture, check_pixels
-from ikc_deploy.images.pillow import decode
+from ikc_deploy.images.pillow import decode, own_limit
 from ikc_deploy.images.samples import (
     high_byte,
     not_premultiplied,
@@ -126,7 +126,8 @@ def _opened(pixels: bytes, page: Any) -> TiffImagePlugin.TiffImageFile | None:
     if _is_misread(page):
         return None
     try:
-        return TiffImagePlugin.TiffImageFile(BytesIO(pixels))
+        with own_limit():
+            return TiffImagePlugin.TiffImageFile(BytesIO(pixels))
     except SyntaxError:
         return None
 
