@@ -21,7 +21,7 @@ def whole_number(value: object, name: str, least: int, hint: str = "") -> int:
         raise InputError(
             f"{name} must be a whole number of at least {least}{hint}, got {shown(value)}"
         )
-    return int(value)  # type: ignore[call-overload,no-any-return]
+    return int(value)  # type: ignore[call-overload]
 
 
 def is_whole(value: object, least: int) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from ikc_deploy.errors import UnreadableClipError, VideoError
+from ikc_deploy.images import check_size
 from ikc_deploy.video.camera import Camera, CameraSettings
 from ikc_deploy.video.clip import Clip, Span
 from ikc_deploy.video.encoders import EncoderSettings
@@ -141,6 +142,7 @@ def open_sink(
     if target == PIPE and request.raw is not None:
         return RawSink(stdout(), request.raw.pixel_format, facts)
     if is_numbered(target):
+        check_size(target, facts.height, facts.width)
         return NumberedImages(target, request.resume)
     settings = FileSettings(target, request.encoder, request.resume)
     clip = source if isinstance(source, Clip) and request.source != PIPE else None
