@@ -77,7 +77,8 @@ def part_png(data: bytes) -> Parted:
 def part_jpeg(data: bytes) -> Parted:
     """Drop comments and application segments, except those that say what the colours are."""
     view, kept = memoryview(data), [memoryview(data)[:2]]
-    exif, profiles = b"", {}
+    exif = b""
+    profiles: dict[tuple[int, int], bytes] = {}
     start = 2
     while start + 4 <= len(data) and data[start] == 0xFF:
         marker, length = data[start + 1], int.from_bytes(data[start + 2 : start + 4], "big")

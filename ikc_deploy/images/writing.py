@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 from os import PathLike
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +81,7 @@ def write_picture(picture: Picture, path: str | PathLike[str]) -> None:
     suffix = target.suffix.lower()
     opaque = suffix in _OPAQUE_SUFFIXES
     image = _encodable(picture, None if opaque else picture.alpha)
-    options = {"quality": _QUALITY, "subsampling": _JPEG_SUBSAMPLING}
+    options: dict[str, Any] = {"quality": _QUALITY, "subsampling": _JPEG_SUBSAMPLING}
     if suffix in (".tif", ".tiff"):
         options = {"big_tiff": picture.rgb.size // 3 * 4 > _TIFF_BYTES}
     try:
