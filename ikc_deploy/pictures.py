@@ -27,11 +27,14 @@ from ikc_deploy.errors import BackendError, InputError
 from ikc_deploy.evaluation.gaussian8 import quantize
 from ikc_deploy.evaluation.resize import resize_bicubic
 from ikc_deploy.figures import kernels_figure, save_figure
+from ikc_deploy.files import check_file
 from ikc_deploy.images import (
     IMAGE_SUFFIXES,
+    MAX_PIXELS,
     Picture,
     check_writable,
     list_images,
+    names_other_file,
     read_picture,
     write_picture,
 )
@@ -52,6 +55,8 @@ class Job:
     """The file to write; its suffix chooses the format."""
     steps: Path | None = None
     """Folder for the image of every step and the figure of the kernels; None for neither."""
+    max_pixels: int | None = MAX_PIXELS
+    """Of the largest source that is read; None for any."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,12 @@ class Upscaled:
     """Milliseconds, as in `Result.timings`; reading and writing files not included."""
 
 
-def plan(inputs: Sequence[Path], out: Path, steps: Path | None = None) -> list[Job]:
+def plan(
+    inputs: Sequence[Path],
+    out: Path,
+    steps: Path | None = None,
+    max_pixels: int | None = MAX_PIXELS,
+) -> list[Job]:
     """The jobs for image files and folders of images (not below them), in order.
 
     `out` is the output file if there is one image and `out` has an image suffix; else it is a
@@ -80,7 +90,8 @@ def plan(inputs: Sequence[Path], out: Path, steps: Path | None = None) -> list[J
     named as the input without suffix.
 
     Reads no image and writes nothing. Raises `InputError` for inputs that are missing or hold no
-    image, for two that would write one output, and for an output that would overwrite an input.
+    image, for two that would write one output, for an output that would overwrite an input, and
+    for one that cannot be written: a format that is not known, a name that is too long.
     """
     sources = _sources(inputs)
     targets = _targets(sources, out)
@@ -95,7 +106,10 @@ def plan(inputs: Sequence[Path], out: Path, steps: Path | None = None) -> list[J
             overwritten = next(inside, None)
         if overwritten is not None:
             raise InputError(f"'{overwritten}' would be overwritten; choose another output folder")
-    return [Job(*job) for job in zip(sources, targets, folders, strict=True)]
+    for path in (*targets, *(folder / KERNELS_FILE for folder in folders if folder is not None)):
+        check_file(path)
+    jobs = zip(sources, targets, folders, strict=True)
+    return [Job(*job, max_pixels=max_pixels) for job in jobs]
 
 
 def check_bundle(bundle: Bundle) -> None:
@@ -118,7 +132,7 @@ def upscale_file(upscaler: Upscaler, job: Job, sigma: float | None = None) -> Up
     Raises `InputError` or `BackendError`, naming the file, if any of the three fails.
     """
     with _in_memory(job):
-        picture = _read(job)
+        picture = _read(job, upscaler.scale)
         with _naming_source(job):
             upscaled, result = upscale_picture(upscaler, picture, sigma, job.steps is not None)
         write_picture(upscaled, job.target)
@@ -132,7 +146,7 @@ def upscale_file(upscaler: Upscaler, job: Job, sigma: float | None = None) -> Up
 def restore_file(job: Job, scale: int, restore: Restore) -> Upscaled:
     """The same with any function that restores colour."""
     with _in_memory(job):
-        picture = _read(job)
+        picture = _read(job, scale)
         started = time.perf_counter()
         with _naming_source(job):
             upscaled = restored_picture(picture, scale, restore)
@@ -216,10 +230,10 @@ def _naming_source(job: Job) -> Iterator[None]:
         raise type(error)(f"'{job.source}': {error}") from error
 
 
-def _read(job: Job) -> Picture:
-    picture = read_picture(job.source)
+def _read(job: Job, scale: int) -> Picture:
+    picture = read_picture(job.source, job.max_pixels)
     with _naming_source(job):
-        check_writable(picture, job.target)
+        check_writable(picture, job.target, scale)
     return picture
 
 
@@ -249,11 +263,31 @@ def _targets(sources: Sequence[Path], out: Path) -> list[Path]:
                 "name a folder"
             )
         return [out]
+    if not out.is_dir() and names_no_folder(out, sources):
+        raise InputError(
+            f"'{out}' ends in '{out.suffix}', which is not written; give a file ending in "
+            f"{', '.join(IMAGE_SUFFIXES)}, or make the folder '{out}' first if it is to be one"
+        )
     if out.exists() and not out.is_dir():
         raise InputError(
             f"'{out}' is a file; name a folder, or a file ending in {', '.join(IMAGE_SUFFIXES)}"
         )
     return [out / _output_name(source) for source in sources]
+
+
+def names_no_folder(out: Path, sources: Sequence[Path]) -> bool:
+    """Whether an output that is not there means a file that cannot be written.
+
+    Of a single picture, any suffix does; of several, one that files are known to have.
+    """
+    if out.exists():
+        return False
+    return names_other_file(out) or (len(sources) == 1 and _ends_in_letters(out))
+
+
+def _ends_in_letters(path: Path) -> bool:
+    """Whether a name ends as files do: `a.jpgg`, and not `run.2`."""
+    return path.suffix[1:2].isalpha()
 
 
 def _output_name(source: Path) -> str:

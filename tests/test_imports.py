@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ALLOWED = {
-    "kernels": {"errors"},
+    "arguments": {"errors"},
+    "kernels": {"errors", "arguments"},
     "text": set[str](),
     "records": {"errors", "text"},
     "measured": set[str](),
@@ -25,6 +26,7 @@ ALLOWED = {
     "images": {"errors", "files"},
     "video": {"errors", "files", "images", "runtime"},
     "runtime": {
+        "arguments",
         "errors",
         "files",
         "kernels",
@@ -54,8 +56,8 @@ ALLOWED = {
         "runtime",
     },
     "serving": {"errors", "files", "locks", "kernels", "bundle", "plans", "runtime"},
-    "pictures": {"errors", "images", "figures", "bundle", "runtime", "evaluation"},
-    "batch": {"errors", "images", "pictures", "bundle", "runtime", "video"},
+    "pictures": {"files", "errors", "images", "figures", "bundle", "runtime", "evaluation"},
+    "batch": {"files", "errors", "images", "pictures", "bundle", "runtime", "video"},
     "networks": {"errors", "files", "kernels", "settings", "weights"},
     "figures": {"errors", "files"},
     "evaluation": {

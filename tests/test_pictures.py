@@ -22,9 +22,9 @@ from ikc_deploy.pictures import (
     upscale_file,
     upscale_picture,
 )
+from tests.images.test_files import png16
 from tests.repeating import BASIS, CORRECTION, FIRST, SCALE, repeated, repeating_bundle
 from tests.samples import photo
-from tests.test_images import png16
 
 ORIENTATION_TAG = 0x0112
 # What EXIF 2.32 says a viewer does to the stored rows and columns.
@@ -284,14 +284,15 @@ def test_transparency_goes_only_where_it_can_be_kept(
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    # WebP ends at 16,383 pixels, which Pillow finds out when the file is already open.
-    wide = Picture(np.zeros((1, 20_000, 3), np.uint8))
-    (tmp_path / "wide.webp").write_bytes(b"old")
-    with pytest.raises(InputError, match=r"wide\.webp' cannot be written: .*16383"):
-        write_picture(wide, tmp_path / "wide.webp")
-    with pytest.raises(InputError, match=r"wide\.gif.*\.png"):
-        write_picture(wide, tmp_path / "wide.gif")
-    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+    picture = Picture(photo(8, 8))
+    (tmp_path / "in the way.png").mkdir()
+    (tmp_path / "in the way.png" / "old").write_bytes(b"old")
+    with pytest.raises(InputError, match=r"in the way\.png' cannot be written: Is a directory"):
+        write_picture(picture, tmp_path / "in the way.png")
+    with pytest.raises(InputError, match=r"a\.gif.*\.png"):
+        write_picture(picture, tmp_path / "a.gif")
+    assert [path.name for path in tmp_path.iterdir()] == ["in the way.png"]
+    assert (tmp_path / "in the way.png" / "old").read_bytes() == b"old"
 
 
 def test_lack_of_memory_names_the_picture(
@@ -387,6 +388,11 @@ def test_every_input_gets_its_output(
         (["in", "more/a.png"], "new", ["'in/a.png' and 'more/a.png'", "'new/a.png'"]),
         (["in"], "x.png", ["'x.png' is the name of one image", "2"]),
         (["in"], "in/notes.txt", ["'in/notes.txt' is a file"]),
+        (["in"], "new.gif", ["'new.gif' ends in '.gif', which is not written", ".png"]),
+        (["in/a.png"], "new.jpgg", ["'new.jpgg' ends in '.jpgg'", "make the folder"]),
+        (["in"], "new.avi", ["'new.avi' ends in '.avi'"]),
+        (["in/a.png"], "new/" + 252 * "x" + ".png", ["names have at most 255 bytes"]),
+        (["in/a.png"], "in/notes.txt/a.png", ["notes.txt' is a file, not a folder"]),
         (["in"], "more/../in", ["'in/a.png' would be overwritten"]),
         (["in/a.png"], "in/a.png", ["'in/a.png' would be overwritten"]),
     ],

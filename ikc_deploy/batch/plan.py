@@ -8,12 +8,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ikc_deploy.batch.ledger import Ledger, fingerprint
 from ikc_deploy.batch.tasks import PieceJob, Task, finished_piece
 from ikc_deploy.errors import InputError
-from ikc_deploy.images import IMAGE_SUFFIXES
+from ikc_deploy.files import check_file
+from ikc_deploy.images import IMAGE_SUFFIXES, MAX_PIXELS, list_folder, names_other_file
 from ikc_deploy.pictures import Job, plan
 from ikc_deploy.video.clip import Clip
 from ikc_deploy.video.companions import Companions, check_output
@@ -23,6 +24,9 @@ from ikc_deploy.video.frames import StreamFacts
 from ikc_deploy.video.join import join
 from ikc_deploy.video.names import CONTAINERS, VIDEO_SUFFIXES, container_of
 from ikc_deploy.video.pieces import split
+
+BATCH_SUFFIXES: Final = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+"""File name endings that folders are searched for."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Inputs:
     """Source and target of each."""
 
 
-def find_inputs(paths: Sequence[Path], out: Path) -> Inputs:
+def find_inputs(paths: Sequence[Path], out: Path, max_pixels: int | None = MAX_PIXELS) -> Inputs:
     """The pictures and clips among `paths` and in the folders among them (not below those).
 
     Outputs keep their input's name; clips in containers that are not written become .mkv. Raises
@@ -42,17 +46,20 @@ def find_inputs(paths: Sequence[Path], out: Path) -> Inputs:
     and for an output that would overwrite an input.
     """
     suffixes = (*IMAGE_SUFFIXES, *CONTAINERS)
-    if not out.is_dir() and (out.exists() or out.suffix.lower() in suffixes):
+    known = out.suffix.lower() in suffixes or names_other_file(out)
+    if not out.is_dir() and (out.exists() or known):
         raise InputError(f"'{out}' is a file; --ray writes into a folder")
     files = [file for path in paths for file in _files(path)]
     clips = {file.absolute(): out / _clip_name(file) for file in files if _is_clip(file)}
     pictures = [file.absolute() for file in files if not _is_clip(file)]
-    jobs = plan(pictures, out) if pictures else []
+    jobs = plan(pictures, out, max_pixels=max_pixels) if pictures else []
     for target, claims in Counter(clips.values()).items():
         if claims > 1:
             raise InputError(f"two clips would be written to '{target}'; rename one of them")
         if target.absolute() in clips:
             raise InputError(f"'{target}' would be overwritten; choose another output folder")
+    for target in clips.values():
+        check_file(target)
     jobs = [replace(job, target=job.target.absolute()) for job in jobs]
     return Inputs(tuple(jobs), tuple((clip, place.absolute()) for clip, place in clips.items()))
 
@@ -124,11 +131,7 @@ def _files(path: Path) -> Iterable[Path]:
         raise InputError(f"there is no image, clip or folder '{path}'")
     if not path.is_dir():
         return [path]
-    wanted = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in wanted)
-    if not found:
-        raise InputError(f"the folder '{path}' has no images or clips ({', '.join(wanted)})")
-    return found
+    return list_folder(path, BATCH_SUFFIXES, "images or clips").found
 
 
 def _is_clip(file: Path) -> bool:

@@ -50,7 +50,7 @@ def run_batch(
     that cannot be, `BundleError`, `MissingExtraError` without Ray, `BackendError` if it does not
     run. Whatever ends a run, the next one goes on.
     """
-    inputs = find_inputs(settings.inputs, settings.out)
+    inputs = find_inputs(settings.inputs, settings.out, settings.max_pixels)
     bundle = Bundle.open(settings.upscaler.bundle)
     with open_ledger(settings.out) as ledger:
         batch = _Batch(settings, ledger, bundle, announce)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ikc_deploy import load
 from ikc_deploy.errors import InputError
+from ikc_deploy.images import MAX_PIXELS
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler
@@ -76,3 +77,5 @@ class BatchSettings:
     encoder: EncoderSettings
     """Of clips."""
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    max_pixels: int | None = MAX_PIXELS
+    """Of the largest picture that is read; None for any."""

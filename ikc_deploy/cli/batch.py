@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ikc_deploy.batch.settings import BatchSettings, ClusterSettings, UpscalerSettings
-from ikc_deploy.cli.common import err_console
+from ikc_deploy.cli.common import err_console, note_skipped, say, warn
 from ikc_deploy.cli.video import VideoOptions
 from ikc_deploy.errors import InputError, MissingExtraError
 from ikc_deploy.pictures import Upscaled
@@ -84,6 +83,7 @@ def upscale_batch(
     open_settings: Callable[[], UpscalerSettings],
     show: Callable[[Upscaled, bool], None],
     as_json: bool,
+    max_pixels: int | None,
 ) -> None:
     """Run a batch with one bar, a line for each output, and all that failed at the end.
 
@@ -96,6 +96,7 @@ def upscale_batch(
         raise InputError("name the inputs, and the folder of the outputs with -o")
     try:
         from ikc_deploy.batch.cluster import require_ray
+        from ikc_deploy.batch.plan import BATCH_SUFFIXES
         from ikc_deploy.batch.run import Joined, run_batch
         from ikc_deploy.video.encoders import AUTO, EncoderSettings
     except ModuleNotFoundError as error:
@@ -110,9 +111,10 @@ def upscale_batch(
 
     encoder = EncoderSettings(video.codec or AUTO, video.crf)
     cluster = ClusterSettings(ray.address, ray.actors)
-    settings = BatchSettings(inputs, out, open_settings(), encoder, cluster)
+    settings = BatchSettings(inputs, out, open_settings(), encoder, cluster, max_pixels)
     with _bar() as progress:
         report = run_batch(settings, announce, progress)
+    note_skipped(inputs, BATCH_SUFFIXES)
     _conclude(report, as_json)
 
 
@@ -138,11 +140,9 @@ def _bar() -> Generator[Callable[[int, int], None], None, None]:
 
 def _show_clip(done: Joined, as_json: bool) -> None:
     for warning in done.warnings:
-        err_console.print(
-            f"[bold yellow]warning:[/] {escape(f'{done.source.name}: {warning}')}", soft_wrap=True
-        )
+        warn(f"{done.source.name}: {warning}")
     facts = {"input": str(done.source), "output": str(done.target), "frames": done.frames}
-    click.echo(json.dumps(facts) if as_json else f"{done.target}: {done.frames} frames")
+    say(json.dumps(facts) if as_json else f"{done.target}: {done.frames} frames")
 
 
 def _conclude(report: Report, as_json: bool) -> None:

@@ -21,7 +21,7 @@ from rich.progress import (
 
 from ikc_deploy import Bundle, load
 from ikc_deploy.cli.bundles import bundle_options, open_bundle
-from ikc_deploy.cli.common import HELP, err_console, out_console, reports_errors
+from ikc_deploy.cli.common import HELP, err_console, note_skipped, out_console, reports_errors
 from ikc_deploy.cli.numbers import FiniteRange
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import DEGRADATIONS, BlurSet, DegradationName
@@ -84,7 +84,7 @@ class _Outputs:
                 print_table(out_console, table)
         for path, text in texts.items():
             if path is not None:
-                write_atomically(path, text.encode())
+                write_atomically(path, text.encode("utf-8", "surrogateescape"))
         if self.plots is not None:
             save_plots(self.plots, summaries, report.records)
 
@@ -202,6 +202,7 @@ def main(
     with load(bundle, iters=iters, threads=threads, estimate=estimate, tile=None) as upscaler:
         report = _evaluate(upscaler, folders, protocol)
     outputs.write(report, summarise(report.records, seed))
+    note_skipped(folders)
 
 
 def _blurs(

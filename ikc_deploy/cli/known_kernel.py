@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import read_kernel
-from ikc_deploy.runtime.nonblind import Border, NonBlind, fitted_kernel, fkp_in_place
+from ikc_deploy.runtime.nonblind import (
+    ROUNDING_NOISE,
+    Border,
+    NonBlind,
+    fitted_kernel,
+    fkp_in_place,
+)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -63,7 +69,8 @@ def kernel_options(command: _Command) -> _Command:
     @click.option(
         "--noise",
         type=float,
-        help="With --kernel, the standard deviation of the noise in 8-bit levels.  [default: 0]",
+        help="With --kernel, the standard deviation of the noise in 8-bit levels.  "
+        "[default: 0.29, as rounding leaves]",
     )
     @click.option(
         "--border",
@@ -80,7 +87,7 @@ def kernel_options(command: _Command) -> _Command:
         known = file and KnownKernel(
             read_kernel(file),
             rest["convention"] or "fkp",
-            rest["noise"] or 0.0,
+            ROUNDING_NOISE if rest["noise"] is None else rest["noise"],
             rest["border"] or "reflect",
         )
         return command(*args, **kwargs, known=known)

@@ -20,7 +20,7 @@ from rich.progress import (
 
 from ikc_deploy import Bundle, load
 from ikc_deploy.cli.bundles import bundle_options, open_bundle
-from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.cli.common import HELP, err_console, reports_errors, say
 from ikc_deploy.cli.stopping import interruptible
 from ikc_deploy.errors import InputError, MissingExtraError
 from ikc_deploy.figures import require_matplotlib
@@ -157,7 +157,7 @@ def main(
         with interruptible(stop) as interrupted, _bar(method) as show:
             outcome = run(job, out, show, stop)
     for line in _lines(outcome, then):
-        click.echo(line)
+        say(line)
     if interrupted.is_set():
         done = len(outcome.result.history)
         err_console.print(f"stopped after {done} iterations; the same command goes on")

@@ -13,7 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.cli.common import HELP, err_console, note_skipped, reports_errors, say
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.prepare import IMAGE_FOLDERS, Layout, PrepareSettings, prepare
 
@@ -71,8 +71,9 @@ def main(
             lambda done, total: bars.update(task, completed=done, total=total),
         )
     kernels = Layout(destination, scale).kernels
-    click.echo(f"{destination}: {', '.join(IMAGE_FOLDERS)} (images: {len(sigmas)})")
-    click.echo(f"{kernels}: their sigmas")
+    note_skipped(sources)
+    say(f"{destination}: {', '.join(IMAGE_FOLDERS)} (images: {len(sigmas)})")
+    say(f"{kernels}: their sigmas")
 
 
 if __name__ == "__main__":

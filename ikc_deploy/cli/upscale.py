@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ikc_deploy.cli.batch import RayOptions, ray_options, upscale_batch
-from ikc_deploy.cli.common import HELP, err_console, reports_errors
+from ikc_deploy.cli.common import (
+    HELP,
+    err_console,
+    note,
+    note_skipped,
+    printable,
+    reports_errors,
+    say,
+)
 from ikc_deploy.cli.known_kernel import KnownKernel, kernel_options
 from ikc_deploy.cli.upscaler_options import UpscalerOptions, upscaler_options
 from ikc_deploy.cli.video import VideoOptions, upscale_video, video_options, video_request
@@ -24,6 +34,18 @@ from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.tiling import TileSettings
 
 _PATH = click.Path(path_type=Path)
+
+_COUNT: Final = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)")
+_UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+def _pixels(_: click.Context, __: click.Parameter, text: str) -> int | None:
+    if text.strip().lower() == "none":
+        return None
+    count = _COUNT.fullmatch(text.strip().upper())
+    if count is None or not float(count[1]):
+        raise click.BadParameter(f"'{text}' is no number of pixels; write 200M or none")
+    return round(float(count[1]) * _UNITS[count[2]])
 
 
 @click.command(context_settings=HELP)
@@ -42,6 +64,15 @@ _PATH = click.Path(path_type=Path)
     type=_PATH,
     help="Folder for the image of every step and a figure of the kernels, by name of the input.",
 )
+@click.option(
+    "--max-pixels",
+    metavar="COUNT",
+    default="179M",
+    show_default=True,
+    callback=_pixels,
+    help="Of the largest picture that is read, as 200M, or none; files can be made to exhaust "
+    "memory.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each output.")
 @video_options
 @ray_options
@@ -51,6 +82,7 @@ def main(
     options: UpscalerOptions,
     known: KnownKernel | None,
     save_steps: Path | None,
+    max_pixels: int | None,
     as_json: bool,
     video: VideoOptions,
     ray: RayOptions,
@@ -61,11 +93,11 @@ def main(
     written at quality 95.
 
     EXIF rotation is applied; grey stays grey; transparency is upscaled bicubically and kept; the
-    ICC profile is copied, other metadata is not. Palettes and CMYK become RGB, 16-bit samples
-    8-bit. Animations are refused.
+    ICC profile is copied, other metadata is not. Palettes, CMYK and CIELAB become RGB, 16-bit
+    samples 8-bit. Animations are refused.
 
     An image that cannot be upscaled does not stop the others: it is named at the end, with exit
-    code 2.
+    code 2. So is what was skipped in a folder: hidden files, folders in it, other formats.
 
     A clip keeps its sound, subtitles, time stamps and colour. A folder of frames becomes a clip if
     the output is one; - is raw video on a pipe. Ctrl-C finishes the clip as far as it is, and
@@ -82,11 +114,11 @@ def main(
     if ray.given():
         if save_steps is not None:
             raise InputError("--save-steps is for pictures without --ray")
-        upscale_batch(inputs, out, ray, video, options.settings, _show, as_json)
+        upscale_batch(inputs, out, ray, video, options.settings, _show, as_json, max_pixels)
         return
     request = video_request(inputs, out, video)
     if request is None:
-        _upscale_pictures(inputs, out, options, known, save_steps, as_json)
+        _upscale_pictures(inputs, out, options, known, save_steps, max_pixels, as_json)
         return
     for name, value in {"--kernel": known, "--save-steps": save_steps}.items():
         if value is not None:
@@ -116,11 +148,12 @@ def _upscale_pictures(
     options: UpscalerOptions,
     known: KnownKernel | None,
     save_steps: Path | None,
+    max_pixels: int | None,
     as_json: bool,
 ) -> None:
     if not inputs or out is None:
         raise InputError("name the inputs, and the output with -o")
-    jobs = plan(inputs, out, save_steps)
+    jobs = plan(inputs, out, save_steps, max_pixels)
     if save_steps is not None:
         require_matplotlib("--save-steps")
     if options.blur.estimate == "track":
@@ -128,19 +161,24 @@ def _upscale_pictures(
     if known is not None:
         with NonBlind(options.open_bundle(), options.threads) as network:
             restore, scale = known.restorer(network), network.scale
-            _do(jobs, lambda job: restore_file(job, scale, restore), as_json)
+            _do(jobs, lambda job: restore_file(job, scale, restore), inputs, as_json)
         return
     with options.open_upscaler() as upscaler:
-        _do(jobs, lambda job: upscale_file(upscaler, job, options.blur.sigma), as_json)
+        _do(jobs, lambda job: upscale_file(upscaler, job, options.blur.sigma), inputs, as_json)
 
 
-def _do(jobs: Sequence[Job], upscale: Callable[[Job], Upscaled], as_json: bool) -> None:
-    """Do every job; raises `InputError` with all that failed."""
+def _do(
+    jobs: Sequence[Job],
+    upscale: Callable[[Job], Upscaled],
+    inputs: Sequence[Path],
+    as_json: bool,
+) -> None:
+    """Do every job, and say what was skipped; raises `InputError` with all that failed."""
     failures: list[str] = []
     with _progress(len(jobs)) as bars:
         task = bars.add_task("", total=len(jobs))
         for job in jobs:
-            bars.update(task, description=escape(job.source.name))
+            bars.update(task, description=escape(printable(job.source.name)))
             try:
                 done = upscale(job)
             except (IkcError, OSError) as error:
@@ -148,6 +186,7 @@ def _do(jobs: Sequence[Job], upscale: Callable[[Job], Upscaled], as_json: bool) 
             else:
                 _show(done, as_json)
             bars.advance(task)
+    note_skipped(inputs)
     if failures:
         count = [] if len(jobs) == 1 else [f"{len(failures)} of {len(jobs)} images failed:"]
         raise InputError("\n".join(count + failures))
@@ -175,9 +214,9 @@ def _show(done: Upscaled, as_json: bool) -> None:
 def _print(line: str) -> None:
     if err_console.is_terminal and sys.stdout.isatty():
         # Both are one terminal: the bar's console writes above the bar, not into it.
-        err_console.print(line, soft_wrap=True, markup=False, highlight=False)
+        note(line)
     else:
-        click.echo(line)
+        say(line)
 
 
 def _line(done: Upscaled) -> str:

@@ -61,7 +61,7 @@ class Degradation:
         return rounded if self.jpeg is None else _through_jpeg(rounded, self.jpeg)
 
     def _random(self, name: str) -> np.random.Generator:
-        digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
+        digest = hashlib.sha256(f"{self.seed}:{name}".encode("utf-8", "surrogateescape")).digest()
         return np.random.default_rng(int.from_bytes(digest, "big"))
 
 

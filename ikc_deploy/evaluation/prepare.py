@@ -66,7 +66,7 @@ class PrepareSettings:
         """The blur of the image called `name`."""
         low, high = self.resolved_range
         # A digest instead of a random generator: equal on every platform and numpy version.
-        digest = hashlib.sha256(f"{self.seed}:{name}".encode()).digest()
+        digest = hashlib.sha256(f"{self.seed}:{name}".encode("utf-8", "surrogateescape")).digest()
         return low + (high - low) * (int.from_bytes(digest[:6], "big") / 2**48)
 
 

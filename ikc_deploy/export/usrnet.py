@@ -242,7 +242,7 @@ def _checked(record: UsrnetRecord, network: Usrnet, written: NonBlind) -> Usrnet
     low, high = fkp_variances(scale)
     kernel = shifted_gaussian(high, low, 0.5, scale)
     lr = _structured(record, kernel, scale)
-    found = written(_as_io(lr, io), kernel, border="wrap")
+    found = written(_as_io(lr, io), kernel, 0.0, border="wrap")
     with torch.no_grad():
         inputs = torch.from_numpy(lr).permute(2, 0, 1)[None] / 255, torch.from_numpy(kernel)[None]
         exact = _image(network, inputs, scale)

@@ -22,6 +22,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ikc_deploy.arguments import real_array, shown
 from ikc_deploy.errors import KernelError
 from ikc_deploy.kernels.gaussians import (
     FIT_SAMPLES,
@@ -195,7 +196,7 @@ class KernelBasis:
 
     def encode(self, kernel: ArrayLike) -> NDArray[np.float32]:
         """Code of kernels `[..., size, size]` (sum 1): float32 `[..., code_size]`."""
-        kernels = np.asarray(kernel, dtype=np.float64)
+        kernels = real_array(kernel, "a kernel", KernelError, finite=False)
         side = self.kernel_size
         if kernels.shape[-2:] != (side, side):
             raise KernelError(
@@ -218,10 +219,11 @@ class KernelBasis:
         Raises `KernelError` for a sigma outside `sigma_range`: the networks never saw one.
         """
         low, high = self.sigma_range
-        sigmas = np.asarray(sigma, dtype=np.float64)
+        sigmas = real_array(sigma, "sigma", KernelError, finite=False)
         if not np.all((sigmas >= low - 1e-9) & (sigmas <= high + 1e-9)):
             raise KernelError(
-                f"sigma must lie in [{low:g}, {high:g}], the range of this basis; got {sigma!r}"
+                f"sigma must lie in [{low:g}, {high:g}], the range of this basis; "
+                f"got {shown(sigma)}"
             )
         return self.encode(gaussian_kernel(sigmas, self.kernel_size))
 
@@ -284,7 +286,7 @@ class KernelBasis:
             ) from error
 
     def _codes(self, code: ArrayLike) -> NDArray[np.float64]:
-        codes = np.asarray(code, dtype=np.float64)
+        codes = real_array(code, "a code", KernelError, finite=False)
         if codes.ndim == 0 or codes.shape[-1] != self.code_size:
             raise KernelError(
                 f"this basis has codes of shape [..., {self.code_size}], got {list(codes.shape)}"

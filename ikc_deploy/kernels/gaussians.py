@@ -7,6 +7,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ikc_deploy.arguments import is_whole, real_array, shown
 from ikc_deploy.errors import KernelError
 
 KERNEL_SIZE: Final = 21
@@ -31,11 +32,11 @@ def gaussian_kernel(sigma: ArrayLike, size: int = KERNEL_SIZE) -> NDArray[np.flo
     `sigma` is in pixels, any shape `S`, each value > 0. Returns float64 `[*S, size, size]`.
     Raises `KernelError` for a sigma that is not positive and finite or an even size.
     """
-    sigmas = np.asarray(sigma, dtype=np.float64)
+    sigmas = real_array(sigma, "sigma", KernelError, finite=False)
     if not np.all(np.isfinite(sigmas)) or np.any(sigmas <= 0):
-        raise KernelError(f"sigma must be positive and finite, got {sigma!r}")
-    if size < 1 or size % 2 == 0:
-        raise KernelError(f"a kernel's size must be odd and positive, got {size}")
+        raise KernelError(f"sigma must be positive and finite, got {shown(sigma)}")
+    if not is_whole(size, 1) or size % 2 == 0:
+        raise KernelError(f"a kernel's size must be odd and positive, got {shown(size)}")
     offsets = np.arange(size) - size // 2
     # The kernel is separable; normalising the profile normalises the kernel.
     profile = np.exp(-0.5 * (offsets / sigmas[..., None]) ** 2)

@@ -8,7 +8,7 @@ is projected onto that first, and how much of it is lost is part of the answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from ikc_deploy.errors import KernelError
 from ikc_deploy.kernels import KernelBasis, to_fkp, to_ours
+from ikc_deploy.kernels.checks import MOST_LOST
 from ikc_deploy.networks.usrnet import Usrnet
 from ikc_deploy.offline.degrading import Alignment, lead, to_image, to_tensor
 from ikc_deploy.runtime.upscaler import Upscaler
-
-MOST_LOST: Final = 0.15
-"""Relative error of a projected kernel above which SFTMD is refused."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,8 @@ class BySftmd:
                 f"is {lost:.0%} off, and {MOST_LOST:.0%} is the limit; take --then usrnet"
             )
         scale = self.upscaler.scale
-        large = self.upscaler(_mirrored(lr, 1), kernel=projected).image
+        code = bundle.basis.encode(projected)
+        large = self.upscaler(_mirrored(lr, 1), code=code).image
         start = scale + lead("centre", scale) - lead(self.alignment, scale)
         return Finished(_cut(large, start, lr, scale), lost)
 

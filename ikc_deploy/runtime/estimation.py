@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ikc_deploy.arguments import shown
 from ikc_deploy.bundle import FrameIO
 from ikc_deploy.errors import InputError
 from ikc_deploy.kernels import KernelBasis
@@ -52,9 +53,9 @@ Area = tuple[slice, slice]
 def check_estimate(estimate: str) -> Estimate:
     """`estimate`, if there is such a way. Raises `InputError` with those there are."""
     for known in ESTIMATES:
-        if estimate == known:
+        if isinstance(estimate, str) and estimate == known:
             return known
-    raise InputError(f"estimate must be one of {', '.join(ESTIMATES)}, got {estimate!r}")
+    raise InputError(f"estimate must be one of {', '.join(ESTIMATES)}, got {shown(estimate)}")
 
 
 class Estimator:

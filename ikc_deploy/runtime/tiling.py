@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ikc_deploy.arguments import is_whole, shown
 from ikc_deploy.bundle import FrameIO
 from ikc_deploy.errors import InputError
 
@@ -56,17 +57,20 @@ class TileSettings:
     "auto" looks at it."""
 
     def __post_init__(self) -> None:
-        side, memory = self.tile, self.max_memory
-        if side is not None and side != "auto":
-            if isinstance(side, bool) or not isinstance(side, int) or side < SMALLEST_TILE:
-                raise InputError(
-                    f'tile must be "auto", None, or a side of at least {SMALLEST_TILE} LR pixels, '
-                    f"got {side!r}"
-                )
-            if side % SIDE_STEP:
-                raise InputError(f"tile must be a multiple of {SIDE_STEP} LR pixels, got {side}")
-        if memory is not None and (isinstance(memory, bool) or memory <= 0):
-            raise InputError(f"max_memory must be a positive number of bytes, got {memory!r}")
+        if self.max_memory is not None and not is_whole(self.max_memory, 1):
+            raise InputError(
+                f"max_memory must be a positive number of bytes, got {shown(self.max_memory)}"
+            )
+        side = self.tile
+        if side is None or (isinstance(side, str) and side == "auto"):
+            return
+        if not is_whole(side, SMALLEST_TILE):
+            raise InputError(
+                f'tile must be "auto", None, or a side of at least {SMALLEST_TILE} LR pixels, '
+                f"got {shown(side)}"
+            )
+        if side % SIDE_STEP:
+            raise InputError(f"tile must be a multiple of {SIDE_STEP} LR pixels, got {side}")
 
     def side(self, height: int, width: int, pixel_bytes: int, free: int | None) -> int | None:
         """The tiles' side for such a frame, None to leave it whole.

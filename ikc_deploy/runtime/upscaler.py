@@ -12,8 +12,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ikc_deploy.arguments import real_array, shown, whole_number
 from ikc_deploy.bundle import Bundle
-from ikc_deploy.errors import InputError, OutOfMemoryError
+from ikc_deploy.errors import InputError, KernelError, OutOfMemoryError
+from ikc_deploy.kernels.checks import MOST_LOST, MOST_NEGATIVE, check_kernels, projection_error
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.closing import Closing
@@ -32,6 +34,11 @@ DEFAULT_ITERS: Final = 7
 
 DEFAULT_STREAMS: Final = 2
 """One computes while the other copies."""
+
+_CODE_WORDS: Final = "code must give one finite code for each frame, or one for all; its values"
+
+_LONGEST_CODE: Final = 4.0
+"""That of a kernel with sum 1 has at most length 1; a network may overshoot."""
 
 FRAMES_PER_STREAM: Final = 2
 """Submitted frames that are not finished, for each stream: one under way and one waiting."""
@@ -92,15 +99,13 @@ class Upscaler(Closing):
         estimate: Estimate = "full",
         tiles: TileSettings | None = None,
     ) -> None:
-        if isinstance(streams, bool) or not isinstance(streams, int) or streams < 1:
-            raise InputError(f"streams must be a whole number of at least 1, got {streams!r}")
-        if isinstance(iters, bool) or not isinstance(iters, int) or iters < 0:
-            raise InputError(f"iters must be a whole number of at least 0, got {iters!r}")
+        if not isinstance(tiles, TileSettings | None):
+            raise InputError(f"tiles must be TileSettings or None, got {shown(tiles)}")
+        self.iters = iters = whole_number(iters, "iters", 0)
+        self.streams = whole_number(streams, "streams", 1)
+        self.estimate = check_estimate(estimate)
         self.bundle = bundle
         self.backend = backend
-        self.iters = iters
-        self.estimate = check_estimate(estimate)
-        self.streams = streams
         self._tiles = tiles or TileSettings()
         self._lanes: list[Upscaler] = []
         self._pool: Pool[Upscaler, Result] | None = None
@@ -141,8 +146,8 @@ class Upscaler(Closing):
         step's image.
 
         Raises `InputError` for anything that is not such a frame, `KernelError` for a blur
-        outside the basis, `BackendError` if the device fails, of which `OutOfMemoryError` if it is
-        too small even for halved tiles.
+        outside the basis (or a kernel of which it loses more than 15 %), `BackendError` if the
+        device fails, of which `OutOfMemoryError` if it is too small even for halved tiles.
         """
         return self._upscale(frame, (sigma, kernel, code), estimate, steps, self._tracker)
 
@@ -197,6 +202,8 @@ class Upscaler(Closing):
         and what `frames` raises. See `Stream`.
         """
         tracker, way = Tracker(), check_estimate(estimate)
+        if not isinstance(frames, Iterable):
+            raise InputError(f"frames must be iterable, got {shown(frames)}")
 
         def upscale(frame: Any) -> Result:
             return self._upscale(frame, (sigma, None, None), way, False, tracker)
@@ -312,16 +319,37 @@ class Upscaler(Closing):
         if sigma is not None:
             codes = basis.code_of_sigma(sigma)
         elif kernel is not None:
-            codes = basis.encode(kernel)
+            codes = self._code_of_kernel(kernel)
         else:
-            codes = np.asarray(code, dtype=np.float32)
+            codes = real_array(code, _CODE_WORDS).astype(np.float32)
         wanted = (count, basis.code_size)
-        if codes.shape not in (wanted[1:], wanted) or not np.all(np.isfinite(codes)):
+        if codes.shape not in (wanted[1:], wanted):
             raise InputError(
-                f"{named[0]} must give one finite code, or one for each of {count} frames; "
+                f"{named[0]} must give one code, or one for each of {count} frames; "
                 f"it gave an array of shape {list(codes.shape)}"
             )
+        longest = float(np.linalg.norm(codes, axis=-1).max())
+        if longest > _LONGEST_CODE:
+            raise InputError(
+                f"a code of length {longest:.3g} stands for no blur, whose codes have lengths of "
+                "at most 1; give one that a result or KernelBasis.encode gave"
+            )
         return np.ascontiguousarray(np.broadcast_to(codes, wanted))
+
+    def _code_of_kernel(self, kernel: ArrayLike) -> NDArray[np.float32]:
+        """Codes `[code_size]` or `[N,code_size]`. Raises `KernelError` for kernels it cannot do."""
+        basis, name = self.bundle.basis, self.bundle.manifest.name
+        codes = basis.encode(kernel)
+        kernels = check_kernels(kernel, MOST_NEGATIVE)
+        for each in kernels.reshape(-1, *kernels.shape[-2:]):
+            lost = projection_error(each, basis, self.scale)
+            if lost > MOST_LOST:
+                raise KernelError(
+                    f"{name} does not know this kernel: the nearest one of its basis is "
+                    f"{lost:.0%} off, and {MOST_LOST:.0%} is the limit; for kernels of any shape "
+                    "take USRNet (ikc-export --usrnet, then ikc-upscale --kernel or NonBlind)"
+                )
+        return codes
 
     def _result(
         self,
@@ -371,6 +399,12 @@ def load_bundle(
     tiles: TileSettings | None = None,
 ) -> Upscaler:
     """An `Upscaler` for a bundle folder or an opened bundle; see `ikc_deploy.load`."""
+    if not isinstance(bundle, Bundle | str | PathLike):
+        raise InputError(f"a bundle is a folder or an opened Bundle, got {shown(bundle)}")
+    # Before a device is opened, which may take seconds.
+    whole_number(iters, "iters", 0)
+    whole_number(streams, "streams", 1)
+    check_estimate(estimate)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     chosen = open_backend(backend, opened, threads, cuda_graph=cuda_graph)
     return Upscaler(opened, chosen, iters, streams, estimate=estimate, tiles=tiles)

@@ -227,3 +227,12 @@ def test_tiles_and_sizes_are_parsed(option: str, text: str, word: str) -> None:
     result = invoke(main, "a.png", "-o", "b.png", option, text)
     assert result.exit_code == 2
     assert word in result.stderr
+
+
+def test_a_large_picture_is_read_if_asked_for(bundle: Bundle, tmp_path: Path) -> None:
+    write_rgb(photo(40, 50), tmp_path / "a.png")
+    paths = (tmp_path / "a.png", "-o", tmp_path / "out.png", "--bundle", bundle.path, "--iters", 0)
+    assert_one_clear_line(invoke(main, *paths, "--max-pixels", "1.9K"), "50x40", "--max-pixels")
+    for most in ("2K", "200M", "none"):
+        assert invoke(main, *paths, "--max-pixels", most).exit_code == 0
+    assert "write 200M or none" in invoke(main, *paths, "--max-pixels", "big").stderr

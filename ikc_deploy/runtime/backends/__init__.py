@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from ikc_deploy.arguments import shown, whole_number
 from ikc_deploy.bundle import Bundle
-from ikc_deploy.errors import BackendError, EngineError, InputError
+from ikc_deploy.errors import BackendError, EngineError
 from ikc_deploy.flavours import FLAVOURS, FlavourName
 from ikc_deploy.plans import read_engines
 from ikc_deploy.runtime.backends.base import Backend
@@ -29,12 +30,11 @@ def open_backend(
     `EngineError` if it does and the bundle has no engine for it; another backend than the named
     one is never taken instead.
     """
-    if name != "auto" and name not in BACKENDS:
+    if not isinstance(name, str) or name not in ("auto", *BACKENDS):
         raise BackendError(
-            f"there is no backend '{name}'; choose one of auto, {', '.join(BACKENDS)}"
+            f"there is no backend {shown(name)}; choose one of auto, {', '.join(BACKENDS)}"
         )
-    if threads < 0:
-        raise InputError(f"threads must be 0 (all cores) or more, got {threads}")
+    threads = whole_number(threads, "threads", 0, " (0: all cores)")
     if name == "auto":
         return choose_backend(bundle, threads, cuda_graph=cuda_graph)[0]
     return _OPENERS[name](bundle, threads, cuda_graph)

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.images import (
     IMAGE_SUFFIXES,
     Picture,
+    check_writable,
     list_images,
     read_picture,
     read_rgb,
@@ -137,11 +138,13 @@ def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
         read_rgb(tmp_path)
 
 
-def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_rgb(photo(40, 40), tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(InputError, match="too large"):
-        read_rgb(tmp_path / "bomb.png")
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_more_pixels_than_allowed_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"bomb{suffix}"
+    write_rgb(photo(40, 50), path)
+    with pytest.raises(InputError, match=r"50x40 pixels.*--max-pixels"):
+        read_rgb(path, max_pixels=1999)
+    assert read_rgb(path, max_pixels=2000).shape == read_rgb(path, None).shape == (40, 50, 3)
 
 
 @pytest.mark.parametrize("suffix", [*IMAGE_SUFFIXES, ".PNG"])
@@ -216,3 +219,79 @@ def test_list_images_refuses_missing_and_empty_folders(tmp_path: Path) -> None:
         list_images(tmp_path / "gone")
     with pytest.raises(InputError, match="has no images"):
         list_images(tmp_path)
+
+
+def test_no_metadata_keeps_pixels_from_being_read(tmp_path: Path) -> None:
+    image = Image.fromarray(photo(24, 20))
+    text = PngImagePlugin.PngInfo()
+    for number in range(40):
+        text.add_itxt(f"XML:com.adobe.xmp{number}", "x" * 2_000_000, zip=True)
+    image.save(tmp_path / "a.png", pnginfo=text, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    image.save(tmp_path / "b.png", icc_profile=b"no profile")
+    whole = (tmp_path / "b.png").read_bytes()
+    damaged = whole.index(b"iCCP") + 16
+    (tmp_path / "b.png").write_bytes(whole[:damaged] + bytes(8) + whole[damaged + 8 :])
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), photo(24, 20))
+    np.testing.assert_array_equal(read_rgb(tmp_path / "b.png"), photo(24, 20))
+    image.save(tmp_path / "c.jpg", quality=95)
+    expected = read_rgb(tmp_path / "c.jpg")
+    for marker, body in (
+        (0xE1, b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(99)),
+        (0xE2, b"ICC_PROFILE\0\x02\x03cut"),
+        (0xE2, b"MPF\0II*\0" + b"\xff" * 30),
+        (0xED, b"Photoshop 3.0\x008BIM" + b"\xff" * 7),
+        (0xE0, b"JFIF"),
+        (0xEE, b"Adobe"),
+        (0xFE, b"\xff" * 500),
+    ):
+        plain = (tmp_path / "c.jpg").read_bytes()
+        segment = struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+        (tmp_path / "d.jpg").write_bytes(plain[:2] + segment + plain[2:])
+        picture = read_picture(tmp_path / "d.jpg")
+        np.testing.assert_array_equal(picture.rgb, expected)
+        assert picture.icc_profile is None
+
+
+def test_jpeg_keeps_its_rotation_and_its_profile_in_parts(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = 6
+    profile = bytes(range(256)) * 600
+    image = Image.fromarray(photo(24, 20))
+    image.save(tmp_path / "a.jpg", exif=exif, icc_profile=profile, quality=95)
+    picture = read_picture(tmp_path / "a.jpg")
+    assert picture.size == (20, 24) and picture.icc_profile == profile
+
+
+@pytest.mark.parametrize(("suffix", "longest"), [(".webp", 16383), (".jpg", 65500)])
+def test_sides_that_a_format_cannot_hold_are_refused_before_the_work(
+    suffix: str, longest: int
+) -> None:
+    fits = Picture(np.zeros((1, longest // 4, 3), np.uint8))
+    check_writable(fits, f"a{suffix}", 4)
+    with pytest.raises(InputError, match=rf"{suffix} files end at {longest}.*\.png"):
+        check_writable(Picture(np.zeros((longest // 4 + 1, 1, 3), np.uint8)), f"a{suffix}", 4)
+
+
+def test_hidden_files_are_not_taken(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png", ".a.1f2e.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "b.png").mkdir()
+    assert [path.name for path in list_images(tmp_path)] == ["a.png"]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(InputError, match=r"has no images.*hidden: \._a\.png"):
+        list_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [photo(8, 8) / 255, photo(8, 8)[0], photo(8, 8)[..., :2], [[1]], np.zeros((0, 8, 3), np.uint8)],
+)
+def test_what_is_no_picture_is_not_written(tmp_path: Path, image: Any) -> None:
+    with pytest.raises(InputError, match="a picture to write"):
+        write_rgb(image, tmp_path / "a.png")
+
+
+def test_a_name_as_long_as_names_can_be_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("ä" * 125 + ".png")
+    write_rgb(photo(8, 8), path)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]

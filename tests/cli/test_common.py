@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from ikc_deploy.cli.common import note_skipped, printable, reports_errors, say, warn
+from ikc_deploy.errors import InputError
+from tests.cli.running import invoke
+
+NAME = os.fsdecode(b"caf\xe9 \xe2\x82\xac.png")
+PROGRAM = f"""
+import os, sys, click
+from ikc_deploy.cli.common import err_console, note, out_console, reports_errors, say, warn
+from ikc_deploy.errors import InputError
+
+@click.command()
+@reports_errors
+def main():
+    name = os.fsdecode({os.fsencode(NAME)!r}) + " \\u20ac"
+    for show in (say, click.echo, print, out_console.print, err_console.print, note, warn):
+        show(name)
+    raise InputError(name)
+
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        "ascii",
+        "ascii:surrogateescape",
+        "utf-8:strict",
+        "utf-8:surrogateescape",
+        "latin-1",
+        "utf-16",
+    ],
+)
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_no_name_ends_a_command_on_any_terminal(encoding: str, locale: str) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "LC_ALL": locale}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        capture_output=True,
+        env=environment | {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert b"Traceback" not in done.stderr and b"Unicode" not in done.stderr
+    shown = done.stdout.decode(encoding.partition(":")[0], "replace")
+    assert [line.startswith("caf") for line in shown.splitlines() if line] == 4 * [True]
+    if encoding == "utf-8:strict":
+        assert "caf\N{REPLACEMENT CHARACTER} " in shown
+
+
+def test_control_characters_of_names_are_shown_and_not_sent() -> None:
+    @click.command()
+    @reports_errors
+    def command() -> None:
+        say("a\x1b[31m\r\x9bm.png")
+        warn("b\x1b]0;title\x07.png")
+        raise InputError("c\x08.png\nd.png")
+
+    result = invoke(command)
+    assert result.stdout == "a\\x1b[31m\\r\\x9bm.png\n"
+    assert result.stderr == "warning: b\\x1b]0;title\\x07.png\nerror: c\\x08.png\nd.png\n"
+    assert printable("Zürich 東京 [x].png") == "Zürich 東京 [x].png"
+
+
+def test_what_is_skipped_in_a_folder_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "._a.png", ".DS_Store", "x.gif", "y.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "b.png").mkdir()
+    (tmp_path / "c.png").symlink_to("gone")
+    note_skipped([tmp_path, tmp_path / "a.png"])
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(", ")[2] for line in lines] == [
+        "hidden: .DS_Store, ._a.png",
+        "folders (name them to have them done too): b.png",
+        "broken links, or no files: c.png",
+        "of other kinds than .png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp: x.gif, y.txt",
+    ]
