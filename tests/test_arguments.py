@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ikc_deploy
-from ikc_deploy import Bundle, IkcError, InputError, KernelError, TileSettings, Upscaler
+from ikc_deploy import Bundle, IkcError, InputError, KernelError, Upscaler
 from ikc_deploy.kernels import KernelBasis, anisotropic_kernel, gaussian_kernel
 from ikc_deploy.runtime.nonblind import NonBlind
+from ikc_deploy.runtime.tiling import TileSettings
 from tests.repeating import BASIS, repeating_bundle
 from tests.samples import photo
 
@@ -84,7 +85,7 @@ def test_a_call_refuses_what_is_no_frame(upscaler: Upscaler, value: Any) -> None
     with pytest.raises(InputError):
         upscaler.submit(value).result()
     with pytest.raises(InputError):
-        list(upscaler.stream(value if isinstance(value, int | float) else [value]))
+        list(upscaler.stream(cast(Any, value if isinstance(value, int | float) else [value])))
 
 
 def test_the_basis_refuses_nonsense() -> None:
@@ -167,4 +168,4 @@ def test_known_kernels_refuse_nonsense(usrnet_bundle: Bundle) -> None:
 
 
 def test_tiles_are_taken_as_any_whole_number() -> None:
-    assert TileSettings(np.int64(64), np.int32(10)).tile == 64
+    assert TileSettings(cast(int, np.int64(64)), cast(int, np.int32(10))).tile == 64

@@ -24,6 +24,7 @@ codes, means and statistics stay float32.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import cast
 
 import torch
@@ -337,11 +338,8 @@ def _fold_through_shuffle(conv: nn.Conv2d, factor: int) -> nn.Conv2d:
 
 def _without_bias(conv: nn.Conv2d) -> nn.Conv2d:
     """The same convolution without its bias, which has gone elsewhere."""
-    bare = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size[0], padding=conv.padding, bias=False
-    ).to(conv.weight.dtype)
-    with torch.no_grad():
-        bare.weight.copy_(conv.weight)
+    bare = copy(conv)
+    bare._parameters = {"weight": conv.weight, "bias": None}
     return bare
 
 

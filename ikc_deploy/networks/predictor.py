@@ -74,7 +74,7 @@ class StatisticsPredictor(nn.Module):
     def readings(self, lr: Tensor) -> tuple[Tensor, Tensor]:
         """Return the spread `[N,S]` as `spread` does, and the levels `[N,levels]`, not clamped."""
         found = widened(self.head(statistics(self.features(lr))))
-        unit, levels = found.split((self.chart.spread_size, self.levels), dim=1)
+        unit, levels = torch.split(found, [self.chart.spread_size, self.levels], dim=1)
         spread = cast(Tensor, self.centre) + 0.5 * (self.chart.high - self.chart.low) * unit
         return spread, levels
 

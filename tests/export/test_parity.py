@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -26,6 +26,7 @@ from ikc_deploy.export.widening import widened
 from ikc_deploy.measured import Deviation, Parity
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks, save_checkpoint
+from ikc_deploy.networks.sftmd import Sftmd
 from ikc_deploy.networks.weights import Weights, load_weights
 from tests.export.sabotage import KINDS, sabotaged
 from tests.sealing import seal
@@ -42,7 +43,7 @@ def busy_networks() -> IkcNetworks:
     networks = new_networks(Architecture("busy", 2, "compact", 32, 1, 32, (0.2, 2.0)), seed=1)
     with torch.no_grad():
         networks.sftmd.conv_output.weight.mul_(30)
-        for block in networks.sftmd.residual_blocks:
+        for block in cast(Sftmd, networks.sftmd).residual_blocks:
             block.conv2.weight.mul_(5)
         for module in networks.corrector.modules():
             if isinstance(module, nn.Linear):

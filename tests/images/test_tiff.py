@@ -97,7 +97,7 @@ def test_lab_becomes_the_colour_that_it_stands_for(
     lab = np.stack(
         np.meshgrid([30.0, 50.0, 70.0], [-10.0, 0.0, 12.0], [-11.0, 0.0, 14.0]), -1
     ).reshape(9, 3, 3)
-    expected = 255 * lab2rgb(lab)  # type: ignore[no-untyped-call]
+    expected = 255 * lab2rgb(lab)
     unit = 2 ** (bits - 8)
     signed = lab[..., 1:] * unit if kind == "cielab" else (lab[..., 1:] + 128) * unit
     samples = np.dstack((lab[..., :1] * (2**bits - 1) / 100, signed))
@@ -111,7 +111,8 @@ def test_lab_becomes_the_colour_that_it_stands_for(
 def test_inks_become_rgb_at_every_depth(tmp_path: Path) -> None:
     inks = np.dstack((255 - COLOUR, OPACITY // 4))
     expected = np.array(Image.frombytes("CMYK", (41, 37), inks.tobytes()).convert("RGB"))
-    for planar, samples in itertools.product((False, True), (inks, inks.astype(np.uint16) * 257)):
+    depths: list[NDArray[Any]] = [inks, inks.astype(np.uint16) * 257]
+    for planar, samples in itertools.product((False, True), depths):
         picture = read(tmp_path / "a.tif", samples, planar, photometric="separated")
         np.testing.assert_array_equal(picture.rgb, expected)
         assert not picture.grey and picture.alpha is None
@@ -206,7 +207,7 @@ def test_thumbnails_and_masks_are_not_pages(tmp_path: Path) -> None:
 def test_samples_without_a_known_white_are_named(
     tmp_path: Path, dtype: type, channels: int
 ) -> None:
-    samples = COLOUR[..., :channels].astype(dtype).squeeze()
+    samples: NDArray[Any] = COLOUR[..., :channels].astype(dtype).squeeze()
     path = write(tmp_path / "a.tif", samples, photometric="rgb" if channels == 3 else "minisblack")
     words = "floating-point numbers" if np.dtype(dtype).kind == "f" else "signed integers"
     with pytest.raises(InputError, match=rf"a\.tif' cannot be read.*{words}.*convert it to 16"):
@@ -219,7 +220,7 @@ def test_samples_without_a_known_white_are_named(
 def test_a_file_that_is_cut_short_is_refused(
     tmp_path: Path, planar: bool, dtype: type, compression: str | None
 ) -> None:
-    samples = np.dstack((COLOUR, OPACITY)).astype(dtype)
+    samples: NDArray[Any] = np.dstack((COLOUR, OPACITY)).astype(dtype)
     stored = np.moveaxis(samples, 2, 0) if planar else samples
     path = tmp_path / "a.tif"
     write(

@@ -18,10 +18,11 @@ from ikc_deploy.kernels import (
     shifted_gaussian,
     to_fkp,
 )
+from ikc_deploy.kernels.checks import MOST_LOST
 from ikc_deploy.networks.reference_usrnet import import_usrnet
 from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings
 from ikc_deploy.offline.degrading import Alignment
-from ikc_deploy.offline.finishing import MOST_LOST, BySftmd, ByUsrnet, projection
+from ikc_deploy.offline.finishing import BySftmd, ByUsrnet, projection
 from tests.samples import photo
 
 

@@ -15,13 +15,14 @@ from torch import Tensor
 from ikc_deploy.errors import CheckpointError, InputError, RecipeError, TrainingError
 from ikc_deploy.images import write_rgb
 from ikc_deploy.kernels import KernelBasis
+from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_checkpoint
 from ikc_deploy.training.recipes import Recipe, StageRecipe, ValidationRecipe, load_recipe
 from ikc_deploy.training.runs import LOG_FILE, STATE_FILE
 from ikc_deploy.training.stages import SftmdStage
-from ikc_deploy.training.starts import start_from
+from ikc_deploy.training.starts import started_networks
 from ikc_deploy.training.trainer import learning_rate, train
-from tests.samples import photo
+from tests.samples import photo, small_architecture
 
 # What smoke.toml does; it saves the state every third step of a stage.
 STEPS = {"sftmd": 6, "predictor": 4, "corrector": 4, "joint": 4}
@@ -320,18 +321,34 @@ def test_what_starts_at_random_is_named_once(
 ) -> None:
     networks = new_networks(dataclasses.replace(recipe.architecture, code_size=4), seed=7)
     save_checkpoint(networks, tmp_path / "other.safetensors")
-    started = new_networks(recipe.architecture, seed=0)
-    random = start_from(started, "other.safetensors", tmp_path)
-    assert random and any(name in caplog.records[0].message for name in random)
+    started = started_networks(recipe.architecture, 0, "other.safetensors", tmp_path)
     said = "\n".join(record.message for record in caplog.records)
     assert said.count("start at random") == 1
     assert "another kernel basis" in said
     for name, module in started.modules().items():
         theirs = dict(networks.modules()[name].named_parameters())
         for key, value in module.named_parameters():
-            assert (f"{name}.{key}" in random) == (value.shape != theirs[key].shape)
-            assert f"{name}.{key}" in random or torch.equal(value, theirs[key])
-            assert (f"{name}.{key}" in said) == (f"{name}.{key}" in random)
+            fits = value.shape == theirs[key].shape
+            assert not fits or torch.equal(value, theirs[key])
+            assert (f"{name}.{key}" in said) == (not fits)
+
+
+@pytest.mark.parametrize("design", ["compact", "film"])
+def test_a_start_with_levels_is_the_same_function(tmp_path: Path, design: Design) -> None:
+    plain = dataclasses.replace(small_architecture(design), code_size=10, levels=0)
+    source = new_networks(plain, seed=7)
+    save_checkpoint(source, tmp_path / "plain.safetensors")
+    settings = dataclasses.replace(plain, code_size=12, levels=2)
+    started = started_networks(settings, 0, "plain.safetensors", tmp_path)
+    lr = torch.rand(2, 3, 24, 24)
+    code = torch.from_numpy(source.basis.code_of_sigma([1.0, 2.5]))
+    longer = torch.cat((code, torch.rand(2, 2)), dim=1)
+    torch.testing.assert_close(started.sftmd(lr, longer), source.sftmd(lr, code))
+    expected = torch.nn.functional.pad(source.predictor(lr), (0, 2))
+    torch.testing.assert_close(started.predictor(lr), expected)
+    sr = source.sftmd(lr, code)
+    torch.testing.assert_close(started.corrector(sr, longer)[:, :10], source.corrector(sr, code))
+    torch.testing.assert_close(started.corrector(sr, longer)[:, 10:], longer[:, 10:])
 
 
 @pytest.mark.parametrize("change", [{"scale": 2}, {"design": "reference"}])
@@ -341,7 +358,7 @@ def test_weights_of_another_scale_or_design_are_no_start(
     other = dataclasses.replace(recipe.architecture, **change)
     save_checkpoint(new_networks(other, seed=7), tmp_path / "other.safetensors")
     with pytest.raises(RecipeError, match=rf"'other.safetensors' has {next(iter(change))}"):
-        start_from(new_networks(recipe.architecture, seed=0), "other.safetensors", tmp_path)
+        started_networks(recipe.architecture, 0, "other.safetensors", tmp_path)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_hundredth() -> None:
