@@ -339,7 +339,7 @@ def _fold_through_shuffle(conv: nn.Conv2d, factor: int) -> nn.Conv2d:
 def _without_bias(conv: nn.Conv2d) -> nn.Conv2d:
     """The same convolution without its bias, which has gone elsewhere."""
     bare = copy(conv)
-    bare._parameters = {"weight": conv.weight, "bias": None}
+    bare._parameters = {**conv._parameters, "bias": None}
     return bare
 
 
