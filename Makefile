@@ -33,7 +33,7 @@ bench: $(VENV)/demo.stamp ## Measure benchmarks/suite.toml, fill in the tables o
 	$(BIN)/ikc-bench --suite benchmarks/suite.toml --out benchmarks/results
 	$(BIN)/python -m ikc_deploy.benchmarks.render.document docs/performance.md benchmarks
 
-format: $(VENV)/dev.stamp ## Mend formatting and what ruff can mend
+format: $(VENV)/dev.stamp ## Fix formatting and what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from os import PathLike
 
-from ikc_deploy.bundle import Bundle
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import (
     BackendError,
     BundleError,
@@ -103,7 +103,7 @@ def load(
     `MissingExtraError` if an export is needed and cannot be made.
     """
     if bundle is None:
-        from ikc_deploy.default_bundle import default_bundle
+        from ikc_deploy.export.default_bundle import default_bundle
 
         bundle = default_bundle()
     return load_bundle(

@@ -26,10 +26,10 @@ from typing import Final
 from packaging.requirements import Requirement
 
 from ikc_deploy.benchmarks.machine import installed_version
-from ikc_deploy.bundle import MANIFEST_FILE
-from ikc_deploy.caches import cache_folder
-from ikc_deploy.gpus import Gpu, find_gpus
+from ikc_deploy.bundle.gpus import Gpu, find_gpus
+from ikc_deploy.bundle.manifest import MANIFEST_FILE
 from ikc_deploy.onnx_runtime import FOR_CPUS, FOR_GPUS, distribution
+from ikc_deploy.paths import cache_folder
 from ikc_deploy.weights import shipped_weights
 
 DISTRIBUTION: Final = "ikc-deploy"
@@ -104,7 +104,7 @@ class Gap:
     purpose: str
     """The part of the command that lacks it; empty for all of it."""
     missing: tuple[str, ...]
-    mend: str
+    fix: str
     """The command that installs it."""
 
 
@@ -119,7 +119,7 @@ class Command:
 
 
 @dataclass(frozen=True)
-class Report:
+class DoctorReport:
     """Everything that the doctor found."""
 
     usable: bool
@@ -143,14 +143,14 @@ class Report:
     """What is wrong beyond something missing, each with what to do about it."""
 
 
-def examine() -> Report:
+def examine() -> DoctorReport:
     """Look at everything; takes a few seconds at most."""
     packages = required_packages()
     commands = tuple(check_command(name, needs, packages) for name, needs in COMMANDS.items())
     providers, not_started = probe_providers()
     gpus, no_gpu = find_gpus()
     cache = cache_folder()
-    return Report(
+    return DoctorReport(
         usable=commands[0].ready and any(provider.loads for provider in providers),
         python=platform.python_version(),
         ikc_deploy=installed_version(DISTRIBUTION),
@@ -207,7 +207,7 @@ def check_command(
         missing = [package for package in absent if extra in package.extras]
         if missing:
             names = tuple(package.name for package in missing)
-            gaps.append(Gap(purpose, names, _mend(extra, missing)))
+            gaps.append(Gap(purpose, names, _fix(extra, missing)))
     return Command(name, all(gap.purpose for gap in gaps), tuple(gaps))
 
 
@@ -276,7 +276,7 @@ def _version(name: str) -> str | None:
     return installed_version(name, *([stand_in] if stand_in else []))
 
 
-def _mend(extra: str, missing: Iterable[Package]) -> str:
+def _fix(extra: str, missing: Iterable[Package]) -> str:
     if extra == BASE:
         wanted = " ".join(f"'{package.requirement}'" for package in missing)
         return f"pip install {wanted}"

@@ -20,7 +20,7 @@ from ikc_deploy.files import check_name, hidden_sibling
 LOCK_SECONDS: Final = 3600.0
 """How long `locked` waits unless it is told otherwise; compiling engines takes the longest."""
 
-_MOST_SAID: Final = 4096
+_MAX_SAID: Final = 4096
 _LOG = logging.getLogger(__name__)
 
 
@@ -93,7 +93,7 @@ def _holder(file: Path) -> str:
     """Say who holds a lock, as far as its file tells."""
     try:
         with open(file, "rb") as opened:
-            holder = json.loads(opened.read(_MOST_SAID))
+            holder = json.loads(opened.read(_MAX_SAID))
         return f"process {int(holder['pid'])} on {str(holder['host'])!r}"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another process"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-_MOST: Final = 200
+_MAX: Final = 200
 
 
-def printable(text: object, most: int = _MOST) -> str:
+def printable(text: object, most: int = _MAX) -> str:
     """Return `text` on one line, without anything that a terminal obeys.
 
     What is not printable (control and format characters, line breaks, lone surrogates, which stand

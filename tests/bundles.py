@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from ikc_deploy.bundle import Bundle, FrameIO, Precision
+from ikc_deploy.bundle.manifest import Bundle, FrameIO, Precision
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
-from ikc_deploy.export.usrnet import UsrnetExport, add_usrnet
+from ikc_deploy.export.usrnet_graph import UsrnetExport, add_usrnet
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings, save_usrnet
-from ikc_deploy.networks.weights import load_weights
+from ikc_deploy.networks.weights_loader import load_weights
 from tests.samples import small_architecture
 
 

@@ -16,8 +16,8 @@ import onnx
 import onnx.parser
 
 from ikc_deploy import Bundle, KernelBasis
-from ikc_deploy.bundle import BASIS_FILE, GRAPHS, Manifest
-from ikc_deploy.plans import EngineRecord, Profile, write_record
+from ikc_deploy.bundle.engine_store import EngineRecord, Profile, write_record
+from ikc_deploy.bundle.manifest import BASIS_FILE, GRAPHS, Manifest
 from tests.sealing import HAND_MADE, seal
 
 SCALE: Final = 4
@@ -116,7 +116,7 @@ def write_engine(bundle: Bundle, name: str, **changes: Any) -> Bundle:
     """`bundle`, opened again, with an engine whose plans are texts that say which they are."""
     record = EngineRecord(
         fingerprint=name,
-        flavour="tensorrt-rtx",
+        variant="tensorrt-rtx",
         version="1.7.1",
         platform="linux-x86_64",
         compute_capabilities=("8.6", "8.9"),
@@ -124,7 +124,7 @@ def write_engine(bundle: Bundle, name: str, **changes: Any) -> Bundle:
         workspace_mib=None,
         builder_level=3,
         graphs={graph: bundle.files[f"{graph}.onnx"].sha256 for graph in GRAPHS},
-        census={graph: {"CONVOLUTION": {"HALF": 17}} for graph in GRAPHS},
+        layer_precision={graph: {"CONVOLUTION": {"HALF": 17}} for graph in GRAPHS},
     )
     folder = bundle.path / "engines" / name
     folder.mkdir(parents=True)

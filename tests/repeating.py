@@ -15,7 +15,7 @@ import onnx.parser
 from numpy.typing import NDArray
 
 from ikc_deploy import Bundle, KernelBasis
-from ikc_deploy.bundle import BASIS_FILE, Manifest
+from ikc_deploy.bundle.manifest import BASIS_FILE, Manifest
 from tests.sealing import HAND_MADE, seal
 
 SCALE: Final = 4

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from ikc_deploy.bundle import GRAPHS, MANIFEST_FILE, Manifest, record_files, write_manifest
-from ikc_deploy.measured import Deviation, GraphParity, Parity
+from ikc_deploy.bundle.manifest import GRAPHS, MANIFEST_FILE, Manifest, record_files, write_manifest
+from ikc_deploy.bundle.measurements import Deviation, GraphParity, Parity
 
 ROUNDING: Final = 5e-4
 """What rounding is said to cost hand-made graphs: about a step of float16 below 1."""

@@ -130,15 +130,20 @@ def test_a_kernel_that_the_network_does_not_know_is_refused(
 
 @given(st.floats(0.2, 4.0))
 def test_kernels_and_codes_of_the_basis_are_taken(sigma: float) -> None:
-    from ikc_deploy.kernels.checks import MOST_LOST, MOST_NEGATIVE, check_kernels, projection_error
+    from ikc_deploy.kernels.kernel_checks import (
+        MAX_LOST,
+        MAX_NEGATIVE,
+        check_kernels,
+        projection_error,
+    )
 
     for basis in (BASIS, ELLIPTIC):
         decoded = basis.decode(basis.code_of_sigma(sigma)).astype(np.float64)
         for kernel in (gaussian_kernel(sigma), decoded):
-            check_kernels(kernel, MOST_NEGATIVE)
-            assert projection_error(kernel, basis, 4) < MOST_LOST
+            check_kernels(kernel, MAX_NEGATIVE)
+            assert projection_error(kernel, basis, 4) < MAX_LOST
     stretched = anisotropic_kernel(sigma, max(0.4, sigma / 1.5), 0.7)
-    assert projection_error(stretched, ELLIPTIC, 4) < MOST_LOST
+    assert projection_error(stretched, ELLIPTIC, 4) < MAX_LOST
 
 
 ELLIPTIC = KernelBasis.fit((0.2, 4.0), 30, family="anisotropic")

@@ -65,7 +65,7 @@ def test_make_knows_the_targets_that_the_readme_names(repository: Path) -> None:
         assert done.returncode == 0, target
 
 
-@pytest.mark.parametrize("folder", ["ikc_deploy", "tests", "examples", "training", "docs"])
+@pytest.mark.parametrize("folder", ["ikc_deploy", "tests", "tools", "examples", "training", "docs"])
 def test_nothing_names_a_path_of_one_machine(repository: Path, folder: str) -> None:
     here = str(repository.parent) + "/"
     for path in (repository / folder).rglob("*"):

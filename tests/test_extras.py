@@ -18,19 +18,24 @@ BROUGHT_BY = {"cv2": "opencv-python", "skimage": "scikit-image"}
 """Distributions whose name is not their module's."""
 
 NEEDED = {
-    "": ("ikc_deploy", "ikc_deploy.cli.export", "ikc_deploy.cli.upscale", "ikc_deploy.cli.train"),
+    "": (
+        "ikc_deploy",
+        "ikc_deploy.cli.ikc_export",
+        "ikc_deploy.cli.ikc_upscale",
+        "ikc_deploy.cli.ikc_train",
+    ),
     "training": ("ikc_deploy.training.jobs", "torch.utils.tensorboard"),
     "export": (
         "ikc_deploy.export.exporter",
-        "ikc_deploy.export.usrnet",
-        "ikc_deploy.networks.weights",
+        "ikc_deploy.export.usrnet_graph",
+        "ikc_deploy.networks.weights_loader",
         "ikc_deploy.networks.reference",
         "ikc_deploy.networks.reference_flow",
         "ikc_deploy.networks.reference_usrnet",
     ),
     "offline": ("ikc_deploy.offline.job", "ikc_deploy.offline.outputs"),
-    "evaluation": ("ikc_deploy.evaluation.render.plots", "ikc_deploy.cli.evaluate"),
-    "video": ("ikc_deploy.video.request", "ikc_deploy.video.segments"),
+    "evaluation": ("ikc_deploy.evaluation.render.plots", "ikc_deploy.cli.ikc_eval"),
+    "video": ("ikc_deploy.video.request", "ikc_deploy.video.chunks"),
 }
 """What commands import once they have promised that an extra is enough."""
 

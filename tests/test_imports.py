@@ -3,133 +3,125 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ALLOWED = {
-    "arguments": {"errors"},
-    "kernels": {"errors", "arguments"},
-    "text": set[str](),
-    "records": {"errors", "text"},
-    "measured": set[str](),
-    "bundle": {"errors", "files", "locks", "kernels", "measured", "records", "text"},
-    "bundle_writing": {"errors", "files", "locks", "bundle"},
-    "files": {"errors"},
     "errors": set[str](),
-    "settings": set[str](),
-    "onnx_runtime": set[str](),
-    "gpus": set[str](),
+    "version": set[str](),
+    "files": {"errors"},
     "locks": {"errors", "files"},
-    "flavours": {"errors"},
-    "plans": {"errors", "bundle", "flavours", "records", "text"},
-    "images": {"errors", "files"},
-    "video": {"errors", "files", "images", "runtime"},
-    "runtime": {
-        "arguments",
+    "paths": {"version"},
+    "kernels": {"errors", "arguments"},
+    "bundle": {"errors", "files", "locks", "kernels", "json_records", "text"},
+    "runtime": {"errors", "files", "paths", "kernels", "bundle", "arguments", "onnx_runtime"},
+    "reporting": {"errors", "files"},
+    "imaging": {"errors", "files", "kernels", "bundle", "runtime", "reporting"},
+    "video": {"errors", "files", "runtime", "imaging"},
+    "batch": {"errors", "files", "bundle", "runtime", "imaging", "video"},
+    "serving": {"errors", "files", "locks", "kernels", "bundle", "runtime"},
+    "weights": {"errors"},
+    "evaluation": {
         "errors",
+        "version",
         "files",
+        "locks",
         "kernels",
         "bundle",
-        "flavours",
-        "plans",
-        "caches",
-        "onnx_runtime",
+        "runtime",
+        "reporting",
+        "imaging",
     },
-    "caches": {"version"},
-    "limits": set[str](),
     "engines": {
         "errors",
         "files",
         "locks",
-        "gpus",
-        "flavours",
-        "plans",
+        "paths",
         "bundle",
-        "bundle_writing",
-        "caches",
-        "limits",
-        "measured",
-        "records",
-        "settings",
-        "evaluation",
         "runtime",
+        "imaging",
+        "json_records",
+        "toml_settings",
     },
-    "serving": {"errors", "files", "locks", "kernels", "bundle", "plans", "runtime"},
-    "pictures": {"files", "errors", "images", "figures", "bundle", "runtime", "evaluation"},
-    "batch": {"files", "errors", "images", "pictures", "bundle", "runtime", "video"},
-    "networks": {"errors", "files", "kernels", "settings", "weights"},
-    "figures": {"errors", "files"},
-    "evaluation": {
+    "networks": {"errors", "files", "kernels", "weights", "toml_settings"},
+    "training": {"errors", "files", "kernels", "imaging", "networks", "toml_settings"},
+    "export": {
         "errors",
+        "version",
         "files",
         "locks",
-        "images",
-        "figures",
+        "paths",
         "kernels",
         "bundle",
         "runtime",
-        "version",
+        "imaging",
+        "weights",
+        "evaluation",
+        "networks",
     },
-    "training": {"errors", "files", "images", "kernels", "settings", "networks", "evaluation"},
     "offline": {
         "errors",
         "files",
         "locks",
-        "images",
-        "figures",
         "kernels",
-        "networks",
-        "weights",
         "runtime",
+        "reporting",
+        "imaging",
         "evaluation",
+        "networks",
     },
     "benchmarks": {
         "errors",
+        "version",
         "files",
-        "images",
-        "figures",
-        "kernels",
-        "gpus",
         "locks",
-        "weights",
+        "paths",
+        "kernels",
         "bundle",
-        "default_bundle",
-        "caches",
-        "settings",
-        "plans",
-        "flavours",
+        "runtime",
+        "reporting",
+        "imaging",
+        "weights",
+        "evaluation",
         "engines",
         "networks",
-        "offline",
         "export",
-        "runtime",
-        "evaluation",
-        "version",
+        "offline",
     },
-    "export": {
+    "doctor": {"paths", "bundle", "weights", "benchmarks", "onnx_runtime"},
+    "cli": {
         "errors",
-        "images",
         "files",
-        "kernels",
-        "bundle",
-        "bundle_writing",
         "locks",
-        "limits",
-        "measured",
-        "plans",
-        "networks",
+        "bundle",
         "runtime",
+        "reporting",
+        "imaging",
+        "video",
+        "batch",
+        "serving",
+        "weights",
         "evaluation",
-        "version",
+        "engines",
+        "networks",
+        "training",
+        "export",
+        "offline",
+        "benchmarks",
+        "doctor",
+        "text",
     },
+    "arguments": {"errors"},
+    "json_records": {"errors", "text"},
+    "onnx_runtime": set[str](),
+    "text": set[str](),
+    "toml_settings": set[str](),
 }
 """The arrows of the design: what each part may import of the others."""
 
 TORCH_FREE = (
-    "measured",
-    "records",
-    "text",
     "runtime",
     "video",
     "batch",
@@ -137,13 +129,11 @@ TORCH_FREE = (
     "engines",
     "evaluation",
     "bundle",
-    "plans",
-    "flavours",
+    "imaging",
+    "reporting",
     "kernels",
     "files",
     "errors",
-    "images",
-    "settings",
 )
 
 
@@ -170,6 +160,17 @@ def test_arrows_point_one_way(repository: Path, part: str) -> None:
         assert parts - {part} <= ALLOWED[part], f"{path.name} imports {parts - ALLOWED[part]}"
 
 
+def test_every_part_is_drawn(repository: Path) -> None:
+    package = repository / "ikc_deploy"
+    parts = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    parts |= {path.parent.name for path in package.glob("*/__init__.py")}
+    assert set(ALLOWED) == parts
+
+
+def test_the_arrows_make_no_circle() -> None:
+    TopologicalSorter(ALLOWED).prepare()
+
+
 @pytest.mark.parametrize("part", TORCH_FREE)
 def test_what_embedders_install_does_without_torch(repository: Path, part: str) -> None:
     for path in modules_of(repository / "ikc_deploy", part):
@@ -194,8 +195,8 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 def test_the_builder_and_its_commands_import_no_device_module_before_they_build() -> None:
     heavy = "torch onnx onnxruntime pycuda cuda tensorrt tensorrt_rtx polygraphy"
     code = (
-        "import sys, ikc_deploy.engines.cache, ikc_deploy.cli.export; "
-        "import ikc_deploy.cli.inspect_bundle; "
+        "import sys, ikc_deploy.engines.cache, ikc_deploy.cli.ikc_export; "
+        "import ikc_deploy.cli.ikc_inspect; "
         f"print([m for m in {heavy.split()!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 
 from ikc_deploy import Bundle, BundleError, KernelBasis
-from ikc_deploy.bundle import BASIS_FILE, LARGEST_MANIFEST, MANIFEST_FILE
-from ikc_deploy.cli.inspect_bundle import main
+from ikc_deploy.bundle.engine_store import MAX_RECORD, read_engines
+from ikc_deploy.bundle.manifest import BASIS_FILE, MANIFEST_FILE, MAX_MANIFEST
+from ikc_deploy.cli.ikc_inspect import main
 from ikc_deploy.errors import IkcError, KernelError
-from ikc_deploy.plans import LARGEST_RECORD, read_engines
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.half import BASIS, half_bundle, write_engine
 
@@ -212,7 +212,7 @@ def test_every_basis_is_read_or_refused() -> None:
         (b"[]", "damaged"),
         (b"3", "damaged"),
         (b"", "damaged"),
-        (b" " * (LARGEST_MANIFEST + 1), "more than"),
+        (b" " * (MAX_MANIFEST + 1), "more than"),
     ],
     ids=lambda value: value[:12] if isinstance(value, bytes) else value,
 )
@@ -225,7 +225,7 @@ def test_a_manifest_that_is_no_json_of_ours_is_refused(
 
 
 def test_an_engine_record_is_bounded_before_it_is_read(folder: Path) -> None:
-    data = b" " * (LARGEST_RECORD + 1)
+    data = b" " * (MAX_RECORD + 1)
     (folder / "engines" / "a" / "engine.json").write_bytes(data)
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
     sha256 = hashlib.sha256(data).hexdigest()

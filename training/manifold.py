@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ikc_deploy.figures import INK, require_matplotlib, save_figure
 from ikc_deploy.kernels import shifted_gaussian
 from ikc_deploy.networks.flow import KernelFlow, load_flow
+from ikc_deploy.reporting.plotting import INK, require_matplotlib, save_figure
 
 _SIDE = 7
 """Kernels along a side of the square."""

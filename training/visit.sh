@@ -23,7 +23,7 @@ if [[ ! -e $run/state.json && -d $run.parts ]]; then
 fi
 resume=()
 if [[ -e $run/state.json ]]; then resume=(--resume); fi
-"${PYTHON:-python3}" -m ikc_deploy.cli.train "$recipe" --out "$run" --minutes "$minutes" --device "$device" \
+"${PYTHON:-python3}" -m ikc_deploy.cli.ikc_train "$recipe" --out "$run" --minutes "$minutes" --device "$device" \
     "${resume[@]}" "${data[@]}"
 
 mkdir -p "$out"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ikc_deploy.batch.settings import ClusterSettings, UpscalerSettings
-from ikc_deploy.batch.tasks import Outcome, Task, do
+from ikc_deploy.batch.tasks import Task, TaskOutcome, do
 from ikc_deploy.errors import BackendError, IkcError, InputError, MissingExtraError
 
 DEATHS: Final = 3
@@ -95,7 +95,7 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
 
 def run_tasks(
     tasks: Sequence[Task], upscaler: UpscalerSettings, settings: ClusterSettings, scratch: Path
-) -> Iterator[tuple[int, Outcome]]:
+) -> Iterator[tuple[int, TaskOutcome]]:
     """Every task's number and outcome, as they are done; within `connected`.
 
     `scratch` is an empty folder that all machines see. A task that was given up has an error.
@@ -144,17 +144,19 @@ class _Actor:
             self._broken = f"an actor on {platform.node()} cannot start: {error}"
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        outcome = Outcome() if self._broken else self._try(row["number"], pickle.loads(row["task"]))
+        outcome = (
+            TaskOutcome() if self._broken else self._try(row["number"], pickle.loads(row["task"]))
+        )
         answer = {"number": row["number"], "broken": self._broken}
         return answer | {"outcome": pickle.dumps(outcome)}
 
-    def _try(self, number: int, task: Task) -> Outcome:
+    def _try(self, number: int, task: Task) -> TaskOutcome:
         begun = self._scratch / str(number)
         with open(begun, "a+") as file:
             file.write(f"{os.getpid()}\n")
             file.seek(0)
             if len(file.readlines()) > DEATHS:
-                return Outcome(error=f"the process that worked on it died {DEATHS} times")
+                return TaskOutcome(error=f"the process that worked on it died {DEATHS} times")
         outcome = do(task, self._upscaler, self._sigma)
         begun.unlink()
         return outcome

@@ -10,20 +10,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from ikc_deploy.batch.ledger import Ledger, fingerprint
-from ikc_deploy.batch.tasks import PieceJob, Task, finished_piece
+from ikc_deploy.batch.run_state import BatchRunState, fingerprint
+from ikc_deploy.batch.tasks import ChunkTask, Task, finished_chunk
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import check_file
-from ikc_deploy.images import IMAGE_SUFFIXES, MAX_PIXELS, list_folder, names_other_file
-from ikc_deploy.pictures import Job, plan
+from ikc_deploy.imaging.image_files import ImageTask, plan_tasks
+from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, MAX_PIXELS, list_folder, names_other_file
 from ikc_deploy.video.clip import Clip
-from ikc_deploy.video.companions import Companions, check_output
 from ikc_deploy.video.encoders import EncoderSettings, choose_encoder
-from ikc_deploy.video.files import SEGMENT_FRAMES
-from ikc_deploy.video.frames import StreamFacts
-from ikc_deploy.video.join import join
+from ikc_deploy.video.file_sink import CHUNK_FRAMES
+from ikc_deploy.video.interfaces import StreamFacts
+from ikc_deploy.video.mux import mux
 from ikc_deploy.video.names import CONTAINERS, VIDEO_SUFFIXES, container_of
-from ikc_deploy.video.pieces import split
+from ikc_deploy.video.passthrough import PassthroughStreams, check_output
+from ikc_deploy.video.split_points import split_ranges
 
 BATCH_SUFFIXES: Final = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 """File name endings that folders are searched for."""
@@ -33,7 +33,7 @@ BATCH_SUFFIXES: Final = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 class Inputs:
     """Files to upscale, and where each goes."""
 
-    pictures: tuple[Job, ...]
+    pictures: tuple[ImageTask, ...]
     clips: tuple[tuple[Path, Path], ...]
     """Source and target of each."""
 
@@ -52,7 +52,7 @@ def find_inputs(paths: Sequence[Path], out: Path, max_pixels: int | None = MAX_P
     files = [file for path in paths for file in _files(path)]
     clips = {file.absolute(): out / _clip_name(file) for file in files if _is_clip(file)}
     pictures = [file.absolute() for file in files if not _is_clip(file)]
-    jobs = plan(pictures, out, max_pixels=max_pixels) if pictures else []
+    jobs = plan_tasks(pictures, out, max_pixels=max_pixels) if pictures else []
     for target, claims in Counter(clips.values()).items():
         if claims > 1:
             raise InputError(f"two clips would be written to '{target}'; rename one of them")
@@ -73,24 +73,24 @@ class ClipPlan:
     made_from: str
     facts: StreamFacts
     """The output's."""
-    companions: Companions | None
+    companions: PassthroughStreams | None
     folder: Path
-    jobs: tuple[PieceJob, ...]
+    jobs: tuple[ChunkTask, ...]
     warnings: list[str] = field(default_factory=list)
 
-    def missing(self) -> list[PieceJob]:
+    def missing(self) -> list[ChunkTask]:
         """The pieces that are not finished."""
-        return [job for job in self.jobs if finished_piece(job.place) is None]
+        return [job for job in self.jobs if finished_chunk(job.chunk_folder) is None]
 
     def finish(self) -> int:
         """Join the pieces to the target and delete them; the number of frames.
 
         Raises `VideoError` or `DiskFullError`; the pieces then stay.
         """
-        segments = [each for job in self.jobs for each in finished_piece(job.place) or ()]
-        self.warnings += join(segments, self.facts, self.target, self.companions)
+        chunks = [each for job in self.jobs for each in finished_chunk(job.chunk_folder) or ()]
+        self.warnings += mux(chunks, self.facts, self.target, self.companions)
         shutil.rmtree(self.folder, ignore_errors=True)
-        return sum(segment.frames for segment in segments)
+        return sum(chunk.frames for chunk in chunks)
 
 
 def plan_clip(
@@ -99,7 +99,7 @@ def plan_clip(
     scale: int,
     settings: EncoderSettings,
     run: dict[str, Any],
-    ledger: Ledger,
+    run_state: BatchRunState,
 ) -> ClipPlan:
     """How to upscale a clip piece by piece, as `run` says (JSON values).
 
@@ -109,21 +109,23 @@ def plan_clip(
     with closing(Clip(source)) as clip:
         facts = clip.facts.scaled(scale)
         encoder = choose_encoder(settings, facts, container)
-        companions, notices = check_output(target, encoder, facts, clip)
-        pieces = split(clip, SEGMENT_FRAMES)
+        companions, sink_warnings = check_output(target, encoder, facts, clip)
+        ranges = split_ranges(clip, CHUNK_FRAMES)
     run = run | {"encoder": asdict(encoder)}
     made_from = fingerprint(source, run)
-    folder = ledger.folder / made_from
+    folder = run_state.folder / made_from
     jobs = (
-        PieceJob(source, piece, clip.facts, encoder, folder / f"{number:06d}")
-        for number, piece in enumerate(pieces)
+        ChunkTask(source, clip_range, clip.facts, encoder, folder / f"{number:06d}")
+        for number, clip_range in enumerate(ranges)
     )
-    return ClipPlan(source, target, made_from, facts, companions, folder, tuple(jobs), notices)
+    return ClipPlan(
+        source, target, made_from, facts, companions, folder, tuple(jobs), sink_warnings
+    )
 
 
 def weight(task: Task) -> int:
     """How much of the progress bar a task is: frames, as far as they are known."""
-    return task.piece.packets or 1 if isinstance(task, PieceJob) else 1
+    return task.clip_range.packets or 1 if isinstance(task, ChunkTask) else 1
 
 
 def _files(path: Path) -> Iterable[Path]:

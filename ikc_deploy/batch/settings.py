@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ikc_deploy import load
 from ikc_deploy.errors import InputError
-from ikc_deploy.images import MAX_PIXELS
+from ikc_deploy.imaging.image_io import MAX_PIXELS
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler

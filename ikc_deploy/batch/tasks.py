@@ -9,37 +9,37 @@ from pathlib import Path
 from typing import Final
 
 from ikc_deploy.errors import IkcError, InputError
-from ikc_deploy.pictures import Job, Upscaled, upscale_file
+from ikc_deploy.imaging.image_files import ImageTask, Upscaled, upscale_file
 from ikc_deploy.runtime.upscaler import Upscaler
-from ikc_deploy.video.clip import Clip, Piece
+from ikc_deploy.video.chunks import Chunk, ChunkWriter, WorkFolder
+from ikc_deploy.video.clip import Clip, ClipRange
 from ikc_deploy.video.encoders import Encoder
-from ikc_deploy.video.files import SEGMENT_FRAMES
-from ikc_deploy.video.frames import EachFrame, Frame, StreamFacts
-from ikc_deploy.video.jobs import upscale_stream
-from ikc_deploy.video.segments import Segment, SegmentWriter, WorkFolder
+from ikc_deploy.video.file_sink import CHUNK_FRAMES
+from ikc_deploy.video.interfaces import Frame, StreamFacts, UpscalerAdapter
+from ikc_deploy.video.stream_job import upscale_stream
 
 ATTEMPTS: Final = 2
 """How often an actor tries a task that fails for a reason that may pass."""
 
 
 @dataclass(frozen=True)
-class PieceJob:
+class ChunkTask:
     """A piece of a clip, upscaled into a folder of its own."""
 
     source: Path
-    piece: Piece
+    clip_range: ClipRange
     facts: StreamFacts
     """The clip's."""
     encoder: Encoder
-    place: Path
+    chunk_folder: Path
     """Where the finished piece goes, as a `WorkFolder`'s target."""
 
 
-Task = Job | PieceJob
+Task = ImageTask | ChunkTask
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskOutcome:
     """What became of a task."""
 
     done: Upscaled | None = None
@@ -50,39 +50,39 @@ class Outcome:
     """Why it failed."""
 
 
-def finished_piece(place: Path) -> list[Segment] | None:
+def finished_chunk(chunk_folder: Path) -> list[Chunk] | None:
     """What a finished piece consists of; None if it is not finished."""
-    folder = WorkFolder(place)
-    return folder.segments() if folder.path.is_dir() else None
+    folder = WorkFolder(chunk_folder)
+    return folder.chunks() if folder.path.is_dir() else None
 
 
-def do(task: Task, upscaler: Upscaler, sigma: float | None) -> Outcome:
+def do(task: Task, upscaler: Upscaler, sigma: float | None) -> TaskOutcome:
     """Do a task, twice if need be; an error is part of the outcome."""
     error = ""
     for _ in range(ATTEMPTS):
         try:
-            if isinstance(task, Job):
-                return Outcome(done=upscale_file(upscaler, task, sigma))
-            return Outcome(warnings=_upscale_piece(task, upscaler, sigma))
+            if isinstance(task, ImageTask):
+                return TaskOutcome(done=upscale_file(upscaler, task, sigma))
+            return TaskOutcome(warnings=_upscale_chunk(task, upscaler, sigma))
         except (IkcError, OSError) as caught:
             error = " ".join(str(caught).split())
             if isinstance(caught, InputError):
                 break  # It will not be another picture the next time.
-    return Outcome(error=error)
+    return TaskOutcome(error=error)
 
 
-class _PieceSink:
+class _ChunkSink:
     """Writes a piece; what an earlier attempt finished of it is kept."""
 
-    notices = ()
+    warnings = ()
 
-    def __init__(self, job: PieceJob, scale: int) -> None:
-        self._place = job.place
-        self._folder = WorkFolder(job.place.with_name(f"{job.place.name}.part"))
-        run = {"source": str(job.source), "piece": asdict(job.piece)}
+    def __init__(self, job: ChunkTask, scale: int) -> None:
+        self._chunk_folder = job.chunk_folder
+        self._folder = WorkFolder(job.chunk_folder.with_name(f"{job.chunk_folder.name}.part"))
+        run = {"source": str(job.source), "piece": asdict(job.clip_range)}
         self.done = sum(each.frames for each in self._folder.open(run, resume=True))
         facts = job.facts.scaled(scale)
-        self._writer = SegmentWriter(self._folder, job.encoder, facts, self.done, SEGMENT_FRAMES)
+        self._writer = ChunkWriter(self._folder, job.encoder, facts, self.done, CHUNK_FRAMES)
 
     def write(self, frame: Frame) -> None:
         self._writer.write(frame)
@@ -91,7 +91,7 @@ class _PieceSink:
         """Give the piece, which nobody interrupts, its name."""
         self._writer.finish()
         self._folder.release()
-        self._folder.path.rename(WorkFolder(self._place).path)
+        self._folder.path.rename(WorkFolder(self._chunk_folder).path)
         return ()
 
     def abort(self) -> None:
@@ -99,11 +99,11 @@ class _PieceSink:
         self._folder.release()
 
 
-def _upscale_piece(job: PieceJob, upscaler: Upscaler, sigma: float | None) -> tuple[str, ...]:
-    if finished_piece(job.place) is not None:
+def _upscale_chunk(job: ChunkTask, upscaler: Upscaler, sigma: float | None) -> tuple[str, ...]:
+    if finished_chunk(job.chunk_folder) is not None:
         return ()  # By an actor that died before it could say so.
-    with closing(Clip(job.source, piece=job.piece)) as clip:
+    with closing(Clip(job.source, clip_range=job.clip_range)) as clip:
         clip.facts = job.facts
-        sink = _PieceSink(job, upscaler.scale)
-        outcome = upscale_stream(clip, EachFrame(upscaler, sigma), sink, threading.Event())
+        sink = _ChunkSink(job, upscaler.scale)
+        outcome = upscale_stream(clip, UpscalerAdapter(upscaler, sigma), sink, threading.Event())
     return outcome.warnings

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.benchmarks.images import natural_frame
+from ikc_deploy.benchmarks.synthetic_frames import natural_frame
 from ikc_deploy.errors import InputError
-from ikc_deploy.runtime.frames import SMALLEST_SIDE
+from ikc_deploy.runtime.frames import MIN_SIDE
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS
 
 
 @dataclass(frozen=True)
-class Case:
+class BenchmarkCase:
     """The frames of one call and how many corrections they get."""
 
     height: int
@@ -27,10 +27,10 @@ class Case:
     """CPU cores to use; 0 for all."""
 
     def __post_init__(self) -> None:
-        if min(self.height, self.width) < SMALLEST_SIDE:
+        if min(self.height, self.width) < MIN_SIDE:
             raise InputError(
                 f"an LR frame of {self.width}x{self.height} is too small; "
-                f"both sides need at least {SMALLEST_SIDE} pixels"
+                f"both sides need at least {MIN_SIDE} pixels"
             )
         for name, least in (("iters", 0), ("batch", 1), ("threads", 0)):
             value = getattr(self, name)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import BlurSet, DegradationName
 from ikc_deploy.evaluation.degradation import Degradation
-from ikc_deploy.evaluation.gaussian8 import crop_to_multiple
-from ikc_deploy.images import read_rgb
+from ikc_deploy.imaging.degrade import crop_to_multiple
+from ikc_deploy.imaging.image_io import read_rgb
 
 Image = NDArray[np.uint8]
 

@@ -1,6 +1,6 @@
 """What each part of IKE brings: the rows of its paper's ablation on one crop, for docs/offline.md.
 
-    python -m ikc_deploy.cli.ike_ablation --json ike-ablation.json
+    python -m tools.measure_ike_ablation --json ike-ablation.json
 
 The crop is degraded, shrunk and fitted with nothing but the first losses, then with one switch more
 in each row, from the same seed and for as many iterations. PSNR and SSIM are those of `ikc-eval`.
@@ -20,9 +20,9 @@ import torch
 from ikc_deploy.benchmarks.degraded_crop import DegradedCrop, Image
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.errors import InputError
-from ikc_deploy.evaluation.gaussian8 import upscale_bicubic
-from ikc_deploy.evaluation.metrics import psnr_y, ssim_y
-from ikc_deploy.offline.ike import Fit, Settings
+from ikc_deploy.imaging.degrade import upscale_bicubic
+from ikc_deploy.imaging.metrics import psnr_y, ssim_y
+from ikc_deploy.offline.ike import IkeFit, IkeSettings
 
 SWITCHES: Final = (
     "energy",
@@ -38,12 +38,12 @@ _LOOKS: Final = 8
 
 
 @dataclass(frozen=True)
-class Plan:
+class AblationPlan:
     """One crop and one fit. Raises `InputError` for what cannot be measured."""
 
     case: DegradedCrop
     threads: int = 1
-    settings: Settings = field(default_factory=Settings)
+    settings: IkeSettings = field(default_factory=IkeSettings)
     """Its switches are overruled by the rows."""
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class Plan:
         if self.threads < 1:
             raise InputError("--threads must be at least 1")
 
-    def rows(self) -> Iterator[tuple[str, Settings]]:
+    def rows(self) -> Iterator[tuple[str, IkeSettings]]:
         """Name and settings of every row, the full model last."""
         for count in range(len(SWITCHES) + 1):
             switches: dict[str, Any] = {name: index < count for index, name in enumerate(SWITCHES)}
@@ -60,7 +60,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """One fit."""
 
     name: str
@@ -73,7 +73,7 @@ class Row:
 
 
 def measure(
-    plan: Plan,
+    plan: AblationPlan,
     keep: Callable[[dict[str, Any]], None],
     show: Callable[[str, Image], None] = lambda *_: None,
 ) -> dict[str, Any]:
@@ -96,14 +96,14 @@ def measure(
         "rows": [],
     }
     for name, settings in plan.rows():
-        row, image = _measure_row(name, Fit(lr, scale, settings), hr, scale)
+        row, image = _measure_row(name, IkeFit(lr, scale, settings), hr, scale)
         report["rows"].append(asdict(row))
         show(name, image)
         keep(report)
     return report
 
 
-def _measure_row(name: str, fit: Fit, hr: Image, scale: int) -> tuple[Row, Image]:
+def _measure_row(name: str, fit: IkeFit, hr: Image, scale: int) -> tuple[AblationRow, Image]:
     on_the_way, seconds = [psnr_y(fit.image(), hr, scale)], 0.0
     for _ in range(_LOOKS):
         started = time.process_time()
@@ -113,7 +113,7 @@ def _measure_row(name: str, fit: Fit, hr: Image, scale: int) -> tuple[Row, Image
         on_the_way.append(psnr_y(fit.image(), hr, scale))
     image = fit.image()
     found = _scores(image, hr, scale)
-    return Row(name, **found, psnr_on_the_way=on_the_way, processor_seconds=seconds), image
+    return AblationRow(name, **found, psnr_on_the_way=on_the_way, processor_seconds=seconds), image
 
 
 def _scores(image: Image, hr: Image, scale: int) -> dict[str, float]:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from ikc_deploy.gpus import find_gpus
+from ikc_deploy.bundle.gpus import find_gpus
 from ikc_deploy.version import __version__
 
 PACKAGES: Final[dict[str, tuple[str, ...]]] = {

@@ -1,6 +1,6 @@
 """All methods on one picture under one degradation, side by side: a row of docs/offline.md's table.
 
-    python -m ikc_deploy.cli.offline_table --degradation median --json offline-median.json
+    python -m tools.measure_offline_table --degradation median --json offline-median.json
 
 The degradations are those of `ikc-eval --degradation`: no method is told which one it is.
 """
@@ -16,16 +16,16 @@ import torch
 
 from ikc_deploy.benchmarks.degraded_crop import DegradedCrop, Image
 from ikc_deploy.benchmarks.machine import describe_machine
-from ikc_deploy.default_bundle import default_bundle
 from ikc_deploy.errors import InputError
-from ikc_deploy.evaluation.gaussian8 import upscale_bicubic
-from ikc_deploy.evaluation.metrics import psnr_y, ssim_y
+from ikc_deploy.export.default_bundle import default_bundle
+from ikc_deploy.imaging.degrade import upscale_bicubic
+from ikc_deploy.imaging.metrics import psnr_y, ssim_y
 from ikc_deploy.offline.methods import METHODS
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, load_bundle
 
 
 @dataclass(frozen=True)
-class Plan:
+class OfflineTablePlan:
     """One degraded crop, and who upscales it."""
 
     case: DegradedCrop
@@ -41,7 +41,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Row:
+class OfflineTableRow:
     """One method's picture."""
 
     method: str
@@ -55,7 +55,7 @@ class Row:
 
 
 def measure(
-    plan: Plan,
+    plan: OfflineTablePlan,
     keep: Callable[[dict[str, Any]], None],
     show: Callable[[str, Image], None] = lambda *_: None,
     earlier: Mapping[str, Any] | None = None,
@@ -77,7 +77,7 @@ def measure(
     done: dict[str, Any] = {}
     if earlier is not None and _circumstances(earlier) == _circumstances(report):
         done = {row["method"]: row for row in earlier["rows"]}
-    for name, iterations, upscale in _contestants(plan):
+    for name, iterations, upscale in _candidates(plan):
         given = dict(plan.methods.get(name, {}))
         if name in done and done[name]["given"] == given:
             report["rows"].append(done[name])
@@ -86,7 +86,7 @@ def measure(
         image = upscale(lr)
         seconds = time.perf_counter() - started
         scores = psnr_y(image, hr, scale), ssim_y(image, hr, scale)
-        report["rows"].append(asdict(Row(name, given, iterations, *scores, seconds)))
+        report["rows"].append(asdict(OfflineTableRow(name, given, iterations, *scores, seconds)))
         show(name, image)
         keep(report)
 
@@ -97,7 +97,9 @@ def _circumstances(report: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     return report["plan"], machine
 
 
-def _contestants(plan: Plan) -> Iterator[tuple[str, int | None, Callable[[Image], Image]]]:
+def _candidates(
+    plan: OfflineTablePlan,
+) -> Iterator[tuple[str, int | None, Callable[[Image], Image]]]:
     yield "bicubic", None, lambda lr: upscale_bicubic(lr, plan.case.scale)
     yield "ikc", DEFAULT_ITERS, lambda lr: _by_ikc(plan, lr)
     for name, given in plan.methods.items():
@@ -111,7 +113,7 @@ def _contestants(plan: Plan) -> Iterator[tuple[str, int | None, Callable[[Image]
         yield name, settings.iterations, upscale
 
 
-def _by_ikc(plan: Plan, lr: Image) -> Image:
+def _by_ikc(plan: OfflineTablePlan, lr: Image) -> Image:
     bundle = default_bundle(plan.weights)
     with load_bundle(bundle, "onnxruntime", DEFAULT_ITERS, plan.threads) as upscaler:
         image: Image = upscaler(lr).image

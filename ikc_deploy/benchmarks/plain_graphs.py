@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.benchmarks.case import Case, Subject, planes_of
-from ikc_deploy.benchmarks.costs import graph_work, loop_total
+from ikc_deploy.benchmarks.case import BenchmarkCase, Subject, planes_of
+from ikc_deploy.benchmarks.flops import graph_work, loop_total
 from ikc_deploy.benchmarks.runners import StageClock, Timing
-from ikc_deploy.bundle import GRAPHS
-from ikc_deploy.caches import cache_folder
+from ikc_deploy.bundle.manifest import GRAPHS
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import atomic_folder, restore
 from ikc_deploy.locks import locked
+from ikc_deploy.paths import cache_folder
 from ikc_deploy.weights import find_weights
 
 
@@ -26,7 +26,7 @@ class PlainGraphsRunner:
     precision = "fp32"
     library = "onnxruntime"
 
-    def __init__(self, subject: Subject, case: Case) -> None:
+    def __init__(self, subject: Subject, case: BenchmarkCase) -> None:
         import onnxruntime
 
         if subject.weights is None:
@@ -92,7 +92,7 @@ class PlainGraphsRunner:
 def plain_graphs(weights: str) -> Path:
     """The folder of the plain graphs of these weights, exported into the cache if not there."""
     from ikc_deploy.export.plain import export_plain_graphs
-    from ikc_deploy.networks.weights import load_weights
+    from ikc_deploy.networks.weights_loader import load_weights
 
     source = find_weights(weights)
     folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-plain"

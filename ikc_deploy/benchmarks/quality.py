@@ -1,4 +1,4 @@
-"""What a contestant's speed costs in quality: PSNR-Y on Gaussian8, at the last step."""
+"""What a candidate's speed costs in quality: PSNR-Y on Gaussian8, at the last step."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from ikc_deploy.benchmarks.contestants import Ours
-from ikc_deploy.bundle import Bundle
+from ikc_deploy.benchmarks.candidates import UpscalerVariant
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.datasets import Dataset, read_hr
-from ikc_deploy.evaluation.gaussian8 import SIGMAS, degrade_gaussian
-from ikc_deploy.evaluation.metrics import PSNR_CEILING, psnr_y
+from ikc_deploy.imaging.degrade import SIGMAS, degrade_gaussian
+from ikc_deploy.imaging.metrics import MAX_PSNR, psnr_y
 from ikc_deploy.runtime.upscaler import load_bundle
 
 
 @dataclass(frozen=True)
-class Quality:
+class CandidateQuality:
     """A mean over images and the eight blurs of Gaussian8."""
 
     subject: str
-    contestant: str
+    candidate: str
     iters: int
     dataset: str
     images: int
@@ -31,7 +31,7 @@ class Quality:
 
 def measure_quality(
     bundle: Bundle,
-    settings: Ours,
+    settings: UpscalerVariant,
     folder: Path,
     iters: int,
     threads: int = 0,
@@ -52,6 +52,6 @@ def measure_quality(
             hr = read_hr(path, scale)
             for sigma in SIGMAS[scale]:
                 image = upscaler(degrade_gaussian(hr, sigma, scale), **settings.arguments).image
-                found.append(min(psnr_y(image, hr, scale), PSNR_CEILING))
+                found.append(min(psnr_y(image, hr, scale), MAX_PSNR))
                 progress(len(found), total)
     return dataset.name, len(dataset.paths), fmean(found)

@@ -1,4 +1,4 @@
-"""A bench as a whole: the machine, its ceiling, and what was measured; to JSON and back."""
+"""A bench as a whole: the machine, its peak throughput, and what was measured; to JSON and back."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from ikc_deploy.benchmarks.case import Case
-from ikc_deploy.benchmarks.ceiling import Ceiling, highest
-from ikc_deploy.benchmarks.quality import Quality
-from ikc_deploy.benchmarks.race import Entry, Ratio, Result
-from ikc_deploy.benchmarks.statistics import Spread
+from ikc_deploy.benchmarks.case import BenchmarkCase
+from ikc_deploy.benchmarks.interleaved import CaseResult, Measurement, Ratio
+from ikc_deploy.benchmarks.peak_throughput import PeakThroughput, highest
+from ikc_deploy.benchmarks.quality import CandidateQuality
+from ikc_deploy.benchmarks.statistics import TimingSummary
 from ikc_deploy.errors import InputError
 
 SCHEMA: Final = 1
 
 
 @dataclass(frozen=True)
-class Report:
+class BenchmarkReport:
     """What `ikc-bench --json` writes."""
 
     command: str
     """What was asked for, as on a command line."""
     machine: Mapping[str, Any]
-    ceilings: Mapping[str, Ceiling] = field(default_factory=dict)
-    results: tuple[Result, ...] = ()
-    qualities: tuple[Quality, ...] = ()
+    peak_throughput: Mapping[str, PeakThroughput] = field(default_factory=dict)
+    results: tuple[CaseResult, ...] = ()
+    qualities: tuple[CandidateQuality, ...] = ()
 
-    def with_result(self, result: Result) -> Report:
+    def with_result(self, result: CaseResult) -> BenchmarkReport:
         """The report with one more result."""
         return replace(self, results=(*self.results, result))
 
-    def share_of_ceiling(self, entry: Entry) -> float | None:
+    def share_of_peak(self, measurement: Measurement) -> float | None:
         """GFLOP/s over the most that any library reached here in a matrix product."""
-        ceiling = highest(dict(self.ceilings))
-        return None if ceiling is None or entry.gflops is None else entry.gflops / ceiling
+        peak = highest(dict(self.peak_throughput))
+        return None if peak is None or measurement.gflops is None else measurement.gflops / peak
 
     def to_json(self) -> str:
         """The report as text."""
         return json.dumps({"schema": SCHEMA} | asdict(self), indent=1)
 
     @classmethod
-    def read(cls, path: Path) -> Report:
+    def read(cls, path: Path) -> BenchmarkReport:
         """The report in a file. Raises `InputError` if there is none of this schema."""
         try:
             values = json.loads(path.read_text())
@@ -61,11 +61,11 @@ class Report:
             ) from error
 
     def to_csv(self) -> str:
-        """A line for each case and contestant; empty where unknown."""
+        """A line for each case and candidate; empty where unknown."""
         text = io.StringIO()
         writer: csv.DictWriter[str] | None = None
-        for result, entry in entries(self.results):
-            line = _line(result, entry) | {"share_of_ceiling": self.share_of_ceiling(entry)}
+        for result, measurement in measurements_with_cases(self.results):
+            line = _line(result, measurement) | {"share_of_peak": self.share_of_peak(measurement)}
             if writer is None:
                 writer = csv.DictWriter(text, list(line), lineterminator="\n")
                 writer.writeheader()
@@ -73,61 +73,66 @@ class Report:
         return text.getvalue()
 
 
-def entries(results: Sequence[Result]) -> list[tuple[Result, Entry]]:
-    """Every contestant of every case."""
-    return [(result, entry) for result in results for entry in result.entries]
+def measurements_with_cases(results: Sequence[CaseResult]) -> list[tuple[CaseResult, Measurement]]:
+    """Every candidate of every case."""
+    return [(result, measurement) for result in results for measurement in result.measurements]
 
 
-def ratio(result: Result, of: str, to: str) -> Spread | None:
-    """Time of one contestant over another's in one case; None if either did not run."""
+def ratio(result: CaseResult, of: str, to: str) -> TimingSummary | None:
+    """Time of one candidate over another's in one case; None if either did not run."""
     for pair in result.ratios:
         if (pair.of, pair.to) == (of, to):
             return pair.ratio
     return None
 
 
-def _line(result: Result, entry: Entry) -> dict[str, Any]:
+def _line(result: CaseResult, measurement: Measurement) -> dict[str, Any]:
     return {
         "weights": result.subject,
-        "contestant": entry.contestant,
-        "precision": entry.precision,
+        "candidate": measurement.candidate,
+        "precision": measurement.precision,
         **asdict(result.case),
-        "rounds": len(entry.ms),
-        **{f"{name}_ms": value for name, value in asdict(entry.latency_ms).items()},
-        "fps": entry.fps,
-        **{f"{stage}_ms": value for stage, value in entry.stages_ms.items()},
-        "overhead": entry.overhead,
-        "macs": entry.macs,
-        "gflops": entry.gflops,
-        "peak_memory_mib": entry.peak_memory_mib,
+        "rounds": len(measurement.ms),
+        **{f"{name}_ms": value for name, value in asdict(measurement.latency_ms).items()},
+        "fps": measurement.fps,
+        **{f"{stage}_ms": value for stage, value in measurement.stages_ms.items()},
+        "overhead": measurement.overhead,
+        "macs": measurement.macs,
+        "gflops": measurement.gflops,
+        "peak_memory_mib": measurement.peak_memory_mib,
     }
 
 
-def _report(values: dict[str, Any]) -> Report:
-    return Report(
+def _report(values: dict[str, Any]) -> BenchmarkReport:
+    return BenchmarkReport(
         command=values["command"],
         machine=values["machine"],
-        ceilings={name: Ceiling(**ceiling) for name, ceiling in values["ceilings"].items()},
+        peak_throughput={
+            name: PeakThroughput(**peak) for name, peak in values["peak_throughput"].items()
+        },
         results=tuple(_result(result) for result in values["results"]),
-        qualities=tuple(Quality(**quality) for quality in values["qualities"]),
+        qualities=tuple(CandidateQuality(**quality) for quality in values["qualities"]),
     )
 
 
-def _result(values: dict[str, Any]) -> Result:
+def _result(values: dict[str, Any]) -> CaseResult:
     height, width = values["sr"]
-    return Result(
+    return CaseResult(
         **values
         | {
-            "case": Case(**values["case"]),
+            "case": BenchmarkCase(**values["case"]),
             "sr": (height, width),
-            "entries": tuple(_entry(entry) for entry in values["entries"]),
+            "measurements": tuple(
+                _measurement(measurement) for measurement in values["measurements"]
+            ),
             "ratios": tuple(
-                Ratio(pair["of"], pair["to"], Spread(**pair["ratio"])) for pair in values["ratios"]
+                Ratio(pair["of"], pair["to"], TimingSummary(**pair["ratio"]))
+                for pair in values["ratios"]
             ),
         }
     )
 
 
-def _entry(values: dict[str, Any]) -> Entry:
-    spread = Spread(**values["latency_ms"])
-    return Entry(**values | {"ms": tuple(values["ms"]), "latency_ms": spread})
+def _measurement(values: dict[str, Any]) -> Measurement:
+    summary = TimingSummary(**values["latency_ms"])
+    return Measurement(**values | {"ms": tuple(values["ms"]), "latency_ms": summary})

@@ -1,4 +1,4 @@
-"""What every contestant owes the bench: one call on the case's frames, and how long its parts took.
+"""What every candidate owes the bench: one call on the case's frames, and how long its parts took.
 
 The clock runs from uint8 frames in the caller's memory to uint8 frames in the caller's memory,
 copies and conversions included: what an application waits for.
@@ -24,13 +24,13 @@ class Timing:
     stages: dict[str, float]
 
 
-class Runner(Protocol):
-    """A contestant that is open for one case."""
+class CandidateRunner(Protocol):
+    """A candidate that is open for one case."""
 
     precision: str
     """Of its convolutions."""
     library: str
-    """What computes them, as in `ceiling`: "onnxruntime", "torch", ..."""
+    """What computes them, as in `peak_throughput`: "onnxruntime", "torch", ..."""
 
     def run(self) -> Timing:
         """One call on the case's frames."""

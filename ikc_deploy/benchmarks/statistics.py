@@ -14,7 +14,7 @@ _CONFIDENCE: Final = 95
 
 
 @dataclass(frozen=True)
-class Spread:
+class TimingSummary:
     """A series of times (or ratios): the middle, and how far the rest lies from it."""
 
     median: float
@@ -26,7 +26,7 @@ class Spread:
     min: float
 
     @classmethod
-    def of(cls, values: ArrayLike) -> Spread:
+    def of(cls, values: ArrayLike) -> TimingSummary:
         """Percentiles are interpolated. Raises `ValueError` for an empty series."""
         series = np.asarray(values, dtype=np.float64)
         if not series.size:
@@ -35,14 +35,14 @@ class Spread:
         return cls(median, q25, q75, p90, p99, float(series.mean()), float(series.min()))
 
 
-def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> TimingSummary:
     """Times over times, round by round: what slows a whole round down cancels.
 
     Raises `ValueError` if the series differ in length.
     """
     if len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} rounds against {len(theirs)}: they did not take turns")
-    return Spread.of(np.asarray(ours, np.float64) / np.asarray(theirs, np.float64))
+    return TimingSummary.of(np.asarray(ours, np.float64) / np.asarray(theirs, np.float64))
 
 
 def ratio_interval(new: ArrayLike, old: ArrayLike) -> tuple[float, float]:

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from ikc_deploy.benchmarks.case import Case, Subject, planes_of
+from ikc_deploy.benchmarks.case import BenchmarkCase, Subject, planes_of
 from ikc_deploy.benchmarks.runners import StageClock, Timing
 from ikc_deploy.errors import InputError
 from ikc_deploy.networks.checkpoints import IkcNetworks
-from ikc_deploy.networks.weights import load_weights
+from ikc_deploy.networks.weights_loader import load_weights
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class TorchSettings:
     """Image and code go to the host after every step, and the last correction is not skipped."""
 
 
-class TorchRunner:
+class TorchLoopRunner:
     """The plain networks on the GPU if torch sees one, else on the CPU, in float32."""
 
     precision = "fp32"
     library = "torch"
 
-    def __init__(self, subject: Subject, case: Case, settings: TorchSettings) -> None:
+    def __init__(self, subject: Subject, case: BenchmarkCase, settings: TorchSettings) -> None:
         if subject.weights is None:
             raise InputError(
                 "torch needs weights, and a bundle holds graphs only; give --weights instead"
@@ -120,7 +120,7 @@ class TorchRunner:
             torch.cuda.synchronize()
 
 
-def _macs(networks: IkcNetworks, name: str, case: Case) -> int:
+def _macs(networks: IkcNetworks, name: str, case: BenchmarkCase) -> int:
     """Multiply-accumulates of one pass; the counter knows convolutions and matrix products."""
     scale, size = networks.architecture.scale, networks.architecture.code_size
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):

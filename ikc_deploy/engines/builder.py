@@ -1,4 +1,4 @@
-"""One graph of a bundle to one TensorRT plan, with either flavour.
+"""One graph of a bundle to one TensorRT plan, with either variant.
 
 The network is strongly typed: precision is what the graph says. TF32 is off, so float32 means
 float32. TensorRT reports most failures by a return value and a message to the logger; each is
@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from ikc_deploy.bundle import Bundle, Manifest
-from ikc_deploy.caches import cache_folder
-from ikc_deploy.engines.census import check_census
+from ikc_deploy.bundle.engine_store import LayerPrecision, Shape
+from ikc_deploy.bundle.manifest import Bundle, Manifest
+from ikc_deploy.bundle.tensorrt_variants import NOISE
+from ikc_deploy.engines.layer_precision import check_layer_precision
 from ikc_deploy.engines.targets import Target
 from ikc_deploy.engines.toolchain import Toolchain, rtx_member
 from ikc_deploy.errors import EngineError
 from ikc_deploy.files import write_atomically
-from ikc_deploy.flavours import NOISE
-from ikc_deploy.plans import Census, Shape
+from ikc_deploy.paths import cache_folder
 from ikc_deploy.runtime.frames import FrameShape
 from ikc_deploy.runtime.onnx_files import read_graph
 
@@ -34,37 +34,37 @@ FLAGS: Final = {"strongly_typed": True, "tf32": False}
 _MIB: Final = 2**20
 
 
-Report = Callable[[str, str, int, int], None]
+BuildProgress = Callable[[str, str, int, int], None]
 """Called as a build goes on: graph, phase of TensorRT's, steps of it that are done, and all."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuiltPlan:
     """What building a graph gives."""
 
     data: bytes
-    census: Census
+    layer_precision: LayerPrecision
 
 
 def build_plan(
-    bundle: Bundle, graph: str, toolchain: Toolchain, target: Target, report: Report
-) -> Plan:
+    bundle: Bundle, graph: str, toolchain: Toolchain, target: Target, report: BuildProgress
+) -> BuiltPlan:
     """Compile "predictor", "sftmd" or "corrector" of an opened bundle, or its "usrnet".
 
-    Raises `EngineError` if TensorRT refuses the graph or a setting, or if the census finds a
-    convolution of another precision than the bundle's or a kernel code that is not float32.
+    Raises `EngineError` if TensorRT refuses the graph or a setting, or if the layer precision finds
+    a convolution of another precision than the bundle's or a kernel code that is not float32.
     """
     trt = toolchain.library.module
     with _checked(toolchain, f"cannot start building the {graph}"):
         builder = trt.Builder(toolchain.library.logger)
     # The parser owns the weights, so it must live until the plan is built.
     network, parser = _parse(builder, bundle, graph, toolchain)
-    census = check_census(network, graph, bundle.manifest.precision)
+    precisions = check_layer_precision(network, graph, bundle.manifest.precision)
     config = _configure(builder, network, toolchain, target, bundle.manifest)
     with _timing_cache(config, toolchain, target):
         data = _build(builder, network, config, toolchain, graph, report)
     del parser
-    return Plan(data, census)
+    return BuiltPlan(data, precisions)
 
 
 def _parse(builder: Any, bundle: Bundle, graph: str, toolchain: Toolchain) -> tuple[Any, Any]:
@@ -136,7 +136,7 @@ def _input_shape(name: str, shape: Shape, manifest: Manifest) -> tuple[int, ...]
 
 
 def _build(
-    builder: Any, network: Any, config: Any, toolchain: Toolchain, graph: str, report: Report
+    builder: Any, network: Any, config: Any, toolchain: Toolchain, graph: str, report: BuildProgress
 ) -> bytes:
     with _interrupt_held() as interrupted:
         monitor = _monitor(toolchain.library.module, graph, report, interrupted)
@@ -168,7 +168,7 @@ def _interrupt_held() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-def _monitor(trt: Any, graph: str, report: Report, interrupted: threading.Event) -> Any:
+def _monitor(trt: Any, graph: str, report: BuildProgress, interrupted: threading.Event) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """Nothing may leave a callback: TensorRT's frames below it cannot unwind. What `report`
         raises cancels the build instead and is raised after it."""

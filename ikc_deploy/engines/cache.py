@@ -12,14 +12,8 @@ from dataclasses import asdict
 from os import PathLike
 from typing import Final
 
-from ikc_deploy.bundle import GRAPHS, Bundle, record_files, write_manifest
-from ikc_deploy.bundle_writing import changed_bundle, check_bundle_folder
-from ikc_deploy.engines.builder import FLAGS, Plan, Report, build_plan
-from ikc_deploy.engines.targets import Target
-from ikc_deploy.engines.toolchain import Toolchain
-from ikc_deploy.errors import EngineError
-from ikc_deploy.locks import locked
-from ikc_deploy.plans import (
+from ikc_deploy.bundle.bundle_writer import changed_bundle, check_bundle_folder
+from ikc_deploy.bundle.engine_store import (
     ENGINES_FOLDER,
     Engine,
     EngineRecord,
@@ -28,6 +22,12 @@ from ikc_deploy.plans import (
     this_platform,
     write_record,
 )
+from ikc_deploy.bundle.manifest import GRAPHS, Bundle, record_files, write_manifest
+from ikc_deploy.engines.builder import FLAGS, BuildProgress, BuiltPlan, build_plan
+from ikc_deploy.engines.targets import Target
+from ikc_deploy.engines.toolchain import Toolchain
+from ikc_deploy.errors import EngineError
+from ikc_deploy.locks import locked
 
 FINGERPRINT_LENGTH: Final = 16
 """Hex digits of the sha256 that name an engine's folder."""
@@ -37,14 +37,14 @@ def add_engine(
     folder: str | PathLike[str],
     toolchain: Toolchain,
     target: Target,
-    report: Report = lambda *_: None,
+    report: BuildProgress = lambda *_: None,
 ) -> tuple[Engine, bool]:
     """The engine for `target` in the bundle `folder`, and whether it had to be built.
 
     Of several processes that add the same engine at once, one builds and the others wait and find
     it. Until all plans are there, the bundle is as it was. Raises `BundleError` if the bundle does
     not open, `OutputError` if it holds files that it does not list, `EngineError` if TensorRT or
-    the census refuses a graph.
+    the layer precision refuses a graph.
     """
     with locked(folder):
         bundle = Bundle.open(folder)
@@ -79,7 +79,7 @@ def fingerprint(bundle: Bundle, toolchain: Toolchain, target: Target) -> str:
     """The name of the engine that this build gives: equal inputs, equal name."""
     inputs = {
         "graphs": _graphs(bundle),
-        "flavour": toolchain.name,
+        "variant": toolchain.name,
         "version": toolchain.library.version,
         "platform": this_platform(),
         "compute_capabilities": toolchain.compute_capabilities,
@@ -101,11 +101,11 @@ def _graphs(bundle: Bundle) -> dict[str, str]:
 
 
 def _record(
-    bundle: Bundle, name: str, toolchain: Toolchain, target: Target, plans: dict[str, Plan]
+    bundle: Bundle, name: str, toolchain: Toolchain, target: Target, plans: dict[str, BuiltPlan]
 ) -> EngineRecord:
     return EngineRecord(
         fingerprint=name,
-        flavour=toolchain.name,
+        variant=toolchain.name,
         version=toolchain.library.version,
         platform=this_platform(),
         compute_capabilities=toolchain.compute_capabilities,
@@ -113,5 +113,5 @@ def _record(
         workspace_mib=target.workspace_mib,
         builder_level=target.builder_level,
         graphs=_graphs(bundle),
-        census={graph: plan.census for graph, plan in plans.items()},
+        layer_precision={graph: plan.layer_precision for graph, plan in plans.items()},
     )

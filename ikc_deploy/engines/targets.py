@@ -10,10 +10,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
+from ikc_deploy.bundle.engine_store import Profile, Shape
 from ikc_deploy.errors import InputError
-from ikc_deploy.plans import Profile, Shape
-from ikc_deploy.runtime.frames import SMALLEST_SIDE
-from ikc_deploy.settings import SettingError, read_settings, read_toml, shown
+from ikc_deploy.runtime.frames import MIN_SIDE
+from ikc_deploy.toml_settings import SettingError, read_settings, read_toml, shown
 
 DEFAULT_PROFILE: Final = Profile((1, 64, 64), (1, 256, 256), (1, 540, 960))
 """One LR frame at a time, up to what becomes 4K at x4."""
@@ -21,7 +21,7 @@ DEFAULT_PROFILE: Final = Profile((1, 64, 64), (1, 256, 256), (1, 540, 960))
 MAX_WORKSPACE_MIB: Final = 2**24
 """16 TiB; more than any GPU has, and its bytes are a number that TensorRT takes."""
 
-LARGEST_SHAPE: Final = (9999, 999_999, 999_999)
+MAX_SHAPE: Final = (9999, 999_999, 999_999)
 """Batch, height and width as `parse_shape` reads them."""
 
 HIGHEST_LEVEL: Final = 5
@@ -56,14 +56,14 @@ class Target:
         if not self.profiles:
             raise InputError("profiles must name at least one range of frames")
         for profile in self.profiles:
-            if min(profile.min[1:]) < SMALLEST_SIDE:
+            if min(profile.min[1:]) < MIN_SIDE:
                 raise InputError(
-                    f"frames have at least {SMALLEST_SIDE} pixels on each side, and min is "
+                    f"frames have at least {MIN_SIDE} pixels on each side, and min is "
                     f"{list(profile.min)}"
                 )
-            if any(size > most for size, most in zip(profile.max, LARGEST_SHAPE, strict=True)):
+            if any(size > most for size, most in zip(profile.max, MAX_SHAPE, strict=True)):
                 raise InputError(
-                    f"frames have at most {list(LARGEST_SHAPE)} as batch, height and width, and "
+                    f"frames have at most {list(MAX_SHAPE)} as batch, height and width, and "
                     f"max is {shown(list(profile.max))}"
                 )
         if self.workspace_mib is not None and not 1 <= self.workspace_mib <= MAX_WORKSPACE_MIB:

@@ -1,4 +1,4 @@
-"""Which flavour of TensorRT can build for a target on this machine, and why the other cannot."""
+"""Which variant of TensorRT can build for a target on this machine, and why the other cannot."""
 
 from __future__ import annotations
 
@@ -6,25 +6,30 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ikc_deploy.bundle.engine_store import Host
+from ikc_deploy.bundle.gpus import find_gpus
+from ikc_deploy.bundle.tensorrt_variants import (
+    TENSORRT_VARIANTS,
+    TensorRT,
+    TensorRTVariantName,
+    load_tensorrt,
+)
 from ikc_deploy.engines.targets import Target
 from ikc_deploy.errors import EngineError
-from ikc_deploy.flavours import FLAVOURS, FlavourName, TensorRT, load_tensorrt
-from ikc_deploy.gpus import find_gpus
-from ikc_deploy.plans import Host
 
 
 @dataclass(frozen=True)
 class Toolchain:
-    """A loaded flavour and what it builds for."""
+    """A loaded variant and what it builds for."""
 
     library: TensorRT
     compute_capabilities: tuple[str, ...]
     """As "8.9", in ascending order."""
 
     @property
-    def name(self) -> FlavourName:
-        """The flavour's name."""
-        return self.library.flavour.name
+    def name(self) -> TensorRTVariantName:
+        """The variant's name."""
+        return self.library.variant.name
 
     @property
     def ahead_of_time(self) -> bool:
@@ -37,17 +42,17 @@ class Toolchain:
 
 
 def choose_toolchain(
-    flavour: FlavourName | Literal["auto"], target: Target
-) -> tuple[Toolchain, dict[FlavourName, str]]:
-    """What builds `target` here, and for each flavour that "auto" passed over, why.
+    variant: TensorRTVariantName | Literal["auto"], target: Target
+) -> tuple[Toolchain, dict[TensorRTVariantName, str]]:
+    """What builds `target` here, and for each variant that "auto" passed over, why.
 
     "auto" takes `tensorrt` where the target's GPU is here, as it tunes on the GPU itself, and else
     `tensorrt-rtx`. Raises `EngineError` if none (or not the one asked for) can build it.
     """
-    if flavour != "auto":
-        return prepare_toolchain(flavour, target), {}
-    passed: dict[FlavourName, str] = {}
-    for name in FLAVOURS:
+    if variant != "auto":
+        return prepare_toolchain(variant, target), {}
+    passed: dict[TensorRTVariantName, str] = {}
+    for name in TENSORRT_VARIANTS:
         try:
             return prepare_toolchain(name, target), passed
         except EngineError as error:
@@ -55,16 +60,16 @@ def choose_toolchain(
     raise EngineError("no engine can be built here. " + ". ".join(passed.values()))
 
 
-def prepare_toolchain(flavour: FlavourName, target: Target) -> Toolchain:
-    """`flavour`, loaded, after checking that it can build `target` here.
+def prepare_toolchain(variant: TensorRTVariantName, target: Target) -> Toolchain:
+    """`variant`, loaded, after checking that it can build `target` here.
 
     Raises `EngineError` if it is not installed, needs a GPU that is not here, or does not know a
     compute capability.
     """
-    if flavour == "tensorrt":
+    if variant == "tensorrt":
         capability = _capability_for_tensorrt(target)
-        return Toolchain(load_tensorrt(flavour), (capability,))
-    library = load_tensorrt(flavour)
+        return Toolchain(load_tensorrt(variant), (capability,))
+    library = load_tensorrt(variant)
     return Toolchain(library, _capabilities_for_rtx(target, library))
 
 
@@ -112,14 +117,14 @@ def _capabilities_for_rtx(target: Target, library: TensorRT) -> tuple[str, ...]:
     return _ascending(wanted)
 
 
-def this_host(flavour: FlavourName) -> Host:
-    """This machine, to choose engines for: the flavour's version and the first GPU."""
+def this_host(variant: TensorRTVariantName) -> Host:
+    """This machine, to choose engines for: the variant's version and the first GPU."""
     gpus, _ = find_gpus()
     capability = gpus[0].compute_capability if gpus else None
     try:
-        return Host(flavour, load_tensorrt(flavour).version, capability)
+        return Host(variant, load_tensorrt(variant).version, capability)
     except EngineError as error:
-        return Host(flavour, None, capability, problem=str(error))
+        return Host(variant, None, capability, problem=str(error))
 
 
 def rtx_capabilities(trt: Any) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError, KernelError
 from ikc_deploy.evaluation.filters import FILTERS, FilterName
-from ikc_deploy.evaluation.gaussian8 import SIGMAS, blur
 from ikc_deploy.files import sha256_file
+from ikc_deploy.imaging.degrade import SIGMAS, blur
 from ikc_deploy.kernels import anisotropic_kernel, gaussian_kernel
 
 KERNEL_SUFFIXES: Final = (".npy", ".npz")

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.evaluation.gaussian8 import crop_to_multiple
-from ikc_deploy.images import list_images, read_rgb
-from ikc_deploy.runtime.frames import SMALLEST_SIDE
+from ikc_deploy.imaging.degrade import crop_to_multiple
+from ikc_deploy.imaging.image_io import list_images, read_rgb
+from ikc_deploy.runtime.frames import MIN_SIDE
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def read_hr(path: Path, scale: int) -> NDArray[np.uint8]:
     Raises `InputError` naming `path` if it cannot be read or its LR image would be too small.
     """
     image = read_rgb(path)
-    smallest = scale * SMALLEST_SIDE
+    smallest = scale * MIN_SIDE
     if min(image.shape[:2]) < smallest:
         raise InputError(
             f"'{path}' has {image.shape[1]}x{image.shape[0]} pixels; "

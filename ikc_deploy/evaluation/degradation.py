@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.evaluation.gaussian8 import blur, quantize
-from ikc_deploy.evaluation.resize import resize_bicubic
+from ikc_deploy.imaging.degrade import blur, quantize
+from ikc_deploy.imaging.resize import resize_bicubic
 
 
 @dataclass(frozen=True)

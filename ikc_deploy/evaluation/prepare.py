@@ -25,10 +25,10 @@ from typing import Final
 
 from ikc_deploy.errors import InputError, OutputError
 from ikc_deploy.evaluation.datasets import read_hr
-from ikc_deploy.evaluation.gaussian8 import degrade_gaussian, quantize, upscale_bicubic
-from ikc_deploy.evaluation.resize import resize_bicubic
 from ikc_deploy.files import check_file, write_atomically
-from ikc_deploy.images import list_images, write_rgb
+from ikc_deploy.imaging.degrade import degrade_gaussian, quantize, upscale_bicubic
+from ikc_deploy.imaging.image_io import list_images, write_rgb
+from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.kernels import SIGMA_RANGES
 from ikc_deploy.locks import locked
 

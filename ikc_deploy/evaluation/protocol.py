@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.bundle import Manifest
+from ikc_deploy.bundle.manifest import Manifest
 from ikc_deploy.errors import BackendError, InputError
 from ikc_deploy.evaluation.blurs import Blur, BlurSet, Filter
 from ikc_deploy.evaluation.datasets import Dataset, open_datasets, read_hr
 from ikc_deploy.evaluation.degradation import Degradation
-from ikc_deploy.evaluation.gaussian8 import upscale_bicubic
-from ikc_deploy.evaluation.metrics import PSNR_CEILING, kernel_psnr, psnr_y, ssim_y
 from ikc_deploy.evaluation.records import Method, Record
+from ikc_deploy.imaging.degrade import upscale_bicubic
+from ikc_deploy.imaging.metrics import MAX_PSNR, kernel_psnr, psnr_y, ssim_y
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.upscaler import Result, Upscaler
 
@@ -48,7 +48,7 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Report:
+class EvaluationReport:
     """One bundle measured on some datasets."""
 
     manifest: Manifest
@@ -60,7 +60,7 @@ class Report:
 
 
 @dataclass(frozen=True, eq=False)
-class _Case:
+class _EvaluationCase:
     """One image under one blur."""
 
     dataset: str
@@ -84,7 +84,7 @@ class _Case:
             sigma=self.blur.sigma,
             method=method,
             step=step,
-            psnr_y=min(psnr_y(image, self.hr, border), PSNR_CEILING),
+            psnr_y=min(psnr_y(image, self.hr, border), MAX_PSNR),
             ssim_y=ssim_y(image, self.hr, border),
             sigma_estimate=sigma_estimate,
             kernel_psnr=kernel_db,
@@ -96,7 +96,7 @@ def evaluate(
     folders: Sequence[Path],
     protocol: Protocol,
     progress: Progress = lambda *_: None,
-) -> Report:
+) -> EvaluationReport:
     """Measure the upscaler's bundle on every folder of HR images, all steps up to its `iters`.
 
     The blur is found in the upscaler's own way. Every image is checked before the first is
@@ -109,7 +109,7 @@ def evaluate(
     records: list[Record] = []
     for dataset in open_datasets(folders, upscaler.scale):
         records.extend(_measure(upscaler, dataset, protocol, progress))
-    return Report(upscaler.bundle.manifest, protocol, tuple(records), upscaler.estimate)
+    return EvaluationReport(upscaler.bundle.manifest, protocol, tuple(records), upscaler.estimate)
 
 
 def _check_bundle(upscaler: Upscaler, blurs: BlurSet) -> None:
@@ -140,12 +140,14 @@ def _measure(
     for row, path in enumerate(dataset.paths):
         hr = read_hr(path, upscaler.scale)
         for column, blur in enumerate(blurs):
-            case = _Case(dataset.name, path.name, hr, blur)
+            case = _EvaluationCase(dataset.name, path.name, hr, blur)
             yield from _measure_case(upscaler, case, protocol.degradation)
             progress(dataset.name, row * len(blurs) + column + 1, total)
 
 
-def _measure_case(upscaler: Upscaler, case: _Case, degradation: Degradation) -> Iterator[Record]:
+def _measure_case(
+    upscaler: Upscaler, case: _EvaluationCase, degradation: Degradation
+) -> Iterator[Record]:
     scale, basis = upscaler.scale, upscaler.bundle.basis
     lr = degradation.shrink(case.blur.apply(case.hr), scale, case.image)
     yield case.record(upscale_bicubic(lr, scale), scale, "bicubic")

@@ -25,7 +25,7 @@ class Record:
     step: int | None
     """Corrections so far, 0 for the predictor alone; None unless `method` is "blind"."""
     psnr_y: float
-    """dB, at most `metrics.PSNR_CEILING`."""
+    """dB, at most `metrics.MAX_PSNR`."""
     ssim_y: float
     sigma_estimate: float | None = None
     """Sigma of the isotropic Gaussian nearest to the step's code; None unless "blind"."""

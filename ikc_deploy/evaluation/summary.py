@@ -35,7 +35,7 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Row:
+class SummaryRow:
     """Means of one way of upscaling."""
 
     method: Method
@@ -59,7 +59,7 @@ class BlurSummary:
 
     name: str
     sigma: float | None
-    rows: tuple[Row, ...]
+    rows: tuple[SummaryRow, ...]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class DatasetSummary:
 
     name: str
     images: int
-    rows: tuple[Row, ...]
+    rows: tuple[SummaryRow, ...]
     """Bicubic, steps 0..t, true kernel. The last is missing if no kernel fits the bundle."""
     blurs: tuple[BlurSummary, ...]
 
@@ -106,14 +106,14 @@ def _draws(count: int, seed: int) -> NDArray[np.float64]:
     return random.multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(np.float64)
 
 
-def _rows(records: Sequence[Record], seed: int) -> tuple[Row, ...]:
+def _rows(records: Sequence[Record], seed: int) -> tuple[SummaryRow, ...]:
     return tuple(
         _row(method, step, found, seed)
         for (method, step), found in _grouped(records, lambda r: (r.method, r.step)).items()
     )
 
 
-def _row(method: Method, step: int | None, records: Sequence[Record], seed: int) -> Row:
+def _row(method: Method, step: int | None, records: Sequence[Record], seed: int) -> SummaryRow:
     images = list(_grouped(records, lambda record: record.image).values())
 
     def mean(value: Callable[[Record], float]) -> Mean:
@@ -123,7 +123,7 @@ def _row(method: Method, step: int | None, records: Sequence[Record], seed: int)
         known = [[x for x in map(value, image) if x is not None] for image in images]
         return _mean(known, seed) if all(known) else None
 
-    return Row(
+    return SummaryRow(
         method,
         step,
         psnr_y=mean(lambda record: record.psnr_y),

@@ -16,21 +16,21 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.bundle import GRAPHS, Bundle, Manifest, record_files, write_manifest
+from ikc_deploy.bundle.manifest import GRAPHS, Bundle, Manifest, record_files, write_manifest
+from ikc_deploy.bundle.measurements import Int8Parity
 from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.evaluation.datasets import read_hr
-from ikc_deploy.evaluation.gaussian8 import degrade_gaussian
-from ikc_deploy.evaluation.metrics import psnr_y
-from ikc_deploy.evaluation.structured import structured_image
 from ikc_deploy.export.int8 import Feeds, convolution_weights, quantize_graph
-from ikc_deploy.export.precision import conv_census
-from ikc_deploy.images import list_images
-from ikc_deploy.measured import Int8Parity
+from ikc_deploy.export.precision import conv_precision
+from ikc_deploy.imaging.degrade import degrade_gaussian
+from ikc_deploy.imaging.image_io import list_images
+from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.frames import frame_shape
-from ikc_deploy.runtime.loop import Session, run
+from ikc_deploy.runtime.session import Session, run
 
-LARGEST_LOSS: Final = 0.15
+MAX_LOSS: Final = 0.15
 """dB of PSNR-Y that 8 bits may cost."""
 
 _ITERS: Final = 1
@@ -39,7 +39,7 @@ _SIGMAS: Final = (0.55, 0.75)
 _MADE: Final = 8
 _SIDE: Final = 192
 """Number and side of the images that are made if none are given."""
-_LARGEST_SIDE: Final = 256
+_MAX_SIDE: Final = 256
 """HR images are cropped to this: calibration needs many values, not all."""
 
 LADDER: Final[tuple[tuple[str, ...], ...]] = (
@@ -67,7 +67,7 @@ def calibration_images(folder: Path | None, scale: int) -> list[Image]:
             f"'{folder}' holds {len(images)} image; --calibrate needs two: one half calibrates, "
             "the other measures"
         )
-    side = _LARGEST_SIDE - _LARGEST_SIDE % scale
+    side = _MAX_SIDE - _MAX_SIDE % scale
     return [image[:side, :side] for image in images]
 
 
@@ -76,7 +76,7 @@ def quantize_bundle(
 ) -> tuple[Manifest, Int8Parity]:
     """Make the float32 bundle in `folder` an INT8 one; returns its manifest and what it loses.
 
-    Raises `ExportError` if 8 bits cost more than `LARGEST_LOSS` however many convolutions stay in
+    Raises `ExportError` if 8 bits cost more than `MAX_LOSS` however many convolutions stay in
     float32.
     """
     calibrating, measuring = images[::2], images[1::2]
@@ -94,20 +94,20 @@ def quantize_bundle(
             for name, original in originals.items():
                 copyfile(original, bundle.graph(name))
                 quantize_graph(bundle.graph(name), feeds[name], names)
-            census = {name: conv_census(bundle.graph(name)) for name in GRAPHS}
-            quantized = replace(manifest, precision="int8", convolutions=census)
+            precisions = {name: conv_precision(bundle.graph(name)) for name in GRAPHS}
+            quantized = replace(manifest, precision="int8", convolutions=precisions)
             write_manifest(folder, quantized, {**bundle.files, **record_files(folder, files)})
             int8_db = _psnr(Bundle.open(folder), measuring)
             loss = fp32_db - int8_db
             quality = Int8Parity(fp32_db, int8_db, loss, len(measuring), tuple(names))
-            if quality.loss_db <= LARGEST_LOSS:
+            if quality.loss_db <= MAX_LOSS:
                 return quantized, quality
     finally:
         for original in originals.values():
             original.unlink()
     raise ExportError(
         f"8 bits cost {quality.loss_db:.2f} dB of PSNR-Y even with the ends and the conditioned "
-        f"layers of the SR network in float32, and {LARGEST_LOSS:g} are allowed. No bundle was "
+        f"layers of the SR network in float32, and {MAX_LOSS:g} are allowed. No bundle was "
         "written; give --calibrate a folder of images like yours, or export with --fp32"
     )
 

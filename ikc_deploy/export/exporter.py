@@ -1,4 +1,4 @@
-"""From weights to a bundle: graphs, census, parity, manifest, in one atomic step."""
+"""From weights to a bundle: graphs, layer precision, parity, manifest, in one atomic step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import onnx
 import onnxruntime
 import torch
 
-from ikc_deploy.bundle import (
+from ikc_deploy.bundle.bundle_writer import check_bundle_folder, new_bundle
+from ikc_deploy.bundle.engine_store import copy_engines, engine_files
+from ikc_deploy.bundle.manifest import (
     BASIS_FILE,
     MANIFEST_FILE,
     USRNET,
@@ -24,7 +26,7 @@ from ikc_deploy.bundle import (
     record_files,
     write_manifest,
 )
-from ikc_deploy.bundle_writing import check_bundle_folder, new_bundle
+from ikc_deploy.bundle.measurements import Int8Parity
 from ikc_deploy.errors import BundleError, InputError
 from ikc_deploy.export.calibration import (
     Image,
@@ -33,13 +35,11 @@ from ikc_deploy.export.calibration import (
 )
 from ikc_deploy.export.graphs import OPSET, export_graphs
 from ikc_deploy.export.parity import check_parity, measure_parity
-from ikc_deploy.export.precision import check_census
-from ikc_deploy.measured import Int8Parity
-from ikc_deploy.networks.weights import Weights
-from ikc_deploy.plans import engine_files, keep_engines
+from ikc_deploy.export.precision import check_precision
+from ikc_deploy.networks.weights_loader import Weights
 from ikc_deploy.version import __version__
 
-Announce = Callable[[str], None]
+ExportProgress = Callable[[str], None]
 """Called with the name of each phase as it starts."""
 
 
@@ -58,7 +58,10 @@ class ExportSettings:
 
 
 def export_bundle(
-    weights: Weights, out: Path, settings: ExportSettings, announce: Announce = lambda _: None
+    weights: Weights,
+    out: Path,
+    settings: ExportSettings,
+    on_progress: ExportProgress = lambda _: None,
 ) -> Bundle:
     """Write the bundle `out` (replacing an older one) and return it opened and verified.
 
@@ -81,9 +84,9 @@ def export_bundle(
         # Before the work that a bad folder would waste.
         images = calibration_images(settings.calibrate, networks.architecture.scale)
     with new_bundle(out) as folder:
-        announce("graphs")
+        on_progress("graphs")
         paths = export_graphs(networks, folder, traced, settings.io)
-        convolutions = {name: check_census(path, traced) for name, path in paths.items()}
+        convolutions = {name: check_precision(path, traced) for name, path in paths.items()}
         networks.basis.save(folder / BASIS_FILE)
         names = [*(path.name for path in paths.values()), BASIS_FILE]
         manifest = Manifest(
@@ -104,9 +107,9 @@ def export_bundle(
         write_manifest(folder, manifest, record_files(folder, names))
         quality: Int8Parity | None = None
         if images is not None:
-            announce("calibration")
+            on_progress("calibration")
             manifest, quality = quantize_bundle(folder, manifest, images)
-        announce("parity")
+        on_progress("parity")
         written = Bundle.open(folder)
         parity = measure_parity(networks, written, quality)
         check_parity(parity, settings.precision)
@@ -124,7 +127,7 @@ def _keep(out: Path, folder: Path, manifest: Manifest) -> tuple[Manifest, list[s
         return manifest, []
     try:
         old = Bundle.open(out)
-        kept, left = keep_engines(old, folder)
+        kept, left = copy_engines(old, folder)
     except BundleError as error:
         warnings.warn(f"nothing of the old bundle is kept: {error}", stacklevel=3)
         return manifest, []

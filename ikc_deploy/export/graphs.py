@@ -26,7 +26,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from ikc_deploy.bundle import FrameIO, Precision
+from ikc_deploy.bundle.manifest import FrameIO, Precision
 from ikc_deploy.errors import ExportError
 from ikc_deploy.export.precision import body_dtype, to_half
 from ikc_deploy.export.rewrites import (

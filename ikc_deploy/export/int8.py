@@ -32,7 +32,7 @@ _KEPT: Final = 4096
 """Values of a tensor that are kept of each run."""
 _CLIPS: Final = np.linspace(0.4, 1.0, 31)
 """Largest values to try, as shares of the largest value seen."""
-LEAST_CHANNELS: Final = 16
+MIN_CHANNELS: Final = 16
 """Convolutions that read fewer channels stay in float32: they cost little, and images lose most."""
 
 
@@ -46,7 +46,7 @@ def quantize_graph(path: Path, feeds: Feeds, keep: Iterable[str] = ()) -> None:
         for node in model.graph.node
         if node.op_type == "Conv"
         and node.input[1] not in kept
-        and weights[node.input[1]].dims[1] >= LEAST_CHANNELS
+        and weights[node.input[1]].dims[1] >= MIN_CHANNELS
     ]
     for node in chosen:
         _bias_after(model.graph, node)

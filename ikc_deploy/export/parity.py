@@ -29,10 +29,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ikc_deploy.bundle import GRAPHS, Bundle, Precision
+from ikc_deploy.bundle.manifest import GRAPHS, Bundle, Precision
+from ikc_deploy.bundle.measurements import Deviation, GraphParity, Int8Parity, Parity, StepParity
+from ikc_deploy.bundle.tolerances import FRAME, LOOP, WEIGHTS, WHOLE
 from ikc_deploy.errors import ExportError
-from ikc_deploy.evaluation.gaussian8 import degrade_gaussian
-from ikc_deploy.evaluation.structured import structured_image
 from ikc_deploy.export.rewrites import (
     deployable_corrector,
     deployable_predictor,
@@ -40,12 +40,12 @@ from ikc_deploy.export.rewrites import (
 )
 from ikc_deploy.export.rounding import Rounding
 from ikc_deploy.export.widening import widened
-from ikc_deploy.limits import FRAME, LOOP, WEIGHTS, WHOLE
-from ikc_deploy.measured import Deviation, GraphParity, Int8Parity, Parity, StepParity
+from ikc_deploy.imaging.degrade import degrade_gaussian
+from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.networks.checkpoints import IkcNetworks
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.frames import frame_shape
-from ikc_deploy.runtime.loop import Session, run
+from ikc_deploy.runtime.session import Session, run
 
 PARITY_ITERS: Final = 3
 
@@ -62,7 +62,7 @@ _SIGMAS: Final = (0.3, 0.8, 0.5, 0.2, 0.65, 0.4)
 """Of the blurs, as shares of the sigma range."""
 _EXACT_DB: Final = 130.0
 """PSNR that float32 reaches after all of a loop."""
-_LEAST: Final = 2.0**-22
+_MIN: Final = 2.0**-22
 """Cost of float32 relative to an output's RMS, at least: a few roundings of the last bit."""
 
 Outputs = dict[str, list[NDArray[Any]]]
@@ -269,7 +269,7 @@ def _costs(found: Outputs, wanted: Outputs, exact: Outputs) -> dict[str, float]:
     """RMS by graph of what a computation in torch is off by, and at least what float32 costs."""
     zero = {name: [np.zeros_like(array) for array in exact[name]] for name in GRAPHS}
     return {
-        name: max(_rms(found[name], wanted[name]), _LEAST * _rms(exact[name], zero[name]))
+        name: max(_rms(found[name], wanted[name]), _MIN * _rms(exact[name], zero[name]))
         for name in GRAPHS
     }
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ikc_deploy.bundle import Precision
+from ikc_deploy.bundle.manifest import Precision
 from ikc_deploy.errors import ExportError
 
 if TYPE_CHECKING:
@@ -33,15 +33,15 @@ def body_dtype(precision: Precision) -> torch.dtype:
     return torch.float16 if precision == "fp16" else torch.float32
 
 
-def conv_census(path: str | PathLike[str]) -> dict[str, int]:
+def conv_precision(path: str | PathLike[str]) -> dict[str, int]:
     """How many Conv nodes of an ONNX file have weights of each dtype, as {"float16": 34}."""
     import onnx
 
     return dict(Counter(dtype for _, dtype in _conv_dtypes(onnx.load(path))))
 
 
-def check_census(path: str | PathLike[str], precision: Precision) -> dict[str, int]:
-    """The census of a graph; raises `ExportError` naming convolutions of another precision."""
+def check_precision(path: str | PathLike[str], precision: Precision) -> dict[str, int]:
+    """The layer precision of a graph; raises `ExportError` naming convolutions of another one."""
     import onnx
 
     wanted = "float16" if precision == "fp16" else "float32"

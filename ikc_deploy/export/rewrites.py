@@ -32,8 +32,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ikc_deploy.networks.corrector import Corrector, ReferenceCorrector
-from ikc_deploy.networks.estimators import widened
 from ikc_deploy.networks.film import FilmBlock, FilmConv, FilmTrunk
+from ikc_deploy.networks.layers import widened
 from ikc_deploy.networks.predictor import Predictor, ReferencePredictor
 from ikc_deploy.networks.sftmd import SLOPE, BicubicPhases, SftLayer, Sftmd
 from ikc_deploy.networks.sr_network import SrNetwork

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ikc_deploy.bundle import Precision
-from ikc_deploy.export.int8 import LEAST_CHANNELS, LEVELS
+from ikc_deploy.bundle.manifest import Precision
+from ikc_deploy.export.int8 import LEVELS, MIN_CHANNELS
 from ikc_deploy.networks.sftmd import BicubicPhases
 from ikc_deploy.networks.usrnet import Usrnet
 
@@ -65,9 +65,7 @@ class Rounding:
         if self.precision == "fp16":
             return True
         return (
-            self.precision == "int8"
-            and name not in self._kept
-            and weight.shape[1] >= LEAST_CHANNELS
+            self.precision == "int8" and name not in self._kept and weight.shape[1] >= MIN_CHANNELS
         )
 
     def _weight(self, weight: Tensor) -> Tensor:

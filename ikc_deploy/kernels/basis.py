@@ -49,13 +49,13 @@ _TIE: Final = 0.999
 _CURVE_SAMPLES: Final = 2048
 _ARRAYS: Final = ("components", "mean", "sigma_range")
 
-_LARGEST_SIDE: Final = 127
+_MAX_SIDE: Final = 127
 """Pixels of a kernel's side in a file."""
-_LARGEST_CODE: Final = 256
+_MAX_CODE: Final = 256
 """Components of a code in a file."""
 _LONGEST_HEADER: Final = 4096
 """Bytes before an array's values in a file."""
-_LARGEST_FILE: Final = 8 * (_LARGEST_SIDE**2 * (_LARGEST_CODE + 1) + 2) + 4 * _LONGEST_HEADER
+_MAX_FILE: Final = 8 * (_MAX_SIDE**2 * (_MAX_CODE + 1) + 2) + 4 * _LONGEST_HEADER
 
 
 def explained_variance(
@@ -260,7 +260,7 @@ class KernelBasis:
         """Read a basis written by `save`. Raises `KernelError` if the file is not one."""
         try:
             with open(path, "rb") as file:
-                data = file.read(_LARGEST_FILE + 1)
+                data = file.read(_MAX_FILE + 1)
         except FileNotFoundError as error:
             raise KernelError(f"there is no basis file at '{path}'") from error
         except OSError as error:
@@ -308,8 +308,8 @@ class KernelBasis:
 
 def _read_arrays(data: bytes) -> list[NDArray[np.floating]]:
     """The three arrays of an .npz file, whose sizes are bounded. Raises all that zipfile does."""
-    if len(data) > _LARGEST_FILE:
-        raise KernelError(f"it has more than {_LARGEST_FILE} bytes")
+    if len(data) > _MAX_FILE:
+        raise KernelError(f"it has more than {_MAX_FILE} bytes")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = [f"{name}.npy" for name in _ARRAYS]
         if sorted(archive.namelist()) != sorted(names):
@@ -326,8 +326,8 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[np.floating]:
             raise KernelError(f"'{name}' is of another version of the format")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(start)
         largest = {
-            "components.npy": (_LARGEST_SIDE**2, _LARGEST_CODE),
-            "mean.npy": (_LARGEST_SIDE**2,),
+            "components.npy": (_MAX_SIDE**2, _MAX_CODE),
+            "mean.npy": (_MAX_SIDE**2,),
             "sigma_range.npy": (2,),
         }[name]
         bounded = len(shape) == len(largest) and all(map(int.__le__, shape, largest))

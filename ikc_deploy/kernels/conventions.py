@@ -32,10 +32,10 @@ from ikc_deploy.kernels.gaussians import KERNEL_SIZE, ellipse
 
 FKP_SCALES: Final = (2, 3, 4)
 
-_LARGEST_SIZE: Final = 21
+_MAX_SIZE: Final = 21
 _NARROWEST: Final = 0.175
 _WIDEST: Final = 2.5
-_LARGEST_VARIANCE: Final = 10.0
+_MAX_VARIANCE: Final = 10.0
 _MEAN_STEPS: Final = 16
 _DAMPING: Final = 1e-2
 """Frequencies that shrinking leaves less of than this are not restored: what a kernel says of them
@@ -46,13 +46,13 @@ def fkp_size(scale: int) -> int:
     """Side k of FKP's kernels: 11, 15, 19 for x2, x3, x4. Raises `KernelError` for other scales."""
     if scale not in FKP_SCALES:
         raise KernelError(f"FKP has kernels for scale 2, 3 and 4, got {scale!r}")
-    return min(4 * scale + 3, _LARGEST_SIZE)
+    return min(4 * scale + 3, _MAX_SIZE)
 
 
 def fkp_variances(scale: int) -> tuple[float, float]:
     """Smallest and largest variance of FKP's Gaussians along an axis, in HR pixels squared."""
     fkp_size(scale)
-    return _NARROWEST * scale, min(_WIDEST * scale, _LARGEST_VARIANCE)
+    return _NARROWEST * scale, min(_WIDEST * scale, _MAX_VARIANCE)
 
 
 def lag(scale: int) -> int:

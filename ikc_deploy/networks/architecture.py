@@ -14,17 +14,17 @@ from typing import Any, Final, Literal
 
 from ikc_deploy.errors import CheckpointError
 from ikc_deploy.kernels import CODE_SIZE, KERNEL_SIZE, LEVELS, SIGMA_RANGES, Family
-from ikc_deploy.settings import SettingError, read_settings, shown
+from ikc_deploy.toml_settings import SettingError, read_settings, shown
 
 Design = Literal["reference", "compact", "film"]
 
 SIGMA_LIMITS: Final = (0.05, float(KERNEL_SIZE))
 """Sigmas between a kernel of one pixel and a flat one."""
 
-SMALLEST_SPAN: Final = 0.1
+MIN_SPAN: Final = 0.1
 """Of a sigma range; kernels of a narrower one are too alike to be told apart in float32."""
 
-_LARGEST: Final = {
+_MAX: Final = {
     "channels": 512,
     "blocks": 128,
     "estimator_channels": 512,
@@ -62,17 +62,17 @@ class Architecture:
             raise CheckpointError(
                 f"scale must be one of {sorted(SIGMA_RANGES)}, got {shown(self.scale)}"
             )
-        for name, most in _LARGEST.items():
+        for name, most in _MAX.items():
             if not 1 <= getattr(self, name) <= most:
                 raise CheckpointError(
                     f"{name} must lie in 1 to {most}, got {shown(getattr(self, name))}"
                 )
         low, high = self.sigma_range
         least, most_sigma = SIGMA_LIMITS
-        if not least <= low < high <= most_sigma or high - low < SMALLEST_SPAN - 1e-9:
+        if not least <= low < high <= most_sigma or high - low < MIN_SPAN - 1e-9:
             raise CheckpointError(
                 f"sigma_range needs {least:g} <= low < high <= {most_sigma:g}, at least "
-                f"{SMALLEST_SPAN:g} apart, got {list(self.sigma_range)}"
+                f"{MIN_SPAN:g} apart, got {list(self.sigma_range)}"
             )
         if self.channels % 2:
             raise CheckpointError(f"channels must be even, got {self.channels}")

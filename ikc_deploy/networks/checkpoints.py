@@ -22,10 +22,10 @@ from ikc_deploy.files import write_atomically
 from ikc_deploy.kernels import KernelBasis, family_kernels
 from ikc_deploy.networks.architecture import Architecture, architecture
 from ikc_deploy.networks.corrector import Corrector, build_corrector
-from ikc_deploy.networks.curve import SigmaCurve
-from ikc_deploy.networks.ellipses import EllipseChart
+from ikc_deploy.networks.ellipses import EllipseParametrization
 from ikc_deploy.networks.predictor import Predictor, build_predictor
 from ikc_deploy.networks.sftmd import CodeNormalization
+from ikc_deploy.networks.sigma_curve import SigmaCurve
 from ikc_deploy.networks.sr_network import SrNetwork, build_sr_network
 from ikc_deploy.networks.tensors import fill, read_tensors, refuse_unusable
 
@@ -89,7 +89,7 @@ def new_networks(
             module.initialize()
     for network in networks.modules().values():
         for part in network.modules():
-            if isinstance(part, SigmaCurve | EllipseChart):
+            if isinstance(part, SigmaCurve | EllipseParametrization):
                 part.fit_to(basis)
             if isinstance(part, CodeNormalization) and settings.design != "reference":
                 part.fit_to(codes)

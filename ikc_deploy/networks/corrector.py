@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ikc_deploy.networks.architecture import Architecture
-from ikc_deploy.networks.charts import build_chart
-from ikc_deploy.networks.estimators import conv_relu, statistics, widened
+from ikc_deploy.networks.kernel_parametrization import build_parametrization
+from ikc_deploy.networks.layers import conv_relu, statistics, widened
 from ikc_deploy.networks.sftmd import SLOPE, CodeNormalization, initialize_he
 
 _STRIDES = (1, 2, 1, 2, 1, 1, 1)
@@ -77,9 +77,9 @@ class StatisticsCorrector(nn.Module):
         self.body1 = conv_relu(wide, wide)
         self.modulate2 = nn.Linear(wide, 2 * wide)
         self.body2 = conv_relu(wide, wide)
-        self.chart = build_chart(settings)
+        self.chart = build_parametrization(settings)
         self.head = nn.Sequential(
-            nn.Linear(3 * wide, wide), nn.ReLU(), nn.Linear(wide, self.chart.spread_size)
+            nn.Linear(3 * wide, wide), nn.ReLU(), nn.Linear(wide, self.chart.parameter_count)
         )
 
     def step(self, sr: Tensor, code: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class StatisticsCorrector(nn.Module):
         Not simply the code of the spread that was reached: a chart's way back from codes may be
         inexact, and what it errs by would be added at every correction.
         """
-        before = self.chart.spread(code)
+        before = self.chart.kernel_parameters(code)
         return code + (self.chart.code(before + step) - self.chart.code(before))
 
     def initialize(self) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ikc_deploy.kernels import KERNEL_SIZE, KernelBasis, gaussian_kernel
-from ikc_deploy.networks.curve import PiecewiseLinear, increasing
+from ikc_deploy.networks.sigma_curve import PiecewiseLinear, increasing
 
 _STEP = 0.02
 """Distance in sigma of the knots of the map from second moments to sigmas."""
@@ -26,26 +26,26 @@ _ROUND = 1e-6
 """Added to a squared half difference of sigmas before its root: at 0 the direction is undefined."""
 
 
-def gaussian_kernels(spread: Tensor, size: int) -> Tensor:
+def gaussian_kernels(parameters: Tensor, size: int) -> Tensor:
     """Gaussians `[N,size,size]`, sum 1, of spread `[N,1]` or `[N,3]`, on spread's device."""
-    offsets = torch.arange(size, device=spread.device, dtype=spread.dtype) - size // 2
+    offsets = torch.arange(size, device=parameters.device, dtype=parameters.dtype) - size // 2
     y, x = torch.meshgrid(offsets, offsets, indexing="ij")
-    return _densities(spread, x.flatten(), y.flatten()).reshape(-1, size, size)
+    return _densities(parameters, x.flatten(), y.flatten()).reshape(-1, size, size)
 
 
-def spread_of_ellipse(sigma1: Tensor, sigma2: Tensor, theta: Tensor) -> Tensor:
+def ellipse_parameters(sigma1: Tensor, sigma2: Tensor, theta: Tensor) -> Tensor:
     """Spread `[N,3]` of sigmas `[N]` along and across the direction theta `[N]` (radians)."""
     mean, half = 0.5 * (sigma1 + sigma2), 0.5 * (sigma1 - sigma2)
     return torch.stack((mean, half * torch.cos(2 * theta), half * torch.sin(2 * theta)), dim=1)
 
 
-def _densities(spread: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def _densities(parameters: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Normalised densities `[N,P]` at the positions x, y `[P]`."""
-    mean = spread[:, :1]
-    if spread.shape[1] == 1:
+    mean = parameters[:, :1]
+    if parameters.shape[1] == 1:
         squares = (x * x + y * y) / (mean * mean)
     else:
-        q, t = spread[:, 1:2], spread[:, 2:]
+        q, t = parameters[:, 1:2], parameters[:, 2:]
         # The inverse of a symmetric 2x2 matrix is its adjugate over its determinant.
         determinant = mean * mean - q * q - t * t
         u = ((mean - q) * x - t * y) / determinant
@@ -55,7 +55,7 @@ def _densities(spread: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return density / density.sum(dim=1, keepdim=True)
 
 
-class EllipseChart(nn.Module):
+class EllipseParametrization(nn.Module):
     """Spread to code and back for elliptic Gaussians, exact one way and close the other.
 
     The way back reads the second moments of the decoded kernel, which are affine in the code; it
@@ -63,7 +63,7 @@ class EllipseChart(nn.Module):
     Buffers come from `fit_to`, once; afterwards they are part of the checkpoint.
     """
 
-    spread_size = 3
+    parameter_count = 3
 
     def __init__(self, code_size: int, sigma_range: tuple[float, float]) -> None:
         super().__init__()
@@ -94,15 +94,15 @@ class EllipseChart(nn.Module):
         ):
             cast(Tensor, getattr(self, name)).copy_(torch.from_numpy(values))
 
-    def code(self, spread: Tensor) -> Tensor:
+    def code(self, parameters: Tensor) -> Tensor:
         """Codes `[N,code_size]` of spread `[N,3]`, its two sigmas clamped to the range."""
-        half = torch.sqrt((spread[:, 1:] ** 2).sum(dim=1, keepdim=True) + _ROUND)
-        sigmas = [(spread[:, :1] + s * half).clamp(self.low, self.high) for s in (1, -1)]
-        clamped = 0.5 * (sigmas[0] - sigmas[1]) / half * spread[:, 1:]
+        half = torch.sqrt((parameters[:, 1:] ** 2).sum(dim=1, keepdim=True) + _ROUND)
+        sigmas = [(parameters[:, :1] + s * half).clamp(self.low, self.high) for s in (1, -1)]
+        clamped = 0.5 * (sigmas[0] - sigmas[1]) / half * parameters[:, 1:]
         inside = torch.cat((0.5 * (sigmas[0] + sigmas[1]), clamped), dim=1)
         return gaussian_kernels(inside, KERNEL_SIZE).flatten(1) @ cast(Tensor, self.components)
 
-    def spread(self, code: Tensor) -> Tensor:
+    def kernel_parameters(self, code: Tensor) -> Tensor:
         """Spread `[N,3]` of codes `[N,code_size]` of (or near) elliptic Gaussians."""
         moments = code @ cast(Tensor, self.moments) + cast(Tensor, self.dropped)
         mean, direction = moments[:, :1], moments[:, 1:]

@@ -53,7 +53,7 @@ class KernelFlow(nn.Module):
         self.size = fkp_size(scale)
         """Side k of a kernel in pixels."""
         hidden = min(5 * scale + 5, 25)
-        self.blocks = nn.ModuleList(_Block(self.size**2, hidden, i) for i in range(BLOCKS))
+        self.blocks = nn.ModuleList(_FlowBlock(self.size**2, hidden, i) for i in range(BLOCKS))
         self.clear_unused()
 
     def forward(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +98,7 @@ class KernelFlow(nn.Module):
     def raw(self, z: Tensor) -> Tensor:
         """The exact inverse of `forward`: `[N,k,k]` of z `[N,k*k]`; sums are near 1, not 1."""
         for block in reversed(self.blocks):
-            z = cast(_Block, block).inverse(z)
+            z = cast(_FlowBlock, block).inverse(z)
         scaled = (torch.sigmoid(z) - ALPHA) / (1 - 2 * ALPHA)
         return (scaled * PEAKS[self.scale]).view(-1, self.size, self.size)
 
@@ -124,8 +124,8 @@ class KernelFlow(nn.Module):
         """
         with torch.no_grad():
             for block in self.blocks:
-                coupled, _ = cast(_Block, block).coupling(logits)
-                logits = cast(_Block, block).norm.settle(coupled)
+                coupled, _ = cast(_FlowBlock, block).coupling(logits)
+                logits = cast(_FlowBlock, block).norm.settle(coupled)
 
     def clear_unused(self) -> None:
         """Zero the weights that masks switch off; done to every new flow.
@@ -134,13 +134,13 @@ class KernelFlow(nn.Module):
         a CPU down many times; zeros stay zeros.
         """
         for block in self.blocks:
-            cast(_Block, block).coupling.clear_unused()
+            cast(_FlowBlock, block).coupling.clear_unused()
 
 
-class _Block(nn.Module):
+class _FlowBlock(nn.Module):
     def __init__(self, pixels: int, hidden: int, index: int) -> None:
         super().__init__()
-        self.coupling = _Coupling(pixels, hidden, index)
+        self.coupling = _FlowCoupling(pixels, hidden, index)
         self.norm = _Norm(pixels)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,7 +152,7 @@ class _Block(nn.Module):
         return self.coupling.inverse(self.norm.inverse(z))
 
 
-class _Coupling(nn.Module):
+class _FlowCoupling(nn.Module):
     """Every second pixel stays, and says how the others are shifted and scaled."""
 
     def __init__(self, pixels: int, hidden: int, index: int) -> None:

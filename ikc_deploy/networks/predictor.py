@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ikc_deploy.networks.architecture import Architecture
-from ikc_deploy.networks.charts import build_chart
-from ikc_deploy.networks.estimators import conv_relu, statistics, widened
+from ikc_deploy.networks.kernel_parametrization import build_parametrization
+from ikc_deploy.networks.layers import conv_relu, statistics, widened
 from ikc_deploy.networks.sftmd import SLOPE, initialize_he
 
 _STRIDES = (1, 1, 1, 2, 1, 1)
@@ -53,18 +53,18 @@ class StatisticsPredictor(nn.Module):
             conv_relu(wide, wide, stride=2),
             conv_relu(wide, wide),
         )
-        self.chart = build_chart(settings)
+        self.chart = build_parametrization(settings)
         self.levels = settings.levels
         self.head = nn.Sequential(
             nn.Linear(2 * wide, wide),
             nn.ReLU(),
-            nn.Linear(wide, self.chart.spread_size + self.levels),
+            nn.Linear(wide, self.chart.parameter_count + self.levels),
         )
         low, high = settings.sigma_range
-        centre = [0.5 * (low + high)] + [0.0] * (self.chart.spread_size - 1)
+        centre = [0.5 * (low + high)] + [0.0] * (self.chart.parameter_count - 1)
         self.register_buffer("centre", torch.tensor(centre), persistent=False)
 
-    def spread(self, lr: Tensor) -> Tensor:
+    def kernel_parameters(self, lr: Tensor) -> Tensor:
         """lr `[N,3,H,W]` in [0,1] gives the blur's spread `[N,S]` in HR pixels, not clamped.
 
         S = 1, sigma, for isotropic kernels; S = 3 for anisotropic ones (ellipses.py).
@@ -72,9 +72,9 @@ class StatisticsPredictor(nn.Module):
         return self.readings(lr)[0]
 
     def readings(self, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the spread `[N,S]` as `spread` does, and the levels `[N,levels]`, not clamped."""
+        """Return the kernel parameters `[N,S]` and the levels `[N,levels]`, not clamped."""
         found = widened(self.head(statistics(self.features(lr))))
-        unit, levels = torch.split(found, [self.chart.spread_size, self.levels], dim=1)
+        unit, levels = torch.split(found, [self.chart.parameter_count, self.levels], dim=1)
         spread = cast(Tensor, self.centre) + 0.5 * (self.chart.high - self.chart.low) * unit
         return spread, levels
 

@@ -23,7 +23,7 @@ _NAMES = {
     "running_mean": "norm.mean",
     "running_var": "norm.variance",
 }
-_SMALLEST = 1e-30
+_MIN_SIZE = 1e-30
 """Weights below it are what weight decay left of unused ones."""
 
 
@@ -40,7 +40,7 @@ def import_flow(path: str | PathLike[str]) -> KernelFlow:
     for key, value in state.items():
         if key in _CONSTANTS or key.endswith(".mask"):
             continue
-        tensors[_our_name(key)] = torch.where(value.abs() < _SMALLEST, 0.0, value)
+        tensors[_our_name(key)] = torch.where(value.abs() < _MIN_SIZE, 0.0, value)
     fill({"": flow}, tensors, f"'{fspath(path)}' is no FKP checkpoint for x{flow.scale}")
     flow.clear_unused()
     return flow.eval().requires_grad_(False)

@@ -22,7 +22,7 @@ CodeBorder = Literal["zero", "replicate"]
 SLOPE = 0.2
 """Negative slope of every LeakyReLU of the reference networks."""
 
-_LEAST_DEVIATION = 1e-3
+_MIN_DEVIATION = 1e-3
 """Smallest deviation that a component is divided by, relative to the largest."""
 
 
@@ -41,7 +41,7 @@ class CodeNormalization(nn.Module):
         show in the image.
         """
         deviation = codes.std(axis=0)
-        deviation = np.maximum(deviation, _LEAST_DEVIATION * deviation.max())
+        deviation = np.maximum(deviation, _MIN_DEVIATION * deviation.max())
         cast(Tensor, self.mean).copy_(torch.from_numpy(codes.mean(axis=0)))
         cast(Tensor, self.deviation).copy_(torch.from_numpy(deviation))
 

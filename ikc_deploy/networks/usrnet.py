@@ -33,7 +33,7 @@ import ikc_deploy.weights
 from ikc_deploy.errors import CheckpointError, InputError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.tensors import fill, read_tensors
-from ikc_deploy.settings import SettingError, read_settings, shown
+from ikc_deploy.toml_settings import SettingError, read_settings, shown
 
 FORMAT: Final = "ikc-deploy usrnet 1"
 
@@ -41,8 +41,8 @@ Spectrum = tuple[Tensor, Tensor]
 """Real and imaginary part of the half-plane transform of real planes: `[..., h, w // 2 + 1]`."""
 
 _LEVELS: Final = 4
-_MOST_CHANNELS: Final = 1024
-_MOST_BLOCKS: Final = 64
+_MAX_CHANNELS: Final = 1024
+_MAX_BLOCKS: Final = 64
 """Twice and eight times those of the largest published network."""
 _FLOOR: Final = 1e-6
 """Least step size, beyond what softplus gives (the published network's)."""
@@ -80,7 +80,7 @@ class UsrnetSettings:
         }
         named |= {f"channels[{index}]": count for index, count in enumerate(self.channels)}
         for name, value in named.items():
-            most = _MOST_CHANNELS if "channels" in name else _MOST_BLOCKS
+            most = _MAX_CHANNELS if "channels" in name else _MAX_BLOCKS
             if not 1 <= value <= most:
                 raise CheckpointError(
                     f"{name} must be a whole number from 1 to {most}, got {shown(value)}"

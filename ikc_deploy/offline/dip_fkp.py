@@ -7,7 +7,7 @@ kernel waits until there is a picture to blur.
 Three things differ from the paper. The picture is fitted with a margin (see `degrading`), so that
 photographs, whose left border does not continue on their right, need no special case. What is
 returned is a running mean, because single iterations of this optimisation jump. And what the U-Net
-still misses of the LR picture by then is put in at the end (see `explaining`).
+still misses of the LR picture by then is put in at the end (see `enforce_data_consistency`).
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from torch import Tensor
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.networks.flow import load_flow
-from ikc_deploy.offline.checks import check_device, check_memory, check_picture, picture_id
-from ikc_deploy.offline.degrading import (
+from ikc_deploy.offline.data_consistency import enforce_data_consistency
+from ikc_deploy.offline.forward_model import (
     Alignment,
-    Canvas,
+    PaddedHr,
     check_alignment,
     degrade,
     to_image,
     to_tensor,
 )
-from ikc_deploy.offline.explaining import explaining
-from ikc_deploy.offline.fitting import Losses, Progress, Result, complete
 from ikc_deploy.offline.kernel_code import KernelCode, weights_id
-from ikc_deploy.offline.likeness import ssim
+from ikc_deploy.offline.optimize import FitResult, Losses, Progress, optimize
+from ikc_deploy.offline.preconditions import check_device, check_memory, check_picture, picture_id
 from ikc_deploy.offline.prior_unet import (
     NOISE_CHANNELS,
     NOISE_PEAK,
     DeepImagePrior,
     smallest_side,
 )
+from ikc_deploy.offline.ssim import ssim
 
 NAME: Final = "dip-fkp"
 SCALES: Final = (2, 3, 4)
-LEAST_SIDE: Final = 32
+MIN_SIDE: Final = 32
 """LR pixels."""
 
 _REMEMBERED: Final = 100
@@ -58,7 +58,7 @@ set, 29 for the paper's U-Net on 96x96 LR pixels at x2."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class DipFkpSettings:
     """The paper's, from its released code."""
 
     iterations: int = 1000
@@ -97,25 +97,27 @@ class Settings:
 def fit(
     lr: NDArray[np.uint8],
     scale: int,
-    settings: Settings | None = None,
+    settings: DipFkpSettings | None = None,
     progress: Progress = lambda *_: None,
     *,
     stop: threading.Event | None = None,
     state: Path | None = None,
-) -> Result:
+) -> FitResult:
     """Fit RGB `[H,W,3]` uint8 and give the SR picture, the kernel and the losses.
 
-    See `complete` for `progress`, `stop` and `state`. Raises `InputError`, before anything is
+    See `optimize` for `progress`, `stop` and `state`. Raises `InputError`, before anything is
     fitted, for a picture that is too small, too large for the memory or flat, a scale other than
     2, 3 and 4, or a device that is not there; `CheckpointError` for unusable weights of the flow.
     """
-    return complete(DipFkp(lr, scale, settings or Settings()), progress, stop=stop, state=state)
+    return optimize(
+        DipFkp(lr, scale, settings or DipFkpSettings()), progress, stop=stop, state=state
+    )
 
 
 class DipFkp:
     """The method at work; a `Fit`."""
 
-    def __init__(self, lr: NDArray[np.uint8], scale: int, settings: Settings) -> None:
+    def __init__(self, lr: NDArray[np.uint8], scale: int, settings: DipFkpSettings) -> None:
         _check(lr, scale, settings)
         self.iterations = settings.iterations
         self._settings = settings
@@ -123,15 +125,15 @@ class DipFkp:
         self._lr = to_tensor(lr, settings.device)
         flow = load_flow(scale, settings.prior)
         self.fingerprint = _fingerprint(lr, scale, settings) | {"flow": weights_id(flow)}
-        self._canvas = Canvas.of(lr, scale, flow.size)
+        self._padded_hr = PaddedHr.of(lr, scale, flow.size)
         generator = torch.Generator().manual_seed(settings.seed)
-        noise = torch.rand(1, NOISE_CHANNELS, *self._canvas.size, generator=generator)
+        noise = torch.rand(1, NOISE_CHANNELS, *self._padded_hr.size, generator=generator)
         self._noise = (NOISE_PEAK * noise).to(settings.device)
         self._code = KernelCode(flow, generator, settings.code_rate, settings.device)
         self._network = _new_network(settings)
         self._optimizer = torch.optim.Adam(self._network.parameters(), settings.network_rate)
         self._taken = 0
-        self._picture = self._lr.new_zeros(1, 3, *self._canvas.size)
+        self._picture = self._lr.new_zeros(1, 3, *self._padded_hr.size)
         self._kernel = self._lr.new_zeros(flow.size, flow.size)
 
     def step(self) -> Losses:
@@ -155,11 +157,13 @@ class DipFkp:
 
     def image(self) -> NDArray[np.uint8]:
         """See `Fit`."""
-        canvas = self._picture
+        hr = self._picture
         if self._settings.data_step:
             kernel = torch.from_numpy(self.kernel())
-            canvas = explaining(canvas.cpu().double(), self._lr.cpu().double(), kernel, self._scale)
-        return to_image(self._canvas.picture(canvas, self._settings.alignment))
+            hr = enforce_data_consistency(
+                hr.cpu().double(), self._lr.cpu().double(), kernel, self._scale
+            )
+        return to_image(self._padded_hr.picture(hr, self._settings.alignment))
 
     def kernel(self) -> NDArray[np.float64]:
         """See `Fit`."""
@@ -195,8 +199,8 @@ class DipFkp:
         self._kernel.lerp_(kernel, weight)
 
 
-def _check(lr: NDArray[np.uint8], scale: int, settings: Settings) -> None:
-    check_picture(lr, scale, SCALES, LEAST_SIDE, NAME)
+def _check(lr: NDArray[np.uint8], scale: int, settings: DipFkpSettings) -> None:
+    check_picture(lr, scale, SCALES, MIN_SIDE, NAME)
     pixels = scale * scale * lr.shape[0] * lr.shape[1]
     least = smallest_side(settings.levels)
     if scale * min(lr.shape[:2]) < least:
@@ -205,7 +209,7 @@ def _check(lr: NDArray[np.uint8], scale: int, settings: Settings) -> None:
     check_memory(4 * _FLOATS_PER_CHANNEL * settings.channels * pixels, settings.device, NAME)
 
 
-def _fingerprint(lr: NDArray[np.uint8], scale: int, settings: Settings) -> dict[str, Any]:
+def _fingerprint(lr: NDArray[np.uint8], scale: int, settings: DipFkpSettings) -> dict[str, Any]:
     # More iterations go on with fewer, and a fit may move to another device.
     asked = asdict(settings)
     for name in ("iterations", "device", "alignment", "data_step", "prior"):
@@ -213,7 +217,7 @@ def _fingerprint(lr: NDArray[np.uint8], scale: int, settings: Settings) -> dict[
     return {"method": NAME, "lr": picture_id(lr), "scale": scale} | asked
 
 
-def _new_network(settings: Settings) -> DeepImagePrior:
+def _new_network(settings: DipFkpSettings) -> DeepImagePrior:
     # Layers draw from torch's own generator; a caller's is left as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)

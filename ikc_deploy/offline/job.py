@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import read_kernel
-from ikc_deploy.evaluation.metrics import PSNR_CEILING, kernel_psnr, psnr_y
-from ikc_deploy.images import Picture, read_picture, read_rgb
+from ikc_deploy.imaging.image_io import Picture, read_picture, read_rgb
+from ikc_deploy.imaging.metrics import MAX_PSNR, kernel_psnr, psnr_y
 from ikc_deploy.locks import locked
-from ikc_deploy.offline.degrading import upscaled
-from ikc_deploy.offline.finishing import Finish, padded
-from ikc_deploy.offline.fitting import Progress, Result
+from ikc_deploy.offline.forward_model import upscaled
 from ikc_deploy.offline.methods import Method
+from ikc_deploy.offline.nonblind_stage import NonBlindStage, padded
+from ikc_deploy.offline.optimize import FitResult, Progress
 from ikc_deploy.offline.outputs import (
     OUTPUTS,
     REPORT,
@@ -42,7 +42,7 @@ _FINISHED: Final = re.compile(r"image-\w+\.png")
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class OfflineJob:
     """What to do, complete and checked."""
 
     picture: Picture
@@ -54,15 +54,15 @@ class Job:
     reference: NDArray[np.uint8] | None
     """HR of the whole picture, `[sH,sW,3]`."""
     true_kernel: NDArray[np.float64] | None
-    finish: Finish | None
+    nonblind: NonBlindStage | None
     """Makes the whole picture again under the kernel."""
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class OfflineOutcome:
     """What came of a job."""
 
-    result: Result
+    result: FitResult
     figures: dict[str, float]
     """What was measured, as the report has it."""
     paths: list[Path]
@@ -77,27 +77,27 @@ def plan(
     crop: int | None = None,
     reference: Path | None = None,
     true_kernel: Path | None = None,
-    finish: Finish | None = None,
-) -> Job:
+    nonblind: NonBlindStage | None = None,
+) -> OfflineJob:
     """Read and check what a job needs.
 
     `crop` fits only the most textured square of about that many LR pixels. Raises `InputError` or
     `KernelError` for files that are missing, damaged or do not fit each other.
     """
-    if not method.finds_kernel and (finish or true_kernel):
+    if not method.finds_kernel and (nonblind or true_kernel):
         raise InputError(f"{method.name} finds no kernel; leave out --then and --true-kernel")
     picture = read_picture(image)
     hr = None if reference is None else _read_reference(reference, picture, scale)
     truth = None if true_kernel is None else read_kernel(true_kernel)
-    return Job(picture, scale, method, settings, _area(picture, crop), hr, truth, finish)
+    return OfflineJob(picture, scale, method, settings, _area(picture, crop), hr, truth, nonblind)
 
 
 def run(
-    job: Job,
+    job: OfflineJob,
     folder: Path,
     progress: Progress = lambda *_: None,
     stop: threading.Event | None = None,
-) -> Outcome:
+) -> OfflineOutcome:
     """Do the job in `folder`, going on with what an earlier run left there.
 
     Files of an earlier run that are not this one's result are deleted.
@@ -120,26 +120,26 @@ def run(
 
 
 def _write(
-    job: Job,
+    job: OfflineJob,
     folder: Path,
     lr: NDArray[np.uint8],
-    result: Result,
+    result: FitResult,
     earlier: dict[str, Any] | None,
-) -> Outcome:
+) -> OfflineOutcome:
     """Write everything but the state; `earlier` is what an earlier part of this fit reported."""
     kept = _delete_stale(folder, _report(job, result, {}, ()), earlier)
-    finished = [] if job.finish is None else [_finish_name(job.finish)]
+    finished = [] if job.nonblind is None else [_finish_name(job.nonblind)]
     # Listed before they are there: what a killed run leaves is known as its own.
     write_report(folder, _report(job, result, {}, (*OUTPUTS, *kept, *finished)))
     paths = write_result(folder, result, job.picture)
     figures = _image_figures(job, lr, result) | _kernel_figures(job, result)
     names = [STATE, *(path.name for path in paths), *kept]
     write_report(folder, _report(job, result, figures, names))
-    if job.finish is not None and result.kernel is not None:
+    if job.nonblind is not None and result.kernel is not None:
         write_report(folder, _report(job, result, figures, (*names, *finished)))
-        paths.append(_finish(job, job.finish, folder, result.kernel, figures))
+        paths.append(_nonblind_stage(job, job.nonblind, folder, result.kernel, figures))
         write_report(folder, _report(job, result, figures, (*names, *finished)))
-    return Outcome(result, figures, paths)
+    return OfflineOutcome(result, figures, paths)
 
 
 def _delete_stale(
@@ -173,24 +173,24 @@ def _fitted(report: dict[str, Any]) -> dict[str, Any]:
     return {name: report.get(name) for name in names} | {"settings": settings}
 
 
-def _finish_name(finish: Finish) -> str:
+def _finish_name(finish: NonBlindStage) -> str:
     return f"image-{finish.name}.png"
 
 
-def _finish(
-    job: Job,
-    finish: Finish,
+def _nonblind_stage(
+    job: OfflineJob,
+    nonblind: NonBlindStage,
     folder: Path,
     kernel: NDArray[np.float64],
     figures: dict[str, float],
 ) -> Path:
     """Write the picture made again, and add what is measured of it to `figures`."""
-    finished = finish(job.picture.rgb, kernel)
-    if finished.lost is not None:
-        figures["kernel_lost"] = finished.lost
+    result = nonblind(job.picture.rgb, kernel)
+    if result.lost is not None:
+        figures["kernel_lost"] = result.lost
     if job.reference is not None:
-        figures[f"psnr_y_{finish.name}"] = _psnr(finished.image, job.reference, job.scale)
-    return write_image(folder / _finish_name(finish), finished.image, job.picture)
+        figures[f"psnr_y_{nonblind.name}"] = _psnr(result.image, job.reference, job.scale)
+    return write_image(folder / _finish_name(nonblind), result.image, job.picture)
 
 
 def _area(picture: Picture, crop: int | None) -> Area:
@@ -212,7 +212,7 @@ def _read_reference(path: Path, picture: Picture, scale: int) -> NDArray[np.uint
     return hr[:height, :width]
 
 
-def _image_figures(job: Job, lr: NDArray[np.uint8], result: Result) -> dict[str, float]:
+def _image_figures(job: OfflineJob, lr: NDArray[np.uint8], result: FitResult) -> dict[str, float]:
     if job.reference is None:
         return {}
     hr = job.reference[tuple(_enlarged(along, job.scale) for along in job.area)]
@@ -223,7 +223,7 @@ def _image_figures(job: Job, lr: NDArray[np.uint8], result: Result) -> dict[str,
     }
 
 
-def _kernel_figures(job: Job, result: Result) -> dict[str, float]:
+def _kernel_figures(job: OfflineJob, result: FitResult) -> dict[str, float]:
     if job.true_kernel is None or result.kernel is None:
         return {}
     size = max(len(job.true_kernel), len(result.kernel))
@@ -236,7 +236,7 @@ def _kernel_figures(job: Job, result: Result) -> dict[str, float]:
 
 def _psnr(image: NDArray[np.uint8], reference: NDArray[np.uint8], scale: int) -> float:
     # Equal images have no finite PSNR, and JSON no infinity.
-    return min(psnr_y(image, reference, scale), PSNR_CEILING)
+    return min(psnr_y(image, reference, scale), MAX_PSNR)
 
 
 def _enlarged(along: slice, scale: int) -> slice:
@@ -246,7 +246,7 @@ def _enlarged(along: slice, scale: int) -> slice:
 
 
 def _report(
-    job: Job, result: Result, figures: dict[str, float], files: Sequence[str]
+    job: OfflineJob, result: FitResult, figures: dict[str, float], files: Sequence[str]
 ) -> dict[str, Any]:
     return {
         "method": job.method.name,

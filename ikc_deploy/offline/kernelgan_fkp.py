@@ -5,7 +5,7 @@ generator is nothing but a kernel from the flow, which blurs and halves the LR p
 critic cannot tell (FKP, CVPR 2021, section 4.2). The kernel halves; that of x4 is two halvings.
 
 The method finds a kernel. The picture is then the one nearest to bicubic upscaling that gives the
-LR picture under that kernel (`explaining`).
+LR picture under that kernel (`enforce_data_consistency`).
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from torch import Tensor
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.networks.flow import load_flow
-from ikc_deploy.offline.checks import check_device, check_picture, picture_id
 from ikc_deploy.offline.critic import Critic, gradient_penalty
-from ikc_deploy.offline.degrading import (
+from ikc_deploy.offline.data_consistency import enforce_data_consistency
+from ikc_deploy.offline.forward_model import (
     Alignment,
-    Canvas,
-    bicubic_canvas,
+    PaddedHr,
+    bicubic_padded_hr,
     check_alignment,
     degrade,
     to_image,
     to_tensor,
 )
-from ikc_deploy.offline.explaining import explaining
-from ikc_deploy.offline.fitting import Losses, Progress, Result, complete
 from ikc_deploy.offline.kernel_code import KernelCode, weights_id
+from ikc_deploy.offline.optimize import FitResult, Losses, Progress, optimize
 from ikc_deploy.offline.patches import Patches
+from ikc_deploy.offline.preconditions import check_device, check_picture, picture_id
 
 NAME: Final = "kernelgan-fkp"
 SCALES: Final = (2, 4)
@@ -47,7 +47,7 @@ _HALF: Final = 2
 
 
 @dataclass(frozen=True)
-class Settings:
+class KernelGanFkpSettings:
     """The paper's, from its released code."""
 
     iterations: int | None = None
@@ -86,26 +86,26 @@ class Settings:
 def fit(
     lr: NDArray[np.uint8],
     scale: int,
-    settings: Settings | None = None,
+    settings: KernelGanFkpSettings | None = None,
     progress: Progress = lambda *_: None,
     *,
     stop: threading.Event | None = None,
     state: Path | None = None,
-) -> Result:
+) -> FitResult:
     """Find the kernel of RGB `[H,W,3]` uint8, and the picture that goes with it.
 
-    See `complete` for `progress`, `stop` and `state`. Raises `InputError`, before anything is
+    See `optimize` for `progress`, `stop` and `state`. Raises `InputError`, before anything is
     fitted, for a picture that is smaller than a crop or flat, a scale other than 2 and 4, or a
     device that is not there; `CheckpointError` for unusable weights of the flow.
     """
-    gan = KernelGanFkp(lr, scale, settings or Settings())
-    return complete(gan, progress, stop=stop, state=state)
+    gan = KernelGanFkp(lr, scale, settings or KernelGanFkpSettings())
+    return optimize(gan, progress, stop=stop, state=state)
 
 
 class KernelGanFkp:
     """The method at work; a `Fit`."""
 
-    def __init__(self, lr: NDArray[np.uint8], scale: int, settings: Settings) -> None:
+    def __init__(self, lr: NDArray[np.uint8], scale: int, settings: KernelGanFkpSettings) -> None:
         check_picture(lr, scale, SCALES, settings.crop, NAME)
         check_device(settings.device)
         self.iterations = settings.iterations or ITERATIONS[scale]
@@ -138,10 +138,12 @@ class KernelGanFkp:
     def image(self) -> NDArray[np.uint8]:
         """See `Fit`."""
         kernel = torch.from_numpy(self.kernel())
-        canvas = Canvas.of(self._lr, self._scale, len(kernel))
+        padded_hr = PaddedHr.of(self._lr, self._scale, len(kernel))
         lr = to_tensor(self._lr, "cpu").double()
-        found = explaining(bicubic_canvas(self._lr, canvas), lr, kernel, self._scale)
-        return to_image(canvas.picture(found, self._settings.alignment))
+        found = enforce_data_consistency(
+            bicubic_padded_hr(self._lr, padded_hr), lr, kernel, self._scale
+        )
+        return to_image(padded_hr.picture(found, self._settings.alignment))
 
     def kernel(self) -> NDArray[np.float64]:
         """See `Fit`: 11x11 at x2, 19x19 at x4."""
@@ -198,7 +200,9 @@ def twice(kernel: NDArray[np.floating]) -> NDArray[np.float64]:
     return middle / middle.sum()
 
 
-def _fingerprint(lr: NDArray[np.uint8], scale: int, settings: Settings) -> dict[str, Any]:
+def _fingerprint(
+    lr: NDArray[np.uint8], scale: int, settings: KernelGanFkpSettings
+) -> dict[str, Any]:
     # More iterations go on with fewer, and a fit may move to another device.
     asked = asdict(settings)
     for name in ("iterations", "device", "alignment", "prior"):
@@ -206,7 +210,7 @@ def _fingerprint(lr: NDArray[np.uint8], scale: int, settings: Settings) -> dict[
     return {"method": NAME, "lr": picture_id(lr), "scale": scale} | asked
 
 
-def _new_critic(settings: Settings) -> Critic:
+def _new_critic(settings: KernelGanFkpSettings) -> Critic:
     # Layers draw from torch's own generator; a caller's is left as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)

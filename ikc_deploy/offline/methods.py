@@ -1,4 +1,4 @@
-"""The offline methods by name, each a module with `Settings`, a `Fit` and `fit`."""
+"""The offline methods by name, each a module with settings, a `Fit` and `fit`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol, cast
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.offline.fitting import Result
+from ikc_deploy.offline.optimize import FitResult
 
 
 class MethodModule(Protocol):
     """What a method's module offers."""
 
-    Settings: Any
-    """A frozen, validated dataclass; `iterations`, `seed` and `device` are among its fields."""
-
     def fit(
         self, lr: Any, scale: int, settings: Any, progress: Any, *, stop: Any, state: Any
-    ) -> Result:
-        """Fit RGB `[H,W,3]` uint8: see `ikc_deploy.offline.fitting.complete`."""
+    ) -> FitResult:
+        """Fit RGB `[H,W,3]` uint8: see `ikc_deploy.offline.optimize.optimize`."""
         ...
 
 
@@ -29,6 +26,9 @@ class Method:
 
     name: str
     module: str
+    settings_class: str
+    """A frozen, validated dataclass of the module; `iterations`, `seed` and `device` are among
+    its fields."""
     finds_kernel: bool
     """Gives the kernel as well as the picture."""
 
@@ -42,7 +42,7 @@ class Method:
 
         Raises `InputError` for one that the method does not have, and for impossible values.
         """
-        kind = self.load().Settings
+        kind = getattr(self.load(), self.settings_class)
         known = {field.name for field in fields(kind)}
         chosen = {name: value for name, value in given.items() if value is not None}
         unknown = sorted(chosen.keys() - known)
@@ -54,9 +54,9 @@ class Method:
 METHODS: Final = {
     method.name: method
     for method in (
-        Method("dip-fkp", "dip_fkp", True),
-        Method("kernelgan-fkp", "kernelgan_fkp", True),
-        Method("ike", "ike", False),
+        Method("dip-fkp", "dip_fkp", "DipFkpSettings", True),
+        Method("kernelgan-fkp", "kernelgan_fkp", "KernelGanFkpSettings", True),
+        Method("ike", "ike", "IkeSettings", False),
     )
 }
 """All methods; what `ikc-offline --method` takes."""

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.figures import INK, require_matplotlib, save_figure, style_axes
 from ikc_deploy.files import atomic_path, check_folder, write_atomically
-from ikc_deploy.images import Picture, write_picture
-from ikc_deploy.offline.fitting import Losses, Result
+from ikc_deploy.imaging.image_io import Picture, write_picture
+from ikc_deploy.offline.optimize import FitResult, Losses
+from ikc_deploy.reporting.plotting import INK, require_matplotlib, save_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,7 +69,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     return report
 
 
-def write_result(folder: Path, result: Result, like: Picture) -> list[Path]:
+def write_result(folder: Path, result: FitResult, like: Picture) -> list[Path]:
     """Write image, kernel and history of a fit into `folder`; returns the paths.
 
     The image is grey if `like`, the LR picture, is, and has its colour profile. Each file is

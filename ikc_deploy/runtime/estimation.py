@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.arguments import shown
-from ikc_deploy.bundle import FrameIO
+from ikc_deploy.bundle.manifest import FrameIO
 from ikc_deploy.errors import InputError
 from ikc_deploy.kernels import KernelBasis
-from ikc_deploy.runtime.passes import Passes
-from ikc_deploy.runtime.tiling import SIDE_STEP
+from ikc_deploy.runtime.executor import NetworkExecutor
+from ikc_deploy.runtime.tiling import TILE_STEP
 from ikc_deploy.runtime.tracking import Tracker
 
 Estimate = Literal["full", "crops", "track"]
@@ -39,7 +39,7 @@ CROPS: Final = 4
 _SHARE: Final = 0.07
 """Of the frame's area, for all crops together: corrections on more would cost as much as F."""
 
-_SMALLEST, _LARGEST, _STEP = 32, 64, SIDE_STEP
+_MIN_CROP, _MAX_CROP, _CROP_STEP = 32, 64, TILE_STEP
 """Sides of crops in LR pixels. Below 32 the estimates scatter; above 64 more crops would be worth
 more than larger ones."""
 
@@ -61,50 +61,52 @@ def check_estimate(estimate: str) -> Estimate:
 class Estimator:
     """Finds kernel codes of single frames, `[H,W,3]` uint8 or `[3,H,W]` float32 as `io` says."""
 
-    def __init__(self, passes: Passes, basis: KernelBasis, io: FrameIO) -> None:
-        self._passes = passes
+    def __init__(self, executor: NetworkExecutor, basis: KernelBasis, io: FrameIO) -> None:
+        self._executor = executor
         self._basis = basis
         self._io: FrameIO = io
 
-    def loop(self, frame: NDArray[Any], side: int | None) -> NDArray[np.float32]:
+    def loop(self, frame: NDArray[Any], tile_size: int | None) -> NDArray[np.float32]:
         """Codes h0..ht `[t+1,code_size]`, corrected on crops; for frames in tiles see `on_tiles`.
 
-        `side` is that of the tiles in which the frame is restored, if it is.
+        `tile_size` is that of the tiles in which the frame is restored, if it is.
         """
-        return self._corrected(frame, self._predicted(frame, side), self._passes.iters)
+        return self._corrected(frame, self._predicted(frame, tile_size), self._executor.iters)
 
-    def on_tiles(self, frame: NDArray[Any], side: int) -> NDArray[np.float32]:
+    def on_tiles(self, frame: NDArray[Any], tile_size: int) -> NDArray[np.float32]:
         """Codes h0..ht `[t+1,code_size]` of the loop on the most textured tiles.
 
         For frames whose whole does not fit; one tile at a time, so that memory is bounded.
         """
-        start, iters = self._predicted(frame, side), self._passes.iters
-        tiles = self._tiles(frame, side)
-        return self._frame_code([self._passes.corrected(tile, start, iters) for tile in tiles])
+        start, iters = self._predicted(frame, tile_size), self._executor.iters
+        tiles = self._tiles(frame, tile_size)
+        return self._frame_code([self._executor.correct(tile, start, iters) for tile in tiles])
 
-    def track(self, frame: NDArray[Any], side: int | None, tracker: Tracker) -> NDArray[np.float32]:
+    def track(
+        self, frame: NDArray[Any], tile_size: int | None, tracker: Tracker
+    ) -> NDArray[np.float32]:
         """Codes of the next frame of a clip: as `loop` where a scene begins, else two rows."""
-        if not tracker.continues(plane(frame, self._io)):
-            codes = self.loop(frame, side)
-            tracker.begin(codes[-1])
+        if not tracker.is_same_scene(green_channel(frame, self._io)):
+            codes = self.loop(frame, tile_size)
+            tracker.reset(codes[-1])
             return codes
-        start = tracker.start(self._predicted(frame, side))
+        start = tracker.initial_code(self._predicted(frame, tile_size))
         # With no corrections at all, what the predictor says is tracked.
-        corrected = self._corrected(frame, start, min(1, self._passes.iters))[-1]
-        return np.stack([start, tracker.settle(corrected)])
+        corrected = self._corrected(frame, start, min(1, self._executor.iters))[-1]
+        return np.stack([start, tracker.update(corrected)])
 
-    def _predicted(self, frame: NDArray[Any], side: int | None) -> NDArray[np.float32]:
-        views = [frame[None]] if side is None else self._tiles(frame, side)
-        return self._frame_code([self._passes.predicted(view)[None] for view in views])[0]
+    def _predicted(self, frame: NDArray[Any], tile_size: int | None) -> NDArray[np.float32]:
+        views = [frame[None]] if tile_size is None else self._tiles(frame, tile_size)
+        return self._frame_code([self._executor.predict(view)[None] for view in views])[0]
 
     def _corrected(
         self, frame: NDArray[Any], code: NDArray[np.float32], corrections: int
     ) -> NDArray[np.float32]:
-        crops = self._cut(frame, crop_areas(plane(frame, self._io)))
-        return self._frame_code([self._passes.corrected(crops, code, corrections)])
+        crops = self._cut(frame, crop_areas(green_channel(frame, self._io)))
+        return self._frame_code([self._executor.correct(crops, code, corrections)])
 
-    def _tiles(self, frame: NDArray[Any], side: int) -> list[NDArray[Any]]:
-        areas = textured_areas(plane(frame, self._io), side, CROPS)
+    def _tiles(self, frame: NDArray[Any], tile_size: int) -> list[NDArray[Any]]:
+        areas = textured_areas(green_channel(frame, self._io), tile_size, CROPS)
         return [self._cut(frame, [area]) for area in areas]
 
     def _cut(self, frame: NDArray[Any], areas: list[Area]) -> NDArray[Any]:
@@ -113,10 +115,10 @@ class Estimator:
 
     def _frame_code(self, codes: list[NDArray[np.float32]]) -> NDArray[np.float32]:
         """One code for each step, of codes `[t+1,N,code_size]` of several areas."""
-        return central_code(np.concatenate(codes, axis=1), self._basis)
+        return trimmed_mean_code(np.concatenate(codes, axis=1), self._basis)
 
 
-def plane(frame: NDArray[Any], io: FrameIO) -> NDArray[Any]:
+def green_channel(frame: NDArray[Any], io: FrameIO) -> NDArray[Any]:
     """The green plane `[H,W]` of a frame, in 8-bit levels: brightness enough to find texture."""
     return frame[..., 1] if io == "uint8" else 255 * frame[1]
 
@@ -124,7 +126,7 @@ def plane(frame: NDArray[Any], io: FrameIO) -> NDArray[Any]:
 def crop_side(height: int, width: int) -> int:
     """Side of the crops of such a frame, in LR pixels; at least the frame's if it is small."""
     side = math.sqrt(_SHARE * height * width / CROPS)
-    return int(np.clip(_STEP * round(side / _STEP), _SMALLEST, _LARGEST))
+    return int(np.clip(_CROP_STEP * round(side / _CROP_STEP), _MIN_CROP, _MAX_CROP))
 
 
 def crop_areas(levels: NDArray[Any]) -> list[Area]:
@@ -142,12 +144,12 @@ def crop_areas(levels: NDArray[Any]) -> list[Area]:
 def textured_areas(levels: NDArray[Any], side: int, count: int) -> list[Area]:
     """The most textured squares in `[H,W]` 8-bit levels, at most `count`, disjoint.
 
-    Their side is `side`, a multiple of `SIDE_STEP`, or the largest that fits. Texture is the mean
-    absolute difference of neighbouring pixels, of which large ones count as `_EDGE`: else one hard
-    edge would outweigh all texture.
+    Their side is `tile_size`, a multiple of `TILE_STEP`, or the largest that fits. Texture is the
+    mean absolute difference of neighbouring pixels, of which large ones count as `_EDGE`: else one
+    hard edge would outweigh all texture.
     """
     height, width = levels.shape
-    side = min(side, SIDE_STEP * (min(height, width) // SIDE_STEP))
+    side = min(side, TILE_STEP * (min(height, width) // TILE_STEP))
     if side == 0:
         shortest = min(height, width)
         return [(slice(0, shortest), slice(0, shortest))]
@@ -164,7 +166,7 @@ def textured_areas(levels: NDArray[Any], side: int, count: int) -> list[Area]:
     return [(slice(y, y + side), slice(x, x + side)) for y, x in tops_and_lefts]
 
 
-def central_code(codes: NDArray[np.float32], basis: KernelBasis) -> NDArray[np.float32]:
+def trimmed_mean_code(codes: NDArray[np.float32], basis: KernelBasis) -> NDArray[np.float32]:
     """One code `[...,code_size]` for codes `[...,K,code_size]` of the same blur.
 
     The mean of the codes in the middle half by sigma.

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.bundle import FrameIO
+from ikc_deploy.bundle.manifest import FrameIO
 from ikc_deploy.errors import InputError
 from ikc_deploy.runtime.backends.base import Backend, Buffer, DeviceFrames
 
@@ -18,7 +18,7 @@ Frames = NDArray[Any] | DeviceFrames
 _HOST_MEMORY: Final = (1, 3)
 """DLPack's device types of memory that the CPU can read: kDLCPU and kDLCUDAHost."""
 
-SMALLEST_SIDE: Final = 8
+MIN_SIDE: Final = 8
 """Frames with a shorter side are refused: there is nothing in them to estimate a blur from."""
 
 
@@ -53,7 +53,7 @@ def accept(frame: object, backend: Backend) -> Frames:
         except (BufferError, RuntimeError, TypeError) as error:
             raise InputError(f"a frame of type {type(frame).__name__}: {error}") from error
     if hasattr(frame, "__dlpack__") or hasattr(frame, "__cuda_array_interface__"):
-        return backend.adopt(frame)
+        return backend.from_dlpack(frame)
     raise InputError(
         f"a frame must be a numpy array, or one with DLPack or __cuda_array_interface__, got "
         f"{type(frame).__name__}; convert it first"
@@ -76,9 +76,9 @@ def check_frames(frame: Frames, io: FrameIO) -> Frames:
     else:
         _check_float(batch)
     shape = frame_shape(batch, io)
-    if shape.batch < 1 or min(shape.height, shape.width) < SMALLEST_SIDE:
+    if shape.batch < 1 or min(shape.height, shape.width) < MIN_SIDE:
         raise InputError(
-            f"a frame needs at least {SMALLEST_SIDE} pixels on each side, got "
+            f"a frame needs at least {MIN_SIDE} pixels on each side, got "
             f"{shape.batch} of {shape.width}x{shape.height}"
         )
     return batch

@@ -1,10 +1,10 @@
 """Frames under a kernel that is known, of any shape: a bundle's fourth graph on frames of any size.
 
-The graph (see `ikc_deploy.export.usrnet`) takes frames of one size, and takes them to wrap round.
-Photographs do neither. So a frame gets a margin as wide as the graph reaches in from an edge, and
-what is then larger than the graph is cut into tiles, which overlap by as much. Only a frame that
-really wraps round, as the degradation of the FKP convention has it, and that has the graph's own
-size is taken as it is.
+The graph (see `ikc_deploy.export.usrnet_graph`) takes frames of one size, and takes them to wrap
+round. Photographs do neither. So a frame gets a margin as wide as the graph reaches in from an
+edge, and what is then larger than the graph is cut into tiles, which overlap by as much. Only a
+frame that really wraps round, as the degradation of the FKP convention has it, and that has the
+graph's own size is taken as it is.
 
 What lies beyond a photograph's edges is not known, and its mirror image is not what the kernel
 would have made: mirrored, a diagonal blur runs along the other diagonal. A network that trusts
@@ -18,27 +18,27 @@ ONNX Runtime on the CPU runs it.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.arguments import real_number, whole_number
-from ikc_deploy.bundle import USRNET, Bundle
+from ikc_deploy.bundle.manifest import USRNET, Bundle
 from ikc_deploy.errors import InputError, KernelError
-from ikc_deploy.kernels.checks import check_kernels
 from ikc_deploy.kernels.conventions import degrade_fkp, lag, to_fkp
+from ikc_deploy.kernels.kernel_checks import check_kernels
 from ikc_deploy.runtime.backends.base import Binding
 from ikc_deploy.runtime.backends.onnx_sessions import load_sessions
 from ikc_deploy.runtime.backends.onnxruntime_cpu import CPU_PROVIDER, OnnxRuntimeCpu
-from ikc_deploy.runtime.closing import Closing
 from ikc_deploy.runtime.frames import FrameShape, check_frames
-from ikc_deploy.runtime.tiling import restore_in_tiles
+from ikc_deploy.runtime.tiling import upscale_in_tiles
 
 Border = Literal["reflect", "wrap"]
 """What is taken to lie beyond a frame's edges: its mirror image, or its opposite edge."""
 
-MOST_NOISE: Final = 50.0
+MAX_NOISE: Final = 50.0
 """8-bit levels; far beyond what networks are trained on."""
 
 ROUNDING_NOISE: Final = 1 / math.sqrt(12)
@@ -47,13 +47,13 @@ ROUNDING_NOISE: Final = 1 / math.sqrt(12)
 _FIRST_NOISE: Final = 10.0
 """Levels that a frame with a mirrored margin is taken to have: what does not fit is smoothed."""
 
-_MOST_NEGATIVE: Final = 0.5
+_MAX_NEGATIVE: Final = 0.5
 """Bicubic shrinking, which is a part of kernels here, has 0.2."""
-_MOST_CUT: Final = 1e-3
+_MAX_CUT: Final = 1e-3
 """Share of a kernel's weight that may lie outside the square that the graph takes."""
 
 
-class NonBlind(Closing):
+class NonBlind(AbstractContextManager["NonBlind"]):
     """Upscales frames under given kernels. Calls come from one thread at a time.
 
     Use it as a context manager, or `close` it. Raises `BundleError` if the bundle has no such
@@ -101,7 +101,7 @@ class NonBlind(Closing):
             raise InputError("frames with a known kernel are taken one by one; got a batch")
         if not isinstance(border, str) or border not in get_args(Border):
             raise InputError(f"border must be one of {', '.join(get_args(Border))}, got {border!r}")
-        levels = real_number(noise, "noise", 0, MOST_NOISE, " levels")
+        levels = real_number(noise, "noise", 0, MAX_NOISE, " levels")
         fitted = fitted_kernel(kernel, self._record.kernel_size)
         self._backend.upload(fitted[None], self._kernel)
         if border == "wrap":
@@ -127,7 +127,7 @@ class NonBlind(Closing):
 
     def _padded(self, frame: NDArray[Any], border: Border) -> NDArray[Any]:
         """`frame` with a margin, and at least as large as the graph."""
-        before = self._record.reach
+        before = self._record.halo
         margins = [(0, 0)] * 3
         graph = self._record.height, self._record.width
         for axis, (size, whole) in enumerate(zip(self._sizes(frame), graph, strict=True)):
@@ -135,12 +135,12 @@ class NonBlind(Closing):
         return np.pad(frame, margins, border)
 
     def _tiled(self, padded: NDArray[Any]) -> NDArray[Any]:
-        graph, reach = (self._record.height, self._record.width), self._record.reach
-        return restore_in_tiles(padded, graph, reach, self._io, self.scale, self._restored)
+        graph, reach = (self._record.height, self._record.width), self._record.halo
+        return upscale_in_tiles(padded, graph, reach, self._io, self.scale, self._restored)
 
     def _inside(self, image: NDArray[Any], frame: NDArray[Any]) -> NDArray[Any]:
         """The image of `frame` itself, from that of a padded one."""
-        start = self.scale * self._record.reach
+        start = self.scale * self._record.halo
         inside = [slice(None)] * 3
         for axis, size in enumerate(self._sizes(frame)):
             inside[self._rows + axis] = slice(start, start + self.scale * size)
@@ -154,7 +154,7 @@ class NonBlind(Closing):
         kernel: NDArray[np.float32],
     ) -> NDArray[Any]:
         """`padded` with a margin that is what `kernel` makes of its `image`."""
-        made, before = padded.copy(), self._record.reach
+        made, before = padded.copy(), self._record.halo
         small, large = (
             np.moveaxis(each, (self._rows, self._rows + 1), (0, 1)) for each in (made, image)
         )
@@ -174,6 +174,9 @@ class NonBlind(Closing):
     def close(self) -> None:
         """Free the graph. Calling it again does nothing."""
         self._backend.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _blurred(
@@ -199,14 +202,14 @@ def fitted_kernel(kernel: NDArray[np.floating], size: int) -> NDArray[np.float32
     Raises `KernelError` if it is not square with an odd side and sum 1, if it has much negative
     weight, or if there is weight on the edge that would be cut off.
     """
-    kernel = check_kernels(kernel, _MOST_NEGATIVE, single=True)
+    kernel = check_kernels(kernel, _MAX_NEGATIVE, single=True)
     side = len(kernel)
     margin = (size - side) // 2
     if margin >= 0:
         return np.pad(kernel, margin).astype(np.float32)
     middle = kernel[-margin:margin, -margin:margin]
     cut = float(np.abs(kernel).sum() - np.abs(middle).sum())
-    if cut > _MOST_CUT:
+    if cut > _MAX_CUT:
         raise KernelError(
             f"this kernel of {side} pixels has {cut:.1%} of its weight outside the {size}x{size} "
             "pixels that the graph takes; give a narrower one"

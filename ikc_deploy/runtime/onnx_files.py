@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from ikc_deploy.bundle import Bundle
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BundleError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ikc_deploy.bundle import USRNET, Bundle
+from ikc_deploy.bundle.manifest import USRNET, Bundle
 from ikc_deploy.errors import BundleError
 from ikc_deploy.runtime.backends.base import sr_dtype
 from ikc_deploy.runtime.frames import FrameShape

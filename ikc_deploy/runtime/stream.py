@@ -6,14 +6,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.runtime.channel import Channel
-from ikc_deploy.runtime.closing import Closing
+from ikc_deploy.runtime.bounded_queue import BoundedQueue
 
 if TYPE_CHECKING:
     from ikc_deploy.runtime.upscaler import Result
@@ -41,7 +41,7 @@ class Status:
     """The blur of the last result in HR pixels; None before the first."""
 
 
-class Stream(Closing):
+class Stream(AbstractContextManager["Stream"]):
     """Iterates over the results of `upscale` for `frames`, each made when it is asked for.
 
     Several threads may iterate: each frame is given to one of them. `status` may be read from
@@ -95,6 +95,9 @@ class Stream(Closing):
         """Take no more frames. Calling it again does nothing."""
         self._frames.close()
 
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 class _EveryFrame:
     """Frames one after the other, when they are asked for."""
@@ -124,14 +127,14 @@ class _NewestFrames:
     def __init__(self, frames: Iterable[NDArray[Any]]) -> None:
         self.taken = 0
         self._frames = iter(frames)
-        self._channel = Channel[NDArray[Any]](capacity=1, newest_wins=True)
-        self._arrived = self._channel.items()
+        self._queue = BoundedQueue[NDArray[Any]](capacity=1, newest_wins=True)
+        self._arrived = self._queue.items()
         self._error: BaseException | None = None
         threading.Thread(target=self._read, name="ikc-stream", daemon=True).start()
 
     @property
     def dropped(self) -> int:
-        return self._channel.dropped
+        return self._queue.dropped
 
     def take(self) -> NDArray[Any]:
         for frame in self._arrived:
@@ -141,19 +144,19 @@ class _NewestFrames:
         raise StopIteration
 
     def close(self) -> None:
-        self._channel.cancel()
+        self._queue.cancel()
 
     def _read(self) -> None:
         try:
             for frame in self._frames:
                 self.taken += 1
-                if not self._channel.put(frame):
+                if not self._queue.put(frame):
                     break
         except BaseException as error:  # raised where the frames are taken
             self._error = error
         finally:
             _close(self._frames)
-            self._channel.finish()
+            self._queue.finish()
 
 
 def _close(frames: Iterator[Any]) -> None:

@@ -3,8 +3,8 @@
 Every tile has the same shape, so one session (one engine, one CUDA graph) serves them all; the
 last ones overlap more instead of being smaller. Near a tile's edge the network sees padding where
 the frame goes on, and what it makes of it is wrong: that far it *reaches*. So tiles overlap by
-twice the reach, where each is replaced by the other, and by `RAMP` pixels more, over which one
-fades into the other. The reach is measured on the network itself.
+twice the halo, where each is replaced by the other, and by `RAMP` pixels more, over which one
+fades into the other. The halo is measured on the network itself.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.arguments import is_whole, shown
-from ikc_deploy.bundle import FrameIO
+from ikc_deploy.bundle.manifest import FrameIO
 from ikc_deploy.errors import InputError
 
 Tile = int | Literal["auto"] | None
 """Side of the tiles in LR pixels; "auto" for whole frames as long as memory allows; None for whole
 frames always."""
 
-SIDE_STEP: Final = 16
+TILE_STEP: Final = 16
 """Sides of tiles and crops are multiples of this: texture is summed in blocks of a quarter of the
 side, over every fourth row and column."""
 
-SMALLEST_TILE: Final = 64
+MIN_TILE: Final = 64
 
 RAMP: Final = 8
 """LR pixels over which a tile fades into the next."""
@@ -39,7 +39,7 @@ SPARE: Final = 2
 """LR pixels beyond the last that differs by more than one 8-bit level: there it is under half a
 level (measured: docs/tiling.md)."""
 
-Restore = Callable[[NDArray[Any]], NDArray[Any]]
+UpscaleTile = Callable[[NDArray[Any]], NDArray[Any]]
 """An image `[sH,sW,3]` (or planes) of a frame `[H,W,3]` (or planes), as the bundle's io says."""
 
 Span = tuple[slice, NDArray[np.float32]]
@@ -61,18 +61,18 @@ class TileSettings:
             raise InputError(
                 f"max_memory must be a positive number of bytes, got {shown(self.max_memory)}"
             )
-        side = self.tile
-        if side is None or (isinstance(side, str) and side == "auto"):
+        tile_size = self.tile
+        if tile_size is None or (isinstance(tile_size, str) and tile_size == "auto"):
             return
-        if not is_whole(side, SMALLEST_TILE):
+        if not is_whole(tile_size, MIN_TILE):
             raise InputError(
-                f'tile must be "auto", None, or a side of at least {SMALLEST_TILE} LR pixels, '
-                f"got {shown(side)}"
+                f'tile must be "auto", None, or a side of at least {MIN_TILE} LR pixels, '
+                f"got {shown(tile_size)}"
             )
-        if side % SIDE_STEP:
-            raise InputError(f"tile must be a multiple of {SIDE_STEP} LR pixels, got {side}")
+        if tile_size % TILE_STEP:
+            raise InputError(f"tile must be a multiple of {TILE_STEP} LR pixels, got {tile_size}")
 
-    def side(self, height: int, width: int, pixel_bytes: int, free: int | None) -> int | None:
+    def tile_size(self, height: int, width: int, pixel_bytes: int, free: int | None) -> int | None:
         """The tiles' side for such a frame, None to leave it whole.
 
         `pixel_bytes` is what an LR pixel needs; `free` the memory there is, in bytes, if known.
@@ -80,105 +80,108 @@ class TileSettings:
         """
         bound = self.max_memory if self.max_memory is not None else free and free // 2
         if self.tile != "auto":
-            side = self.tile
+            tile_size = self.tile
         elif bound is None or height * width * pixel_bytes <= bound:
-            side = None
+            tile_size = None
         else:
-            side = _side_that_fits(bound, pixel_bytes)
-        return None if side is None or max(height, width) <= side else side
+            tile_size = _tile_size_that_fits(bound, pixel_bytes)
+        return None if tile_size is None or max(height, width) <= tile_size else tile_size
 
 
-def _side_that_fits(memory: int, pixel_bytes: int) -> int:
-    side = SIDE_STEP * (math.isqrt(memory // pixel_bytes) // SIDE_STEP)
-    if side < SMALLEST_TILE:
+def _tile_size_that_fits(memory: int, pixel_bytes: int) -> int:
+    tile_size = TILE_STEP * (math.isqrt(memory // pixel_bytes) // TILE_STEP)
+    if tile_size < MIN_TILE:
         raise InputError(
-            f"{memory / 2**20:.0f} MiB are too little even for tiles of {SMALLEST_TILE} LR pixels, "
-            f"which need {SMALLEST_TILE**2 * pixel_bytes / 2**20:.0f}; allow more memory"
+            f"{memory / 2**20:.0f} MiB are too little even for tiles of {MIN_TILE} LR pixels, "
+            f"which need {MIN_TILE**2 * pixel_bytes / 2**20:.0f}; allow more memory"
         )
-    return side
+    return tile_size
 
 
-def restore_in_tiles(
+def upscale_in_tiles(
     frame: NDArray[Any],
-    sides: tuple[int, int],
-    reach: int,
+    tile_shape: tuple[int, int],
+    halo: int,
     io: FrameIO,
     scale: int,
-    restore: Restore,
+    upscale: UpscaleTile,
 ) -> NDArray[Any]:
-    """The image of `frame`, restored in tiles of `sides`, or less where it is smaller.
+    """The image of `frame`, restored in tiles of `tile_shape`, or less where it is smaller.
 
-    `sides` are height and width in LR pixels.
+    `tile_shape` are height and width in LR pixels.
 
-    `reach` is the network's, as `measured_reach` gives it. Raises `InputError` if the tiles are too
+    `halo` is the network's, as `measure_halo` gives it. Raises `InputError` if the tiles are too
     small for it.
     """
-    _check_side(min(sides), reach)
+    _check_tile_size(min(tile_shape), halo)
     pixels = _channels_last(frame, io)
     height, width = pixels.shape[:2]
-    down, across = sides
+    down, across = tile_shape
 
     def row_of_tiles(rows: slice) -> NDArray[Any]:
         tiles = (
-            (span, _channels_last(restore(_as_io(pixels[rows, span[0]], io)), io).swapaxes(0, 1))
-            for span in _spans(width, across, reach, scale)
+            (span, _channels_last(upscale(_as_io(pixels[rows, span[0]], io)), io).swapaxes(0, 1))
+            for span in _spans(width, across, halo, scale)
         )
-        return _joined(tiles, scale, width).swapaxes(0, 1)
+        return _blended(tiles, scale, width).swapaxes(0, 1)
 
-    strips = ((span, row_of_tiles(span[0])) for span in _spans(height, down, reach, scale))
-    image = _joined(strips, scale, height)
+    strips = ((span, row_of_tiles(span[0])) for span in _spans(height, down, halo, scale))
+    image = _blended(strips, scale, height)
     return image if io == "uint8" else np.ascontiguousarray(np.moveaxis(image, -1, 0))
 
 
-def measured_reach(restore: Restore, side: int, io: FrameIO, scale: int) -> int:
-    """How many LR pixels from a tile's edge its image can be wrong, measured on tiles of `side`.
+def measure_halo(upscale: UpscaleTile, tile_size: int, io: FrameIO, scale: int) -> int:
+    """How many LR pixels from a tile's edge its image can be wrong, on tiles of `tile_size`.
 
     Two tiles of noise in black, white and bright colours, the hardest content, are shifted by half
-    a side; where both lie, they differ as far as the network reaches in from their edges. `restore`
+    a side; where both lie, they differ as far as the network reaches in from their edges. `upscale`
     should use the widest blur, which reaches farthest. Raises `InputError` if it reaches farther
     than such tiles can show.
     """
     random = np.random.default_rng(0)
-    blocks = random.integers(0, 2, (side // 4, side // 4 + side // 8, 3), dtype=np.uint8)
+    blocks = random.integers(
+        0, 2, (tile_size // 4, tile_size // 4 + tile_size // 8, 3), dtype=np.uint8
+    )
     noise = blocks.repeat(4, axis=0).repeat(4, axis=1)
     noise = 255 * noise if io == "uint8" else noise.astype(np.float32)
-    shift = noise.shape[1] - side
+    shift = noise.shape[1] - tile_size
     first, second = (
-        levels(restore(_as_io(noise[:, start : start + side], io)), io) for start in (0, shift)
+        to_8bit_range(upscale(_as_io(noise[:, start : start + tile_size], io)), io)
+        for start in (0, shift)
     )
-    common = side - shift
+    common = tile_size - shift
     differences = np.abs(first[:, scale * shift :] - second[:, : scale * common])
     wrong = differences.max(axis=(0, 2)).reshape(common, scale).max(axis=1) > 1
     distances = np.minimum(np.arange(common), np.arange(common)[::-1])
-    reach = SPARE + 1 + int(distances[wrong].max(initial=-1))
-    _check_side(side, side if reach > common // 2 else reach)
-    return reach
+    halo = SPARE + 1 + int(distances[wrong].max(initial=-1))
+    _check_tile_size(tile_size, tile_size if halo > common // 2 else halo)
+    return halo
 
 
-def _check_side(side: int, reach: int) -> None:
-    if side <= 2 * reach + RAMP:
+def _check_tile_size(tile_size: int, halo: int) -> None:
+    if tile_size <= 2 * halo + RAMP:
         raise InputError(
-            f"tiles of {side} LR pixels are too small for this network: what it makes of a pixel "
-            "depends on too many others; use larger tiles"
+            f"tiles of {tile_size} LR pixels are too small for this network: what it makes of a "
+            "pixel depends on too many others; use larger tiles"
         )
 
 
-def _spans(length: int, side: int, reach: int, scale: int) -> list[Span]:
+def _spans(length: int, tile_size: int, halo: int, scale: int) -> list[Span]:
     """Where tiles lie along an axis, and the weights with which each begins to cover the last."""
-    side = min(side, length)
-    overlap = 2 * reach + RAMP
-    count = 1 if side == length else math.ceil((length - overlap) / (side - overlap))
-    starts = np.linspace(0, length - side, count).round().astype(int).tolist()
-    spans = [(slice(0, side), np.empty(0, np.float32))]
+    tile_size = min(tile_size, length)
+    overlap = 2 * halo + RAMP
+    count = 1 if tile_size == length else math.ceil((length - overlap) / (tile_size - overlap))
+    starts = np.linspace(0, length - tile_size, count).round().astype(int).tolist()
+    spans = [(slice(0, tile_size), np.empty(0, np.float32))]
     for before, start in pairwise(starts):
-        ramp = scale * (before + side - start - 2 * reach)
-        weights = np.zeros(scale * reach + ramp, np.float32)
-        weights[scale * reach :] = (np.arange(ramp) + 0.5) / ramp
-        spans.append((slice(start, start + side), weights))
+        ramp = scale * (before + tile_size - start - 2 * halo)
+        weights = np.zeros(scale * halo + ramp, np.float32)
+        weights[scale * halo :] = (np.arange(ramp) + 0.5) / ramp
+        spans.append((slice(start, start + tile_size), weights))
     return spans
 
 
-def _joined(parts: Iterable[tuple[Span, NDArray[Any]]], scale: int, length: int) -> NDArray[Any]:
+def _blended(parts: Iterable[tuple[Span, NDArray[Any]]], scale: int, length: int) -> NDArray[Any]:
     """Parts `[sh,W,3]` of an image, put together along the first axis: `[s*length,W,3]`."""
     image: NDArray[Any] | None = None
     for (span, weights), part in parts:
@@ -194,7 +197,7 @@ def _joined(parts: Iterable[tuple[Span, NDArray[Any]]], scale: int, length: int)
     return image
 
 
-def levels(image: NDArray[Any], io: FrameIO) -> NDArray[np.float32]:
+def to_8bit_range(image: NDArray[Any], io: FrameIO) -> NDArray[np.float32]:
     """`[H,W,3]` in 8-bit levels."""
     return (1 if io == "uint8" else 255) * _channels_last(image, io).astype(np.float32)
 

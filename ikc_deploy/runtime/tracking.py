@@ -47,7 +47,7 @@ class Tracker:
         self._thumbnail: NDArray[np.float32] | None = None
         self._motion = 0.0
 
-    def continues(self, levels: NDArray[Any]) -> bool:
+    def is_same_scene(self, levels: NDArray[Any]) -> bool:
         """Whether the next frame, a plane `[H,W]` in 8-bit levels, is of a scene with a code."""
         thumbnail, last = _thumbnail(levels), self._thumbnail
         self._thumbnail = thumbnail
@@ -62,16 +62,16 @@ class Tracker:
             self._used = None
         return self._used is not None
 
-    def begin(self, code: NDArray[np.float32]) -> None:
+    def reset(self, code: NDArray[np.float32]) -> None:
         """Take the code of a scene's first frame."""
         self._corrected = self._used = code
 
-    def start(self, predicted: NDArray[np.float32]) -> NDArray[np.float32]:
+    def initial_code(self, predicted: NDArray[np.float32]) -> NDArray[np.float32]:
         """The code to correct, when the predictor says `predicted`."""
         assert self._corrected is not None
         return self._corrected + np.float32(_PULL) * (predicted - self._corrected)
 
-    def settle(self, corrected: NDArray[np.float32]) -> NDArray[np.float32]:
+    def update(self, corrected: NDArray[np.float32]) -> NDArray[np.float32]:
         """The code to use, after the start was corrected to this."""
         assert self._used is not None
         self._corrected = corrected

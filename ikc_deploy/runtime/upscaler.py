@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Final
@@ -13,21 +14,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ikc_deploy.arguments import real_array, shown, whole_number
-from ikc_deploy.bundle import Bundle
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import InputError, KernelError, OutOfMemoryError
-from ikc_deploy.kernels.checks import MOST_LOST, MOST_NEGATIVE, check_kernels, projection_error
+from ikc_deploy.kernels.kernel_checks import MAX_LOST, MAX_NEGATIVE, check_kernels, projection_error
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.backends.base import Backend
-from ikc_deploy.runtime.closing import Closing
 from ikc_deploy.runtime.estimation import Estimate, Estimator, check_estimate
+from ikc_deploy.runtime.executor import NetworkExecutor
 from ikc_deploy.runtime.frames import Frames, accept, check_frames, frame_shape
 from ikc_deploy.runtime.memory import available_memory
-from ikc_deploy.runtime.passes import Passes
-from ikc_deploy.runtime.pool import Pool, Ticket
-from ikc_deploy.runtime.restoration import Restorer
 from ikc_deploy.runtime.stream import Stream
+from ikc_deploy.runtime.tiled_upscaler import TiledUpscaler
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.runtime.tracking import Tracker
+from ikc_deploy.runtime.worker_pool import ResultFuture, WorkerPool
 
 DEFAULT_ITERS: Final = 7
 """Corrections after the predictor (IKC, section 4.1)."""
@@ -73,7 +73,7 @@ class Result:
     """The image of every step 0..t if asked for with `steps=True`, else empty."""
 
 
-class Upscaler(Closing):
+class Upscaler(AbstractContextManager["Upscaler"]):
     """Upscales frames with one bundle on one backend.
 
     Buffers are allocated once for each frame shape and kept for the last few shapes. Calls from
@@ -108,13 +108,13 @@ class Upscaler(Closing):
         self.backend = backend
         self._tiles = tiles or TileSettings()
         self._lanes: list[Upscaler] = []
-        self._pool: Pool[Upscaler, Result] | None = None
+        self._pool: WorkerPool[Upscaler, Result] | None = None
         self._pool_lock = threading.Lock()
         self._io = bundle.manifest.io
-        self._passes = Passes(backend, bundle.manifest, iters)
-        self._estimator = Estimator(self._passes, bundle.basis, self._io)
+        self._executor = NetworkExecutor(backend, bundle.manifest, iters)
+        self._estimator = Estimator(self._executor, bundle.basis, self._io)
         free = available_memory() if backend.device == "cpu" else None
-        self._restorer = Restorer(self._passes, bundle, self._tiles, free)
+        self._tiled_upscaler = TiledUpscaler(self._executor, bundle, self._tiles, free)
         self._tracker = Tracker()
         self._lock = threading.Lock()
         self._closed = False
@@ -160,7 +160,7 @@ class Upscaler(Closing):
         code: ArrayLike | None = None,
         estimate: Estimate | None = None,
         steps: bool = False,
-    ) -> Ticket[Result]:
+    ) -> ResultFuture[Result]:
         """As a call, without waiting for it: `ticket.result(timeout)` gives the `Result`.
 
         Frames are begun in the order of their submission, `streams` of them at once, so that one
@@ -231,14 +231,14 @@ class Upscaler(Closing):
         with self._lock:
             if self._closed:
                 raise InputError("this Upscaler is closed; load the bundle again")
-            self._passes.restart_clock()
+            self._executor.restart_clock()
             job = _Job(batch, given, way, steps, tracker)
             try:
                 images, codes = self._done(job)
             except OutOfMemoryError as error:
-                self._restorer.halve(frame_shape(batch, self._io), job.loops, error)
+                self._tiled_upscaler.halve_tile_size(frame_shape(batch, self._io), job.loops, error)
                 images, codes = self._done(job)
-            timings = dict(self._passes.timings)
+            timings = dict(self._executor.timings)
         timings["total"] = 1e3 * (time.perf_counter() - started)
         if frame.ndim == 3:
             images, codes = [image[0] for image in images], codes[:, 0]
@@ -246,24 +246,24 @@ class Upscaler(Closing):
 
     def _done(self, job: _Job) -> tuple[list[Any], NDArray[np.float32]]:
         """Images `[N,...]`, of every step if asked for, and codes `[t+1,N,code_size]`."""
-        side = self._restorer.side(frame_shape(job.batch, self._io), job.loops)
-        if job.loops and side is None:
-            return self._passes.loop(job.batch, job.steps)
+        tile_size = self._tiled_upscaler.tile_size(frame_shape(job.batch, self._io), job.loops)
+        if job.loops and tile_size is None:
+            return self._executor.loop(job.batch, job.steps)
         if job.given is not None:
             codes = job.given[None]
         else:
-            frames = self._passes.on_host(job.batch, whole=side is None)
-            codes = np.stack([self._codes(frame, job, side) for frame in frames], axis=1)
+            frames = self._executor.on_host(job.batch, whole=tile_size is None)
+            codes = np.stack([self._codes(frame, job, tile_size) for frame in frames], axis=1)
         shown = codes if job.steps else codes[-1:]
-        return [self._restorer.restored(job.batch, each, side) for each in shown], codes
+        return [self._tiled_upscaler.upscale(job.batch, each, tile_size) for each in shown], codes
 
-    def _codes(self, frame: NDArray[Any], job: _Job, side: int | None) -> NDArray[np.float32]:
+    def _codes(self, frame: NDArray[Any], job: _Job, tile_size: int | None) -> NDArray[np.float32]:
         """Codes `[t+1,code_size]` of a frame that does not go through the loop as a whole."""
         if job.estimate == "track":
-            return self._estimator.track(frame, side, job.tracker)
-        if job.estimate == "full" and side is not None:
-            return self._estimator.on_tiles(frame, side)
-        return self._estimator.loop(frame, side)
+            return self._estimator.track(frame, tile_size, job.tracker)
+        if job.estimate == "full" and tile_size is not None:
+            return self._estimator.on_tiles(frame, tile_size)
+        return self._estimator.loop(frame, tile_size)
 
     def close(self) -> None:
         """Free buffers and graphs. Calling it again does nothing.
@@ -282,9 +282,12 @@ class Upscaler(Closing):
             if not done:
                 # First the backend: it waits for work that still uses the sessions' buffers.
                 self.backend.close()
-                self._passes.forget()
+                self._executor.forget()
 
-    def _open_pool(self) -> Pool[Upscaler, Result]:
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open_pool(self) -> WorkerPool[Upscaler, Result]:
         with self._pool_lock:
             if self._closed:
                 raise InputError("this Upscaler is closed; load the bundle again")
@@ -293,13 +296,13 @@ class Upscaler(Closing):
                     self._lanes.append(
                         Upscaler(
                             self.bundle,
-                            self.backend.sibling(),
+                            self.backend.clone(),
                             self.iters,
                             estimate=self.estimate,
                             tiles=self._tiles,
                         )
                     )
-                self._pool = Pool(self._lanes, FRAMES_PER_STREAM * self.streams)
+                self._pool = WorkerPool(self._lanes, FRAMES_PER_STREAM * self.streams)
             return self._pool
 
     def _given_code(
@@ -340,13 +343,13 @@ class Upscaler(Closing):
         """Codes `[code_size]` or `[N,code_size]`. Raises `KernelError` for kernels it cannot do."""
         basis, name = self.bundle.basis, self.bundle.manifest.name
         codes = basis.encode(kernel)
-        kernels = check_kernels(kernel, MOST_NEGATIVE)
+        kernels = check_kernels(kernel, MAX_NEGATIVE)
         for each in kernels.reshape(-1, *kernels.shape[-2:]):
             lost = projection_error(each, basis, self.scale)
-            if lost > MOST_LOST:
+            if lost > MAX_LOST:
                 raise KernelError(
                     f"{name} does not know this kernel: the nearest one of its basis is "
-                    f"{lost:.0%} off, and {MOST_LOST:.0%} is the limit; for kernels of any shape "
+                    f"{lost:.0%} off, and {MAX_LOST:.0%} is the limit; for kernels of any shape "
                     "take USRNet (ikc-export --usrnet, then ikc-upscale --kernel or NonBlind)"
                 )
         return codes

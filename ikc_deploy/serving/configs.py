@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field, fields
 from string import Template
 from typing import Final
 
-from ikc_deploy.bundle import GRAPHS, Manifest
+from ikc_deploy.bundle.manifest import GRAPHS, Manifest
 from ikc_deploy.errors import InputError
-from ikc_deploy.runtime.frames import SMALLEST_SIDE
+from ikc_deploy.runtime.frames import MIN_SIDE
 from ikc_deploy.runtime.upscaler import DEFAULT_ITERS
 from ikc_deploy.serving.loop import Limits
 
@@ -24,7 +24,7 @@ _WARM_SIDE: Final = 64
 
 def _default_limits() -> Limits:
     return Limits(
-        smallest_side=SMALLEST_SIDE,
+        smallest_side=MIN_SIDE,
         largest_area=1920 * 1080,
         default_iters=DEFAULT_ITERS,
         tracked_iters=1,

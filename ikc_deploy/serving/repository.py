@@ -5,7 +5,7 @@
     DIR/ikc_predictor/  DIR/ikc_sftmd/  DIR/ikc_corrector/
 
 The three networks are ONNX files, or TensorRT plans if the bundle has any that Triton loads: those
-of the `tensorrt` flavour. Everything that may be tuned is in the config.pbtxt files.
+of the `tensorrt` variant. Everything that may be tuned is in the config.pbtxt files.
 
 Each model's folder has a record of its files, CONTENTS_FILE. A model is only replaced if all files
 in its folder are in there, and its config.pbtxt is as it was written.
@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Final
 
 from ikc_deploy import errors, kernels
-from ikc_deploy.bundle import BASIS_FILE, GRAPHS, Bundle
+from ikc_deploy.bundle.engine_store import Engine, Host, incompatibility, read_engines
+from ikc_deploy.bundle.manifest import BASIS_FILE, GRAPHS, Bundle
 from ikc_deploy.errors import InputError, OutputError
 from ikc_deploy.files import atomic_folder, check_folder, sha256_file
 from ikc_deploy.locks import locked
-from ikc_deploy.plans import Engine, Host, read_engines, refusal
 from ikc_deploy.runtime.onnx_files import read_graph
 from ikc_deploy.serving import loop
 from ikc_deploy.serving.configs import (
@@ -42,7 +42,7 @@ CONTENTS_FILE: Final = "ikc-files.json"
 
 _CONFIG_FILE: Final = "config.pbtxt"
 _KIND: Final = "a model as ikc-export --triton wrote it"
-_FLAVOUR: Final = "tensorrt"
+_VARIANT: Final = "tensorrt"
 _PACKAGE: Final = '"""The part of ikc-deploy that the loop needs on the server."""\n'
 
 
@@ -148,8 +148,8 @@ def _network_names() -> list[str]:
 def _is_served(engine: Engine) -> bool:
     record = engine.record
     # A server that fits it in everything: what is left to refuse are plans of other graphs.
-    host = Host(_FLAVOUR, record.version, record.compute_capabilities[0], platform=record.platform)
-    return record.flavour == _FLAVOUR and not refusal(engine, host)
+    host = Host(_VARIANT, record.version, record.compute_capabilities[0], platform=record.platform)
+    return record.variant == _VARIANT and not incompatibility(engine, host)
 
 
 def _version(engine: Engine) -> tuple[int, ...]:

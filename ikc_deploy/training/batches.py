@@ -17,12 +17,12 @@ from torch import Tensor
 
 from ikc_deploy.kernels import LEVEL_UNITS
 from ikc_deploy.networks.checkpoints import IkcNetworks
-from ikc_deploy.networks.ellipses import gaussian_kernels, spread_of_ellipse
+from ikc_deploy.networks.ellipses import ellipse_parameters, gaussian_kernels
+from ikc_deploy.training.batch_degradation import degrade, quantized
 from ikc_deploy.training.data import CropSource
-from ikc_deploy.training.degradation import degrade, quantized
+from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
 from ikc_deploy.training.jpeg import jpeg
 from ikc_deploy.training.recipes import DegradationRecipe, Recipe
-from ikc_deploy.training.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Batch:
     """`[N,3,sH,sW]`"""
     lr: Tensor
     """`[N,3,H,W]`, on the 8-bit grid"""
-    spread: Tensor
+    kernel_parameters: Tensor
     """The blur in HR pixels: sigma `[N,1]`, or `[N,3]` for ellipses (networks/ellipses.py)."""
     levels: Tensor
     """Noise and compression in units of `LEVEL_UNITS`, `[N,2]`, or `[N,0]` if codes have none."""
@@ -51,11 +51,11 @@ class BatchSource:
         recipe: Recipe,
         stage: str,
         device: torch.device,
-        world: World = ALONE,
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._seed = (recipe.seed, list(recipe.stages).index(stage))
         self._count = recipe.stages[stage].batch
-        self._part = world.part(self._count)
+        self._part = processes.shard(self._count)
         self._degradation = recipe.degradation
         self._settings = networks.architecture
         self._side = recipe.stages[stage].patch * self._settings.scale
@@ -73,31 +73,31 @@ class BatchSource:
         random = self.random(step)
         crops = self._crops.crops(random, self._count, self._side, self._part)
         hr = crops.to(torch.float32, memory_format=torch.channels_last) / 255
-        spread = self.spreads(random)
-        kernels = gaussian_kernels(spread, self._size)
+        parameters = self.kernel_parameters(random)
+        kernels = gaussian_kernels(parameters, self._size)
         lr, levels = self._spoiled(degrade(hr, kernels, self._settings.scale), random)
         levels = levels[:, : self._settings.levels]
         code = kernels.flatten(1) @ self._components
         code = code + F.pad(levels, (code.shape[1] - levels.shape[1], 0))
         lr = quantized(lr).contiguous(memory_format=torch.channels_last)
-        return Batch(hr, lr, spread, levels, code)
+        return Batch(hr, lr, parameters, levels, code)
 
-    def spreads(self, random: np.random.Generator) -> Tensor:
+    def kernel_parameters(self, random: np.random.Generator) -> Tensor:
         """Blurs of the family for this process's part, every sigma equally often."""
         low, high = self._settings.sigma_range
         if self._settings.kernels == "isotropic":
             sigma = self._here(random.uniform(low, high, self._count))
             return sigma[:, None]
         sigma1, sigma2 = (self._here(random.uniform(low, high, self._count)) for _ in range(2))
-        return spread_of_ellipse(sigma1, sigma2, self._here(random.uniform(0, np.pi, self._count)))
+        return ellipse_parameters(sigma1, sigma2, self._here(random.uniform(0, np.pi, self._count)))
 
     def chosen(self, random: np.random.Generator, share: float) -> Tensor:
         """True for a random `share` of this process's part: bool `[N,1]`."""
         return (self._here(random.random(self._count)) < share)[:, None]
 
-    def codes(self, spread: Tensor) -> Tensor:
+    def codes(self, parameters: Tensor) -> Tensor:
         """The codes `[N,code_size]` of blurs."""
-        return gaussian_kernels(spread, self._size).flatten(1) @ self._components
+        return gaussian_kernels(parameters, self._size).flatten(1) @ self._components
 
     def _spoiled(self, lr: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """`lr` with the noise and the compression of the recipe, and the levels `[N,2]` of both."""

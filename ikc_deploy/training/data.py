@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ikc_deploy.errors import InputError, RecipeError
-from ikc_deploy.images import list_images, read_rgb
+from ikc_deploy.imaging.image_io import list_images, read_rgb
 from ikc_deploy.training.recipes import CropRecipe
 
 _log = logging.getLogger(__name__)

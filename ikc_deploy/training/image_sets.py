@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ikc_deploy.files import sha256_file
-from ikc_deploy.images import list_images
+from ikc_deploy.imaging.image_io import list_images
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,18 @@ from typing import Any, Final, Protocol
 import torch
 
 from ikc_deploy.errors import RecipeError
-from ikc_deploy.settings import shown
+from ikc_deploy.toml_settings import shown
 from ikc_deploy.training import fkp_recipe, usrnet_recipe
-from ikc_deploy.training.fkp import train_fkp
+from ikc_deploy.training.distributed import ProcessGroup
 from ikc_deploy.training.fkp_recipe import load_fkp_recipe
+from ikc_deploy.training.fkp_training import train_fkp
 from ikc_deploy.training.recipes import load_recipe, read_toml
 from ikc_deploy.training.trainer import Progress, train
-from ikc_deploy.training.usrnet import train_usrnet
 from ikc_deploy.training.usrnet_recipe import load_usrnet_recipe
-from ikc_deploy.training.world import World
+from ikc_deploy.training.usrnet_training import train_usrnet
 
 
-class Job(Protocol):
+class TrainingJob(Protocol):
     """A recipe that was read and waits to be trained; see `ikc_deploy.training.trainer.train`."""
 
     def __call__(
@@ -33,13 +33,13 @@ class Job(Protocol):
         device: torch.device,
         progress: Progress,
         keep_going: Callable[[], bool],
-        world: World,
+        processes: ProcessGroup,
     ) -> Path | None:
         """Train in the folder `run`; None if `keep_going` said no."""
         ...
 
 
-def load_job(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Job:
+def load_job(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> TrainingJob:
     """Read a recipe of any kind; `data` replaces its folders of training images.
 
     Raises `RecipeError` naming the file and the setting that is missing, unknown or impossible.
@@ -52,25 +52,25 @@ def load_job(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Job:
     return _KINDS[kind](path, data)
 
 
-def _ikc_job(path: str | PathLike[str], data: tuple[Path, ...]) -> Job:
+def _ikc_job(path: str | PathLike[str], data: tuple[Path, ...]) -> TrainingJob:
     return partial(train, load_recipe(path, data))
 
 
-def _fkp_job(path: str | PathLike[str], data: tuple[Path, ...]) -> Job:
+def _fkp_job(path: str | PathLike[str], data: tuple[Path, ...]) -> TrainingJob:
     if data:
         raise RecipeError(f"the recipe '{path}' trains on kernels, not on images: leave out --data")
-    return _alone(partial(train_fkp, load_fkp_recipe(path)))
+    return _single_process(partial(train_fkp, load_fkp_recipe(path)))
 
 
-def _usrnet_job(path: str | PathLike[str], data: tuple[Path, ...]) -> Job:
-    return _alone(partial(train_usrnet, load_usrnet_recipe(path, data)))
+def _usrnet_job(path: str | PathLike[str], data: tuple[Path, ...]) -> TrainingJob:
+    return _single_process(partial(train_usrnet, load_usrnet_recipe(path, data)))
 
 
-def _alone(job: Callable[..., Path | None]) -> Job:
+def _single_process(job: Callable[..., Path | None]) -> TrainingJob:
     """A job that is small enough for one process, and written for one."""
 
-    def run(run: Path, *, world: World, **how: Any) -> Path | None:
-        if world.size > 1:
+    def run(run: Path, *, processes: ProcessGroup, **how: Any) -> Path | None:
+        if processes.size > 1:
             raise RecipeError("this kind of recipe is trained by one process; leave out torchrun")
         return job(run, **how)
 
@@ -78,7 +78,7 @@ def _alone(job: Callable[..., Path | None]) -> Job:
 
 
 _IKC: Final = "ikc"
-_KINDS: Final[dict[str, Callable[[str | PathLike[str], tuple[Path, ...]], Job]]] = {
+_KINDS: Final[dict[str, Callable[[str | PathLike[str], tuple[Path, ...]], TrainingJob]]] = {
     _IKC: _ikc_job,
     fkp_recipe.KIND: _fkp_job,
     usrnet_recipe.KIND: _usrnet_job,

@@ -7,11 +7,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from ikc_deploy import settings
+from ikc_deploy import toml_settings
 from ikc_deploy.errors import CheckpointError, RecipeError
 from ikc_deploy.kernels import KERNEL_SIZE
 from ikc_deploy.networks.architecture import Architecture, architecture
-from ikc_deploy.settings import SettingError, shown
+from ikc_deploy.toml_settings import SettingError, shown
 
 Precision = Literal["float32", "bfloat16"]
 ImageLoss = Literal["l1", "mse"]
@@ -44,7 +44,7 @@ class StageRecipe:
     unroll: int = 4
     """Corrections in a row that `corrector` trains on; `joint` trains on one of them, drawn at
     random; other stages ignore it."""
-    explore: float = 0.1
+    random_start_share: float = 0.1
     """Share of the batch that `corrector` starts at a random code, and `joint` at the true one,
     instead of P's."""
     cooldown: float = 1.0
@@ -62,8 +62,10 @@ class StageRecipe:
             raise RecipeError(f"learning_rate must lie in (0, 1), got {self.learning_rate!r}")
         if not 0 <= self.ema_decay < 1:
             raise RecipeError(f"ema_decay must lie in [0, 1), got {self.ema_decay!r}")
-        if not 0 <= self.explore <= 1:
-            raise RecipeError(f"explore must lie in [0, 1], got {self.explore!r}")
+        if not 0 <= self.random_start_share <= 1:
+            raise RecipeError(
+                f"random_start_share must lie in [0, 1], got {self.random_start_share!r}"
+            )
         if not 0 < self.cooldown <= 1:
             raise RecipeError(f"cooldown must lie in (0, 1], got {self.cooldown!r}")
 
@@ -150,7 +152,7 @@ class Recipe:
     joint: StageRecipe | None
     """Fine-tuning of all three networks on the images of the loop; optional."""
     degradation: DegradationRecipe
-    start: str | None
+    init_from: str | None
     """Weights to start from instead of random ones: a checkpoint, relative to the recipe, or the
     name of shipped weights, of the same scale and design. Tensors of other shapes start at random;
     a warning names them."""
@@ -167,8 +169,8 @@ class Recipe:
     def __post_init__(self) -> None:
         require_counts(self, "log_every", "save_every")
         require_counts(self, "seed", least=0, most=MAX_SEED)
-        if self.start is not None:
-            require_path("start", self.start)
+        if self.init_from is not None:
+            require_path("start", self.init_from)
         scale, (low, high) = self.architecture.scale, self.architecture.sigma_range
         reach = KERNEL_SIZE // 2
         for name, stage in self.stages.items():
@@ -196,7 +198,7 @@ class Recipe:
         return {
             "architecture": self.architecture.to_dict(),
             "seed": self.seed,
-            "start": self.start,
+            "start": self.init_from,
             "precision": self.precision,
             "degradation": asdict(self.degradation),
             "crops": asdict(self.crops),
@@ -220,7 +222,7 @@ def load_recipe(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Recip
 def read_toml(file: Path) -> dict[str, Any]:
     """The values of a recipe file. Raises `RecipeError` if it is missing or no TOML."""
     try:
-        return settings.read_toml(file, "recipe")
+        return toml_settings.read_toml(file, "recipe")
     except SettingError as error:
         raise RecipeError(str(error)) from error
 
@@ -240,7 +242,7 @@ def image_folders(listed: Any, file: Path, data: tuple[Path, ...]) -> tuple[Path
 
 
 def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe:
-    known = {"kind", "name", "architecture", "start", "data", "seed", "precision", "compile"}
+    known = {"kind", "name", "architecture", "init_from", "data", "seed", "precision", "compile"}
     known |= {"log_every", "save_every", "degradation", "validation", "crops"}
     known |= {"sftmd", "predictor", "corrector", "joint"}
     require_names(values, known, {"architecture", "sftmd", "predictor", "corrector"})
@@ -255,7 +257,7 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
         corrector=parse_settings(StageRecipe, values["corrector"], "corrector"),
         joint=parse_settings(StageRecipe, values["joint"], "joint") if "joint" in values else None,
         degradation=parse_settings(DegradationRecipe, values.get("degradation", {}), "degradation"),
-        start=parse_value(str, values["start"], "start") if "start" in values else None,
+        init_from=parse_value(str, values["start"], "start") if "start" in values else None,
         seed=parse_value(int, values.get("seed", 0), "seed"),
         precision=parse_value(Precision, values.get("precision", "float32"), "precision"),
         compile=parse_value(bool, values.get("compile", False), "compile"),
@@ -284,7 +286,7 @@ def _architecture(value: Any) -> Architecture:
 def parse_settings(kind: type[_Settings], values: Any, table: str) -> _Settings:
     """Settings of this kind from a TOML `table`. Raises `RecipeError` that names it."""
     try:
-        return settings.read_settings(kind, values)
+        return toml_settings.read_settings(kind, values)
     except (SettingError, RecipeError, CheckpointError) as error:
         raise RecipeError(f"[{table}] {error}") from None
 
@@ -292,7 +294,7 @@ def parse_settings(kind: type[_Settings], values: Any, table: str) -> _Settings:
 def parse_value(hint: Any, value: Any, name: str) -> Any:
     """A single setting as the annotation `hint` has it. Raises `RecipeError` that names it."""
     try:
-        return settings.typed(hint, value, name)
+        return toml_settings.typed(hint, value, name)
     except SettingError as error:
         raise RecipeError(str(error)) from None
 
@@ -300,7 +302,7 @@ def parse_value(hint: Any, value: Any, name: str) -> Any:
 def require_names(values: dict[str, Any], known: set[str], required: set[str]) -> None:
     """Raise `RecipeError` unless a file has all `required` settings and no unknown ones."""
     try:
-        settings.refuse_unknown(values, known)
+        toml_settings.refuse_unknown(values, known)
     except SettingError as error:
         raise RecipeError(str(error)) from None
     missing = sorted(required - set(values))

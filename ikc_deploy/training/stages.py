@@ -29,9 +29,9 @@ from ikc_deploy.networks.corrector import StatisticsCorrector
 from ikc_deploy.networks.predictor import StatisticsPredictor
 from ikc_deploy.networks.sftmd import CodeNormalization
 from ikc_deploy.training.batches import Batch, BatchSource
-from ikc_deploy.training.damping import damp_corrector
+from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
 from ikc_deploy.training.recipes import StageRecipe
-from ikc_deploy.training.world import ALONE, World
+from ikc_deploy.training.step_size_search import search_step_size
 
 KERNEL_WEIGHT: Final = 0.02
 """Weight of the kernel's error beside the image's in `joint`. Near the truth both then pull about
@@ -39,14 +39,14 @@ equally: 0.1 px of sigma cost 0.3 dB, three hundredths of an L1 of 0.025."""
 
 
 @dataclass(frozen=True, eq=False)
-class Workplace:
+class StageContext:
     """What every stage works with."""
 
     networks: IkcNetworks
     source: BatchSource
     settings: StageRecipe
     device: torch.device
-    world: World = ALONE
+    processes: ProcessGroup = SINGLE_PROCESS
     compile: bool = False
 
     @cached_property
@@ -60,7 +60,9 @@ class Workplace:
         """Codes in units of each component's spread, in which all components count alike."""
         normalization = CodeNormalization(self.networks.architecture.code_size)
         random = np.random.default_rng(0)
-        codes = [self.source.codes(self.source.spreads(random)) for _ in range(_NORMALIZED_ON)]
+        codes = [
+            self.source.codes(self.source.kernel_parameters(random)) for _ in range(_NORMALIZED_ON)
+        ]
         normalization.fit_to(torch.cat(codes).cpu().numpy())
         return normalization.to(self.device)
 
@@ -68,10 +70,12 @@ class Workplace:
         """P's code for a batch and its error."""
         predictor = self.networks.predictor
         if isinstance(predictor, StatisticsPredictor):
-            spread, levels = (each.float() for each in predictor.readings(batch.lr))
+            parameters, levels = (each.float() for each in predictor.readings(batch.lr))
             with self.exactly():
-                error = spread_loss(spread, batch.spread) + levels_loss(levels, batch.levels)
-                return predictor.code(spread, levels), error
+                error = parameter_loss(parameters, batch.kernel_parameters) + levels_loss(
+                    levels, batch.levels
+                )
+                return predictor.code(parameters, levels), error
         code = predictor(batch.lr).float()
         return code, self._code_loss(code, batch.code)
 
@@ -81,8 +85,10 @@ class Workplace:
         if isinstance(corrector, StatisticsCorrector):
             step = corrector.step(sr, code).float()
             with self.exactly():
-                spread = corrector.chart.spread(code) + step
-                return corrector.moved(code, step), spread_loss(spread, batch.spread)
+                parameters = corrector.chart.kernel_parameters(code) + step
+                return corrector.moved(code, step), parameter_loss(
+                    parameters, batch.kernel_parameters
+                )
         after = corrector(sr, code).float()
         return after, self._code_loss(after, batch.code)
 
@@ -102,7 +108,7 @@ _NORMALIZED_ON = 64
 """Batches whose blurs tell how much each component of a code varies."""
 
 
-class Stage(Protocol):
+class TrainingStage(Protocol):
     """One stage: the module that it trains and the loss of a step."""
 
     module: nn.Module
@@ -117,14 +123,14 @@ class Stage(Protocol):
 class SftmdStage:
     """F with the true kernel code."""
 
-    def __init__(self, place: Workplace) -> None:
-        self.module: nn.Module = place.networks.sftmd
-        self._place = place
+    def __init__(self, context: StageContext) -> None:
+        self.module: nn.Module = context.networks.sftmd
+        self._context = context
 
     def loss(self, step: int) -> Tensor:
-        batch = self._place.source.batch(step)
-        image = self._place.restore(batch.lr, batch.code).float()
-        loss = F.l1_loss if self._place.settings.loss == "l1" else F.mse_loss
+        batch = self._context.source.batch(step)
+        image = self._context.restore(batch.lr, batch.code).float()
+        loss = F.l1_loss if self._context.settings.loss == "l1" else F.mse_loss
         return loss(image, batch.hr)
 
     def finish(self) -> dict[str, float]:
@@ -135,12 +141,12 @@ class SftmdStage:
 class PredictorStage:
     """P on LR images."""
 
-    def __init__(self, place: Workplace) -> None:
-        self.module: nn.Module = place.networks.predictor
-        self._place = place
+    def __init__(self, context: StageContext) -> None:
+        self.module: nn.Module = context.networks.predictor
+        self._context = context
 
     def loss(self, step: int) -> Tensor:
-        _, error = self._place.predicted(self._place.source.batch(step))
+        _, error = self._context.predicted(self._context.source.batch(step))
         return error
 
     def finish(self) -> dict[str, float]:
@@ -151,35 +157,37 @@ class PredictorStage:
 class CorrectorStage:
     """C on the states of the loop, F and P frozen."""
 
-    def __init__(self, place: Workplace) -> None:
-        self.module: nn.Module = place.networks.corrector
-        self._place = place
+    def __init__(self, context: StageContext) -> None:
+        self.module: nn.Module = context.networks.corrector
+        self._context = context
 
     def loss(self, step: int) -> Tensor:
-        place = self._place
-        batch = place.source.batch(step)
+        context = self._context
+        batch = context.source.batch(step)
         code = self._start(batch, step)
         errors = []
-        for _ in range(place.settings.unroll):
+        for _ in range(context.settings.unroll):
             with torch.no_grad():
-                sr = place.image(batch, code)
-            code, error = place.corrected(batch, sr, code)
+                sr = context.image(batch, code)
+            code, error = context.corrected(batch, sr, code)
             code = code.detach()
             errors.append(error)
         return torch.stack(errors).mean()
 
     def finish(self) -> dict[str, float]:
         """Choose the step size of the loop."""
-        return damp_corrector(self._place)
+        return search_step_size(self._context)
 
     def _start(self, batch: Batch, step: int) -> Tensor:
         """P's code, and anywhere for the share that explores, so that C knows the whole range."""
-        source = self._place.source
+        source = self._context.source
         random = source.random(step).spawn(1)[0]
-        anywhere = source.codes(source.spreads(random))
+        anywhere = source.codes(source.kernel_parameters(random))
         with torch.no_grad():
-            predicted, _ = self._place.predicted(batch)
-        return torch.where(source.chosen(random, self._place.settings.explore), anywhere, predicted)
+            predicted, _ = self._context.predicted(batch)
+        return torch.where(
+            source.chosen(random, self._context.settings.random_start_share), anywhere, predicted
+        )
 
 
 class JointStage:
@@ -191,34 +199,34 @@ class JointStage:
     learns to stay where it should.
     """
 
-    def __init__(self, place: Workplace) -> None:
-        self.module: nn.Module = nn.ModuleDict(place.networks.modules())
-        self._place = place
+    def __init__(self, context: StageContext) -> None:
+        self.module: nn.Module = nn.ModuleDict(context.networks.modules())
+        self._context = context
 
     def loss(self, step: int) -> Tensor:
-        place = self._place
-        batch = place.source.batch(step)
-        random = place.source.random(step).spawn(1)[0]
-        given = place.source.chosen(random, place.settings.explore)
-        predicted, predictor_error = place.predicted(batch)
+        context = self._context
+        batch = context.source.batch(step)
+        random = context.source.random(step).spawn(1)[0]
+        given = context.source.chosen(random, context.settings.random_start_share)
+        predicted, predictor_error = context.predicted(batch)
         code = torch.where(given, batch.code, predicted)
-        first = place.restore(batch.lr, code).float()
+        first = context.restore(batch.lr, code).float()
         sr, code = first.detach().clamp(0, 1), code.detach()
         with torch.no_grad():
-            for _ in range(int(random.integers(place.settings.unroll))):
-                code, _ = place.corrected(batch, sr, code)
-                sr = place.image(batch, code)
-        code, corrector_error = place.corrected(batch, sr, code)
-        later = place.restore(batch.lr, code).float()
+            for _ in range(int(random.integers(context.settings.unroll))):
+                code, _ = context.corrected(batch, sr, code)
+                sr = context.image(batch, code)
+        code, corrector_error = context.corrected(batch, sr, code)
+        later = context.restore(batch.lr, code).float()
         images = 0.5 * (F.l1_loss(first, batch.hr) + F.l1_loss(later, batch.hr))
         return images + 0.5 * KERNEL_WEIGHT * (predictor_error + corrector_error)
 
     def finish(self) -> dict[str, float]:
         """Choose the step size of the loop."""
-        return damp_corrector(self._place)
+        return search_step_size(self._context)
 
 
-STAGES: Final[dict[str, Callable[[Workplace], Stage]]] = {
+STAGES: Final[dict[str, Callable[[StageContext], TrainingStage]]] = {
     "sftmd": SftmdStage,
     "predictor": PredictorStage,
     "corrector": CorrectorStage,
@@ -234,6 +242,6 @@ def levels_loss(levels: Tensor, truth: Tensor) -> Tensor:
     return F.smooth_l1_loss(levels, truth, beta=0.05)
 
 
-def spread_loss(spread: Tensor, truth: Tensor) -> Tensor:
+def parameter_loss(parameters: Tensor, truth: Tensor) -> Tensor:
     """Smooth L1 in pixels, quadratic below a tenth of a pixel."""
-    return F.smooth_l1_loss(spread.float(), truth, beta=0.1)
+    return F.smooth_l1_loss(parameters.float(), truth, beta=0.1)

@@ -20,7 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks, save_checkpoint
 from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource
+from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
 from ikc_deploy.training.image_sets import ImageSet
+from ikc_deploy.training.init_from import started_networks
 from ikc_deploy.training.recipes import Recipe, StageRecipe
 from ikc_deploy.training.runs import (
     CHECKPOINT_FILE,
@@ -31,10 +33,8 @@ from ikc_deploy.training.runs import (
     restore_optimizer,
     save_state,
 )
-from ikc_deploy.training.stages import STAGES, Stage, Workplace
-from ikc_deploy.training.starts import started_networks
-from ikc_deploy.training.validation import Case, load_cases, validate
-from ikc_deploy.training.world import ALONE, World
+from ikc_deploy.training.stages import STAGES, StageContext, TrainingStage
+from ikc_deploy.training.validation import ValidationCase, load_cases, validate
 
 _FINAL_RATE: Final = 0.01
 _GRADIENT_NORM: Final = 1.0
@@ -51,14 +51,14 @@ def train(
     device: torch.device,
     progress: Progress,
     keep_going: Callable[[], bool] = lambda: True,
-    world: World = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Path | None:
     """Train (or go on training) all stages of `recipe` in the folder `run`.
 
     `keep_going` is asked before every step. Returns the checkpoint's path, or None if it said no;
     then, as after any interruption, the state on disk goes on exactly as an unbroken run would.
-    Stages that a run has not begun may still be changed or added. Every process of `world` calls
-    this alike; the first one writes.
+    Stages that a run has not begun may still be changed or added. Every process of `processes`
+    calls this alike; the first one writes.
     Raises `RecipeError` if the folder holds another run or one on other images, `InputError` for
     unusable data, `TrainingError` if the training diverges.
     """
@@ -68,23 +68,23 @@ def train(
     for stage in recipe.stages.values():
         # Now, and not after the hours of the stages before.
         crops.at_least(stage.patch * recipe.architecture.scale)
-        world.part(stage.batch)
+        processes.shard(stage.batch)
     networks = _networks(recipe, state, device)
     # All have read the state before the first one writes.
-    world.wait()
-    log = RunLog(run) if world.leads else None
+    processes.barrier()
+    log = RunLog(run) if processes.is_main else None
     if state is not None and log:
         log.forget_after(state.stage, state.step, list(recipe.stages))
     cases = _validation_cases(recipe) if log else []
     names = list(recipe.stages)
     for name in names[names.index(state.stage) if state else 0 :]:
-        trainer = _StageTrainer(name, recipe, networks, crops, images, device, world)
+        trainer = _StageTrainer(name, recipe, networks, crops, images, device, processes)
         if state is not None and state.stage == name:
             trainer.restore(state)
             if trainer.finished:
                 continue
         while not trainer.finished:
-            if not world.agreed(keep_going()):
+            if not processes.broadcast(keep_going()):
                 trainer.save(run)
                 return None
             trainer.step()
@@ -99,7 +99,7 @@ def train(
     if log:
         networks.training = _training_record(recipe, log)
         save_checkpoint(networks, path)
-    world.wait()
+    processes.barrier()
     return path
 
 
@@ -114,7 +114,7 @@ class _StageTrainer:
         crops: CropSource,
         images: ImageSet,
         device: torch.device,
-        world: World,
+        processes: ProcessGroup,
     ) -> None:
         self.name = name
         self.settings: StageRecipe = recipe.stages[name]
@@ -124,15 +124,15 @@ class _StageTrainer:
         self._recipe, self._images = recipe, images
         self._networks = networks
         self._device = device
-        self._world = world
+        self._processes = processes
         for module in networks.modules().values():
             module.eval().requires_grad_(False)
-        source = BatchSource(crops, networks, recipe, name, device, world)
-        self._stage: Stage = STAGES[name](
-            Workplace(networks, source, self.settings, device, world, recipe.compile)
+        source = BatchSource(crops, networks, recipe, name, device, processes)
+        self._stage: TrainingStage = STAGES[name](
+            StageContext(networks, source, self.settings, device, processes, recipe.compile)
         )
         self._module = self._stage.module.requires_grad_(True)
-        self._step_loss = _shared_loss(self._stage, world)
+        self._step_loss = _shared_loss(self._stage, processes)
         self._average = copy.deepcopy(self._module).requires_grad_(False)
         self._optimizer = torch.optim.Adam(
             self._module.parameters(), lr=self.settings.learning_rate, betas=(0.9, 0.99), fused=True
@@ -163,11 +163,11 @@ class _StageTrainer:
             torch._foreach_lerp_(
                 list(self._average.parameters()), list(self._module.parameters()), 1 - decay
             )
-        if self._world.leads:
+        if self._processes.is_main:
             # Reading a loss waits for the GPU, so it is read when it is logged.
             self._recent.append(loss.detach())
 
-    def report(self, log: RunLog, cases: list[Case]) -> None:
+    def report(self, log: RunLog, cases: list[ValidationCase]) -> None:
         """Log the loss at the recipe's interval, and a validation at its own."""
         if self.done % self._recipe.log_every == 0 or self.finished:
             self.loss = float(torch.stack(self._recent).double().mean())
@@ -187,20 +187,20 @@ class _StageTrainer:
             log.write(self.name, self.done, measured)
             self._clock = time.monotonic()
 
-    def adopt_average(self) -> None:
+    def use_average(self) -> None:
         """The stage's result is the average, not the last step."""
         self._module.load_state_dict(self._average.state_dict())
 
     def finish(self, log: RunLog | None) -> None:
         """Put the stage's result in place."""
-        self.adopt_average()
+        self.use_average()
         figures = self._stage.finish()
         if figures and log:
             log.write(self.name, self.done, figures)
 
     def save(self, run: Path) -> None:
         """Write the state to resume from."""
-        if not self._world.leads:
+        if not self._processes.is_main:
             return
         networks = {name: m.state_dict() for name, m in self._networks.modules().items()}
         average, optimizer = self._average.state_dict(), self._optimizer.state_dict()
@@ -216,7 +216,7 @@ class _StageTrainer:
 
     def _with_average(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
         current = copy.deepcopy(self._module.state_dict())
-        self.adopt_average()
+        self.use_average()
         try:
             return measure()
         finally:
@@ -234,7 +234,7 @@ def learning_rate(step: int, settings: StageRecipe) -> float:
 class _LossModule(nn.Module):
     """A stage's loss as a forward pass, which is what DistributedDataParallel averages."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: TrainingStage) -> None:
         super().__init__()
         self.trained = stage.module
         self._loss = stage.loss
@@ -243,18 +243,20 @@ class _LossModule(nn.Module):
         return self._loss(step)
 
 
-def _shared_loss(stage: Stage, world: World) -> Callable[[int], Any]:
-    if world.size == 1:
+def _shared_loss(stage: TrainingStage, processes: ProcessGroup) -> Callable[[int], Any]:
+    if processes.size == 1:
         return stage.loss
     return DistributedDataParallel(_LossModule(stage), broadcast_buffers=False)
 
 
 def _networks(recipe: Recipe, state: RunState | None, device: torch.device) -> IkcNetworks:
-    if recipe.start is None or state is not None:
+    if recipe.init_from is None or state is not None:
         basis = None if state is None else state.basis
         networks = new_networks(recipe.architecture, recipe.seed, basis)
     else:
-        networks = started_networks(recipe.architecture, recipe.seed, recipe.start, recipe.folder)
+        networks = started_networks(
+            recipe.architecture, recipe.seed, recipe.init_from, recipe.folder
+        )
     for name, module in networks.modules().items():
         module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if state is not None:
@@ -262,7 +264,7 @@ def _networks(recipe: Recipe, state: RunState | None, device: torch.device) -> I
     return networks
 
 
-def _validation_cases(recipe: Recipe) -> list[Case]:
+def _validation_cases(recipe: Recipe) -> list[ValidationCase]:
     validation = recipe.validation
     if validation is None or not (recipe.folder / validation.folder).is_dir():
         return []
@@ -274,7 +276,7 @@ def _training_record(recipe: Recipe, log: RunLog) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "start": recipe.start,
+        "start": recipe.init_from,
         "degradation": asdict(recipe.degradation),
         "data": [folder.name for folder in recipe.data],
         "stages": {name: asdict(stage) for name, stage in recipe.stages.items()},

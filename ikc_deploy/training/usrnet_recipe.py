@@ -10,7 +10,7 @@ from typing import Any, Final
 from ikc_deploy.errors import CheckpointError, RecipeError
 from ikc_deploy.kernels.conventions import FKP_SCALES, fkp_size
 from ikc_deploy.networks.usrnet import UsrnetSettings
-from ikc_deploy.settings import shown
+from ikc_deploy.toml_settings import shown
 from ikc_deploy.training.recipes import (
     MAX_SEED,
     Precision,
@@ -60,7 +60,7 @@ class UsrnetRecipe:
     data: tuple[Path, ...]
     """Folders of HR images, as absolute paths."""
     training: StageRecipe
-    """`patch` is in HR pixels here, as the scales differ; `unroll` and `explore` say nothing."""
+    """`patch` is in HR pixels, as scales differ; `unroll` and `random_start_share` do nothing."""
     blur: BlurRecipe
     seed: int
     precision: Precision

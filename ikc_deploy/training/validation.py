@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ikc_deploy.evaluation.gaussian8 import crop_to_multiple, degrade_gaussian, quantize
-from ikc_deploy.evaluation.metrics import psnr_y
-from ikc_deploy.images import list_images, read_rgb
+from ikc_deploy.imaging.degrade import crop_to_multiple, degrade_gaussian, quantize
+from ikc_deploy.imaging.image_io import list_images, read_rgb
+from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.networks.checkpoints import IkcNetworks
 
 
 @dataclass(frozen=True)
-class Case:
+class ValidationCase:
     """One degraded image."""
 
     hr: NDArray[np.uint8]
@@ -25,20 +25,20 @@ class Case:
     sigma: float
 
 
-def load_cases(folder: Path, sigmas: tuple[float, ...], scale: int) -> list[Case]:
+def load_cases(folder: Path, sigmas: tuple[float, ...], scale: int) -> list[ValidationCase]:
     """Every image of `folder` degraded by every sigma."""
     cases = []
     for path in list_images(folder):
         hr = crop_to_multiple(read_rgb(path), scale)
         for sigma in sigmas:
             lr = torch.from_numpy(degrade_gaussian(hr, sigma, scale))
-            cases.append(Case(hr, lr.permute(2, 0, 1)[None].float() / 255, sigma))
+            cases.append(ValidationCase(hr, lr.permute(2, 0, 1)[None].float() / 255, sigma))
     return cases
 
 
 @torch.no_grad()
 def validate(
-    networks: IkcNetworks, cases: list[Case], stage: str, iters: int, device: torch.device
+    networks: IkcNetworks, cases: list[ValidationCase], stage: str, iters: int, device: torch.device
 ) -> dict[str, float]:
     """Mean PSNR-Y (dB) of what the stage has made possible, and mean absolute sigma errors.
 
@@ -48,7 +48,7 @@ def validate(
     scale, basis = networks.architecture.scale, networks.basis
     figures: dict[str, list[float]] = {}
 
-    def record(case: Case, key: str, sr: Tensor) -> None:
+    def record(case: ValidationCase, key: str, sr: Tensor) -> None:
         image = quantize(sr[0].permute(1, 2, 0).float().cpu().numpy() * 255)
         figures.setdefault(key, []).append(psnr_y(image, case.hr, scale))
 

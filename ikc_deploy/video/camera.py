@@ -20,7 +20,7 @@ import av
 from ikc_deploy.errors import CameraError, IkcError, VideoError
 from ikc_deploy.video.clip import Decoder, check_size, stream_facts, video_stream
 from ikc_deploy.video.colour import ToRgb
-from ikc_deploy.video.frames import Frame
+from ikc_deploy.video.interfaces import Frame
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -21,7 +21,7 @@ import av
 from ikc_deploy.errors import NoVideoError, UnreadableClipError, VideoError
 from ikc_deploy.video.clocks import RunningClock, can_jump
 from ikc_deploy.video.colour import UNSPECIFIED, ToRgb, infer_colour, sample_bits, subsampling
-from ikc_deploy.video.frames import Frame, StreamFacts
+from ikc_deploy.video.interfaces import Frame, StreamFacts
 from ikc_deploy.video.opening import open_input
 from ikc_deploy.video.sidedata import display_matrix, side_data_names, turn_only
 
@@ -51,7 +51,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Piece:
+class ClipRange:
     """A part of a clip that begins with a key frame, in ticks of its stream (`video.pieces`)."""
 
     begin: int | None = None
@@ -68,7 +68,7 @@ class Clip:
     """The first video stream of a clip that is no cover picture, as a source of frames.
 
     `source` is a path, or a readable binary stream with `options` and `container` for FFmpeg's
-    demuxer. With a `piece`, its frames are those of that part, as they are in the whole clip.
+    demuxer. With a `clip_range`, its frames are those of that part, as they are in the whole clip.
     Raises `UnreadableClipError` or `NoVideoError`; close it after use.
     """
 
@@ -78,7 +78,7 @@ class Clip:
         span: Span | None = None,
         container: str | None = None,
         options: Mapping[str, str] | None = None,
-        piece: Piece | None = None,
+        clip_range: ClipRange | None = None,
     ) -> None:
         self.name = str(source) if isinstance(source, Path) else "the pipe"
         self.span = span or Span()
@@ -88,8 +88,8 @@ class Clip:
         try:
             self.stream = video_stream(self.container, self.name)
             self._decoder = Decoder(self.container, self.stream)
-            self._from, self._until = self._bounds(piece or Piece())
-            self._sought = isinstance(source, Path) and self._seek(piece or Piece())
+            self._from, self._until = self._bounds(clip_range or ClipRange())
+            self._sought = isinstance(source, Path) and self._seek(clip_range or ClipRange())
             self._kept = self._keep()
             first = next(self._kept, None)
             if first is None:
@@ -170,23 +170,23 @@ class Clip:
         rate = self.stream.average_rate or self.stream.guessed_rate or _DEFAULT_RATE
         return max(1, round(1 / (rate * _time_base(self.stream))))
 
-    def _bounds(self, piece: Piece) -> tuple[int | None, int | None]:
+    def _bounds(self, clip_range: ClipRange) -> tuple[int | None, int | None]:
         """When the first frame that is wanted, and the first that is not any more, are shown."""
         begin, tick = self.stream.start_time or 0, _time_base(self.stream)
-        start, until = piece.begin, piece.end
+        start, until = clip_range.begin, clip_range.end
         if self.span.start > 0:
             start = begin + math.ceil(self.span.start / tick)
         if self.span.duration is not None:
             until = begin + math.ceil((self.span.start + self.span.duration) / tick)
         return start, until
 
-    def _seek(self, piece: Piece) -> bool:
+    def _seek(self, clip_range: ClipRange) -> bool:
         """Go to the last key frame before the first frame that is wanted; False if still at 0."""
         if self._from is None:
             return False
         try:
             self.container.seek(
-                self._from if piece.seek is None else piece.seek, stream=self.stream
+                self._from if clip_range.seek is None else clip_range.seek, stream=self.stream
             )
         except av.FFmpegError:
             # All is decoded up to there.

@@ -25,7 +25,7 @@ from av.filter import Graph
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import VideoError
-from ikc_deploy.video.errors import reason_of
+from ikc_deploy.video.write_errors import reason_of
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame

@@ -12,10 +12,10 @@ import numpy as np
 
 from ikc_deploy.errors import EncoderError
 from ikc_deploy.video.colour import FromRgb
-from ikc_deploy.video.errors import FAILURES, explained, reason_of
-from ikc_deploy.video.frames import StreamFacts
+from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.opening import open_input, open_output
-from ikc_deploy.video.outputs import Output, codec_name
+from ikc_deploy.video.output_container import MuxedOutput, codec_name
+from ikc_deploy.video.write_errors import FAILURES, explained, reason_of
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -31,7 +31,7 @@ FAMILIES: Final = {
 
 AUTO: Final = "auto"
 
-_LARGEST_H264: Final = 4096
+_MAX_H264: Final = 4096
 """Width in pixels up to which H.264 decodes everywhere (level 5.2; NVENC's limit)."""
 
 _OPTIONS: Final = {
@@ -109,7 +109,7 @@ def choose_encoder(settings: EncoderSettings, facts: StreamFacts, container: str
 def _family(facts: StreamFacts, container: str) -> str:
     if container == "webm":
         return "vp9"
-    return "hevc" if facts.bits > 8 or facts.width > _LARGEST_H264 else "h264"
+    return "hevc" if facts.bits > 8 or facts.width > _MAX_H264 else "h264"
 
 
 def coded_frame(encoder: Encoder, facts: StreamFacts) -> bytes:
@@ -141,7 +141,7 @@ def _check_container(coded: bytes, facts: StreamFacts, container: str) -> None:
         video = source.streams.video[0]
         try:
             packets = (packet for packet in source.demux(video) if packet.size)
-            Output(file, container, video, facts).write(packets)
+            MuxedOutput(file, container, video, facts).write(packets)
         except FAILURES as error:
             raise EncoderError(f"{container} does not hold it ({reason_of(error)})") from error
         file.seek(0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ikc_deploy.errors import VideoError
-from ikc_deploy.images import IMAGE_SUFFIXES
+from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES
 
 PIPE: Final = Path("-")
 """Standard input or output."""

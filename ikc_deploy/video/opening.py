@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import av
 
 from ikc_deploy.errors import UnreadableClipError
-from ikc_deploy.video.errors import FAILURES, reason_of
+from ikc_deploy.video.write_errors import FAILURES, reason_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer

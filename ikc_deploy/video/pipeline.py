@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Final, TypeVar
 
-from ikc_deploy.runtime.channel import Channel
+from ikc_deploy.runtime.bounded_queue import BoundedQueue
 
 CAPACITY: Final = 3
 """Frames that wait between two stages: enough to even out, few enough for 4K ones."""
@@ -35,8 +35,8 @@ def run(
     many were dropped so. Setting `stop` ends it after the item in hand, which is still written.
     An error of any stage ends all three and is raised; items that had left that stage are written.
     """
-    todo = Channel[_In](1 if newest_wins else CAPACITY, newest_wins)
-    done = Channel[_Out](CAPACITY)
+    todo = BoundedQueue[_In](1 if newest_wins else CAPACITY, newest_wins)
+    done = BoundedQueue[_Out](CAPACITY)
 
     def read() -> None:
         try:

@@ -10,7 +10,7 @@ import numpy as np
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
-from ikc_deploy.video.frames import FrameUpscaler
+from ikc_deploy.video.interfaces import FrameUpscaler
 
 _LINE: Final = 2
 _ENLARGING: Final = Interpolation.BICUBIC | Interpolation.ACCURATE_RND

@@ -14,7 +14,7 @@ from av.video.frame import supported_np_pix_fmts
 from ikc_deploy.errors import VideoError
 from ikc_deploy.video.clip import Clip, Span
 from ikc_deploy.video.colour import FromRgb
-from ikc_deploy.video.frames import Frame, StreamFacts
+from ikc_deploy.video.interfaces import Frame, StreamFacts
 
 _LOOK_SECONDS: Final = 0.1
 
@@ -59,7 +59,7 @@ class RawSink:
     """Writes frames with `facts` to a pipe, as they come."""
 
     done = 0
-    notices = ()
+    warnings = ()
 
     def __init__(self, pipe: BinaryIO, pixel_format: str, facts: StreamFacts) -> None:
         RawFormat(pixel_format)

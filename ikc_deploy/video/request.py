@@ -14,9 +14,9 @@ from ikc_deploy.errors import UnreadableClipError, VideoError
 from ikc_deploy.video.camera import Camera, CameraSettings
 from ikc_deploy.video.clip import Clip, Span
 from ikc_deploy.video.encoders import EncoderSettings
-from ikc_deploy.video.files import FileSettings, FileSink
-from ikc_deploy.video.frames import Sink, Source, StreamFacts
-from ikc_deploy.video.images import ImageFolder, NumberedImages
+from ikc_deploy.video.file_sink import FileSettings, FileSink
+from ikc_deploy.video.image_sequence import ImageFolder, NumberedImages
+from ikc_deploy.video.interfaces import Sink, Source, StreamFacts
 from ikc_deploy.video.names import CONTAINERS, PIPE, is_numbered
 from ikc_deploy.video.raw import RawFormat, RawSink, open_raw
 from ikc_deploy.video.window import WindowSink

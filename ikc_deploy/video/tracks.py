@@ -77,7 +77,7 @@ class Excerpt:
         return not early and (self.end is None or time < self.end)
 
 
-class Lane(Protocol):
+class TrackLane(Protocol):
     """Takes a stream's packets, and gives those that go into the output."""
 
     @property
@@ -91,9 +91,9 @@ class Lane(Protocol):
         """What is left when the source has no more."""
 
 
-def add_lane(output: OutputContainer, source: Stream, track: Track, excerpt: Excerpt) -> Lane:
+def add_lane(output: OutputContainer, source: Stream, track: Track, excerpt: Excerpt) -> TrackLane:
     """Add a stream to `output`; raises what PyAV raises if the container cannot hold it."""
-    lane: Lane
+    lane: TrackLane
     if track.coding is None:
         lane = _Copied(output, source, excerpt)
     else:

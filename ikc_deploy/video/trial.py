@@ -23,12 +23,18 @@ from av.audio.stream import AudioStream
 from ikc_deploy.errors import UnreadableClipError, VideoError
 from ikc_deploy.files import atomic_path
 from ikc_deploy.video.clip import video_stream
-from ikc_deploy.video.errors import explained, reason_of, writing
-from ikc_deploy.video.frames import StreamFacts
+from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.opening import open_input
-from ikc_deploy.video.outputs import Beside, Output, TrackError, codec_name, read_beside
+from ikc_deploy.video.output_container import (
+    Beside,
+    MuxedOutput,
+    TrackError,
+    codec_name,
+    read_beside,
+)
 from ikc_deploy.video.sidedata import display_matrix, same_turn, side_data_names
 from ikc_deploy.video.tracks import COPIED, Excerpt, SoundCoding, Track, sound_codings
+from ikc_deploy.video.write_errors import explained, reason_of, writing
 
 if TYPE_CHECKING:
     from av.audio.codeccontext import AudioCodecContext
@@ -52,7 +58,7 @@ class Plan:
     """How the streams beside the video reach the output."""
 
     tracks: list[Track] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     """What will be missing or is coded anew, a sentence for each."""
     tags: bool = True
     """The container takes the tags and chapters."""
@@ -127,19 +133,19 @@ class Trial:
         name = codec_name(stream)
         what = f"stream {stream.index} is left out: {stream.type}, {name}"
         if copy is None:
-            plan.notices.append(what)
+            plan.warnings.append(what)
         elif copy.empty:
-            plan.notices.append(f"{what}, which holds nothing")
+            plan.warnings.append(f"{what}, which holds nothing")
         elif not copy.problem:
             plan.tracks.append(Track(stream.index))
         elif (coding := self._coding(path, stream)) is not None:
             plan.tracks.append(Track(stream.index, coding))
-            plan.notices.append(
+            plan.warnings.append(
                 f"stream {stream.index} is coded anew as {coding.encoder}: {self.container} cannot "
                 f"hold this {name} audio ({copy.problem})"
             )
         else:
-            plan.notices.append(f"{what}, which {self.container} cannot hold ({copy.problem})")
+            plan.warnings.append(f"{what}, which {self.container} cannot hold ({copy.problem})")
 
     def _check_sound(
         self, path: Path, source: InputContainer, copies: dict[int, _Copy], plan: Plan
@@ -170,7 +176,7 @@ class Trial:
             self.output(file, self._beside(source, video, [], tags=True)).write(self.packets())
         except TrackError as error:
             plan.tags = False
-            plan.notices.append(f"tags and chapters are left out ({_why(error)})")
+            plan.warnings.append(f"tags and chapters are left out ({_why(error)})")
             file = io.BytesIO()
             self.output(file).write(self.packets())
         try:
@@ -178,17 +184,17 @@ class Trial:
         except UnreadableClipError:
             return  # Too short to be known again; the encoder's own trial was not.
         if not same_turn(display_matrix(frame), self.facts.display_matrix):
-            plan.notices.append(
+            plan.warnings.append(
                 f"{self.container} does not say that the picture is turned or flipped; players "
                 "show it as it is coded"
             )
         if abs(aspect / self.facts.aspect - 1) > 0.01:
-            plan.notices.append(
+            plan.warnings.append(
                 f"{self.container} does not say that pixels are {float(self.facts.aspect):.3g} "
                 "times as wide as high; players show them square"
             )
         if "STEREO3D" in shown - side_data_names(frame):
-            plan.notices.append(
+            plan.warnings.append(
                 "the clip is stereoscopic (3D); the output does not say so, and players show its "
                 "views as one picture"
             )
@@ -230,10 +236,10 @@ class Trial:
     ) -> Beside:
         return Beside(source, video, tracks, self.excerpt, self.jumps, tags)
 
-    def output(self, target: Path | BinaryIO, beside: Beside | None = None) -> Output:
-        """The container with its header; raises what `Output` raises."""
+    def output(self, target: Path | BinaryIO, beside: Beside | None = None) -> MuxedOutput:
+        """The container with its header; raises what `MuxedOutput` raises."""
         with closing(open_input(io.BytesIO(self.coded), "the coded frame")) as coded:
-            return Output(target, self.container, coded.streams.video[0], self.facts, beside)
+            return MuxedOutput(target, self.container, coded.streams.video[0], self.facts, beside)
 
     def packets(self) -> Iterator[Packet[Any]]:
         """The coded frame."""
@@ -258,7 +264,7 @@ class _Copy:
         self._packets = 0
         self._bytes = 0
         self._sample: list[Packet[Any]] = []
-        self._output: Output | None = None
+        self._output: MuxedOutput | None = None
         if self._stream.codec_context is None and self._stream.type != "attachment":
             self.problem = "FFmpeg has no decoder for it"
             return

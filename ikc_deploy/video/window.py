@@ -6,7 +6,7 @@ import threading
 from typing import Any, Final
 
 from ikc_deploy.errors import MissingExtraError
-from ikc_deploy.video.frames import Frame
+from ikc_deploy.video.interfaces import Frame
 
 TITLE: Final = "ikc-upscale (q ends)"
 
@@ -20,7 +20,7 @@ class WindowSink:
     """
 
     done = 0
-    notices = ()
+    warnings = ()
 
     def __init__(self, stop: threading.Event) -> None:
         try:

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from ikc_deploy import Bundle, InputError
-from ikc_deploy.batch.ledger import FOLDER, open_ledger
-from ikc_deploy.batch.run import Joined, Report, run_batch
+from ikc_deploy.batch.run import BatchReport, Joined, run_batch
+from ikc_deploy.batch.run_state import FOLDER, open_run_state
 from ikc_deploy.batch.settings import BatchSettings, UpscalerSettings
-from ikc_deploy.batch.tasks import Outcome, PieceJob, Task, do
-from ikc_deploy.cli.upscale import main
-from ikc_deploy.images import read_rgb, write_rgb
+from ikc_deploy.batch.tasks import ChunkTask, Task, TaskOutcome, do
+from ikc_deploy.cli.ikc_upscale import main
+from ikc_deploy.imaging.image_io import read_rgb, write_rgb
 from ikc_deploy.video.encoders import EncoderSettings
 from tests.cli.running import invoke
 from tests.repeating import repeated, repeating_bundle
@@ -59,12 +59,12 @@ class Actor:
 
     def run(
         self, tasks: Sequence[Task], upscaler: UpscalerSettings, *_: Any
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Iterator[tuple[int, TaskOutcome]]:
         self.done = list(tasks)
         with upscaler.open() as opened:
             for number, task in enumerate(tasks):
-                later = isinstance(task, PieceJob) and task.piece.begin is not None
-                error = Outcome(error="the disk is on fire")
+                later = isinstance(task, ChunkTask) and task.clip_range.begin is not None
+                error = TaskOutcome(error="the disk is on fire")
                 yield number, error if later and self.failing else do(task, opened, upscaler.sigma)
 
 
@@ -78,7 +78,7 @@ def actor(monkeypatch: pytest.MonkeyPatch) -> Actor:
 
 def batch(
     bundle: Bundle, out: Path, *inputs: Path, sigma: float | None = None, **options: Any
-) -> Report:
+) -> BatchReport:
     upscaler = UpscalerSettings(bundle.path, iters=0, sigma=sigma)
     return run_batch(BatchSettings(inputs, out, upscaler, EncoderSettings()), **options)
 
@@ -94,7 +94,7 @@ def test_pictures_and_clips_come_out_as_without_actors(
         bundle,
         out,
         folder,
-        announce=announced.append,
+        on_output=announced.append,
         progress=lambda *counts: progress.append(counts),
     )
     assert (report.made, report.kept, report.failures) == (4, 0, [])
@@ -124,7 +124,7 @@ def test_a_second_run_does_only_what_is_missing_or_changed(
     (out / "0.png").unlink()
     write_rgb(photo(11, 12, 99), folder / "1.png")
     os.utime(folder / "1.png", (1, 1))
-    with open(out / FOLDER / "ledger.jsonl", "a") as file:
+    with open(out / FOLDER / "outputs.jsonl", "a") as file:
         file.write('{"target": "2.p')  # A run was killed here.
     report = batch(bundle, out, folder)
     assert (report.made, report.kept) == (2, 1)
@@ -154,14 +154,14 @@ def test_what_fails_is_reported_and_the_rest_is_made(
     # The first piece is kept.
     assert len(actor.done) == 1 and report.made == 1
     assert numbers(out / "clip.mp4") == list(range(FRAMES))
-    assert sorted(path.name for path in (out / FOLDER).iterdir()) == ["ledger.jsonl", "lock"]
+    assert sorted(path.name for path in (out / FOLDER).iterdir()) == ["lock", "outputs.jsonl"]
 
 
 def test_a_folder_of_outputs_has_one_run_at_a_time(
     bundle: Bundle, folder: Path, actor: Actor, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with open_ledger(out), pytest.raises(InputError, match="another run is writing"):
+    with open_run_state(out), pytest.raises(InputError, match="another run is writing"):
         batch(bundle, out, folder)
     assert batch(bundle, out, folder).made == 3
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ikc_deploy.benchmarks.case import Case
-from ikc_deploy.benchmarks.ceiling import Ceiling
-from ikc_deploy.benchmarks.quality import Quality
-from ikc_deploy.benchmarks.race import Entry, Ratio, Result
-from ikc_deploy.benchmarks.report import Report
-from ikc_deploy.benchmarks.statistics import Spread, paired_ratio
+from ikc_deploy.benchmarks.case import BenchmarkCase
+from ikc_deploy.benchmarks.interleaved import CaseResult, Measurement, Ratio
+from ikc_deploy.benchmarks.peak_throughput import PeakThroughput
+from ikc_deploy.benchmarks.quality import CandidateQuality
+from ikc_deploy.benchmarks.report import BenchmarkReport
+from ikc_deploy.benchmarks.statistics import TimingSummary, paired_ratio
 
 MACHINE = {
     "cpu": "Some <CPU> @ 3 GHz",
@@ -24,15 +24,15 @@ MACHINE = {
 """What `describe_machine` gives; the CPU's name has what HTML must escape."""
 
 
-def entry(name: str, ms: Sequence[float], ours: bool = True) -> Entry:
+def entry(name: str, ms: Sequence[float], ours: bool = True) -> Measurement:
     """An entry whose networks take 1, 90 and 8 % of the time."""
-    spread = Spread.of(ms)
+    spread = TimingSummary.of(ms)
     stages = {
         stage: share * spread.mean
         for stage, share in (("predictor", 0.01), ("sftmd", 0.9), ("corrector", 0.08))
     }
-    return Entry(
-        contestant=name,
+    return Measurement(
+        candidate=name,
         about=f"about {name}",
         ours=ours,
         precision="fp32",
@@ -48,33 +48,33 @@ def entry(name: str, ms: Sequence[float], ours: bool = True) -> Entry:
     )
 
 
-def result(case: Case, times: Mapping[str, Sequence[float]]) -> Result:
-    """One case; contestants whose names begin with "onnxruntime" are ours."""
+def result(case: BenchmarkCase, times: Mapping[str, Sequence[float]]) -> CaseResult:
+    """One case; candidates whose names begin with "onnxruntime" are ours."""
     entries = tuple(
         entry(name, ms, name.startswith("onnxruntime-fp")) for name, ms in times.items()
     )
     ratios = tuple(
-        Ratio(one.contestant, other.contestant, paired_ratio(one.ms, other.ms))
+        Ratio(one.candidate, other.candidate, paired_ratio(one.ms, other.ms))
         for one in entries
         for other in entries
         if one is not other
     )
     skipped = {"torch-compile": "no compiler <here>"}
     sides = (4 * case.height, 4 * case.width)
-    return Result("x4-lite", case, sides, entries, ratios, skipped)
+    return CaseResult("x4-lite", case, sides, entries, ratios, skipped)
 
 
-def report(slowdown: float = 1.0) -> Report:
-    """Two sizes, two contestants; time grows as the number of pixels, and ours takes half."""
+def report(slowdown: float = 1.0) -> BenchmarkReport:
+    """Two sizes, two candidates; time grows as the number of pixels, and ours takes half."""
     results = []
     for side in (32, 64):
         ms = [slowdown * side**2 / 100 * jitter for jitter in (0.99, 1.0, 1.01, 1.02, 0.98)]
         times = {"onnxruntime-fp32": ms, "reference-loop": [2 * value for value in ms]}
-        results.append(result(Case(side, side), times))
-    return Report(
+        results.append(result(BenchmarkCase(side, side), times))
+    return BenchmarkReport(
         command="ikc-bench --res 32",
         machine=MACHINE,
-        ceilings={"torch": Ceiling(gflops=200.0, gigabytes=20.0)},
+        peak_throughput={"torch": PeakThroughput(gflops=200.0, gigabytes=20.0)},
         results=tuple(results),
-        qualities=(Quality("x4-lite", "onnxruntime-fp32", 7, "Set5", 5, 30.88),),
+        qualities=(CandidateQuality("x4-lite", "onnxruntime-fp32", 7, "Set5", 5, 30.88),),
     )

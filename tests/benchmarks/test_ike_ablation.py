@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from ikc_deploy.cli.ike_ablation import main
 from ikc_deploy.evaluation.filters import median
-from ikc_deploy.evaluation.gaussian8 import quantize, upscale_bicubic
-from ikc_deploy.evaluation.metrics import psnr_y, ssim_y
-from ikc_deploy.evaluation.resize import resize_bicubic
-from ikc_deploy.images import read_rgb, write_rgb
+from ikc_deploy.imaging.degrade import quantize, upscale_bicubic
+from ikc_deploy.imaging.image_io import read_rgb, write_rgb
+from ikc_deploy.imaging.metrics import psnr_y, ssim_y
+from ikc_deploy.imaging.resize import resize_bicubic
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
+from tools.measure_ike_ablation import main
 
 SMALL = ("--iterations", 8, "--crop", 32, "--growth", 2, "--width", 4)
 

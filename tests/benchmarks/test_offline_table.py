@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from ikc_deploy.cli.offline_table import main
-from ikc_deploy.evaluation.metrics import psnr_y
-from ikc_deploy.images import read_rgb
+from ikc_deploy.imaging.image_io import read_rgb
+from ikc_deploy.imaging.metrics import psnr_y
 from tests.cli.running import assert_one_clear_line, invoke
+from tools.measure_offline_table import main
 
 
 def test_every_method_gets_the_same_picture_and_the_figures_are_those_of_the_files(

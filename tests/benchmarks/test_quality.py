@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ikc_deploy import Bundle
-from ikc_deploy.benchmarks.contestants import Ours
+from ikc_deploy.benchmarks.candidates import UpscalerVariant
 from ikc_deploy.benchmarks.quality import measure_quality
 from ikc_deploy.evaluation.blurs import BlurSet
 from ikc_deploy.evaluation.protocol import Protocol, evaluate
@@ -20,7 +20,7 @@ def test_it_is_the_last_step_of_what_ikc_eval_measures(
     folder = tmp_path / "hr"
     folder.mkdir()
     Image.fromarray(photo(64, 72)).save(folder / "a.png")
-    ours = Ours("onnxruntime", "fp32", {})
+    ours = UpscalerVariant("onnxruntime", "fp32", {})
     name, images, found = measure_quality(small_bundle, ours, folder, iters=1, threads=1)
     assert (name, images) == ("hr", 1)
     with load_bundle(small_bundle, "onnxruntime", 1, 1) as upscaler:

@@ -5,19 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ikc_deploy.benchmarks.statistics import Spread, paired_ratio, ratio_interval, slope
+from ikc_deploy.benchmarks.statistics import TimingSummary, paired_ratio, ratio_interval, slope
 
 TIMES = st.lists(st.floats(0.1, 1e4), min_size=3, max_size=20)
 
 
 def test_the_spread_of_a_known_series() -> None:
-    found = Spread.of(range(1, 102))
-    assert found == Spread(median=51, q25=26, q75=76, p90=91, p99=100, mean=51, min=1)
+    found = TimingSummary.of(range(1, 102))
+    assert found == TimingSummary(median=51, q25=26, q75=76, p90=91, p99=100, mean=51, min=1)
 
 
 def test_a_series_without_values_has_no_spread() -> None:
     with pytest.raises(ValueError, match="no median"):
-        Spread.of([])
+        TimingSummary.of([])
 
 
 @given(TIMES, st.floats(0.1, 10))

@@ -8,14 +8,14 @@ from pathlib import Path
 import click
 import pytest
 
-from ikc_deploy.cli.common import note_skipped, printable, reports_errors, say, warn
+from ikc_deploy.cli._common import note_skipped, printable, reports_errors, say, warn
 from ikc_deploy.errors import InputError
 from tests.cli.running import invoke
 
 NAME = os.fsdecode(b"caf\xe9 \xe2\x82\xac.png")
 PROGRAM = f"""
 import os, sys, click
-from ikc_deploy.cli.common import err_console, note, out_console, reports_errors, say, warn
+from ikc_deploy.cli._common import err_console, note, out_console, reports_errors, say, warn
 from ikc_deploy.errors import InputError
 
 @click.command()

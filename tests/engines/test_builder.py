@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from ikc_deploy import Bundle, BundleError, EngineError
-from ikc_deploy.bundle import GRAPHS
+from ikc_deploy.bundle.engine_store import Profile
+from ikc_deploy.bundle.manifest import GRAPHS
 from ikc_deploy.engines.builder import build_plan
 from ikc_deploy.engines.targets import parse_shapes
 from ikc_deploy.engines.toolchain import Toolchain
-from ikc_deploy.plans import Profile
 from tests.engines.conftest import TARGET
 from tests.half import half_bundle
 from tests.sealing import seal

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from ikc_deploy import Bundle, BundleError, EngineError, flavours
-from ikc_deploy.bundle import GRAPHS
-from ikc_deploy.caches import cache_folder
+from ikc_deploy import Bundle, BundleError, EngineError
+from ikc_deploy.bundle import tensorrt_variants
+from ikc_deploy.bundle.engine_store import Host, engine_files, find_engine, read_engines
+from ikc_deploy.bundle.manifest import GRAPHS
 from ikc_deploy.engines.cache import add_engine, fingerprint
 from ikc_deploy.engines.targets import Target, parse_shapes
 from ikc_deploy.engines.toolchain import Toolchain, prepare_toolchain
-from ikc_deploy.plans import Host, engine_files, find_engine, read_engines
+from ikc_deploy.paths import cache_folder
 from tests.engines.conftest import TARGET
 from tests.half import half_bundle
 from tests.machines import nvidia_smi
@@ -142,7 +143,7 @@ def test_a_bundle_that_changes_during_the_build_is_not_sealed(
 def tensorrt(
     tmp_path: Path, rtx: Toolchain, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Toolchain]:
-    """The `tensorrt` flavour for a GPU of compute capability 9.0, with a cache in `tmp_path`.
+    """The `tensorrt` variant for a GPU of compute capability 9.0, with a cache in `tmp_path`.
 
     TensorRT itself starts only with a GPU, so its interface is played by TensorRT for RTX.
     """
@@ -152,12 +153,12 @@ def tensorrt(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     nvidia_smi(tmp_path, "echo 'GPU, 580.0, 8192, 9.0'")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    flavours._load.cache_clear()
+    tensorrt_variants._load.cache_clear()
     yield prepare_toolchain("tensorrt", Target())
-    flavours._load.cache_clear()
+    tensorrt_variants._load.cache_clear()
 
 
-def test_the_tensorrt_flavour_keeps_its_timings(
+def test_the_tensorrt_variant_keeps_its_timings(
     half: Bundle, tensorrt: Toolchain, tmp_path: Path
 ) -> None:
     with pytest.warns(DeprecationWarning):

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ikc_deploy import InputError
+from ikc_deploy.bundle.engine_store import Profile
 from ikc_deploy.engines.targets import Target, parse_shape, parse_shapes, read_target
-from ikc_deploy.plans import Profile
 
 SIDES = st.lists(st.integers(8, 4000), min_size=3, max_size=3).map(sorted)
 BATCHES = st.lists(st.integers(1, 32), min_size=3, max_size=3).map(sorted)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ikc_deploy.bundle import Manifest
+from ikc_deploy.bundle.manifest import Manifest
 from ikc_deploy.evaluation.blurs import BlurSet
 from ikc_deploy.evaluation.degradation import Degradation
-from ikc_deploy.evaluation.protocol import Protocol, Report
+from ikc_deploy.evaluation.protocol import EvaluationReport, Protocol
 from ikc_deploy.evaluation.records import Record
 
 SIGMAS = (1.8, 2.6)
@@ -52,7 +52,7 @@ def records(gaussian: bool = True) -> Iterator[Record]:
                 yield Record(*about, "true kernel", None, level + 1, 0.9)
 
 
-def report(gaussian: bool = True, degradation: Degradation | None = None) -> Report:
+def report(gaussian: bool = True, degradation: Degradation | None = None) -> EvaluationReport:
     """A report with these records."""
     protocol = Protocol(BlurSet.gaussians(SIGMAS), degradation or Degradation())
-    return Report(MANIFEST, protocol, tuple(records(gaussian)))
+    return EvaluationReport(MANIFEST, protocol, tuple(records(gaussian)))

@@ -19,8 +19,8 @@ from ikc_deploy.evaluation.blurs import (
     Filter,
     sigma_of_gaussian,
 )
-from ikc_deploy.evaluation.gaussian8 import SIGMAS
 from ikc_deploy.files import sha256_file
+from ikc_deploy.imaging.degrade import SIGMAS
 
 
 def kernels_of(found: BlurSet) -> list[np.ndarray]:

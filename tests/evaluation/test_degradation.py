@@ -9,7 +9,7 @@ from PIL import Image
 
 from ikc_deploy import InputError, gaussian_kernel
 from ikc_deploy.evaluation.degradation import Degradation
-from ikc_deploy.evaluation.gaussian8 import degrade
+from ikc_deploy.imaging.degrade import degrade
 from tests.samples import photo
 
 KERNEL = gaussian_kernel(2.0)

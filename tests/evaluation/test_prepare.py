@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError, OutputError
-from ikc_deploy.evaluation.gaussian8 import degrade_gaussian, upscale_bicubic
 from ikc_deploy.evaluation.prepare import PrepareSettings, prepare
-from ikc_deploy.images import read_rgb, write_rgb
+from ikc_deploy.imaging.degrade import degrade_gaussian, upscale_bicubic
+from ikc_deploy.imaging.image_io import read_rgb, write_rgb
 from tests.samples import photo
 
 

@@ -17,12 +17,12 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from ikc_deploy import Bundle, InputError, Upscaler, gaussian_kernel, load
 from ikc_deploy.evaluation.blurs import Blur, BlurSet
 from ikc_deploy.evaluation.degradation import Degradation
-from ikc_deploy.evaluation.gaussian8 import SIGMAS, degrade, degrade_gaussian
-from ikc_deploy.evaluation.metrics import PSNR_CEILING
-from ikc_deploy.evaluation.protocol import Protocol, Report, evaluate
+from ikc_deploy.evaluation.protocol import EvaluationReport, Protocol, evaluate
 from ikc_deploy.evaluation.records import Record
 from ikc_deploy.evaluation.summary import DatasetSummary, summarise
-from ikc_deploy.images import write_rgb
+from ikc_deploy.imaging.degrade import SIGMAS, degrade, degrade_gaussian
+from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.metrics import MAX_PSNR
 from ikc_deploy.kernels import KernelBasis
 from tests.samples import photo
 
@@ -50,12 +50,12 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(upscaler: Upscaler, pair: Path) -> Report:
+def report(upscaler: Upscaler, pair: Path) -> EvaluationReport:
     return evaluate(upscaler, [pair], GAUSSIAN8)
 
 
 @pytest.fixture(scope="module")
-def summary(report: Report) -> DatasetSummary:
+def summary(report: EvaluationReport) -> DatasetSummary:
     (found,) = summarise(report.records)
     return found
 
@@ -134,7 +134,7 @@ def test_the_other_rows_are_what_the_upscaler_gives(
     assert len({row.psnr_y.value for row in steps}) == len(steps)
 
 
-def test_records_come_by_image_blur_and_step(report: Report) -> None:
+def test_records_come_by_image_blur_and_step(report: EvaluationReport) -> None:
     cases = [
         (image, f"sigma {sigma:g}", sigma, method, step)
         for image in ("a.png", "b.png")
@@ -215,7 +215,7 @@ def test_equal_images_count_as_the_ceiling_so_that_means_stay_finite(
 ) -> None:
     write_rgb(np.full((40, 40, 3), 77, np.uint8), tmp_path / "flat" / "grey.png")
     bicubic = evaluate(upscaler, [tmp_path / "flat"], ONE_BLUR).records[0]
-    assert bicubic.psnr_y == PSNR_CEILING
+    assert bicubic.psnr_y == MAX_PSNR
     assert bicubic.ssim_y == pytest.approx(1)
 
 

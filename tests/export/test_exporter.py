@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from ikc_deploy import Bundle, ExportError
-from ikc_deploy.bundle import GRAPHS, FrameIO, Precision
+from ikc_deploy.bundle.manifest import GRAPHS, FrameIO, Precision
+from ikc_deploy.bundle.measurements import Verification
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
 from ikc_deploy.export.graphs import OPSET
-from ikc_deploy.export.precision import check_census, conv_census
-from ikc_deploy.measured import Opinion
+from ikc_deploy.export.precision import check_precision, conv_precision
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint
-from ikc_deploy.networks.weights import load_weights
+from ikc_deploy.networks.weights_loader import load_weights
 from tests.bundles import export_small, save_small
 from tests.half import write_engine
 from tests.samples import photo
@@ -87,9 +87,9 @@ def test_every_convolution_has_the_precision_asked_for(exported: tuple[Bundle, P
     bundle, _ = exported
     wanted = "float16" if bundle.manifest.precision == "fp16" else "float32"
     for name in GRAPHS:
-        census = conv_census(bundle.graph(name))
-        assert set(census) == {wanted}
-        assert census == bundle.manifest.convolutions[name]
+        precisions = conv_precision(bundle.graph(name))
+        assert set(precisions) == {wanted}
+        assert precisions == bundle.manifest.convolutions[name]
 
 
 def test_graphs_hold_no_local_paths_and_the_declared_opset(exported: tuple[Bundle, Path]) -> None:
@@ -131,7 +131,7 @@ def test_a_new_export_keeps_the_fourth_graph_where_it_fits_and_says_so_where_it_
     out = tmp_path / "out"
     shutil.copytree(usrnet_bundle.path, out)
     old = write_engine(Bundle.open(out), "a")
-    opinion = Opinion({}, (64, 64), {}, [], passed=True)
+    opinion = Verification({}, (64, 64), {}, [], passed=True)
     seal(out, replace(old.manifest, verified={"a": opinion, "gone": opinion}))
     weights = load_weights(str(small_checkpoint))
     with warnings.catch_warnings():
@@ -190,7 +190,7 @@ def test_one_convolution_in_float32_fails_the_census_by_name(tmp_path: Path) -> 
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     onnx.save(model, tmp_path / "smuggled.onnx")
     with pytest.raises(ExportError, match=rf"1 of 6 convolutions .*{conv.name} \(float32\)"):
-        check_census(tmp_path / "smuggled.onnx", "fp16")
+        check_precision(tmp_path / "smuggled.onnx", "fp16")
 
 
 def test_the_checkpoint_and_the_bundle_share_a_basis(exported: tuple[Bundle, Path]) -> None:

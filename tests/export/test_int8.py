@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ikc_deploy import Bundle, ExportError, InputError
-from ikc_deploy.bundle import GRAPHS
+from ikc_deploy.bundle.manifest import GRAPHS
 from ikc_deploy.export import calibration
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
 from ikc_deploy.export.graphs import export_module
 from ikc_deploy.export.int8 import best_scale, quantize_graph
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
-from ikc_deploy.networks.weights import Weights, load_weights
+from ikc_deploy.networks.weights_loader import Weights, load_weights
 
 
 class Modulated(nn.Module):
@@ -146,14 +146,14 @@ def test_an_int8_bundle_says_what_it_costs(
     assert manifest.parity is not None and manifest.parity.int8 is not None
     found = manifest.parity.int8
     assert found.loss_db == pytest.approx(found.fp32_db - found.int8_db)
-    assert found.loss_db <= calibration.LARGEST_LOSS and found.images == 2
+    assert found.loss_db <= calibration.MAX_LOSS and found.images == 2
     assert set(bundle.files) == {*(f"{name}.onnx" for name in GRAPHS), "basis.npz"}
 
 
 def test_too_great_a_loss_keeps_more_in_float_and_in_the_end_makes_no_bundle(
     weights: Weights, tmp_path: Path, small_images: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibration, "LARGEST_LOSS", -1.0)
+    monkeypatch.setattr(calibration, "MAX_LOSS", -1.0)
     kept: list[int] = []
     original = quantize_graph
 

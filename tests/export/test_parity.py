@@ -16,18 +16,18 @@ from onnx import numpy_helper
 from torch import nn
 
 from ikc_deploy import Bundle, BundleError, ExportError
-from ikc_deploy.bundle import GRAPHS, Precision
-from ikc_deploy.engines.second_opinion import compare
+from ikc_deploy.bundle.manifest import GRAPHS, Precision
+from ikc_deploy.bundle.measurements import Deviation, Parity
+from ikc_deploy.engines.verify import compare
 from ikc_deploy.export import calibration, exporter
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
 from ikc_deploy.export.graphs import export_graphs
 from ikc_deploy.export.parity import check_parity, measure_parity
 from ikc_deploy.export.widening import widened
-from ikc_deploy.measured import Deviation, Parity
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks, save_checkpoint
 from ikc_deploy.networks.sftmd import Sftmd
-from ikc_deploy.networks.weights import Weights, load_weights
+from ikc_deploy.networks.weights_loader import Weights, load_weights
 from tests.export.sabotage import KINDS, sabotaged
 from tests.sealing import seal
 
@@ -69,7 +69,7 @@ def exported(
         patch.setattr(calibration, "_MADE", 4)
         patch.setattr(calibration, "_SIDE", 64)
         # What 8 bits cost networks that upscale nothing is not the question here.
-        patch.setattr(calibration, "LARGEST_LOSS", 100.0)
+        patch.setattr(calibration, "MAX_LOSS", 100.0)
         folder = tmp_path_factory.mktemp("exported") / "bundle"
         return export_bundle(weights, folder, ExportSettings(request.param))
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import io, ndimage, optimize
 
 from ikc_deploy.errors import InputError, KernelError
-from ikc_deploy.evaluation.gaussian8 import blur
-from ikc_deploy.evaluation.resize import resize_bicubic
-from ikc_deploy.images import read_rgb
+from ikc_deploy.imaging.degrade import blur
+from ikc_deploy.imaging.image_io import read_rgb
+from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.kernels import (
     FKP_SCALES,
     anisotropic_kernel,

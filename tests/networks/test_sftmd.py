@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ikc_deploy.evaluation.resize import resize_bicubic
+from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import new_networks, random_networks
 from ikc_deploy.networks.sftmd import BicubicPhases, CodeBorder, Sftmd, conditioned_conv

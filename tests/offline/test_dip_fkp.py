@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.offline.dip_fkp import Settings, fit
-from ikc_deploy.offline.fitting import Losses
+from ikc_deploy.offline.dip_fkp import DipFkpSettings, fit
+from ikc_deploy.offline.optimize import Losses
 from tests.offline.flows import save_untrained
 from tests.samples import photo
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def small(tmp_path_factory: pytest.TempPathFactory) -> DipFkpSettings:
     """A small network and all three phases within a few iterations."""
-    return Settings(
+    return DipFkpSettings(
         iterations=10,
         prior=save_untrained(tmp_path_factory.mktemp("flow"), 2),
         channels=8,
@@ -29,7 +29,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     )
 
 
-def test_it_explains_the_picture_better_and_better(small: Settings) -> None:
+def test_it_explains_the_picture_better_and_better(small: DipFkpSettings) -> None:
     lr = photo(34, 32)
     result = fit(lr, 2, replace(small, iterations=60))
     assert result.image.shape == (68, 64, 3) and result.image.dtype == np.uint8
@@ -45,7 +45,7 @@ def test_it_explains_the_picture_better_and_better(small: Settings) -> None:
 
 @pytest.mark.parametrize("broken_after", [2, 4, 8])
 def test_a_stopped_fit_goes_on_to_the_very_same_end(
-    small: Settings, tmp_path: Path, broken_after: int
+    small: DipFkpSettings, tmp_path: Path, broken_after: int
 ) -> None:
     lr, state, stop = photo(32, 32), tmp_path / "fit.pt", threading.Event()
 
@@ -65,7 +65,7 @@ def test_a_stopped_fit_goes_on_to_the_very_same_end(
 
 
 def test_more_iterations_go_on_with_fewer_and_other_settings_do_not(
-    small: Settings, tmp_path: Path
+    small: DipFkpSettings, tmp_path: Path
 ) -> None:
     lr, state = photo(32, 32), tmp_path / "fit.pt"
     fit(lr, 2, replace(small, iterations=4), state=state)
@@ -77,7 +77,7 @@ def test_more_iterations_go_on_with_fewer_and_other_settings_do_not(
         fit(photo(32, 32, seed=1), 2, small, state=state)
 
 
-def test_the_kernel_waits_for_the_picture(small: Settings) -> None:
+def test_the_kernel_waits_for_the_picture(small: DipFkpSettings) -> None:
     kernels = [fit(photo(32, 32), 2, replace(small, iterations=n)).kernel for n in (1, 3, 4, 5)]
     start, frozen, moved, further = (kernel for kernel in kernels if kernel is not None)
     np.testing.assert_allclose(start, frozen, atol=1e-7)
@@ -86,7 +86,7 @@ def test_the_kernel_waits_for_the_picture(small: Settings) -> None:
     assert np.abs(further - start).max() > 1e-5
 
 
-def test_alignment_moves_the_picture_and_nothing_else(small: Settings) -> None:
+def test_alignment_moves_the_picture_and_nothing_else(small: DipFkpSettings) -> None:
     centre, theirs = (
         fit(photo(32, 32), 2, replace(small, alignment=alignment))
         for alignment in ("centre", "fkp")
@@ -95,7 +95,7 @@ def test_alignment_moves_the_picture_and_nothing_else(small: Settings) -> None:
     assert centre.history == theirs.history
 
 
-def test_a_grey_picture_is_fitted(small: Settings) -> None:
+def test_a_grey_picture_is_fitted(small: DipFkpSettings) -> None:
     grey = np.repeat(photo(32, 40)[:, :, :1], 3, axis=2)
     assert fit(grey, 2, replace(small, iterations=2)).image.shape == (64, 80, 3)
 
@@ -112,13 +112,13 @@ def test_a_grey_picture_is_fitted(small: Settings) -> None:
     ],
 )
 def test_what_it_cannot_work_on_is_refused(
-    small: Settings, lr: np.ndarray, scale: int, words: str
+    small: DipFkpSettings, lr: np.ndarray, scale: int, words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
         fit(lr, scale, small)
 
 
-def test_a_picture_that_needs_more_memory_than_there_is_is_refused(small: Settings) -> None:
+def test_a_picture_that_needs_more_memory_than_there_is_is_refused(small: DipFkpSettings) -> None:
     # Never touched, so the system never gives it memory.
     huge = np.broadcast_to(photo(1, 2**13), (2**13, 2**13, 3))
     with pytest.raises(InputError, match=r"GiB .*--crop"):
@@ -126,7 +126,7 @@ def test_a_picture_that_needs_more_memory_than_there_is_is_refused(small: Settin
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_device_that_is_not_there_is_refused(small: Settings) -> None:
+def test_a_device_that_is_not_there_is_refused(small: DipFkpSettings) -> None:
     with pytest.raises(InputError, match="'cuda' cannot be used"):
         fit(photo(32, 32), 2, replace(small, device="cuda"))
 
@@ -137,4 +137,4 @@ def test_a_device_that_is_not_there_is_refused(small: Settings) -> None:
 )
 def test_impossible_settings_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(InputError):
-        Settings(**change)  # type: ignore[arg-type]
+        DipFkpSettings(**change)  # type: ignore[arg-type]

@@ -11,21 +11,29 @@ from scipy import ndimage
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.offline.critic import Critic, gradient_penalty
-from ikc_deploy.offline.fitting import Losses
-from ikc_deploy.offline.kernelgan_fkp import ITERATIONS, KernelGanFkp, Settings, fit, twice
+from ikc_deploy.offline.kernelgan_fkp import (
+    ITERATIONS,
+    KernelGanFkp,
+    KernelGanFkpSettings,
+    fit,
+    twice,
+)
+from ikc_deploy.offline.optimize import Losses
 from tests.offline.flows import save_untrained
-from tests.offline.test_degrading import lopsided
+from tests.offline.test_forward_model import lopsided
 from tests.samples import photo
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def small(tmp_path_factory: pytest.TempPathFactory) -> KernelGanFkpSettings:
     flow = save_untrained(tmp_path_factory.mktemp("flow"), 2)
-    return Settings(iterations=6, prior=flow, crop=36, batch=4, channels=4)
+    return KernelGanFkpSettings(iterations=6, prior=flow, crop=36, batch=4, channels=4)
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_it_gives_a_kernel_of_the_scale_and_a_picture(small: Settings, scale: int) -> None:
+def test_it_gives_a_kernel_of_the_scale_and_a_picture(
+    small: KernelGanFkpSettings, scale: int
+) -> None:
     result = fit(photo(40, 44), scale, small)
     assert result.image.shape == (40 * scale, 44 * scale, 3)
     assert result.kernel is not None
@@ -34,7 +42,7 @@ def test_it_gives_a_kernel_of_the_scale_and_a_picture(small: Settings, scale: in
     assert set(result.history[0]) == {"loss", "critic"}
 
 
-def test_it_moves_the_kernel(small: Settings) -> None:
+def test_it_moves_the_kernel(small: KernelGanFkpSettings) -> None:
     gan = KernelGanFkp(photo(40, 44), 2, small)
     before = gan.kernel()
     gan.step()
@@ -43,7 +51,7 @@ def test_it_moves_the_kernel(small: Settings) -> None:
 
 @pytest.mark.parametrize("broken_after", [1, 4])
 def test_a_stopped_fit_goes_on_to_the_very_same_end(
-    small: Settings, tmp_path: Path, broken_after: int
+    small: KernelGanFkpSettings, tmp_path: Path, broken_after: int
 ) -> None:
     lr, state, stop = photo(40, 40), tmp_path / "fit.pt", threading.Event()
 
@@ -87,16 +95,16 @@ def test_the_penalty_is_that_of_a_linear_critic() -> None:
     assert float(penalty) == pytest.approx(4)
 
 
-def test_x3_a_small_picture_and_a_flat_one_are_refused(small: Settings) -> None:
+def test_x3_a_small_picture_and_a_flat_one_are_refused(small: KernelGanFkpSettings) -> None:
     with pytest.raises(InputError, match="x2 and x4, not x3"):
         fit(photo(70, 70), 3, small)
     with pytest.raises(InputError, match="needs 64"):
-        fit(photo(63, 70), 2, Settings(prior=small.prior))
+        fit(photo(63, 70), 2, KernelGanFkpSettings(prior=small.prior))
     with pytest.raises(InputError, match="flat"):
         fit(np.full((64, 64, 3), 9, np.uint8), 2, small)
 
 
-def test_iterations_follow_the_scale_unless_given(small: Settings) -> None:
+def test_iterations_follow_the_scale_unless_given(small: KernelGanFkpSettings) -> None:
     for scale, iterations in ITERATIONS.items():
         assert KernelGanFkp(photo(40, 40), scale, replace(small, iterations=None)).iterations == (
             iterations
@@ -106,4 +114,4 @@ def test_iterations_follow_the_scale_unless_given(small: Settings) -> None:
 @pytest.mark.parametrize("change", [{"iterations": 0}, {"seed": -1}, {"crop": 31}, {"rate": 0.0}])
 def test_impossible_settings_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(InputError):
-        Settings(**change)  # type: ignore[arg-type]
+        KernelGanFkpSettings(**change)  # type: ignore[arg-type]

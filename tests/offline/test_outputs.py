@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ikc_deploy.images import Picture, read_picture, read_rgb
-from ikc_deploy.offline.fitting import Losses, Result
+from ikc_deploy.imaging.image_io import Picture, read_picture, read_rgb
+from ikc_deploy.offline.optimize import FitResult, Losses
 from ikc_deploy.offline.outputs import history_figure, kernel_picture, write_result
-from tests.offline.test_degrading import lopsided
+from tests.offline.test_forward_model import lopsided
 from tests.samples import photo
 
 HISTORY: list[Losses] = [{"loss": 2.0}, {"loss": 1.5, "late": -1.0}, {"loss": 1.0, "late": 0.5}]
@@ -17,7 +17,7 @@ HISTORY: list[Losses] = [{"loss": 2.0}, {"loss": 1.5, "late": -1.0}, {"loss": 1.
 
 def test_every_part_of_a_result_can_be_read_again(tmp_path: Path) -> None:
     kernel = lopsided(11)
-    result = Result(photo(20, 24), kernel, HISTORY, complete=True)
+    result = FitResult(photo(20, 24), kernel, HISTORY, complete=True)
     paths = write_result(tmp_path / "out", result, Picture(photo(10, 12)))
     assert {path.name for path in paths} == {
         "image.png",
@@ -37,13 +37,13 @@ def test_every_part_of_a_result_can_be_read_again(tmp_path: Path) -> None:
 
 
 def test_without_a_kernel_and_a_step_there_is_only_the_image(tmp_path: Path) -> None:
-    paths = write_result(tmp_path, Result(photo(8, 8), None, [], False), Picture(photo(4, 4)))
+    paths = write_result(tmp_path, FitResult(photo(8, 8), None, [], False), Picture(photo(4, 4)))
     assert [path.name for path in paths] == ["image.png"]
 
 
 def test_grey_stays_grey(tmp_path: Path) -> None:
     like = Picture(photo(4, 4), grey=True)
-    write_result(tmp_path, Result(photo(8, 8), None, [], False), like)
+    write_result(tmp_path, FitResult(photo(8, 8), None, [], False), like)
     assert read_picture(tmp_path / "image.png").grey
 
 

@@ -16,11 +16,11 @@ from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.networks.checkpoints import IkcNetworks, load_checkpoint
 from ikc_deploy.runtime.estimation import (
     CROPS,
-    central_code,
     check_estimate,
     crop_areas,
     crop_side,
     textured_areas,
+    trimmed_mean_code,
 )
 from tests.samples import photo
 
@@ -92,8 +92,8 @@ def test_areas_are_no_larger_than_the_frame(height: int, side: int) -> None:
 def test_a_crop_that_misleads_does_not_count() -> None:
     codes = BASIS.code_of_sigma([2.3, 0.4, 2.5, 3.9])
     expected = BASIS.code_of_sigma([2.3, 2.5]).mean(axis=0)
-    np.testing.assert_allclose(central_code(codes, BASIS), expected, rtol=1e-6)
-    assert np.array_equal(central_code(codes[:1], BASIS), codes[0])
+    np.testing.assert_allclose(trimmed_mean_code(codes, BASIS), expected, rtol=1e-6)
+    assert np.array_equal(trimmed_mean_code(codes[:1], BASIS), codes[0])
 
 
 def test_crops_are_corrected_from_the_prediction_for_the_whole(
@@ -115,7 +115,9 @@ def test_crops_are_corrected_from_the_prediction_for_the_whole(
                 codes[step, index] = code[0]
     result = upscaler(frame, estimate="crops", steps=True)
     assert result.codes.shape == (3, 10)
-    np.testing.assert_allclose(result.codes, central_code(codes, upscaler.bundle.basis), atol=1e-5)
+    np.testing.assert_allclose(
+        result.codes, trimmed_mean_code(codes, upscaler.bundle.basis), atol=1e-5
+    )
     assert np.array_equal(result.image, upscaler(frame, code=result.codes[-1]).image)
     assert np.array_equal(result.steps[0], upscaler(frame, code=result.codes[0]).image)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.double import tensorrt
+from tests.fake_cuda import tensorrt
 
 CLASSES = (
     tensorrt.IExecutionContext,

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 import ikc_deploy
 from ikc_deploy import InputError
-from ikc_deploy.runtime.tiling import TileSettings, measured_reach, restore_in_tiles
+from ikc_deploy.runtime.tiling import TileSettings, measure_halo, upscale_in_tiles
 from tests.samples import photo
 
 SCALE = 2
@@ -22,13 +22,13 @@ def repeated(frame: NDArray[Any]) -> NDArray[Any]:
     return frame.repeat(SCALE, axis=0).repeat(SCALE, axis=1)
 
 
-def wrong_at_edges(reach: int, shapes: set[tuple[int, ...]]) -> Callable[[Any], Any]:
-    """Repeats pixels, and is 100 levels off within `reach` of every edge."""
+def wrong_at_edges(halo: int, shapes: set[tuple[int, ...]]) -> Callable[[Any], Any]:
+    """Repeats pixels, and is 100 levels off within `halo` of every edge."""
 
     def restore(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
         shapes.add(tile.shape)
         image = repeated(tile) // 2 + 100
-        inner = SCALE * reach
+        inner = SCALE * halo
         image[inner:-inner, inner:-inner] -= 100
         return image
 
@@ -37,16 +37,16 @@ def wrong_at_edges(reach: int, shapes: set[tuple[int, ...]]) -> Callable[[Any], 
 
 @given(st.integers(20, 400), st.integers(20, 400), st.integers(1, 24), st.integers(0, 9))
 def test_what_is_wrong_at_edges_of_tiles_is_nowhere_in_the_image(
-    height: int, width: int, reach: int, seed: int
+    height: int, width: int, halo: int, seed: int
 ) -> None:
     frame = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     shapes: set[tuple[int, ...]] = set()
     side = 64
-    image = restore_in_tiles(
-        frame, (side, side), reach, "uint8", SCALE, wrong_at_edges(reach, shapes)
+    image = upscale_in_tiles(
+        frame, (side, side), halo, "uint8", SCALE, wrong_at_edges(halo, shapes)
     )
     assert shapes == {(min(side, height), min(side, width), 3)}
-    inner = SCALE * reach
+    inner = SCALE * halo
     expected = repeated(frame) // 2
     assert np.array_equal(image[inner:-inner, inner:-inner], expected[inner:-inner, inner:-inner])
 
@@ -58,12 +58,12 @@ def test_planes_are_tiled_as_frames_are() -> None:
         assert tile.flags.c_contiguous
         return tile.repeat(SCALE, axis=1).repeat(SCALE, axis=2)
 
-    image = restore_in_tiles(planes, (64, 64), 8, "float", SCALE, restore)
+    image = upscale_in_tiles(planes, (64, 64), 8, "float", SCALE, restore)
     np.testing.assert_allclose(image, restore(np.ascontiguousarray(planes)), atol=1e-6)
 
 
 @pytest.mark.parametrize("radius", [1, 5, 11])
-def test_the_reach_of_a_box_filter_is_its_radius(radius: int) -> None:
+def test_the_halo_of_a_box_filter_is_its_radius(radius: int) -> None:
     def restore(tile: NDArray[Any]) -> NDArray[Any]:
         size = (2 * radius + 1, 2 * radius + 1, 1)
         # Rising weights, as with an even mean a border of zeros could go unnoticed.
@@ -71,17 +71,17 @@ def test_the_reach_of_a_box_filter_is_its_radius(radius: int) -> None:
         return repeated(np.rint(blurred).astype(np.uint8))
 
     # And the two spare pixels.
-    assert measured_reach(restore, 64, "uint8", SCALE) == radius + 2
+    assert measure_halo(restore, 64, "uint8", SCALE) == radius + 2
 
 
-def test_tiles_smaller_than_the_reach_are_refused() -> None:
+def test_tiles_smaller_than_the_halo_are_refused() -> None:
     def mean(tile: NDArray[Any]) -> NDArray[Any]:
         return np.full_like(repeated(tile), int(tile[:, :9].mean()))
 
     with pytest.raises(InputError, match="tiles of 64 LR pixels are too small for this network"):
-        measured_reach(mean, 64, "uint8", SCALE)
+        measure_halo(mean, 64, "uint8", SCALE)
     with pytest.raises(InputError, match="use larger tiles"):
-        restore_in_tiles(photo(100, 100), (64, 64), 28, "uint8", SCALE, repeated)
+        upscale_in_tiles(photo(100, 100), (64, 64), 28, "uint8", SCALE, repeated)
 
 
 @pytest.mark.parametrize("sigma", [0.2, 4.0])
@@ -98,13 +98,13 @@ def test_tiles_against_the_whole_frame_are_within_one_level(sigma: float) -> Non
 
 def test_auto_cuts_where_memory_calls_for_it() -> None:
     settings = TileSettings("auto", max_memory=64 * 2**20)
-    assert settings.side(90, 90, pixel_bytes=2**13, free=None) is None
-    assert settings.side(2160, 3840, pixel_bytes=2**13, free=None) == 80
-    assert TileSettings().side(2160, 3840, 2**13, free=None) is None
-    assert TileSettings().side(2160, 3840, 2**13, free=2**27) == 80
-    assert TileSettings(None).side(2160, 3840, 2**13, free=1) is None
-    assert TileSettings(128).side(128, 129, 1, free=None) == 128
-    assert TileSettings(128).side(128, 100, 1, free=None) is None
+    assert settings.tile_size(90, 90, pixel_bytes=2**13, free=None) is None
+    assert settings.tile_size(2160, 3840, pixel_bytes=2**13, free=None) == 80
+    assert TileSettings().tile_size(2160, 3840, 2**13, free=None) is None
+    assert TileSettings().tile_size(2160, 3840, 2**13, free=2**27) == 80
+    assert TileSettings(None).tile_size(2160, 3840, 2**13, free=1) is None
+    assert TileSettings(128).tile_size(128, 129, 1, free=None) == 128
+    assert TileSettings(128).tile_size(128, 100, 1, free=None) is None
 
 
 @pytest.mark.parametrize(
@@ -124,4 +124,4 @@ def test_impossible_settings_are_refused(tile: Any, memory: Any, words: str) -> 
 
 def test_too_little_memory_for_any_tile_says_how_much_is_needed() -> None:
     with pytest.raises(InputError, match=r"2 MiB are too little even for tiles of 64.*need 32"):
-        TileSettings("auto", 2**21).side(500, 500, 2**13, None)
+        TileSettings("auto", 2**21).tile_size(500, 500, 2**13, None)

@@ -24,9 +24,9 @@ def cuts(frames: list[NDArray[np.uint8]]) -> list[int]:
     """Where a tracker starts over."""
     tracker, found = Tracker(), []
     for number, levels in enumerate(frames):
-        if not tracker.continues(levels):
+        if not tracker.is_same_scene(levels):
             found.append(number)
-            tracker.begin(BASIS.code_of_sigma(1.0))
+            tracker.reset(BASIS.code_of_sigma(1.0))
     return found
 
 
@@ -57,10 +57,10 @@ def test_another_size_is_another_scene() -> None:
 @given(st.floats(0.5, 3.8), st.floats(0.5, 3.8))
 def test_a_constant_answer_is_where_the_code_ends(first: float, later: float) -> None:
     tracker = Tracker()
-    tracker.begin(BASIS.code_of_sigma(first))
+    tracker.reset(BASIS.code_of_sigma(first))
     truth = BASIS.code_of_sigma(later)
     for _ in range(60):
-        used = tracker.settle(tracker.start(truth))
+        used = tracker.update(tracker.initial_code(truth))
     np.testing.assert_allclose(used, truth, atol=1e-4)
 
 
@@ -68,8 +68,8 @@ def test_a_code_that_scatters_scatters_less_after_tracking() -> None:
     random = np.random.default_rng(0)
     scattered = BASIS.code_of_sigma(2.4 + 0.1 * random.standard_normal(80))
     tracker = Tracker()
-    tracker.begin(scattered[0])
-    used = [tracker.settle(tracker.start(code)) for code in scattered[1:]]
+    tracker.reset(scattered[0])
+    used = [tracker.update(tracker.initial_code(code)) for code in scattered[1:]]
     before, after = (np.diff(BASIS.sigma_of_code(codes)) for codes in (scattered, np.array(used)))
     assert np.abs(after).mean() < 0.25 * np.abs(before).mean()
 

@@ -16,7 +16,7 @@ from ikc_deploy import BackendError, Bundle, InputError, KernelError, Upscaler
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
 from ikc_deploy.networks.checkpoints import IkcNetworks, load_checkpoint, save_checkpoint
 from ikc_deploy.networks.reference import import_reference
-from ikc_deploy.networks.weights import load_weights
+from ikc_deploy.networks.weights_loader import load_weights
 from tests.bundles import export_small
 from tests.samples import photo
 

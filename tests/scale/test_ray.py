@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 
 from ikc_deploy import Bundle
-from ikc_deploy.images import write_rgb
+from ikc_deploy.imaging.image_io import write_rgb
 from tests.samples import photo
 
 pytest.importorskip("ray", reason="Ray is not installed; `make test-scale` installs it")
 
 from ikc_deploy.batch.cluster import DEATHS
-from ikc_deploy.batch.ledger import FOLDER
 from ikc_deploy.batch.run import run_batch
+from ikc_deploy.batch.run_state import FOLDER
 from ikc_deploy.batch.settings import BatchSettings, ClusterSettings, UpscalerSettings
 from ikc_deploy.video.encoders import EncoderSettings
 from tests.video.clips import make_clip
@@ -60,7 +60,7 @@ def local(bundle: Bundle, folder: Path, tmp_path_factory: pytest.TempPathFactory
 def upscale(bundle: Bundle, *arguments: Any) -> str:
     """What ikc-upscale prints."""
     options = ["--bundle", bundle.path, "--iters", 1, "--threads", 1]
-    command = [sys.executable, "-m", "ikc_deploy.cli.upscale", *arguments, *options]
+    command = [sys.executable, "-m", "ikc_deploy.cli.ikc_upscale", *arguments, *options]
     # Where nothing answers: a run without --address must not look for a cluster.
     environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:9"}
     done = subprocess.run(
@@ -86,7 +86,7 @@ def test_two_actors_make_the_same_bytes_as_one_process(
     assert len(said.splitlines()) == PICTURES + 1
     assert f"{tmp_path / 'clip.mp4'}: {FRAMES} frames" in said
     assert contents(tmp_path) == contents(local)
-    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == ["ledger.jsonl", "lock"]
+    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == ["lock", "outputs.jsonl"]
     (tmp_path / "07.png").unlink()
     said = upscale(bundle, "--ray", "--actors", 2, folder, "-o", tmp_path)
     assert said.splitlines()[0].startswith(str(tmp_path / "07.png"))

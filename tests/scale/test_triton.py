@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 import ikc_deploy
 from ikc_deploy import Bundle, Result, Upscaler
-from ikc_deploy.images import read_rgb, write_rgb
+from ikc_deploy.imaging.image_io import read_rgb, write_rgb
 from ikc_deploy.serving.configs import ServingSettings
 from ikc_deploy.serving.repository import write_repository
 from tests.samples import photo

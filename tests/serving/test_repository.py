@@ -11,8 +11,8 @@ from shutil import copytree
 import pytest
 
 from ikc_deploy import Bundle, InputError
+from ikc_deploy.bundle.engine_store import Profile
 from ikc_deploy.errors import OutputError
-from ikc_deploy.plans import Profile
 from ikc_deploy.serving.configs import ServingSettings
 from ikc_deploy.serving.repository import check_repository, write_repository
 from tests.half import half_bundle, write_engine
@@ -106,7 +106,7 @@ def test_plans_that_triton_loads_take_the_place_of_graphs(bundle: Bundle, tmp_pa
     write_engine(bundle, "rtx")
     small = Profile((1, 16, 16), (1, 96, 128), (2, 256, 256))
     large = Profile((1, 16, 16), (1, 540, 960), (1, 1080, 1920))
-    trt = {"flavour": "tensorrt", "version": "11.4.0"}
+    trt = {"variant": "tensorrt", "version": "11.4.0"}
     write_engine(bundle, "old", **trt | {"version": "11.2.0"}, compute_capabilities=("8.6",))
     write_engine(bundle, "a", **trt, compute_capabilities=("8.9",), profiles=(small, large))
     opened = write_engine(

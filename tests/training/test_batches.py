@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from ikc_deploy.errors import RecipeError
-from ikc_deploy.evaluation import gaussian8
+from ikc_deploy.imaging import degrade
 from ikc_deploy.kernels import anisotropic_kernel
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
 from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.data import CropSource
+from ikc_deploy.training.distributed import ProcessGroup
 from ikc_deploy.training.recipes import DegradationRecipe, Recipe, load_recipe
-from ikc_deploy.training.world import World
 from tests.samples import photo, small_architecture
 
 CPU = torch.device("cpu")
@@ -36,12 +36,12 @@ def test_a_batch_holds_one_degradation_and_its_truth(recipe: Recipe) -> None:
     recipe, networks = prepared(recipe, "compact")
     batch = BatchSource(CROPS, networks, recipe, "sftmd", CPU).batch(3)
     assert batch.hr.shape == (2, 3, 48, 48)
-    codes = networks.basis.code_of_sigma(batch.spread[:, 0].double().numpy())
+    codes = networks.basis.code_of_sigma(batch.kernel_parameters[:, 0].double().numpy())
     np.testing.assert_allclose(batch.code, codes, atol=1e-5)
-    assert batch.spread[0] != batch.spread[1]
-    for hr, lr, sigma in zip(batch.hr, batch.lr, batch.spread, strict=True):
+    assert batch.kernel_parameters[0] != batch.kernel_parameters[1]
+    for hr, lr, sigma in zip(batch.hr, batch.lr, batch.kernel_parameters, strict=True):
         levels = (hr * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)
-        expected = gaussian8.degrade_gaussian(levels, float(sigma), 4)
+        expected = degrade.degrade_gaussian(levels, float(sigma), 4)
         assert np.abs(lr.permute(1, 2, 0).numpy() * 255 - expected).max() < 1.001
 
 
@@ -68,7 +68,7 @@ def test_ellipses_are_drawn_in_every_direction(recipe: Recipe) -> None:
     recipe = dataclasses.replace(recipe, architecture=settings, sftmd=stage)
     networks = new_networks(settings, seed=0)
     batch = BatchSource(CROPS, networks, recipe, "sftmd", CPU).batch(0)
-    mean, q, t = batch.spread.double().T.numpy()
+    mean, q, t = batch.kernel_parameters.double().T.numpy()
     half, theta = np.hypot(q, t), 0.5 * np.arctan2(t, q)
     kernels = anisotropic_kernel(mean + half, mean - half, theta)
     np.testing.assert_allclose(batch.code, networks.basis.encode(kernels), atol=1e-5)
@@ -103,10 +103,10 @@ def test_processes_make_the_parts_of_one_batch(recipe: Recipe) -> None:
     recipe = dataclasses.replace(recipe, degradation=DegradationRecipe(9.0, (50, 90)))
     whole, first, second = (
         BatchSource(CROPS, networks, recipe, "sftmd", CPU, world).batch(3)
-        for world in (World(), World(0, 2), World(1, 2))
+        for world in (ProcessGroup(), ProcessGroup(0, 2), ProcessGroup(1, 2))
     )
     for field in dataclasses.fields(Batch):
         parts = torch.cat([getattr(batch, field.name) for batch in (first, second)])
         torch.testing.assert_close(parts, getattr(whole, field.name), atol=1e-6, rtol=0)
     with pytest.raises(RecipeError, match="cannot be split evenly among 3"):
-        BatchSource(CROPS, networks, recipe, "sftmd", CPU, World(0, 3))
+        BatchSource(CROPS, networks, recipe, "sftmd", CPU, ProcessGroup(0, 3))

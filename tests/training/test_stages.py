@@ -12,7 +12,7 @@ from ikc_deploy.networks.predictor import StatisticsPredictor
 from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.recipes import Recipe, load_recipe
-from ikc_deploy.training.stages import STAGES, Stage, Workplace
+from ikc_deploy.training.stages import STAGES, StageContext, TrainingStage
 from tests.samples import DESIGNS, photo, small_architecture
 
 CPU = torch.device("cpu")
@@ -35,9 +35,9 @@ def prepared(recipe: Recipe, design: Design) -> tuple[Recipe, IkcNetworks]:
     return dataclasses.replace(recipe, architecture=settings), new_networks(settings, seed=0)
 
 
-def stage_of(name: str, networks: IkcNetworks, recipe: Recipe) -> Stage:
+def stage_of(name: str, networks: IkcNetworks, recipe: Recipe) -> TrainingStage:
     source = BatchSource(CROPS, networks, recipe, name, CPU)
-    return STAGES[name](Workplace(networks, source, recipe.stages[name], CPU))
+    return STAGES[name](StageContext(networks, source, recipe.stages[name], CPU))
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -76,7 +76,9 @@ def test_the_loss_of_the_compact_p_is_on_sigma(recipe: Recipe) -> None:
     for parameter in predictor.head.parameters():
         parameter.data.zero_()
     loss = stage_of("predictor", networks, recipe).loss(5)
-    sigma = BatchSource(CROPS, networks, recipe, "predictor", CPU).batch(5).spread.double()
+    sigma = (
+        BatchSource(CROPS, networks, recipe, "predictor", CPU).batch(5).kernel_parameters.double()
+    )
     # The middle of the range, 0.2 to 4; quadratic below an error of 0.1.
     errors = (sigma - 2.1).abs()
     expected = torch.where(errors < 0.1, errors**2 / 0.2, errors - 0.05).mean()

@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ikc_deploy.errors import CheckpointError, InputError, RecipeError, TrainingError
-from ikc_deploy.images import write_rgb
+from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_checkpoint
+from ikc_deploy.training.init_from import started_networks
 from ikc_deploy.training.recipes import Recipe, StageRecipe, ValidationRecipe, load_recipe
 from ikc_deploy.training.runs import LOG_FILE, STATE_FILE
 from ikc_deploy.training.stages import SftmdStage
-from ikc_deploy.training.starts import started_networks
 from ikc_deploy.training.trainer import learning_rate, train
 from tests.samples import photo, small_architecture
 
@@ -147,9 +147,9 @@ def test_every_stage_is_trained_logged_and_recorded(finished: Path, recipe: Reci
     entries = [json.loads(line) for line in (finished / LOG_FILE).read_text().splitlines()]
     assert list(dict.fromkeys(entry["stage"] for entry in entries)) == list(STEPS)
     assert {e["stage"]: e["step"] for e in entries} == STEPS
-    assert all(entry["loss"] > 0 for entry in entries if "damping" not in entry)
+    assert all(entry["loss"] > 0 for entry in entries if "step_size" not in entry)
     # The line search of the step size ends the stages that train the corrector.
-    assert [e["stage"] for e in entries if "damping" in e] == ["corrector", "joint"]
+    assert [e["stage"] for e in entries if "step_size" in e] == ["corrector", "joint"]
     assert any((finished / "tensorboard").iterdir())
     networks = load_checkpoint(finished / "checkpoint.safetensors")
     assert networks.architecture == recipe.architecture
@@ -194,9 +194,9 @@ def test_a_run_starts_from_weights_that_exist(
     recipe: Recipe, finished: Path, unbroken: dict[str, Tensor], tmp_path: Path
 ) -> None:
     start = str(finished / "checkpoint.safetensors")
-    run_training(dataclasses.replace(recipe, start=start), tmp_path / "same", stop_after=0)
+    run_training(dataclasses.replace(recipe, init_from=start), tmp_path / "same", stop_after=0)
     wider = dataclasses.replace(recipe.architecture, code_size=12)
-    changed = dataclasses.replace(recipe, start=start, architecture=wider)
+    changed = dataclasses.replace(recipe, init_from=start, architecture=wider)
     run_training(changed, tmp_path / "wider", stop_after=0)
     for run, fits in (("same", True), ("wider", False)):
         (file,) = (tmp_path / run).glob("weights-*.pt")
@@ -208,7 +208,7 @@ def test_a_run_starts_from_weights_that_exist(
         theirs = unbroken["sftmd.SFT-residual1.sft1.mul_conv1.weight"]
         assert (conditioned.shape == theirs.shape) is fits
     with pytest.raises(CheckpointError, match="'nowhere' is neither"):
-        run_training(dataclasses.replace(recipe, start="nowhere"), tmp_path / "none")
+        run_training(dataclasses.replace(recipe, init_from="nowhere"), tmp_path / "none")
 
 
 def test_compiled_networks_are_trained_alike(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ikc_deploy.evaluation import gaussian8
-from ikc_deploy.evaluation.metrics import psnr_y
-from ikc_deploy.images import write_rgb
+from ikc_deploy.imaging import degrade
+from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
 from ikc_deploy.training.validation import load_cases, validate
 from tests.samples import photo, small_architecture
@@ -29,13 +29,13 @@ def test_the_figures_are_those_of_the_protocol(networks: IkcNetworks, tmp_path: 
     for number in range(2):
         hr = photo(50, 45, number)
         write_rgb(hr, tmp_path / f"{number}.png")
-        hr = gaussian8.crop_to_multiple(hr, 4)
+        hr = degrade.crop_to_multiple(hr, 4)
         for sigma in SIGMAS:
-            lr = gaussian8.degrade_gaussian(hr, sigma, 4)
+            lr = degrade.degrade_gaussian(hr, sigma, 4)
             tensor = torch.from_numpy(lr).permute(2, 0, 1)[None].float() / 255
             code = torch.from_numpy(networks.basis.code_of_sigma([sigma]))
             sr = networks.sftmd(tensor, code)[0].permute(1, 2, 0).numpy()
-            expected.append(psnr_y(gaussian8.quantize(sr * 255), hr, border=4))
+            expected.append(psnr_y(degrade.quantize(sr * 255), hr, border=4))
             found = networks.basis.sigma_of_code(networks.predictor(tensor))
             sigma_errors.append(abs(float(found[0]) - sigma))
     cases = load_cases(tmp_path, SIGMAS, 4)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from ikc_deploy.images import write_rgb
+from ikc_deploy.imaging.image_io import write_rgb
 from tests.samples import photo
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ikc_deploy.video.colour import Colour, FromRgb
 from ikc_deploy.video.encoders import EncoderSettings
-from ikc_deploy.video.files import FileSettings
-from ikc_deploy.video.frames import StreamFacts
+from ikc_deploy.video.file_sink import FileSettings
+from ikc_deploy.video.interfaces import StreamFacts
 
 WIDTH, HEIGHT = 80, 48
 BITS = 10
@@ -169,7 +169,7 @@ def settings(
     target: Path, codec: str = "libx264", crf: float | None = 4, resume: bool = False
 ) -> FileSettings:
     """Near lossless, in short pieces."""
-    return FileSettings(target, EncoderSettings(codec, crf), resume, segment_frames=10)
+    return FileSettings(target, EncoderSettings(codec, crf), resume, chunk_frames=10)
 
 
 def facts(width: int = WIDTH, height: int = HEIGHT, **changes: Any) -> StreamFacts:

@@ -11,7 +11,7 @@ import pytest
 from ikc_deploy.video.names import is_numbered, is_video
 from tests.video.clips import packets, times
 from tests.video.streams import heard, kinds
-from tests.video.test_files import opened, upscale
+from tests.video.test_file_sink import opened, upscale
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.ts"])
@@ -33,7 +33,7 @@ def test_sound_that_a_transport_stream_only_seems_to_take(shared: Path, tmp_path
     source = shared / "faults" / "ts-output-loses-sound" / "pcm.mov"
     target = tmp_path / "out.ts"
     with opened(source, target) as sink:
-        assert "mpegts cannot hold this pcm_s16le audio" in sink.notices[0]
+        assert "mpegts cannot hold this pcm_s16le audio" in sink.warnings[0]
     upscale(source, target)
     assert kinds(target) == [("video", "h264"), ("audio", "aac")]
     assert abs(heard(target)[2] - heard(source)[2]) < Fraction(1, 20)

@@ -5,7 +5,7 @@ from collections.abc import Generator
 
 import pytest
 
-from ikc_deploy.runtime.channel import Channel
+from ikc_deploy.runtime.bounded_queue import BoundedQueue
 from ikc_deploy.video.pipeline import CAPACITY, run
 
 
@@ -120,7 +120,7 @@ def test_live_frames_that_nobody_waited_for_are_counted_not_queued() -> None:
 
 
 def test_a_cancelled_channel_takes_nothing() -> None:
-    channel = Channel[int](2)
+    channel = BoundedQueue[int](2)
     assert channel.put(1)
     channel.cancel()
     assert not channel.put(2)

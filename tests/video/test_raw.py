@@ -13,7 +13,7 @@ import pytest
 
 from ikc_deploy.errors import VideoError
 from ikc_deploy.video.clip import Clip, Span
-from ikc_deploy.video.frames import Frame
+from ikc_deploy.video.interfaces import Frame
 from ikc_deploy.video.raw import RawFormat, RawSink, open_raw
 from tests.video.clips import HEIGHT, WIDTH, facts, number_of, numbered
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ikc_deploy.errors import MissingExtraError
-from ikc_deploy.video.frames import Frame
+from ikc_deploy.video.interfaces import Frame
 from ikc_deploy.video.window import WindowSink
 from tests.samples import photo
 

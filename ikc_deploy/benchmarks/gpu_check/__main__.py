@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
+from ikc_deploy.bundle.gpus import find_gpus
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import write_atomically
-from ikc_deploy.gpus import find_gpus
 
 if TYPE_CHECKING:
-    from ikc_deploy.benchmarks.gpu_check.parts import Outcome
+    from ikc_deploy.benchmarks.gpu_check.parts import PartOutcome
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -55,12 +55,12 @@ def main(
     """Check everything of the GPU path that this machine can, and say what it could not."""
     if wheels is not None:
         _use_wheels(wheels)
-    from ikc_deploy.benchmarks.gpu_check.checks import Check, Settings
+    from ikc_deploy.benchmarks.gpu_check.checks import Check, GpuCheckSettings
     from ikc_deploy.benchmarks.gpu_check.parts import run_parts
     from ikc_deploy.benchmarks.gpu_check.torch_runner import OnTheGpu
-    from ikc_deploy.networks.weights import load_weights
+    from ikc_deploy.networks.weights_loader import load_weights
 
-    check = Check(load_weights(weights), Settings(frames=frames), OnTheGpu())
+    check = Check(load_weights(weights), GpuCheckSettings(frames=frames), OnTheGpu())
     parts = {
         name: part
         for name, part in check.parts().items()
@@ -78,7 +78,7 @@ def main(
     sys.exit(1 if counts["failed"] else 0)
 
 
-def report(outcomes: list[Outcome], weights: str, frames: int) -> dict[str, object]:
+def report(outcomes: list[PartOutcome], weights: str, frames: int) -> dict[str, object]:
     """What goes into the JSON: the machine, what was asked for, and what became of every part."""
     from ikc_deploy.benchmarks.machine import describe_machine, installed_version
 
@@ -96,7 +96,7 @@ def report(outcomes: list[Outcome], weights: str, frames: int) -> dict[str, obje
 _COLOURS = {"passed": "green", "failed": "red", "not run": "yellow"}
 
 
-def _say(outcome: Outcome) -> None:
+def _say(outcome: PartOutcome) -> None:
     console.print(f"[{_COLOURS[outcome.status]}]{outcome.status:8}[/]", end=" ")
     told = outcome.reason or json.dumps(outcome.facts)
     console.print(f"{outcome.part} ({outcome.seconds:.1f} s): {told}", markup=False)

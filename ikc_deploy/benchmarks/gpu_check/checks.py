@@ -23,20 +23,20 @@ from ikc_deploy.benchmarks.gpu_check.parts import (
     opened,
     require,
 )
-from ikc_deploy.benchmarks.gpu_check.torch_runner import Place, TorchRunner
-from ikc_deploy.benchmarks.images import natural_frame
-from ikc_deploy.bundle import BASIS_FILE, Bundle, Manifest, record_files
+from ikc_deploy.benchmarks.gpu_check.torch_runner import Place, TorchGraphRunner
+from ikc_deploy.benchmarks.synthetic_frames import natural_frame
+from ikc_deploy.bundle.manifest import BASIS_FILE, Bundle, Manifest, record_files
 from ikc_deploy.export.graphs import OPSET, graph_modules
-from ikc_deploy.networks.weights import Weights
+from ikc_deploy.networks.weights_loader import Weights
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.backends.base import Backend
-from ikc_deploy.runtime.backends.cuda import CudaBackend
+from ikc_deploy.runtime.backends.cuda_backend import CudaBackend
+from ikc_deploy.runtime.cuda.buffers import DeviceBuffer, PinnedBuffer
+from ikc_deploy.runtime.cuda.cuda_graphs import capture
 from ikc_deploy.runtime.cuda.device import Device, open_device
-from ikc_deploy.runtime.cuda.graphs import capture
-from ikc_deploy.runtime.cuda.memory import DeviceBuffer, PinnedBuffer
-from ikc_deploy.runtime.cuda.streams import Event, Stream, to_host
+from ikc_deploy.runtime.cuda.streams import CudaEvent, CudaStream, to_host
 from ikc_deploy.runtime.frames import FrameShape
-from ikc_deploy.runtime.loop import Session
+from ikc_deploy.runtime.session import Session
 from ikc_deploy.runtime.upscaler import Upscaler
 
 Precision = Literal["fp32", "fp16"]
@@ -45,7 +45,7 @@ Frame = NDArray[np.uint8]
 RUNNERS: Final = ("torch", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
 _PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16")
 
-_LEAST_DB: Final = {"fp32": 60.0, "fp16": 40.0}
+_MIN_DB: Final = {"fp32": 60.0, "fp16": 40.0}
 """PSNR of 8-bit frames against torch on the CPU, float32, at every step. Codes that differ a
 little turn a few roundings: float32 on another device is not bit-equal. Loose on purpose: a wrong
 buffer or order gives 30 dB and less."""
@@ -55,7 +55,7 @@ _SLACK_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True)
-class Settings:
+class GpuCheckSettings:
     """How much to do."""
 
     iters: int = 7
@@ -74,7 +74,7 @@ class Check:
     """What the parts have in common."""
 
     weights: Weights
-    settings: Settings
+    settings: GpuCheckSettings
     place: Place
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="ikc-gpu-check-")))
 
@@ -128,7 +128,7 @@ class Check:
 
     def buffers(self) -> Facts:
         """Copies there and back keep every byte, and what is freed is free again."""
-        stream = Stream(self.device)
+        stream = CudaStream(self.device)
         free, total = self.device.free_memory()
         for size in (1, 1000, 2**20 + 1, 64 * 2**20):
             content = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8)
@@ -149,10 +149,10 @@ class Check:
     def streams(self) -> Facts:
         """An event orders two streams, and times are positive."""
         size = 32 * 2**20
-        one, other = Stream(self.device), Stream(self.device)
+        one, other = CudaStream(self.device), CudaStream(self.device)
         source, target = (PinnedBuffer(self.device, (size,), np.uint8) for _ in range(2))
         first, second = (DeviceBuffer(self.device, (size,), np.uint8) for _ in range(2))
-        before, after = Event(self.device), Event(self.device)
+        before, after = CudaEvent(self.device), CudaEvent(self.device)
         for value in range(10):
             source.array[...] = value
             target.array[...] = 255
@@ -171,10 +171,10 @@ class Check:
     def graph_of_copies(self) -> Facts:
         """A recorded graph does what was queued, as often as it is launched, and times itself."""
         size = 2**20
-        stream = Stream(self.device)
+        stream = CudaStream(self.device)
         source, target = (PinnedBuffer(self.device, (size,), np.uint8) for _ in range(2))
         buffer = DeviceBuffer(self.device, (size,), np.uint8)
-        before, after = Event(self.device), Event(self.device)
+        before, after = CudaEvent(self.device), CudaEvent(self.device)
 
         def queue() -> None:
             before.record(stream)
@@ -217,7 +217,7 @@ class Check:
         decibels = [_psnr(ours, wanted) for ours, wanted in zip(result.steps, images, strict=True)]
         errors = [float(np.abs(a - b).max()) for a, b in zip(result.codes, codes, strict=True)]
         facts = {"image_db": decibels, "code_error": errors}
-        least = _LEAST_DB[precision]
+        least = _MIN_DB[precision]
         require(min(decibels) >= least, f"{min(decibels):.1f} dB is below {least:g}: {facts}")
         return facts
 
@@ -262,8 +262,8 @@ class Check:
         frames = self._frames(8)
         with self._open(runner, precision) as upscaler:
             wanted = [upscaler(frame).image for frame in frames]
-            tickets = [upscaler.submit(frame) for _ in range(3) for frame in frames]
-            images = [ticket.result(60).image for ticket in tickets]
+            futures = [upscaler.submit(frame) for _ in range(3) for frame in frames]
+            images = [future.result(60).image for future in futures]
         require(all(map(np.array_equal, images, wanted * 3)), "submitted frames differ")
         return {"frames": len(images)}
 
@@ -388,7 +388,7 @@ class Check:
         if runner == "torch":
             if not self.place.rehearsal and not torch.cuda.is_available():
                 raise NotRunError("torch finds no GPU")
-            torch_runner = TorchRunner(self.weights.networks, precision, self.place)
+            torch_runner = TorchGraphRunner(self.weights.networks, precision, self.place)
             return self._bare[precision], CudaBackend(torch_runner, device, cuda_graph)
         bundle = self._with_engine(runner, precision)
         backend: Backend = opened(lambda: open_backend(runner, bundle, cuda_graph=cuda_graph))
@@ -414,10 +414,10 @@ class Check:
 
     def _with_engine(self, runner: str, precision: Precision) -> Bundle:
         """The exported bundle with an engine for this GPU, if the runner is a TensorRT."""
+        from ikc_deploy.bundle.engine_store import Profile
         from ikc_deploy.engines.cache import add_engine
         from ikc_deploy.engines.targets import Target
         from ikc_deploy.engines.toolchain import prepare_toolchain
-        from ikc_deploy.plans import Profile
 
         if runner not in ("tensorrt", "tensorrt-rtx"):
             return self._bundle(precision)
@@ -426,8 +426,8 @@ class Check:
         most = (1, max(heights), max(widths))
         profile = Profile((1, min(heights), min(widths)), most, most)
         target = Target(profiles=(profile,))
-        flavour: Any = runner
-        toolchain = opened(lambda: prepare_toolchain(flavour, target))
+        variant: Any = runner
+        toolchain = opened(lambda: prepare_toolchain(variant, target))
         bundle = self._bundle(precision)
         add_engine(bundle.path, toolchain, target)
         return Bundle.open(bundle.path)
@@ -473,13 +473,13 @@ class Check:
         return images, codes
 
     def _queued(self, backend: Backend, session: Session) -> float:
-        program = session.blind()
+        sequence = session.blind()
         for _ in range(3):
-            program.run()
-        start, end = backend.mark(), backend.mark()
+            sequence.run()
+        start, end = backend.create_event(), backend.create_event()
         start.record()
         for _ in range(self.settings.latency_runs):
-            program.queue()
+            sequence.queue()
         end.record()
         backend.synchronize()
         return backend.elapsed_ms(start, end) / self.settings.latency_runs

@@ -25,7 +25,7 @@ class FailedError(Exception):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PartOutcome:
     """What became of a part."""
 
     part: str
@@ -37,15 +37,15 @@ class Outcome:
 
 
 def run_parts(
-    parts: Mapping[str, Part], budget: float, report: Callable[[Outcome], None]
-) -> list[Outcome]:
+    parts: Mapping[str, Part], budget: float, report: Callable[[PartOutcome], None]
+) -> list[PartOutcome]:
     """Run `parts` in order; those that would begin after `budget` seconds do not run."""
     outcomes = []
     began = time.monotonic()
     for name, part in parts.items():
         started = time.monotonic()
         if started - began > budget:
-            outcome = Outcome(name, "not run", f"{budget:.0f} seconds were over", 0.0, {})
+            outcome = PartOutcome(name, "not run", f"{budget:.0f} seconds were over", 0.0, {})
         else:
             outcome = _run(name, part)
         report(outcome)
@@ -67,7 +67,7 @@ def opened(opener: Callable[[], Any]) -> Any:
         raise NotRunError(str(error)) from error
 
 
-def _run(name: str, part: Part) -> Outcome:
+def _run(name: str, part: Part) -> PartOutcome:
     started = time.monotonic()
     status: Literal["passed", "failed", "not run"] = "passed"
     reason, facts = "", {}
@@ -83,4 +83,4 @@ def _run(name: str, part: Part) -> Outcome:
         reason = (
             f"{type(error).__name__}: {error} ({where.filename.rsplit('/', 1)[-1]}:{where.lineno})"
         )
-    return Outcome(name, status, reason, round(time.monotonic() - started, 2), facts)
+    return PartOutcome(name, status, reason, round(time.monotonic() - started, 2), facts)

@@ -15,18 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ikc_deploy.bundle import Precision
+from ikc_deploy.bundle.manifest import Precision
 from ikc_deploy.export.graphs import graph_modules
 from ikc_deploy.networks.checkpoints import IkcNetworks
 from ikc_deploy.runtime.backends.base import Binding
-from ikc_deploy.runtime.backends.cuda import BoundCall, device_buffer
+from ikc_deploy.runtime.backends.cuda_backend import StreamBoundGraph, device_buffer
 from ikc_deploy.runtime.cuda.arrays import DeviceArray
-from ikc_deploy.runtime.cuda.memory import DeviceBuffer
-from ikc_deploy.runtime.cuda.streams import Stream
+from ikc_deploy.runtime.cuda.buffers import DeviceBuffer
+from ikc_deploy.runtime.cuda.streams import CudaStream
 
 
 class Place(Protocol):
-    """Where torch computes: on a GPU, or, in a rehearsal, on the driver double of the tests."""
+    """Where torch computes: on a GPU, or, in a rehearsal, on the fake driver of the tests."""
 
     device: str
     """For torch."""
@@ -42,7 +42,7 @@ class Place(Protocol):
         A recorded graph goes on using the memory that its recording was given.
         """
 
-    def queue(self, work: Callable[[], None], stream: Stream, pool: Any) -> Callable[[], None]:
+    def queue(self, work: Callable[[], None], stream: CudaStream, pool: Any) -> Callable[[], None]:
         """What puts `work` on `stream`, with temporaries from `pool`."""
 
     def frame(self, frame: NDArray[np.uint8]) -> object:
@@ -73,7 +73,7 @@ class OnTheGpu:
         """One of torch's own."""
         return torch.cuda.MemPool()
 
-    def queue(self, work: Callable[[], None], stream: Stream, pool: Any) -> Callable[[], None]:
+    def queue(self, work: Callable[[], None], stream: CudaStream, pool: Any) -> Callable[[], None]:
         """`work` with the stream current."""
         external = torch.cuda.ExternalStream(stream.handle)  # type: ignore[no-untyped-call]
 
@@ -109,7 +109,7 @@ class OnTheGpu:
         torch.cuda.synchronize()
 
 
-class TorchRunner:
+class TorchGraphRunner:
     """The runner `torch`."""
 
     name = "torch"
@@ -118,17 +118,17 @@ class TorchRunner:
         self._place = place
         modules = graph_modules(networks, precision, "uint8")
         self._modules = {name: module.to(place.device) for name, module in modules.items()}
-        self._pools: dict[Stream, Any] = {}
+        self._pools: dict[CudaStream, Any] = {}
 
-    def attach(self, stream: Stream) -> None:
+    def register_stream(self, stream: CudaStream) -> None:
         """A memory pool for the stream."""
         self._pools[stream] = self._place.pool()
 
-    def detach(self, stream: Stream) -> None:
+    def unregister_stream(self, stream: CudaStream) -> None:
         """Drop it."""
         del self._pools[stream]
 
-    def bind(self, bindings: Sequence[Binding], stream: Stream) -> list[BoundCall]:
+    def bind(self, bindings: Sequence[Binding], stream: CudaStream) -> list[StreamBoundGraph]:
         """A call of a module for each binding."""
         return [self._bind(wanted, stream) for wanted in bindings]
 
@@ -136,7 +136,7 @@ class TorchRunner:
         """Drop the modules."""
         self._modules.clear()
 
-    def _bind(self, wanted: Binding, stream: Stream) -> BoundCall:
+    def _bind(self, wanted: Binding, stream: CudaStream) -> StreamBoundGraph:
         module = self._modules[wanted.graph]
         inputs = {n: self._place.tensor(device_buffer(b)) for n, b in wanted.inputs.items()}
         outputs = {n: self._place.tensor(device_buffer(b)) for n, b in wanted.outputs.items()}
@@ -144,7 +144,7 @@ class TorchRunner:
         def work() -> None:
             compute(module, inputs, list(outputs.values()))
 
-        return _Call(self._place.queue(work, stream, self._pools[stream]), wanted)
+        return _BoundModule(self._place.queue(work, stream, self._pools[stream]), wanted)
 
 
 def compute(module: nn.Module, inputs: dict[str, Tensor], outputs: list[Tensor]) -> None:
@@ -157,7 +157,7 @@ def compute(module: nn.Module, inputs: dict[str, Tensor], outputs: list[Tensor])
             target.copy_(result)
 
 
-class _Call:
+class _BoundModule:
     capturable = True
 
     def __init__(self, enqueue: Callable[[], None], keep: Binding) -> None:

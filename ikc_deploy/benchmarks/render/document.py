@@ -14,22 +14,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from ikc_deploy.benchmarks.case import Case
-from ikc_deploy.benchmarks.prediction import predict, read_cards
-from ikc_deploy.benchmarks.render.tables import (
+from ikc_deploy.benchmarks.case import BenchmarkCase
+from ikc_deploy.benchmarks.render.report_tables import (
     latency_table,
     machine_lines,
     quality_table,
     ratio_table,
     skipped_lines,
 )
-from ikc_deploy.benchmarks.report import Report, entries
+from ikc_deploy.benchmarks.report import BenchmarkReport, measurements_with_cases
+from ikc_deploy.benchmarks.roofline import predict, read_cards
 from ikc_deploy.benchmarks.statistics import slope
-from ikc_deploy.bundle import Bundle
-from ikc_deploy.default_bundle import default_bundle
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.evaluation.render.markdown import markdown_table
 from ikc_deploy.evaluation.render.tables import Table
+from ikc_deploy.export.default_bundle import default_bundle
 from ikc_deploy.files import write_atomically
 
 _BLOCK: Final = re.compile(r"(<!-- (\w+) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -58,22 +58,22 @@ def _content(kind: str, name: str, workbench: Path) -> str:
     path = workbench / "results" / f"{name}.json"
     if not path.is_file():
         return f"Not measured yet: there is no results/{name}.json.\n"
-    return _KINDS[kind](Report.read(path))
+    return _KINDS[kind](BenchmarkReport.read(path))
 
 
-def growth_table(report: Report) -> Table:
+def growth_table(report: BenchmarkReport) -> Table:
     """Time and memory of each case over LR pixels, and the exponent with which both grow."""
     rows = []
-    for result, entry in entries(report.results):
-        pixels, peak = result.case.pixels, entry.peak_memory_mib
+    for result, measurement in measurements_with_cases(report.results):
+        pixels, peak = result.case.pixels, measurement.peak_memory_mib
         rows.append(
             (
-                f"{result.subject}, {entry.contestant}",
+                f"{result.subject}, {measurement.candidate}",
                 f"{result.case.width}x{result.case.height}",
                 str(result.case.batch),
                 str(result.case.iters),
-                f"{entry.latency_ms.median:.0f}",
-                f"{1e3 * entry.latency_ms.median / pixels:.2f}",
+                f"{measurement.latency_ms.median:.0f}",
+                f"{1e3 * measurement.latency_ms.median / pixels:.2f}",
                 "" if peak is None else f"{peak:.0f}",
                 "" if peak is None else f"{2**10 * peak / pixels:.1f}",
             )
@@ -91,35 +91,37 @@ def prediction_table(cards: Path) -> Table:
     for weights in _PREDICTED:
         bundle: Bundle = default_bundle(weights)
         for card in read_cards(cards):
-            found = [predict(bundle, Case(*size), card) for size in _SIZES]
+            found = [predict(bundle, BenchmarkCase(*size), card) for size in _SIZES]
             cells = (f"{p.fused:.1f}..{p.unfused:.1f}" for p in found)
             rows.append((f"{weights}, {card.name}", *cells))
     header = ("predicted ms, iters 7, float16", *(f"{width}x{height}" for height, width in _SIZES))
     return Table("prediction", header, tuple(rows))
 
 
-def _machine(report: Report) -> str:
+def _machine(report: BenchmarkReport) -> str:
     lines = [f"`{report.command}`", *machine_lines(report), *skipped_lines(report)]
     return "".join(f"- {line}\n" for line in lines)
 
 
-def _latency(report: Report) -> str:
+def _latency(report: BenchmarkReport) -> str:
     subjects = dict.fromkeys(result.subject for result in report.results)
     return "\n".join(_titled(latency_table(report, subject)) for subject in subjects)
 
 
-def _ratios(report: Report) -> str:
+def _ratios(report: BenchmarkReport) -> str:
     return "\n".join(_titled(ratio_table(result)) for result in report.results)
 
 
-def _growth(report: Report) -> str:
+def _growth(report: BenchmarkReport) -> str:
     lines = []
-    names = dict.fromkeys(entry.contestant for _, entry in entries(report.results))
+    names = dict.fromkeys(
+        measurement.candidate for _, measurement in measurements_with_cases(report.results)
+    )
     for name in names:
         points = [
-            (result.case.pixels, entry.latency_ms.median)
-            for result, entry in entries(report.results)
-            if entry.contestant == name
+            (result.case.pixels, measurement.latency_ms.median)
+            for result, measurement in measurements_with_cases(report.results)
+            if measurement.candidate == name
         ]
         exponent = slope(*zip(*points, strict=True)) if len(points) > 1 else None
         if exponent is not None:
@@ -127,7 +129,7 @@ def _growth(report: Report) -> str:
     return markdown_table(growth_table(report)) + "".join(f"\n{line}\n" for line in lines)
 
 
-def _quality(report: Report) -> str:
+def _quality(report: BenchmarkReport) -> str:
     return markdown_table(quality_table(report))
 
 
@@ -135,7 +137,7 @@ def _titled(table: Table) -> str:
     return f"{table.title}\n\n{markdown_table(table)}"
 
 
-_KINDS: Final[dict[str, Callable[[Report], str]]] = {
+_KINDS: Final[dict[str, Callable[[BenchmarkReport], str]]] = {
     "machine": _machine,
     "latency": _latency,
     "ratios": _ratios,

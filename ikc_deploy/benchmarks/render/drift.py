@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from ikc_deploy.figures import INK, require_matplotlib, style_axes
+from ikc_deploy.reporting.plotting import INK, require_matplotlib, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,15 +5,15 @@ from __future__ import annotations
 from html import escape
 from typing import Final
 
-from ikc_deploy.benchmarks.render.charts import latency_chart, quality_chart, stage_chart
-from ikc_deploy.benchmarks.render.tables import (
+from ikc_deploy.benchmarks.render.report_tables import (
     latency_table,
     machine_lines,
     quality_table,
     ratio_table,
     skipped_lines,
 )
-from ikc_deploy.benchmarks.report import Report
+from ikc_deploy.benchmarks.render.svg_charts import latency_chart, quality_chart, stage_chart
+from ikc_deploy.benchmarks.report import BenchmarkReport
 from ikc_deploy.evaluation.render.tables import Table
 
 _STYLE: Final = """
@@ -32,7 +32,7 @@ code { overflow-wrap: anywhere; }
 """
 
 
-def to_html(report: Report) -> str:
+def to_html(report: BenchmarkReport) -> str:
     """The page. Raises `MissingExtraError` without matplotlib."""
     subjects = list(dict.fromkeys(result.subject for result in report.results))
     parts = [
@@ -46,7 +46,7 @@ def to_html(report: Report) -> str:
         parts.append(
             _section(f"{subject}: where the time goes", _wide(stage_chart(report, subject)))
         )
-    ratios = [ratio_table(result) for result in report.results if len(result.entries) > 1]
+    ratios = [ratio_table(result) for result in report.results if len(result.measurements) > 1]
     if ratios:
         parts.append(_section("Ratios pair by pair", *map(_table, ratios)))
     if report.qualities:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ikc_deploy.evaluation.protocol import Report
+from ikc_deploy.evaluation.protocol import EvaluationReport
 from ikc_deploy.evaluation.render.tables import Table
 from ikc_deploy.evaluation.summary import CONFIDENCE_TEXT
 
 
-def to_markdown(report: Report, tables: Sequence[Table]) -> str:
+def to_markdown(report: EvaluationReport, tables: Sequence[Table]) -> str:
     """A document: what was measured, then every table under its title."""
     manifest = report.manifest
     facts = (

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 from ikc_deploy.errors import OutputError
 from ikc_deploy.evaluation.records import Record
 from ikc_deploy.evaluation.summary import DatasetSummary
-from ikc_deploy.figures import (
+from ikc_deploy.files import check_file
+from ikc_deploy.reporting.plotting import (
     INK,
     is_saved_figure,
     require_matplotlib,
     save_figure,
     style_axes,
 )
-from ikc_deploy.files import check_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ _PURPOSE: Final = "a plot"
 _PANEL_INCHES: Final = (3.2, 2.6)
 _PANELS_ACROSS: Final = 3
 _SQUARE_INCHES: Final = 4.2
-_LEAST_SPAN: Final = 0.2
+_MIN_SPAN: Final = 0.2
 _MARGIN: Final = 0.12
 
 
@@ -82,7 +82,7 @@ def curve_figure(summaries: Sequence[DatasetSummary]) -> Figure:
     panels: Any = figure.subplots(down, across, squeeze=False)
     curves = [_levels(summary) for summary in summaries]
     spans = [max(levels) - min(levels) for levels in curves]
-    span = max(_LEAST_SPAN, *spans) * (1 + 2 * _MARGIN)
+    span = max(_MIN_SPAN, *spans) * (1 + 2 * _MARGIN)
     for index, panel in enumerate(panels.flat):
         if index >= len(summaries):
             panel.set_axis_off()
@@ -112,7 +112,7 @@ def sigma_figure(records: Sequence[Record]) -> Figure:
     for name, found in points.items():
         axes.plot(*zip(*found, strict=True), **marks, label=_literal(name))
     values = [value for found in points.values() for point in found for value in point]
-    margin = _MARGIN * max(_LEAST_SPAN, max(values) - min(values))
+    margin = _MARGIN * max(_MIN_SPAN, max(values) - min(values))
     limits = (min(values) - margin, max(values) + margin)
     line = {"color": INK, "linewidth": 0.8, "linestyle": "--"}
     axes.plot(limits, limits, **line, label="estimate = truth")

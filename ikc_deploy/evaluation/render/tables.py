@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ikc_deploy.evaluation.protocol import Report
-from ikc_deploy.evaluation.summary import CONFIDENCE_TEXT, DatasetSummary, Mean, Row
+from ikc_deploy.evaluation.protocol import EvaluationReport
+from ikc_deploy.evaluation.summary import CONFIDENCE_TEXT, DatasetSummary, Mean, SummaryRow
 
 _PREDICTOR: Final = "step 0: predictor only"
 
@@ -24,7 +24,7 @@ class Table:
 @dataclass(frozen=True)
 class _Column:
     header: str
-    cell: Callable[[Row], str]
+    cell: Callable[[SummaryRow], str]
 
 
 def _value(mean: Mean | None, digits: int) -> str:
@@ -48,7 +48,7 @@ _COLUMNS: Final = (
 
 
 def tables(
-    report: Report, summaries: Sequence[DatasetSummary], per_blur: bool = False
+    report: EvaluationReport, summaries: Sequence[DatasetSummary], per_blur: bool = False
 ) -> list[Table]:
     """One table for each dataset, rows by step; then, if asked for, tables with rows by blur.
 
@@ -63,7 +63,7 @@ def tables(
     return found
 
 
-def _overview(report: Report, summary: DatasetSummary) -> Table:
+def _overview(report: EvaluationReport, summary: DatasetSummary) -> Table:
     manifest, protocol = report.manifest, report.protocol
     columns = [column for column in _COLUMNS if any(map(column.cell, summary.rows))]
     return Table(

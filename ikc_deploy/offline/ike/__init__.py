@@ -13,7 +13,7 @@ the one that made it (KernelGAN's principle), whatever it is: no kernel is ever 
 it need not be linear. `docs/offline.md` says what each loss is for, and what it brought.
 """
 
-from ikc_deploy.offline.ike.settings import Settings
-from ikc_deploy.offline.ike.training import Fit, fit
+from ikc_deploy.offline.ike.ike_fit import IkeFit, fit
+from ikc_deploy.offline.ike.ike_settings import IkeSettings
 
-__all__ = ["Fit", "Settings", "fit"]
+__all__ = ["IkeFit", "IkeSettings", "fit"]

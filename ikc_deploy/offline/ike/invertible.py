@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ikc_deploy.networks.sftmd import SLOPE, initialize_he
-from ikc_deploy.offline.ike.settings import Settings
+from ikc_deploy.offline.ike.ike_settings import IkeSettings
 from ikc_deploy.offline.ike.splits import BicubicSplit, PixelSplit, Split
 
 _CONVOLUTIONS = 5
@@ -49,7 +49,7 @@ class Coupling(nn.Module):
         y <- y + F(middle);  middle <- middle * exp(S(y)) + G(y);  y <- y + R(x3)
     """
 
-    def __init__(self, channels: int, settings: Settings) -> None:
+    def __init__(self, channels: int, settings: IkeSettings) -> None:
         super().__init__()
         growth, residual = settings.growth, int(settings.tri_channel)
         middle = channels - 1 - residual
@@ -81,10 +81,10 @@ class Coupling(nn.Module):
         return torch.zeros(()) if self.scale is None else torch.tanh(self.scale(y))
 
 
-class Stage(nn.Module):
+class InvertibleStage(nn.Module):
     """A split and couplings: `[N,C,H,W]` to `[N,4*C,H/2,W/2]`."""
 
-    def __init__(self, channels: int, settings: Settings) -> None:
+    def __init__(self, channels: int, settings: IkeSettings) -> None:
         super().__init__()
         self.split: Split = BicubicSplit() if settings.bicubic_residual else PixelSplit()
         self.couplings = nn.ModuleList(
@@ -107,10 +107,10 @@ class Stage(nn.Module):
 class InvertibleNetwork(nn.Module):
     """A stage for x2, two for x4, the second working on all channels of the first."""
 
-    def __init__(self, scale: int, settings: Settings) -> None:
+    def __init__(self, scale: int, settings: IkeSettings) -> None:
         super().__init__()
         channels = (1,) if scale == 2 else (1, 4)
-        self.stages = nn.ModuleList(Stage(count, settings) for count in channels)
+        self.stages = nn.ModuleList(InvertibleStage(count, settings) for count in channels)
         self.rest = scale * scale - 1
         """Channels beside the small image."""
 
@@ -125,5 +125,5 @@ class InvertibleNetwork(nn.Module):
         """`forward` undone: the image."""
         parts = torch.cat((small, rest), dim=1)
         for stage in reversed(self.stages):
-            parts = cast(Stage, stage).inverse(parts)
+            parts = cast(InvertibleStage, stage).inverse(parts)
         return parts

@@ -20,7 +20,7 @@ EDGE: Final = 0.04
 """Change of luma from pixel to pixel that makes an edge: ten 8-bit levels."""
 
 
-def likeness(scores: Tensor, real: bool) -> Tensor:
+def lsgan_loss(scores: Tensor, real: bool) -> Tensor:
     """How far a discriminator's scores are from "real", or from "made" (least squares)."""
     return (scores - float(real)).square().mean()
 

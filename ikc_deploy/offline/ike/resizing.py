@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ikc_deploy.evaluation.resize import bicubic_matrix
+from ikc_deploy.imaging.resize import bicubic_matrix
 
 
 def resize(image: Tensor, factor: float) -> Tensor:

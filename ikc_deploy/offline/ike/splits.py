@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ikc_deploy.evaluation.resize import bicubic_matrix
+from ikc_deploy.imaging.resize import bicubic_matrix
 from ikc_deploy.offline.ike.resizing import resize
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Final
 
 from ikc_deploy.arguments import shown, whole_number
-from ikc_deploy.bundle import Bundle
+from ikc_deploy.bundle.engine_store import read_engines
+from ikc_deploy.bundle.manifest import Bundle
+from ikc_deploy.bundle.tensorrt_variants import TENSORRT_VARIANTS, TensorRTVariantName
 from ikc_deploy.errors import BackendError, EngineError
-from ikc_deploy.flavours import FLAVOURS, FlavourName
-from ikc_deploy.plans import read_engines
 from ikc_deploy.runtime.backends.base import Backend
 
 BACKENDS: Final = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime")
@@ -45,13 +45,13 @@ def choose_backend(
 ) -> tuple[Backend, dict[str, str]]:
     """What "auto" takes, and for each better backend, why not that one.
 
-    A flavour of TensorRT is only looked at if the bundle has engines of it. Raises `BackendError`
+    A variant of TensorRT is only looked at if the bundle has engines of it. Raises `BackendError`
     if none loads.
     """
     passed: dict[str, str] = {}
-    built = {engine.record.flavour for engine in read_engines(bundle)}
+    built = {engine.record.variant for engine in read_engines(bundle)}
     for name in BACKENDS:
-        if name in FLAVOURS and name not in built:
+        if name in TENSORRT_VARIANTS and name not in built:
             passed[name] = "the bundle has no engine for it"
             continue
         try:
@@ -62,20 +62,20 @@ def choose_backend(
     raise BackendError(f"no backend runs here. {reasons}")
 
 
-def _open_tensorrt(flavour: FlavourName) -> Callable[[Bundle, int, bool], Backend]:
+def _open_tensorrt(variant: TensorRTVariantName) -> Callable[[Bundle, int, bool], Backend]:
     def opener(bundle: Bundle, _: int, cuda_graph: bool) -> Backend:
-        from ikc_deploy.runtime.backends.cuda import CudaBackend
+        from ikc_deploy.runtime.backends.cuda_backend import CudaBackend
         from ikc_deploy.runtime.backends.tensorrt import TensorRTRunner
         from ikc_deploy.runtime.cuda.device import open_device
 
         device = open_device()
-        return CudaBackend(TensorRTRunner(bundle, flavour, device), device, cuda_graph)
+        return CudaBackend(TensorRTRunner(bundle, variant, device), device, cuda_graph)
 
     return opener
 
 
 def _open_onnxruntime_cuda(bundle: Bundle, _: int, cuda_graph: bool) -> Backend:
-    from ikc_deploy.runtime.backends.cuda import CudaBackend
+    from ikc_deploy.runtime.backends.cuda_backend import CudaBackend
     from ikc_deploy.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
     from ikc_deploy.runtime.cuda.device import open_device
 
@@ -90,7 +90,7 @@ def _open_onnxruntime(bundle: Bundle, threads: int, _: bool) -> Backend:
 
 
 _OPENERS: Final[dict[str, Callable[[Bundle, int, bool], Backend]]] = {
-    **{flavour: _open_tensorrt(flavour) for flavour in FLAVOURS},
+    **{variant: _open_tensorrt(variant) for variant in TENSORRT_VARIANTS},
     "onnxruntime-cuda": _open_onnxruntime_cuda,
     CPU_BACKEND: _open_onnxruntime,
 }

@@ -2,7 +2,7 @@
 
 A backend runs one bundle's three graphs on one device. Calls are bound to fixed buffers when a
 session is made, so that the loop only enqueues. Everything a backend enqueues runs in order;
-`synchronize` waits for it. A backend serves one thread at a time; `sibling` makes another one
+`synchronize` waits for it. A backend serves one thread at a time; `clone` makes another one
 for another thread.
 """
 
@@ -33,7 +33,7 @@ class Buffer(Protocol):
 
 
 class DeviceFrames(Protocol):
-    """An array in the memory of a backend's device, as `Backend.adopt` and `keep` give it."""
+    """An array in device memory, from `Backend.from_dlpack` or `copy_to_device_array`."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -67,7 +67,7 @@ class Binding:
     outputs: Mapping[str, Buffer]
 
 
-class Call(Protocol):
+class BoundGraph(Protocol):
     """One graph bound to its buffers."""
 
     def enqueue(self) -> None:
@@ -77,14 +77,14 @@ class Call(Protocol):
         """
 
 
-class Mark(Protocol):
+class Event(Protocol):
     """A point in the queue whose time can be read."""
 
     def record(self) -> None:
         """Put it at the end of the queue; it may be moved there any number of times."""
 
 
-class Recording(Protocol):
+class CapturedGraph(Protocol):
     """Calls and marks that were recorded together."""
 
     def launch(self) -> None:
@@ -99,16 +99,16 @@ class Backend(Protocol):
     device: str
     """What it runs on, for people."""
 
-    def sibling(self) -> Backend:
+    def clone(self) -> Backend:
         """Another queue with the same graphs on the same device; close it before this one."""
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
         """Device memory for one tensor. Raises `OutOfMemoryError` if there is not enough."""
 
-    def bind(self, bindings: Sequence[Binding]) -> list[Call]:
+    def bind(self, bindings: Sequence[Binding]) -> list[BoundGraph]:
         """A call for each binding, ready to enqueue. They may share scratch memory."""
 
-    def adopt(self, frame: object) -> DeviceFrames:
+    def from_dlpack(self, frame: object) -> DeviceFrames:
         """An array of another library on this device, without a copy.
 
         Raises `InputError` if it lies elsewhere. Call it in the thread whose work made the array.
@@ -120,16 +120,18 @@ class Backend(Protocol):
     def download(self, buffer: Buffer) -> NDArray[Any]:
         """A new host array with the buffer's content; waits for everything queued before."""
 
-    def keep(self, buffer: Buffer) -> DeviceFrames:
+    def copy_to_device_array(self, buffer: Buffer) -> DeviceFrames:
         """A copy of the buffer on the device, complete on return and the caller's own."""
 
-    def mark(self) -> Mark:
+    def create_event(self) -> Event:
         """A new mark, not yet in the queue."""
 
-    def elapsed_ms(self, start: Mark, end: Mark) -> float:
+    def elapsed_ms(self, start: Event, end: Event) -> float:
         """Milliseconds between two marks that the device has passed."""
 
-    def record(self, calls: Sequence[Call], queue: Callable[[], None]) -> Recording | None:
+    def capture(
+        self, graphs: Sequence[BoundGraph], queue: Callable[[], None]
+    ) -> CapturedGraph | None:
         """What `queue` enqueues (those calls, and marks), recorded instead of run.
 
         None if the backend runs calls one by one only.

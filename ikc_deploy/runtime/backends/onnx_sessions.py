@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from ikc_deploy.bundle import GRAPHS, Bundle
+from ikc_deploy.bundle.manifest import GRAPHS, Bundle
 from ikc_deploy.errors import BackendError, BundleError, OutOfMemoryError
 from ikc_deploy.onnx_runtime import distribution
 from ikc_deploy.runtime.backends.base import Buffer
-from ikc_deploy.runtime.frames import SMALLEST_SIDE, FrameShape
+from ikc_deploy.runtime.frames import MIN_SIDE, FrameShape
 from ikc_deploy.runtime.onnx_files import read_graph
 from ikc_deploy.runtime.signatures import Signature, Tensor, check_signature, signature
 
@@ -107,7 +107,7 @@ def _check_scale(bundle: Bundle, session: Any) -> None:
     On the smallest frame. (On a GPU, where that would take longer, ONNX Runtime refuses the first
     frame's buffers instead.)
     """
-    shape = FrameShape(1, SMALLEST_SIDE, SMALLEST_SIDE)
+    shape = FrameShape(1, MIN_SIDE, MIN_SIDE)
     taken = signature(bundle, "sftmd", shape)
     feed = {
         name: np.zeros([size or 1 for size in tensor.shape], tensor.dtype)
@@ -118,8 +118,8 @@ def _check_scale(bundle: Bundle, session: Any) -> None:
         found = dict(zip(names, session.run(names, feed), strict=True))
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         raise BundleError(
-            f"the sftmd of '{bundle.path}' does not run on a frame of {SMALLEST_SIDE}x"
-            f"{SMALLEST_SIDE}: {error}"
+            f"the sftmd of '{bundle.path}' does not run on a frame of {MIN_SIDE}x"
+            f"{MIN_SIDE}: {error}"
         ) from error
     outputs = {name: Tensor(array.dtype, array.shape) for name, array in found.items()}
     check_signature(bundle, "sftmd", Signature(taken.inputs, outputs), shape)

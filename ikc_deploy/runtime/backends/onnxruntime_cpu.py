@@ -9,9 +9,9 @@ from typing import Any, Final, Never, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ikc_deploy.bundle import Bundle
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError, InputError, OutOfMemoryError
-from ikc_deploy.runtime.backends.base import Binding, Buffer, Call, Mark, Recording
+from ikc_deploy.runtime.backends.base import Binding, BoundGraph, Buffer, CapturedGraph, Event
 from ikc_deploy.runtime.backends.onnx_sessions import BoundSession, load_sessions
 
 CPU_PROVIDER: Final = "CPUExecutionProvider"
@@ -31,7 +31,7 @@ class OnnxRuntimeCpu:
         """Load the graphs of `bundle`; `threads` is the number of cores to use, 0 for all."""
         return cls(load_sessions(bundle, CPU_PROVIDER, {}, threads))
 
-    def sibling(self) -> OnnxRuntimeCpu:
+    def clone(self) -> OnnxRuntimeCpu:
         """The same sessions, which any number of threads may run."""
         return OnnxRuntimeCpu(self._sessions)
 
@@ -45,11 +45,11 @@ class OnnxRuntimeCpu:
                 "use smaller frames or tiles"
             ) from error
 
-    def bind(self, bindings: Sequence[Binding]) -> list[Call]:
+    def bind(self, bindings: Sequence[Binding]) -> list[BoundGraph]:
         """Calls that run synchronously on the arrays' own memory."""
         return [self._bind(binding) for binding in bindings]
 
-    def adopt(self, frame: object) -> Never:
+    def from_dlpack(self, frame: object) -> Never:
         """Refuses: nothing but host memory can be read here."""
         raise InputError(
             f"a frame of type {type(frame).__name__} in GPU memory needs a backend on that GPU, "
@@ -64,23 +64,23 @@ class OnnxRuntimeCpu:
         """A copy of the buffer's array."""
         return _array(buffer).copy()
 
-    def keep(self, buffer: Buffer) -> Never:  # noqa: ARG002
-        """Refuses, as `adopt` does."""
+    def copy_to_device_array(self, buffer: Buffer) -> Never:  # noqa: ARG002
+        """Refuses, as `from_dlpack` does."""
         raise BackendError("the backend 'onnxruntime' has no device memory")
 
-    def mark(self) -> Mark:
+    def create_event(self) -> Event:
         """A reading of the clock, as calls run synchronously."""
-        return _Clock()
+        return _HostEvent()
 
-    def elapsed_ms(self, start: Mark, end: Mark) -> float:
+    def elapsed_ms(self, start: Event, end: Event) -> float:
         """Difference of two readings."""
-        return 1e3 * (cast(_Clock, end).time - cast(_Clock, start).time)
+        return 1e3 * (cast(_HostEvent, end).time - cast(_HostEvent, start).time)
 
-    def record(
+    def capture(
         self,
-        calls: Sequence[Call],  # noqa: ARG002
+        graphs: Sequence[BoundGraph],  # noqa: ARG002
         queue: Callable[[], None],  # noqa: ARG002
-    ) -> Recording | None:
+    ) -> CapturedGraph | None:
         """Nothing: calls run one by one."""
         return None
 
@@ -91,7 +91,7 @@ class OnnxRuntimeCpu:
         """Drop the sessions."""
         self._sessions.clear()
 
-    def _bind(self, wanted: Binding) -> Call:
+    def _bind(self, wanted: Binding) -> BoundGraph:
         session = self._sessions[wanted.graph]
         binding = session.io_binding()
         pairs = ((binding.bind_input, wanted.inputs), (binding.bind_output, wanted.outputs))
@@ -103,7 +103,7 @@ class OnnxRuntimeCpu:
         return BoundSession(session, binding, wanted.graph, keep)
 
 
-class _Clock:
+class _HostEvent:
     def __init__(self) -> None:
         self.time = 0.0
 

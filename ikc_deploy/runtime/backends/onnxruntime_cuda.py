@@ -10,14 +10,14 @@ import io
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ikc_deploy.bundle import Bundle
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError
 from ikc_deploy.onnx_runtime import FOR_GPUS
 from ikc_deploy.runtime.backends.base import Binding
-from ikc_deploy.runtime.backends.cuda import BoundCall, device_buffer
+from ikc_deploy.runtime.backends.cuda_backend import StreamBoundGraph, device_buffer
 from ikc_deploy.runtime.backends.onnx_sessions import BoundSession, load_sessions
 from ikc_deploy.runtime.cuda.device import Device
-from ikc_deploy.runtime.cuda.streams import Stream
+from ikc_deploy.runtime.cuda.streams import CudaStream
 
 _PROVIDER: Final = "CUDAExecutionProvider"
 
@@ -33,7 +33,7 @@ class OnnxRuntimeCuda:
         self._sessions: dict[int, dict[str, Any]] = {}
         _find_libraries()
 
-    def attach(self, stream: Stream) -> None:
+    def register_stream(self, stream: CudaStream) -> None:
         """Load the graphs for this stream."""
         options = {
             "device_id": str(self._device.ordinal),
@@ -46,12 +46,12 @@ class OnnxRuntimeCuda:
         with self._device.current():
             self._sessions[stream.handle] = load_sessions(self._bundle, _PROVIDER, options)
 
-    def detach(self, stream: Stream) -> None:
+    def unregister_stream(self, stream: CudaStream) -> None:
         """Drop the stream's sessions; calls that are still there keep theirs."""
         with self._device.current():
             self._sessions.pop(stream.handle, None)
 
-    def bind(self, bindings: Sequence[Binding], stream: Stream) -> list[BoundCall]:
+    def bind(self, bindings: Sequence[Binding], stream: CudaStream) -> list[StreamBoundGraph]:
         """Calls on the sessions of this stream."""
         sessions = self._sessions[stream.handle]
         return [self._bind(sessions[wanted.graph], wanted) for wanted in bindings]
@@ -61,7 +61,7 @@ class OnnxRuntimeCuda:
         with self._device.current():
             self._sessions.clear()
 
-    def _bind(self, session: Any, wanted: Binding) -> BoundCall:
+    def _bind(self, session: Any, wanted: Binding) -> StreamBoundGraph:
         import onnxruntime
 
         binding = session.io_binding()
@@ -75,10 +75,12 @@ class OnnxRuntimeCuda:
         # The loop waits once at its end, not after every graph.
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         keep = (*wanted.inputs.values(), *wanted.outputs.values())
-        return _Call(BoundSession(session, binding, wanted.graph, keep, options), self._device)
+        return _StreamBoundSession(
+            BoundSession(session, binding, wanted.graph, keep, options), self._device
+        )
 
 
-class _Call:
+class _StreamBoundSession:
     capturable = False
     """ONNX Runtime allocates while it runs, which a capture forbids."""
 

@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from ikc_deploy.bundle import Bundle
-from ikc_deploy.caches import cache_folder
+from ikc_deploy.bundle.engine_store import Engine, Host, find_engine
+from ikc_deploy.bundle.manifest import Bundle
+from ikc_deploy.bundle.tensorrt_variants import TensorRTVariantName, load_tensorrt
 from ikc_deploy.errors import BackendError, EngineError
 from ikc_deploy.files import write_atomically
-from ikc_deploy.flavours import FlavourName, load_tensorrt
-from ikc_deploy.plans import Engine, Host, find_engine
+from ikc_deploy.paths import cache_folder
 from ikc_deploy.runtime.backends.base import Binding, Buffer
-from ikc_deploy.runtime.backends.cuda import BoundCall, device_buffer
+from ikc_deploy.runtime.backends.cuda_backend import StreamBoundGraph, device_buffer
+from ikc_deploy.runtime.cuda.buffers import DeviceBuffer
 from ikc_deploy.runtime.cuda.device import Device
-from ikc_deploy.runtime.cuda.memory import DeviceBuffer
-from ikc_deploy.runtime.cuda.streams import Stream
+from ikc_deploy.runtime.cuda.streams import CudaStream
 from ikc_deploy.runtime.frames import frame_shape
 from ikc_deploy.runtime.signatures import signature
 
@@ -35,31 +35,31 @@ from ikc_deploy.runtime.signatures import signature
 class TensorRTRunner:
     """The runner of `tensorrt` and `tensorrt-rtx`."""
 
-    def __init__(self, bundle: Bundle, flavour: FlavourName, device: Device) -> None:
-        self.name: str = flavour
+    def __init__(self, bundle: Bundle, variant: TensorRTVariantName, device: Device) -> None:
+        self.name: str = variant
         self._bundle = bundle
         self._device = device
-        self._library = load_tensorrt(flavour)
-        self._host = Host(flavour, self._library.version, device.compute_capability)
+        self._library = load_tensorrt(variant)
+        self._host = Host(variant, self._library.version, device.compute_capability)
         # Whatever the frames will be: without any engine for this machine nothing will run.
         find_engine(bundle, self._host)
         self._lock = threading.Lock()
         self._loaded: dict[tuple[str, str], _Loaded] = {}
-        self._scratch: weakref.WeakKeyDictionary[Stream, weakref.WeakSet[DeviceBuffer]]
+        self._scratch: weakref.WeakKeyDictionary[CudaStream, weakref.WeakSet[DeviceBuffer]]
         self._scratch = weakref.WeakKeyDictionary()
         with self._device.current(), self._checked("start"):
             self._runtime = self._library.module.Runtime(self._library.logger)
 
-    def attach(self, stream: Stream) -> None:
+    def register_stream(self, stream: CudaStream) -> None:
         """Begin to keep account of the stream's scratch memory; engines serve any stream."""
         self._scratch[stream] = weakref.WeakSet()
 
-    def detach(self, stream: Stream) -> None:
+    def unregister_stream(self, stream: CudaStream) -> None:
         """Free the stream's scratch memory."""
         for scratch in self._scratch.pop(stream):
             scratch.free()
 
-    def bind(self, bindings: Sequence[Binding], stream: Stream) -> list[BoundCall]:
+    def bind(self, bindings: Sequence[Binding], stream: CudaStream) -> list[StreamBoundGraph]:
         """Calls on new contexts, one for each graph that is bound, with common scratch memory."""
         if not bindings:
             return []
@@ -80,7 +80,10 @@ class TensorRTRunner:
             self._scratch[stream].add(scratch)
             for context in contexts.values():
                 context.set_device_memory(scratch.address, scratch.nbytes)
-        return [_Call(self, contexts[wanted.graph], wanted, stream, scratch) for wanted in bindings]
+        return [
+            _BoundContext(self, contexts[wanted.graph], wanted, stream, scratch)
+            for wanted in bindings
+        ]
 
     def close(self) -> None:
         """Keep what TensorRT for RTX compiled for this GPU, then drop the engines."""
@@ -90,21 +93,21 @@ class TensorRTRunner:
             self._loaded.clear()
             self._runtime = None
 
-    def run(self, context: Any, wanted: Binding, stream: Stream) -> None:
+    def run(self, context: Any, wanted: Binding, stream: CudaStream) -> None:
         """Queue one execution of a context."""
         with self._device.current(), self._checked(f"run the {wanted.graph}") as require:
             for name, buffer in _tensors([wanted]).items():
                 require(context.set_tensor_address(name, device_buffer(buffer).address), name)
             require(context.execute_async_v3(stream.handle), "")
 
-    def capturable(self, context: Any, stream: Stream) -> bool:
+    def capturable(self, context: Any, stream: CudaStream) -> bool:
         """Whether a CUDA graph can record it; only TensorRT for RTX has cases where not."""
         if self.name != "tensorrt-rtx":
             return True
         with self._device.current():
             return bool(context.is_stream_capturable(stream.handle))
 
-    def _context(self, engine: Engine, profile: int, wanted: Binding, stream: Stream) -> Any:
+    def _context(self, engine: Engine, profile: int, wanted: Binding, stream: CudaStream) -> Any:
         loaded = self._load(engine, wanted.graph)
         with self._checked(f"prepare the {wanted.graph}") as require:
             context = loaded.new_context()
@@ -243,13 +246,13 @@ def _warn(path: Path, error: OSError) -> None:
     )
 
 
-class _Call:
+class _BoundContext:
     def __init__(
         self,
         runner: TensorRTRunner,
         context: Any,
         wanted: Binding,
-        stream: Stream,
+        stream: CudaStream,
         scratch: DeviceBuffer,
     ) -> None:
         self._runner = runner

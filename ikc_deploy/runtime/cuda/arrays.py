@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
+from ikc_deploy.runtime.cuda.buffers import PinnedBuffer
 from ikc_deploy.runtime.cuda.device import Device
 from ikc_deploy.runtime.cuda.driver import memory_view, pycuda_driver, pycuda_errors
-from ikc_deploy.runtime.cuda.memory import PinnedBuffer
-from ikc_deploy.runtime.cuda.streams import Event, Stream, to_host
+from ikc_deploy.runtime.cuda.streams import CudaEvent, CudaStream, to_host
 
 
 class DeviceArray:
@@ -32,7 +32,7 @@ class DeviceArray:
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
         keep: object,
-        ready: Event | None = None,
+        ready: CudaEvent | None = None,
     ) -> None:
         self.device = device
         self.address = address
@@ -73,7 +73,7 @@ class DeviceArray:
 
     def to_numpy(self) -> NDArray[Any]:
         """A copy in host memory."""
-        stream = Stream(self.device)
+        stream = CudaStream(self.device)
         if self.ready is not None:
             stream.wait(self.ready)
         staging = PinnedBuffer(self.device, self.shape, self.dtype)
@@ -103,7 +103,7 @@ class DeviceArray:
         return memory_view().from_cuda_array_interface(self, stream_ptr=-1)
 
 
-class Pool:
+class DeviceMemoryPool:
     """Memory for results: blocks that come back are kept, so that in the long run none is made."""
 
     def __init__(self, device: Device) -> None:
@@ -116,7 +116,7 @@ class Pool:
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
         """Uninitialised memory of its own. Raises `OutOfMemoryError` if there is not enough."""
         size = math.prod(shape) * dtype.itemsize
-        block = _Block()
+        block = _PoolBlock()
         with self._device.current(), pycuda_errors(f"allocate {size:,} bytes for a result"):
             allocation = self._things[0].allocate(size)
             address = int(allocation)
@@ -130,11 +130,11 @@ class Pool:
             self._things[0].stop_holding()
 
 
-class _Block:
+class _PoolBlock:
     """Stands for a piece of the pool; its end gives the piece back."""
 
 
-def adopt(frame: object, device: Device, stream: Stream) -> DeviceArray:
+def from_dlpack(frame: object, device: Device, stream: CudaStream) -> DeviceArray:
     """Another library's array on `device`, without a copy and kept alive.
 
     Work that its library has queued on it is waited for by the GPU, not by the caller, if it says
@@ -162,7 +162,7 @@ def adopt(frame: object, device: Device, stream: Stream) -> DeviceArray:
         raise InputError(
             "a frame on the GPU must be C-contiguous; make it so first, as by .contiguous()"
         )
-    ready = Event(device)
+    ready = CudaEvent(device)
     ready.record(stream)
     return DeviceArray(device, int(view.ptr), shape, dtype, view, ready)
 

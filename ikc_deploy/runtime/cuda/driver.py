@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ikc_deploy.errors import BackendError, OutOfMemoryError
 
-_MEND: Final = {
+_FIX: Final = {
     "pycuda": "pip install 'pycuda>=2025.1,<2027'",
     "cuda.bindings": "pip install 'cuda-bindings>=12.9,<14'",
     "cuda.core": "pip install 'cuda-core>=1,<2'",
@@ -72,9 +72,9 @@ def _import(name: str) -> Any:
     except ModuleNotFoundError as error:
         module = ".".join(name.split(".")[:2]) if name.startswith("cuda.") else "pycuda"
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise BackendError(f"{module} does not load: {error}; run: {_MEND[module]}") from error
+            raise BackendError(f"{module} does not load: {error}; run: {_FIX[module]}") from error
         raise BackendError(
-            f"a GPU needs the module {module}, which is not installed; run: {_MEND[module]}"
+            f"a GPU needs the module {module}, which is not installed; run: {_FIX[module]}"
         ) from error
     except ImportError as error:
         # As when libcuda.so.1 is missing.

@@ -8,9 +8,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ikc_deploy.runtime.cuda.buffers import DeviceBuffer, PinnedBuffer
 from ikc_deploy.runtime.cuda.device import Device
 from ikc_deploy.runtime.cuda.driver import checked, cuda_bindings, pycuda_driver, pycuda_errors
-from ikc_deploy.runtime.cuda.memory import DeviceBuffer, PinnedBuffer
 
 _NON_BLOCKING: Final = 1
 """CU_STREAM_NON_BLOCKING: the stream does not wait for the default one, which torch and others use;
@@ -25,13 +25,13 @@ class OnDevice(Protocol):
         """Where it begins."""
 
 
-class Stream:
+class CudaStream:
     """A queue of work on the device, apart from all others."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.capturing = False
-        """True while `ikc_deploy.runtime.cuda.graphs` records instead of running."""
+        """True while `ikc_deploy.runtime.cuda.cuda_graphs` records instead of running."""
         self._things: list[Any] = []
         with device.current(), pycuda_errors("make a stream"):
             self._things.append(pycuda_driver().Stream(_NON_BLOCKING))
@@ -56,7 +56,7 @@ class Stream:
         with self.device.current(), pycuda_errors("copy a frame on the GPU"):
             pycuda_driver().memcpy_dtod_async(target, source, nbytes, self._things[0])
 
-    def wait(self, event: Event) -> None:
+    def wait(self, event: CudaEvent) -> None:
         """Let all that is queued from now on wait until `event` is reached."""
         with self.device.current():
             answer = cuda_bindings().cuStreamWaitEvent(self.handle, event.handle, 0)
@@ -68,7 +68,7 @@ class Stream:
             self._things[0].synchronize()
 
 
-class Event:
+class CudaEvent:
     """A point on a stream, with its time. In a recorded graph it is reached by every launch."""
 
     def __init__(self, device: Device) -> None:
@@ -77,7 +77,7 @@ class Event:
             self.handle = checked(cuda_bindings().cuEventCreate(0), "make an event")
         self.free = weakref.finalize(self, _destroy_event, device, self.handle)
 
-    def record(self, stream: Stream) -> None:
+    def record(self, stream: CudaStream) -> None:
         """Put it at the end of what is queued on `stream`."""
         bindings = cuda_bindings()
         flags = bindings.CUevent_record_flags
@@ -92,7 +92,7 @@ class Event:
         with self.device.current():
             checked(cuda_bindings().cuEventSynchronize(self.handle), "wait for an event")
 
-    def elapsed_ms(self, later: Event) -> float:
+    def elapsed_ms(self, later: CudaEvent) -> float:
         """Milliseconds from this event to `later`; the device must have reached both."""
         with self.device.current():
             answer = cuda_bindings().cuEventElapsedTime(self.handle, later.handle)
@@ -104,7 +104,7 @@ def _destroy_event(device: Device, handle: Any) -> None:
         checked(cuda_bindings().cuEventDestroy(handle), "free an event")
 
 
-def to_host(stream: Stream, source: OnDevice, staging: PinnedBuffer) -> NDArray[Any]:
+def to_host(stream: CudaStream, source: OnDevice, staging: PinnedBuffer) -> NDArray[Any]:
     """A new host array with the source's content, once all that was queued before is done."""
     stream.download(source, staging)
     stream.synchronize()

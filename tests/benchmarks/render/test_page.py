@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ikc_deploy.benchmarks.render.page import to_html
-from ikc_deploy.images import read_rgb
+from ikc_deploy.imaging.image_io import read_rgb
 from tests.benchmarks.reports import MACHINE, report
 
 
@@ -61,7 +61,7 @@ def test_the_page_holds_every_figure_and_loads_nothing() -> None:
         "Did not run",
     ]
     for result in report().results:
-        for entry in result.entries:
+        for entry in result.measurements:
             assert f"{entry.latency_ms.median:.1f}" in page.cells
     assert {"0.50", "30.88"} <= set(page.cells)
     assert str(MACHINE["cpu"]) in page.text  # its < and > arrive as text

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ikc_deploy.evaluation.resize import resize_bicubic
-from ikc_deploy.offline.ike.companions import Discriminator, Upsampler
+from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.offline.ike.auxiliary_networks import Discriminator, Upsampler
+from ikc_deploy.offline.ike.ike_settings import CouplingForm, IkeSettings
 from ikc_deploy.offline.ike.invertible import Coupling, InvertibleNetwork
-from ikc_deploy.offline.ike.settings import CouplingForm, Settings
 from ikc_deploy.offline.ike.splits import BicubicSplit
 from tests.samples import photo
 
@@ -26,7 +26,7 @@ def planes(image: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(image.transpose(2, 0, 1)[:, None] / 255)
 
 
-def trained(scale: int, settings: Settings, seed: int) -> InvertibleNetwork:
+def trained(scale: int, settings: IkeSettings, seed: int) -> InvertibleNetwork:
     """A network whose last convolutions are no longer zero, in float32."""
     torch.manual_seed(seed)
     network = InvertibleNetwork(scale, settings)
@@ -54,7 +54,7 @@ def test_backward_undoes_forward_in_float32(
     bicubic_residual: bool,
     seed: int,
 ) -> None:
-    settings = Settings(
+    settings = IkeSettings(
         coupling=form, tri_channel=tri_channel, bicubic_residual=bicubic_residual, growth=4
     )
     network = trained(scale, settings, seed)
@@ -82,7 +82,7 @@ def assert_same(found: Tensor, expected: Tensor, between: Tensor) -> None:
 @pytest.mark.parametrize("scale", [2, 4])
 @pytest.mark.parametrize("tri_channel", [True, False])
 def test_the_network_does_more_than_its_splits(scale: int, tri_channel: bool) -> None:
-    settings = Settings(tri_channel=tri_channel, growth=4)
+    settings = IkeSettings(tri_channel=tri_channel, growth=4)
     image = planes(photo(24, 32)).float()
     with torch.no_grad():
         plain, _ = InvertibleNetwork(scale, settings)(image)
@@ -93,7 +93,7 @@ def test_the_network_does_more_than_its_splits(scale: int, tri_channel: bool) ->
 @pytest.mark.parametrize("scale", [2, 4])
 def test_untrained_it_shrinks_bicubically(scale: int) -> None:
     image = photo(32, 48)
-    network = InvertibleNetwork(scale, Settings()).double()
+    network = InvertibleNetwork(scale, IkeSettings()).double()
     with torch.no_grad():
         small, _ = network(planes(image))
     expected = image.astype(np.float64)
@@ -105,7 +105,7 @@ def test_untrained_it_shrinks_bicubically(scale: int) -> None:
 @pytest.mark.parametrize("scale", [2, 4])
 def test_without_the_bicubic_residual_it_begins_as_every_other_pixel(scale: int) -> None:
     image = planes(photo(32, 48))
-    network = InvertibleNetwork(scale, Settings(bicubic_residual=False)).double()
+    network = InvertibleNetwork(scale, IkeSettings(bicubic_residual=False)).double()
     with torch.no_grad():
         small, rest = network(image)
     assert torch.equal(small, image[..., ::scale, ::scale])
@@ -126,7 +126,7 @@ def test_the_details_are_those_of_what_bicubic_shrinking_loses() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_the_residual_channel_passes_a_coupling_untouched(form: CouplingForm) -> None:
     torch.manual_seed(0)
-    coupling = Coupling(4, Settings(coupling=form, growth=4))
+    coupling = Coupling(4, IkeSettings(coupling=form, growth=4))
     parts = torch.rand(2, 4, 8, 8)
     with torch.no_grad():
         for weight in coupling.parameters():
@@ -139,7 +139,7 @@ def test_the_residual_channel_passes_a_coupling_untouched(form: CouplingForm) ->
 def test_the_papers_sizes() -> None:
     """Millions of weights: G 0.94 and 2.04, U 0.23 and 0.27."""
     for scale, network, upsampler in ((2, 0.94, 0.23), (4, 2.04, 0.27)):
-        assert round(parameters(InvertibleNetwork(scale, Settings())) / 1e6, 2) == network
+        assert round(parameters(InvertibleNetwork(scale, IkeSettings())) / 1e6, 2) == network
         rest = 3 * (scale**2 - 1)
         assert round(parameters(Upsampler(rest, scale, 64)) / 1e6, 2) == upsampler
 

@@ -42,8 +42,8 @@ def test_total_variation_is_the_mean_difference_of_neighbours() -> None:
 
 def test_likeness_is_nothing_where_the_scores_are_right() -> None:
     scores = torch.tensor([1.0, 0.0])
-    assert losses.likeness(scores[0], real=True) == losses.likeness(scores[1], real=False) == 0
-    assert losses.likeness(scores, real=True) == losses.likeness(scores, real=False) == 0.5
+    assert losses.lsgan_loss(scores[0], real=True) == losses.lsgan_loss(scores[1], real=False) == 0
+    assert losses.lsgan_loss(scores, real=True) == losses.lsgan_loss(scores, real=False) == 0.5
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.25, 2, 4])

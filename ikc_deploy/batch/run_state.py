@@ -1,0 +1,94 @@
+"""What a folder of outputs holds already, so that a second run does only what is missing.
+
+    OUT/.ikc-batch/ledger.jsonl   a line for each output: its name, what from, and how
+    OUT/.ikc-batch/lock
+    OUT/.ikc-batch/...            pieces of clips that are not finished
+
+An output counts if it is there and its line says what this run would make it from. A line is
+written after its output, so what a killed run lost is done again and nothing is believed too early.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from filelock import FileLock, Timeout
+
+from ikc_deploy.errors import InputError
+
+FOLDER: Final = ".ikc-batch"
+
+_STATE_FILE: Final = "outputs.jsonl"
+_LOCK_FILE: Final = "lock"
+_SCRATCH: Final = "scratch"
+
+
+def fingerprint(source: Path, run: Mapping[str, Any]) -> str:
+    """What an output is made from: a source file as it is now, and how (JSON values)."""
+    status = source.stat()
+    file = {"path": str(source), "bytes": status.st_size, "modified": status.st_mtime_ns}
+    content = json.dumps({**run, "source": file}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+class BatchRunState:
+    """The record of one folder of outputs, held by one process at a time."""
+
+    def __init__(self, out: Path) -> None:
+        self.folder = out / FOLDER
+        self._out = out
+        self._file = self.folder / _STATE_FILE
+        self._made = dict(_read(self._file))
+
+    def has(self, target: Path, made_from: str) -> bool:
+        """True if `target` is there and was made from this (see `fingerprint`)."""
+        return self._made.get(target.name) == made_from and target.is_file()
+
+    def add(self, target: Path, made_from: str) -> None:
+        """Record that `target` is there now."""
+        self._made[target.name] = made_from
+        with open(self._file, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"target": target.name, "from": made_from}) + "\n")
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty folder for the time of the block."""
+        folder = self.folder.absolute() / _SCRATCH
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def open_run_state(out: Path) -> Iterator[BatchRunState]:
+    """The ledger of the folder `out`, which is made. Raises `InputError` if another run has it."""
+    (out / FOLDER).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / FOLDER / _LOCK_FILE)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise InputError(f"another run is writing '{out}'; wait for it, or stop it") from None
+    try:
+        yield BatchRunState(out)
+    finally:
+        lock.release()
+
+
+def _read(file: Path) -> Iterator[tuple[str, str]]:
+    if not file.exists():
+        return
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+            yield entry["target"], entry["from"]
+        except (ValueError, KeyError, TypeError):
+            continue  # A run was killed while it wrote this line; its output is made again.

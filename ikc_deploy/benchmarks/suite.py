@@ -1,0 +1,204 @@
+"""What a bench measures, and carrying it out: cases, candidates, effort; from options or TOML."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from ikc_deploy.benchmarks.candidates import Candidate, choose, our_bundle
+from ikc_deploy.benchmarks.case import BenchmarkCase, Subject
+from ikc_deploy.benchmarks.interleaved import CaseResult, TimingBudget, run_interleaved
+from ikc_deploy.benchmarks.machine import describe_machine
+from ikc_deploy.benchmarks.peak_memory import peak_memory_mib
+from ikc_deploy.benchmarks.peak_throughput import measure_peak_throughput
+from ikc_deploy.benchmarks.quality import CandidateQuality, measure_quality
+from ikc_deploy.benchmarks.report import BenchmarkReport
+from ikc_deploy.bundle.manifest import Precision
+from ikc_deploy.errors import ExportError, InputError
+from ikc_deploy.runtime.upscaler import DEFAULT_ITERS
+
+Size = tuple[int, int]
+"""Height and width of an LR frame."""
+
+
+class SuiteObserver(Protocol):
+    """Is told what a bench is doing."""
+
+    def phase(self, what: str, done: int = 0, total: int = 0) -> None:
+        """`total` is 0 while unknown."""
+
+    def finished(self, result: CaseResult) -> None:
+        """A case is measured."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Everything that a bench measures: each subject in each case, all candidates taking turns."""
+
+    subjects: tuple[Subject, ...]
+    sizes: tuple[Size, ...]
+    iters: tuple[int, ...] = (DEFAULT_ITERS,)
+    batches: tuple[int, ...] = (1,)
+    threads: int = 0
+    compare: str | None = None
+    """Names of candidates, or "all"; None for `backend` and `precision` alone."""
+    backend: str = "auto"
+    precision: Precision = "fp32"
+    timing_budget: TimingBudget = field(default_factory=TimingBudget)
+    memory: bool = True
+    """Whether to measure peak memory too, each candidate in a process of its own."""
+    quality: Path | None = None
+    """A folder of HR images to measure the PSNR of ours on."""
+
+    def __post_init__(self) -> None:
+        for name in ("subjects", "sizes", "iters", "batches"):
+            if not getattr(self, name):
+                raise InputError(f"a bench without {name} measures nothing")
+        # Both raise for what does not exist, before anything is measured.
+        self.cases()
+        self.candidates()
+
+    def cases(self) -> list[BenchmarkCase]:
+        """Every combination of size, batch and count of corrections."""
+        return [
+            BenchmarkCase(*size, count, batch, self.threads)
+            for size in self.sizes
+            for batch in self.batches
+            for count in self.iters
+        ]
+
+    def candidates(self) -> list[Candidate]:
+        """Who takes part."""
+        return choose(self.compare or f"{self.backend}-{self.precision}")
+
+    def command(self) -> str:
+        """The command line that measures this again."""
+        words = ["ikc-bench"]
+        for subject in self.subjects:
+            kind = "--weights" if subject.weights else "--bundle"
+            words += [kind, subject.weights or Path(str(subject.bundle)).name]
+        words += [word for h, w in self.sizes for word in ("--res", f"{w}x{h}")]
+        words += [word for count in self.iters for word in ("--iters", str(count))]
+        words += [word for count in self.batches for word in ("--batch", str(count))]
+        words += ["--threads", str(self.threads)] if self.threads else []
+        words += ["--compare", self.compare] if self.compare else [f"--{self.precision}"]
+        words += ["--backend", self.backend] if self.backend != "auto" else []
+        return " ".join(words)
+
+
+def run_suite(suite: Suite, watch: SuiteObserver) -> Iterator[BenchmarkReport]:
+    """The report after every case, so that an interrupted bench keeps what it has."""
+    # Before any work of our own, for the load that was there already.
+    machine = describe_machine()
+    watch.phase("the machine's peak throughput")
+    report = BenchmarkReport(suite.command(), machine, measure_peak_throughput(suite.threads))
+    for subject in suite.subjects:
+        for case in suite.cases():
+            result = _measure(suite, subject, case, watch)
+            report = report.with_result(result)
+            watch.finished(result)
+            yield report
+    if suite.quality is not None:
+        for quality in _qualities(suite, suite.quality, watch):
+            report = replace(report, qualities=(*report.qualities, quality))
+        yield report
+
+
+def _measure(
+    suite: Suite, subject: Subject, case: BenchmarkCase, watch: SuiteObserver
+) -> CaseResult:
+    result = run_interleaved(suite.candidates(), subject, case, suite.timing_budget, watch.phase)
+    if not suite.memory:
+        return result
+    measurements = []
+    for measurement in result.measurements:
+        watch.phase(f"memory of {measurement.candidate}")
+        peak = peak_memory_mib(measurement.candidate, subject, case)
+        measurements.append(replace(measurement, peak_memory_mib=peak))
+    return replace(result, measurements=tuple(measurements))
+
+
+def _qualities(suite: Suite, folder: Path, watch: SuiteObserver) -> Iterator[CandidateQuality]:
+    for subject in suite.subjects:
+        for candidate in suite.candidates():
+            # Unrelated images are no clip to track.
+            if candidate.ours is None or candidate.ours.arguments.get("estimate") == "track":
+                continue
+            for count in suite.iters:
+                report = partial(watch.phase, f"quality of {candidate.name}, iters {count}")
+                try:
+                    bundle = our_bundle(subject, candidate.ours.precision)
+                except ExportError:
+                    # The race has said why it does not run.
+                    continue
+                quality = measure_quality(
+                    bundle, candidate.ours, folder, count, suite.threads, report
+                )
+                yield CandidateQuality(str(subject), candidate.name, count, *quality)
+
+
+def read_suites(path: Path) -> dict[str, Suite]:
+    """The plans of a TOML file with a table `[NAME]` for each, in order.
+
+    Keys are those of `ikc-bench`'s options: weights, res, iters, batch, threads, compare, warmup,
+    min_time, runs, memory, quality (a folder, relative to the file). Raises `InputError` naming
+    the table and the key.
+    """
+    try:
+        tables = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"there is no suite at '{path}'") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"'{path}' is not TOML: {error}") from error
+    suites = {}
+    for name, table in tables.items():
+        try:
+            suites[name] = _suite(table, path.parent)
+        except (InputError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"[{name}] of '{path}': {error}") from error
+    if not suites:
+        raise InputError(f"'{path}' has no table, so there is nothing to measure")
+    return suites
+
+
+_LISTS = {"res", "iters", "batch", "weights"}
+_SINGLE = {"threads", "compare", "memory", "quality"}
+_TIMING_BUDGET = {item.name for item in fields(TimingBudget)}
+
+
+def _suite(table: dict[str, Any], folder: Path) -> Suite:
+    unknown = set(table) - _LISTS - _SINGLE - _TIMING_BUDGET
+    if unknown:
+        known = ", ".join(sorted(_LISTS | _SINGLE | _TIMING_BUDGET))
+        raise InputError(f"there is no setting '{min(unknown)}'; it takes {known}")
+    lists = {key: table[key] for key in _LISTS & set(table)}
+    for key, value in lists.items():
+        if not isinstance(value, list):
+            raise InputError(f"{key} must be a list, got {value!r}")
+    values = {key: table[key] for key in _SINGLE & set(table)}
+    if "quality" in values:
+        values["quality"] = folder / values["quality"]
+    return Suite(
+        subjects=tuple(Subject(weights) for weights in lists.get("weights", [])),
+        sizes=tuple(parse_size(str(size)) for size in lists.get("res", [])),
+        iters=tuple(lists.get("iters", [DEFAULT_ITERS])),
+        batches=tuple(lists.get("batch", [1])),
+        timing_budget=TimingBudget(**{key: table[key] for key in _TIMING_BUDGET & set(table)}),
+        **values,
+    )
+
+
+def parse_size(text: str) -> Size:
+    """(height, width) of "SIDE" or "WIDTHxHEIGHT"; raises `InputError` for anything else."""
+    match = re.fullmatch(r"([0-9]{1,6})(?:x([0-9]{1,6}))?", text.strip().lower())
+    if match is None:
+        raise InputError(
+            f"--res takes SIDE or WIDTHxHEIGHT in pixels, as 256 or 320x180, got '{text}'"
+        )
+    width = int(match[1])
+    return int(match[2] or width), width

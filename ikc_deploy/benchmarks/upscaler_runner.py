@@ -1,0 +1,62 @@
+"""The candidates that are ours: an `Upscaler` on one backend, in one precision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ikc_deploy.benchmarks.case import BenchmarkCase, planes_of
+from ikc_deploy.benchmarks.flops import loop_macs
+from ikc_deploy.benchmarks.runners import STAGES, Timing
+from ikc_deploy.bundle.manifest import Bundle
+from ikc_deploy.errors import MissingExtraError
+from ikc_deploy.runtime.upscaler import load_bundle
+
+
+class UpscalerRunner:
+    """`upscaler(frames, **arguments)`; `arguments` choose a mode of estimation."""
+
+    def __init__(
+        self, bundle: Bundle, backend: str, case: BenchmarkCase, arguments: Mapping[str, Any]
+    ) -> None:
+        self._upscaler = load_bundle(bundle, backend, case.iters, case.threads)
+        self._arguments = arguments
+        self._case = case
+        frames = case.frames()
+        self._frames = frames if bundle.manifest.io == "uint8" else planes_of(frames)
+        self._image: NDArray[Any] | None = None
+        self.precision: str = bundle.manifest.precision
+        self.library = self._upscaler.backend.name
+
+    def run(self) -> Timing:
+        """See `Runner`."""
+        started = time.perf_counter()
+        result = self._upscaler(self._frames, **self._arguments)
+        total = 1e3 * (time.perf_counter() - started)
+        self._image = result.image
+        return Timing(total, {stage: result.timings[stage] for stage in STAGES})
+
+    def image(self) -> NDArray[Any]:
+        """See `Runner`."""
+        if self._image is None:
+            raise ValueError("there is no image before the first call")
+        if self._image.dtype == np.uint8:
+            return self._image
+        return np.rint(255 * self._image.transpose(0, 2, 3, 1)).astype(np.uint8)
+
+    def macs(self) -> int | None:
+        """See `Runner`. Counted for the exact loop alone, from the graphs that it runs."""
+        if self._arguments:
+            return None
+        try:
+            return loop_macs(self._upscaler.bundle, self._case)
+        except MissingExtraError:
+            return None
+
+    def close(self) -> None:
+        """See `Runner`."""
+        self._upscaler.close()

@@ -1,0 +1,1 @@
+"""Bundles: the manifest, the engines beside it, and what runs them."""

@@ -1,0 +1,62 @@
+"""Writing bundles so that none is ever half of one, and none takes anything else's place.
+
+A bundle is always replaced as a whole, also where only an engine or a manifest's field is new: a
+kill leaves the old one or the new one, and nothing that no manifest lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Final
+
+from ikc_deploy.bundle.manifest import Bundle, copy_verified, listed_files
+from ikc_deploy.files import atomic_folder, check_folder, restore
+from ikc_deploy.locks import locked
+
+KIND: Final = "a bundle"
+
+
+def check_bundle_folder(path: str | PathLike[str]) -> None:
+    """Refuse a place where no bundle can be written, or where one would take something's place.
+
+    Raises:
+        OutputError: `path` is neither absent nor empty nor a bundle whose manifest lists all files
+            in it, or cannot be written.
+    """
+    check_folder(path, listed_files, KIND)
+
+
+@contextmanager
+def new_bundle(path: str | PathLike[str]) -> Iterator[Path]:
+    """Hold the lock of the bundle `path` and yield an empty folder that becomes it at the end.
+
+    Raises:
+        OutputError: As `check_bundle_folder`, before anything is written, or the lock cannot be
+            had. Then, as after a kill, `path` is as it was.
+    """
+    check_bundle_folder(path)
+    with locked(path), atomic_folder(path, listed_files, KIND) as folder:
+        yield folder
+
+
+@contextmanager
+def changed_bundle(path: str | PathLike[str]) -> Iterator[tuple[Bundle, Path]]:
+    """Hold the lock of a bundle; yield it and a copy of its files that replaces it at the end.
+
+    The copy has no manifest: the block seals it with `write_manifest`.
+
+    Raises:
+        BundleError: There is no bundle, or a damaged one.
+        OutputError: As `new_bundle`.
+    """
+    Bundle.open(path)
+    check_bundle_folder(path)
+    with locked(path):
+        restore(path)
+        bundle = Bundle.open(path)
+        with atomic_folder(path, listed_files, KIND) as folder:
+            copy_verified(bundle, bundle.files, folder)
+            yield bundle, folder

@@ -1,0 +1,330 @@
+"""The engines of a bundle: what is stored beside the plans, and which engine fits which machine.
+
+    engines/<fingerprint>/  predictor.plan  sftmd.plan  corrector.plan  engine.json
+
+An engine is the three graphs compiled by one variant and version of TensorRT, for some compute
+capabilities and frame sizes. `ikc_deploy.engines` writes them; this module reads, and needs neither
+TensorRT nor a GPU to tell whether one would run. Only engines that the manifest lists count.
+
+    host = Host("tensorrt-rtx", version="1.7.1.116", compute_capability="8.9")
+    engine, profile = find_engine(bundle, host, shape=(1, 540, 960))
+    runtime.deserialize_cuda_engine(engine.plan("sftmd"))
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from ikc_deploy.bundle.manifest import GRAPHS, Bundle, copy_verified, record_files
+from ikc_deploy.bundle.tensorrt_variants import TensorRTVariantName
+from ikc_deploy.errors import BundleError, EngineError, InputError
+from ikc_deploy.json_records import parse, read_json
+from ikc_deploy.text import printable
+
+SCHEMA: Final = 1
+"""Version of `engine.json`; a reader refuses others."""
+
+ENGINES_FOLDER: Final = "engines"
+ENGINE_FILE: Final = "engine.json"
+
+MAX_RECORD: Final = 2**20
+"""Bytes of an `engine.json`; larger ones are not read."""
+
+_MAX_FRAMES: Final = 2**16
+"""In a batch, and pixels of a side."""
+
+_AGAIN: Final = "build the engine again with ikc-export --engine, or copy the bundle again"
+
+Shape = tuple[int, int, int]
+"""A batch of LR frames: how many, height, width."""
+
+LayerPrecision = dict[str, dict[str, int]]
+"""Layers of a network by type, then dtype: `{"CONVOLUTION": {"HALF": 105}, ...}`."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The LR shapes that an engine takes, and the one that it is tuned for."""
+
+    min: Shape
+    opt: Shape
+    max: Shape
+
+    def __post_init__(self) -> None:
+        for name, shape in (("min", self.min), ("opt", self.opt), ("max", self.max)):
+            counts = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in shape)
+            if len(shape) != 3 or not counts or max(shape) > _MAX_FRAMES:
+                raise InputError(
+                    f"{name} must be batch, height and width, whole numbers from 1 to "
+                    f"{_MAX_FRAMES}, got {list(shape)}"
+                )
+        for axis, name in enumerate(("batch", "height", "width")):
+            low, tuned, high = self.min[axis], self.opt[axis], self.max[axis]
+            if not low <= tuned <= high:
+                raise InputError(
+                    f"min <= opt <= max must hold, and the {name} goes {low}, {tuned}, {high}"
+                )
+
+    def covers(self, shape: Shape) -> bool:
+        """Whether frames of this shape fit."""
+        sizes = zip(self.min, shape, self.max, strict=True)
+        return all(low <= size <= high for low, size, high in sizes)
+
+    def __str__(self) -> str:
+        return f"{_x(self.min)} to {_x(self.max)}, tuned for {_x(self.opt)}"
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """What `engine.json` says: everything that the plans depend on, and what is in them."""
+
+    fingerprint: str
+    """Of all below but the layer precision; the folder's name."""
+    variant: TensorRTVariantName
+    version: str
+    """TensorRT's."""
+    platform: str
+    """Where it was built, as `this_platform`."""
+    compute_capabilities: tuple[str, ...]
+    """As "8.9"."""
+    profiles: tuple[Profile, ...]
+    workspace_mib: int | None
+    """Bound of TensorRT's scratch memory in MiB; None for the whole GPU."""
+    builder_level: int
+    graphs: dict[str, str]
+    """sha256 of the ONNX file behind each plan."""
+    layer_precision: dict[str, LayerPrecision]
+    """Layers of each parsed network."""
+
+    def __post_init__(self) -> None:
+        if not self.compute_capabilities or not self.profiles:
+            raise ValueError("an engine has at least one compute capability and one profile")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine in an opened bundle."""
+
+    bundle: Bundle
+    record: EngineRecord
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.bundle.path / ENGINES_FOLDER / self.record.fingerprint
+
+    def plan_bytes(self, graph: str) -> int:
+        """Size of a plan."""
+        return self.bundle.files[self._name(graph)].bytes
+
+    def plan(self, graph: str) -> bytes:
+        """The plan of "predictor", "sftmd" or "corrector", for TensorRT to deserialise.
+
+        Raises `BundleError` if it was altered since the bundle was opened.
+        """
+        try:
+            return self.bundle.read(self._name(graph))
+        except BundleError as error:
+            raise BundleError(f"{error}; or {_AGAIN}") from error
+
+    def _name(self, graph: str) -> str:
+        return f"{ENGINES_FOLDER}/{self.record.fingerprint}/{graph}.plan"
+
+
+@dataclass(frozen=True)
+class Host:
+    """What an engine has to fit: a variant of TensorRT and a GPU."""
+
+    variant: TensorRTVariantName
+    version: str | None
+    """None if the variant cannot be used here."""
+    compute_capability: str | None
+    """As "8.9"; None without a GPU."""
+    problem: str = ""
+    """Why the variant cannot be used, where more is known than that it is not installed."""
+    platform: str = ""
+    """As `this_platform`, which the empty string means."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which engine of a bundle a host uses."""
+
+    engine: Engine | None
+    """None if none fits."""
+    profile: int
+    """Index of the profile to use; 0 if no shape was asked for."""
+    others: tuple[tuple[Engine, str], ...]
+    """Every other engine, with a sentence that says why it is not the one."""
+
+
+def this_platform() -> str:
+    """The system and processor, as "linux-x86_64"."""
+    return f"{sys.platform}-{platform.machine().lower()}"
+
+
+def read_engines(bundle: Bundle) -> tuple[Engine, ...]:
+    """Every engine of an opened bundle, in the order of their fingerprints.
+
+    Raises `BundleError` for an `engine.json` that is incomplete or of another schema.
+    """
+    listed = sorted(
+        name
+        for name in bundle.files
+        if PurePosixPath(name).match(f"{ENGINES_FOLDER}/*/{ENGINE_FILE}")
+    )
+    return tuple(Engine(bundle, _read_record(bundle, name)) for name in listed)
+
+
+def choose_engine(bundle: Bundle, host: Host, shape: Shape | None = None) -> Choice:
+    """The engine for `host` and frames of `shape` (None for any), and why not the others.
+
+    Of several that fit, the one that is tuned for the nearest size wins, then the one that is
+    built for the fewest compute capabilities.
+    """
+    fitting: list[tuple[tuple[float, int], int, Engine]] = []
+    others = []
+    for engine in read_engines(bundle):
+        reason = incompatibility(engine, host, shape)
+        if reason:
+            others.append((engine, reason))
+            continue
+        distance, profile = _nearest_profile(engine.record, shape)
+        rank = (distance, len(engine.record.compute_capabilities))
+        fitting.append((rank, profile, engine))
+    if not fitting:
+        return Choice(None, 0, tuple(others))
+    fitting.sort(key=lambda entry: entry[0])
+    _, profile, chosen = fitting[0]
+    sentence = f"it fits as well, and {chosen.record.fingerprint} fits better"
+    return Choice(chosen, profile, (*others, *((engine, sentence) for _, _, engine in fitting[1:])))
+
+
+def find_engine(bundle: Bundle, host: Host, shape: Shape | None = None) -> tuple[Engine, int]:
+    """The engine that `choose_engine` picks and the index of its profile for `shape`.
+
+    Raises `EngineError` that says of every engine why it does not fit, and how to build one.
+    """
+    choice = choose_engine(bundle, host, shape)
+    if choice.engine is not None:
+        return choice.engine, choice.profile
+    reasons = [f"{engine.record.fingerprint}: {reason}" for engine, reason in choice.others]
+    raise EngineError(
+        f"'{bundle.path}' has no {host.variant} engine for this machine"
+        + (f" ({'; '.join(reasons)})" if reasons else "")
+        + f"; build one with: {build_command(bundle, host.variant)}"
+    )
+
+
+def incompatibility(engine: Engine, host: Host, shape: Shape | None = None) -> str:
+    """Why `host` cannot use `engine` for frames of `shape` (None for any); empty if it can."""
+    record = engine.record
+    if record.variant != host.variant:
+        return f"it is for {record.variant}, not for {host.variant}"
+    if host.version is None:
+        return host.problem or f"{host.variant} is not installed here"
+    if record.version != host.version:
+        return (
+            f"{record.variant} {record.version} built it, and {host.version} is installed; "
+            "plans work with the version that built them only"
+        )
+    here = host.platform or this_platform()
+    # TensorRT for RTX's plans are portable between systems, TensorRT's are not.
+    if record.variant == "tensorrt" and record.platform != here:
+        return f"it was built on {record.platform}, and this is {here}"
+    if host.compute_capability is None:
+        return "there is no GPU here"
+    if host.compute_capability not in record.compute_capabilities:
+        return (
+            f"it is for compute capability {', '.join(record.compute_capabilities)}, "
+            f"and the GPU here has {host.compute_capability}"
+        )
+    if any(engine.bundle.files[f"{graph}.onnx"].sha256 != record.graphs[graph] for graph in GRAPHS):
+        return "it was built from other graphs than the bundle holds"
+    if shape is not None and not any(profile.covers(shape) for profile in record.profiles):
+        taken = " or ".join(f"{_x(p.min)} to {_x(p.max)}" for p in record.profiles)
+        return f"it takes LR frames of {taken} (batch, height, width), not {_x(shape)}"
+    return ""
+
+
+def build_command(bundle: Bundle, variant: TensorRTVariantName) -> str:
+    """What to run on the target to add an engine of this variant."""
+    return f"ikc-export --bundle '{bundle.path}' --engine {variant}"
+
+
+def write_record(folder: Path, record: EngineRecord) -> None:
+    """Write `engine.json` into the folder of an engine."""
+    values = {"schema": SCHEMA, **asdict(record)}
+    (folder / ENGINE_FILE).write_text(json.dumps(values, indent=2) + "\n")
+
+
+def engine_files(fingerprint: str) -> list[str]:
+    """The files of an engine, by their path in the bundle."""
+    names = (*(f"{graph}.plan" for graph in GRAPHS), ENGINE_FILE)
+    return [f"{ENGINES_FOLDER}/{fingerprint}/{name}" for name in names]
+
+
+def copy_engines(old: Bundle, new: Path) -> tuple[set[str], set[str]]:
+    """Copy the engines of `old` whose graphs are those of `new`, a bundle folder without engines.
+
+    Returns the fingerprints of those that were copied, and of those that stayed behind.
+    """
+    written = record_files(new, (f"{graph}.onnx" for graph in GRAPHS))
+    graphs = {graph: written[f"{graph}.onnx"].sha256 for graph in GRAPHS}
+    kept, left = set(), set()
+    for engine in read_engines(old):
+        name = engine.record.fingerprint
+        if engine.record.graphs != graphs:
+            left.add(name)
+            continue
+        kept.add(name)
+        copy_verified(old, engine_files(name), new)
+    return kept, left
+
+
+def _read_record(bundle: Bundle, name: str) -> EngineRecord:
+    path = bundle.path / name
+    if bundle.files[name].bytes > MAX_RECORD:
+        raise BundleError(f"'{path}' is damaged (it has more than {MAX_RECORD} bytes); {_AGAIN}")
+    data = bundle.read(name)
+    try:
+        values = read_json(data)
+        schema = values.pop("schema")
+        record = parse(EngineRecord, values) if schema == SCHEMA else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"'{path}' is damaged ({error}); {_AGAIN}") from error
+    if record is None:
+        raise BundleError(
+            f"'{path}' has schema {printable(schema, 40)}, and {SCHEMA} is read here; {_AGAIN}"
+        )
+    whole = set(engine_files(record.fingerprint)) <= set(bundle.files)
+    whole = whole and set(record.graphs) == set(record.layer_precision) == set(GRAPHS)
+    if path.parent.name != record.fingerprint or not whole:
+        raise BundleError(f"'{path.parent}' is not the whole engine that it says; {_AGAIN}")
+    return record
+
+
+def _nearest_profile(record: EngineRecord, shape: Shape | None) -> tuple[float, int]:
+    """How far the best profile for `shape` is from the shape it is tuned for, and its index."""
+    if shape is None:
+        return 0.0, 0
+    distances = []
+    for index, profile in enumerate(record.profiles):
+        if profile.covers(shape):
+            ratio = _pixels(shape) / _pixels(profile.opt)
+            distances.append((max(ratio, 1 / ratio), index))
+    return min(distances)
+
+
+def _pixels(shape: Shape) -> int:
+    batch, height, width = shape
+    return batch * height * width
+
+
+def _x(shape: Shape) -> str:
+    return "x".join(map(str, shape))

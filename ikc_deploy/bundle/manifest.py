@@ -1,0 +1,458 @@
+"""The bundle: a folder with everything that a machine needs to upscale, verified before it is read.
+
+    NAME/manifest.json  predictor.onnx  sftmd.onnx  corrector.onnx  basis.npz  engines/...
+    and, if asked for, usrnet.onnx, for a known kernel of any shape
+
+`write_manifest` seals a folder: the manifest lists the files that its writer vouches for, each with
+size and sha256, and a digest of its own content. `Bundle.open` refuses a folder that is not what
+was sealed, before any byte of a graph reaches a parser. What is used later is read once more,
+checked again, and parsed from the very bytes that were checked. Files that are not listed are not
+part of the bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from io import BufferedReader
+from os import PathLike
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from ikc_deploy.bundle.measurements import Parity, UsrnetParity, Verification
+from ikc_deploy.errors import BundleError, KernelError
+from ikc_deploy.files import is_interrupted, restore, sha256_file, write_atomically
+from ikc_deploy.json_records import parse, read_json
+from ikc_deploy.kernels import SIGMA_RANGES, KernelBasis
+from ikc_deploy.locks import locked
+from ikc_deploy.text import printable
+
+SCHEMA: Final = 2
+"""Version of the manifest's schema; a reader refuses others."""
+
+GRAPHS: Final = ("predictor", "sftmd", "corrector")
+USRNET: Final = "usrnet"
+"""The graph that a bundle may have besides."""
+
+MANIFEST_FILE: Final = "manifest.json"
+BASIS_FILE: Final = "basis.npz"
+
+FrameIO = Literal["uint8", "float"]
+"""What frames are: RGB `[N,H,W,3]` uint8, or `[N,3,H,W]` float32 in [0,1]."""
+
+Precision = Literal["fp32", "fp16", "int8"]
+"""Precision of the convolutions: "int8" may leave some in float32."""
+
+MAX_MANIFEST: Final = 8 * 2**20
+"""Bytes; larger ones are not read."""
+
+_MAX_BASIS: Final = 32 * 2**20
+_MAX_FILE: Final = 2**40
+_MAX_CODES: Final = 1024
+_MAX_SIDE: Final = 2**16
+_MAX_FILES: Final = 10_000
+_LONGEST_NAME: Final = 255
+_DIGEST_KEY: Final = "manifest_sha256"
+_EXPORT_AGAIN: Final = "export it again with ikc-export, or copy the folder again"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size and checksum of one file of a bundle."""
+
+    bytes: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        _check_range("bytes", self.bytes, 0, _MAX_FILE)
+
+
+@dataclass(frozen=True)
+class UsrnetRecord:
+    """What a bundle says about its fourth graph, which takes LR frames of one size alone."""
+
+    height: int
+    """Of the LR frames, in pixels."""
+    width: int
+    kernel_size: int
+    """Side of the kernel that it takes."""
+    halo: int
+    """LR pixels from the edge of a frame that a pixel's image depends on, as measured."""
+    precision: Precision
+    """Of the convolutions; all else is float32."""
+    weights_sha256: str
+    parity: UsrnetParity | None
+    """Against torch in float32; None before it is measured."""
+    convolutions: dict[str, int]
+    """Conv nodes by dtype."""
+    training: dict[str, Any]
+    """How the weights came to be; empty for random ones."""
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width", "kernel_size"):
+            _check_range(name, getattr(self, name), 1, _MAX_SIDE)
+        _check_range("reach", self.halo, 0, _MAX_SIDE)
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says about itself."""
+
+    name: str
+    """A label: the name of the weights."""
+    scale: int
+    """SR side over LR side."""
+    code_size: int
+    precision: Precision
+    """Precision of the convolutions."""
+    io: FrameIO
+    basis_id: str
+    """The id of the kernel basis that the codes mean."""
+    weights_sha256: str
+    """sha256 over the checkpoint that was exported; equal weights, equal value."""
+    random_weights: bool
+    """True for seeded random weights: fit for benches, useless for pictures."""
+    opset: int
+    architecture: dict[str, Any]
+    training: dict[str, Any]
+    """How the weights came to be; empty for random ones."""
+    tools: dict[str, str]
+    """Versions of what wrote the bundle."""
+    parity: Parity | None = None
+    """Graphs against torch in float32; None before it is measured."""
+    convolutions: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Conv nodes of each graph by dtype."""
+    verified: dict[str, Verification] = field(default_factory=dict)
+    """By fingerprint of an engine: what comparing it with ONNX Runtime gave."""
+    usrnet: UsrnetRecord | None = None
+    """The fourth graph; None if there is none."""
+
+    def __post_init__(self) -> None:
+        if self.scale not in SIGMA_RANGES:
+            raise ValueError(f"scale must be one of {sorted(SIGMA_RANGES)}, got {self.scale}")
+        _check_range("code_size", self.code_size, 1, _MAX_CODES)
+        _check_range("opset", self.opset, 1, 1000)
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie in [{low}, {high}], got {value}")
+
+
+@dataclass(frozen=True)
+class _Sealed:
+    """All of a manifest file."""
+
+    schema: int
+    bundle: Manifest
+    files: dict[str, FileRecord]
+    manifest_sha256: str
+
+    def __post_init__(self) -> None:
+        if len(self.files) > _MAX_FILES:
+            raise ValueError(f"{len(self.files)} files are more than {_MAX_FILES}")
+
+
+class Bundle:
+    """An opened and verified bundle."""
+
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        files: Mapping[str, FileRecord] = MappingProxyType({}),
+    ) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.files = files
+        """The listed files by their path in the bundle; what is not listed is not part of it."""
+
+    @classmethod
+    def open(cls, path: str | PathLike[str]) -> Bundle:
+        """Open a bundle folder and verify it.
+
+        Raises `BundleError` saying what is wrong and what mends it: no bundle there, a damaged
+        manifest or one with an impossible entry, another schema, a file that is missing, cut short
+        or altered, a path that leads out of the folder, or a basis that is not the manifest's.
+        """
+        folder = Path(path)
+        if is_interrupted(folder):
+            with locked(folder):
+                restore(folder)
+        if not (folder / MANIFEST_FILE).is_file():
+            raise BundleError(
+                f"'{folder}' is not a bundle: it has no {MANIFEST_FILE}. Make one with ikc-export"
+            )
+        sealed = _read_manifest(folder)
+        manifest, files = sealed.bundle, sealed.files
+        _check_listing(folder, files)
+        for name, record in files.items():
+            _verify_file(folder, name, record)
+        if (manifest.usrnet is None) == (f"{USRNET}.onnx" in files):
+            raise BundleError(
+                f"the manifest of '{folder}' does not say of its {USRNET} graph what it lists; "
+                f"{_EXPORT_AGAIN}"
+            )
+        bundle = cls(folder, manifest, files)
+        basis = bundle.basis
+        if basis.id != manifest.basis_id or basis.code_size != manifest.code_size:
+            raise BundleError(
+                f"'{folder}' holds another kernel basis than its networks were trained with; "
+                f"{_EXPORT_AGAIN}"
+            )
+        return bundle
+
+    @cached_property
+    def basis(self) -> KernelBasis:
+        """The kernel basis that the codes mean."""
+        if self.files[BASIS_FILE].bytes > _MAX_BASIS:
+            raise BundleError(
+                f"'{self.path / BASIS_FILE}' has {self.files[BASIS_FILE].bytes} bytes, more than "
+                f"any kernel basis; {_EXPORT_AGAIN}"
+            )
+        try:
+            return KernelBasis.from_bytes(self.read(BASIS_FILE), str(self.path / BASIS_FILE))
+        except KernelError as error:
+            raise BundleError(f"{error}; {_EXPORT_AGAIN}") from error
+
+    @property
+    def usrnet(self) -> UsrnetRecord:
+        """The record of the fourth graph. Raises `BundleError` if there is none."""
+        if self.manifest.usrnet is None:
+            raise BundleError(
+                f"'{self.path}' has no graph for known kernels; add it with: ikc-export "
+                f"--bundle '{self.path}' --usrnet WEIGHTS"
+            )
+        return self.manifest.usrnet
+
+    def graph(self, name: str) -> Path:
+        """The ONNX file of `predictor`, `sftmd`, `corrector`, or `usrnet` if there is one.
+
+        For its name, and for those who write it; whoever loads the graph takes `graph_bytes`.
+        """
+        return self.path / f"{name}.onnx"
+
+    def graph_bytes(self, name: str) -> bytes:
+        """The content of that file, as `read` gives it."""
+        return self.read(f"{name}.onnx")
+
+    def read(self, name: str) -> bytes:
+        """The content of a listed file, by its path in the bundle, checked as it is now.
+
+        Raises `BundleError` if it is not listed, or was altered since the bundle was opened.
+        """
+        record = self.files.get(name)
+        if record is None:
+            raise BundleError(f"'{self.path}' does not list '{printable(name)}'")
+        try:
+            with _opened(self.path, name) as file:
+                _check_size(self.path / name, file, record)
+                # No more than that: it may grow while it is read.
+                data = file.read(record.bytes + 1)
+        except _MissingError as error:
+            raise BundleError(
+                f"'{self.path / name}' cannot be read: it is gone; {_EXPORT_AGAIN}"
+            ) from error
+        if hashlib.sha256(data).hexdigest() != record.sha256:
+            raise BundleError(
+                f"'{self.path / name}' was altered: its checksum differs; {_EXPORT_AGAIN}"
+            )
+        return data
+
+    def unlisted(self) -> list[str]:
+        """What else lies in the folder, by its path there: nothing of it is ever read.
+
+        Of a folder that is not listed at all, the folder alone. Links are not followed.
+        """
+        parents = {
+            parent.as_posix() for name in self.files for parent in PurePosixPath(name).parents
+        }
+        known = {*self.files, MANIFEST_FILE, *parents}
+        found: list[str] = []
+
+        def look(folder: Path) -> None:
+            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+                name = Path(entry.path).relative_to(self.path).as_posix()
+                if name not in known:
+                    found.append(name)
+                elif entry.is_dir(follow_symlinks=False):
+                    look(Path(entry.path))
+
+        look(self.path)
+        return found
+
+
+def listed_files(folder: Path) -> list[str]:
+    """Return the files that a bundle folder consists of, the manifest among them.
+
+    Only the manifest is read: a damaged bundle is one, too.
+
+    Raises:
+        BundleError: There is no manifest, or it is damaged or of another version.
+    """
+    if not (folder / MANIFEST_FILE).is_file():
+        raise BundleError(f"'{folder}' is not a bundle: it has no {MANIFEST_FILE}")
+    return [MANIFEST_FILE, *_read_manifest(folder).files]
+
+
+def record_files(folder: Path, names: Iterable[str]) -> dict[str, FileRecord]:
+    """Size and checksum of files that were just written into `folder`, by their path there."""
+    return {
+        name: FileRecord((folder / name).stat().st_size, sha256_file(folder / name))
+        for name in names
+    }
+
+
+def copy_verified(bundle: Bundle, names: Iterable[str], folder: Path) -> None:
+    """Write listed files of `bundle` into `folder`, under the same names.
+
+    Raises `BundleError` if one was altered since the bundle was opened.
+    """
+    for name in names:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(bundle.read(name))
+
+
+def write_manifest(folder: Path, manifest: Manifest, files: Mapping[str, FileRecord]) -> None:
+    """Seal `folder`: write a `manifest.json` that lists `files` and nothing else.
+
+    `files` are those of a verified bundle (`Bundle.files`), those that the caller has just written
+    (`record_files`), or both: whatever else lies in the folder stays out. Raises `BundleError` if
+    the result could not be opened.
+    """
+    values: dict[str, Any] = {
+        "schema": SCHEMA,
+        "bundle": asdict(manifest),
+        "files": {name: asdict(files[name]) for name in sorted(files)},
+    }
+    values[_DIGEST_KEY] = _digest(values)
+    try:
+        data = json.dumps(values, indent=2, allow_nan=False).encode()
+        parse(_Sealed, read_json(data))
+        if len(data) > MAX_MANIFEST:
+            raise ValueError(f"{len(data)} bytes are more than {MAX_MANIFEST}")
+    except ValueError as error:
+        raise BundleError(f"the manifest of '{folder}' cannot be written: {error}") from error
+    _check_listing(folder, files)
+    write_atomically(folder / MANIFEST_FILE, data)
+
+
+def _read_manifest(folder: Path) -> _Sealed:
+    path = folder / MANIFEST_FILE
+    try:
+        with _opened(folder, MANIFEST_FILE) as file:
+            data = file.read(MAX_MANIFEST + 1)
+        if len(data) > MAX_MANIFEST:
+            raise ValueError(f"it has more than {MAX_MANIFEST} bytes")
+        values = read_json(data)
+        schema = values["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"'{path}' is damaged ({error}); {_EXPORT_AGAIN}") from error
+    if isinstance(schema, bool) or not isinstance(schema, int) or schema > SCHEMA:
+        raise BundleError(
+            f"'{folder}' has schema {printable(schema, 40)}, newer than the {SCHEMA} that this "
+            "version reads; upgrade with: pip install --upgrade ikc-deploy"
+        )
+    if schema < SCHEMA:
+        raise BundleError(f"'{folder}' has schema {schema}, no longer read; {_EXPORT_AGAIN}")
+    if values.get(_DIGEST_KEY) != _digest(values):
+        raise BundleError(
+            f"'{path}' was altered after it was written: its digest differs; {_EXPORT_AGAIN}"
+        )
+    try:
+        return parse(_Sealed, values)
+    except ValueError as error:
+        raise BundleError(
+            f"the manifest of '{folder}' is incomplete or impossible ({error}); {_EXPORT_AGAIN}"
+        ) from error
+
+
+def _digest(values: dict[str, Any]) -> str:
+    sealed = {key: value for key, value in values.items() if key != _DIGEST_KEY}
+    return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
+
+
+def _check_listing(folder: Path, files: Mapping[str, FileRecord]) -> None:
+    needed = {BASIS_FILE, *(f"{name}.onnx" for name in GRAPHS)}
+    if not needed <= set(files):
+        missing = ", ".join(sorted(needed - set(files)))
+        raise BundleError(f"the manifest of '{folder}' does not list {missing}; {_EXPORT_AGAIN}")
+    for name in files:
+        relative = PurePosixPath(name)
+        outside = relative.is_absolute() or ".." in relative.parts or "\\" in name
+        if outside or PureWindowsPath(name).drive:
+            raise _outside(folder, name)
+        long = any(len(part.encode()) > _LONGEST_NAME for part in relative.parts)
+        if relative.as_posix() != name or name in (".", MANIFEST_FILE) or long:
+            raise BundleError(
+                f"the manifest of '{folder}' lists '{printable(name)}', which is no name of a "
+                f"file of a bundle; {_EXPORT_AGAIN}"
+            )
+
+
+def _verify_file(folder: Path, name: str, record: FileRecord) -> None:
+    with _opened(folder, name) as file:
+        _check_size(folder / name, file, record)
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != record.sha256:
+        raise BundleError(f"'{folder / name}' was altered: its checksum differs; {_EXPORT_AGAIN}")
+
+
+def _check_size(path: Path, file: BufferedReader, record: FileRecord) -> None:
+    size = os.fstat(file.fileno()).st_size
+    if size != record.bytes:
+        raise BundleError(
+            f"'{path}' has {size} bytes and should have {record.bytes}: it was cut short or "
+            f"replaced; {_EXPORT_AGAIN}"
+        )
+
+
+def _opened(folder: Path, name: str) -> BufferedReader:
+    """A plain file of a bundle, wherever links lead as long as it is inside."""
+    path = folder / name
+    try:
+        root = folder.resolve(strict=True)
+        target = path.resolve(strict=True)
+    except FileNotFoundError:
+        raise _missing(folder, name) from None
+    except (OSError, RuntimeError) as error:
+        # A loop of links is one or the other, by the version of Python.
+        raise BundleError(f"'{path}' cannot be read: {error}; {_EXPORT_AGAIN}") from error
+    if not target.is_relative_to(root):
+        raise _outside(folder, name)
+    # Without waiting for the writer of a named pipe, and not through a link that was put there now.
+    flags = os.O_RDONLY
+    for flag in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):
+        flags |= getattr(os, flag, 0)
+    try:
+        handle = os.open(target, flags)
+    except OSError as error:
+        raise BundleError(f"'{path}' cannot be read: {error.strerror}; {_EXPORT_AGAIN}") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise _missing(folder, name)
+    return os.fdopen(handle, "rb")
+
+
+class _MissingError(BundleError):
+    """A listed file is not there."""
+
+
+def _missing(folder: Path, name: str) -> _MissingError:
+    return _MissingError(f"'{folder}' lacks '{name}', which its manifest lists; {_EXPORT_AGAIN}")
+
+
+def _outside(folder: Path, name: str) -> BundleError:
+    return BundleError(
+        f"the manifest of '{folder}' names '{printable(name)}', which lies outside the bundle; "
+        "do not use it unless you know who made it"
+    )

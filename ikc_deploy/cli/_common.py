@@ -1,0 +1,185 @@
+"""What every command shares: errors as one line with exit code 2, and where text goes.
+
+Names of files are bytes, and a terminal may know no more than ASCII. So that no name can end a
+command, `reports_errors` has the standard streams replace what they cannot encode, whoever prints;
+and `say`, `warn` and errors show control characters of names as escapes, not as commands to the
+terminal.
+"""
+
+from __future__ import annotations
+
+import codecs
+import functools
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar, cast
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from ikc_deploy.errors import IkcError, OutputError
+from ikc_deploy.files import check_file
+from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, list_folder
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+HELP: Final = {"help_option_names": ["-h", "--help"]}
+"""Context settings of every command."""
+
+out_console = Console()
+"""Results."""
+
+err_console = Console(stderr=True)
+"""Progress, warnings and errors."""
+
+
+def encodable(error: UnicodeError) -> tuple[str | bytes, int]:
+    """An error handler for `codecs`: what cannot be encoded becomes a replacement character."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    length = error.end - error.start
+    if error.encoding.lower().startswith("utf"):
+        # As bytes: Python's UTF-8 encoder takes no other characters than ASCII from a handler.
+        return (length * "\N{REPLACEMENT CHARACTER}").encode(error.encoding), error.end
+    return length * "?", error.end
+
+
+def encodable_or_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    """The same, but for undecodable bytes of names, which pass through as they are."""
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeError:
+        return encodable(error)
+
+
+_HANDLERS: Final = {
+    "strict": ("ikc-encodable", encodable),
+    "surrogatepass": ("ikc-encodable", encodable),
+    "surrogateescape": ("ikc-encodable-or-bytes", encodable_or_bytes),
+}
+"""By the standard handler that they stand in for: those that can fail."""
+
+
+def printable(text: str) -> str:
+    """`text` with control characters as escapes; line ends stay."""
+    return "".join(
+        character if character == "\n" or not _is_control(character) else _escaped(character)
+        for character in text
+    )
+
+
+def say(line: str, err: bool = False) -> None:
+    """Print a line of results on standard output; on standard error with `err`."""
+    click.echo(printable(line), err=err)
+
+
+class CommandError(click.ClickException):
+    """A clear sentence on standard error, exit code 2, no traceback."""
+
+    exit_code = 2
+
+    def show(self, file: object = None) -> None:  # noqa: ARG002 - click's signature
+        """Print the message."""
+        text = escape(printable(self.message))
+        err_console.print(f"[bold red]error:[/] {text}", soft_wrap=True)
+
+
+class _OutputFile(click.Path):
+    """A path that is refused, before the command does anything, if no file can be written there.
+
+    `-` is left to the command.
+    """
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        path: Any = super().convert(value, param, ctx)
+        if str(path) != "-":
+            try:
+                check_file(path)
+            except OutputError as error:
+                raise CommandError(str(error)) from error
+        return path
+
+
+OUTPUT_FILE: Final = _OutputFile(path_type=Path)
+"""The type of options that name a file to write."""
+
+
+def reports_errors(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Decorator: errors of this project and of the file system become a `CommandError`.
+
+    Python's warnings become a line each on standard error.
+    """
+
+    @functools.wraps(command)
+    def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        _print_any_name()
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = cast(Any, _show_warning)
+                return command(*args, **kwargs)
+        except IkcError as error:
+            raise CommandError(str(error)) from error
+        except BrokenPipeError:
+            # click ends quietly when the reader of a pipe (head, less) has gone.
+            raise
+        except OSError as error:
+            raise CommandError(f"{error.strerror or error}: {error.filename or ''}") from error
+        except KeyboardInterrupt:
+            _interrupted()
+
+    return run
+
+
+def warn(message: str) -> None:
+    """Print a line that begins with "warning:" on standard error."""
+    err_console.print(f"[bold yellow]warning:[/] {escape(printable(message))}", soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """Print a line on standard error that is about nothing wrong."""
+    err_console.print(escape(printable(message)), soft_wrap=True, highlight=False)
+
+
+def note_skipped(inputs: Sequence[Path], suffixes: Sequence[str] = IMAGE_SUFFIXES) -> None:
+    """Print what was not taken of the folders among `inputs`, and why, on standard error."""
+    for path in inputs:
+        if path.is_dir():
+            for line in list_folder(path, suffixes).notes():
+                note(line)
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    warn(str(message))
+
+
+def _print_any_name() -> None:
+    """Have the standard streams replace what they cannot encode."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in _HANDLERS:
+            name, handler = _HANDLERS[stream.errors]
+            codecs.register_error(name, handler)
+            stream.reconfigure(errors=name)
+
+
+def _is_control(character: str) -> bool:
+    return character < " " or "\x7f" <= character <= "\x9f" or character in "\u2028\u2029"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _interrupted() -> NoReturn:
+    err_console.print("interrupted")
+    raise SystemExit(130)

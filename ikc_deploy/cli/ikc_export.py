@@ -1,0 +1,303 @@
+"""ikc-export: weights to a bundle, TensorRT engines into it, and a repository for Triton."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from ikc_deploy.bundle.bundle_writer import check_bundle_folder
+from ikc_deploy.bundle.engine_store import Engine
+from ikc_deploy.bundle.manifest import GRAPHS, Bundle, FrameIO, Precision
+from ikc_deploy.bundle.tensorrt_variants import TENSORRT_VARIANTS, TensorRTVariantName
+from ikc_deploy.cli._bundle_report import (
+    print_engine,
+    print_fact,
+    print_graphs,
+    print_verified,
+)
+from ikc_deploy.cli._common import HELP, err_console, reports_errors
+from ikc_deploy.engines.targets import Target, parse_shapes, read_target
+from ikc_deploy.errors import (
+    CheckpointError,
+    EngineError,
+    ExportError,
+    InputError,
+    MissingExtraError,
+)
+from ikc_deploy.serving.repository import check_repository, write_repository
+from ikc_deploy.weights import DEFAULT_WEIGHTS
+
+
+def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
+    if found is None:
+        raise click.BadParameter(f"'{text}' is no size; write HEIGHTxWIDTH, as 128x128")
+    return int(found[1]), int(found[2])
+
+
+@click.command(context_settings=HELP)
+@click.option(
+    "--weights",
+    help="Shipped weights, a checkpoint file, or random:ARCHITECTURE (x2, x3, x4, x4-lite, ...).  "
+    f"[default: {DEFAULT_WEIGHTS}]",
+)
+@click.option("--fp32", "precision", flag_value="fp32", help="Convolutions in float32.  [default]")
+@click.option("--fp16", "precision", flag_value="fp16", help="Convolutions in float16.")
+@click.option(
+    "--int8", "precision", flag_value="int8", help="Convolutions in 8 bits, if that costs little."
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    help="HR images for --int8: one half calibrates, the other measures.  [default: made images]",
+)
+@click.option(
+    "--io",
+    type=click.Choice(["uint8", "float"]),
+    help="Frames as N,H,W,3 uint8, or N,3,H,W float32 in [0,1].  [default: uint8]",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the bundle.  [default: export/NAME-PRECISION]",
+)
+@click.option(
+    "--bundle",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Export nothing: take this bundle for --usrnet, --engine, --verify or --triton; only "
+    "--usrnet needs torch.",
+)
+@click.option(
+    "--usrnet",
+    metavar="FILE",
+    help="Add a fourth graph, which upscales under a given kernel of any shape: a checkpoint of a "
+    "USRNet, or the word shipped.",
+)
+@click.option(
+    "--res",
+    callback=_size,
+    help="Height and width of the LR frames that the fourth graph takes, as 128x128; others are "
+    "cut into such tiles.  [default: what makes frames of about 512x512]",
+)
+@click.option(
+    "--engine",
+    "variant",
+    type=click.Choice([*TENSORRT_VARIANTS, "auto"]),
+    help="Add TensorRT plans: on the target GPU itself (tensorrt), ahead of time (tensorrt-rtx), "
+    "or what works here (auto).",
+)
+@click.option(
+    "--target",
+    "target_file",
+    type=click.Path(path_type=Path),
+    help="What the --engine is for: a TOML file as those in engines/.  "
+    "[default: the GPU of this machine]",
+)
+@click.option(
+    "--shapes",
+    multiple=True,
+    help="LR frames that the --engine takes, MIN:OPT:MAX as 64x64:256x256:540x960 (HEIGHTxWIDTH "
+    "or BATCHxHEIGHTxWIDTH; repeatable); instead of the target's.",
+)
+@click.option(
+    "--verify",
+    type=click.Choice(["polygraphy"]),
+    help="Compare the engine with ONNX Runtime, per graph and per step, on a machine that runs it; "
+    "with --bundle alone, every engine of it that runs here.",
+)
+@click.option(
+    "--triton",
+    "repository",
+    type=click.Path(path_type=Path),
+    help="Write a model repository for Triton Inference Server into this folder.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@reports_errors
+def main(
+    weights: str | None,
+    precision: Precision | None,
+    calibrate: Path | None,
+    io: FrameIO | None,
+    out: Path | None,
+    folder: Path | None,
+    usrnet: str | None,
+    res: tuple[int, int] | None,
+    variant: TensorRTVariantName | Literal["auto"] | None,
+    target_file: Path | None,
+    shapes: tuple[str, ...],
+    verify: str | None,
+    repository: Path | None,
+    as_json: bool,
+) -> None:
+    """Export predictor, SFTMD and corrector as ONNX graphs in a verified bundle.
+
+    With --usrnet, a fourth graph is added, for ikc-upscale --kernel.
+
+    With --engine, TensorRT plans are added to it. Whatever stops them, the bundle stays.
+
+    With --triton, the bundle (with its plans of the variant tensorrt, if it has any) is also
+    written as five models that Triton Inference Server runs: see docs/serving.md.
+    """
+    target = _target(variant, target_file, shapes)
+    if res is not None and usrnet is None:
+        raise InputError("--res is the size of the fourth graph's frames; give --usrnet too")
+    if repository is not None:
+        check_repository(repository)
+    if folder is None:
+        bundle = _export(
+            weights or DEFAULT_WEIGHTS,
+            out,
+            precision=precision or "fp32",
+            io=io or "uint8",
+            calibrate=calibrate,
+        )
+    elif not (usrnet or variant or verify or repository) or (
+        (weights, precision, calibrate, io, out) != (None,) * 5
+    ):
+        raise InputError(
+            "--bundle takes a bundle that is there; give --usrnet, --engine, --verify or --triton "
+            "with it, and nothing that changes its three graphs"
+        )
+    else:
+        bundle = Bundle.open(folder)
+        if usrnet or variant or verify:
+            check_bundle_folder(folder)
+    if usrnet is not None:
+        bundle = _add_usrnet(bundle, usrnet, res)
+    engine = _add_engine(bundle, variant, target) if variant else None
+    bundle = engine.bundle if engine else bundle
+    if verify is not None:
+        _verify(bundle, engine)
+        bundle = Bundle.open(bundle.path)
+    models = write_repository(bundle, repository) if repository else {}
+    if as_json:
+        click.echo(json.dumps(_facts(bundle, engine, models), indent=2))
+    else:
+        _print(bundle, engine, models)
+
+
+def _target(variant: str | None, file: Path | None, shapes: tuple[str, ...]) -> Target:
+    if variant is None and (file or shapes):
+        raise InputError("--target and --shapes say what an engine is for; give --engine too")
+    target = read_target(file) if file else Target()
+    return replace(target, profiles=tuple(map(parse_shapes, shapes))) if shapes else target
+
+
+def _export(weights: str, out: Path | None, **settings: Any) -> Bundle:
+    try:
+        from ikc_deploy.export.exporter import ExportSettings, export_bundle
+        from ikc_deploy.networks.weights_loader import load_weights
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "export", "ikc-export") from error
+    chosen = ExportSettings(**settings)
+    if out is not None:
+        check_bundle_folder(out)
+    loaded = load_weights(weights)
+    folder = out or Path("export") / f"{loaded.source.name}-{chosen.precision}"
+    with err_console.status("loading") as status:
+        return export_bundle(loaded, folder, chosen, lambda phase: status.update(phase))
+
+
+def _add_usrnet(bundle: Bundle, weights: str, size: tuple[int, int] | None) -> Bundle:
+    try:
+        from ikc_deploy.export.usrnet_graph import UsrnetExport, add_usrnet
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "export", "ikc-export --usrnet") from error
+    asked = UsrnetExport(None if weights == "shipped" else Path(weights), size)
+    try:
+        with err_console.status("loading") as status:
+            return add_usrnet(bundle.path, asked, lambda phase: status.update(phase))
+    except (CheckpointError, ExportError, InputError) as error:
+        complete = f"The bundle '{bundle.path}' is complete without it"
+        raise type(error)(f"{error}. {complete}") from error
+
+
+def _add_engine(
+    bundle: Bundle, variant: TensorRTVariantName | Literal["auto"], target: Target
+) -> Engine:
+    from ikc_deploy.engines.cache import add_engine
+    from ikc_deploy.engines.toolchain import choose_toolchain
+
+    try:
+        toolchain, passed = choose_toolchain(variant, target)
+        for name, reason in passed.items():
+            err_console.print(f"auto: not {name}, as {reason}", soft_wrap=True, markup=False)
+        err_console.print(f"engine: {toolchain}", soft_wrap=True, markup=False)
+        with _ExportProgress() as bars:
+            engine, built = add_engine(bundle.path, toolchain, target, bars.report)
+    except EngineError as error:
+        raise EngineError(f"{error}. The bundle '{bundle.path}' is complete without it") from error
+    if not built:
+        err_console.print("the bundle had this engine already")
+    return engine
+
+
+def _verify(bundle: Bundle, added: Engine | None) -> None:
+    from ikc_deploy.engines.verify import runnable_engines, verify_engine
+
+    for engine in [added] if added else runnable_engines(bundle):
+        with err_console.status(f"comparing engine {engine.record.fingerprint}"):
+            verify_engine(bundle, engine)
+
+
+class _ExportProgress(Progress):
+    """One bar for each graph, with the phase that TensorRT is in."""
+
+    def __init__(self) -> None:
+        columns = (
+            TextColumn("{task.description:9}"),
+            BarColumn(),
+            TextColumn("{task.fields[phase]}"),
+        )
+        # Off a terminal even a transient bar leaves an empty line behind.
+        quiet = not err_console.is_terminal
+        super().__init__(*columns, console=err_console, transient=True, disable=quiet)
+        self._tasks_of: dict[str, TaskID] = {
+            graph: self.add_task(graph, total=None, phase="") for graph in GRAPHS
+        }
+
+    def report(self, graph: str, phase: str, done: int, total: int) -> None:
+        """See `ikc_deploy.engines.builder.BuildProgress`."""
+        self.update(self._tasks_of[graph], completed=done, total=total, phase=phase)
+
+
+def _facts(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) -> dict[str, object]:
+    manifest = bundle.manifest
+    return {
+        "bundle": str(bundle.path),
+        "name": manifest.name,
+        "scale": manifest.scale,
+        "precision": manifest.precision,
+        "io": manifest.io,
+        "convolutions": manifest.convolutions,
+        "usrnet": manifest.usrnet and asdict(manifest.usrnet),
+        "parity": manifest.parity and asdict(manifest.parity),
+        "random_weights": manifest.random_weights,
+        "verified": {name: asdict(opinion) for name, opinion in manifest.verified.items()},
+        "engine": engine and asdict(engine.record),
+        "triton": {name: str(model) for name, model in models.items()},
+    }
+
+
+def _print(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) -> None:
+    print_graphs(bundle)
+    if engine is not None:
+        print_engine(engine, f"in {engine.path}")
+    print_verified(bundle)
+    print_fact(f"bundle: {bundle.path}")
+    for name, model in models.items():
+        print_fact(f"Triton model {name}: {model}")
+
+
+if __name__ == "__main__":
+    main()

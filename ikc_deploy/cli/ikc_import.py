@@ -1,0 +1,90 @@
+"""ikc-import: published checkpoints to checkpoints of this project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ikc_deploy.cli._common import HELP, OUTPUT_FILE, reports_errors
+from ikc_deploy.errors import InputError, MissingExtraError
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(context_settings=HELP)
+@click.option("--sftmd", type=_FILE, help="IKC's F: SFTMD .pth file.")
+@click.option("--predictor", type=_FILE, help="IKC's P: Predictor .pth file.")
+@click.option("--corrector", type=_FILE, help="IKC's C: Corrector .pth file.")
+@click.option("--pca", type=_FILE, help="IKC's PCA matrix [pixels, code size], .pth.")
+@click.option("--fkp", type=_FILE, help="FKP's kernel prior: FKP_x2.pt, FKP_x3.pt or FKP_x4.pt.")
+@click.option("--usrnet", type=_FILE, help="USRNet: usrnet_tiny.pth or another size of it.")
+@click.option(
+    "--out", "-o", type=OUTPUT_FILE, required=True, help="The .safetensors file to write."
+)
+@reports_errors
+def main(
+    sftmd: Path | None,
+    predictor: Path | None,
+    corrector: Path | None,
+    pca: Path | None,
+    fkp: Path | None,
+    usrnet: Path | None,
+    out: Path,
+) -> None:
+    """Convert .pth files of a reference implementation into one checkpoint.
+
+    Either IKC's four files, or another network's one. Scale and sizes are read off the tensors.
+    Files are read with weights_only: nothing in them is executed. IKC's networks are exported
+    with: ikc-export --weights OUT, a USRNet is with: ikc-export --usrnet OUT
+    """
+    networks = {"--sftmd": sftmd, "--predictor": predictor, "--corrector": corrector, "--pca": pca}
+    given = {name: path for name, path in networks.items() if path is not None}
+    try:
+        if fkp is not None and usrnet is None and not given:
+            click.echo(f"{out}: {_import_flow(fkp, out)}")
+        elif usrnet is not None and fkp is None and not given:
+            click.echo(f"{out}: {_import_usrnet(usrnet, out)}")
+        elif fkp is None and usrnet is None and len(given) == len(networks):
+            click.echo(f"{out}: {_import_ikc(list(given.values()), out)}")
+        else:
+            names = ", ".join(networks)
+            raise InputError(f"give either {names} together, or --fkp or --usrnet alone")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "export", "ikc-import") from error
+
+
+def _import_ikc(files: list[Path], out: Path) -> str:
+    from ikc_deploy.networks.checkpoints import save_checkpoint
+    from ikc_deploy.networks.reference import import_reference
+
+    networks = import_reference(*files)
+    save_checkpoint(networks, out)
+    settings = networks.architecture
+    return (
+        f"x{settings.scale}, {settings.channels} channels, {settings.blocks} blocks, "
+        f"codes of {settings.code_size}"
+    )
+
+
+def _import_flow(file: Path, out: Path) -> str:
+    from ikc_deploy.networks.flow import save_flow
+    from ikc_deploy.networks.reference_flow import import_flow
+
+    flow = import_flow(file)
+    save_flow(flow, out, {"source": "imported reference checkpoint"})
+    return f"x{flow.scale}, kernels of {flow.size}x{flow.size}"
+
+
+def _import_usrnet(file: Path, out: Path) -> str:
+    from ikc_deploy.networks.reference_usrnet import import_usrnet
+    from ikc_deploy.networks.usrnet import save_usrnet
+
+    network = import_usrnet(file)
+    save_usrnet(network, out)
+    settings = network.settings
+    return f"{settings.iterations} iterations, {', '.join(map(str, settings.channels))} channels"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""ikc-inspect: what is in a bundle, and which of its engines would run here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import click
+
+from ikc_deploy.bundle.engine_store import Engine, Shape, choose_engine, read_engines
+from ikc_deploy.bundle.manifest import GRAPHS, Bundle
+from ikc_deploy.bundle.tensorrt_variants import TENSORRT_VARIANTS
+from ikc_deploy.cli._bundle_report import (
+    print_engine,
+    print_fact,
+    print_graphs,
+    print_verified,
+)
+from ikc_deploy.cli._common import HELP, reports_errors
+from ikc_deploy.engines.targets import parse_shape
+from ikc_deploy.engines.toolchain import this_host
+from ikc_deploy.text import printable
+
+_MAX_UNLISTED: Final = 20
+
+
+@click.command(context_settings=HELP)
+@click.argument("folder", metavar="BUNDLE", type=click.Path(path_type=Path))
+@click.option(
+    "--shape",
+    help="Judge engines for LR frames of this HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH.  [default: any]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@reports_errors
+def main(folder: Path, shape: str | None, as_json: bool) -> None:
+    """Verify BUNDLE and show its graphs, parity and engines with their layer precision.
+
+    Of each engine it says whether it would be used on this machine, and if not, why.
+    """
+    wanted = parse_shape(shape) if shape else None
+    bundle = Bundle.open(folder)
+    states = _engines_here(bundle, wanted)
+    if as_json:
+        click.echo(json.dumps(_facts(bundle, states), indent=2))
+    else:
+        _print(bundle, states)
+
+
+def _engines_here(bundle: Bundle, shape: Shape | None) -> list[tuple[Engine, str]]:
+    """Every engine with the reason why it is not used here; empty for the one that is."""
+    states: list[tuple[Engine, str]] = []
+    used = ""
+    for variant in TENSORRT_VARIANTS:
+        engines = [e for e in read_engines(bundle) if e.record.variant == variant]
+        # A variant that no engine is for is not even imported.
+        choice = choose_engine(bundle, this_host(variant), shape) if engines else None
+        if choice is None:
+            continue
+        if choice.engine is not None:
+            states.append(
+                (choice.engine, f"it fits as well, and {used} comes first" if used else "")
+            )
+            used = used or choice.engine.record.variant
+        states += [(e, reason) for e, reason in choice.others if e.record.variant == variant]
+    return states
+
+
+def _facts(bundle: Bundle, states: list[tuple[Engine, str]]) -> Mapping[str, object]:
+    manifest = asdict(bundle.manifest)
+    graphs = {graph: asdict(bundle.files[f"{graph}.onnx"]) for graph in GRAPHS}
+    engines = [
+        asdict(engine.record)
+        | {
+            "plan_bytes": {graph: engine.plan_bytes(graph) for graph in GRAPHS},
+            "used_here": not reason,
+            "reason": reason,
+        }
+        for engine, reason in states
+    ]
+    return {
+        "bundle": str(bundle.path),
+        "manifest": manifest,
+        "graphs": graphs,
+        "engines": engines,
+        "unlisted": bundle.unlisted(),
+    }
+
+
+def _print(bundle: Bundle, states: list[tuple[Engine, str]]) -> None:
+    manifest = bundle.manifest
+    print_graphs(bundle)
+    print_fact(f"weights: {manifest.weights_sha256}" + (" (random)" * manifest.random_weights))
+    print_fact(f"written by: {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}")
+    for engine, reason in states:
+        print_engine(engine, f"not used here: {reason}" if reason else "used here")
+    print_verified(bundle)
+    if not states:
+        print_fact("engines: none; add one with ikc-export --bundle ... --engine")
+    elif all(reason for _, reason in states):
+        print_fact("no engine is used here: ONNX Runtime runs the graphs")
+    total = sum(record.bytes for record in bundle.files.values())
+    _print_unlisted(bundle.unlisted())
+    print_fact(f"{bundle.path}: {len(bundle.files)} files, {total / 2**20:.1f} MiB, all verified")
+
+
+def _print_unlisted(names: Sequence[str]) -> None:
+    for name in names[:_MAX_UNLISTED]:
+        print_fact(f"not part of the bundle: '{printable(name)}'; it is never used, delete it")
+    if len(names) > _MAX_UNLISTED:
+        print_fact(f"and {len(names) - _MAX_UNLISTED} more that are not part of the bundle")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""ikc-offline: one picture whose blur no network was trained on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from ikc_deploy import Bundle, load
+from ikc_deploy.cli._bundle_options import bundle_options, open_bundle
+from ikc_deploy.cli._common import HELP, err_console, reports_errors, say
+from ikc_deploy.cli._interrupt import interruptible
+from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.reporting.plotting import require_matplotlib
+
+if TYPE_CHECKING:
+    from ikc_deploy.offline.forward_model import Alignment
+    from ikc_deploy.offline.job import OfflineOutcome
+    from ikc_deploy.offline.nonblind_stage import NonBlindStage
+    from ikc_deploy.offline.optimize import Losses
+
+_PATH = click.Path(path_type=Path)
+_METHODS: Final = ("dip-fkp", "kernelgan-fkp", "ike")
+_FINISHES: Final = ("usrnet", "sftmd")
+# Of the shipped weights of a scale, those that know the most kernels.
+_WEIGHTS: Final = {2: "x2-lite", 3: "x3-lite", 4: "x4-aniso"}
+
+
+@dataclass(frozen=True)
+class _NonBlindWeights:
+    """The options that choose the network of `--then`."""
+
+    usrnet: Path | None
+    weights: str | None
+    bundle: Path | None
+
+    def check(self, then: str | None) -> None:
+        """Refuse options of another network than `then`."""
+        if self.usrnet is not None and then != "usrnet":
+            raise InputError("--usrnet is for --then usrnet")
+        if then != "sftmd" and (self.weights or self.bundle):
+            raise InputError("--weights and --bundle are for --then sftmd")
+
+    def open_bundle(self, scale: int) -> Bundle:
+        """The bundle, shipped weights of `scale` unless others were named."""
+        default = _WEIGHTS[scale] if self.bundle is None else None
+        bundle = open_bundle(self.weights or default, self.bundle)
+        found = bundle.manifest.scale
+        if found != scale:
+            raise InputError(f"{bundle.manifest.name} upscales x{found}, not x{scale}")
+        return bundle
+
+
+@click.command(context_settings=HELP)
+@reports_errors
+@click.argument("image", type=_PATH)
+@click.option("--method", type=click.Choice(_METHODS), required=True, help="How it is done.")
+@click.option("--scale", type=click.IntRange(2, 4), required=True, help="SR side over LR side.")
+@click.option("--out", "-o", type=_PATH, required=True, help="Folder of the results.")
+@click.option(
+    "--iterations",
+    type=click.IntRange(min=1),
+    help="How long; the FKP methods go on if it is more than before.  [default: the method's]",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--crop",
+    type=click.IntRange(min=32),
+    metavar="N",
+    help="Fit only the NxN LR pixels with the most texture; --then makes the whole picture.",
+)
+@click.option(
+    "--alignment",
+    type=click.Choice(["centre", "fkp"]),
+    help="Where LR pixels lie in the picture: as in resizing, or as in FKP's test images.  "
+    "[default: centre]",
+)
+@click.option("--prior", type=_PATH, help="Weights of the kernel flow instead of the shipped ones.")
+@click.option("--reference", type=_PATH, help="The HR image: prints PSNR-Y.")
+@click.option(
+    "--true-kernel",
+    type=_PATH,
+    help="The kernel [k,k] of an .npy file, in the FKP convention: prints the kernel PSNR.",
+)
+@click.option(
+    "--then",
+    type=click.Choice(_FINISHES),
+    help="Make the picture again, by USRNet or our SFTMD under the kernel that was found.",
+)
+@click.option("--usrnet", type=_PATH, help="Weights for --then usrnet instead of the shipped ones.")
+@bundle_options
+def main(
+    image: Path,
+    method: str,
+    scale: int,
+    out: Path,
+    iterations: int | None,
+    seed: int,
+    device: str,
+    crop: int | None,
+    alignment: Alignment | None,
+    prior: Path | None,
+    reference: Path | None,
+    true_kernel: Path | None,
+    then: str | None,
+    usrnet: Path | None,
+    weights: str | None,
+    folder: Path | None,
+) -> None:
+    """Find the blur of IMAGE and upscale it by fitting networks to it alone: minutes, not frames.
+
+    Writes image.png, kernel.png and kernel.npy (in the FKP convention), history.csv, history.png
+    and report.json; with --then also image-usrnet.png or image-sftmd.png. --weights and --bundle
+    are for --then sftmd. Transparency is dropped.
+
+    Ctrl-C ends the fit after the iteration under way and writes what there is (exit code 130). The
+    same command again goes on, to the very result of an unbroken run.
+    """
+    require_matplotlib("ikc-offline", "offline")
+    try:
+        from ikc_deploy.offline.job import plan, run
+        from ikc_deploy.offline.methods import METHODS
+        from ikc_deploy.offline.outputs import check_output
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "offline", "ikc-offline") from error
+    check_output(out)
+    chosen = METHODS[method]
+    settings = chosen.settings(
+        iterations=iterations, seed=seed, device=device, alignment=alignment, prior=prior
+    )
+    weights_of = _NonBlindWeights(usrnet, weights, folder)
+    with _nonblind_stage(then, scale, alignment or "centre", device, weights_of) as nonblind:
+        job = plan(
+            image,
+            scale,
+            chosen,
+            settings,
+            crop=crop,
+            reference=reference,
+            true_kernel=true_kernel,
+            nonblind=nonblind,
+        )
+        stop = threading.Event()
+        with interruptible(stop) as interrupted, _bar(method) as show:
+            outcome = run(job, out, show, stop)
+    for line in _lines(outcome, then):
+        say(line)
+    if interrupted.is_set():
+        done = len(outcome.result.history)
+        err_console.print(f"stopped after {done} iterations; the same command goes on")
+        raise SystemExit(130)
+
+
+@contextmanager
+def _nonblind_stage(
+    then: str | None, scale: int, alignment: Alignment, device: str, given: _NonBlindWeights
+) -> Generator[NonBlindStage | None, None, None]:
+    """What `--then` asks for, opened before anything is fitted."""
+    given.check(then)
+    if then is None:
+        yield None
+        return
+    from ikc_deploy.offline.nonblind_stage import SftmdNonBlind, UsrnetNonBlind
+
+    if then == "usrnet":
+        from ikc_deploy.networks.usrnet import load_usrnet
+
+        yield UsrnetNonBlind(load_usrnet(given.usrnet), scale, alignment, device)
+        return
+    with load(given.open_bundle(scale)) as upscaler:
+        yield SftmdNonBlind(upscaler, alignment)
+
+
+@contextmanager
+def _bar(method: str) -> Generator[Callable[[int, int, Losses], None], None, None]:
+    """A bar with the losses of the iteration before."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[losses]}", markup=False),
+        TimeRemainingColumn(),
+    )
+    # Off a terminal even a transient bar leaves an empty line behind.
+    quiet = not err_console.is_terminal
+    with Progress(*columns, console=err_console, transient=True, disable=quiet) as bars:
+        task = bars.add_task(method, total=None, losses="")
+
+        def show(done: int, total: int, losses: Losses) -> None:
+            text = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+            bars.update(task, completed=done, total=total, losses=text)
+
+        yield show
+
+
+def _lines(outcome: OfflineOutcome, then: str | None) -> list[str]:
+    """The files, and what was measured."""
+    result, figures = outcome.result, outcome.figures
+    height, width = result.image.shape[:2]
+    lines = [f"{outcome.paths[0].parent}: {', '.join(path.name for path in outcome.paths)}"]
+    lines.append(f"image: {width}x{height}" + _decibels(figures, "psnr_y", "psnr_y_bicubic"))
+    if result.kernel is not None:
+        text = f"kernel: {len(result.kernel)}x{len(result.kernel)}"
+        if "kernel_psnr" in figures:
+            text += (
+                f", PSNR {figures['kernel_psnr']:.2f} dB as in the paper (peak 1), "
+                f"{figures['kernel_psnr_of_its_peak']:.2f} dB of its own peak"
+            )
+        lines.append(text)
+    if then is not None:
+        text = f"{then}: under the kernel that was found"
+        if "kernel_lost" in figures:
+            text = f"{then}: under a kernel {figures['kernel_lost']:.1%} off the one that was found"
+        lines.append(text + _decibels(figures, f"psnr_y_{then}"))
+    return lines
+
+
+def _decibels(figures: dict[str, float], name: str, bicubic: str | None = None) -> str:
+    if name not in figures:
+        return ""
+    text = f", PSNR-Y {figures[name]:.2f} dB"
+    return text if bicubic is None else f"{text} (bicubic {figures[bicubic]:.2f} dB)"
+
+
+if __name__ == "__main__":
+    main()

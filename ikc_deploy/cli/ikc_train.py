@@ -1,0 +1,126 @@
+"""ikc-train: run a training recipe."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from ikc_deploy.cli._common import HELP, err_console, reports_errors
+from ikc_deploy.cli._number_types import FiniteRange
+from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.locks import locked
+
+
+@click.command(context_settings=HELP)
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option(
+    "--out", "run", type=click.Path(path_type=Path), required=True, help="Folder of the run."
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option(
+    "--minutes",
+    type=FiniteRange(min=0, min_open=True),
+    help="Stop cleanly after this long; --resume goes on as if unbroken.",
+)
+@click.option(
+    "--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1."
+)
+@click.option(
+    "--data",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of HR images instead of the recipe's (repeatable).",
+)
+@reports_errors
+def main(
+    recipe: Path,
+    run: Path,
+    resume: bool,
+    minutes: float | None,
+    device: str,
+    data: tuple[Path, ...],
+) -> None:
+    """Train the networks of RECIPE (a TOML file) and write a checkpoint into RUN.
+
+    Interrupt it whenever you like: --resume goes on exactly where it was saved last.
+    For several GPUs: torchrun --nproc-per-node N -m ikc_deploy.cli.ikc_train RECIPE --out RUN
+    --device cuda.
+    """
+    try:
+        import torch
+
+        from ikc_deploy.training.distributed import join_process_group, local_device
+        from ikc_deploy.training.jobs import load_job
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "training", "ikc-train") from error
+    if importlib.util.find_spec("tensorboard") is None:
+        # The log of a run writes for it; known now, and not after the images were decoded.
+        raise MissingExtraError("tensorboard", "training", "ikc-train")
+    try:
+        target = local_device(device)
+        torch.empty(1, device=target)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the device '{device}' cannot be used: {reason}") from error
+    train = load_job(recipe, data)
+    ends = time.monotonic() + 60 * minutes if minutes else math.inf
+    with (
+        join_process_group(target) as processes,
+        # Whoever comes second would only find a run that has begun.
+        locked(run, seconds=0) if processes.is_main else nullcontext(),
+        _TrainingProgress(shown=processes.is_main) as bars,
+    ):
+        checkpoint = train(
+            run,
+            resume=resume,
+            device=target,
+            progress=bars.show,
+            keep_going=lambda: time.monotonic() < ends,
+            processes=processes,
+        )
+    if not processes.is_main:
+        return
+    if checkpoint is None:
+        click.echo(f"stopped after {minutes:g} minutes; go on with --resume")
+    else:
+        click.echo(checkpoint)
+
+
+class _TrainingProgress(Progress):
+    """A bar for each stage with its loss."""
+
+    def __init__(self, shown: bool) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TimeRemainingColumn(),
+        )
+        # Off a terminal even a finished bar leaves lines behind; the log has it all.
+        quiet = not err_console.is_terminal
+        super().__init__(*columns, console=err_console, disable=quiet or not shown)
+        self._tasks_of: dict[str, TaskID] = {}
+
+    def show(self, stage: str, done: int, steps: int, loss: float) -> None:
+        """See `ikc_deploy.training.trainer.Progress`."""
+        if stage not in self._tasks_of:
+            self._tasks_of[stage] = self.add_task(stage, total=steps, loss=loss)
+        self.update(self._tasks_of[stage], completed=done, loss=loss)
+
+
+if __name__ == "__main__":
+    main()

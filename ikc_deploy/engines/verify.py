@@ -1,0 +1,330 @@
+"""Polygraphy's opinion of an engine: the plans against ONNX Runtime, on the machine that runs them.
+
+Each graph gets the same inputs from both, as they arise in the loop and under codes far from its
+fixed point, where the corrector has to move, and Polygraphy judges the outputs; then both run the
+loop on their own codes, so that errors add up as they would in use. What is allowed follows from
+what rounding costs these very graphs, which their export has measured and the manifest says.
+
+    python -m ikc_deploy.engines.verify BUNDLE FINGERPRINT     # the result as JSON
+
+Polygraphy takes its variant of TensorRT from an environment variable, once for the process:
+`verify_engine` starts a process for each engine.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ikc_deploy.bundle.bundle_writer import changed_bundle, check_bundle_folder
+from ikc_deploy.bundle.engine_store import Engine, incompatibility, read_engines
+from ikc_deploy.bundle.manifest import GRAPHS, Bundle, write_manifest
+from ikc_deploy.bundle.measurements import EngineStep, Output, Parity, Verification
+from ikc_deploy.bundle.tolerances import ENGINE, FRAME, LOOP
+from ikc_deploy.engines.toolchain import this_host
+from ikc_deploy.errors import BundleError, EngineError, IkcError, MissingExtraError
+from ikc_deploy.imaging.synthetic import structured_image
+from ikc_deploy.json_records import parse, read_json
+from ikc_deploy.runtime.onnx_files import read_graph
+
+VERIFIED_ITERS: Final = 3
+"""Corrections in the loop that is compared, as in the parity gate of exports."""
+
+_USE_RTX: Final = "POLYGRAPHY_USE_TENSORRT_RTX"
+_FRAMES: Final = 6
+"""For the predictor, whose every frame gives few numbers."""
+_FAR: Final = (0.1, 0.9)
+"""Where codes far from the fixed point lie, as shares of the sigma range."""
+_MAX_SIDE: Final = 128
+"""ONNX Runtime computes the reference on the CPU."""
+
+Tensors = dict[str, NDArray[Any]]
+
+
+def verify_engine(bundle: Bundle, engine: Engine) -> Verification:
+    """Compare `engine` with ONNX Runtime and write the result into the bundle's manifest.
+
+    Returns what was written. Raises `MissingExtraError` without Polygraphy, and `EngineError` that
+    says why if the engine does not run on this machine or if it misses the limits of its
+    precision; a miss is in the manifest, too.
+    """
+    reason = incompatibility(engine, this_host(engine.record.variant))
+    name = engine.record.fingerprint
+    if reason:
+        raise EngineError(
+            f"engine {name} cannot be compared with ONNX Runtime here: {reason}. On its target, "
+            f"run: ikc-export --bundle '{bundle.path}' --verify polygraphy"
+        )
+    _import_polygraphy()
+    check_bundle_folder(bundle.path)
+    verification = _ask_child(bundle.path, engine)
+    with changed_bundle(bundle.path) as (now, changed):
+        verified = now.manifest.verified | {name: verification}
+        write_manifest(changed, replace(now.manifest, verified=verified), now.files)
+    if not verification.passed:
+        failed = [
+            graph for graph, outputs in verification.graphs.items() if not _all_passed(outputs)
+        ]
+        raise EngineError(
+            f"engine {name} differs from ONNX Runtime by more than rounding does "
+            f"({', '.join(failed) or 'in the loop alone'}); do not ship it. Its figures are in the "
+            f"manifest of '{bundle.path}'"
+        )
+    return verification
+
+
+def runnable_engines(bundle: Bundle) -> list[Engine]:
+    """The engines of `bundle` that run on this machine.
+
+    Raises `EngineError` that says why of each if none does.
+    """
+    verified = [(e, incompatibility(e, this_host(e.record.variant))) for e in read_engines(bundle)]
+    runnable = [engine for engine, reason in verified if not reason]
+    if not runnable:
+        told = [f"{engine.record.fingerprint}: {reason}" for engine, reason in verified]
+        raise EngineError(
+            f"'{bundle.path}' has no engine that can be compared with ONNX Runtime here: "
+            + ("; ".join(told) or "it has none at all; add one with --engine")
+        )
+    return runnable
+
+
+def compare(bundle: Bundle, candidates: Mapping[str, Any], side: int) -> Verification:
+    """The graphs of `bundle` in ONNX Runtime against `candidates`, Polygraphy runners by graph.
+
+    On structured LR frames of `side` x `side`. Raises `BundleError` if the manifest does not say
+    what rounding costs the graphs.
+    """
+    tolerances = engine_limits(bundle)
+    references = {graph: _reference(bundle, graph) for graph in GRAPHS}
+    frames = [_frame(bundle, side, seed) for seed in range(_FRAMES)]
+    with _quiet():
+        with ExitStack() as stack:
+            for runner in (*references.values(), *candidates.values()):
+                stack.enter_context(runner)
+            feeds, wanted = _loop(references, frames[0])
+            _, found = _loop(candidates, frames[0])
+            _add_far(feeds, references, frames, _far_codes(bundle))
+        outputs = {
+            graph: _compare_outputs(
+                (references[graph], candidates[graph]), feeds[graph], tolerances
+            )
+            for graph in GRAPHS
+        }
+    steps = [
+        EngineStep(step, _psnr(ours["sr"], theirs["sr"]), _largest(ours["code"], theirs["code"]))
+        for step, (ours, theirs) in enumerate(zip(found, wanted, strict=True))
+    ]
+    least = -20 * math.log10(LOOP * tolerances["sr"])
+    passed = all(map(_all_passed, outputs.values())) and all(
+        step.image_db is not None and step.image_db >= least and step.code_error is not None
+        for step in steps
+    )
+    return Verification(_tools(), (side, side), outputs, steps, passed)
+
+
+def engine_limits(bundle: Bundle) -> dict[str, float]:
+    """Return the largest mean error of each output that an engine of `bundle` may have.
+
+    By the output's name: codes, `sr` in units of its peak, `frame` in levels. Raises `BundleError`
+    if the manifest does not say what rounding costs.
+    """
+    parity = bundle.manifest.parity
+    if parity is None or set(parity.graphs) != set(GRAPHS):
+        raise BundleError(
+            f"the manifest of '{bundle.path}' does not say what rounding costs its graphs, which "
+            "engines are held against; export it again with ikc-export"
+        )
+    costs = _costs(parity, ENGINE[bundle.manifest.precision])
+    # What two roundings to 8 bits differ by on the mean, where one of them moves by little.
+    frame = 255 * costs["sftmd"] + FRAME["fp32"] / 100
+    return {
+        "code": costs["predictor"],
+        "sr": costs["sftmd"],
+        "frame": frame,
+        "next_code": costs["corrector"],
+    }
+
+
+def _costs(parity: Parity, factor: float) -> dict[str, float]:
+    return {graph: factor * parity.graphs[graph].whole.rounding for graph in GRAPHS}
+
+
+def _far_codes(bundle: Bundle) -> list[NDArray[np.float32]]:
+    """Codes `[1,code_size]` at both ends of the range."""
+    low, high = bundle.basis.sigma_range
+    sigmas = [low + share * (high - low) for share in _FAR]
+    return [bundle.basis.code_of_sigma(sigma)[None] for sigma in sigmas]
+
+
+def _add_far(
+    feeds: dict[str, list[Tensors]],
+    references: Mapping[str, Any],
+    frames: list[NDArray[Any]],
+    codes: list[NDArray[np.float32]],
+) -> None:
+    """Other frames for the predictor, and for the others the first one under other codes."""
+    feeds["predictor"] += [{"lr": frame} for frame in frames[1:]]
+    for code in codes:
+        feed = {"lr": frames[0], "code": code}
+        sr = np.array(references["sftmd"].infer(feed)["sr"])
+        feeds["sftmd"].append(feed)
+        feeds["corrector"].append({"sr": sr, "code": code})
+
+
+def _loop(
+    runners: Mapping[str, Any], frame: NDArray[Any]
+) -> tuple[dict[str, list[Tensors]], list[Tensors]]:
+    """Algorithm 1: what each graph was fed, by step, and the `sr` and `code` of every step."""
+    feeds: dict[str, list[Tensors]] = {graph: [] for graph in GRAPHS}
+    steps: list[Tensors] = []
+
+    def infer(graph: str, feed: Tensors) -> Tensors:
+        feeds[graph].append(feed)
+        # Runners reuse their output buffers.
+        return {name: np.array(array) for name, array in runners[graph].infer(feed).items()}
+
+    code = infer("predictor", {"lr": frame})["code"]
+    for step in range(VERIFIED_ITERS + 1):
+        sr = infer("sftmd", {"lr": frame, "code": code})["sr"]
+        steps.append({"sr": sr, "code": code})
+        if step < VERIFIED_ITERS:
+            code = infer("corrector", {"sr": sr, "code": code})["next_code"]
+    return feeds, steps
+
+
+def _compare_outputs(
+    runners: tuple[Any, Any], feeds: list[Tensors], tolerances: Mapping[str, float]
+) -> list[Output]:
+    """Polygraphy's comparison of one graph, by the mean error of each output."""
+    from polygraphy.comparator import Comparator, SimpleCompareFunc
+
+    verdict = SimpleCompareFunc(rtol=0.0, atol=dict(tolerances), check_error_stat="mean")
+    results = Comparator.run(list(runners), data_loader=feeds)
+    pairs = zip(*(results[runner.name] for runner in runners), strict=True)
+    # It also divides by the outputs, which may be 0, for relative errors that nobody asked for.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return [
+            Output(
+                index,
+                name,
+                _finite(result.max_absdiff),
+                _finite(result.mean_absdiff),
+                tolerances[name],
+                bool(result) and _finite(result.mean_absdiff) is not None,
+            )
+            for index, pair in enumerate(pairs)
+            for name, result in verdict(*pair).items()
+        ]
+
+
+def _reference(bundle: Bundle, graph: str) -> Any:
+    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+
+    session = SessionFromOnnx(read_graph(bundle, graph), providers=["CPUExecutionProvider"])
+    return OnnxrtRunner(session, name=f"onnxruntime-{graph}")
+
+
+def _plan_runner(engine: Engine, graph: str, profile: int) -> Any:
+    from polygraphy.backend.trt import EngineFromBytes, TrtRunner
+
+    plan = EngineFromBytes(engine.plan(graph))
+    return TrtRunner(plan, name=f"{engine.record.variant}-{graph}", optimization_profile=profile)
+
+
+def _frame(bundle: Bundle, side: int, seed: int) -> NDArray[Any]:
+    image = structured_image(side, seed)[None]
+    if bundle.manifest.io == "uint8":
+        return image
+    return np.ascontiguousarray(image.transpose(0, 3, 1, 2), dtype=np.float32) / 255
+
+
+def _side_for(engine: Engine) -> tuple[int, int]:
+    """The side of the frame to compare on, and the profile that takes it."""
+    for index, profile in enumerate(engine.record.profiles):
+        for side in (_MAX_SIDE, *reversed(range(1, _MAX_SIDE))):
+            if profile.covers((1, side, side)):
+                return side, index
+    sizes = "; ".join(map(str, engine.record.profiles))
+    raise EngineError(
+        f"engine {engine.record.fingerprint} takes no single square frame of up to "
+        f"{_MAX_SIDE} pixels ({sizes}); build one that does to compare it"
+    )
+
+
+def _ask_child(folder: Path, engine: Engine) -> Verification:
+    environment = dict(os.environ)
+    environment[_USE_RTX] = "1" if engine.record.variant == "tensorrt-rtx" else "0"
+    command = [sys.executable, "-m", __name__, str(folder), engine.record.fingerprint]
+    child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    said = (child.stderr.strip() or child.stdout.strip()).splitlines()
+    if child.returncode != 0:
+        raise EngineError(
+            f"engine {engine.record.fingerprint} could not be compared with ONNX Runtime: "
+            f"{said[-1] if said else f'the process ended with {child.returncode}'}"
+        )
+    return parse(Verification, read_json(child.stdout.splitlines()[-1].encode()))
+
+
+def _answer(folder: str, fingerprint: str) -> Verification:
+    bundle = Bundle.open(folder)
+    (engine,) = (e for e in read_engines(bundle) if e.record.fingerprint == fingerprint)
+    side, profile = _side_for(engine)
+    candidates = {graph: _plan_runner(engine, graph, profile) for graph in GRAPHS}
+    return compare(bundle, candidates, side)
+
+
+def _import_polygraphy() -> None:
+    try:
+        importlib.import_module("polygraphy")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("polygraphy", "tensorrt", "--verify polygraphy") from error
+
+
+def _quiet() -> AbstractContextManager[object]:
+    """Polygraphy's log says nothing below what it raises."""
+    from polygraphy.logger import G_LOGGER
+
+    quiet: AbstractContextManager[object] = G_LOGGER.verbosity()
+    return quiet
+
+
+def _tools() -> dict[str, str]:
+    names = ("polygraphy", "onnxruntime")
+    return {name: str(importlib.import_module(name).__version__) for name in names}
+
+
+def _all_passed(outputs: list[Output]) -> bool:
+    return bool(outputs) and all(output.passed for output in outputs)
+
+
+def _psnr(image: NDArray[Any], expected: NDArray[Any]) -> float | None:
+    error = float(np.mean((image.astype(np.float64) - expected.astype(np.float64)) ** 2))
+    return min(150.0, -10 * math.log10(max(error, 1e-30))) if math.isfinite(error) else None
+
+
+def _largest(code: NDArray[Any], expected: NDArray[Any]) -> float | None:
+    return _finite(np.abs(code - expected).max())
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(asdict(_answer(*sys.argv[1:]))))
+    except IkcError as failure:
+        sys.exit(str(failure))

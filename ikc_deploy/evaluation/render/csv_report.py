@@ -1,0 +1,29 @@
+"""Every record as a line of CSV, for spreadsheets and data frames."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, fields
+from typing import Final
+
+from ikc_deploy.evaluation.protocol import EvaluationReport
+from ikc_deploy.evaluation.records import Record
+
+COLUMNS: Final = ("weights", "noise", "jpeg", *(field.name for field in fields(Record)))
+"""The first three are the same on all lines, so that files of several runs can be joined."""
+
+
+def to_csv(report: EvaluationReport) -> str:
+    """A header and one line for each image, blur and way of upscaling; empty where unknown."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    degradation = report.protocol.degradation
+    shared = {
+        "weights": report.manifest.name,
+        "noise": degradation.noise,
+        "jpeg": degradation.jpeg,
+    }
+    writer.writerows(shared | asdict(record) for record in report.records)
+    return text.getvalue()

@@ -1,0 +1,1 @@
+"""Images in files: reading, writing, and upscaling from file to file."""

@@ -1,0 +1,85 @@
+"""From an image that Pillow has opened to a `Picture`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from ikc_deploy.imaging.metadata import Parted, upright
+from ikc_deploy.imaging.picture import Picture
+from ikc_deploy.imaging.samples import rounded
+
+_LIMIT: Final = Lock()
+_OTHER_COLOURS: Final = ("CMYK", "LAB")
+"""Modes that become RGB by a conversion, after which their profile is wrong."""
+
+
+@contextmanager
+def own_limit() -> Iterator[None]:
+    """Lift Pillow's limit of pixels, which is one for the process, while a header is read."""
+    with _LIMIT:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def decode(image: ImageFile.ImageFile, parted: Parted) -> Picture:
+    """Read the pixels. Raises whatever Pillow raises for damaged ones."""
+    # Known only before the samples are decoded.
+    rawmode = _rawmode(image)
+    bits = 16 if ";16" in rawmode else 12 if ";12" in rawmode else 8
+    image.load()
+    rgb, alpha = _channels(image, bits)
+    grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16")
+    grey = grey or rawmode == "LA" or rawmode.startswith("LA;")
+    return Picture(
+        upright(rgb, parted.orientation),
+        None if alpha is None else upright(alpha, parted.orientation),
+        grey,
+        None if image.mode in _OTHER_COLOURS else parted.icc_profile,
+        bits,
+    )
+
+
+def _channels(image: Image.Image, bits: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """RGB `[H,W,3]` and alpha `[H,W]`, as they are stored."""
+    if image.mode.startswith("I;16"):
+        return _from_deep_grey(image, bits)
+    if image.mode in ("I", "F"):
+        raise ValueError("its samples are not 8-bit or 16-bit ones; convert it to 16 bits")
+    if image.mode == "La":
+        image = image.convert("LA")
+    key = image.info.get("transparency")
+    if image.mode == "RGB" and bits == 16 and isinstance(key, tuple):
+        # It is said in 16 bits, of which the pixels keep the high byte.
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    if not image.has_transparency_data:
+        return np.array(image.convert("RGB")), None
+    rgba = np.asarray(image.convert("RGBA"))
+    return rgba[:, :, :3].copy(), rgba[:, :, 3].copy()
+
+
+def _rawmode(image: ImageFile.ImageFile) -> str:
+    """Pillow's name for how the file stores its samples, such as "RGB;16B"; "" if it has none."""
+    args: Any = image.tile[0].args if image.tile else None
+    name = args[0] if isinstance(args, tuple) and args else args
+    return name if isinstance(name, str) else ""
+
+
+def _from_deep_grey(
+    image: Image.Image, bits: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    samples = np.asarray(image)
+    see_through = image.info.get("transparency")
+    alpha = None
+    if see_through is not None:
+        alpha = np.where(samples == see_through, 0, 255).astype(np.uint8)
+    return np.repeat(rounded(samples, 2**bits - 1)[:, :, None], 3, axis=2), alpha

@@ -1,0 +1,228 @@
+"""TIFF: which page is the picture, and the layouts that Pillow does not know.
+
+Pillow (libtiff) decodes what it has a mode for. For the rest, and for what it misreads, tifffile
+gives the samples: planes one after the other without compression or with alpha, 16-bit grey with
+white as zero, more than 8 bits beside grey and RGB.
+"""
+
+from __future__ import annotations
+
+import logging
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import TiffImagePlugin
+
+from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.imaging.metadata import part_tiff, upright
+from ikc_deploy.imaging.picture import Picture, check_pixels
+from ikc_deploy.imaging.pillow import decode, own_limit
+from ikc_deploy.imaging.samples import (
+    high_byte,
+    not_premultiplied,
+    rgb_of_cmyk,
+    rgb_of_lab,
+    rounded,
+)
+
+SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_REDUCED, _MASK = 1, 4
+"""Bits of NewSubfileType."""
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _CIELAB, _ICCLAB = (
+    *(0, 1, 2, 3, 5),
+    *(6, 8, 9),
+)
+"""PhotometricInterpretation."""
+_CHANNELS: Final = {
+    _WHITE_IS_ZERO: 1,
+    _BLACK_IS_ZERO: 1,
+    _RGB: 3,
+    _PALETTE: 1,
+    _CMYK: 4,
+    _CIELAB: 3,
+    _ICCLAB: 3,
+}
+_PREMULTIPLIED, _STRAIGHT = 1, 2
+"""ExtraSamples."""
+_SEPARATE: Final = 2
+_UNCOMPRESSED: Final = 1
+_UNSIGNED, _UNDEFINED = 1, 4
+"""SampleFormat."""
+_BYTE: Final = 8
+_MAX_BITS: Final = 16
+_MAX_CHANNELS: Final = 64
+_MAX_PART: Final = 2**26
+"""Pixels of a tile or strip: what is allocated before it is known whether there is so much."""
+
+# It logs what it finds odd; what matters is raised here.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+def read_tiff(data: bytes, max_pixels: int | None) -> Picture:
+    """What a TIFF file shows.
+
+    Raises `InputError` for several pages, too many pixels, and samples without a known white;
+    `MissingExtraError` for a compression that needs imagecodecs; and whatever Pillow and tifffile
+    raise for damaged files.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(BytesIO(data)) as file:
+        page = _the_picture(file)
+        check_pixels(page.imagewidth, page.imagelength, max_pixels)
+        _check_samples(page)
+        parted = part_tiff(data, page)
+        image = _opened(parted.pixels, page)
+        if image is not None:
+            return decode(image, parted)
+        shown = _decoded(page, len(data))
+    alpha = None if shown.alpha is None else upright(shown.alpha, parted.orientation)
+    profile = parted.icc_profile if page.photometric in (0, 1, 2, 3) else None
+    return Picture(upright(shown.rgb, parted.orientation), alpha, shown.grey, profile, shown.bits)
+
+
+def _the_picture(file: Any) -> Any:
+    """The one page that is neither a thumbnail nor a mask."""
+    pages = [file.pages[index] for index in range(len(file.pages))]
+    if not pages:
+        raise InputError("cannot be read as an image: it holds no page")
+    whole = [page for page in pages if not _is_beside(page)]
+    if len(whole) > 1:
+        raise InputError(
+            f"holds {len(whole)} pictures (pages); save the one that you want as a file of its own"
+        )
+    return whole[0] if whole else pages[0]
+
+
+def _is_beside(page: Any) -> bool:
+    """Whether a page is a smaller version of another, or its mask."""
+    old = page.tags.get(255)
+    return bool(page.subfiletype & (_REDUCED | _MASK)) or (old is not None and old.value == 2)
+
+
+def _check_samples(page: Any) -> None:
+    bits, kind = page.bitspersample, page.sampleformat
+    lab = page.photometric in (_CIELAB, _ICCLAB)
+    if page.imagedepth > 1:
+        raise InputError(f"holds a volume of {page.imagedepth} slices; save the one that you want")
+    if kind not in (_UNSIGNED, _UNDEFINED) and not lab:
+        words = {2: "signed integers", 3: "floating-point numbers"}.get(kind, "no plain numbers")
+        raise InputError(
+            f"cannot be read as an image: its samples are {words} of {bits} bits, which have no "
+            "known white; convert it to 16 bits"
+        )
+    if not isinstance(bits, int) or not 1 <= bits <= _MAX_BITS:
+        raise InputError(
+            f"cannot be read as an image: its samples have {bits} bits, and 16 are the most; "
+            "convert it to 16 bits"
+        )
+
+
+def _opened(pixels: bytes, page: Any) -> TiffImagePlugin.TiffImageFile | None:
+    """The page in Pillow, pixels not read yet; None if Pillow does not read its layout rightly."""
+    if _is_misread(page):
+        return None
+    try:
+        with own_limit():
+            return TiffImagePlugin.TiffImageFile(BytesIO(pixels))
+    except SyntaxError:
+        return None
+
+
+def _is_misread(page: Any) -> bool:
+    """Whether Pillow takes a page's layout for another.
+
+    Found by writing every layout (tests/imaging/test_tiff.py): noise, other opacity, negatives.
+    """
+    more = page.samplesperpixel > _CHANNELS.get(page.photometric, page.samplesperpixel)
+    return (
+        (page.planarconfig == _SEPARATE and (page.compression == _UNCOMPRESSED or more))
+        or (page.photometric == _WHITE_IS_ZERO and page.bitspersample > _BYTE)
+        or (page.parent.is_bigtiff and page.parent.byteorder == ">")
+    )
+
+
+def _decoded(page: Any, file_bytes: int) -> Picture:
+    """What a page shows, as it is stored; profile and rotation are left to the caller."""
+    channels = _CHANNELS.get(page.photometric)
+    if channels is None or not channels <= page.samplesperpixel <= _MAX_CHANNELS:
+        raise InputError(
+            f"cannot be read as an image: {page.samplesperpixel} samples a pixel with photometric "
+            f"interpretation {int(page.photometric)} are not known; save it as RGB"
+        )
+    _check_parts(page, file_bytes)
+    samples = _samples(page)
+    bits, white = page.bitspersample, 2**page.bitspersample - 1
+    colour, alpha = samples[:, :, :channels], None
+    extra = [int(kind) for kind in page.extrasamples]
+    if extra and extra[0] in (_PREMULTIPLIED, _STRAIGHT) and samples.shape[2] > channels:
+        opacity = samples[:, :, channels]
+        alpha = rounded(opacity, white)
+        if extra[0] == _PREMULTIPLIED and page.photometric in (_BLACK_IS_ZERO, _RGB):
+            colour = not_premultiplied(colour, opacity, white)
+    grey = channels == 1 and page.photometric != _PALETTE
+    return Picture(_rgb(page, colour, bits), alpha, grey, None, max(8, bits))
+
+
+def _rgb(page: Any, colour: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    """8-bit RGB of samples `[H,W,C]`."""
+    kind, white = page.photometric, 2**bits - 1
+    if kind in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
+        levels = rounded(white - colour if kind == _WHITE_IS_ZERO else colour, white)
+        return np.repeat(levels, 3, axis=2)
+    if kind == _PALETTE:
+        table = np.asarray(page.colormap).T
+        # Some writers fill the low bytes only.
+        table = table if table.max() < 256 else table >> 8
+        return table.astype(np.uint8)[colour[:, :, 0]]
+    if kind == _CMYK:
+        return rgb_of_cmyk(high_byte(colour, bits))
+    if kind == _RGB:
+        return high_byte(colour, bits)
+    if bits not in (8, 16):
+        raise InputError(f"cannot be read as an image: it is CIELAB of {bits} bits; save it as RGB")
+    lab = high_byte(colour.view(f"u{bits // 8}"), bits)
+    if kind == _ICCLAB:
+        lab[:, :, 1:] ^= 128  # There a and b begin at -128; here they are signed.
+    return rgb_of_lab(lab)
+
+
+def _samples(page: Any) -> NDArray[Any]:
+    """Samples `[H,W,C]`, native byte order."""
+    try:
+        stored = page.asarray(maxworkers=1)
+    except ValueError as error:
+        if "imagecodecs" in str(error):
+            raise MissingExtraError("imagecodecs", "tiff", "this compression of TIFF") from error
+        raise
+    height, width, count = page.imagelength, page.imagewidth, page.samplesperpixel
+    if page.planarconfig == _SEPARATE and count > 1:
+        stored = np.moveaxis(stored.reshape(count, height, width), 0, 2)
+    samples = stored.reshape(height, width, count)
+    if samples.dtype == bool:
+        return samples.astype(np.uint8)
+    return samples.astype(samples.dtype.newbyteorder("="), copy=False)
+
+
+def _check_parts(page: Any, file_bytes: int) -> None:
+    """Refuse what tifffile would fill with zeros: parts that are missing or cut short."""
+    parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    if not parts or len(parts) < int(np.prod(page.chunked)):
+        raise InputError(
+            "cannot be read as an image: it is cut short, parts of the picture are missing"
+        )
+    if any(count <= 0 or at <= 0 or at + count > file_bytes for at, count in parts):
+        raise InputError("cannot be read as an image: it is cut short, a part lies beyond the end")
+    if int(np.prod(page.chunks)) > _MAX_PART * page.samplesperpixel:
+        raise InputError(
+            f"cannot be read as an image: its parts are too large, {tuple(page.chunks)}"
+        )
+    if page.compression == _UNCOMPRESSED:
+        held = 8 * sum(page.databytecounts)
+        if held < page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample:
+            raise InputError(
+                "cannot be read as an image: it is cut short, it holds fewer samples than it says"
+            )

@@ -1,0 +1,122 @@
+"""A `Picture` to an image file, and what each format can hold."""
+
+from __future__ import annotations
+
+import mimetypes
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ikc_deploy.errors import InputError
+from ikc_deploy.files import atomic_path
+from ikc_deploy.imaging.folders import IMAGE_SUFFIXES
+from ikc_deploy.imaging.picture import Picture
+
+_OPAQUE_SUFFIXES: Final = (".jpg", ".jpeg", ".bmp")
+_QUALITY: Final = 95
+# 4:4:4: halving the chroma would throw away what was just upscaled.
+_JPEG_SUBSAMPLING: Final = 0
+
+_LONGEST_SIDES: Final = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
+"""Pixels, by what the formats' own libraries encode; the others end at two thousand million."""
+_BMP_BYTES: Final = 2**32 - 1
+_TIFF_BYTES: Final = 2**32 - 2**20
+"""What a TIFF with 32-bit offsets holds, less room for its fields; beyond is BigTIFF."""
+
+
+def names_other_file(path: str | PathLike[str]) -> bool:
+    """Whether a name ends as files do that are not written here: `.gif`, `.avi`, `.zip`."""
+    suffix = Path(path).suffix.lower()
+    if not suffix or suffix in IMAGE_SUFFIXES:
+        return False
+    return suffix in Image.registered_extensions() or any(mimetypes.guess_type(f"name{suffix}"))
+
+
+def check_size(path: str | PathLike[str], height: int, width: int) -> None:
+    """Raise `InputError` if the format that `path` names cannot hold so many pixels."""
+    target = Path(path)
+    suffix = target.suffix.lower()
+    longest = _LONGEST_SIDES.get(suffix)
+    if longest is not None and max(height, width) > longest:
+        raise InputError(
+            f"'{target.name}' would have {width}x{height} pixels, and {suffix} files end at "
+            f"{longest} on a side; use .png or .tif, or cut the picture into parts"
+        )
+    if suffix == ".bmp" and height * (4 * width) >= _BMP_BYTES:
+        raise InputError(
+            f"'{target.name}' would have {width}x{height} pixels, and .bmp files end at 4 GiB; "
+            "use .png or .tif"
+        )
+
+
+def check_writable(picture: Picture, path: str | PathLike[str], scale: int = 1) -> None:
+    """Raise `InputError` if no file with the suffix of `path` can hold `picture`, upscaled."""
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
+        raise InputError(
+            f"'{target.name}' has no image suffix that can be written; "
+            f"use one of {', '.join(IMAGE_SUFFIXES)}"
+        )
+    if suffix in _OPAQUE_SUFFIXES and picture.alpha is not None and picture.alpha.min() < 255:
+        raise InputError(f"'{target.name}' cannot hold transparency; use .png, .webp or .tif")
+    height, width = picture.size
+    check_size(target, scale * height, scale * width)
+
+
+def write_picture(picture: Picture, path: str | PathLike[str]) -> None:
+    """Write `picture`; the suffix chooses the format. Whole or not at all.
+
+    JPEG and WebP are written lossily at quality 95. WebP has no grey: it gets three equal channels.
+    Raises `InputError` if it is no RGB `[H,W,3]` uint8, if the format cannot hold the picture or
+    the file cannot be written.
+    """
+    target = Path(path)
+    _check_arrays(picture)
+    check_writable(picture, target)
+    suffix = target.suffix.lower()
+    opaque = suffix in _OPAQUE_SUFFIXES
+    image = _encodable(picture, None if opaque else picture.alpha)
+    options: dict[str, Any] = {"quality": _QUALITY, "subsampling": _JPEG_SUBSAMPLING}
+    if suffix in (".tif", ".tiff"):
+        options = {"big_tiff": picture.rgb.size // 3 * 4 > _TIFF_BYTES}
+    try:
+        with atomic_path(target) as temporary:
+            image.save(temporary, icc_profile=picture.icc_profile, **options)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"'{target}' cannot be written: {reason}") from error
+
+
+def write_rgb(image: NDArray[np.uint8], path: str | PathLike[str]) -> None:
+    """Write RGB `[H,W,3]` uint8; the suffix chooses the format. Whole or not at all.
+
+    Raises `InputError` as `write_picture` does.
+    """
+    write_picture(Picture(image), path)
+
+
+def _check_arrays(picture: Picture) -> None:
+    rgb, alpha = picture.rgb, picture.alpha
+    if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3:
+        what = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, np.ndarray) else type(rgb)
+        raise InputError(f"a picture to write is a numpy array [H,W,3] of uint8, got {what}")
+    if rgb.shape[2] != 3 or rgb.size == 0:
+        raise InputError(f"a picture to write is [H,W,3] with pixels, got {list(rgb.shape)}")
+    if alpha is not None and (alpha.dtype != np.uint8 or alpha.shape != rgb.shape[:2]):
+        raise InputError(
+            f"opacity is uint8 [H,W] of the picture's size, got {alpha.dtype} {list(alpha.shape)}"
+        )
+
+
+def _encodable(picture: Picture, alpha: NDArray[np.uint8] | None) -> Image.Image:
+    image = Image.fromarray(picture.rgb)
+    if picture.grey:
+        image = image.convert("L")
+    if alpha is not None:
+        image.putalpha(Image.fromarray(alpha))
+    return image

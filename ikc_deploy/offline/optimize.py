@@ -1,0 +1,148 @@
+"""What the offline methods share: a fit that is stepped, shown, stopped, kept and gone on with.
+
+A method makes a `Fit`: networks, optimizers and a random generator of its own, all made from a
+seed. `optimize` steps it to its end. Between steps a fit is whole: it can be stopped there, written
+to a file and restored, and then goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ikc_deploy.errors import InputError
+from ikc_deploy.files import write_atomically
+
+SECONDS_BETWEEN_WRITES: Final = 30.0
+
+Losses = dict[str, float]
+"""The figures of one iteration by name; `loss` is among them."""
+
+Progress = Callable[[int, int, Losses], None]
+"""Called after every iteration with iterations done, iterations in all, and their losses."""
+
+
+class Fit(Protocol):
+    """One method at work on one LR image."""
+
+    iterations: int
+    """How many make a complete fit."""
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What was asked for, as JSON values: a file of another fit is not gone on with."""
+        ...
+
+    def step(self) -> Losses:
+        """One iteration."""
+        ...
+
+    def image(self) -> NDArray[np.uint8]:
+        """The SR image as far as it is, RGB `[sH, sW, 3]`."""
+        ...
+
+    def kernel(self) -> NDArray[np.float64] | None:
+        """The estimated kernel `[k, k]`, sum 1, in the FKP convention; None if there is none."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Everything that later steps depend on, the random generator too, as tensors, numbers,
+        strings, lists and dictionaries."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a `state`."""
+        ...
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit gave."""
+
+    image: NDArray[np.uint8]
+    """RGB `[sH, sW, 3]`."""
+    kernel: NDArray[np.float64] | None
+    """`[k, k]`, sum 1, in the FKP convention; None from a method that never makes one."""
+    history: list[Losses]
+    """The losses of every iteration."""
+    complete: bool
+    """False if it was stopped before its end."""
+
+
+@dataclass
+class _StateFile:
+    path: Path | None
+    history: list[Losses] = field(default_factory=list)
+    written: float = field(default_factory=time.monotonic)
+
+    def take_up(self, fit: Fit) -> None:
+        """Go on with the fit in the file, if there is one."""
+        if self.path is None or not self.path.exists():
+            return
+        try:
+            found = torch.load(self.path, map_location="cpu", weights_only=True)
+            asked, history, state = (found[key] for key in ("fit", "history", "state"))
+        except Exception as error:  # torch and its unpickler raise a dozen types
+            raise InputError(f"'{self.path}' is damaged; delete it to begin again") from error
+        if asked != fit.fingerprint:
+            raise InputError(
+                f"'{self.path}' holds a fit of another image or with other settings; "
+                "repeat those, give another folder, or delete it to begin again"
+            )
+        if len(history) > fit.iterations:
+            raise InputError(
+                f"'{self.path}' holds {len(history)} iterations, which cannot be taken back, and "
+                f"{fit.iterations} are asked for; ask for as many or more, or give another folder"
+            )
+        fit.restore(state)
+        self.history = history
+
+    def write(self, fit: Fit) -> None:
+        if self.path is None:
+            return
+        buffer = io.BytesIO()
+        found = {"fit": fit.fingerprint, "history": self.history, "state": fit.state()}
+        torch.save(found, buffer)
+        write_atomically(self.path, buffer.getvalue())
+        self.written = time.monotonic()
+
+
+def optimize(
+    fit: Fit,
+    progress: Progress = lambda *_: None,
+    *,
+    stop: threading.Event | None = None,
+    state: Path | None = None,
+) -> FitResult:
+    """Step `fit` to its end, or until `stop` is set, and give what it has found.
+
+    With `state`, a file, the fit is kept there now and then and when it ends, and an earlier run's
+    is gone on with: the result is that of an unbroken run. Raises `InputError` if the file
+    is damaged, of another fit or further than this one goes, before the first step; and if a loss
+    is no longer finite.
+    """
+    record = _StateFile(state)
+    record.take_up(fit)
+    history = record.history
+    while len(history) < fit.iterations and not (stop is not None and stop.is_set()):
+        losses = fit.step()
+        if not all(np.isfinite(value) for value in losses.values()):
+            raise InputError(
+                f"the fit left all bounds at iteration {len(history) + 1} ({losses}); "
+                "try another seed"
+            )
+        history.append(losses)
+        progress(len(history), fit.iterations, losses)
+        if time.monotonic() - record.written > SECONDS_BETWEEN_WRITES:
+            record.write(fit)
+    record.write(fit)
+    return FitResult(fit.image(), fit.kernel(), history, len(history) >= fit.iterations)

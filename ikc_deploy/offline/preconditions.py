@@ -1,0 +1,67 @@
+"""What must hold before an optimisation of minutes starts."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ikc_deploy.errors import InputError
+from ikc_deploy.runtime.memory import available_memory
+
+DEVICES: Final = ("cpu", "cuda")
+
+
+def check_picture(
+    lr: NDArray[Any], scale: int, scales: tuple[int, ...], min_side: int, method: str
+) -> None:
+    """Raise `InputError` unless `lr` is RGB `[H,W,3]` uint8 that `method` can work on.
+
+    It needs `min_side` pixels on each side and something to see: no blur shows on one flat colour.
+    """
+    if lr.ndim != 3 or lr.shape[2] != 3 or lr.dtype != np.uint8:
+        raise InputError(
+            f"{method} takes RGB [H,W,3] uint8, got {list(lr.shape)} {lr.dtype}; convert it first"
+        )
+    if scale not in scales:
+        known = " and ".join(f"x{known}" for known in scales)
+        raise InputError(f"{method} upscales {known}, not x{scale}")
+    height, width = lr.shape[:2]
+    if min(height, width) < min_side:
+        raise InputError(
+            f"the picture has {width}x{height} pixels; {method} at x{scale} needs "
+            f"{min_side} on each side to find a blur in"
+        )
+    if (lr.min(axis=(0, 1)) == lr.max(axis=(0, 1))).all():
+        raise InputError("the picture is one flat colour, on which no blur shows")
+
+
+def check_device(device: str) -> None:
+    """Raise `InputError` unless torch can compute on `device`, "cpu" or "cuda"."""
+    if device not in DEVICES:
+        raise InputError(f"device must be {' or '.join(DEVICES)}, got '{device}'")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the device '{device}' cannot be used: {reason}") from error
+
+
+def check_memory(needed: int, device: str, method: str) -> None:
+    """Raise `InputError` if `device` has no `needed` bytes left."""
+    free = available_memory() if device == "cpu" else torch.cuda.mem_get_info()[0]
+    if free is not None and needed > free:
+        raise InputError(
+            f"{method} would need about {needed / 2**30:.1f} GiB for this picture, and "
+            f"{free / 2**30:.1f} GiB are free; fit a part of it (--crop), the blur is one for all"
+        )
+
+
+def picture_id(lr: NDArray[np.uint8]) -> str:
+    """sha256 (hex) of a picture's size and pixels."""
+    digest = hashlib.sha256(repr(lr.shape).encode())
+    digest.update(np.ascontiguousarray(lr).tobytes())
+    return digest.hexdigest()

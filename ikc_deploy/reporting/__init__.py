@@ -1,0 +1,1 @@
+"""Plots, for commands and documents."""

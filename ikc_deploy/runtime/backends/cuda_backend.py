@@ -1,0 +1,192 @@
+"""A backend on one GPU: memory, copies and order are here, and a `GraphRunner` computes the graphs.
+
+Every backend of this kind queues on a stream of its own. Siblings share the device and what the
+runner has loaded, so that one can copy while another computes.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, Protocol, TypeVar, cast
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ikc_deploy.errors import BackendError
+from ikc_deploy.runtime.backends.base import Binding, BoundGraph, Buffer, CapturedGraph, Event
+from ikc_deploy.runtime.cuda.arrays import DeviceArray, DeviceMemoryPool, from_dlpack
+from ikc_deploy.runtime.cuda.buffers import DeviceBuffer, PinnedBuffer
+from ikc_deploy.runtime.cuda.cuda_graphs import CudaGraph, capture
+from ikc_deploy.runtime.cuda.device import Device
+from ikc_deploy.runtime.cuda.streams import CudaEvent, CudaStream, to_host
+
+_Thing = TypeVar("_Thing")
+
+
+class GraphRunner(Protocol):
+    """Computes a bundle's graphs on device memory, for any number of streams."""
+
+    name: str
+    """As in `load(backend=...)`."""
+
+    def register_stream(self, stream: CudaStream) -> None:
+        """Load what this stream needs. Raises `BackendError` if it cannot be had."""
+
+    def unregister_stream(self, stream: CudaStream) -> None:
+        """Drop what only this stream needs."""
+
+    def bind(self, bindings: Sequence[Binding], stream: CudaStream) -> list[StreamBoundGraph]:
+        """One call for each binding, all for `stream`; they never run at once, so that they may
+        share scratch memory. Raises `BackendError` or `EngineError` if a graph cannot be had."""
+
+    def close(self) -> None:
+        """Free what is shared by all streams."""
+
+
+class StreamBoundGraph(BoundGraph, Protocol):
+    """A call on one stream."""
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a CUDA graph can record it."""
+
+
+class CudaBackend:
+    """The graphs of one bundle on one GPU and one stream."""
+
+    def __init__(self, runner: GraphRunner, device: Device, cuda_graph: bool = True) -> None:
+        self.name = runner.name
+        self.device = f"{device.name} (GPU {device.ordinal})"
+        self._runner: GraphRunner | None = runner
+        self._gpu = device
+        self._cuda_graph = cuda_graph
+        self._owns_runner = True
+        self._owned: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._staging: weakref.WeakKeyDictionary[DeviceBuffer, PinnedBuffer]
+        self._staging = weakref.WeakKeyDictionary()
+        self._stream = self._own(CudaStream(device))
+        # Frames are adopted in the caller's thread, while another may be recording on the stream.
+        self._entrance = self._own(CudaStream(device))
+        self._results = self._own(DeviceMemoryPool(device))
+        runner.register_stream(self._stream)
+
+    def clone(self) -> CudaBackend:
+        """Another stream for the same graphs; close it before this one."""
+        made = CudaBackend(self._open_runner(), self._gpu, self._cuda_graph)
+        made._owns_runner = False
+        return made
+
+    def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
+        """Uninitialised device memory."""
+        return self._own(DeviceBuffer(self._gpu, shape, dtype))
+
+    def bind(self, bindings: Sequence[Binding]) -> list[BoundGraph]:
+        """Calls that queue on the stream."""
+        return list(self._open_runner().bind(bindings, self._stream))
+
+    def from_dlpack(self, frame: object) -> DeviceArray:
+        """Another library's array on this GPU, by DLPack or `__cuda_array_interface__`."""
+        return from_dlpack(frame, self._gpu, self._entrance)
+
+    def upload(self, array: NDArray[Any] | DeviceArray, buffer: Buffer) -> None:
+        """Queue a copy, through pinned memory if it comes from the host."""
+        target = device_buffer(buffer)
+        if isinstance(array, DeviceArray):
+            if array.ready is not None:
+                self._stream.wait(array.ready)
+            self._stream.copy(array.address, target.address, target.nbytes)
+            return
+        # A copy that is still on its way would read the new content.
+        self._stream.synchronize()
+        staging = self._staged(target)
+        np.copyto(staging.array, array, casting="no")
+        self._stream.upload(staging, target)
+
+    def download(self, buffer: Buffer) -> NDArray[Any]:
+        """A new host array, copied through pinned memory."""
+        source = device_buffer(buffer)
+        return to_host(self._stream, source, self._staged(source))
+
+    def copy_to_device_array(self, buffer: Buffer) -> DeviceArray:
+        """A copy of its own in device memory, complete on return."""
+        source = device_buffer(buffer)
+        result = self._results.array(source.shape, source.dtype)
+        self._stream.copy(source.address, result.address, source.nbytes)
+        self._stream.synchronize()
+        return result
+
+    def create_event(self) -> Event:
+        """A CUDA event."""
+        return _StreamEvent(self._own(CudaEvent(self._gpu)), self._stream)
+
+    def elapsed_ms(self, start: Event, end: Event) -> float:
+        """By the GPU's own clock."""
+        return cast(_StreamEvent, start).event.elapsed_ms(cast(_StreamEvent, end).event)
+
+    def capture(
+        self, graphs: Sequence[BoundGraph], queue: Callable[[], None]
+    ) -> CapturedGraph | None:
+        """A CUDA graph of what `queue` puts on the stream; None if one of the calls refuses."""
+        wanted = self._cuda_graph and len(graphs) > 0
+        if not wanted or not all(cast(StreamBoundGraph, graph).capturable for graph in graphs):
+            return None
+        return self._own(capture(self._stream, queue))
+
+    def synchronize(self) -> None:
+        """Wait for the stream."""
+        self._stream.synchronize()
+
+    def close(self) -> None:
+        """Wait for the stream, then free everything; results that were handed out stay."""
+        if self._runner is None:
+            return
+        runner, self._runner = self._runner, None
+        # Last in, first out, and whatever one of them raises, the others follow.
+        with ExitStack() as stack:
+            for thing in sorted(self._owned, key=_order_of_end, reverse=True):
+                stack.callback(thing.free)
+            if self._owns_runner:
+                stack.callback(runner.close)
+            stack.callback(runner.unregister_stream, self._stream)
+            stack.callback(self._results.stop)
+            self._stream.synchronize()
+
+    def _open_runner(self) -> GraphRunner:
+        if self._runner is None:
+            raise BackendError(f"this {self.name} backend is closed; load the bundle again")
+        return self._runner
+
+    def _own(self, thing: _Thing) -> _Thing:
+        self._owned.add(thing)
+        return thing
+
+    def _staged(self, buffer: DeviceBuffer) -> PinnedBuffer:
+        staging = self._staging.get(buffer)
+        if staging is None:
+            staging = self._own(PinnedBuffer(self._gpu, buffer.shape, buffer.dtype))
+            self._staging[buffer] = staging
+        return staging
+
+
+class _StreamEvent:
+    def __init__(self, event: CudaEvent, stream: CudaStream) -> None:
+        self.event = event
+        self._stream = stream
+
+    def record(self) -> None:
+        self.event.record(self._stream)
+
+
+def _order_of_end(thing: object) -> int:
+    """Graphs before what they use, streams last."""
+    kinds = (CudaGraph, CudaEvent, DeviceBuffer, PinnedBuffer, DeviceMemoryPool, CudaStream)
+    return kinds.index(type(thing))
+
+
+def device_buffer(buffer: Buffer) -> DeviceBuffer:
+    """`buffer`, which has to be one that a `CudaBackend` allocated."""
+    if not isinstance(buffer, DeviceBuffer):
+        raise BackendError(f"a buffer of type {type(buffer).__name__} is not in GPU memory")
+    return buffer

@@ -1,0 +1,182 @@
+"""The correction loop (IKC, Algorithm 1) on the buffers of one frame shape.
+
+    h0 = P(lr);  sr0 = F(lr, h0);  for i in 1..t:  hi = C(sr(i-1), h(i-1));  sri = F(lr, hi)
+
+A `Session` owns the buffers, allocated once. Every step has a code buffer of its own (a few bytes
+each), so that all codes can be read after the loop and no step waits for a copy; `sr` and `frame`
+are overwritten by every step. Its programs are what can be run on those buffers; a backend that can
+records a program after its first run, and from then on starts all of it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from ikc_deploy.bundle.manifest import Manifest
+from ikc_deploy.errors import BackendError
+from ikc_deploy.runtime.backends.base import (
+    Backend,
+    Binding,
+    BoundGraph,
+    Buffer,
+    CapturedGraph,
+    Event,
+    sr_dtype,
+)
+from ikc_deploy.runtime.frames import FrameShape
+
+STAGES: Final = ("predictor", "sftmd", "corrector")
+"""The networks, as timings name them."""
+
+StageStep = tuple[str, int]
+"""A network and the step of the loop at which it runs; C of step i makes code i."""
+
+
+@dataclass(frozen=True)
+class StageLaunch:
+    """One enqueued graph: which network, at which step of the loop."""
+
+    stage: str
+    step: int
+    graph: BoundGraph
+
+
+class LaunchSequence:
+    """Launches in order, the events between them, and their captured graph once there is one."""
+
+    def __init__(self, backend: Backend, launches: Sequence[StageLaunch]) -> None:
+        self.launches = tuple(launches)
+        self._backend = backend
+        self._events: list[Event] = []
+        self._ran = False
+        self._captured: CapturedGraph | None = None
+
+    def run(self) -> dict[str, float]:
+        """Enqueue everything and wait; returns milliseconds by stage."""
+        self.queue()
+        self._backend.synchronize()
+        times = _times(self._backend, self.launches, list(pairwise(self._events)))
+        if not self._ran:
+            # Not before it ran once: libraries allocate what they need on their first call.
+            graphs = [launch.graph for launch in self.launches]
+            self._captured = self._backend.capture(graphs, self._enqueue)
+            self._ran = True
+        return times
+
+    def queue(self) -> None:
+        """Enqueue everything, recorded or call by call, and do not wait."""
+        if not self._events:
+            self._events = [self._backend.create_event() for _ in range(len(self.launches) + 1)]
+        if self._captured is None:
+            self._enqueue()
+        else:
+            self._captured.launch()
+
+    def run_watched(self, after_image: Callable[[int], None]) -> dict[str, float]:
+        """As `run`, call by call, with `after_image(step)` after each SR pass."""
+        spans: list[tuple[Event, Event]] = []
+        for launch in self.launches:
+            spans.append((self._backend.create_event(), self._backend.create_event()))
+            spans[-1][0].record()
+            launch.graph.enqueue()
+            spans[-1][1].record()
+            if launch.stage == "sftmd":
+                after_image(launch.step)
+        self._backend.synchronize()
+        return _times(self._backend, self.launches, spans)
+
+    def _enqueue(self) -> None:
+        self._events[0].record()
+        for launch, event in zip(self.launches, self._events[1:], strict=True):
+            launch.graph.enqueue()
+            event.record()
+
+
+class Session:
+    """The loop of up to `iters` corrections for frames of one shape."""
+
+    def __init__(self, backend: Backend, manifest: Manifest, shape: FrameShape, iters: int) -> None:
+        frame_dtype = np.uint8 if manifest.io == "uint8" else np.float32
+        sr_shape = shape.array("float", manifest.scale)
+        code_shape = (shape.batch, manifest.code_size)
+        self.iters = iters
+        self.lr = backend.allocate(shape.array(manifest.io), frame_dtype)
+        self.sr = backend.allocate(sr_shape, sr_dtype(manifest.precision, manifest.io))
+        self.codes = [backend.allocate(code_shape, np.float32) for _ in range(iters + 1)]
+        self._images = {"sr": self.sr}
+        self.frame: Buffer = self.sr
+        if manifest.io == "uint8":
+            self.frame = backend.allocate(shape.array("uint8", manifest.scale), np.uint8)
+            self._images["frame"] = self.frame
+        self._backend = backend
+        self._sequences: dict[tuple[StageStep, ...], LaunchSequence] = {}
+
+    def blind(self) -> LaunchSequence:
+        """Algorithm 1: P, F, then `iters` times C, F."""
+        loop = [pair for i in range(1, self.iters + 1) for pair in (("corrector", i), ("sftmd", i))]
+        return self._sequence(("predictor", 0), ("sftmd", 0), *loop)
+
+    def predict(self) -> LaunchSequence:
+        """P alone, to `codes[0]`."""
+        return self._sequence(("predictor", 0))
+
+    def correct(self, corrections: int) -> LaunchSequence:
+        """F and C, so many times (at most `iters`), from `codes[0]` on; no image at the end."""
+        return self._sequence(
+            *(pair for i in range(corrections) for pair in (("sftmd", i), ("corrector", i + 1)))
+        )
+
+    def known(self) -> LaunchSequence:
+        """F alone, under the code that was uploaded to `codes[0]`."""
+        return self._sequence(("sftmd", 0))
+
+    def _sequence(self, *steps: StageStep) -> LaunchSequence:
+        if steps not in self._sequences:
+            graphs = self._backend.bind([self._binding(stage, step) for stage, step in steps])
+            stages = [
+                StageLaunch(stage, step, graph)
+                for (stage, step), graph in zip(steps, graphs, strict=True)
+            ]
+            self._sequences[steps] = LaunchSequence(self._backend, stages)
+        return self._sequences[steps]
+
+    def _binding(self, stage: str, step: int) -> Binding:
+        code = self.codes[step]
+        if stage == "predictor":
+            return Binding(stage, {"lr": self.lr}, {"code": code})
+        if stage == "sftmd":
+            return Binding(stage, {"lr": self.lr, "code": code}, self._images)
+        before = self.codes[step - 1]
+        return Binding(stage, {"sr": self.sr, "code": before}, {"next_code": code})
+
+
+def run(
+    backend: Backend, sequence: LaunchSequence, after_image: Callable[[int], None] | None = None
+) -> dict[str, float]:
+    """Enqueue the program in order and wait; returns milliseconds by stage.
+
+    `after_image(step)` is called after each SR pass, for callers that want every image; it
+    costs a wait each time.
+    """
+    try:
+        return sequence.run() if after_image is None else sequence.run_watched(after_image)
+    except BaseException:
+        # What was queued before the failure still uses the session's buffers.
+        with suppress(BackendError):
+            backend.synchronize()
+        raise
+
+
+def _times(
+    backend: Backend, launches: Sequence[StageLaunch], spans: Sequence[tuple[Event, Event]]
+) -> dict[str, float]:
+    times = dict.fromkeys(STAGES, 0.0)
+    for launch, (start, end) in zip(launches, spans, strict=True):
+        times[launch.stage] += backend.elapsed_ms(start, end)
+    return times

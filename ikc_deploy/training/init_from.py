@@ -1,0 +1,121 @@
+"""Starting a run from weights that exist: shipped ones or a checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ikc_deploy.errors import RecipeError
+from ikc_deploy.networks.architecture import Architecture
+from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
+from ikc_deploy.networks.sftmd import CodeNormalization
+from ikc_deploy.networks.weights_loader import load_weights
+
+_LOG = logging.getLogger(__name__)
+
+
+def started_networks(settings: Architecture, seed: int, start: str, folder: Path) -> IkcNetworks:
+    """Return new networks that hold every learnt tensor of the weights `start` that fits.
+
+    A tensor fits if it has the same name and shape, or is larger here only because the code has
+    levels (`ikc_deploy.kernels.LEVELS`) and theirs has none: it gets zeros for the levels, so that
+    training starts from the same function. Where both are made for the same family of kernels and
+    as many components, their basis and the normalisation of their codes are taken too: a basis that
+    is fitted again may differ in signs, and weights mean nothing with another one.
+
+    Args:
+        settings: Architecture of the new networks.
+        seed: Seed of the tensors that do not fit.
+        start: A shipped name, or a checkpoint's path relative to `folder`.
+        folder: Folder of the recipe.
+
+    Returns:
+        The networks. Tensors that start at random are named in one warning.
+
+    Raises:
+        CheckpointError: There are no such weights, or they are damaged.
+        RecipeError: They are for another scale or design, or nothing of one of the networks fits.
+    """
+    file = folder / start
+    source = load_weights(str(file) if file.is_file() else start).networks
+    theirs = source.architecture
+    for name in ("scale", "design"):
+        if getattr(settings, name) != getattr(theirs, name):
+            raise RecipeError(
+                f"start '{start}' has {name} {getattr(theirs, name)}, and the recipe's "
+                f"architecture has {getattr(settings, name)}; start from other weights or from none"
+            )
+    same_codes = _same_codes(settings, theirs)
+    basis = source.basis.with_levels(settings.levels) if same_codes else None
+    networks = new_networks(settings, seed, basis)
+    random: list[str] = []
+    for name, module in networks.modules().items():
+        known = dict(source.modules()[name].named_parameters())
+        missing = _copy_fitting(module, known, settings.levels - theirs.levels)
+        if len(missing) == len(list(module.parameters())):
+            raise RecipeError(
+                f"start '{start}': no tensor of its {name} fits the recipe's architecture; start "
+                "from other weights or from none"
+            )
+        random += [f"{name}.{key}" for key in missing]
+    if random:
+        _LOG.warning("start '%s' has no fit for %s: they start at random", start, ", ".join(random))
+    if same_codes:
+        _copy_normalization(networks, source)
+    else:
+        _LOG.warning(
+            "start '%s' has another kernel basis: what its networks know of kernel codes is lost",
+            start,
+        )
+    return networks
+
+
+def _copy_fitting(module: nn.Module, known: dict[str, nn.Parameter], levels: int) -> list[str]:
+    """Copy what fits into `module`; return the names of the parameters that nothing fits."""
+    missing = []
+    for key, parameter in module.named_parameters():
+        value = _fitted(known[key].data, parameter.shape, levels) if key in known else None
+        if value is None:
+            missing.append(key)
+        else:
+            parameter.data.copy_(value)
+    return missing
+
+
+def _same_codes(ours: Architecture, theirs: Architecture) -> bool:
+    names = ("kernels", "sigma_range", "kernel_components")
+    return all(getattr(ours, name) == getattr(theirs, name) for name in names)
+
+
+def _copy_normalization(ours: IkcNetworks, theirs: IkcNetworks) -> None:
+    count = theirs.architecture.kernel_components
+    for name, module in ours.modules().items():
+        sources = dict(theirs.modules()[name].named_modules())
+        for key, part in module.named_modules():
+            source = sources.get(key)
+            if isinstance(part, CodeNormalization) and isinstance(source, CodeNormalization):
+                for buffer in ("mean", "deviation"):
+                    part.get_buffer(buffer)[:count] = source.get_buffer(buffer)[:count]
+
+
+def _fitted(value: Tensor, shape: torch.Size, levels: int) -> Tensor | None:
+    """`value` in the given shape; with `levels` more rows or columns of zeros; None if it differs.
+
+    Layers read the code behind everything else that they read (columns), and the predictor's last
+    layer gives the levels behind the spread (rows).
+    """
+    if value.shape == shape:
+        return value
+    for axis in (1, 0):
+        grown = list(value.shape)
+        if axis >= len(grown) or levels <= 0:
+            continue
+        grown[axis] += levels
+        if torch.Size(grown) == shape:
+            padded = value.new_zeros(shape)
+            padded.narrow(axis, 0, value.shape[axis]).copy_(value)
+            return padded
+    return None

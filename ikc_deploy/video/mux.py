@@ -1,0 +1,128 @@
+"""Finished pieces and the streams beside the video to one file, without coding the video again.
+
+Audio, subtitles and attachments are copied packet by packet, but for sound that the container does
+not take (`video.trial`); metadata, chapters and stream flags go along. Decoding times of the video
+are computed anew, because every piece was coded on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ikc_deploy.errors import UnreadableClipError
+from ikc_deploy.files import atomic_path
+from ikc_deploy.video.chunks import Chunk, open_chunk, read_packets
+from ikc_deploy.video.clip import video_stream
+from ikc_deploy.video.interfaces import StreamFacts
+from ikc_deploy.video.names import container_of
+from ikc_deploy.video.opening import open_input
+from ikc_deploy.video.output_container import Beside, MuxedOutput, TrackError
+from ikc_deploy.video.passthrough import PassthroughStreams
+from ikc_deploy.video.write_errors import explained, no_room, reason_of, writing
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+
+
+def mux(
+    chunks: Sequence[Chunk],
+    facts: StreamFacts,
+    target: Path,
+    passthrough: PassthroughStreams | None,
+) -> list[str]:
+    """Write `target` from the pieces, whole or not at all; `facts` are the output's.
+
+    Coded frames are not thrown away for what is beside them: what cannot be written of it is left
+    out. Returns a sentence for each such loss. Raises `DiskFullError` or `VideoError`.
+    """
+    lost: list[str] = []
+    with explained(), writing(target):
+        while True:
+            try:
+                with atomic_path(target) as temporary:
+                    _write(temporary, container_of(target), chunks, facts, passthrough)
+            except TrackError as error:
+                cause = error.__cause__ or error
+                if no_room(cause) or passthrough is None:
+                    raise cause from error
+                what = "sound, subtitles and tags are" if error.index is None else None
+                lost.append(
+                    f"{what or f'stream {error.index} is'} missing in '{target}': "
+                    f"{reason_of(cause)}"
+                )
+                passthrough = passthrough.without(error)
+            except UnreadableClipError as error:
+                if passthrough is None:
+                    raise
+                lost.append(f"sound, subtitles and tags are missing in '{target}': {error}")
+                passthrough = None
+            else:
+                return lost
+
+
+def decode_times(pts: Sequence[int]) -> list[int]:
+    """Decoding times for frames that are shown at `pts`, given in order of decoding.
+
+    They rise, and none is later than its frame is shown.
+    """
+    shown = sorted(pts)
+    place = {time: index for index, time in enumerate(shown)}
+    delay = max((index - place[time] for index, time in enumerate(pts)), default=0)
+    lead = shown[delay] - shown[0] if shown else 0
+    return [
+        shown[index - delay] if index >= delay else shown[index] - lead
+        for index in range(len(shown))
+    ]
+
+
+def _write(
+    path: Path,
+    container: str,
+    segments: Sequence[Chunk],
+    facts: StreamFacts,
+    passthrough: PassthroughStreams | None,
+) -> None:
+    with ExitStack() as files:
+        beside = None
+        if passthrough is not None:
+            name = str(passthrough.path)
+            source = files.enter_context(closing(open_input(passthrough.path, name)))
+            excerpt = passthrough.excerpt
+            if passthrough.cut:
+                excerpt = replace(excerpt, end=excerpt.origin + _end(segments, facts))
+            beside = Beside(
+                source,
+                video_stream(source, name),
+                passthrough.tracks,
+                excerpt,
+                passthrough.jumps,
+                passthrough.tags,
+            )
+        first = files.enter_context(closing(open_chunk(segments[0])))
+        output = MuxedOutput(path, container, first.streams.video[0], facts, beside)
+        output.write(_video_packets(segments, facts))
+
+
+def _end(chunks: Sequence[Chunk], facts: StreamFacts) -> Fraction:
+    """Seconds at which the last frame is shown, and one frame more."""
+    last = max(cast(int, packet.pts) for packet in read_packets(chunks[-1:], facts.time_base))
+    return last * facts.time_base + 1 / facts.rate
+
+
+def _video_packets(chunks: Sequence[Chunk], facts: StreamFacts) -> Iterator[Packet[Any]]:
+    times = [cast(int, packet.pts) for packet in read_packets(chunks, facts.time_base)]
+    shown = sorted(times)
+    # Nobody says how long the last frame is shown: as long as the one before.
+    steps = [later - time for time, later in pairwise(shown)]
+    steps.append(steps[-1] if steps else max(1, round(1 / (facts.rate * facts.time_base))))
+    durations = dict(zip(shown, steps, strict=True))
+    packets = read_packets(chunks, facts.time_base)
+    for packet, dts in zip(packets, decode_times(times), strict=True):
+        packet.dts, packet.duration = dts, durations[cast(int, packet.pts)]
+        yield packet

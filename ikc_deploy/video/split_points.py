@@ -1,0 +1,67 @@
+"""Where a clip can be cut so that its parts are decoded, upscaled and coded apart.
+
+Decoding can begin at any key frame, and what is shown from a key frame on needs nothing before it.
+So a piece holds the frames that are shown from one key frame until just before another. The cuts
+are read off the packets, without decoding, so that whoever works on a clip cuts it alike.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+
+from ikc_deploy.video.clip import Clip, ClipRange, video_stream
+from ikc_deploy.video.clocks import RunningClock, can_jump
+from ikc_deploy.video.opening import open_input
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+
+
+def split_ranges(clip: Clip, frames: int) -> list[ClipRange]:
+    """The pieces of a clip's span, in order, each of about `frames` frames or more.
+
+    A clip whose packets lack time stamps, or have one twice, or whose clock is set anew on the way,
+    is a single piece. Reads the whole file once. Raises `UnreadableClipError` if the clip is gone.
+    """
+    times: list[int] = []
+    keys: dict[int, int] = {}
+    clock = RunningClock()
+    for packet in _packets(Path(clip.name)):
+        if can_jump(clip.container):
+            clock(packet)
+        if packet.pts is None or clock.jumps:
+            return [ClipRange()]
+        times.append(packet.pts)
+        if packet.is_keyframe:
+            keys[packet.pts] = packet.pts if packet.dts is None else packet.dts
+    if len(set(times)) < len(times):
+        return [ClipRange()]
+    least = frames / (clip.facts.rate * clip.facts.time_base)
+    cuts: list[int] = []
+    for key in sorted(keys):
+        if key >= (cuts[-1] if cuts else clip.first_pts) + least:
+            cuts.append(key)
+    return _between(cuts, keys, sorted(times))
+
+
+def _between(cuts: list[int], keys: dict[int, int], times: list[int]) -> list[ClipRange]:
+    begins, ends = [None, *cuts], [*cuts, None]
+    places = [0, *(bisect_left(times, cut) for cut in cuts), len(times)]
+    return [
+        ClipRange(begin, end, None if begin is None else keys[begin], after - before)
+        for begin, end, before, after in zip(begins, ends, places, places[1:], strict=False)
+    ]
+
+
+def _packets(path: Path) -> Iterator[Packet[Any]]:
+    """The packets of the video, up to where the file is cut short."""
+    with closing(open_input(path, str(path))) as container:
+        packets = container.demux(video_stream(container, str(path)))
+        with suppress(av.FFmpegError):
+            yield from (packet for packet in packets if packet.size)

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ikc_deploy import Bundle, OutOfMemoryError
+from ikc_deploy.cli.ikc_upscale import main
+from ikc_deploy.imaging.image_io import read_rgb, write_rgb
+from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
+from tests.cli.running import assert_one_clear_line, invoke
+from tests.repeating import LEVELS, repeated, repeating_bundle
+from tests.samples import photo
+from tests.sealing import seal
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return repeating_bundle(tmp_path_factory.mktemp("bundles") / "repeating")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three pictures of different kinds and sizes."""
+    write_rgb(photo(12, 16), tmp_path / "in" / "a.png")
+    write_rgb(photo(10, 9, seed=1), tmp_path / "in" / "b.jpg")
+    Image.fromarray(photo(11, 8)[:, :, 0].astype(np.uint16) * 257).save(tmp_path / "in" / "c.png")
+    return tmp_path / "in"
+
+
+def test_a_folder_is_upscaled_with_a_line_for_each_image(
+    bundle: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    result = invoke(main, folder, "-o", out, "--bundle", bundle.path, "--iters", 1)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    first, second, third = result.stdout.splitlines()
+    assert first.startswith(f"{out / 'a.png'}: 16x12 -> 64x48, sigma ") and first.endswith(" ms")
+    assert second.startswith(f"{out / 'b.jpg'}: 9x10 -> 36x40, ")
+    assert third.startswith(f"{out / 'c.png'}: 8x11 -> 32x44, ") and "16 bits -> 8" in third
+    assert ", sigma 1.50, " in first
+    expected = np.minimum(repeated(photo(12, 16)).astype(int) + LEVELS, 255)
+    np.testing.assert_array_equal(read_rgb(out / "a.png"), expected)
+    with Image.open(out / "c.png") as grey:
+        assert grey.mode == "L"
+
+
+def test_json_is_one_object_for_each_image(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    options = ("--bundle", bundle.path, "--sigma", 2.5, "--json")
+    result = invoke(main, folder / "a.png", folder / "b.jpg", "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    first, second = (json.loads(line) for line in result.stdout.splitlines())
+    timings = first.pop("timings_ms")
+    assert first == {
+        "input": str(folder / "a.png"),
+        "output": str(tmp_path / "out" / "a.png"),
+        "lr": [12, 16],
+        "sr": [48, 64],
+        "sigma": pytest.approx(2.5, abs=1e-3),
+    }
+    assert timings["predictor"] == timings["corrector"] == 0 < timings["sftmd"] < timings["total"]
+    assert second["lr"] == [10, 9]
+
+
+def test_one_image_with_its_steps(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
+    options = ("--bundle", bundle.path, "--iters", 2, "--save-steps", tmp_path / "steps")
+    result = invoke(main, folder / "a.png", "-o", tmp_path / "x.png", *options)
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in (tmp_path / "steps" / "a").iterdir())
+    assert names == ["kernels.png", "step0.png", "step1.png", "step2.png"]
+    last = read_rgb(tmp_path / "steps" / "a" / "step2.png")
+    np.testing.assert_array_equal(last, read_rgb(tmp_path / "x.png"))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_damaged_image_does_not_stop_the_others(
+    bundle: Bundle, folder: Path, tmp_path: Path, as_json: bool
+) -> None:
+    (folder / "b[old].png").write_bytes((folder / "a.png").read_bytes()[:200])
+    write_rgb(photo(5, 30), folder / "thin.png")
+    options = ("--bundle", bundle.path, "--iters", 0, *(("--json",) if as_json else ()))
+    result = invoke(main, folder, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 2
+    assert len(result.stdout.splitlines()) == 3
+    heading, damaged, thin = result.stderr.splitlines()
+    assert heading == "error: 2 of 5 images failed:"
+    assert damaged.startswith(f"'{folder / 'b[old].png'}' cannot be read as an image: ")
+    assert thin.startswith(f"'{folder / 'thin.png'}': a frame needs at least 8 pixels")
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["a.png", "b.jpg", "c.png"]
+
+
+def test_a_single_failure_is_one_line(bundle: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    result = invoke(main, tmp_path / "bad.png", "-o", tmp_path / "x.png", "--bundle", bundle.path)
+    assert_one_clear_line(result, "bad.png' cannot be read as an image")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--sigma", "4.5"), ("sigma must lie in [0.2, 4]", "4.5")),
+        (("--sigma", "nan"), ("sigma must lie in [0.2, 4]",)),
+        (("--backend", "abacus"), ("no backend 'abacus'", "onnxruntime")),
+        (("--weights", "x4-lite"), ("--weights or --bundle, not both",)),
+    ],
+)
+def test_impossible_options_are_one_line_before_anything_is_written(
+    bundle: Bundle,
+    folder: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    words: tuple[str, ...],
+) -> None:
+    result = invoke(main, folder, "-o", tmp_path / "out", "--bundle", bundle.path, *options)
+    assert_one_clear_line(result, *words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"), [({"random_weights": True}, "random weights"), ({"io": "float"}, "--io")]
+)
+def test_bundles_that_are_not_for_pictures_are_one_line(
+    bundle: Bundle, folder: Path, tmp_path: Path, changes: dict[str, Any], word: str
+) -> None:
+    changed = copytree(bundle.path, tmp_path / "changed")
+    seal(changed, replace(bundle.manifest, **changes))
+    result = invoke(main, folder, "-o", tmp_path / "out", "--bundle", changed)
+    assert_one_clear_line(result, str(changed), word)
+
+
+def test_missing_inputs_are_one_line_before_a_bundle_is_opened(tmp_path: Path) -> None:
+    result = invoke(
+        main, tmp_path / "gone.png", "-o", tmp_path / "x.png", "--bundle", tmp_path / "none"
+    )
+    assert_one_clear_line(result, "no image or folder", "gone.png")
+
+
+def test_weights_come_from_the_cache_and_random_ones_are_refused(
+    bundle: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached = {"x4-lite": bundle, "mine": bundle}
+    monkeypatch.setattr(
+        "ikc_deploy.cli._bundle_options.default_bundle", lambda name, _: cached[name]
+    )
+    for options in ((), ("--weights", "mine")):
+        result = invoke(main, folder / "a.png", "-o", tmp_path / "x.png", "--iters", 0, *options)
+        assert result.exit_code == 0, result.output
+    result = invoke(main, folder, "-o", tmp_path / "out", "--weights", "random:x4")
+    assert_one_clear_line(result, "'random:x4' means random weights")
+
+
+def test_steps_without_matplotlib_name_the_extra(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+    result = invoke(main, folder, "-o", tmp_path / "out", "--save-steps", tmp_path / "steps")
+    assert_one_clear_line(result, "--save-steps needs", "ikc-deploy[evaluation]")
+
+
+def test_crops_and_tiles_give_the_picture_too(bundle: Bundle, tmp_path: Path) -> None:
+    """The repeating network has the same answer everywhere, so every way gives one picture."""
+    write_rgb(photo(120, 100), tmp_path / "a.png")
+    expected = np.minimum(repeated(photo(120, 100)).astype(int) + 2 * LEVELS, 255)
+    ways = (
+        ("--estimate", "crops"),
+        ("--tile", "64"),
+        ("--max-memory", "80M", "--estimate", "crops"),
+        ("--tile", "none", "--max-memory", "1.5g"),
+    )
+    for way in ways:
+        options = ("-o", tmp_path / "out.png", "--bundle", bundle.path, "--iters", 2, *way)
+        result = invoke(main, tmp_path / "a.png", *options)
+        assert result.exit_code == 0, result.output
+        np.testing.assert_array_equal(read_rgb(tmp_path / "out.png"), expected)
+
+
+def test_out_of_memory_is_a_warning_and_a_picture_all_the_same(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allocate = OnnxRuntimeCpu.allocate
+
+    def cramped(self: OnnxRuntimeCpu, shape: tuple[int, ...], dtype: Any) -> Any:
+        if np.prod(shape) > 3 * 300 * 300:
+            raise OutOfMemoryError("no room")
+        return allocate(self, shape, dtype)
+
+    monkeypatch.setattr(OnnxRuntimeCpu, "allocate", cramped)
+    write_rgb(photo(120, 140), tmp_path / "a.png")
+    options = ("-o", tmp_path / "out.png", "--bundle", bundle.path, "--iters", 0)
+    result = invoke(main, tmp_path / "a.png", *options)
+    assert result.exit_code == 0, result.output
+    assert result.stderr == "warning: no room; going on with tiles of 64 LR pixels\n"
+    np.testing.assert_array_equal(read_rgb(tmp_path / "out.png"), repeated(photo(120, 140)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--estimate", "crops", "--sigma", "2"), ("--sigma, or --estimate", "not both")),
+        (("--estimate", "track"), ("--estimate track is for video",)),
+        (("--tile", "70"), ("a multiple of 16", "70")),
+        (("--max-memory", "0"), ("a positive number of bytes",)),
+        (("--max-memory", "9K"), ("too little even for tiles of 64",)),
+    ],
+)
+def test_ways_that_cannot_be_are_refused(
+    bundle: Bundle, tmp_path: Path, options: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    write_rgb(photo(30, 30), tmp_path / "a.png")
+    paths = (tmp_path / "a.png", "-o", tmp_path / "out.png", "--bundle", bundle.path)
+    assert_one_clear_line(invoke(main, *paths, *options), *words)
+    assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "word"), [("--tile", "big", "auto, none"), ("--max-memory", "much", "4G")]
+)
+def test_tiles_and_sizes_are_parsed(option: str, text: str, word: str) -> None:
+    result = invoke(main, "a.png", "-o", "b.png", option, text)
+    assert result.exit_code == 2
+    assert word in result.stderr
+
+
+def test_a_large_picture_is_read_if_asked_for(bundle: Bundle, tmp_path: Path) -> None:
+    write_rgb(photo(40, 50), tmp_path / "a.png")
+    paths = (tmp_path / "a.png", "-o", tmp_path / "out.png", "--bundle", bundle.path, "--iters", 0)
+    assert_one_clear_line(invoke(main, *paths, "--max-pixels", "1.9K"), "50x40", "--max-pixels")
+    for most in ("2K", "200M", "none"):
+        assert invoke(main, *paths, "--max-pixels", most).exit_code == 0
+    assert "write 200M or none" in invoke(main, *paths, "--max-pixels", "big").stderr

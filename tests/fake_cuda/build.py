@@ -1,0 +1,150 @@
+"""Builds what CUDA tests need without a GPU: the real pycuda, and `libcuda.c` as libcuda.so.1.
+
+    python -m tests.fake_cuda.build           # builds, and prints how to run something on it
+
+Both are kept in `.cache/` of the checkout. pycuda comes from the package registry as source and
+takes a minute or more of compiling, once; the fake driver takes a second, whenever it changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ikc_deploy.files import atomic_folder, atomic_path
+from ikc_deploy.locks import locked
+
+PYCUDA: Final = "pycuda==2026.1"
+HEADERS: Final = ("nvidia-cuda-runtime>=13,<14", "nvidia-cuda-profiler-api>=13,<14")
+SOURCE: Final = Path(__file__).with_name("libcuda.c")
+CACHE: Final = Path(__file__).resolve().parents[2] / ".cache" / "fake_cuda"
+
+MARK: Final = "IKC_FAKE_DRIVER"
+"""Environment variable that holds the path of the fake driver in processes that run on it."""
+
+_SITECONF: Final = """\
+CUDA_ENABLE_CURAND = False
+CUDA_INC_DIR = [{headers!r}]
+CUDADRV_LIB_DIR = [{stub!r}]
+CXXFLAGS = ["-O0", "-w"]
+"""
+
+_NOT_SUPPORTED: Final = 801
+"""CUDA_ERROR_NOT_SUPPORTED."""
+
+
+class CannotBuildError(Exception):
+    """Why there is no fake driver here."""
+
+
+@dataclass(frozen=True)
+class FakeCuda:
+    """What was built."""
+
+    library: Path
+    """The fake driver."""
+    site: Path
+    """A folder for PYTHONPATH with pycuda and what it imports."""
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a process that finds pycuda, and the fake driver as its driver."""
+        paths = [str(self.site), os.environ.get("PYTHONPATH", "")]
+        return os.environ | {
+            MARK: str(self.library),
+            "LD_PRELOAD": str(self.library),
+            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        }
+
+
+def build() -> FakeCuda:
+    """Build what is not there yet. Raises `CannotBuildError` with the reason if that fails."""
+    if sys.platform != "linux":
+        raise CannotBuildError("the fake driver is for Linux")
+    missing = [tool for tool in ("gcc", "g++", "nm") if shutil.which(tool) is None]
+    if missing:
+        raise CannotBuildError(f"the fake driver needs {' and '.join(missing)}")
+    tag = f"{PYCUDA}-{sysconfig.get_config_var('SOABI')}"
+    pycuda = CACHE / tag
+    with locked(pycuda):
+        if not pycuda.is_dir():
+            with atomic_folder(pycuda) as folder:
+                _build_pycuda(folder)
+        library = CACHE / f"{tag}-{_digest()}" / "libcuda.so.1"
+        if not library.is_file():
+            with atomic_path(library) as path:
+                _build_library(pycuda, path)
+    return FakeCuda(library, pycuda / "site")
+
+
+def _build_pycuda(folder: Path) -> None:
+    """pycuda into `folder/site`, and the headers that it was built with into `folder/headers`."""
+    site, headers = folder / "site", folder / "headers"
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        _pip("install", "--no-deps", "--target", str(headers), *HEADERS)
+        _pip("download", "--no-deps", "--no-binary", "pycuda", "--dest", str(work), PYCUDA)
+        (archive,) = work.glob("*.tar.gz")
+        with tarfile.open(archive) as tar:
+            tar.extractall(work, filter="data")
+        source = work / archive.name.removesuffix(".tar.gz")
+        # Only for the linker; the functions come from the fake driver.
+        (work / "stub.c").write_text("")
+        _run("gcc", "-shared", "-o", str(work / "libcuda.so"), str(work / "stub.c"))
+        (include,) = headers.glob("nvidia/*/include")
+        siteconf = _SITECONF.format(headers=str(include), stub=str(work))
+        (source / "siteconf.py").write_text(siteconf)
+        _pip("install", "--target", str(site), str(source))
+
+
+def _build_library(pycuda: Path, library: Path) -> None:
+    """The fake driver, and refusals in the place of functions that pycuda links and it lacks."""
+    (include,) = (pycuda / "headers").glob("nvidia/*/include")
+    (extension,) = (pycuda / "site").glob("pycuda/_driver*.so")
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        compiled = str(work / "libcuda.o")
+        flags = ("-fPIC", "-O1", "-g", "-Wall", "-Wextra", "-Werror")
+        _run("gcc", "-c", *flags, "-I", str(include), "-o", compiled, str(SOURCE))
+        linked = _run("nm", "-D", "--undefined-only", str(extension)).split()
+        defined = _run("nm", "--defined-only", compiled).split()
+        absent = sorted({name for name in linked if name.startswith("cu")} - set(defined))
+        refusals = "".join(f"int {name}(void) {{ return {_NOT_SUPPORTED}; }}\n" for name in absent)
+        (work / "refusals.c").write_text(refusals)
+        link = ("-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-lpthread", "-ldl")
+        _run("gcc", "-o", str(library), compiled, str(work / "refusals.c"), *link)
+
+
+def _digest() -> str:
+    return hashlib.sha256(SOURCE.read_bytes() + Path(__file__).read_bytes()).hexdigest()[:12]
+
+
+def _pip(*arguments: str) -> None:
+    _run(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = _last_words(done.stderr.splitlines() or done.stdout.splitlines())
+        raise CannotBuildError(f"{Path(command[0]).name} {command[1]} failed: {said}")
+    return done.stdout
+
+
+def _last_words(lines: Sequence[str]) -> str:
+    errors = [line for line in lines if "error" in line.lower()] or list(lines)
+    return errors[-1].strip() if errors else "it said nothing"
+
+
+if __name__ == "__main__":
+    environment = build().environment()
+    print(" ".join(f"{name}={environment[name]}" for name in (MARK, "LD_PRELOAD", "PYTHONPATH")))

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import ikc_deploy
+from ikc_deploy import BackendError, Bundle, InputError, OutOfMemoryError, Result, Upscaler
+from ikc_deploy.runtime.frames import FrameShape
+from ikc_deploy.runtime.session import Session, run
+from tests.fake_cuda.driver import OUT_OF_MEMORY, Driver
+from tests.fake_cuda.kernels import open_fake_cuda
+from tests.samples import photo
+
+ITERS = 3
+SHAPES = [(16, 20), (24, 17), (16, 20)]
+
+
+@pytest.fixture(scope="module")
+def cpu(bundle: Bundle) -> Upscaler:
+    return ikc_deploy.load(bundle, "onnxruntime", ITERS, threads=1)
+
+
+def assert_equal(ours: Result, expected: Result) -> None:
+    assert np.array_equal(ours.image, expected.image)
+    assert np.array_equal(ours.codes, expected.codes)
+    assert len(ours.steps) == len(expected.steps)
+    for image, wanted in zip(ours.steps, expected.steps, strict=True):
+        assert np.array_equal(image, wanted)
+
+
+@pytest.mark.parametrize("cuda_graph", [True, False])
+def test_it_equals_the_cpu_to_the_last_bit(
+    bundle: Bundle, cpu: Upscaler, driver: Driver, cuda_graph: bool
+) -> None:
+    with Upscaler(bundle, open_fake_cuda(bundle, cuda_graph=cuda_graph), ITERS) as upscaler:
+        for seed, (height, width) in enumerate(SHAPES * 2):
+            frame = photo(height, width, seed)
+            assert_equal(upscaler(frame), cpu(frame))
+            assert_equal(upscaler(frame, steps=True), cpu(frame, steps=True))
+            assert_equal(upscaler(frame, sigma=1.7), cpu(frame, sigma=1.7))
+        batch = np.stack([photo(16, 20, seed) for seed in range(3)])
+        assert_equal(upscaler(batch), cpu(batch))
+
+
+def test_one_launch_replays_the_whole_loop(bundle: Bundle, cpu: Upscaler, driver: Driver) -> None:
+    frames = [photo(16, 20, seed) for seed in range(4)]
+    passes = 2 * (ITERS + 1)
+    with Upscaler(bundle, open_fake_cuda(bundle), ITERS) as upscaler:
+        upscaler(frames[0])
+        # Run once, then recorded.
+        assert driver.count("host functions") == 2 * passes
+        for number, frame in enumerate(frames, 1):
+            result = upscaler(frame)
+            assert_equal(result, cpu(frame))
+            assert driver.count("graph launches") == number
+            # Timed inside the graph.
+            stages = [result.timings[stage] for stage in ("predictor", "sftmd", "corrector")]
+            assert min(stages) > 0
+            assert sum(stages) <= result.timings["total"]
+        assert driver.count("host functions") == 2 * passes
+
+
+def test_what_cannot_be_recorded_runs_call_by_call(
+    bundle: Bundle, cpu: Upscaler, driver: Driver
+) -> None:
+    frame = photo(16, 20)
+    with Upscaler(bundle, open_fake_cuda(bundle, capturable=False), ITERS) as upscaler:
+        for _ in range(3):
+            assert_equal(upscaler(frame), cpu(frame))
+    assert driver.count("graph launches") == 0
+    assert driver.made()["graphs made"] == 0
+
+
+@pytest.mark.parametrize("cuda_graph", [True, False])
+def test_nothing_is_allocated_after_the_first_frame(
+    bundle: Bundle, driver: Driver, cuda_graph: bool
+) -> None:
+    with Upscaler(bundle, open_fake_cuda(bundle, cuda_graph=cuda_graph), ITERS) as upscaler:
+        upscaler(photo(16, 20))
+        made = driver.made()
+        for seed in range(20):
+            upscaler(photo(16, 20, seed))
+        assert driver.made() == made
+    assert driver.left() == {}
+
+
+def test_closing_frees_everything(bundle: Bundle, driver: Driver) -> None:
+    upscaler = Upscaler(bundle, open_fake_cuda(bundle), ITERS)
+    for height, width in [(16, 20), (20, 16), (9, 9), (8, 30), (30, 8), (10, 10)]:
+        upscaler(photo(height, width))
+        upscaler(photo(height, width), sigma=1.5)
+    assert driver.left() != {}
+    upscaler.close()
+    upscaler.close()
+    assert driver.left() == {}
+    assert driver.device_bytes == 0
+    with pytest.raises(InputError, match="is closed"):
+        upscaler(photo(16, 20))
+
+
+def test_shapes_that_come_and_go_leave_nothing(bundle: Bundle, driver: Driver) -> None:
+    with Upscaler(bundle, open_fake_cuda(bundle), ITERS) as upscaler:
+        sizes = []
+        for side in range(8, 20):
+            upscaler(photo(side, 12))
+            sizes.append(driver.device_bytes)
+        # No more than the last four shapes are kept.
+        kept = [driver.device_bytes]
+        for side in range(16, 20):
+            upscaler(photo(side, 12))
+            kept.append(driver.device_bytes)
+        assert set(kept) == {sizes[-1]}
+
+
+REFUSED = [
+    # A network in the middle of the first loop, of its recording, and of a later one.
+    ("cuLaunchHostFunc", 4),
+    ("cuLaunchHostFunc", 2 * (ITERS + 1) + 4),
+    ("cuGraphLaunch", 0),
+    ("cuGraphLaunch", 1),
+    ("cuGraphInstantiateWithFlags", 0),
+    ("cuGraphUpload", 0),
+    ("cuStreamBeginCapture_v2", 0),
+    ("cuStreamEndCapture", 0),
+    ("cuMemcpyHtoDAsync_v2", 1),
+    ("cuMemcpyDtoHAsync_v2", 3),
+    ("cuStreamSynchronize", 2),
+    ("cuEventRecordWithFlags", 3),
+    ("cuEventElapsedTime_v2", 5),
+    ("cuMemAlloc_v2", 2),
+    ("cuMemHostAlloc", 1),
+    ("cuEventCreate", 1),
+]
+
+
+@pytest.mark.parametrize(("function", "after"), REFUSED)
+def test_what_the_driver_refuses_is_raised_and_mended(
+    bundle: Bundle, cpu: Upscaler, driver: Driver, function: str, after: int
+) -> None:
+    frame = photo(16, 20)
+    upscaler = Upscaler(bundle, open_fake_cuda(bundle), ITERS)
+    driver.fail(function, after)
+    with pytest.raises(BackendError) as raised:
+        for _ in range(3):
+            upscaler(frame)
+    assert "719" in str(raised.value) or "LAUNCH_FAILED" in str(raised.value)
+    for seed in range(3):
+        assert_equal(upscaler(photo(16, 20, seed)), cpu(photo(16, 20, seed)))
+    upscaler.close()
+    assert driver.left() == {}
+
+
+def test_closing_after_a_failure_frees_everything(bundle: Bundle, driver: Driver) -> None:
+    upscaler = Upscaler(bundle, open_fake_cuda(bundle), ITERS)
+    driver.fail("cuLaunchHostFunc", 5)
+    with pytest.raises(BackendError) as raised:
+        upscaler(photo(16, 20))
+    upscaler.close()
+    # The exception still holds the frames in which the session lives.
+    assert raised.tb is not None
+    assert driver.left() == {}
+
+
+def test_a_frame_too_large_says_so_and_smaller_ones_go_on(
+    bundle: Bundle, cpu: Upscaler, driver: Driver
+) -> None:
+    with Upscaler(bundle, open_fake_cuda(bundle), ITERS) as upscaler:
+        driver.limit(2**20)
+        with pytest.raises(OutOfMemoryError, match=r"not enough GPU memory to allocate .* smaller"):
+            upscaler(photo(200, 200))
+        frame = photo(16, 20)
+        assert_equal(upscaler(frame), cpu(frame))
+        # pycuda collects garbage and tries again before it gives up.
+        driver.fail("cuMemAlloc_v2", 0, OUT_OF_MEMORY)
+        upscaler(photo(17, 20))
+    assert driver.left() == {}
+
+
+def test_parts_of_the_loop_are_programs_of_their_own(
+    bundle: Bundle, cpu: Upscaler, driver: Driver
+) -> None:
+    frame = photo(16, 20)
+    wanted = cpu(frame)
+    backend = open_fake_cuda(bundle)
+    session = Session(backend, bundle.manifest, FrameShape(1, 16, 20), ITERS)
+    for _ in range(3):
+        backend.upload(frame[None], session.lr)
+        # Nothing, the code by P, two corrections, and the image of the last of them.
+        for program in (session.correct(0), session.predict(), session.correct(ITERS)):
+            run(backend, program)
+        codes = [backend.download(code)[0] for code in session.codes]
+        assert np.array_equal(codes, wanted.codes)
+        backend.upload(codes[-1][None], session.codes[0])
+        run(backend, session.known())
+        assert np.array_equal(backend.download(session.frame)[0], wanted.image)
+    backend.close()
+    assert driver.left() == {}

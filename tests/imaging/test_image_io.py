@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
+
+from ikc_deploy.errors import InputError
+from ikc_deploy.imaging.image_io import (
+    IMAGE_SUFFIXES,
+    Picture,
+    check_writable,
+    list_images,
+    read_picture,
+    read_rgb,
+    write_picture,
+    write_rgb,
+)
+from tests.samples import photo
+
+ORIENTATION_TAG = 0x0112
+# What EXIF 2.32 says a viewer does to the stored rows and columns.
+ORIENTATIONS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+def png16(samples: NDArray[np.integer], colour_type: int) -> bytes:
+    """A 16-bit PNG, chunk by chunk: Pillow writes no 16-bit colour."""
+    height, width = samples.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
+    grey = photo(9, 7)[:, :, 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "grey.png"), np.dstack([grey] * 3))
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+def test_a_palette_gives_its_colours_transparent_or_not(tmp_path: Path, transparent: bool) -> None:
+    colours = np.array([[250, 10, 20], [0, 200, 5], [30, 40, 90]], np.uint8)
+    indices = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
+    image = Image.fromarray(indices, "P")
+    image.putpalette(colours.tobytes())
+    if transparent:
+        image.info["transparency"] = 0
+    image.save(tmp_path / "p.png")
+    with Image.open(tmp_path / "p.png") as saved:
+        assert ("transparency" in saved.info) == transparent
+    np.testing.assert_array_equal(read_rgb(tmp_path / "p.png"), colours[indices])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_dropped_and_the_colour_under_it_kept(tmp_path: Path, mode: str) -> None:
+    colour = photo(6, 8)
+    alpha = np.zeros((6, 8, 1), np.uint8)
+    stored = colour if mode == "RGBA" else colour[:, :, :1]
+    Image.fromarray(np.dstack((stored, alpha)), mode).save(tmp_path / "a.png")
+    expected = np.broadcast_to(stored, colour.shape)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), expected)
+
+
+def test_16_bit_grey_is_rounded_to_8(tmp_path: Path) -> None:
+    samples = np.array([[0, 128, 129, 257 * 100, 257 * 100 + 128, 257 * 100 + 129, 65406, 65535]])
+    (tmp_path / "deep.png").write_bytes(png16(samples, 0))
+    read = read_rgb(tmp_path / "deep.png")
+    assert read[0, :, 0].tolist() == [0, 0, 1, 100, 100, 101, 254, 255]
+    np.testing.assert_array_equal(read[..., 1:], np.dstack([read[..., 0]] * 2))
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_16_bit_samples_that_8_bits_can_hold_are_exact(
+    tmp_path: Path, colour_type: int, channels: int
+) -> None:
+    levels = photo(5, 6)
+    shown = levels if channels > 2 else levels[:, :, :1]
+    alpha = np.full((5, 6, 1), 255, np.uint8)
+    stored = shown if channels % 2 else np.dstack((shown, alpha))
+    (tmp_path / "deep.png").write_bytes(png16(stored.astype(np.int64) * 257, colour_type))
+    picture = read_picture(tmp_path / "deep.png")
+    np.testing.assert_array_equal(picture.rgb, np.broadcast_to(shown, levels.shape))
+    assert (picture.bits, picture.grey) == (16, channels < 3)
+    assert (picture.alpha is None) == (channels % 2 == 1)
+
+
+@pytest.mark.parametrize("orientation", sorted(ORIENTATIONS))
+def test_exif_rotation_is_applied(tmp_path: Path, orientation: int) -> None:
+    stored = photo(5, 8)
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = orientation
+    Image.fromarray(stored).save(tmp_path / "camera.png", exif=exif)
+    np.testing.assert_array_equal(
+        read_rgb(tmp_path / "camera.png"), ORIENTATIONS[orientation](stored)
+    )
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_a_truncated_file_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"cut{suffix}"
+    write_rgb(photo(64, 64), path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match=rf"cut\{suffix}' cannot be read"):
+        read_rgb(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"plainly no image"])
+def test_other_files_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.png"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"notes\.png' cannot be read as an image"):
+        read_rgb(path)
+
+
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no image at .*gone\.png"):
+        read_rgb(tmp_path / "gone.png")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_rgb(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", IMAGE_SUFFIXES)
+def test_more_pixels_than_allowed_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"bomb{suffix}"
+    write_rgb(photo(40, 50), path)
+    with pytest.raises(InputError, match=r"50x40 pixels.*--max-pixels"):
+        read_rgb(path, max_pixels=1999)
+    assert read_rgb(path, max_pixels=2000).shape == read_rgb(path, None).shape == (40, 50, 3)
+
+
+@pytest.mark.parametrize("suffix", [*IMAGE_SUFFIXES, ".PNG"])
+def test_every_suffix_can_be_written_and_read(tmp_path: Path, suffix: str) -> None:
+    image, path = photo(48, 40), tmp_path / f"frame{suffix}"
+    write_rgb(image, path)
+    difference = np.abs(read_rgb(path).astype(int) - image)
+    lossy = suffix in (".jpg", ".jpeg", ".webp")
+    assert difference.mean() < 4 if lossy else difference.max() == 0
+    assert list_images(tmp_path) == [path]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("transparent", [False, True])
+def test_a_lossless_file_keeps_all_of_a_picture(
+    tmp_path: Path, suffix: str, grey: bool, transparent: bool
+) -> None:
+    rgb = photo(12, 10)
+    if grey:
+        rgb = np.repeat(rgb[:, :, :1], 3, axis=2)
+    alpha = photo(12, 10, seed=1)[:, :, 0] if transparent else None
+    write_picture(Picture(rgb, alpha, grey, b"a profile"), tmp_path / f"p{suffix}")
+    picture = read_picture(tmp_path / f"p{suffix}")
+    np.testing.assert_array_equal(picture.rgb, rgb)
+    assert (picture.alpha is None) == (alpha is None)
+    if alpha is not None:
+        np.testing.assert_array_equal(picture.alpha, alpha)
+    assert (picture.grey, picture.icc_profile, picture.bits) == (grey, b"a profile", 8)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+def test_transparency_is_not_lost_in_silence(tmp_path: Path, suffix: str) -> None:
+    opaque = np.full((8, 8), 255, np.uint8)
+    write_picture(Picture(photo(8, 8), opaque), tmp_path / f"opaque{suffix}")
+    with pytest.raises(InputError, match=r"cannot hold transparency; use \.png"):
+        write_picture(Picture(photo(8, 8), opaque // 2), tmp_path / f"glass{suffix}")
+    assert [path.name for path in tmp_path.iterdir()] == [f"opaque{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".tif", ".webp"])
+def test_a_file_of_several_pictures_is_refused(tmp_path: Path, suffix: str) -> None:
+    first, second = (Image.fromarray(photo(16, 16, seed)) for seed in (0, 1))
+    first.save(tmp_path / f"many{suffix}", save_all=True, append_images=[second])
+    with pytest.raises(InputError, match=r"holds 2 pictures"):
+        read_rgb(tmp_path / f"many{suffix}")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_samples_without_a_known_white_are_refused(tmp_path: Path, dtype: type) -> None:
+    Image.fromarray(photo(8, 8)[:, :, 0].astype(dtype)).save(tmp_path / "raw.tif")
+    with pytest.raises(InputError, match=r"raw\.tif.*convert it to 16 bits"):
+        read_rgb(tmp_path / "raw.tif")
+
+
+def test_an_unknown_suffix_is_refused_before_writing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"frame\.xyz.*\.png"):
+        write_rgb(photo(8, 8), tmp_path / "frame.xyz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_list_images_sorts_and_stays_in_the_folder(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "c.txt", "below/d.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert [path.name for path in list_images(tmp_path)] == ["a.JPG", "b.png"]
+
+
+def test_list_images_refuses_missing_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no folder .*gone"):
+        list_images(tmp_path / "gone")
+    with pytest.raises(InputError, match="has no images"):
+        list_images(tmp_path)
+
+
+def test_no_metadata_keeps_pixels_from_being_read(tmp_path: Path) -> None:
+    image = Image.fromarray(photo(24, 20))
+    text = PngImagePlugin.PngInfo()
+    for number in range(40):
+        text.add_itxt(f"XML:com.adobe.xmp{number}", "x" * 2_000_000, zip=True)
+    image.save(tmp_path / "a.png", pnginfo=text, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    image.save(tmp_path / "b.png", icc_profile=b"no profile")
+    whole = (tmp_path / "b.png").read_bytes()
+    damaged = whole.index(b"iCCP") + 16
+    (tmp_path / "b.png").write_bytes(whole[:damaged] + bytes(8) + whole[damaged + 8 :])
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), photo(24, 20))
+    np.testing.assert_array_equal(read_rgb(tmp_path / "b.png"), photo(24, 20))
+    image.save(tmp_path / "c.jpg", quality=95)
+    expected = read_rgb(tmp_path / "c.jpg")
+    for marker, body in (
+        (0xE1, b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(99)),
+        (0xE2, b"ICC_PROFILE\0\x02\x03cut"),
+        (0xE2, b"MPF\0II*\0" + b"\xff" * 30),
+        (0xED, b"Photoshop 3.0\x008BIM" + b"\xff" * 7),
+        (0xE0, b"JFIF"),
+        (0xEE, b"Adobe"),
+        (0xFE, b"\xff" * 500),
+    ):
+        plain = (tmp_path / "c.jpg").read_bytes()
+        segment = struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+        (tmp_path / "d.jpg").write_bytes(plain[:2] + segment + plain[2:])
+        picture = read_picture(tmp_path / "d.jpg")
+        np.testing.assert_array_equal(picture.rgb, expected)
+        assert picture.icc_profile is None
+
+
+def test_jpeg_keeps_its_rotation_and_its_profile_in_parts(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = 6
+    profile = bytes(range(256)) * 600
+    image = Image.fromarray(photo(24, 20))
+    image.save(tmp_path / "a.jpg", exif=exif, icc_profile=profile, quality=95)
+    picture = read_picture(tmp_path / "a.jpg")
+    assert picture.size == (20, 24) and picture.icc_profile == profile
+
+
+@pytest.mark.parametrize(("suffix", "longest"), [(".webp", 16383), (".jpg", 65500)])
+def test_sides_that_a_format_cannot_hold_are_refused_before_the_work(
+    suffix: str, longest: int
+) -> None:
+    fits = Picture(np.zeros((1, longest // 4, 3), np.uint8))
+    check_writable(fits, f"a{suffix}", 4)
+    with pytest.raises(InputError, match=rf"{suffix} files end at {longest}.*\.png"):
+        check_writable(Picture(np.zeros((longest // 4 + 1, 1, 3), np.uint8)), f"a{suffix}", 4)
+
+
+def test_hidden_files_are_not_taken(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png", ".a.1f2e.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "b.png").mkdir()
+    assert [path.name for path in list_images(tmp_path)] == ["a.png"]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(InputError, match=r"has no images.*hidden: \._a\.png"):
+        list_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [photo(8, 8) / 255, photo(8, 8)[0], photo(8, 8)[..., :2], [[1]], np.zeros((0, 8, 3), np.uint8)],
+)
+def test_what_is_no_picture_is_not_written(tmp_path: Path, image: Any) -> None:
+    with pytest.raises(InputError, match="a picture to write"):
+        write_rgb(image, tmp_path / "a.png")
+
+
+def test_a_name_as_long_as_names_can_be_is_written(tmp_path: Path) -> None:
+    path = tmp_path / ("ä" * 125 + ".png")
+    write_rgb(photo(8, 8), path)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]

@@ -1,0 +1,1 @@
+"""Scripts of this repository, run from its root: `python -m tools.NAME`."""

@@ -1,0 +1,55 @@
+"""What the ways of estimating the blur cost and lose: figures for docs/estimation.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ikc_deploy.benchmarks.estimation_modes import EstimationPlan, measure
+from ikc_deploy.benchmarks.render.drift import drift_figure
+from ikc_deploy.cli._bundle_options import bundle_options, open_bundle
+from ikc_deploy.cli._common import HELP, OUTPUT_FILE, err_console, reports_errors
+from ikc_deploy.files import write_atomically
+from ikc_deploy.reporting.plotting import require_matplotlib, save_figure
+
+
+@click.command(context_settings=HELP)
+@click.option("--hr", "folders", multiple=True, type=click.Path(path_type=Path), help="HR images.")
+@click.option("--clips", type=click.Path(path_type=Path), help="HR images to pan over.")
+@click.option("--blurs", type=int, default=8, show_default=True, help="Of Gaussian8's eight.")
+@click.option("--clip-images", type=int, default=8, show_default=True)
+@click.option("--clip-frames", type=int, default=16, show_default=True)
+@click.option("--drift-frames", type=int, default=64, show_default=True)
+@click.option("--rounds", type=int, default=5, show_default=True, help="Timed calls; 0 for none.")
+@click.option("--threads", type=int, default=0, help="CPU cores to use.  [default: all]")
+@click.option("--json", "path", type=OUTPUT_FILE, required=True)
+@click.option("--plot", type=OUTPUT_FILE, help="Sigma over a drift (PNG); --clips.")
+@bundle_options
+@reports_errors
+def main(
+    threads: int,
+    path: Path,
+    plot: Path | None,
+    weights: str | None,
+    folder: Path | None,
+    **plan: Any,
+) -> None:
+    """Measure the ways of estimating the blur; the files are written after every part."""
+    if plot is not None:
+        require_matplotlib("--plot")
+
+    def keep(report: dict[str, Any]) -> None:
+        text = json.dumps(report, indent=2, default=float)
+        write_atomically(path, f"{text}\n".encode())
+        if plot is not None and "drift_sigma" in report:
+            save_figure(drift_figure(report["drift_true_sigma"], report["drift_sigma"]), plot)
+        err_console.print(f"{path}: {', '.join(report)}")
+
+    measure(open_bundle(weights, folder), threads, EstimationPlan(**plan), keep)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Whether an offline method finds a kernel that is known: figures for docs/offline.md."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ikc_deploy.benchmarks.known_kernel_case import KnownKernelCase, measure
+from ikc_deploy.benchmarks.machine import describe_machine
+from ikc_deploy.cli._common import HELP, OUTPUT_FILE, err_console, reports_errors
+from ikc_deploy.errors import InputError
+from ikc_deploy.files import write_atomically
+from ikc_deploy.imaging.image_io import read_rgb
+from ikc_deploy.offline.methods import METHODS
+from ikc_deploy.offline.optimize import Losses
+
+_PATH = click.Path(path_type=Path)
+_SHOWN_EVERY = 50
+
+
+@click.command(context_settings=HELP)
+@click.argument("hr", type=_PATH)
+@click.option("--method", type=click.Choice(list(METHODS)), required=True)
+@click.option("--scale", type=click.IntRange(2, 4), default=2, show_default=True)
+@click.option("--side", type=int, help="Only the middle of the picture, in HR pixels.")
+@click.option("--kernel-seed", type=int, default=0, show_default=True, help="Of the blur.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the method.")
+@click.option("--iterations", type=int, help="[default: the method's]")
+@click.option("--set", "given", multiple=True, metavar="NAME=NUMBER", help="Another setting.")
+@click.option("--prior", type=_PATH, help="Weights of the kernel flow.")
+@click.option("--state", type=OUTPUT_FILE, help="Keep the fit here, and go on with it.")
+@click.option("--json", "path", type=OUTPUT_FILE, required=True, help="The figures.")
+@reports_errors
+def main(
+    hr: Path,
+    method: str,
+    scale: int,
+    side: int | None,
+    kernel_seed: int,
+    seed: int,
+    iterations: int | None,
+    given: tuple[str, ...],
+    prior: Path | None,
+    state: Path | None,
+    path: Path,
+) -> None:
+    """Degrade HR in the FKP convention, fit, and write what was found as JSON."""
+    case = KnownKernelCase.cut(read_rgb(hr), side, scale, kernel_seed)
+    chosen = METHODS[method]
+    settings = chosen.settings(
+        seed=seed, iterations=iterations, alignment="fkp", prior=prior, **_numbers(given)
+    )
+    result = chosen.load().fit(case.lr, scale, settings, _show, stop=None, state=state)
+    report = {
+        "method": method,
+        "case": {"hr": hr.name, "side": side, "scale": scale, "kernel_seed": kernel_seed},
+        "settings": _plain(asdict(settings)),
+        "iterations": len(result.history),
+        "last": result.history[-1],
+        **measure(case, result),
+        "machine": describe_machine(),
+    }
+    write_atomically(path, f"{json.dumps(report, indent=2)}\n".encode())
+    click.echo(json.dumps({name: report[name] for name in ("psnr_y", "kernel_psnr")}))
+
+
+def _show(done: int, total: int, losses: Losses) -> None:
+    if done % _SHOWN_EVERY == 0:
+        text = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        err_console.print(f"{done}/{total}: {text}", highlight=False)
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """As JSON has it, without folders of this machine."""
+    return {name: v.name if isinstance(v, Path) else v for name, v in settings.items()}
+
+
+def _numbers(given: tuple[str, ...]) -> dict[str, float]:
+    pairs = (text.partition("=") for text in given)
+    try:
+        return {name: int(value) if value.isdigit() else float(value) for name, _, value in pairs}
+    except ValueError:
+        raise InputError(f"--set takes NAME=NUMBER, got {', '.join(given)}") from None
+
+
+if __name__ == "__main__":
+    main()
