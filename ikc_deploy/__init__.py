@@ -33,7 +33,6 @@ from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.stream import Status, Stream
 from ikc_deploy.runtime.tiling import Tile, TileSettings
 from ikc_deploy.runtime.upscaler import (
-    DEFAULT_ITERS,
     DEFAULT_STREAMS,
     Result,
     Upscaler,
@@ -71,7 +70,7 @@ __all__ = [
 def load(
     bundle: str | PathLike[str] | Bundle | None = None,
     backend: str = "auto",
-    iters: int = DEFAULT_ITERS,
+    iters: int | None = None,
     *,
     threads: int = 0,
     streams: int = DEFAULT_STREAMS,
@@ -84,7 +83,8 @@ def load(
 
     `bundle` is a folder written by `ikc-export`, or None for the shipped weights, which
     are exported into the user's cache on first use (that needs the `export` extra; later uses do
-    not). `iters` is t, the number of corrections: the loop is P, F, then t times C, F.
+    not). `iters` is t, the number of corrections: the loop is P, F, then t times C, F. None takes
+    what the weights were measured to gain from (`Manifest.recommended_iters`); the paper's is 7.
 
     `backend` is "tensorrt", "tensorrt-rtx" (both need an engine in the bundle), "onnxruntime-cuda",
     "onnxruntime" (the CPU), or "auto" for the first of these that loads; a named one is never

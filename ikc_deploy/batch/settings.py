@@ -11,7 +11,7 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.image_io import MAX_PIXELS
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.tiling import TileSettings
-from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler
+from ikc_deploy.runtime.upscaler import Upscaler
 
 if TYPE_CHECKING:
     from ikc_deploy.video.encoders import EncoderSettings
@@ -23,7 +23,8 @@ class UpscalerSettings:
 
     bundle: Path
     backend: str = "auto"
-    iters: int = DEFAULT_ITERS
+    iters: int | None = None
+    """Corrections; None for what the bundle recommends."""
     sigma: float | None = None
     """The blur in pixels of the output; None to estimate it."""
     estimate: Estimate = "full"

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.synthetic_frames import natural_frame
+from ikc_deploy.bundle.manifest import DEFAULT_ITERS
 from ikc_deploy.errors import InputError
 from ikc_deploy.runtime.frames import MIN_SIDE
-from ikc_deploy.runtime.upscaler import DEFAULT_ITERS
 
 
 @dataclass(frozen=True)

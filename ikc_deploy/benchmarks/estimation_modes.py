@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.benchmarks.synthetic_frames import natural_frame
-from ikc_deploy.bundle.manifest import Bundle
+from ikc_deploy.bundle.manifest import DEFAULT_ITERS, Bundle
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.datasets import open_datasets, read_hr
 from ikc_deploy.imaging.degrade import SIGMAS, degrade_gaussian
 from ikc_deploy.imaging.image_io import list_images, read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.runtime.estimation import ESTIMATES, Estimate
-from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler, load_bundle
+from ikc_deploy.runtime.upscaler import Upscaler, load_bundle
 
 WINDOW: Final = 96
 """Side of the panning window in LR pixels."""

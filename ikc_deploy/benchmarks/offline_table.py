@@ -16,12 +16,13 @@ import torch
 
 from ikc_deploy.benchmarks.degraded_crop import DegradedCrop, Image
 from ikc_deploy.benchmarks.machine import describe_machine
+from ikc_deploy.bundle.manifest import DEFAULT_ITERS
 from ikc_deploy.errors import InputError
 from ikc_deploy.export.default_bundle import default_bundle
 from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.metrics import psnr_y, ssim_y
 from ikc_deploy.offline.methods import METHODS
-from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, load_bundle
+from ikc_deploy.runtime.upscaler import load_bundle
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,8 @@ from ikc_deploy.benchmarks.peak_memory import peak_memory_mib
 from ikc_deploy.benchmarks.peak_throughput import measure_peak_throughput
 from ikc_deploy.benchmarks.quality import CandidateQuality, measure_quality
 from ikc_deploy.benchmarks.report import BenchmarkReport
-from ikc_deploy.bundle.manifest import Precision
+from ikc_deploy.bundle.manifest import DEFAULT_ITERS, Precision
 from ikc_deploy.errors import ExportError, InputError
-from ikc_deploy.runtime.upscaler import DEFAULT_ITERS
 
 Size = tuple[int, int]
 """Height and width of an LR frame."""

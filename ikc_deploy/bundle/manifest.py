@@ -36,6 +36,11 @@ from ikc_deploy.text import printable
 SCHEMA: Final = 2
 """Version of the manifest's schema; a reader refuses others."""
 
+DEFAULT_ITERS: Final = 7
+"""Corrections after the predictor (IKC, section 4.1)."""
+
+_MAX_ITERS: Final = 1000
+
 GRAPHS: Final = ("predictor", "sftmd", "corrector")
 USRNET: Final = "usrnet"
 """The graph that a bundle may have besides."""
@@ -126,6 +131,9 @@ class Manifest:
     """How the weights came to be; empty for random ones."""
     tools: dict[str, str]
     """Versions of what wrote the bundle."""
+    recommended_iters: int = DEFAULT_ITERS
+    """Number of corrections after which more gain nothing, measured on images; 0 where the
+    predictor alone is as good. An `Upscaler` runs it unless it is told a number."""
     parity: Parity | None = None
     """Graphs against torch in float32; None before it is measured."""
     convolutions: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -140,6 +148,7 @@ class Manifest:
             raise ValueError(f"scale must be one of {sorted(SIGMA_RANGES)}, got {self.scale}")
         _check_range("code_size", self.code_size, 1, _MAX_CODES)
         _check_range("opset", self.opset, 1, 1000)
+        _check_range("recommended_iters", self.recommended_iters, 0, _MAX_ITERS)
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

@@ -20,7 +20,7 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.image_files import check_bundle
 from ikc_deploy.runtime.backends import BACKENDS
 from ikc_deploy.runtime.tiling import TileSettings
-from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler
+from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.weights import RANDOM_PREFIX
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -30,7 +30,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 class UpscalerOptions:
     """The options as given."""
 
-    iters: int
+    iters: int | None
     blur: BlurOptions
     tiles: TileSettings
     weights: str | None
@@ -85,9 +85,8 @@ def upscaler_options(command: _Command) -> _Command:
     @click.option(
         "--iters",
         type=click.IntRange(min=0),
-        default=DEFAULT_ITERS,
-        show_default=True,
-        help="Corrections of the estimated blur.",
+        default=None,
+        help="Corrections of the estimated blur.  [default: what the weights gain from]",
     )
     @blur_options
     @memory_options

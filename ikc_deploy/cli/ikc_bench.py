@@ -23,7 +23,7 @@ from ikc_deploy.benchmarks.render.report_tables import (
 )
 from ikc_deploy.benchmarks.report import BenchmarkReport
 from ikc_deploy.benchmarks.suite import Suite, parse_size, read_suites, run_suite
-from ikc_deploy.bundle.manifest import Bundle, Precision
+from ikc_deploy.bundle.manifest import DEFAULT_ITERS, Bundle, Precision
 from ikc_deploy.cli._bundle_report import print_fact
 from ikc_deploy.cli._common import HELP, OUTPUT_FILE, err_console, out_console, reports_errors
 from ikc_deploy.cli._number_types import FiniteRange
@@ -31,7 +31,6 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.render.terminal import print_table
 from ikc_deploy.files import write_atomically
 from ikc_deploy.runtime.backends import BACKENDS
-from ikc_deploy.runtime.upscaler import DEFAULT_ITERS
 from ikc_deploy.weights import DEFAULT_WEIGHTS
 
 _STDOUT = Path("-")

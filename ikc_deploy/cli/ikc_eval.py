@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from ikc_deploy import Bundle, load
+from ikc_deploy.bundle.manifest import DEFAULT_ITERS
 from ikc_deploy.cli._bundle_options import bundle_options, open_bundle
 from ikc_deploy.cli._common import HELP, err_console, note_skipped, out_console, reports_errors
 from ikc_deploy.cli._number_types import FiniteRange
@@ -37,7 +38,7 @@ from ikc_deploy.evaluation.summary import DatasetSummary, summarise
 from ikc_deploy.files import check_file, write_atomically
 from ikc_deploy.reporting.plotting import require_matplotlib
 from ikc_deploy.runtime.estimation import Estimate
-from ikc_deploy.runtime.upscaler import DEFAULT_ITERS, Upscaler
+from ikc_deploy.runtime.upscaler import Upscaler
 
 _PATH = click.Path(path_type=Path)
 _STDOUT: Final = Path("-")

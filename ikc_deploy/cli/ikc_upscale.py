@@ -225,11 +225,20 @@ def _print(line: str) -> None:
         say(line)
 
 
+_TOLD_NOISE: Final = 1.0
+"""Noise in 8-bit levels below which a line does not mention it."""
+_TOLD_QUALITY: Final = 97.0
+
+
 def _line(done: Upscaled) -> str:
     (lr_height, lr_width), (sr_height, sr_width) = done.lr, done.sr
     parts = [f"{done.task.target}: {lr_width}x{lr_height} -> {sr_width}x{sr_height}"]
     if done.sigma is not None:
         parts.append(f"sigma {done.sigma:.2f}")
+    if done.noise is not None and done.noise >= _TOLD_NOISE:
+        parts.append(f"noise {done.noise:.0f}")
+    if done.jpeg_quality is not None and done.jpeg_quality < _TOLD_QUALITY:
+        parts.append(f"JPEG quality {done.jpeg_quality:.0f}")
     parts.append(f"{done.timings['total']:.0f} ms")
     if done.bits > 8:
         parts.append(f"{done.bits} bits -> 8")
@@ -243,6 +252,8 @@ def _facts(done: Upscaled) -> dict[str, object]:
         "lr": done.lr,
         "sr": done.sr,
         "sigma": None if done.sigma is None else round(done.sigma, 4),
+        "noise": None if done.noise is None else round(done.noise, 2),
+        "jpeg_quality": None if done.jpeg_quality is None else round(done.jpeg_quality, 1),
         "timings_ms": {name: round(value, 3) for name, value in done.timings.items()},
     }
 

@@ -16,6 +16,7 @@ from ikc_deploy.bundle.bundle_writer import check_bundle_folder, new_bundle
 from ikc_deploy.bundle.engine_store import copy_engines, engine_files
 from ikc_deploy.bundle.manifest import (
     BASIS_FILE,
+    DEFAULT_ITERS,
     MANIFEST_FILE,
     USRNET,
     Bundle,
@@ -102,6 +103,7 @@ def export_bundle(
             architecture=networks.architecture.to_dict(),
             training=networks.training,
             tools=_tools(),
+            recommended_iters=networks.training.get("recommended_iters", DEFAULT_ITERS),
             convolutions=convolutions,
         )
         write_manifest(folder, manifest, record_files(folder, names))

@@ -44,6 +44,7 @@ from ikc_deploy.imaging.degrade import degrade_gaussian
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.networks.checkpoints import IkcNetworks
 from ikc_deploy.runtime.backends import open_backend
+from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
 from ikc_deploy.runtime.frames import frame_shape
 from ikc_deploy.runtime.session import Session, run
 
@@ -62,7 +63,7 @@ _SIGMAS: Final = (0.3, 0.8, 0.5, 0.2, 0.65, 0.4)
 """Of the blurs, as shares of the sigma range."""
 _EXACT_DB: Final = 130.0
 """PSNR that float32 reaches after all of a loop."""
-_MIN: Final = 2.0**-22
+_MIN: Final = 2.0**-20
 """Cost of float32 relative to an output's RMS, at least: a few roundings of the last bit."""
 
 Outputs = dict[str, list[NDArray[Any]]]
@@ -249,6 +250,7 @@ def _by_graphs(
 def _session(model: bytes) -> Any:
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 4
+    settings.add_session_config_entry(*EXACT_INT8)
     try:
         return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base of their own

@@ -73,6 +73,10 @@ class Upscaled:
     """Bits of each sample of the input; the output has 8."""
     sigma: float | None
     """The estimated (or given) blur, in pixels of the output; None under a given kernel."""
+    noise: float | None
+    """Standard deviation of the noise that was read in it, in 8-bit levels; None if not known."""
+    jpeg_quality: float | None
+    """Quality of JPEG compression that was read in it, 100 for none; None if not known."""
     timings: dict[str, float]
     """Milliseconds, as in `Result.timings`; reading and writing files not included."""
 
@@ -140,7 +144,14 @@ def upscale_file(upscaler: Upscaler, task: ImageTask, sigma: float | None = None
         if task.steps is not None:
             _write_steps(upscaler, upscaled, result, task.steps)
     return Upscaled(
-        task, picture.size, upscaled.size, picture.bits, float(result.sigma), result.timings
+        task,
+        picture.size,
+        upscaled.size,
+        picture.bits,
+        float(result.sigma),
+        result.noise,
+        result.jpeg_quality,
+        result.timings,
     )
 
 
@@ -153,7 +164,7 @@ def upscale_file_nonblind(task: ImageTask, scale: int, upscale: NonBlindUpscale)
             upscaled = upscale_picture_nonblind(picture, scale, upscale)
         timings = {"total": 1e3 * (time.perf_counter() - started)}
         write_picture(upscaled, task.target)
-    return Upscaled(task, picture.size, upscaled.size, picture.bits, None, timings)
+    return Upscaled(task, picture.size, upscaled.size, picture.bits, None, None, None, timings)
 
 
 def upscale_picture(

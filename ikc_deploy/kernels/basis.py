@@ -245,6 +245,39 @@ class KernelBasis:
         found = sigmas[best] + fraction * (sigmas[best + 1] - sigmas[best])
         return found.reshape(codes.shape[:-1])
 
+    def take_levels(self, code: ArrayLike, source: ArrayLike) -> NDArray[np.float32]:
+        """Return `code` with the degradation levels of `source`; both `[..., code_size]`."""
+        mixed = self._codes(code).astype(np.float32)
+        if self.levels:
+            mixed[..., -self.levels :] = self._codes(source)[..., -self.levels :]
+        return mixed
+
+    def noise_of_code(self, code: ArrayLike) -> NDArray[np.float64] | None:
+        """Return the standard deviation of the noise in the LR image, in 8-bit levels.
+
+        Args:
+            code: Codes `[..., code_size]`.
+
+        Returns:
+            `[...]`, or None if these codes have no levels.
+        """
+        if not self.levels:
+            return None
+        return LEVEL_UNITS[0] * self._codes(code)[..., -len(LEVELS)]
+
+    def jpeg_quality_of_code(self, code: ArrayLike) -> NDArray[np.float64] | None:
+        """Return the quality of the JPEG file that the LR image came from, 100 for none.
+
+        Args:
+            code: Codes `[..., code_size]`.
+
+        Returns:
+            `[...]` within 50 to 100, or None if these codes have no levels.
+        """
+        if not self.levels:
+            return None
+        return 100 - LEVEL_UNITS[1] * self._codes(code)[..., -1]
+
     def save(self, path: str | PathLike[str]) -> None:
         """Write the basis as an .npz file (arrays only, no pickles)."""
         with open(path, "wb") as file:

@@ -71,14 +71,14 @@ class Estimator:
 
         `tile_size` is that of the tiles in which the frame is restored, if it is.
         """
-        return self._corrected(frame, self._predicted(frame, tile_size), self._executor.iters)
+        return self._corrected(frame, self.predict(frame, tile_size), self._executor.iters)
 
     def on_tiles(self, frame: NDArray[Any], tile_size: int) -> NDArray[np.float32]:
         """Codes h0..ht `[t+1,code_size]` of the loop on the most textured tiles.
 
         For frames whose whole does not fit; one tile at a time, so that memory is bounded.
         """
-        start, iters = self._predicted(frame, tile_size), self._executor.iters
+        start, iters = self.predict(frame, tile_size), self._executor.iters
         tiles = self._tiles(frame, tile_size)
         return self._frame_code([self._executor.correct(tile, start, iters) for tile in tiles])
 
@@ -90,12 +90,13 @@ class Estimator:
             codes = self.loop(frame, tile_size)
             tracker.reset(codes[-1])
             return codes
-        start = tracker.initial_code(self._predicted(frame, tile_size))
+        start = tracker.initial_code(self.predict(frame, tile_size))
         # With no corrections at all, what the predictor says is tracked.
         corrected = self._corrected(frame, start, min(1, self._executor.iters))[-1]
         return np.stack([start, tracker.update(corrected)])
 
-    def _predicted(self, frame: NDArray[Any], tile_size: int | None) -> NDArray[np.float32]:
+    def predict(self, frame: NDArray[Any], tile_size: int | None) -> NDArray[np.float32]:
+        """Return the predictor's code `[code_size]`, of the whole frame or of textured tiles."""
         views = [frame[None]] if tile_size is None else self._tiles(frame, tile_size)
         return self._frame_code([self._executor.predict(view)[None] for view in views])[0]
 

@@ -29,9 +29,6 @@ from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.runtime.tracking import Tracker
 from ikc_deploy.runtime.worker_pool import ResultFuture, WorkerPool
 
-DEFAULT_ITERS: Final = 7
-"""Corrections after the predictor (IKC, section 4.1)."""
-
 DEFAULT_STREAMS: Final = 2
 """One computes while the other copies."""
 
@@ -69,6 +66,12 @@ class Result:
     timings: dict[str, float]
     """Milliseconds: `predictor`, `sftmd`, `corrector` (each summed over the loop) and `total`,
     which includes the copies in and out."""
+    noise: Any = None
+    """Standard deviation of the noise that was read in the frame, in 8-bit levels: float or `[N]`;
+    None if the weights do not tell."""
+    jpeg_quality: Any = None
+    """Quality of the JPEG file that the frame came from, as it was read, 100 for none: float or
+    `[N]`; None if the weights do not tell."""
     steps: tuple[Any, ...] = ()
     """The image of every step 0..t if asked for with `steps=True`, else empty."""
 
@@ -93,7 +96,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         self,
         bundle: Bundle,
         backend: Backend,
-        iters: int = DEFAULT_ITERS,
+        iters: int | None = None,
         streams: int = DEFAULT_STREAMS,
         *,
         estimate: Estimate = "full",
@@ -101,6 +104,8 @@ class Upscaler(AbstractContextManager["Upscaler"]):
     ) -> None:
         if not isinstance(tiles, TileSettings | None):
             raise InputError(f"tiles must be TileSettings or None, got {shown(tiles)}")
+        if iters is None:
+            iters = bundle.manifest.recommended_iters
         self.iters = iters = whole_number(iters, "iters", 0)
         self.streams = whole_number(streams, "streams", 1)
         self.estimate = check_estimate(estimate)
@@ -139,7 +144,8 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         (A bundle with io "float" takes `[3,H,W]` or `[N,3,H,W]` float32 in [0,1].) Arrays of other
         libraries are read in place: any that speak DLPack or `__cuda_array_interface__`, in host
         memory or on the backend's GPU; work of theirs that is still to come is waited for there.
-        The blur is estimated, unless one of these gives it; then F alone runs: `sigma` in HR
+        The blur is estimated, unless one of these gives it; then F alone runs (after P, which reads
+        noise and compression, if the weights know them and no `code` says): `sigma` in HR
         pixels (one, or one for each frame), `kernel` `[k,k]` or `[N,k,k]` with sum 1, or `code`
         `[code_size]` or `[N,code_size]`. `estimate` is for this call, None for the upscaler's own
         way; "track" takes the frames of one clip, one at a time. `steps=True` also returns every
@@ -232,7 +238,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
             if self._closed:
                 raise InputError("this Upscaler is closed; load the bundle again")
             self._executor.restart_clock()
-            job = _Job(batch, given, way, steps, tracker)
+            job = _Job(batch, given, way, steps, tracker, levels_given=blur[2] is not None)
             try:
                 images, codes = self._done(job)
             except OutOfMemoryError as error:
@@ -250,12 +256,28 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         if job.loops and tile_size is None:
             return self._executor.loop(job.batch, job.steps)
         if job.given is not None:
-            codes = job.given[None]
+            codes = self._with_levels(job, job.given, tile_size)[None]
         else:
             frames = self._executor.on_host(job.batch, whole=tile_size is None)
             codes = np.stack([self._codes(frame, job, tile_size) for frame in frames], axis=1)
         shown = codes if job.steps else codes[-1:]
         return [self._tiled_upscaler.upscale(job.batch, each, tile_size) for each in shown], codes
+
+    def _with_levels(
+        self, job: _Job, given: NDArray[np.float32], tile_size: int | None
+    ) -> NDArray[np.float32]:
+        """The given codes, with the degradation levels that the predictor reads.
+
+        A sigma or a kernel says nothing about noise and compression; a whole code does.
+        """
+        basis = self.bundle.basis
+        if not basis.levels or job.levels_given:
+            return given
+        if tile_size is None:
+            return basis.take_levels(given, self._executor.predict(job.batch))
+        frames = self._executor.on_host(job.batch, whole=False)
+        read = [self._estimator.predict(frame, tile_size) for frame in frames]
+        return basis.take_levels(given, np.stack(read))
 
     def _codes(self, frame: NDArray[Any], job: _Job, tile_size: int | None) -> NDArray[np.float32]:
         """Codes `[t+1,code_size]` of a frame that does not go through the loop as a whole."""
@@ -366,11 +388,18 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         return Result(
             image=images[-1],
             codes=codes,
-            sigma=float(sigma) if sigma.ndim == 0 else sigma,
+            sigma=_number(sigma),
             kernel=basis.decode(codes[-1]),
+            noise=_number(basis.noise_of_code(codes[-1])),
+            jpeg_quality=_number(basis.jpeg_quality_of_code(codes[-1])),
             timings=timings,
             steps=tuple(images) if steps else (),
         )
+
+
+def _number(values: NDArray[np.float64] | None) -> Any:
+    """A float for an array of no dimension."""
+    return float(values) if values is not None and values.ndim == 0 else values
 
 
 @dataclass(frozen=True, eq=False)
@@ -383,6 +412,8 @@ class _Job:
     estimate: Estimate
     steps: bool
     tracker: Tracker
+    levels_given: bool = False
+    """Whether `given` also says how noisy and how compressed the frames are."""
 
     @property
     def loops(self) -> bool:
@@ -393,7 +424,7 @@ class _Job:
 def load_bundle(
     bundle: str | PathLike[str] | Bundle,
     backend: str,
-    iters: int,
+    iters: int | None,
     threads: int = 0,
     streams: int = DEFAULT_STREAMS,
     *,
@@ -405,7 +436,8 @@ def load_bundle(
     if not isinstance(bundle, Bundle | str | PathLike):
         raise InputError(f"a bundle is a folder or an opened Bundle, got {shown(bundle)}")
     # Before a device is opened, which may take seconds.
-    whole_number(iters, "iters", 0)
+    if iters is not None:
+        whole_number(iters, "iters", 0)
     whole_number(streams, "streams", 1)
     check_estimate(estimate)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from string import Template
 from typing import Final
 
-from ikc_deploy.bundle.manifest import GRAPHS, Manifest
+from ikc_deploy.bundle.manifest import DEFAULT_ITERS, GRAPHS, Manifest
 from ikc_deploy.errors import InputError
 from ikc_deploy.runtime.frames import MIN_SIDE
-from ikc_deploy.runtime.upscaler import DEFAULT_ITERS
 from ikc_deploy.serving.loop import Limits
 
 NAME: Final = "ikc"
@@ -22,12 +21,13 @@ STREAM_NAME: Final = f"{NAME}_stream"
 _WARM_SIDE: Final = 64
 
 
-def _default_limits() -> Limits:
+def default_limits(iters: int = DEFAULT_ITERS) -> Limits:
+    """Return the limits of a server that corrects `iters` times unless a request says otherwise."""
     return Limits(
         smallest_side=MIN_SIDE,
         largest_area=1920 * 1080,
-        default_iters=DEFAULT_ITERS,
-        tracked_iters=1,
+        default_iters=iters,
+        tracked_iters=min(1, iters),
         largest_iters=20,
         streams=256,
     )
@@ -37,7 +37,8 @@ def _default_limits() -> Limits:
 class ServingSettings:
     """What the configurations say at first; all of it can be changed in them later."""
 
-    limits: Limits = field(default_factory=_default_limits)
+    limits: Limits | None = None
+    """None for `default_limits` with the corrections that the bundle recommends."""
     batch: int = 4
     """Frames in a request at most, and that a network computes at once."""
     loops: int = 2
@@ -93,8 +94,9 @@ def loop_config(name: str, manifest: Manifest, settings: ServingSettings, batch:
     `batch` is the largest batch of the networks.
     """
     stream = name == STREAM_NAME
+    limits = settings.limits or default_limits(manifest.recommended_iters)
     scheduling = (_SEQUENCES if stream else _REQUESTS).substitute(
-        streams=settings.limits.streams,
+        streams=limits.streams,
         idle=round(1e6 * settings.idle_seconds),
         queue=settings.queue,
         wait=round(1e6 * settings.queue_seconds),
@@ -106,7 +108,7 @@ def loop_config(name: str, manifest: Manifest, settings: ServingSettings, batch:
         scheduling=scheduling,
         loops=settings.loops,
         facts=_parameters({"networks": NAME, "scale": manifest.scale}),
-        limits=_parameters(asdict(settings.limits)),
+        limits=_parameters(asdict(limits)),
     )
 
 

@@ -68,6 +68,10 @@ class TritonPythonModel:
         sigma = _values(inputs, "sigma")
         if sigma is not None:
             last, iters = self._basis.code_of_sigma(sigma[:, 0]), 0
+            if self._basis.levels:
+                # A sigma says nothing about noise and compression: the predictor reads them.
+                read = await self._run("predictor", {"lr": lr}, "code")
+                last = self._basis.take_levels(last, read.as_numpy())
         start = None if last is None else triton.Tensor("code", last)
         image, steps = await restore(self._run, lr, start, iters)
         codes = np.stack([step.as_numpy() for step in steps], axis=1)

@@ -34,7 +34,7 @@ from ikc_deploy.training.runs import (
     save_state,
 )
 from ikc_deploy.training.stages import STAGES, StageContext, TrainingStage
-from ikc_deploy.training.validation import ValidationCase, load_cases, validate
+from ikc_deploy.training.validation import ValidationCase, load_cases, recommended_iters, validate
 
 _FINAL_RATE: Final = 0.01
 _GRADIENT_NORM: Final = 1.0
@@ -273,6 +273,16 @@ def _validation_cases(recipe: Recipe) -> list[ValidationCase]:
 
 
 def _training_record(recipe: Recipe, log: RunLog) -> dict[str, Any]:
+    last = {name: log.last(name) for name in recipe.stages}
+    record = _settings_record(recipe) | {"last": last}
+    final = last[list(recipe.stages)[-1]]
+    if "step0" in final and recipe.validation is not None:
+        curve = [final[f"step{step}"] for step in range(recipe.validation.iters + 1)]
+        record["recommended_iters"] = recommended_iters(curve)
+    return record
+
+
+def _settings_record(recipe: Recipe) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
@@ -280,5 +290,4 @@ def _training_record(recipe: Recipe, log: RunLog) -> dict[str, Any]:
         "degradation": asdict(recipe.degradation),
         "data": [folder.name for folder in recipe.data],
         "stages": {name: asdict(stage) for name, stage in recipe.stages.items()},
-        "last": {name: log.last(name) for name in recipe.stages},
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -23,6 +25,20 @@ class ValidationCase:
     hr: NDArray[np.uint8]
     lr: Tensor
     sigma: float
+
+
+TOLERATED_LOSS: Final = 0.02
+"""Decibels that a correction has to gain to be worth its time."""
+
+
+def recommended_iters(curve: Sequence[float]) -> int:
+    """Return the fewest corrections that are within `TOLERATED_LOSS` of the best number of them.
+
+    Args:
+        curve: Mean PSNR in dB at steps 0, 1, ... of the loop.
+    """
+    best = max(curve)
+    return next(step for step, value in enumerate(curve) if value >= best - TOLERATED_LOSS)
 
 
 def load_cases(folder: Path, sigmas: tuple[float, ...], scale: int) -> list[ValidationCase]:

@@ -174,3 +174,21 @@ def test_explained_variance_is_what_a_basis_keeps(
     everything = ((kernels - kernels.mean(axis=0)) ** 2).sum()
     assert shares[size - 1] == pytest.approx(1 - lost / everything, abs=1e-5)
     assert shares[size - 1] > 0.99
+
+
+@given(noise=UNIT, compression=UNIT, sigma=st.floats(0.3, 3.9))
+def test_levels_neither_come_from_a_kernel_nor_change_one(
+    noise: float, compression: float, sigma: float
+) -> None:
+    plain, basis = fitted(4), fitted(4).with_levels(2)
+    assert (basis.levels, basis.code_size) == (2, plain.code_size + 2)
+    code = basis.code_of_sigma(sigma)
+    np.testing.assert_array_equal(code, np.append(plain.code_of_sigma(sigma), [0, 0]))
+    read = np.append(np.zeros(plain.code_size), [noise, compression])
+    mixed = basis.take_levels(code, read)
+    np.testing.assert_array_equal(basis.decode(mixed), plain.decode(code[:-2]))
+    assert basis.sigma_of_code(mixed) == pytest.approx(float(plain.sigma_of_code(code[:-2])))
+    assert basis.noise_of_code(mixed) == pytest.approx(25 * noise)
+    assert basis.jpeg_quality_of_code(mixed) == pytest.approx(100 - 50 * compression)
+    assert plain.noise_of_code(code[:-2]) is None
+    assert plain.jpeg_quality_of_code(code[:-2]) is None

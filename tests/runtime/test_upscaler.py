@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 import ikc_deploy
 from ikc_deploy import BackendError, Bundle, InputError, KernelError, Upscaler
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
-from ikc_deploy.networks.checkpoints import IkcNetworks, load_checkpoint, save_checkpoint
+from ikc_deploy.networks.checkpoints import (
+    IkcNetworks,
+    load_checkpoint,
+    new_networks,
+    save_checkpoint,
+)
 from ikc_deploy.networks.reference import import_reference
 from ikc_deploy.networks.weights_loader import load_weights
 from tests.bundles import export_small
-from tests.samples import photo
+from tests.samples import photo, small_architecture
 
 
 @pytest.fixture(scope="module")
@@ -238,3 +243,34 @@ def test_a_closed_upscaler_says_so(small_bundle: Bundle) -> None:
     upscaler.close()
     with pytest.raises(InputError, match="is closed"):
         upscaler(photo(12, 12))
+
+
+def test_the_levels_of_a_given_blur_are_read_and_those_of_a_code_are_taken(tmp_path: Path) -> None:
+    bundle = export_small(tmp_path, "film")
+    frame = photo(40, 48)
+    with ikc_deploy.load(bundle, "onnxruntime") as upscaler:
+        read = upscaler(frame, steps=True).codes[0]
+        given = upscaler(frame, sigma=2.0)
+        np.testing.assert_array_equal(given.codes[0, :-2], bundle.basis.code_of_sigma(2.0)[:-2])
+        np.testing.assert_allclose(given.codes[0, -2:], read[-2:], atol=1e-6)
+        assert given.noise == pytest.approx(25 * read[-2], abs=1e-4)
+        assert given.jpeg_quality == pytest.approx(100 - 50 * read[-1], abs=1e-4)
+        whole = np.append(bundle.basis.code_of_sigma(2.0)[:-2], np.float32([0.25, 0.5]))
+        np.testing.assert_array_equal(upscaler(frame, code=whole).codes[0], whole)
+        batch = upscaler(np.stack([frame, frame]), sigma=[1.0, 2.0])
+        np.testing.assert_allclose(batch.codes[0, :, -2:], [read[-2:]] * 2, atol=1e-6)
+    with ikc_deploy.load(bundle, "onnxruntime", tile=64) as upscaler:
+        assert upscaler(photo(80, 96), sigma=2.0).codes.shape == (1, 12)
+
+
+def test_without_a_number_the_bundles_own_is_run(tmp_path: Path) -> None:
+    networks = new_networks(small_architecture("compact"), seed=0)
+    networks.training["recommended_iters"] = 2
+    save_checkpoint(networks, tmp_path / "two.safetensors")
+    weights = load_weights(str(tmp_path / "two.safetensors"))
+    bundle = export_bundle(weights, tmp_path / "two", ExportSettings())
+    assert bundle.manifest.recommended_iters == 2
+    with ikc_deploy.load(bundle) as upscaler:
+        assert upscaler(photo(24, 24)).codes.shape == (3, 10)
+    with ikc_deploy.load(bundle, iters=1) as upscaler:
+        assert upscaler(photo(24, 24)).codes.shape == (2, 10)

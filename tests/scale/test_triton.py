@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 import ikc_deploy
 from ikc_deploy import Bundle, Result, Upscaler
 from ikc_deploy.imaging.image_io import read_rgb, write_rgb
-from ikc_deploy.serving.configs import ServingSettings
+from ikc_deploy.serving.configs import ServingSettings, default_limits
 from ikc_deploy.serving.repository import write_repository
 from tests.samples import photo
 from tests.scale.triton_server import Server, running_server
@@ -43,7 +43,7 @@ LARGEST_SIDE: Final = 32
 def server(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with small limits, and with a second, narrow model for overload."""
     folder = tmp_path_factory.mktemp("triton")
-    limits = ServingSettings().limits
+    limits = default_limits()
     limits = replace(limits, largest_area=LARGEST_SIDE**2, default_iters=3, largest_iters=20)
     write_repository(bundle, folder / "models", ServingSettings(limits, batch=2))
     narrow = shutil.copytree(folder / "models" / "ikc", folder / "models" / "narrow")

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 import ikc_deploy
 from ikc_deploy import Bundle, InputError
-from ikc_deploy.serving.configs import ServingSettings
+from ikc_deploy.serving.configs import default_limits
 from ikc_deploy.serving.loop import Limits, Streams, restore
 from tests.samples import photo
 
-LIMITS = ServingSettings().limits
+LIMITS = default_limits()
 
 
 class Networks:

@@ -13,7 +13,7 @@ import pytest
 from ikc_deploy import Bundle, InputError
 from ikc_deploy.bundle.engine_store import Profile
 from ikc_deploy.errors import OutputError
-from ikc_deploy.serving.configs import ServingSettings
+from ikc_deploy.serving.configs import ServingSettings, default_limits
 from ikc_deploy.serving.repository import check_repository, write_repository
 from tests.half import half_bundle, write_engine
 from tests.sealing import seal
@@ -127,7 +127,7 @@ def test_plans_that_triton_loads_take_the_place_of_graphs(bundle: Bundle, tmp_pa
 
 
 def test_limits_are_parameters(bundle: Bundle, tmp_path: Path) -> None:
-    limits = replace(ServingSettings().limits, largest_area=12345)
+    limits = replace(default_limits(), largest_area=12345)
     settings = ServingSettings(limits, loops=3, queue=5, queue_seconds=1.5)
     text = (write_repository(bundle, tmp_path, settings)["ikc"] / "config.pbtxt").read_text()
     assert 'parameters { key: "largest_area" value { string_value: "12345" } }' in text

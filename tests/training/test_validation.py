@@ -10,7 +10,7 @@ from ikc_deploy.imaging import degrade
 from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
-from ikc_deploy.training.validation import load_cases, validate
+from ikc_deploy.training.validation import load_cases, recommended_iters, validate
 from tests.samples import photo, small_architecture
 
 SIGMAS = (1.8, 2.6)
@@ -50,3 +50,16 @@ def test_the_figures_are_those_of_the_protocol(networks: IkcNetworks, tmp_path: 
     joint = validate(networks, cases, "joint", 2, cpu)
     assert joint == measured | {"true_kernel": pytest.approx(np.mean(expected), abs=1e-6)}
     assert measured["step2"] == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("curve", "iters"),
+    [
+        ([30.0], 0),
+        ([30.0, 30.015, 30.019], 0),
+        ([30.0, 30.1, 30.3, 30.31], 2),
+        ([30.0, 29.5, 29.0], 0),
+    ],
+)
+def test_corrections_that_gain_nothing_are_not_recommended(curve: list[float], iters: int) -> None:
+    assert recommended_iters(curve) == iters

@@ -16,6 +16,10 @@ from ikc_deploy.runtime.frames import MIN_SIDE, FrameShape
 from ikc_deploy.runtime.onnx_files import read_graph
 from ikc_deploy.runtime.signatures import Signature, Tensor, check_signature, signature
 
+EXACT_INT8: Final = ("session.x64quantprecision", "1")
+"""Entry of a session's configuration: x86 CPUs without VNNI instructions add products of 8-bit
+numbers in 16 bits, which overflow silently, unless ONNX Runtime is told to take exact ones."""
+
 _DTYPES: Final = {
     f"tensor({name})": np.dtype(kind)
     for name, kind in {
@@ -55,6 +59,7 @@ def load_sessions(
     # Errors arrive as exceptions; printed as well, they would come twice.
     settings.log_severity_level = 4
     settings.add_session_config_entry("session.load_model_format", "ONNX")
+    settings.add_session_config_entry(*EXACT_INT8)
     # Three sessions take turns: a pool that spins while another computes takes its cores.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if provider == "CPUExecutionProvider":
