@@ -22,6 +22,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +38,7 @@ from ikc_deploy.engines.toolchain import this_host
 from ikc_deploy.errors import BundleError, EngineError, IkcError, MissingExtraError
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.json_records import parse, read_json
+from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
 from ikc_deploy.runtime.onnx_files import read_graph
 
 VERIFIED_ITERS: Final = 3
@@ -230,10 +232,18 @@ def _compare_outputs(
         ]
 
 
-def _reference(bundle: Bundle, graph: str) -> Any:
-    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+def _exact_session(graph: bytes) -> Any:
+    import onnxruntime
 
-    session = SessionFromOnnx(read_graph(bundle, graph), providers=["CPUExecutionProvider"])
+    settings = onnxruntime.SessionOptions()
+    settings.add_session_config_entry(*EXACT_INT8)
+    return onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
+
+
+def _reference(bundle: Bundle, graph: str) -> Any:
+    from polygraphy.backend.onnxrt import OnnxrtRunner
+
+    session = partial(_exact_session, read_graph(bundle, graph))
     return OnnxrtRunner(session, name=f"onnxruntime-{graph}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ikc_deploy import Bundle, BundleError, EngineError
+from ikc_deploy import Bundle, BundleError, EngineError, OutputError
 from ikc_deploy.bundle import tensorrt_variants
 from ikc_deploy.bundle.engine_store import Host, engine_files, find_engine, read_engines
 from ikc_deploy.bundle.manifest import GRAPHS
@@ -106,16 +106,6 @@ def test_a_build_that_fails_or_is_interrupted_leaves_the_bundle_as_it_was(
     assert files(bundle.path) == before
 
 
-def test_what_a_killed_writer_left_is_not_sealed_in(half: Bundle, rtx: Toolchain) -> None:
-    left = half.path / "engines" / ".0123456789abcdef.killed"
-    left.mkdir(parents=True)
-    (left / "sftmd.plan").write_bytes(b"half of it")
-    engine, _ = add_engine(half.path, rtx, TARGET)
-    opened = Bundle.open(half.path)
-    assert [found.record for found in read_engines(opened)] == [engine.record]
-    assert not any("killed" in name for name in opened.files)
-
-
 def test_a_damaged_bundle_is_never_parsed_or_sealed_again(half: Bundle, rtx: Toolchain) -> None:
     graph = half.graph("sftmd")
     graph.write_bytes(graph.read_bytes()[:-1] + b"x")
@@ -168,20 +158,30 @@ def test_the_tensorrt_variant_keeps_its_timings(
     assert timings.name == "tensorrt-11.4.0-9.0.cache" and timings.stat().st_size > 0
 
 
-def test_an_engine_seals_nothing_but_itself(half: Bundle, rtx: Toolchain) -> None:
-    """Whatever else lies in the folder, perhaps put there by someone else, stays outside."""
+def test_a_folder_with_unlisted_files_gets_no_engine(half: Bundle, rtx: Toolchain) -> None:
+    """A forged engine is neither listed nor lost: the folder is refused, before any building."""
     forged = half.path / "engines" / "forged"
     forged.mkdir(parents=True)
     for name in ("predictor.plan", "sftmd.plan", "corrector.plan", "engine.json"):
         (forged / name).write_bytes(b"forged")
     (half.path / "note.txt").write_bytes(b"unlisted")
     (half.path / "engines" / "note.txt").write_bytes(b"unlisted")
+    before = files(half.path)
+    with pytest.raises(OutputError, match=r"not part of a bundle: 'engines/', 'note\.txt'"):
+        add_engine(half.path, rtx, TARGET)
+    assert files(half.path) == before
+    opened = Bundle.open(half.path)
+    assert opened.files == half.files and read_engines(opened) == []
+    assert opened.unlisted() == ["engines", "note.txt"]
+
+
+def test_an_engine_seals_nothing_but_itself(half: Bundle, rtx: Toolchain) -> None:
     engine, built = add_engine(half.path, rtx, TARGET)
     assert built
     opened = Bundle.open(half.path)
     assert set(opened.files) == {*half.files, *engine_files(engine.record.fingerprint)}
     assert [each.record.fingerprint for each in read_engines(opened)] == [engine.record.fingerprint]
-    assert opened.unlisted() == ["engines/forged", "engines/note.txt", "note.txt"]
+    assert opened.unlisted() == []
     for name in half.files:
         assert opened.files[name] == half.files[name]
 

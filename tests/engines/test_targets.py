@@ -32,7 +32,7 @@ def test_shapes_are_read_as_they_are_written(
         ("64x64:-1x256:540x960", "got '-1x256'"),
         ("64x64:32x256:540x960", "min <= opt <= max must hold, and the height goes 64, 32, 540"),
         ("4x64x64:1x64x64:1x64x64", "the batch goes 4, 1, 1"),
-        ("0x64:8x64:8x64", "whole numbers of at least 1"),
+        ("0x64:8x64:8x64", "whole numbers from 1 to 65536"),
     ],
 )
 def test_shapes_that_are_none_say_why(text: str, sentence: str) -> None:
@@ -73,7 +73,7 @@ def test_settings_left_out_have_defaults(tmp_path: Path) -> None:
         ("profiles = [[1]]", r"profiles\[0\]: must be a table"),
         ("builder_level = true", "builder_level must be a whole number, got True"),
         ("workspace_mib = 99999999999999999999", "workspace_mib must lie in"),
-        ("[[profiles]]\nmin=[1,64,64]\nopt=[1,64,64]\nmax=[1,64,9999999]", "at most"),
+        ("[[profiles]]\nmin=[1,64,64]\nopt=[1,64,64]\nmax=[1,64,9999999]", "from 1 to 65536"),
         ("a = " + 3000 * "[", "is not valid TOML"),
     ],
 )

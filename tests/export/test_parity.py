@@ -28,6 +28,7 @@ from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks, save_checkpoint
 from ikc_deploy.networks.sftmd import Sftmd
 from ikc_deploy.networks.weights_loader import Weights, load_weights
+from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
 from tests.export.sabotage import KINDS, sabotaged
 from tests.sealing import seal
 
@@ -184,6 +185,7 @@ def runners(graphs: dict[str, bytes], optimized: bool = True) -> dict[str, Any]:
 
 def session(content: bytes, optimized: bool) -> Any:
     settings = onnxruntime.SessionOptions()
+    settings.add_session_config_entry(*EXACT_INT8)
     settings.log_severity_level = 4
     if not optimized:
         none = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

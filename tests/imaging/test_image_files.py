@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from ikc_deploy import Bundle, InputError, Upscaler, load
+from ikc_deploy import Bundle, InputError, OutputError, Upscaler, load
 from ikc_deploy.imaging.image_files import (
     ImageTask,
     Upscaled,
@@ -287,7 +287,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     picture = Picture(photo(8, 8))
     (tmp_path / "in the way.png").mkdir()
     (tmp_path / "in the way.png" / "old").write_bytes(b"old")
-    with pytest.raises(InputError, match=r"in the way\.png' cannot be written: Is a directory"):
+    with pytest.raises(OutputError, match=r"in the way\.png' cannot be written: it is a folder"):
         write_picture(picture, tmp_path / "in the way.png")
     with pytest.raises(InputError, match=r"a\.gif.*\.png"):
         write_picture(picture, tmp_path / "a.gif")
@@ -400,7 +400,7 @@ def test_every_input_gets_its_output(
 def test_a_plan_that_would_lose_something_is_refused(
     files: Path, inputs: list[str], out: str, words: list[str]
 ) -> None:
-    with pytest.raises(InputError) as caught:
+    with pytest.raises((InputError, OutputError)) as caught:
         plan_tasks([Path(name) for name in inputs], Path(out))
     for word in words:
         assert word in str(caught.value)
