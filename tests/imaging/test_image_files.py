@@ -287,7 +287,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     picture = Picture(photo(8, 8))
     (tmp_path / "in the way.png").mkdir()
     (tmp_path / "in the way.png" / "old").write_bytes(b"old")
-    with pytest.raises(OutputError, match=r"in the way\.png' cannot be written: it is a folder"):
+    with pytest.raises(InputError, match=r"in the way\.png' cannot be written: it is a folder"):
         write_picture(picture, tmp_path / "in the way.png")
     with pytest.raises(InputError, match=r"a\.gif.*\.png"):
         write_picture(picture, tmp_path / "a.gif")
