@@ -289,7 +289,7 @@ def _table(
 
 
 def _levels(bits: int, full: bool, chroma: bool) -> tuple[int, int]:
-    """Return the code of 0, and the difference of the codes of 1 and 0 (ITU-T H.273, clause 8.3)."""
+    """Return the code of 0, and the codes between 0 and 1 (ITU-T H.273, clause 8.3)."""
     if full:
         return (2 ** (bits - 1) if chroma else 0), 2**bits - 1
     step = 2 ** (bits - 8)

@@ -70,7 +70,7 @@ class Request:
             f"invalid video output '{self.target}': give a file ending in "
             f"{', '.join(CONTAINERS)}, numbered images as frames/%06d.png, or -",
         )
-        yield pipes and self.raw is None, "a pipe (-) carries raw video; give its format with --raw"
+        yield pipes and self.raw is None, "a pipe (-) needs a raw format: give it with --raw rgb24"
         yield self.raw is not None and not pipes, "--raw is for pipes: give - as input or output"
         yield (
             self.rate is not None and not (frames or self.source == PIPE),
