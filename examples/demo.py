@@ -50,7 +50,7 @@ def main(bundle: Path, out: Path) -> None:
     click.echo(f"blur sigma   true {SIGMA:.2f}, estimated {result.sigma:.2f}")
     click.echo(f"PSNR-Y       bicubic {theirs:.2f} dB, ikc-deploy {ours:.2f} dB")
     click.echo(f"time         {result.timings['total']:.0f} ms for {lr.shape[1]}x{lr.shape[0]}")
-    click.echo(f"picture      {picture}")
+    click.echo(f"image        {picture}")
 
 
 def side_by_side(panels: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:

@@ -77,7 +77,9 @@ class ClipPlan:
     """The plan of one clip: its chunk tasks, and the data to join their results."""
 
     source: Path
+    """The clip."""
     target: Path
+    """Video file to write."""
     made_from: str
     """Fingerprint of the source and the settings."""
     facts: StreamFacts

@@ -22,7 +22,9 @@ class Joined:
     """A finished clip, joined from its chunks."""
 
     source: Path
+    """The input clip."""
     target: Path
+    """Video file that was written."""
     frames: int
     """Number of frames of the output."""
     warnings: tuple[str, ...]

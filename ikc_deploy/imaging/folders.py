@@ -22,6 +22,7 @@ class Listing:
     """The entries of a folder (not of its subfolders), sorted by name."""
 
     folder: Path
+    """The folder that was listed."""
     found: tuple[Path, ...]
     """Files with one of the requested suffixes."""
     skipped: dict[str, tuple[Path, ...]]

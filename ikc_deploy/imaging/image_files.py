@@ -44,6 +44,7 @@ NonBlindUpscale = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """A function from an RGB image `[H,W,3]` uint8 to its SR image `[sH,sW,3]` uint8."""
 
 KERNELS_FILE: Final = "kernels.png"
+"""Name of the figure of the blur kernels in a folder of steps."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class ImageTask:
     """One image file to upscale."""
 
     source: Path
+    """Image file to read."""
     target: Path
     """File to write; its suffix selects the format."""
     steps: Path | None = None
@@ -64,6 +66,7 @@ class Upscaled:
     """The result of an `ImageTask`."""
 
     task: ImageTask
+    """The task that was executed."""
     lr: tuple[int, int]
     """Height and width of the input in pixels, upright."""
     sr: tuple[int, int]

@@ -51,6 +51,7 @@ class Parted:
     orientation: int = 1
     """EXIF orientation, 1 to 8; 1 if it is missing or damaged."""
     icc_profile: bytes | None = None
+    """ICC colour profile; None if it is missing or damaged."""
 
 
 def part_png(data: bytes) -> Parted:
@@ -157,7 +158,7 @@ def sound_profile(profile: object) -> bytes | None:
 
 
 def upright(stored: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Rotate and flip `[H,W,...]` as EXIF `orientation` (1 to 8) specifies; return a new array."""
+    """Rotate and flip `[H,W,...]` as EXIF `orientation` (1 to 8) specifies, contiguously."""
     turned = _TURNS[orientation](stored)
     return np.ascontiguousarray(turned)
 

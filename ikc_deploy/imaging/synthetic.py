@@ -13,7 +13,7 @@ def structured_image(side: int, seed: int) -> NDArray[np.uint8]:
 
     Args:
         side: Height and width in pixels.
-        seed: Seed of the random generator; the same seed gives the same image.
+        seed: Seed of the random generator; the same seed produces the same image.
 
     Returns:
         RGB `[side,side,3]`, uint8.

@@ -68,6 +68,7 @@ class Camera:
 
     Raises:
         CameraError: The camera does not answer or sends no frame.
+        NoVideoError: The camera has no video stream.
     """
 
     def __init__(

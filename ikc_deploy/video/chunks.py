@@ -48,6 +48,7 @@ class Chunk:
     """A finished chunk of coded video."""
 
     path: Path
+    """File of the chunk."""
     first: int
     """Number of its first frame in the output, from 0 on."""
     frames: int

@@ -39,15 +39,23 @@ _SHORT: Final = Fraction(1, 10)
 
 @dataclass(frozen=True)
 class Span:
-    """The part of a clip to upscale, in seconds of the clip."""
+    """The part of a clip to upscale, in seconds of the clip.
+
+    Raises:
+        VideoError: `start` is negative, or `duration` is not above 0.
+    """
 
     start: Fraction = Fraction(0)
+    """Start in seconds, 0 or more."""
     duration: Fraction | None = None
     """Duration in seconds; None for the rest of the clip."""
 
     def __post_init__(self) -> None:
         if self.start < 0 or (self.duration is not None and self.duration <= 0):
-            raise VideoError("a clip starts at 0 seconds or later and lasts more than 0 seconds")
+            raise VideoError(
+                "a clip starts at 0 seconds or later and lasts more than 0 seconds, "
+                f"got start {self.start} and duration {self.duration}"
+            )
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,20 @@ _FLAGS: Final = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 @dataclass(frozen=True)
 class Colour:
-    """The colour coding of a stream, as code points of ITU-T H.273."""
+    """The colour coding of a stream, as code points of ITU-T H.273.
+
+    Raises:
+        VideoError: The matrix is not supported.
+    """
 
     matrix: int = BT709
+    """Code point of the matrix coefficients."""
     full_range: bool = False
+    """Whether samples use the full range, not the limited one."""
     primaries: int = BT709
+    """Code point of the colour primaries."""
     transfer: int = BT709
+    """Code point of the transfer characteristics."""
 
     def __post_init__(self) -> None:
         if self.matrix not in _MATRIX_NAMES:

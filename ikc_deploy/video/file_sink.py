@@ -22,7 +22,7 @@ CHUNK_FRAMES: Final = 120
 
 @dataclass(frozen=True)
 class FileSettings:
-    """Settings of a video file to write."""
+    """The settings of a video file to write."""
 
     target: Path
     """File to write; its suffix selects the container."""

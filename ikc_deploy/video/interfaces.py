@@ -36,7 +36,9 @@ class StreamFacts:
     """The properties that all frames of a stream have in common."""
 
     width: int
+    """Width in pixels, as coded."""
     height: int
+    """Height in pixels, as coded."""
     time_base: Fraction
     """Duration of one tick of `Frame.pts` in seconds."""
     rate: Fraction
@@ -135,6 +137,7 @@ class UpscalerAdapter:
     """A `FrameUpscaler` that calls one `Upscaler`, not shared with other streams when tracking."""
 
     upscaler: Upscaler
+    """The upscaler; the caller closes it."""
     sigma: float | None = None
     """Blur of all frames in HR pixels; None to estimate it."""
     estimate: Estimate | None = None

@@ -63,7 +63,7 @@ def mux(
                 cause = error.__cause__ or error
                 if no_room(cause) or passthrough is None:
                     raise cause from error
-                what = "sound, subtitles and tags are" if error.index is None else None
+                what = "audio, subtitles and tags are" if error.index is None else None
                 lost.append(
                     f"{what or f'stream {error.index} is'} missing in '{target}': "
                     f"{reason_of(cause)}"
@@ -72,7 +72,7 @@ def mux(
             except UnreadableClipError as error:
                 if passthrough is None:
                     raise
-                lost.append(f"sound, subtitles and tags are missing in '{target}': {error}")
+                lost.append(f"audio, subtitles and tags are missing in '{target}': {error}")
                 passthrough = None
             else:
                 return lost

@@ -29,7 +29,7 @@ _FASTEST_CLOCK: Final = 2**31 - 1
 
 
 class TrackError(Exception):
-    """A stream other than the video, or tags and chapters, could not be written; see its cause."""
+    """A failure to write tags, chapters or a stream other than the video; see its cause."""
 
     def __init__(self, index: int | None) -> None:
         super().__init__(index)
@@ -42,6 +42,7 @@ class Beside:
     """The streams, tags and chapters of the source that are written with the video."""
 
     source: InputContainer
+    """The open source; the caller closes it."""
     video: VideoStream
     """Video stream of the source."""
     tracks: Sequence[Track]

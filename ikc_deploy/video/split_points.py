@@ -31,7 +31,7 @@ def split_ranges(clip: Clip, frames: int) -> list[ClipRange]:
 
     Args:
         clip: A clip from a file.
-        frames: Approximate minimum number of frames per range.
+        frames: Approximate minimum number of frames per range; the last range may have fewer.
 
     Returns:
         The ranges in order, at least one.

@@ -185,7 +185,7 @@ def test_sound_that_fails_at_the_end_costs_no_frames(tmp_path: Path) -> None:
     outcome = upscale(source, target, gone)
     assert numbers(target) == list(range(15))
     (warning,) = outcome.warnings
-    assert "sound, subtitles and tags are missing" in warning
+    assert "audio, subtitles and tags are missing" in warning
     assert "No such file" in warning
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4"]
 
