@@ -31,7 +31,17 @@ def upscale_capture(
     show: Callable[[NDArray[np.uint8]], bool],
     live: bool = True,
 ) -> ikc_deploy.Status:
-    """Pass upscaled frames in BGR to `show` until it returns False; return the stream's status."""
+    """Upscale the frames of a capture and show them.
+
+    Args:
+        upscaler: The upscaler to use.
+        capture: A `cv2.VideoCapture`.
+        show: Called with each upscaled frame in BGR `[sH,sW,3]`; returns False to stop.
+        live: Whether to drop late frames.
+
+    Returns:
+        The status of the stream.
+    """
     with upscaler.stream(frames(capture), live=live) as stream:
         for result in stream:
             if not show(np.ascontiguousarray(result.image[:, :, ::-1])):

@@ -47,7 +47,14 @@ class PlanarUpscaler:
 
 
 def upscaled(clip: Any) -> Any:
-    """Return `clip`, an RGB24 `vs.VideoNode`, upscaled; raise `vs.Error` for other formats."""
+    """Return an upscaled clip.
+
+    Args:
+        clip: A `vs.VideoNode` in RGB24.
+
+    Raises:
+        vs.Error: The clip has another format.
+    """
     import vapoursynth as vs
 
     if clip.format.id != vs.RGB24:

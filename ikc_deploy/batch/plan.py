@@ -52,6 +52,8 @@ def find_inputs(paths: Sequence[Path], out: Path, max_pixels: int | None = MAX_P
     Raises:
         InputError: A path does not exist or holds no image or clip; two inputs have the same
             output; an output would overwrite an input; or `out` is a file.
+        OutputError: An output cannot be written, because its name is too long or its place is
+            not a folder.
     """
     suffixes = (*IMAGE_SUFFIXES, *CONTAINERS)
     known = out.suffix.lower() in suffixes or names_other_file(out)

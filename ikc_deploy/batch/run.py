@@ -59,6 +59,7 @@ def run_batch(
 
     Raises:
         InputError: The inputs or the output folder are invalid, or another run writes to it.
+        OutputError: An output cannot be written at its place.
         BundleError: The bundle is missing or damaged.
         MissingExtraError: Ray is not installed.
         BackendError: Ray or the actors do not start.

@@ -30,7 +30,18 @@ _SCRATCH: Final = "scratch"
 
 
 def fingerprint(source: Path, run: Mapping[str, Any]) -> str:
-    """Return a hash of a source file (path, size, time) and of the settings `run` (JSON values)."""
+    """Return the fingerprint of an output: a hash of its source file and its settings.
+
+    Args:
+        source: The source file, of which path, size and modification time count.
+        run: The settings (JSON values).
+
+    Returns:
+        16 hexadecimal digits.
+
+    Raises:
+        OSError: The file does not exist.
+    """
     status = source.stat()
     file = {"path": str(source), "bytes": status.st_size, "modified": status.st_mtime_ns}
     content = json.dumps({**run, "source": file}, sort_keys=True)
@@ -38,7 +49,11 @@ def fingerprint(source: Path, run: Mapping[str, Any]) -> str:
 
 
 class BatchRunState:
-    """The record of one output folder, used by one process at a time."""
+    """The record of one output folder, used by one process at a time; see `open_run_state`.
+
+    Args:
+        out: The output folder.
+    """
 
     def __init__(self, out: Path) -> None:
         self.folder = out / FOLDER

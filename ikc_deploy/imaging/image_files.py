@@ -105,8 +105,9 @@ def plan_tasks(
 
     Raises:
         InputError: An input does not exist or a folder has no image; two inputs have the same
-            output; an output would overwrite an input; or an output cannot be written (unknown
-            format, name too long).
+            output; an output would overwrite an input; or its format is unknown.
+        OutputError: An output cannot be written, because its name is too long or its place is
+            not a folder.
     """
     sources = _sources(inputs)
     targets = _targets(sources, out)
@@ -223,7 +224,16 @@ def upscale_picture(
 
 
 def upscale_picture_nonblind(picture: Picture, scale: int, upscale: NonBlindUpscale) -> Picture:
-    """Upscale the colour of `picture` by `upscale` and its opacity bicubically by `scale`."""
+    """Upscale the colour of `picture` by `upscale` and its opacity bicubically.
+
+    Args:
+        picture: The LR image.
+        scale: Scale factor s of `upscale`.
+        upscale: The function that upscales colour.
+
+    Returns:
+        The SR image, with opacity if `picture` has it.
+    """
     rgb, alpha = picture.rgb, picture.alpha
     if alpha is not None:
         rgb = fill_hidden(rgb, alpha)

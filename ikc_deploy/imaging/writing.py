@@ -54,7 +54,16 @@ def check_size(path: str | PathLike[str], height: int, width: int) -> None:
 
 
 def check_writable(picture: Picture, path: str | PathLike[str], scale: int = 1) -> None:
-    """Raise `InputError` if the format of `path` cannot hold `picture` upscaled by `scale`."""
+    """Check that a format can hold an image after upscaling.
+
+    Args:
+        picture: The image before upscaling.
+        path: The file to write; its suffix selects the format.
+        scale: Scale factor s.
+
+    Raises:
+        InputError: The suffix is unknown, or the format does not support this size or opacity.
+    """
     target = Path(path)
     suffix = target.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:

@@ -111,7 +111,11 @@ class Limits:
 
 
 class Streams:
-    """The last kernel codes of the `capacity` most recent streams."""
+    """The last kernel codes of the most recent streams.
+
+    Args:
+        capacity: Maximum number of streams.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity

@@ -58,7 +58,11 @@ class Chunk:
 
 
 class WorkFolder:
-    """The folder of the chunks of one unfinished output, used by one process at a time."""
+    """The folder of the chunks of one unfinished output, used by one process at a time.
+
+    Args:
+        target: The output; the folder has its name followed by .ikc.
+    """
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -141,10 +145,16 @@ class WorkFolder:
 
 
 class ChunkWriter:
-    """An encoder of frames into chunks of `frames_each`, from frame number `first` on.
+    """An encoder of frames into chunks.
 
-    A chunk also ends before the first frame whose time stamp is equal to or later than one of the
-    `cuts`.
+    Args:
+        folder: The work folder, which is open.
+        encoder: Encoder of the output.
+        facts: Properties of the output.
+        first: Number of the first frame to write.
+        frames_each: Maximum number of frames per chunk.
+        cuts: Time stamps at which a chunk ends: it does not contain the first frame whose time
+            stamp is equal to or later than a cut.
     """
 
     def __init__(

@@ -79,6 +79,10 @@ class Repair:
     A missing time stamp is set to the end of the previous packet. A decoding time that does not
     increase is raised to the previous one, plus one tick where the container requires it, and the
     presentation time is never earlier.
+
+    Args:
+        output: The output container.
+        stream: The stream of `output` that the packets are written to.
     """
 
     def __init__(self, output: OutputContainer, stream: Stream) -> None:

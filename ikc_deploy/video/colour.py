@@ -139,6 +139,9 @@ class ToRgb:
     """A converter of decoded frames with the given colour coding to RGB.
 
     Values outside the nominal range (super-white, out of gamut) are clipped to 0..255.
+
+    Args:
+        colour: Colour coding of the frames; ignored for frames in RGB formats.
     """
 
     def __init__(self, colour: Colour) -> None:
@@ -174,7 +177,12 @@ class ToRgb:
 
 
 class FromRgb:
-    """A converter of RGB to frames in the pixel format of an encoder, with colour tags."""
+    """A converter of RGB to frames in the pixel format of an encoder, with colour tags.
+
+    Args:
+        colour: Colour coding of the frames.
+        pixel_format: FFmpeg's name of the pixel format.
+    """
 
     def __init__(self, colour: Colour, pixel_format: str) -> None:
         self._colour = colour
@@ -215,7 +223,14 @@ def sample_bits(pixel_format: str) -> int:
 
 
 def subsampling(pixel_format: str) -> str:
-    """Return the coarsest of "420", "422", "444" that keeps a format's chroma; "420" for grey."""
+    """Return the coarsest chroma subsampling that keeps the chroma of a pixel format.
+
+    Args:
+        pixel_format: FFmpeg's name of the pixel format.
+
+    Returns:
+        "420", "422" or "444"; "420" for grey, "444" for RGB.
+    """
     described = av.VideoFormat(pixel_format)
     if described.is_rgb:
         return "444"
