@@ -153,7 +153,7 @@ def run_tasks(
                 raise BackendError(row["broken"])
             yield row["number"], pickle.loads(row["outcome"])
     except RayError as error:
-        raise BackendError(f"Ray gave up: {_last_line(error)}") from error
+        raise BackendError(f"Ray failed: {_last_line(error)}") from error
 
 
 class _Actor:

@@ -84,7 +84,7 @@ class NumberedImages:
         write_rgb(frame.rgb, self._path(self._written + 1))
         self._written += 1
 
-    def finish(self, complete: bool) -> tuple[str, ...]:  # noqa: ARG002 - every file is whole
+    def finish(self, complete: bool) -> tuple[str, ...]:  # noqa: ARG002 - every file is complete
         """Do nothing; every file is complete."""
         return ()
 

@@ -82,7 +82,7 @@ class RawSink:
         """Write the next frame; raise `BrokenPipeError` if the reader has closed the pipe."""
         self._pipe.write(self._from_rgb(frame.rgb).to_ndarray().tobytes())
 
-    def finish(self, complete: bool) -> tuple[str, ...]:  # noqa: ARG002 - a pipe has no whole
+    def finish(self, complete: bool) -> tuple[str, ...]:  # noqa: ARG002 - a pipe is never finished
         """Flush the pipe."""
         self._pipe.flush()
         return ()
