@@ -1,9 +1,9 @@
-"""The demo: blur and shrink a real photo, upscale it blind, and compare.
+"""Blur and shrink a real photograph, upscale it blind, and compare.
 
     python examples/demo.py --bundle demo/bundle --out demo
 
-The photo is blurred with a Gaussian of sigma 2.6 and shrunk by 4. The upscaler sees the small
-picture alone. Prints the PSNR of bicubic upscaling and ours, and writes a side-by-side picture.
+The photograph is blurred with a Gaussian of sigma 2.6 and shrunk by 4. The upscaler gets only the
+small image. Prints the PSNR of bicubic upscaling and ikc-deploy, and writes a side-by-side image.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ikc_deploy.imaging.metrics import psnr_y
 SIGMA = 2.6
 PHOTO = Path(__file__).parent.parent / "samples" / "kodim23.png"
 SHOWN = (slice(130, 450), slice(60, 380))
-"""The part of the photo in the side-by-side picture."""
+"""Part of the photograph that the side-by-side image shows."""
 
 
 @click.command()
 @click.option("--bundle", type=click.Path(path_type=Path), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(bundle: Path, out: Path) -> None:
-    """Run the demo with the bundle at BUNDLE and write pictures to OUT."""
+    """Run the demo with the bundle at BUNDLE and write images to OUT."""
     hr = read_rgb(PHOTO)
     with ikc_deploy.load(bundle) as upscaler:
         lr = degrade_gaussian(hr, SIGMA, upscaler.scale)
@@ -50,11 +50,11 @@ def main(bundle: Path, out: Path) -> None:
     click.echo(f"blur sigma   true {SIGMA:.2f}, estimated {result.sigma:.2f}")
     click.echo(f"PSNR-Y       bicubic {theirs:.2f} dB, ikc-deploy {ours:.2f} dB")
     click.echo(f"time         {result.timings['total']:.0f} ms for {lr.shape[1]}x{lr.shape[0]}")
-    click.echo(f"picture      {picture}")
+    click.echo(f"image        {picture}")
 
 
 def side_by_side(panels: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The shown part of each picture in a row, with its label above."""
+    """Return the shown part of each image `[H,W,3]` in a row, with its label above."""
     height = SHOWN[0].stop - SHOWN[0].start
     width = SHOWN[1].stop - SHOWN[1].start
     gap, bar = 8, 28

@@ -1,4 +1,4 @@
-"""Between two GStreamer pipelines: appsink, upscaler, appsrc. A sketch: no errors are handled.
+"""Upscale frames between two GStreamer pipelines. A sketch: no errors are handled.
 
     python examples/gstreamer_elements.py "videotestsrc num-buffers=50 ! video/x-raw,width=160" \\
         "videoconvert ! autovideosink"
@@ -27,7 +27,7 @@ RGB = "video/x-raw,format=RGB"
 
 
 def rgb_of(buffer: Any, width: int, height: int) -> NDArray[np.uint8]:
-    """`[H,W,3]` of a raw RGB buffer, whose rows GStreamer pads to multiples of four bytes."""
+    """Copy a raw RGB buffer, whose rows GStreamer pads to multiples of four bytes, to `[H,W,3]`."""
     stride = 4 * ((3 * width + 3) // 4)
     there, mapped = buffer.map(Gst.MapFlags.READ)
     assert there
@@ -39,7 +39,7 @@ def rgb_of(buffer: Any, width: int, height: int) -> NDArray[np.uint8]:
 
 
 def pulled(sink: Any, buffers: list[Any]) -> Iterator[NDArray[np.uint8]]:
-    """The frames of an appsink; each one's buffer goes to `buffers`, for its times."""
+    """Yield the frames of an appsink; append each buffer to `buffers`, for its time stamps."""
     while (sample := sink.pull_sample()) is not None:
         caps = sample.get_caps().get_structure(0)
         buffers.append(sample.get_buffer())
@@ -47,7 +47,7 @@ def pulled(sink: Any, buffers: list[Any]) -> Iterator[NDArray[np.uint8]]:
 
 
 def upscale_pipelines(upscaler: ikc_deploy.Upscaler, source: str, target: str) -> int:
-    """Run until the first pipeline ends; returns the number of frames."""
+    """Run until the first pipeline ends; return the number of frames."""
     Gst.init(None)
     first = Gst.parse_launch(f"{source} ! videoconvert ! {RGB} ! appsink name=sink sync=false")
     second = Gst.parse_launch(f"appsrc name=source format=time ! {target}")

@@ -1,4 +1,4 @@
-"""A camera or clip through OpenCV, the newest frame first.
+"""Upscale a camera or clip that OpenCV reads; late frames are dropped in favour of the newest.
 
 python examples/opencv_loop.py 0                 # the first camera, in a window; Esc ends it
 """
@@ -17,7 +17,7 @@ import ikc_deploy
 
 
 def frames(capture: Any) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a `cv2.VideoCapture` in RGB; OpenCV has BGR."""
+    """Yield the frames of a `cv2.VideoCapture` in RGB; OpenCV returns BGR."""
     while True:
         there, frame = capture.read()
         if not there:
@@ -31,7 +31,17 @@ def upscale_capture(
     show: Callable[[NDArray[np.uint8]], bool],
     live: bool = True,
 ) -> ikc_deploy.Status:
-    """Pass upscaled frames in BGR to `show` until it says False; returns how it went."""
+    """Upscale the frames of a capture and show them.
+
+    Args:
+        upscaler: The upscaler to use.
+        capture: A `cv2.VideoCapture`.
+        show: Called with each upscaled frame in BGR `[sH,sW,3]`; returns False to stop.
+        live: Whether to drop late frames.
+
+    Returns:
+        The status of the stream.
+    """
     with upscaler.stream(frames(capture), live=live) as stream:
         for result in stream:
             if not show(np.ascontiguousarray(result.image[:, :, ::-1])):
@@ -40,7 +50,7 @@ def upscale_capture(
 
 
 def show_in_window(frame: NDArray[np.uint8]) -> bool:
-    """True unless Esc was pressed."""
+    """Show a frame; return False if Esc was pressed."""
     cv2.imshow("ikc-deploy", frame)
     return cv2.waitKey(1) != 27
 

@@ -1,8 +1,8 @@
-"""A clip through PyAV, frame by frame, with the blur tracked.
+"""Upscale a clip with PyAV, frame by frame, with tracking of the blur.
 
     python examples/pyav_loop.py in.mp4 out.mp4
 
-The shortest loop that is right; `ikc-upscale` also keeps sound, colour tags and rotation.
+A minimal correct loop; `ikc-upscale` also keeps audio, colour tags and rotation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import ikc_deploy
 
 
 def upscale_clip(upscaler: ikc_deploy.Upscaler, source: str, target: str) -> ikc_deploy.Status:
-    """Upscale the pictures of `source` into `target`; returns how it went."""
+    """Upscale the frames of `source` into `target`; return the status of the stream."""
     with av.open(source) as clip, av.open(target, "w") as out:
         video = clip.streams.video[0]
         coded = out.add_stream("libx264", video.average_rate or Fraction(25))
@@ -37,7 +37,7 @@ def upscale_clip(upscaler: ikc_deploy.Upscaler, source: str, target: str) -> ikc
         with upscaler.stream(frames()) as stream:
             for result in stream:
                 picture = av.VideoFrame.from_ndarray(result.image, format="rgb24")
-                # Times as they were: clips need not have a constant rate.
+                # Keep the time stamps: the frame rate of a clip need not be constant.
                 picture.pts, picture.time_base = times.pop(0), video.time_base
                 out.mux(coded.encode(picture))
         out.mux(coded.encode())

@@ -1,4 +1,4 @@
-"""Torch tensors in and out: `[N,3,H,W]` in [0,1], as torchvision and most data loaders have them.
+"""Upscale torch tensors `[N,3,H,W]` in [0,1], the layout of torchvision and most data loaders.
 
 python examples/torch_tensor.py picture.png
 """
@@ -15,9 +15,14 @@ from ikc_deploy.imaging.image_io import read_rgb, write_rgb
 
 
 def upscale_tensor(upscaler: ikc_deploy.Upscaler, images: Tensor) -> tuple[Tensor, Tensor]:
-    """`[N,3,H,W]` in [0,1] to `[N,3,sH,sW]` of the same dtype and device, and sigma `[N]`.
+    """Upscale a batch of images, which are rounded to 8 bits as in an image file.
 
-    Values are rounded to 8 bits on the way, as in a picture file.
+    Args:
+        upscaler: The upscaler to use.
+        images: RGB `[N,3,H,W]` in [0,1], floating point, on any device.
+
+    Returns:
+        RGB `[N,3,sH,sW]` in [0,1], of the same dtype and device, and the estimated sigma `[N]`.
     """
     levels = (images.detach() * 255).round().clamp(0, 255).to(torch.uint8)
     frames = levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -1,12 +1,12 @@
-"""A client of Triton Inference Server: pictures in, upscaled pictures and their blur out.
+"""Upscale images with Triton Inference Server, and print their estimated blur.
 
     pip install 'tritonclient[grpc]' pillow
     python examples/triton_client.py --server localhost:8001 --out upscaled photo.png ...
     python examples/triton_client.py --server localhost:8001 --out upscaled --stream frames/*.png
 
-With --shared-memory, pixels do not travel through gRPC: client and server, on one machine, share
-two regions of memory. With --stream, the pictures are frames of one stream, and each starts from
-the blur of the one before it.
+With --shared-memory, pixels are not sent through gRPC: client and server, on one machine, share two
+regions of memory. With --stream, the images are frames of one stream, and each starts from the blur
+of the one before it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from tritonclient import grpc
 from tritonclient.utils import shared_memory
 
 TIMEOUT = 120
-"""Seconds to wait for an answer: a server that is busy may never come to it."""
+"""Seconds to wait for a response; a busy server may not respond."""
 
 
 def main() -> None:
-    """Upscale the pictures that the command line names."""
+    """Upscale the images that are given on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pictures", nargs="+", type=Path)
     parser.add_argument("--server", default="localhost:8001", help="HOST:PORT of gRPC")
@@ -43,7 +43,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     with grpc.InferenceServerClient(options.server) as client:
         for number, path in enumerate(options.pictures):
-            # As the server takes it: one frame, RGB, uint8.
+            # The input of the server: frames `[N,H,W,3]`, RGB, uint8, here one.
             frame = np.asarray(Image.open(path).convert("RGB"))[None]
             sequence = {}
             if options.stream:
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def asked_for(iters: int | None, sigma: float | None) -> list[grpc.InferInput]:
-    """The optional inputs, one value for each frame."""
+    """Return the optional inputs of a request with one frame."""
     inputs = []
     for name, value, dtype in (("iters", iters, np.int32), ("sigma", sigma, np.float32)):
         if value is not None:
@@ -73,7 +73,7 @@ def ask_by_message(
     asked: list[grpc.InferInput],
     sequence: dict[str, Any],
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Frames `[N,H,W,3]` there and back in gRPC messages; the upscaled ones and their sigmas."""
+    """Upscale frames `[N,H,W,3]` by gRPC messages; return `[N,sH,sW,3]` and sigma `[N,1]`."""
     lr = grpc.InferInput("lr", frames.shape, "UINT8")
     lr.set_data_from_numpy(frames)
     answer = client.infer(model(sequence), [lr, *asked], client_timeout=TIMEOUT, **sequence)
@@ -86,12 +86,12 @@ def ask_by_shared_memory(
     asked: list[grpc.InferInput],
     sequence: dict[str, Any],
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The same, with the frames in memory that client and server share."""
+    """Upscale frames as `ask_by_message`, in memory that client and server share."""
     scale = scale_of(client)
     count, height, width, _ = frames.shape
     upscaled = (count, scale * height, scale * width, 3)
     size = int(np.prod(upscaled))
-    # Other clients have regions, too.
+    # The names must differ from those of other clients.
     names = f"ikc_lr_{os.getpid()}", f"ikc_image_{os.getpid()}"
     with region(client, names[0], frames.nbytes) as given, region(client, names[1], size) as out:
         shared_memory.set_shared_memory_region(given, [frames])
@@ -109,7 +109,7 @@ def ask_by_shared_memory(
 
 @contextmanager
 def region(client: grpc.InferenceServerClient, name: str, size: int) -> Iterator[Any]:
-    """Memory that the server may read and write, for the time of the block."""
+    """Register memory that the server may read and write, for the time of the block."""
     handle = shared_memory.create_shared_memory_region(name, f"/{name}", size)
     try:
         client.register_system_shared_memory(name, f"/{name}", size)
@@ -120,7 +120,7 @@ def region(client: grpc.InferenceServerClient, name: str, size: int) -> Iterator
 
 
 def unregister(client: grpc.InferenceServerClient, name: str) -> None:
-    """Take a region back, as soon as the server has let go of the request that it answered."""
+    """Unregister a region, as soon as the server has released the request that it answered."""
     deadline = time.monotonic() + TIMEOUT
     while True:
         try:
@@ -132,12 +132,12 @@ def unregister(client: grpc.InferenceServerClient, name: str) -> None:
 
 
 def model(sequence: dict[str, Any]) -> str:
-    """Which model answers: streams have one of their own."""
+    """Return the name of the model, which differs for streams."""
     return "ikc_stream" if sequence else "ikc"
 
 
 def scale_of(client: grpc.InferenceServerClient) -> int:
-    """SR side over LR side, from the model's parameters."""
+    """Return the scale factor (SR side over LR side) from the parameters of the model."""
     parameters = client.get_model_config("ikc").config.parameters
     return int(parameters["scale"].string_value)
 

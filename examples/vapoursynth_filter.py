@@ -1,12 +1,12 @@
-"""A VapourSynth filter: RGB24 clips upscaled, the blur tracked.
+"""A VapourSynth filter that upscales RGB24 clips with tracking of the blur.
 
     # in a .vpy script, with this folder on the path
     from vapoursynth_filter import upscaled
     clip = core.resize.Bicubic(clip, format=vs.RGB24, matrix_in_s="709")
     upscaled(clip).set_output()
 
-VapourSynth asks for frames in any order and may ask twice. Tracking wants them in order, so a frame
-that does not follow the last one begins a clip of its own.
+VapourSynth requests frames in any order, sometimes twice. Tracking expects them in order, so a
+frame that does not follow the last one starts a new stream.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Plane = NDArray[np.uint8]
 
 
 class PlanarUpscaler:
-    """Upscales frames given as three planes, red, green and blue, each `[H,W]` uint8."""
+    """An upscaler of frames in three planes, red, green and blue, each `[H,W]` uint8."""
 
     def __init__(self, upscaler: ikc_deploy.Upscaler) -> None:
         self.upscaler = upscaler
@@ -33,7 +33,7 @@ class PlanarUpscaler:
         self._last = -1
 
     def __call__(self, number: int, planes: Sequence[Plane]) -> list[Plane]:
-        """The planes of frame `number`, upscaled."""
+        """Return the upscaled planes, each `[sH,sW]` uint8, of frame `number`."""
         if number != self._last + 1:
             self._stream = self.upscaler.stream(self._frames())
         self._last = number
@@ -47,7 +47,14 @@ class PlanarUpscaler:
 
 
 def upscaled(clip: Any) -> Any:
-    """`clip`, an RGB24 `vs.VideoNode`, upscaled."""
+    """Return an upscaled clip.
+
+    Args:
+        clip: A `vs.VideoNode` in RGB24.
+
+    Raises:
+        vs.Error: The clip has another format.
+    """
     import vapoursynth as vs
 
     if clip.format.id != vs.RGB24:

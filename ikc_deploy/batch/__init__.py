@@ -1,5 +1,5 @@
-"""Batches: folders of pictures and long clips, upscaled by many actors at once (Ray Data).
+"""Batches: folders of images and long clips, upscaled by many Ray actors at once (Ray Data).
 
-What is to do is planned here and cut into tasks; tasks know nothing of each other, so a lost one is
-simply done again; what they made is put together here. The result is that of one machine.
+A batch is planned and split into independent tasks, so a lost task can be repeated. The results of
+the tasks are joined at the end. The output is identical to that of one machine.
 """

@@ -1,8 +1,8 @@
-"""Tasks on actors, by Ray Data: every actor holds one upscaler and takes a task at a time.
+"""Execution of tasks by Ray Data: every actor holds one upscaler and runs one task at a time.
 
-Ray starts an actor anew when its process dies, and gives its task to another, for ever. So actors
-count how often a task was begun, in files that they share, and give up one that takes its actor
-with it time and again: it must not stop the rest.
+Ray restarts an actor whose process dies, and gives its task to another actor, without limit. Actors
+therefore count the starts of each task in shared files, and give up a task whose actors keep dying,
+so that it does not block the other tasks.
 """
 
 from __future__ import annotations
@@ -23,26 +23,36 @@ from ikc_deploy.batch.tasks import Task, TaskOutcome, do
 from ikc_deploy.errors import BackendError, IkcError, InputError, MissingExtraError
 
 DEATHS: Final = 3
-"""Actors that may die of a task before it is given up."""
+"""Number of actors that may die while running a task before the task is given up."""
 
 _CORES: Final = 4
-"""Cores of an actor if nobody says: more of them are slower than more actors."""
+"""Default cores per actor: more actors are faster than more cores per actor."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """How a cluster is divided among actors."""
+    """The division of a cluster among actors."""
 
     actors: int
+    """Number of actors."""
     cores: int
+    """CPU cores per actor."""
     gpus: int
+    """GPUs per actor, 0 or 1."""
 
 
 def divide(cpus: float, gpus: float, tasks: int, actors: int | None, cores: int) -> Share:
-    """One GPU for each actor where there are any, else `cores` each; none is left without work.
+    """Divide a cluster among actors: one GPU for each where there are any, otherwise CPU cores.
 
-    `cpus` and `gpus` are the cluster's. None and 0 mean as many actors as there is room for, and up
-    to four cores. Raises `InputError` if there is less than was asked for.
+    Args:
+        cpus: CPU cores of the cluster.
+        gpus: GPUs of the cluster.
+        tasks: Number of tasks, 1 or more; there are never more actors.
+        actors: Requested number of actors; None for as many as fit.
+        cores: Requested cores per actor; 0 for up to four.
+
+    Raises:
+        InputError: The requested actors do not fit into the cluster.
     """
     each = cores or max(1, min(_CORES, int(cpus) // (actors or 1)))
     room = int(gpus) if gpus >= 1 else int(cpus) // each
@@ -51,24 +61,29 @@ def divide(cpus: float, gpus: float, tasks: int, actors: int | None, cores: int)
         what = f"{gpus:g} GPUs" if gpus >= 1 else f"{cpus:g} cores"
         raise InputError(
             f"{wanted} actors of {each} cores do not fit into a cluster of {what}; "
-            "ask for fewer with --actors, or smaller ones with --threads"
+            "request fewer actors with --actors, or fewer cores for each with --threads"
         )
     return Share(min(wanted, tasks), each, 1 if gpus >= 1 else 0)
 
 
 def require_ray() -> None:
-    """Raise `MissingExtraError` if Ray is not installed; it is not imported, which takes long."""
+    """Raise `MissingExtraError` if Ray is not installed, without the slow import of Ray."""
     if find_spec("ray") is None:
         raise MissingExtraError("ray", "ray", "--ray")
 
 
 @contextmanager
 def connected(settings: ClusterSettings) -> Iterator[None]:
-    """Ray, for the block: a cluster's, or one that is started here and stopped at the end.
+    """Connect to a Ray cluster for the block, or start Ray here and stop it at the end.
 
-    Raises `MissingExtraError` without Ray, `BackendError` if the cluster does not answer.
+    Args:
+        settings: Address of the cluster; None to start Ray on this machine.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        BackendError: The cluster does not answer, or Ray does not start.
     """
-    # Usage statistics would be sent to Ray's makers; its C++ part warns of what is meant to be.
+    # Disable Ray's usage statistics, and the warnings of its C++ part about intended settings.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     require_ray()
@@ -78,10 +93,10 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
         from ray.exceptions import RayError
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "ray", "ray", "--ray") from error
-    # A Ray of our own is nobody else's to reach.
+    # A Ray that is started here must not be reachable from other machines.
     alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     local = {} if settings.address else alone
-    # Without an address, Ray would look for a cluster that runs here, or did once.
+    # Without an address, Ray would search for a running or earlier cluster on this machine.
     address = settings.address or "local"
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
@@ -96,10 +111,21 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
 def run_tasks(
     tasks: Sequence[Task], upscaler: UpscalerSettings, settings: ClusterSettings, scratch: Path
 ) -> Iterator[tuple[int, TaskOutcome]]:
-    """Every task's number and outcome, as they are done; within `connected`.
+    """Run tasks on the actors of a cluster, inside a `connected` block.
 
-    `scratch` is an empty folder that all machines see. A task that was given up has an error.
-    Raises `BackendError` if no actor can be started.
+    Args:
+        tasks: The tasks, at least one.
+        upscaler: Settings with which every actor opens its upscaler.
+        settings: Requested number of actors.
+        scratch: An empty folder that all machines can access.
+
+    Yields:
+        Number and outcome of each task as it ends. The outcome of a task that was given up has an
+        error.
+
+    Raises:
+        InputError: The requested actors do not fit into the cluster.
+        BackendError: An actor cannot start, or Ray fails.
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -116,7 +142,7 @@ def run_tasks(
     done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         _Actor,
         fn_constructor_args=[replace(upscaler, threads=share.cores), scratch],
-        # A task that waits at a busy actor could be done by a free one.
+        # A task must not wait for a busy actor while another is idle.
         compute=ActorPoolStrategy(size=share.actors, max_tasks_in_flight_per_actor=1),
         num_cpus=share.cores,
         num_gpus=share.gpus or None,
@@ -127,11 +153,11 @@ def run_tasks(
                 raise BackendError(row["broken"])
             yield row["number"], pickle.loads(row["outcome"])
     except RayError as error:
-        raise BackendError(f"Ray gave up: {_last_line(error)}") from error
+        raise BackendError(f"Ray failed: {_last_line(error)}") from error
 
 
 class _Actor:
-    """Lives in a process of its own, on any machine of the cluster."""
+    """An actor in a separate process, on any machine of the cluster."""
 
     def __init__(self, settings: UpscalerSettings, scratch: Path) -> None:
         self._sigma = settings.sigma
@@ -140,7 +166,7 @@ class _Actor:
         try:
             self._upscaler = settings.open()
         except IkcError as error:
-            # Raised here, it would be taken for a fault of the machine, and tried again.
+            # Ray would treat an exception here as a machine failure, and retry.
             self._broken = f"an actor on {platform.node()} cannot start: {error}"
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +182,7 @@ class _Actor:
             file.write(f"{os.getpid()}\n")
             file.seek(0)
             if len(file.readlines()) > DEATHS:
-                return TaskOutcome(error=f"the process that worked on it died {DEATHS} times")
+                return TaskOutcome(error=f"the process that ran this task died {DEATHS} times")
         outcome = do(task, self._upscaler, self._sigma)
         begun.unlink()
         return outcome

@@ -1,4 +1,4 @@
-"""What a batch is to do: which outputs are missing, and the tasks that make them."""
+"""Planning of a batch: the missing outputs, and the tasks that produce them."""
 
 from __future__ import annotations
 
@@ -26,24 +26,34 @@ from ikc_deploy.video.passthrough import PassthroughStreams, check_output
 from ikc_deploy.video.split_points import split_ranges
 
 BATCH_SUFFIXES: Final = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-"""File name endings that folders are searched for."""
+"""Suffixes of the files that are listed from folders."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Files to upscale, and where each goes."""
+    """The files to upscale and their outputs."""
 
     pictures: tuple[ImageTask, ...]
+    """Tasks of the images."""
     clips: tuple[tuple[Path, Path], ...]
-    """Source and target of each."""
+    """Source and target of each clip."""
 
 
 def find_inputs(paths: Sequence[Path], out: Path, max_pixels: int | None = MAX_PIXELS) -> Inputs:
-    """The pictures and clips among `paths` and in the folders among them (not below those).
+    """Find the images and clips to upscale, and name their outputs.
 
-    Outputs keep their input's name; clips in containers that are not written become .mkv. Raises
-    `InputError` for paths that are missing or hold neither, for two that would share one output,
-    and for an output that would overwrite an input.
+    Outputs keep the names of their inputs; clips in containers that cannot be written become .mkv.
+
+    Args:
+        paths: Files, and folders whose files are upscaled (subfolders are not searched).
+        out: The output folder.
+        max_pixels: Maximum number of pixels of an image; None for no limit.
+
+    Raises:
+        InputError: A path does not exist or holds no image or clip; two inputs have the same
+            output; an output would overwrite an input; or `out` is a file.
+        OutputError: An output cannot be written, because its name is too long or its place is
+            not a folder.
     """
     suffixes = (*IMAGE_SUFFIXES, *CONTAINERS)
     known = out.suffix.lower() in suffixes or names_other_file(out)
@@ -66,26 +76,35 @@ def find_inputs(paths: Sequence[Path], out: Path, max_pixels: int | None = MAX_P
 
 @dataclass(eq=False)
 class ClipPlan:
-    """A clip on its way: its pieces, and what is needed to put them together."""
+    """The plan of one clip: its chunk tasks, and the data to join their results."""
 
     source: Path
+    """The clip."""
     target: Path
+    """Video file to write."""
     made_from: str
+    """Fingerprint of the source and the settings."""
     facts: StreamFacts
-    """The output's."""
+    """Properties of the output."""
     companions: PassthroughStreams | None
+    """Streams, tags and chapters to copy from the source."""
     folder: Path
+    """Folder of the unfinished chunks."""
     jobs: tuple[ChunkTask, ...]
+    """Chunk tasks, in order."""
     warnings: list[str] = field(default_factory=list)
+    """Problems of the source, and parts that the output lacks."""
 
     def missing(self) -> list[ChunkTask]:
-        """The pieces that are not finished."""
+        """Return the chunk tasks that are not finished."""
         return [job for job in self.jobs if finished_chunk(job.chunk_folder) is None]
 
     def finish(self) -> int:
-        """Join the pieces to the target and delete them; the number of frames.
+        """Join the chunks to the target, delete them, and return the number of frames.
 
-        Raises `VideoError` or `DiskFullError`; the pieces then stay.
+        Raises:
+            VideoError: The target cannot be written; the chunks are kept.
+            DiskFullError: The disk is full; the chunks are kept.
         """
         chunks = [each for job in self.jobs for each in finished_chunk(job.chunk_folder) or ()]
         self.warnings += mux(chunks, self.facts, self.target, self.companions)
@@ -101,9 +120,21 @@ def plan_clip(
     run: dict[str, Any],
     run_state: BatchRunState,
 ) -> ClipPlan:
-    """How to upscale a clip piece by piece, as `run` says (JSON values).
+    """Plan a clip in chunks.
 
-    Raises `VideoError`, `UnreadableClipError`, `NoVideoError` or `EncoderError`.
+    Args:
+        source: The clip.
+        target: The video file to write.
+        scale: Scale factor s.
+        settings: Requested codec and quality.
+        run: Description of the upscaling (JSON values).
+        run_state: Record of the output folder.
+
+    Raises:
+        VideoError: The output cannot be written.
+        UnreadableClipError: The clip cannot be read.
+        NoVideoError: The clip has no video stream.
+        EncoderError: No encoder works.
     """
     container = container_of(target)
     with closing(Clip(source)) as clip:
@@ -124,7 +155,7 @@ def plan_clip(
 
 
 def weight(task: Task) -> int:
-    """How much of the progress bar a task is: frames, as far as they are known."""
+    """Return the share of a task in the progress bar: its frames, or 1 if they are not known."""
     return task.clip_range.packets or 1 if isinstance(task, ChunkTask) else 1
 
 
@@ -141,5 +172,5 @@ def _is_clip(file: Path) -> bool:
 
 
 def _clip_name(file: Path) -> str:
-    # Matroska holds whatever sound there is.
+    # Matroska supports almost every audio codec.
     return file.name if file.suffix.lower() in CONTAINERS else f"{file.stem}.mkv"

@@ -1,4 +1,4 @@
-"""A batch from beginning to end."""
+"""The run of a batch: plan, execute on a cluster, record."""
 
 from __future__ import annotations
 
@@ -19,23 +19,28 @@ from ikc_deploy.imaging.image_files import ImageTask, Upscaled
 
 @dataclass(frozen=True)
 class Joined:
-    """A clip that is done."""
+    """A finished clip, joined from its chunks."""
 
     source: Path
+    """The input clip."""
     target: Path
+    """Video file that was written."""
     frames: int
+    """Number of frames of the output."""
     warnings: tuple[str, ...]
+    """Problems of the source, and parts that the output lacks."""
 
 
 @dataclass
 class BatchReport:
-    """What came of a batch."""
+    """The result of a batch."""
 
     made: int = 0
-    """Outputs of this run."""
+    """Number of outputs that this run has written."""
     kept: int = 0
-    """Outputs that an earlier run had made already."""
+    """Number of outputs that an earlier run had written."""
     failures: list[str] = field(default_factory=list)
+    """Error messages, which name the input."""
 
 
 def run_batch(
@@ -43,12 +48,21 @@ def run_batch(
     on_output: Callable[[Upscaled | Joined], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> BatchReport:
-    """Make the outputs that are missing; `on_output` hears of each, `progress` of frames.
+    """Write the missing outputs of a batch; a later run continues an interrupted one.
 
-    `progress` is called with how many pictures and frames are done and how many there are. What
-    cannot be made is in the report, and the rest is made. Raises `InputError` for inputs or outputs
-    that cannot be, `BundleError`, `MissingExtraError` without Ray, `BackendError` if it does not
-    run. Whatever ends a run, the next one goes on.
+    Inputs that fail are listed in the report, and do not stop the others.
+
+    Args:
+        settings: Inputs, output folder, upscaler and cluster.
+        on_output: Called for each output that was written.
+        progress: Called with the number of finished images and frames, and their total.
+
+    Raises:
+        InputError: The inputs or the output folder are invalid, or another run writes to it.
+        OutputError: An output cannot be written at its place.
+        BundleError: The bundle is missing or damaged.
+        MissingExtraError: Ray is not installed.
+        BackendError: Ray or the actors do not start.
     """
     inputs = find_inputs(settings.inputs, settings.out, settings.max_pixels)
     bundle = Bundle.open(settings.upscaler.bundle)
@@ -88,17 +102,17 @@ class _BatchRun:
             "estimate": settings.upscaler.estimate,
         }
         self._pictures: dict[Path, str] = {}
-        """What each picture is made from, by its target."""
+        """Fingerprint of each image, by its target."""
         self._clips: dict[Path, ClipPlan] = {}
-        """The clip that each unfinished piece belongs to, by the piece's place."""
+        """Clip of each unfinished chunk, by the folder of the chunk."""
 
     def plan(self, inputs: Inputs) -> list[Task]:
-        """The tasks for what is missing; clips that lack nothing but joining are joined."""
+        """Return the tasks of missing outputs; join clips whose chunks are all finished."""
         chunk_tasks = [chunk_task for clip in inputs.clips for chunk_task in self._plan_clip(*clip)]
         return [*chunk_tasks, *(job for job in inputs.pictures if not self._has(job))]
 
     def take(self, task: Task, outcome: TaskOutcome) -> None:
-        """Enter what became of a task."""
+        """Record the outcome of a task."""
         if isinstance(task, ChunkTask):
             self._take_chunk(task, outcome)
         elif outcome.done is None:
@@ -136,9 +150,9 @@ class _BatchRun:
         clip = self._clips.pop(job.chunk_folder)
         clip.warnings += outcome.warnings
         if outcome.error is not None:
-            label = f"piece {clip.jobs.index(job) + 1} of {len(clip.jobs)}: {outcome.error}"
+            label = f"chunk {clip.jobs.index(job) + 1} of {len(clip.jobs)}: {outcome.error}"
             self.report.failures.append(_about(job.source, label))
-        # Its folders are looked at once, not after each piece.
+        # The folders of a clip are checked once, not after each chunk.
         if clip not in self._clips.values() and not clip.missing():
             self._finish(clip)
 

@@ -1,11 +1,11 @@
-"""What a folder of outputs holds already, so that a second run does only what is missing.
+"""Record of the finished outputs in a folder, so that a second run writes only missing outputs.
 
-    OUT/.ikc-batch/ledger.jsonl   a line for each output: its name, what from, and how
+    OUT/.ikc-batch/outputs.jsonl  a line for each output: its name and fingerprint
     OUT/.ikc-batch/lock
-    OUT/.ikc-batch/...            pieces of clips that are not finished
+    OUT/.ikc-batch/...            chunks of clips that are not finished
 
-An output counts if it is there and its line says what this run would make it from. A line is
-written after its output, so what a killed run lost is done again and nothing is believed too early.
+An output is finished if it exists and its line has the fingerprint of this run. A line is written
+after its output, so an output that a killed run did not complete is written again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,18 @@ _SCRATCH: Final = "scratch"
 
 
 def fingerprint(source: Path, run: Mapping[str, Any]) -> str:
-    """What an output is made from: a source file as it is now, and how (JSON values)."""
+    """Return the fingerprint of an output: a hash of its source file and its settings.
+
+    Args:
+        source: The source file, of which path, size and modification time count.
+        run: The settings (JSON values).
+
+    Returns:
+        16 hexadecimal digits.
+
+    Raises:
+        OSError: The file does not exist.
+    """
     status = source.stat()
     file = {"path": str(source), "bytes": status.st_size, "modified": status.st_mtime_ns}
     content = json.dumps({**run, "source": file}, sort_keys=True)
@@ -38,7 +49,11 @@ def fingerprint(source: Path, run: Mapping[str, Any]) -> str:
 
 
 class BatchRunState:
-    """The record of one folder of outputs, held by one process at a time."""
+    """The record of one output folder, used by one process at a time; see `open_run_state`.
+
+    Args:
+        out: The output folder.
+    """
 
     def __init__(self, out: Path) -> None:
         self.folder = out / FOLDER
@@ -47,18 +62,18 @@ class BatchRunState:
         self._made = dict(_read(self._file))
 
     def has(self, target: Path, made_from: str) -> bool:
-        """True if `target` is there and was made from this (see `fingerprint`)."""
+        """Return whether `target` exists and was recorded with the fingerprint `made_from`."""
         return self._made.get(target.name) == made_from and target.is_file()
 
     def add(self, target: Path, made_from: str) -> None:
-        """Record that `target` is there now."""
+        """Record that `target` is finished, with its fingerprint `made_from`."""
         self._made[target.name] = made_from
         with open(self._file, "a", encoding="utf-8") as file:
             file.write(json.dumps({"target": target.name, "from": made_from}) + "\n")
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder for the time of the block."""
+        """Yield an empty folder, and delete it at the end of the block."""
         folder = self.folder.absolute() / _SCRATCH
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -70,7 +85,11 @@ class BatchRunState:
 
 @contextmanager
 def open_run_state(out: Path) -> Iterator[BatchRunState]:
-    """The ledger of the folder `out`, which is made. Raises `InputError` if another run has it."""
+    """Open and lock the record of the output folder `out`, which is created if it is missing.
+
+    Raises:
+        InputError: Another run writes to the folder.
+    """
     (out / FOLDER).mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / FOLDER / _LOCK_FILE)
     try:
@@ -91,4 +110,4 @@ def _read(file: Path) -> Iterator[tuple[str, str]]:
             entry = json.loads(line)
             yield entry["target"], entry["from"]
         except (ValueError, KeyError, TypeError):
-            continue  # A run was killed while it wrote this line; its output is made again.
+            continue  # A run was killed while it wrote this line; its output is written again.

@@ -1,4 +1,4 @@
-"""How a batch is asked for. Needs neither Ray nor PyAV."""
+"""Settings of a batch. Needs neither Ray nor PyAV."""
 
 from __future__ import annotations
 
@@ -19,29 +19,41 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class UpscalerSettings:
-    """How every actor opens its upscaler."""
+    """The settings with which every actor opens its upscaler.
+
+    Raises:
+        InputError: `estimate` is "track".
+    """
 
     bundle: Path
+    """Folder of the bundle, accessible from all machines."""
     backend: str = "auto"
+    """Name of the backend, as in `ikc_deploy.load`."""
     iters: int | None = None
-    """Corrections; None for what the bundle recommends."""
+    """Number of corrections; None for what the bundle recommends."""
     sigma: float | None = None
-    """The blur in pixels of the output; None to estimate it."""
+    """Blur in pixels of the output; None to estimate it."""
     estimate: Estimate = "full"
-    """How it is estimated. A clip is cut among actors, so it cannot be tracked."""
+    """Estimation mode, "full" or "crops". Clips are split among actors, which excludes "track"."""
     tiles: TileSettings = field(default_factory=TileSettings)
+    """Tile size and memory limit."""
     threads: int = 0
-    """CPU cores of each actor; 0 lets the cluster's size decide."""
+    """CPU cores of each actor; 0 to choose from the size of the cluster."""
 
     def __post_init__(self) -> None:
         if self.estimate == "track":
             raise InputError(
-                "a clip is cut among actors, so that its blur cannot be tracked from one end to "
-                "the other; give --estimate crops or full"
+                "invalid estimate 'track' for a batch: clips are split among actors, so the blur "
+                "cannot be tracked; use --estimate crops or full"
             )
 
     def open(self) -> Upscaler:
-        """Raises `BundleError` or `BackendError`."""
+        """Open the upscaler.
+
+        Raises:
+            BundleError: The bundle is missing or damaged.
+            BackendError: The backend does not run here.
+        """
         return load(
             self.bundle,
             self.backend,
@@ -55,13 +67,17 @@ class UpscalerSettings:
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """Where the actors are, and how many."""
+    """The Ray cluster and the number of actors.
+
+    Raises:
+        InputError: `actors` is less than 1.
+    """
 
     address: str | None = None
-    """Of a cluster that runs already, or "auto" for the one of this machine; None starts Ray here,
-    for this run alone."""
+    """Address of a running cluster, or "auto" for the one of this machine; None to start Ray on
+    this machine for this run only."""
     actors: int | None = None
-    """None for as many as there is room for."""
+    """Number of actors; None for as many as fit."""
 
     def __post_init__(self) -> None:
         if self.actors is not None and self.actors < 1:
@@ -70,13 +86,17 @@ class ClusterSettings:
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """What is upscaled, into which folder, and how."""
+    """The inputs, the output folder and all settings of a batch."""
 
     inputs: tuple[Path, ...]
+    """Images, clips and folders of them."""
     out: Path
+    """Output folder."""
     upscaler: UpscalerSettings
+    """Settings of the upscaler of every actor."""
     encoder: EncoderSettings
-    """Of clips."""
+    """Codec and quality of clips."""
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    """Cluster and number of actors."""
     max_pixels: int | None = MAX_PIXELS
-    """Of the largest picture that is read; None for any."""
+    """Maximum number of pixels of an image; None for no limit."""

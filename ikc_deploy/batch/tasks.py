@@ -1,4 +1,4 @@
-"""What an actor is given, what it does with it, and what it answers. Needs no Ray."""
+"""The tasks of an actor, their execution and their outcome. Does not need Ray."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ from ikc_deploy.video.interfaces import Frame, StreamFacts, UpscalerAdapter
 from ikc_deploy.video.stream_job import upscale_stream
 
 ATTEMPTS: Final = 2
-"""How often an actor tries a task that fails for a reason that may pass."""
+"""Number of times that an actor tries a task that fails for a possibly temporary reason."""
 
 
 @dataclass(frozen=True)
 class ChunkTask:
-    """A piece of a clip, upscaled into a folder of its own."""
+    """A range of a clip to upscale into a separate folder."""
 
     source: Path
+    """The clip."""
     clip_range: ClipRange
+    """Range of the clip to upscale."""
     facts: StreamFacts
-    """The clip's."""
+    """Properties of the clip."""
     encoder: Encoder
+    """Encoder of the output."""
     chunk_folder: Path
-    """Where the finished piece goes, as a `WorkFolder`'s target."""
+    """Target of the `WorkFolder` for the finished chunks."""
 
 
 Task = ImageTask | ChunkTask
@@ -40,24 +43,30 @@ Task = ImageTask | ChunkTask
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """What became of a task."""
+    """The outcome of a task."""
 
     done: Upscaled | None = None
-    """Of a picture."""
+    """Result of an image; None for a chunk or a failed task."""
     warnings: tuple[str, ...] = ()
-    """What was wrong with a piece."""
+    """Problems of a range of a clip."""
     error: str | None = None
-    """Why it failed."""
+    """Reason of the failure; None for success."""
 
 
 def finished_chunk(chunk_folder: Path) -> list[Chunk] | None:
-    """What a finished piece consists of; None if it is not finished."""
+    """Return the chunks of a finished `ChunkTask`; None if it is not finished."""
     folder = WorkFolder(chunk_folder)
     return folder.chunks() if folder.path.is_dir() else None
 
 
 def do(task: Task, upscaler: Upscaler, sigma: float | None) -> TaskOutcome:
-    """Do a task, twice if need be; an error is part of the outcome."""
+    """Execute a task, at most `ATTEMPTS` times; errors are part of the outcome.
+
+    Args:
+        task: The task.
+        upscaler: The upscaler of the actor.
+        sigma: Blur in HR pixels; None to estimate it.
+    """
     error = ""
     for _ in range(ATTEMPTS):
         try:
@@ -67,12 +76,12 @@ def do(task: Task, upscaler: Upscaler, sigma: float | None) -> TaskOutcome:
         except (IkcError, OSError) as caught:
             error = " ".join(str(caught).split())
             if isinstance(caught, InputError):
-                break  # It will not be another picture the next time.
+                break  # A second attempt would read the same image.
     return TaskOutcome(error=error)
 
 
 class _ChunkSink:
-    """Writes a piece; what an earlier attempt finished of it is kept."""
+    """A sink for one `ChunkTask`; chunks that an earlier attempt finished are kept."""
 
     warnings = ()
 
@@ -88,7 +97,7 @@ class _ChunkSink:
         self._writer.write(frame)
 
     def finish(self, complete: bool) -> tuple[str, ...]:  # noqa: ARG002 - a sink's signature
-        """Give the piece, which nobody interrupts, its name."""
+        """Finish the chunks and rename their folder; a chunk task is never interrupted."""
         self._writer.finish()
         self._folder.release()
         self._folder.path.rename(WorkFolder(self._chunk_folder).path)
@@ -101,7 +110,7 @@ class _ChunkSink:
 
 def _upscale_chunk(job: ChunkTask, upscaler: Upscaler, sigma: float | None) -> tuple[str, ...]:
     if finished_chunk(job.chunk_folder) is not None:
-        return ()  # By an actor that died before it could say so.
+        return ()  # Finished by an actor that died before it returned.
     with closing(Clip(job.source, clip_range=job.clip_range)) as clip:
         clip.facts = job.facts
         sink = _ChunkSink(job, upscaler.scale)

@@ -1,1 +1,1 @@
-"""Images in files: reading, writing, and upscaling from file to file."""
+"""Image files and image arrays: read, write, upscale, resize, degrade and compare."""

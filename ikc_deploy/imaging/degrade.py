@@ -1,7 +1,7 @@
-"""Gaussian8: the protocol on which IKC and its successors report (IKC, section 4.1).
+"""Gaussian8, the evaluation protocol of IKC and its successors (IKC, section 4.1).
 
 Every HR image is blurred by eight isotropic Gaussians (21x21, reflected border), shrunk bicubically
-and rounded to 8 bits. Figures are means over images and sigmas.
+and rounded to 8 bits. Reported values are means over images and sigmas.
 """
 
 from __future__ import annotations
@@ -23,9 +23,17 @@ SIGMAS: Final[dict[int, tuple[float, ...]]] = {
 
 
 def crop_to_multiple(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """The top left part of `[H,W,3]` whose sides are multiples of `scale`.
+    """Return the top left part of an image whose sides are multiples of `scale`.
 
-    Raises `InputError` for an image that is smaller than the blur kernel's reach.
+    Args:
+        image: HR image `[H,W,3]`, uint8.
+        scale: Scale factor s, 1 or more.
+
+    Returns:
+        A view of `image`, `[s*(H//s), s*(W//s), 3]`.
+
+    Raises:
+        InputError: A side of the result is shorter than 16 pixels.
     """
     height, width = (side - side % scale for side in image.shape[:2])
     if min(height, width) < 16:
@@ -39,7 +47,15 @@ def crop_to_multiple(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
 def blur(
     image: NDArray[np.floating] | NDArray[np.uint8], kernel: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Correlate `[H,W,C]` with an odd, square kernel; the border is reflected (edge kept once)."""
+    """Correlate an image with a blur kernel, with a reflected border (edge pixels not repeated).
+
+    Args:
+        image: Image `[H,W,C]`, of any range.
+        kernel: Square blur kernel `[k,k]`, k odd and k // 2 less than H and W.
+
+    Returns:
+        The blurred image `[H,W,C]`, float64, not clipped.
+    """
     side = kernel.shape[0]
     reach = side // 2
     padded = np.pad(image.astype(np.float64), ((reach, reach), (reach, reach), (0, 0)), "reflect")
@@ -51,21 +67,30 @@ def blur(
 
 
 def degrade(hr: NDArray[np.uint8], kernel: NDArray[np.floating], scale: int) -> NDArray[np.uint8]:
-    """The LR image `[H/s,W/s,3]` uint8 of an HR image `[H,W,3]` uint8 with sides multiples of s."""
+    """Blur an HR image, shrink it bicubically and round it to 8 bits (IKC, without noise).
+
+    Args:
+        hr: HR image `[H,W,3]`, uint8, with sides that are multiples of `scale`.
+        kernel: Blur kernel `[k,k]` at HR resolution, k odd.
+        scale: Scale factor s.
+
+    Returns:
+        The LR image `[H/s,W/s,3]`, uint8.
+    """
     lr = resize_bicubic(blur(hr, kernel), 1 / scale)
     return quantize(lr)
 
 
 def degrade_gaussian(hr: NDArray[np.uint8], sigma: float, scale: int) -> NDArray[np.uint8]:
-    """`degrade` with the isotropic Gaussian of `sigma` HR pixels."""
+    """Call `degrade` with the isotropic Gaussian whose width is `sigma` HR pixels."""
     return degrade(hr, gaussian_kernel(sigma), scale)
 
 
 def upscale_bicubic(lr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """The bicubic baseline, `[H,W,3]` uint8 to `[s*H,s*W,3]` uint8."""
+    """Upscale `[H,W,3]` uint8 bicubically to `[s*H,s*W,3]` uint8; the baseline of comparisons."""
     return quantize(resize_bicubic(lr, scale))
 
 
 def quantize(image: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Round to uint8, clipped to 0..255."""
+    """Round `image` to the nearest integers and clip to 0..255; return uint8 of the same shape."""
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Which files of a folder are taken, and why the others are not."""
+"""Listing of the image files in a folder, with the reason why each other entry is skipped."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from typing import Final
 from ikc_deploy.errors import InputError
 
 IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-"""File name endings that folders are searched for, and that can be written."""
+"""Suffixes of the image files that are listed from folders and that can be written."""
 
 _NAMED: Final = 5
-"""Entries of a kind that are named; the others are counted."""
+"""Maximum number of entries named for each reason; the others are counted."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder holds (not what is below it), sorted by name."""
+    """The entries of a folder (not of its subfolders), sorted by name."""
 
     folder: Path
+    """The folder that was listed."""
     found: tuple[Path, ...]
-    """The files that are taken."""
+    """Files with one of the requested suffixes."""
     skipped: dict[str, tuple[Path, ...]]
-    """All other entries, by the reason why they are not."""
+    """All other entries, by the reason why they are skipped."""
 
     def notes(self) -> list[str]:
-        """A line for each reason, with the names that it is about."""
+        """Return one line for each reason, with the names of the skipped entries."""
         return [
             f"skipped in '{self.folder}', {reason}: {_names(paths)}"
             for reason, paths in self.skipped.items()
@@ -38,11 +39,18 @@ class Listing:
 def list_folder(
     folder: str | PathLike[str], suffixes: Sequence[str] = IMAGE_SUFFIXES, what: str = "images"
 ) -> Listing:
-    """The files in a folder whose names end in one of `suffixes`, and what else is there.
+    """List the files in a folder whose names end in one of `suffixes`.
 
-    Hidden files are not taken: `._photo.png`, which macOS leaves on other file systems, is no
-    photo. `what` is the word for such files in messages. Raises `InputError` if the folder is
-    missing or holds none.
+    Hidden files are skipped: `._photo.png`, which macOS leaves on other file systems, is not a
+    photograph.
+
+    Args:
+        folder: The folder to list; its subfolders are not searched.
+        suffixes: File name endings in lower case, with the dot; the case of names is ignored.
+        what: The word for such files in messages.
+
+    Raises:
+        InputError: The folder does not exist or has no such file.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -63,9 +71,10 @@ def list_folder(
 
 
 def list_images(folder: str | PathLike[str]) -> list[Path]:
-    """The image files in a folder (not below it, not hidden), sorted by name.
+    """Return the image files in a folder (not in its subfolders, not hidden), sorted by name.
 
-    Raises `InputError` if the folder is missing or holds none.
+    Raises:
+        InputError: The folder does not exist or has no image file.
     """
     return list(list_folder(folder).found)
 
@@ -74,11 +83,11 @@ def _reason(path: Path, suffixes: Sequence[str]) -> str | None:
     if path.name.startswith("."):
         return "hidden"
     if path.is_dir():
-        return "folders (name them to have them done too)"
+        return "folders (name them as inputs to include them)"
     if not path.is_file():
-        return "broken links, or no files"
+        return "broken links or special files"
     if path.suffix.lower() not in suffixes:
-        return f"of other kinds than {', '.join(suffixes)}"
+        return f"suffix is not one of {', '.join(suffixes)}"
     return None
 
 

@@ -1,14 +1,13 @@
-"""Picture files to upscaled picture files: which output each gets, and what it keeps.
+"""Upscaling from image file to image file: the output of each input, and what it preserves.
 
-The network restores colour and sees opaque RGB. The rest of a picture goes round it:
+The network upscales colour and reads opaque RGB. The rest of an image is handled outside it:
 
-- Grey goes in as three equal channels and comes out as their luma, in one channel.
-- Opacity is upscaled bicubically. Colour that nobody sees (under opacity 0) is replaced, before
-  the network, by the mean colour of the visible pixels nearby, so that it can neither bleed over
-  an edge nor mislead the estimate of the blur.
-- The ICC profile is copied. Rotation, palettes and 16-bit samples are what
-`ikc_deploy.imaging.image_io`
-  makes of them.
+- A grey image is passed as three equal channels; the output is their luma, in one channel.
+- Opacity is upscaled bicubically. Before the network runs, hidden colour (under opacity 0) is
+  replaced by the mean colour of the visible pixels nearby, so that it cannot bleed over an edge
+  or bias the estimate of the blur.
+- The ICC profile is copied. Rotation, palettes and 16-bit samples are handled by
+  `ikc_deploy.imaging.image_io`.
 """
 
 from __future__ import annotations
@@ -42,43 +41,46 @@ from ikc_deploy.reporting.plotting import kernels_figure, save_figure
 from ikc_deploy.runtime.upscaler import Result, Upscaler
 
 NonBlindUpscale = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-"""RGB `[H,W,3]` to its SR image `[sH,sW,3]`."""
+"""A function from an RGB image `[H,W,3]` uint8 to its SR image `[sH,sW,3]` uint8."""
 
 KERNELS_FILE: Final = "kernels.png"
+"""Name of the figure of the blur kernels in a folder of steps."""
 
 
 @dataclass(frozen=True)
 class ImageTask:
-    """One picture to upscale."""
+    """One image file to upscale."""
 
     source: Path
+    """Image file to read."""
     target: Path
-    """The file to write; its suffix chooses the format."""
+    """File to write; its suffix selects the format."""
     steps: Path | None = None
-    """Folder for the image of every step and the figure of the kernels; None for neither."""
+    """Folder for the image of every step and the figure of the blur kernels; None for neither."""
     max_pixels: int | None = MAX_PIXELS
-    """Of the largest source that is read; None for any."""
+    """Maximum number of pixels of the source; None for no limit."""
 
 
 @dataclass(frozen=True)
 class Upscaled:
-    """What became of a job."""
+    """The result of an `ImageTask`."""
 
     task: ImageTask
+    """The task that was executed."""
     lr: tuple[int, int]
-    """Height and width of the input, upright."""
+    """Height and width of the input in pixels, upright."""
     sr: tuple[int, int]
-    """Height and width of the output."""
+    """Height and width of the output in pixels."""
     bits: int
-    """Bits of each sample of the input; the output has 8."""
+    """Bits per sample of the input; the output has 8."""
     sigma: float | None
-    """The estimated (or given) blur, in pixels of the output; None under a given kernel."""
+    """Estimated or given blur, in pixels of the output; None if a blur kernel was given."""
     noise: float | None
-    """Standard deviation of the noise that was read in it, in 8-bit levels; None if not known."""
+    """Estimated standard deviation of the noise, in 8-bit levels; None if it is not known."""
     jpeg_quality: float | None
-    """Quality of JPEG compression that was read in it, 100 for none; None if not known."""
+    """Estimated JPEG quality, 100 for no compression; None if it is not known."""
     timings: dict[str, float]
-    """Milliseconds, as in `Result.timings`; reading and writing files not included."""
+    """Milliseconds by stage, as in `Result.timings`, without reading and writing files."""
 
 
 def plan_tasks(
@@ -87,16 +89,25 @@ def plan_tasks(
     steps: Path | None = None,
     max_pixels: int | None = MAX_PIXELS,
 ) -> list[ImageTask]:
-    """The jobs for image files and folders of images (not below them), in order.
+    """Return the tasks for image files and folders of images, in order.
 
-    `out` is the output file if there is one image and `out` has an image suffix; else it is a
-    folder, in which every output has its input's name (ending in .png where that format cannot be
-    written). The same file given twice is one job. With `steps`, each job gets a folder below it,
-    named as the input without suffix.
+    Reads no image and writes nothing.
 
-    Reads no image and writes nothing. Raises `InputError` for inputs that are missing or hold no
-    image, for two that would write one output, for an output that would overwrite an input, and
-    for one that cannot be written: a format that is not known, a name that is too long.
+    Args:
+        inputs: Image files, and folders whose image files are upscaled (subfolders are not
+            searched). The same file given twice is one task.
+        out: The output file, if there is one image and `out` has an image suffix; otherwise a
+            folder, in which every output has the name of its input (ending in .png where the
+            format of the input cannot be written).
+        steps: Folder in which each task gets a subfolder, named as its input without suffix, for
+            the images of its steps; None for none.
+        max_pixels: Maximum number of pixels of an input; None for no limit.
+
+    Raises:
+        InputError: An input does not exist or a folder has no image; two inputs have the same
+            output; an output would overwrite an input; or its format is unknown.
+        OutputError: An output cannot be written, because its name is too long or its place is
+            not a folder.
     """
     sources = _sources(inputs)
     targets = _targets(sources, out)
@@ -118,23 +129,31 @@ def plan_tasks(
 
 
 def check_bundle(bundle: Bundle) -> None:
-    """Raise `InputError` if `bundle` cannot be used on pictures, and say which one can."""
+    """Raise `InputError` if `bundle` cannot upscale image files."""
     if bundle.manifest.random_weights:
         raise InputError(
-            f"'{bundle.path}' holds random weights, for benches; "
+            f"'{bundle.path}' has random weights, for benchmarks only; "
             "export trained ones with: ikc-export --weights CHECKPOINT"
         )
     if bundle.manifest.io != "uint8":
         raise InputError(
-            f"'{bundle.path}' takes float tensors, not 8-bit pictures; "
+            f"'{bundle.path}' takes float tensors, not 8-bit images; "
             "export it with: ikc-export --io uint8"
         )
 
 
 def upscale_file(upscaler: Upscaler, task: ImageTask, sigma: float | None = None) -> Upscaled:
-    """Read, upscale and write one picture; files are written whole or not at all.
+    """Read, upscale and write one image; each file is written completely or not at all.
 
-    Raises `InputError` or `BackendError`, naming the file, if any of the three fails.
+    Args:
+        upscaler: The upscaler to use; it stays open.
+        task: The source, the target and the folder for steps.
+        sigma: Width of the blur in HR pixels; None to estimate the blur.
+
+    Raises:
+        InputError: The source cannot be read, is too large, or the target cannot be written. The
+            message names the file.
+        BackendError: The backend failed. The message names the source.
     """
     with _in_memory(task):
         picture = _read(task, upscaler.scale)
@@ -156,7 +175,17 @@ def upscale_file(upscaler: Upscaler, task: ImageTask, sigma: float | None = None
 
 
 def upscale_file_nonblind(task: ImageTask, scale: int, upscale: NonBlindUpscale) -> Upscaled:
-    """The same with any function that restores colour."""
+    """Read, upscale and write one image as `upscale_file` does, with any upscaling function.
+
+    Args:
+        task: The source and the target; `task.steps` is ignored.
+        scale: Scale factor s of `upscale`.
+        upscale: The function that upscales colour.
+
+    Raises:
+        InputError: As `upscale_file`.
+        BackendError: As raised by `upscale`, with the name of the source.
+    """
     with _in_memory(task):
         picture = _read(task, scale)
         started = time.perf_counter()
@@ -170,11 +199,19 @@ def upscale_file_nonblind(task: ImageTask, scale: int, upscale: NonBlindUpscale)
 def upscale_picture(
     upscaler: Upscaler, picture: Picture, sigma: float | None = None, steps: bool = False
 ) -> tuple[Picture, Result]:
-    """`picture` upscaled, and the network's own result, which has no alpha.
+    """Upscale the colour and the opacity of `picture`.
 
-    The blur is estimated unless `sigma` (HR pixels) gives it; with `steps`, the result has every
-    step's image.
-    Raises what `Upscaler` raises.
+    Args:
+        upscaler: The upscaler to use.
+        picture: The LR image.
+        sigma: Width of the blur in HR pixels; None to estimate the blur.
+        steps: Include the image of every step in the `Result`.
+
+    Returns:
+        The SR image, with opacity if `picture` has it, and the `Result` of the network, without.
+
+    Raises:
+        IkcError: As raised by `Upscaler`.
     """
     results: list[Result] = []
 
@@ -187,7 +224,16 @@ def upscale_picture(
 
 
 def upscale_picture_nonblind(picture: Picture, scale: int, upscale: NonBlindUpscale) -> Picture:
-    """`picture` with its colour restored and its opacity upscaled."""
+    """Upscale the colour of `picture` by `upscale` and its opacity bicubically.
+
+    Args:
+        picture: The LR image.
+        scale: Scale factor s of `upscale`.
+        upscale: The function that upscales colour.
+
+    Returns:
+        The SR image, with opacity if `picture` has it.
+    """
     rgb, alpha = picture.rgb, picture.alpha
     if alpha is not None:
         rgb = fill_hidden(rgb, alpha)
@@ -196,10 +242,17 @@ def upscale_picture_nonblind(picture: Picture, scale: int, upscale: NonBlindUpsc
 
 
 def fill_hidden(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`rgb` `[H,W,3]` with new colour where `alpha` `[H,W]` is 0; as it is if nothing is visible.
+    """Replace the colour of hidden pixels, where opacity is 0, by that of visible ones nearby.
 
-    A hidden pixel gets the mean of the visible ones in the smallest block of 2x2, 4x4, 8x8, ...
+    A hidden pixel gets the mean of the visible pixels in the smallest block of 2x2, 4x4, 8x8, ...
     pixels around it that has any.
+
+    Args:
+        rgb: Colour `[H,W,3]`, uint8.
+        alpha: Opacity `[H,W]`, uint8.
+
+    Returns:
+        A new array; `rgb` itself if all pixels or no pixels are visible.
     """
     seen = alpha[:, :, None] > 0
     if seen.all() or not seen.any():
@@ -208,7 +261,7 @@ def fill_hidden(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.
 
 
 def _spread(total: NDArray[np.floating], count: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Means `total / count`; where `count` is 0, those of the same place at half the resolution."""
+    """Return means `total / count`; where `count` is 0, the mean at half the resolution."""
     means = total / np.maximum(count, 1)
     if count.all():
         return means
@@ -218,7 +271,7 @@ def _spread(total: NDArray[np.floating], count: NDArray[np.floating]) -> NDArray
 
 
 def _halved(image: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Sums over blocks of 2x2 pixels; zeros beyond the edge."""
+    """Return sums over blocks of 2x2 pixels, with zeros beyond the edge."""
     height, width, channels = image.shape
     even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)))
     return even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2, channels).sum(axis=(1, 3))
@@ -230,7 +283,7 @@ def _in_memory(task: ImageTask) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise InputError(
-            f"'{task.source}' is too large for this machine's memory; cut it into parts"
+            f"'{task.source}' is too large for the memory of this machine; cut it into parts"
         ) from error
 
 
@@ -272,25 +325,25 @@ def _targets(sources: Sequence[Path], out: Path) -> list[Path]:
         if len(sources) > 1:
             raise InputError(
                 f"'{out}' is the name of one image, but there are {len(sources)} to write; "
-                "name a folder"
+                "give a folder"
             )
         return [out]
     if not out.is_dir() and names_no_folder(out, sources):
         raise InputError(
-            f"'{out}' ends in '{out.suffix}', which is not written; give a file ending in "
-            f"{', '.join(IMAGE_SUFFIXES)}, or make the folder '{out}' first if it is to be one"
+            f"invalid output '{out}': files ending in '{out.suffix}' cannot be written; use one of "
+            f"{', '.join(IMAGE_SUFFIXES)}, or create the folder '{out}' first if it is a folder"
         )
     if out.exists() and not out.is_dir():
         raise InputError(
-            f"'{out}' is a file; name a folder, or a file ending in {', '.join(IMAGE_SUFFIXES)}"
+            f"'{out}' is a file; give a folder, or a file ending in {', '.join(IMAGE_SUFFIXES)}"
         )
     return [out / _output_name(source) for source in sources]
 
 
 def names_no_folder(out: Path, sources: Sequence[Path]) -> bool:
-    """Whether an output that is not there means a file that cannot be written.
+    """Return whether an output that does not exist names a file that cannot be written.
 
-    Of a single picture, any suffix does; of several, one that files are known to have.
+    For a single image, any suffix of letters counts; for several, only a known file suffix.
     """
     if out.exists():
         return False
@@ -298,7 +351,7 @@ def names_no_folder(out: Path, sources: Sequence[Path]) -> bool:
 
 
 def _ends_in_letters(path: Path) -> bool:
-    """Whether a name ends as files do: `a.jpgg`, and not `run.2`."""
+    """Return whether a name ends like a file name: `a.jpgg`, but not `run.2`."""
     return path.suffix[1:2].isalpha()
 
 

@@ -1,20 +1,20 @@
-"""Image files in and out: what a file shows as a `Picture`, and back.
+"""Reading image files into a `Picture`, and writing it back.
 
-A `Picture` is upright 8-bit RGB with its transparency beside it, whatever the file was:
+A `Picture` is upright 8-bit RGB with separate opacity, for every file format:
 
-- EXIF rotation is applied, and no EXIF is written: of the metadata only the ICC profile is kept.
-  Metadata never decides whether a file is read: it is taken off before the pixels are decoded.
-- Grey stays grey: three equal channels here, one channel again in the file.
+- EXIF rotation is applied, and no EXIF is written: the ICC profile is the only metadata kept.
+  Damaged metadata does not prevent reading: it is removed before the pixels are decoded.
+- Grey images stay grey: three equal channels in the `Picture`, one channel in the file.
 - Palettes become RGB, with alpha if a colour is transparent. CMYK and CIELAB become RGB, without
-  their profile, which describes other numbers.
-- 16-bit samples become 8-bit ones: grey is rounded, colour keeps the high byte, which is all that
-  Pillow decodes and within one level of rounding.
-- Animations and files of several pages are refused. Thumbnails and masks beside the picture do not
-  count, and a phone's JPEG with a preview or gain map behind the photograph (MPO) is the
-  photograph.
+  their profile, which describes other values.
+- 16-bit samples become 8-bit samples. Grey is rounded. Colour keeps the high byte, which is all
+  that Pillow decodes and within one level of rounding.
+- Animations and files of several pages are rejected. Thumbnails and masks are not counted as
+  pages. In a phone's JPEG with a preview or gain map behind the photograph (MPO), the photograph
+  is read.
 
-`folders` finds files, `reading` and `tiff` read them, `metadata` takes them apart, `writing` writes
-them.
+`folders` lists files, `reading` and `tiff` read them, `metadata` separates their pixels from their
+metadata, and `writing` writes them.
 """
 
 from ikc_deploy.imaging.folders import IMAGE_SUFFIXES, Listing, list_folder, list_images

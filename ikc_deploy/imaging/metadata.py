@@ -1,8 +1,8 @@
-"""Pixels and metadata parted, so that no metadata can keep the pixels from being decoded.
+"""Separation of pixels and metadata, so that no metadata can prevent the decoding of pixels.
 
-PNG chunks, JPEG segments and TIFF fields that say nothing of the pixels are left out of what goes
-to a decoder: texts of any size, damaged EXIF, vendors' data. The two that matter to a picture come
-back beside it: orientation and colour profile.
+PNG chunks, JPEG segments and TIFF fields that do not describe the pixels are removed from the data
+that a decoder gets: texts of any size, damaged EXIF, vendors' data. The two that matter for an
+image are returned separately: orientation and colour profile.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 
 _ORIENTATION: Final = 0x0112
 _MAX_PROFILE: Final = 8 * 2**20
-"""Bytes. Those of printers have up to 4 MiB; JPEG cannot hold more than 15."""
+"""Maximum size in bytes. Printer profiles have up to 4 MiB; JPEG cannot hold more than 15."""
 
-# Transparency, and what tells an animation.
+# Transparency, and the chunks that identify an animation.
 _PIXEL_CHUNKS: Final = (b"tRNS", b"acTL", b"fcTL", b"fdAT")
 
 _EXIF: Final = b"Exif\0\0"
@@ -44,17 +44,18 @@ _PIXEL_FIELDS: Final = frozenset(
 
 @dataclass(frozen=True)
 class Parted:
-    """A file without its metadata, and what of that counts."""
+    """An image file without its metadata, and the two metadata fields that are kept."""
 
     pixels: bytes
-    """A file of the same format."""
+    """Content of a file of the same format, without metadata."""
     orientation: int = 1
-    """EXIF's, 1 to 8; 1 if there is none or it is damaged."""
+    """EXIF orientation, 1 to 8; 1 if it is missing or damaged."""
     icc_profile: bytes | None = None
+    """ICC colour profile; None if it is missing or damaged."""
 
 
 def part_png(data: bytes) -> Parted:
-    """Keep the critical chunks, transparency and frames. Reads up to the first broken chunk."""
+    """Keep the critical chunks, transparency and frames of a PNG, up to the first broken chunk."""
     view, kept = memoryview(data), [memoryview(PNG_SIGNATURE)]
     exif, profile = b"", None
     start = len(PNG_SIGNATURE)
@@ -75,7 +76,7 @@ def part_png(data: bytes) -> Parted:
 
 
 def part_jpeg(data: bytes) -> Parted:
-    """Drop comments and application segments, except those that say what the colours are."""
+    """Drop comments and application segments of a JPEG, except those that define its colours."""
     view, kept = memoryview(data), [memoryview(data)[:2]]
     exif = b""
     profiles: dict[tuple[int, int], bytes] = {}
@@ -102,10 +103,10 @@ def part_jpeg(data: bytes) -> Parted:
 
 
 def part_tiff(data: bytes, page: Any) -> Parted:
-    """The one page (a `tifffile.TiffPage`) alone, with the fields that its pixels depend on.
+    """Keep one page (a `tifffile.TiffPage`) of a TIFF, with the fields that its pixels depend on.
 
-    They are copied as they are into a directory behind the file's end: what they point to stays
-    where it was.
+    The fields are copied unchanged into a directory after the end of the file, so that the data
+    that they point to keeps its offsets.
     """
     order, big = page.parent.byteorder, page.parent.is_bigtiff
     count_format, entry_bytes, offset_format = ("Q", 20, "Q") if big else ("H", 12, "I")
@@ -139,7 +140,7 @@ def part_tiff(data: bytes, page: Any) -> Parted:
 
 
 def orientation_of(exif: bytes | None) -> int:
-    """The orientation that EXIF data says, 1 to 8; 1 if it says none or is damaged."""
+    """Return the orientation in EXIF data, 1 to 8; 1 if it is missing or damaged."""
     tags = Image.Exif()
     try:
         tags.load(exif or b"")
@@ -150,14 +151,14 @@ def orientation_of(exif: bytes | None) -> int:
 
 
 def sound_profile(profile: object) -> bytes | None:
-    """`profile` if it is bytes, and of a size that every format can hold."""
+    """Return `profile` if it is bytes of a size that every format can hold, otherwise None."""
     if isinstance(profile, bytes) and 0 < len(profile) <= _MAX_PROFILE:
         return profile
     return None
 
 
 def upright(stored: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Rows and columns `[H,W,...]` as EXIF's `orientation` says that they are to be seen."""
+    """Rotate and flip `[H,W,...]` as EXIF `orientation` (1 to 8) specifies, contiguously."""
     turned = _TURNS[orientation](stored)
     return np.ascontiguousarray(turned)
 
@@ -175,12 +176,12 @@ _TURNS: Final[dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]]] = {
 
 
 def _inflated(chunk: bytes) -> bytes | None:
-    """The profile in an iCCP chunk: a name, a method, zlib data."""
+    """Return the profile in an iCCP chunk: a name, a method, zlib data."""
     _, end, rest = chunk.partition(b"\0")
     if not end:
         return None
     try:
-        # No more than that, whatever the chunk would become.
+        # Bounded, because a small chunk can decompress to any size.
         profile = zlib.decompressobj().decompress(rest[1:], _MAX_PROFILE + 1)
     except zlib.error:
         return None
@@ -188,14 +189,14 @@ def _inflated(chunk: bytes) -> bytes | None:
 
 
 def _says_colours(marker: int, body: bytes) -> bool:
-    """Whether a segment tells decoders how colours are stored, and is whole."""
+    """Return whether a segment defines how colours are stored, and is complete."""
     if marker == _APP0:
         return body.startswith(b"JFIF\0") and len(body) >= _JFIF_BYTES
     return marker == _APP0 + 14 and body.startswith(b"Adobe") and len(body) >= _ADOBE_BYTES
 
 
 def _joined(profiles: dict[tuple[int, int], bytes]) -> bytes | None:
-    """A profile from its numbered parts; None if one is missing."""
+    """Join a profile from its numbered parts; None if one is missing."""
     counts = {count for _, count in profiles}
     if len(counts) != 1 or {number for number, _ in profiles} != set(range(1, max(counts) + 1)):
         return None
@@ -203,7 +204,7 @@ def _joined(profiles: dict[tuple[int, int], bytes]) -> bytes | None:
 
 
 def _tag(page: Any, code: int) -> object:
-    """The value of a TIFF field; None if it is missing or damaged."""
+    """Return the value of a TIFF field; None if it is missing or damaged."""
     try:
         return page.tags[code].value
     except Exception:  # tifffile raises half a dozen types for damaged fields

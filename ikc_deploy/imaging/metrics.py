@@ -1,4 +1,4 @@
-"""PSNR and SSIM on luma, as the field reports them, and the likeness of two blur kernels."""
+"""PSNR and SSIM on luma, as the literature reports them, and PSNR of blur kernels."""
 
 from __future__ import annotations
 
@@ -11,25 +11,51 @@ from numpy.typing import NDArray
 from ikc_deploy.errors import InputError, MissingExtraError
 
 MAX_PSNR: Final = 100.0
-"""dB that equal images count as in means, and the most that any count as: infinity has no mean and
-no JSON."""
+"""Upper limit in dB of values that enter means, also used for equal images: infinity has no finite
+mean and cannot be written as JSON."""
 
 
 def luma(image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """BT.601 studio-range luma 16..235 of RGB `[H,W,3]` uint8, float64 (MATLAB's rgb2ycbcr)."""
+    """Return the BT.601 luma of an RGB image, in the studio range 16..235 (MATLAB's rgb2ycbcr).
+
+    Args:
+        image: RGB `[H,W,3]`, uint8.
+
+    Returns:
+        Luma `[H,W]`, float64, not rounded.
+    """
     red, green, blue = np.moveaxis(image.astype(np.float64), -1, 0)
     return 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
 
 
 def psnr_y(image: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) -> float:
-    """PSNR in dB of luma with `border` pixels cropped on every side; infinite if equal."""
+    """Return the PSNR of luma in dB, infinite for equal images.
+
+    Args:
+        image: RGB `[H,W,3]`, uint8.
+        reference: RGB of the same shape, uint8.
+        border: Number of pixels that are cropped on every side.
+
+    Raises:
+        InputError: The shapes differ.
+    """
     ours, theirs = _cropped_luma(image, reference, border)
     error = float(np.mean((ours - theirs) ** 2))
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
 
 
 def ssim_y(image: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) -> float:
-    """SSIM of luma, `border` pixels cropped, with the settings of Wang et al. (2004)."""
+    """Return the SSIM of luma, with the settings of Wang et al. (2004).
+
+    Args:
+        image: RGB `[H,W,3]`, uint8.
+        reference: RGB of the same shape, uint8.
+        border: Number of pixels that are cropped on every side.
+
+    Raises:
+        InputError: The shapes differ.
+        MissingExtraError: scikit-image is not installed.
+    """
     try:
         from skimage.metrics import structural_similarity
     except ModuleNotFoundError as error:
@@ -49,10 +75,13 @@ def ssim_y(image: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) 
 def kernel_psnr(
     kernel: NDArray[np.floating], truth: NDArray[np.floating], peak: float | None = None
 ) -> float:
-    """PSNR in dB of a kernel `[k,k]` against the true one, whose largest value is the peak.
+    """Return the PSNR in dB of a blur kernel against the true one, at most `MAX_PSNR`.
 
-    Papers differ: FKP's have a `peak` of 1, which adds about 20 dB. At most `MAX_PSNR`, also
-    for equal kernels.
+    Args:
+        kernel: Blur kernel `[k,k]`.
+        truth: The true blur kernel `[k,k]`.
+        peak: Peak value; None for the largest value of `truth`. The FKP paper uses 1, which adds
+            about 20 dB.
     """
     difference = kernel.astype(np.float64) - truth
     error = float(np.mean(difference**2))

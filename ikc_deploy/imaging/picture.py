@@ -1,4 +1,4 @@
-"""`Picture`: what an image file shows."""
+"""`Picture`: the decoded content of an image file."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 from ikc_deploy.errors import InputError
 
 MAX_PIXELS: Final = 2**29 // 3
-"""Pixels of the largest picture that is read unasked, 179 million: half a GiB of RGB. A file of a
-few kilobytes can hold a picture that exhausts a machine's memory."""
+"""Default limit of pixels per image, 179 million: half a GiB of RGB. Without a limit, a file of a
+few kilobytes can hold an image that exhausts the memory of a machine."""
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What an image file shows, upright."""
+    """The decoded content of an image file, upright."""
 
     rgb: NDArray[np.uint8]
-    """`[H,W,3]`; three equal channels if `grey`."""
+    """Colour `[H,W,3]`; three equal channels if `grey`."""
     alpha: NDArray[np.uint8] | None = None
-    """Opacity `[H,W]`, 255 opaque; None if the file has none. `rgb` is not multiplied by it."""
+    """Opacity `[H,W]`, 255 for opaque; None if the file has none. `rgb` is not premultiplied."""
     grey: bool = False
-    """Stored in one channel."""
+    """Whether the file stores one channel."""
     icc_profile: bytes | None = None
-    """The colour profile, byte for byte."""
+    """ICC colour profile, unchanged; None for none."""
     bits: int = 8
-    """Bits of each sample in the file that it was read from."""
+    """Bits per sample in the source file."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -37,15 +37,15 @@ class Picture:
 
 
 def check_pixels(width: int, height: int, most: int | None) -> None:
-    """Raise `InputError` for a picture without pixels, or of more than `most` (None: any).
+    """Raise `InputError` for an image without pixels, or with more than `most` (None: no limit).
 
-    The message is what is to be said after the file's name.
+    The message continues a sentence that begins with the name of the file.
     """
     if width < 1 or height < 1:
         raise InputError(f"has {width}x{height} pixels")
     if most is not None and width * height > most:
         raise InputError(
             f"has {width}x{height} pixels, {width * height / 1e6:.0f} million, and the limit "
-            f"is {most / 1e6:.0f} million, as such files can be made to exhaust memory; if it is "
-            "a real picture, raise the limit (--max-pixels, max_pixels)"
+            f"is {most / 1e6:.0f} million, because larger files may exhaust memory; if you trust "
+            "the file, raise the limit (--max-pixels, max_pixels)"
         )

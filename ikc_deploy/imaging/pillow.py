@@ -1,4 +1,4 @@
-"""From an image that Pillow has opened to a `Picture`."""
+"""Decoding of an image that Pillow has opened to a `Picture`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ikc_deploy.imaging.samples import rounded
 
 _LIMIT: Final = Lock()
 _OTHER_COLOURS: Final = ("CMYK", "LAB")
-"""Modes that become RGB by a conversion, after which their profile is wrong."""
+"""Modes that are converted to RGB, after which their ICC profile no longer applies."""
 
 
 @contextmanager
 def own_limit() -> Iterator[None]:
-    """Lift Pillow's limit of pixels, which is one for the process, while a header is read."""
+    """Disable Pillow's process-wide limit of pixels while a header is read."""
     with _LIMIT:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -32,8 +32,8 @@ def own_limit() -> Iterator[None]:
 
 
 def decode(image: ImageFile.ImageFile, parted: Parted) -> Picture:
-    """Read the pixels. Raises whatever Pillow raises for damaged ones."""
-    # Known only before the samples are decoded.
+    """Decode the pixels of `image` to a `Picture`; raise Pillow's exceptions for damaged ones."""
+    # Pillow discards the raw mode when it decodes the samples.
     rawmode = _rawmode(image)
     bits = 16 if ";16" in rawmode else 12 if ";12" in rawmode else 8
     image.load()
@@ -50,16 +50,16 @@ def decode(image: ImageFile.ImageFile, parted: Parted) -> Picture:
 
 
 def _channels(image: Image.Image, bits: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """RGB `[H,W,3]` and alpha `[H,W]`, as they are stored."""
+    """Return RGB `[H,W,3]` and alpha `[H,W]` in the orientation of the file."""
     if image.mode.startswith("I;16"):
         return _from_deep_grey(image, bits)
     if image.mode in ("I", "F"):
-        raise ValueError("its samples are not 8-bit or 16-bit ones; convert it to 16 bits")
+        raise ValueError("its samples have neither 8 nor 16 bits; convert it to 16 bits")
     if image.mode == "La":
         image = image.convert("LA")
     key = image.info.get("transparency")
     if image.mode == "RGB" and bits == 16 and isinstance(key, tuple):
-        # It is said in 16 bits, of which the pixels keep the high byte.
+        # The key has 16 bits, of which the pixels keep the high byte.
         image.info["transparency"] = tuple(value >> 8 for value in key)
     if not image.has_transparency_data:
         return np.array(image.convert("RGB")), None
@@ -68,7 +68,7 @@ def _channels(image: Image.Image, bits: int) -> tuple[NDArray[np.uint8], NDArray
 
 
 def _rawmode(image: ImageFile.ImageFile) -> str:
-    """Pillow's name for how the file stores its samples, such as "RGB;16B"; "" if it has none."""
+    """Return Pillow's name of the storage format of samples, such as "RGB;16B"; "" if unknown."""
     args: Any = image.tile[0].args if image.tile else None
     name = args[0] if isinstance(args, tuple) and args else args
     return name if isinstance(name, str) else ""

@@ -1,4 +1,4 @@
-"""An image file to a `Picture`: which decoder, and what may go wrong."""
+"""Reading of an image file into a `Picture`: choice of the decoder, and error messages."""
 
 from __future__ import annotations
 
@@ -32,18 +32,24 @@ from ikc_deploy.imaging.picture import MAX_PIXELS, Picture, check_pixels
 from ikc_deploy.imaging.pillow import decode, own_limit
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-"""What is read, whatever the file is called."""
+"""Formats that can be read; they are recognised by content, not by file name."""
 
 
 def read_picture(path: str | PathLike[str], max_pixels: int | None = MAX_PIXELS) -> Picture:
-    """What the image file at `path` shows; the arrays are the caller's own.
+    """Read an image file; the caller owns the arrays.
 
-    Raises `InputError` for files that are missing, unreadable or cut short, that hold several
-    pictures or more than `max_pixels` pixels (None: any number), or whose samples have no known
-    white (floating point, 32 bits, signed).
+    Args:
+        path: The file, in one of `FORMATS`.
+        max_pixels: Maximum number of pixels; None for no limit.
+
+    Raises:
+        InputError: The file is missing, unreadable or truncated; it has several images or more
+            than `max_pixels` pixels; or its samples have no known white level (floating point, 32
+            bits, signed).
+        MissingExtraError: The file is a TIFF whose compression needs the `tiff` extra.
     """
     if not isinstance(path, str | PathLike):
-        raise InputError(f"an image is given by its path, got {type(path).__name__}")
+        raise InputError(f"expected the path of an image, got {type(path).__name__}")
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -66,16 +72,26 @@ def read_picture(path: str | PathLike[str], max_pixels: int | None = MAX_PIXELS)
 
 
 def read_rgb(path: str | PathLike[str], max_pixels: int | None = MAX_PIXELS) -> NDArray[np.uint8]:
-    """An image file as RGB `[H,W,3]` uint8, upright (EXIF rotation applied).
+    """Read an image file as RGB, upright (EXIF rotation applied).
 
     Grey and palette images become RGB; transparency is dropped; 16-bit samples become 8-bit ones.
-    Raises `InputError` as `read_picture` does.
+
+    Args:
+        path: The file, in one of `FORMATS`.
+        max_pixels: Maximum number of pixels; None for no limit.
+
+    Returns:
+        A new array `[H,W,3]`, uint8.
+
+    Raises:
+        InputError: As `read_picture`.
+        MissingExtraError: As `read_picture`.
     """
     return read_picture(path, max_pixels).rgb
 
 
 def _read(data: bytes, max_pixels: int | None) -> Picture:
-    """Raises `InputError` with what is to be said after the file's name."""
+    """Read the content of a file; error messages continue a sentence with the file's name."""
     if data.startswith(tiff.SIGNATURES):
         return tiff.read_tiff(data, max_pixels)
     for begins, opened in _DECODERS:
@@ -84,22 +100,21 @@ def _read(data: bytes, max_pixels: int | None) -> Picture:
             check_pixels(*image.size, max_pixels)
             _refuse_several(image)
             return decode(image, parted)
-    raise InputError(f"cannot be read as an image: it holds no {', '.join(FORMATS)} data")
+    raise InputError(f"cannot be read as an image: its format is not one of {', '.join(FORMATS)}")
 
 
 def _refuse_several(image: ImageFile.ImageFile) -> None:
     count = getattr(image, "n_frames", 1)
     if count > 1:
         raise InputError(
-            f"holds {count} pictures (an animation); "
-            "save the one that you want as a file of its own"
+            f"holds {count} images (an animation); save the one that you want as a separate file"
         )
 
 
 Opened = tuple[ImageFile.ImageFile, Parted]
 
 
-# Pillow's classes are used directly: Image.open() has its own limit of pixels.
+# Pillow's classes are used directly, because Image.open() applies a limit of pixels.
 def _open_png(data: bytes) -> Opened:
     parted = part_png(data)
     return PngImagePlugin.PngImageFile(BytesIO(parted.pixels)), parted

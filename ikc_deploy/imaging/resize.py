@@ -1,7 +1,7 @@
-"""Bicubic resizing as MATLAB's imresize does it: the field's definition of LR images and baselines.
+"""Bicubic resizing as MATLAB's imresize does it, the usual definition of LR images and baselines.
 
-Keys' cubic with a = -0.5; widened by the factor when shrinking (antialiasing); symmetric border.
-Resizing is separable and linear, so it is two matrix products.
+The kernel is Keys' cubic with a = -0.5 (Keys, 1981), widened when shrinking (antialiasing); the
+border is symmetric. Resizing is separable and linear, so it is computed as two matrix products.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from ikc_deploy.kernels.bicubic import cubic
 
 @lru_cache(maxsize=64)
 def bicubic_matrix(length: int, factor: float) -> NDArray[np.float64]:
-    """The matrix `[round(length * factor), length]` that resizes one axis by `factor`."""
+    """Return the matrix that resizes one axis by `factor`; it is cached and read-only.
+
+    Args:
+        length: Number of samples of the axis.
+        factor: Scale factor, above 0; below 1 to shrink.
+
+    Returns:
+        A float64 matrix `[round(length * factor), length]`, whose rows add up to 1.
+    """
     outputs = round(length * factor)
     stretch = min(factor, 1.0)
     taps = int(np.ceil(4.0 / stretch)) + 2
@@ -37,7 +45,16 @@ def bicubic_matrix(length: int, factor: float) -> NDArray[np.float64]:
 def resize_bicubic(
     image: NDArray[np.floating] | NDArray[np.uint8], factor: float
 ) -> NDArray[np.float64]:
-    """Resize `[H, W, C]` (any range) to `[round(H*factor), round(W*factor), C]`, not clipped."""
+    """Resize an image bicubically, without clipping.
+
+    Args:
+        image: Image `[H,W,C]`, of any range.
+        factor: Scale factor, above 0; below 1 to shrink.
+
+    Returns:
+        A new image `[round(H*factor), round(W*factor), C]`, float64, in the range of `image` except
+        for overshoot at edges.
+    """
     rows = bicubic_matrix(image.shape[0], factor)
     columns = bicubic_matrix(image.shape[1], factor)
     half = np.tensordot(rows, image.astype(np.float64), axes=(1, 0))

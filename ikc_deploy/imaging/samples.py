@@ -1,4 +1,4 @@
-"""Samples of any depth and colour model to 8-bit grey or RGB."""
+"""Conversion of samples of any depth and colour model to 8-bit grey or RGB."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 _BLOCK: Final = 2**20
-"""Samples that are computed with at once, so that floating-point numbers take little memory."""
+"""Samples converted at once, to limit the memory for floating-point values."""
 
 
 def rounded(samples: NDArray[Any], white: int) -> NDArray[np.uint8]:
-    """Unsigned samples of any shape, `white` the largest, as levels 0 to 255."""
+    """Scale unsigned samples of any shape from 0..`white` to 0..255 and round them to uint8."""
     levels = np.empty(samples.shape, np.uint8)
     source, target = np.ascontiguousarray(samples).reshape(-1), levels.reshape(-1)
     for start in range(0, source.size, _BLOCK):
@@ -23,16 +23,16 @@ def rounded(samples: NDArray[Any], white: int) -> NDArray[np.uint8]:
 
 
 def high_byte(samples: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """Unsigned samples of 8 to 16 bits without their low bits; fewer bits are rounded."""
+    """Return the high 8 bits of unsigned samples of 8 to 16 bits; fewer bits are scaled."""
     if bits < 8:
         return rounded(samples, 2**bits - 1)
     return (samples >> (bits - 8)).astype(np.uint8)
 
 
 def not_premultiplied(colour: NDArray[Any], alpha: NDArray[Any], white: int) -> NDArray[Any]:
-    """`colour` `[H,W,C]` divided by its opacity `[H,W]`, whose largest value is `white`.
+    """Divide premultiplied colour `[H,W,C]` by its opacity `[H,W]`, whose range is 0..`white`.
 
-    Where nothing is seen, it is as it is stored.
+    Colour under opacity 0 is returned unchanged.
     """
     divided = np.empty_like(colour)
     for row, (stored, seen) in enumerate(zip(colour, alpha, strict=True)):
@@ -43,12 +43,12 @@ def not_premultiplied(colour: NDArray[Any], alpha: NDArray[Any], white: int) -> 
 
 
 def rgb_of_cmyk(inks: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """RGB `[H,W,3]` of inks `[H,W,4]`, 255 full; as Pillow has it, without profiles."""
+    """Convert CMYK `[H,W,4]`, 255 for full ink, to RGB `[H,W,3]` as Pillow does."""
     return _converted("CMYK", inks)
 
 
 def rgb_of_lab(lab: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """sRGB `[H,W,3]` of CIELAB (D50) `[H,W,3]`: L in 0 to 255, a and b as signed bytes."""
+    """Convert CIELAB (D50) `[H,W,3]`, L in 0 to 255, a and b as signed bytes, to sRGB `[H,W,3]`."""
     return _converted("LAB", lab)
 
 

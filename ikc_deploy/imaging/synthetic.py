@@ -1,4 +1,4 @@
-"""Pictures made up for comparisons: something of everything that networks can get wrong."""
+"""Synthetic images for comparisons, with the kinds of content that networks can get wrong."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from numpy.typing import NDArray
 
 
 def structured_image(side: int, seed: int) -> NDArray[np.uint8]:
-    """An RGB image `[side,side,3]` with edges, lines, gradients and texture at several scales.
+    """Return a synthetic image with edges, lines, gradients and texture at several scales.
 
     Noise alone would hide errors that only smooth areas and edges show.
+
+    Args:
+        side: Height and width in pixels.
+        seed: Seed of the random generator; the same seed produces the same image.
+
+    Returns:
+        RGB `[side,side,3]`, uint8.
     """
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:side, 0:side] / side

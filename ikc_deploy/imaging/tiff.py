@@ -1,8 +1,8 @@
-"""TIFF: which page is the picture, and the layouts that Pillow does not know.
+"""TIFF: selection of the page to read, and the layouts that Pillow does not support.
 
-Pillow (libtiff) decodes what it has a mode for. For the rest, and for what it misreads, tifffile
-gives the samples: planes one after the other without compression or with alpha, 16-bit grey with
-white as zero, more than 8 bits beside grey and RGB.
+Pillow (libtiff) decodes the layouts for which it has a mode. The others, and those that it
+misreads, are decoded by tifffile: separate planes without compression or with alpha, 16-bit grey
+with white as zero, and more than 8 bits in colour models other than grey and RGB.
 """
 
 from __future__ import annotations
@@ -55,18 +55,24 @@ _BYTE: Final = 8
 _MAX_BITS: Final = 16
 _MAX_CHANNELS: Final = 64
 _MAX_PART: Final = 2**26
-"""Pixels of a tile or strip: what is allocated before it is known whether there is so much."""
+"""Maximum number of pixels of a tile or strip, which is allocated before its data is read."""
 
-# It logs what it finds odd; what matters is raised here.
+# tifffile logs irregularities; those that matter raise an error here.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def read_tiff(data: bytes, max_pixels: int | None) -> Picture:
-    """What a TIFF file shows.
+    """Read the content of a TIFF file.
 
-    Raises `InputError` for several pages, too many pixels, and samples without a known white;
-    `MissingExtraError` for a compression that needs imagecodecs; and whatever Pillow and tifffile
-    raise for damaged files.
+    Args:
+        data: Content of the file.
+        max_pixels: Maximum number of pixels; None for no limit.
+
+    Raises:
+        InputError: The file has several pages, too many pixels, or samples without a known white
+            level. The message continues a sentence that begins with the name of the file.
+        MissingExtraError: The compression needs imagecodecs.
+        Exception: As raised by Pillow or tifffile for a damaged file.
     """
     import tifffile
 
@@ -85,20 +91,20 @@ def read_tiff(data: bytes, max_pixels: int | None) -> Picture:
 
 
 def _the_picture(file: Any) -> Any:
-    """The one page that is neither a thumbnail nor a mask."""
+    """Return the only page that is neither a thumbnail nor a mask."""
     pages = [file.pages[index] for index in range(len(file.pages))]
     if not pages:
-        raise InputError("cannot be read as an image: it holds no page")
+        raise InputError("cannot be read as an image: it has no page")
     whole = [page for page in pages if not _is_beside(page)]
     if len(whole) > 1:
         raise InputError(
-            f"holds {len(whole)} pictures (pages); save the one that you want as a file of its own"
+            f"holds {len(whole)} images (pages); save the one that you want as a separate file"
         )
     return whole[0] if whole else pages[0]
 
 
 def _is_beside(page: Any) -> bool:
-    """Whether a page is a smaller version of another, or its mask."""
+    """Return whether a page is a smaller version of another page, or its mask."""
     old = page.tags.get(255)
     return bool(page.subfiletype & (_REDUCED | _MASK)) or (old is not None and old.value == 2)
 
@@ -109,20 +115,20 @@ def _check_samples(page: Any) -> None:
     if page.imagedepth > 1:
         raise InputError(f"holds a volume of {page.imagedepth} slices; save the one that you want")
     if kind not in (_UNSIGNED, _UNDEFINED) and not lab:
-        words = {2: "signed integers", 3: "floating-point numbers"}.get(kind, "no plain numbers")
+        words = {2: "signed integers", 3: "floating-point numbers"}.get(kind, "of unknown type")
         raise InputError(
-            f"cannot be read as an image: its samples are {words} of {bits} bits, which have no "
-            "known white; convert it to 16 bits"
+            f"cannot be read as an image: its samples are {words} ({bits} bits), without a "
+            "known white level; convert it to 16 bits"
         )
     if not isinstance(bits, int) or not 1 <= bits <= _MAX_BITS:
         raise InputError(
-            f"cannot be read as an image: its samples have {bits} bits, and 16 are the most; "
+            f"cannot be read as an image: its samples have {bits} bits, and the maximum is 16; "
             "convert it to 16 bits"
         )
 
 
 def _opened(pixels: bytes, page: Any) -> TiffImagePlugin.TiffImageFile | None:
-    """The page in Pillow, pixels not read yet; None if Pillow does not read its layout rightly."""
+    """Open the page in Pillow without decoding it; None if Pillow does not support its layout."""
     if _is_misread(page):
         return None
     try:
@@ -133,9 +139,10 @@ def _opened(pixels: bytes, page: Any) -> TiffImagePlugin.TiffImageFile | None:
 
 
 def _is_misread(page: Any) -> bool:
-    """Whether Pillow takes a page's layout for another.
+    """Return whether Pillow misreads the layout of a page.
 
-    Found by writing every layout (tests/imaging/test_tiff.py): noise, other opacity, negatives.
+    Found by writing every layout (tests/imaging/test_tiff.py): Pillow then returned noise, wrong
+    opacity or negatives.
     """
     more = page.samplesperpixel > _CHANNELS.get(page.photometric, page.samplesperpixel)
     return (
@@ -146,12 +153,12 @@ def _is_misread(page: Any) -> bool:
 
 
 def _decoded(page: Any, file_bytes: int) -> Picture:
-    """What a page shows, as it is stored; profile and rotation are left to the caller."""
+    """Decode a page with tifffile, in the orientation of the file and without its profile."""
     channels = _CHANNELS.get(page.photometric)
     if channels is None or not channels <= page.samplesperpixel <= _MAX_CHANNELS:
         raise InputError(
-            f"cannot be read as an image: {page.samplesperpixel} samples a pixel with photometric "
-            f"interpretation {int(page.photometric)} are not known; save it as RGB"
+            f"cannot be read as an image: {page.samplesperpixel} samples per pixel with "
+            f"photometric interpretation {int(page.photometric)} are not supported; save it as RGB"
         )
     _check_parts(page, file_bytes)
     samples = _samples(page)
@@ -168,7 +175,7 @@ def _decoded(page: Any, file_bytes: int) -> Picture:
 
 
 def _rgb(page: Any, colour: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """8-bit RGB of samples `[H,W,C]`."""
+    """Convert samples `[H,W,C]` to 8-bit RGB `[H,W,3]`."""
     kind, white = page.photometric, 2**bits - 1
     if kind in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
         levels = rounded(white - colour if kind == _WHITE_IS_ZERO else colour, white)
@@ -183,15 +190,15 @@ def _rgb(page: Any, colour: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     if kind == _RGB:
         return high_byte(colour, bits)
     if bits not in (8, 16):
-        raise InputError(f"cannot be read as an image: it is CIELAB of {bits} bits; save it as RGB")
+        raise InputError(f"cannot be read as an image: it is {bits}-bit CIELAB; save it as RGB")
     lab = high_byte(colour.view(f"u{bits // 8}"), bits)
     if kind == _ICCLAB:
-        lab[:, :, 1:] ^= 128  # There a and b begin at -128; here they are signed.
+        lab[:, :, 1:] ^= 128  # ICCLAB has a and b with an offset of 128, CIELAB signed.
     return rgb_of_lab(lab)
 
 
 def _samples(page: Any) -> NDArray[Any]:
-    """Samples `[H,W,C]`, native byte order."""
+    """Return samples `[H,W,C]` in native byte order."""
     try:
         stored = page.asarray(maxworkers=1)
     except ValueError as error:
@@ -208,11 +215,11 @@ def _samples(page: Any) -> NDArray[Any]:
 
 
 def _check_parts(page: Any, file_bytes: int) -> None:
-    """Refuse what tifffile would fill with zeros: parts that are missing or cut short."""
+    """Raise `InputError` for missing or truncated parts, which tifffile would fill with zeros."""
     parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     if not parts or len(parts) < int(np.prod(page.chunked)):
         raise InputError(
-            "cannot be read as an image: it is cut short, parts of the picture are missing"
+            "cannot be read as an image: it is cut short, parts of the image are missing"
         )
     if any(count <= 0 or at <= 0 or at + count > file_bytes for at, count in parts):
         raise InputError("cannot be read as an image: it is cut short, a part lies beyond the end")
@@ -224,5 +231,5 @@ def _check_parts(page: Any, file_bytes: int) -> None:
         held = 8 * sum(page.databytecounts)
         if held < page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample:
             raise InputError(
-                "cannot be read as an image: it is cut short, it holds fewer samples than it says"
+                "cannot be read as an image: it is cut short, with too few samples for its size"
             )

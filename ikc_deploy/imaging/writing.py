@@ -1,4 +1,4 @@
-"""A `Picture` to an image file, and what each format can hold."""
+"""Writing of a `Picture` to an image file, and the limits of each format."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ikc_deploy.imaging.picture import Picture
 
 _OPAQUE_SUFFIXES: Final = (".jpg", ".jpeg", ".bmp")
 _QUALITY: Final = 95
-# 4:4:4: halving the chroma would throw away what was just upscaled.
+# 4:4:4: halving the chroma would discard detail that was just upscaled.
 _JPEG_SUBSAMPLING: Final = 0
 
 _LONGEST_SIDES: Final = {".webp": 16383, ".jpg": 65500, ".jpeg": 65500}
-"""Pixels, by what the formats' own libraries encode; the others end at two thousand million."""
+"""Maximum side in pixels that the library of a format encodes; about 2**31 for the others."""
 _BMP_BYTES: Final = 2**32 - 1
 _TIFF_BYTES: Final = 2**32 - 2**20
-"""What a TIFF with 32-bit offsets holds, less room for its fields; beyond is BigTIFF."""
+"""Maximum size of a TIFF with 32-bit offsets, less room for its fields; BigTIFF is used beyond."""
 
 
 def names_other_file(path: str | PathLike[str]) -> bool:
-    """Whether a name ends as files do that are not written here: `.gif`, `.avi`, `.zip`."""
+    """Return whether `path` has a known suffix of files that are not written: `.gif`, `.zip`."""
     suffix = Path(path).suffix.lower()
     if not suffix or suffix in IMAGE_SUFFIXES:
         return False
@@ -37,30 +37,38 @@ def names_other_file(path: str | PathLike[str]) -> bool:
 
 
 def check_size(path: str | PathLike[str], height: int, width: int) -> None:
-    """Raise `InputError` if the format that `path` names cannot hold so many pixels."""
+    """Raise `InputError` if the format of `path` cannot hold an image of `height` x `width`."""
     target = Path(path)
     suffix = target.suffix.lower()
     longest = _LONGEST_SIDES.get(suffix)
     if longest is not None and max(height, width) > longest:
         raise InputError(
-            f"'{target.name}' would have {width}x{height} pixels, and {suffix} files end at "
-            f"{longest} on a side; use .png or .tif, or cut the picture into parts"
+            f"'{target.name}' would have {width}x{height} pixels, but {suffix} files are limited "
+            f"to {longest} pixels per side; use .png or .tif, or cut the image into parts"
         )
     if suffix == ".bmp" and height * (4 * width) >= _BMP_BYTES:
         raise InputError(
-            f"'{target.name}' would have {width}x{height} pixels, and .bmp files end at 4 GiB; "
-            "use .png or .tif"
+            f"'{target.name}' would have {width}x{height} pixels, but .bmp files are limited to "
+            "4 GiB; use .png or .tif"
         )
 
 
 def check_writable(picture: Picture, path: str | PathLike[str], scale: int = 1) -> None:
-    """Raise `InputError` if no file with the suffix of `path` can hold `picture`, upscaled."""
+    """Check that a format can hold an image after upscaling.
+
+    Args:
+        picture: The image before upscaling.
+        path: The file to write; its suffix selects the format.
+        scale: Scale factor s.
+
+    Raises:
+        InputError: The suffix is unknown, or the format does not support this size or opacity.
+    """
     target = Path(path)
     suffix = target.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         raise InputError(
-            f"'{target.name}' has no image suffix that can be written; "
-            f"use one of {', '.join(IMAGE_SUFFIXES)}"
+            f"invalid image suffix in '{target.name}': use one of {', '.join(IMAGE_SUFFIXES)}"
         )
     if suffix in _OPAQUE_SUFFIXES and picture.alpha is not None and picture.alpha.min() < 255:
         raise InputError(f"'{target.name}' cannot hold transparency; use .png, .webp or .tif")
@@ -69,11 +77,18 @@ def check_writable(picture: Picture, path: str | PathLike[str], scale: int = 1) 
 
 
 def write_picture(picture: Picture, path: str | PathLike[str]) -> None:
-    """Write `picture`; the suffix chooses the format. Whole or not at all.
+    """Write an image file, completely or not at all.
 
-    JPEG and WebP are written lossily at quality 95. WebP has no grey: it gets three equal channels.
-    Raises `InputError` if it is no RGB `[H,W,3]` uint8, if the format cannot hold the picture or
-    the file cannot be written.
+    JPEG and WebP are written lossily at quality 95. WebP has no grey format: a grey image is
+    written as three equal channels.
+
+    Args:
+        picture: The image.
+        path: The file to write; its suffix selects the format. Missing folders are created.
+
+    Raises:
+        InputError: The arrays are not RGB `[H,W,3]` and opacity `[H,W]` of uint8, the format cannot
+            hold the image, or the file cannot be written.
     """
     target = Path(path)
     _check_arrays(picture)
@@ -93,9 +108,14 @@ def write_picture(picture: Picture, path: str | PathLike[str]) -> None:
 
 
 def write_rgb(image: NDArray[np.uint8], path: str | PathLike[str]) -> None:
-    """Write RGB `[H,W,3]` uint8; the suffix chooses the format. Whole or not at all.
+    """Write an RGB image file, completely or not at all.
 
-    Raises `InputError` as `write_picture` does.
+    Args:
+        image: RGB `[H,W,3]`, uint8.
+        path: The file to write; its suffix selects the format.
+
+    Raises:
+        InputError: As `write_picture`.
     """
     write_picture(Picture(image), path)
 
@@ -104,12 +124,13 @@ def _check_arrays(picture: Picture) -> None:
     rgb, alpha = picture.rgb, picture.alpha
     if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3:
         what = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, np.ndarray) else type(rgb)
-        raise InputError(f"a picture to write is a numpy array [H,W,3] of uint8, got {what}")
+        raise InputError(f"expected an image as a numpy array [H,W,3] of uint8, got {what}")
     if rgb.shape[2] != 3 or rgb.size == 0:
-        raise InputError(f"a picture to write is [H,W,3] with pixels, got {list(rgb.shape)}")
+        raise InputError(f"expected an image [H,W,3] with pixels, got shape {list(rgb.shape)}")
     if alpha is not None and (alpha.dtype != np.uint8 or alpha.shape != rgb.shape[:2]):
         raise InputError(
-            f"opacity is uint8 [H,W] of the picture's size, got {alpha.dtype} {list(alpha.shape)}"
+            f"expected opacity as uint8 {list(rgb.shape[:2])}, "
+            f"got {alpha.dtype} {list(alpha.shape)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The config.pbtxt of every model in the repository, as text that operators read and change."""
+"""The config.pbtxt of every model in the repository, as text for operators to read and edit."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ikc_deploy.runtime.frames import MIN_SIDE
 from ikc_deploy.serving.loop import Limits
 
 NAME: Final = "ikc"
-"""The model that clients ask; the others' names begin with it."""
+"""Name of the model that clients call; the names of the others begin with it."""
 
 STREAM_NAME: Final = f"{NAME}_stream"
-"""The model for sequences of frames."""
+"""Name of the model for sequences of frames."""
 
 _WARM_SIDE: Final = 64
 
 
 def default_limits(iters: int = DEFAULT_ITERS) -> Limits:
-    """Return the limits of a server that corrects `iters` times unless a request says otherwise."""
+    """Return the limits of a server whose requests default to `iters` corrections."""
     return Limits(
         smallest_side=MIN_SIDE,
         largest_area=1920 * 1080,
@@ -35,20 +35,24 @@ def default_limits(iters: int = DEFAULT_ITERS) -> Limits:
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """What the configurations say at first; all of it can be changed in them later."""
+    """The initial values of the model configurations, which can be edited later.
+
+    Raises:
+        InputError: A number is not above 0.
+    """
 
     limits: Limits | None = None
-    """None for `default_limits` with the corrections that the bundle recommends."""
+    """Limits of requests; None for `default_limits` with the bundle's recommended corrections."""
     batch: int = 4
-    """Frames in a request at most, and that a network computes at once."""
+    """Maximum number of frames in a request, and that a network computes at once."""
     loops: int = 2
-    """Instances of each of the two models that run the loop."""
+    """Number of instances of each of the two models that run the loop."""
     queue: int = 64
-    """Requests that wait before more are refused."""
+    """Maximum number of waiting requests; more are rejected."""
     queue_seconds: float = 30
-    """How long a request waits before it is refused."""
+    """Seconds that a request waits before it is rejected."""
     idle_seconds: float = 60
-    """How long a stream may be silent before it is forgotten."""
+    """Seconds without a request after which a stream is forgotten."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -62,18 +66,26 @@ class Plans:
     """The TensorRT plans of one network in the repository."""
 
     files: Mapping[str, str]
-    """Name of the plan for every compute capability ("8.9")."""
+    """File name of the plan for each compute capability ("8.9")."""
     profiles: int
-    """Optimisation profiles in each."""
+    """Number of optimisation profiles in each plan."""
     largest_batch: int
+    """Maximum number of frames that all plans compute at once."""
     warm: tuple[int, int]
-    """Height and width that they are tuned for."""
+    """Height and width in LR pixels for which the plans are tuned."""
 
 
 def network_config(
     network: str, manifest: Manifest, settings: ServingSettings, plans: Plans | None
 ) -> str:
-    """The configuration of "predictor", "sftmd" or "corrector"; ONNX unless there are `plans`."""
+    """Return the config.pbtxt of one network.
+
+    Args:
+        network: "predictor", "sftmd" or "corrector".
+        manifest: Manifest of the bundle.
+        settings: Initial values of the configuration.
+        plans: TensorRT plans of the network; None for ONNX.
+    """
     inputs, outputs = _PORTS[network]
     warm = plans.warm if plans else (_WARM_SIDE, _WARM_SIDE)
     largest = min(settings.batch, plans.largest_batch) if plans else settings.batch
@@ -89,9 +101,13 @@ def network_config(
 
 
 def loop_config(name: str, manifest: Manifest, settings: ServingSettings, batch: int) -> str:
-    """The configuration of the model that runs the loop, for requests or (`STREAM_NAME`) streams.
+    """Return the config.pbtxt of a model that runs the correction loop.
 
-    `batch` is the largest batch of the networks.
+    Args:
+        name: `NAME` for independent requests, `STREAM_NAME` for sequences.
+        manifest: Manifest of the bundle.
+        settings: Initial values of the configuration.
+        batch: Maximum batch size of the networks.
     """
     stream = name == STREAM_NAME
     limits = settings.limits or default_limits(manifest.recommended_iters)
@@ -125,13 +141,13 @@ _PORTS: Final = dict(
 )
 
 _NETWORK: Final = Template("""\
-# One network of IKC; clients ask the models "ikc" and "ikc_stream" instead.
+# One network of IKC; clients call the models "ikc" and "ikc_stream" instead.
 name: "$name"
 $platform
-# Frames that are computed at once. Raise it, here and in "ikc", if the GPU has room.
+# Frames computed at once. Raise it, here and in "ikc", if the GPU has enough memory.
 max_batch_size: $batch
 $inputs$outputs
-# Whatever waits is put together, up to max_batch_size; nothing waits for company.
+# Waiting requests are batched, up to max_batch_size; no request waits to fill a batch.
 dynamic_batching { }
 # One on every GPU, or one on the CPU where there is none.
 instance_group { count: 1 kind: KIND_AUTO$profile }
@@ -154,16 +170,16 @@ output { name: "image" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] }
 output { name: "codes" data_type: TYPE_FP32 dims: [ -1, $code_size ] }
 output { name: "sigma" data_type: TYPE_FP32 dims: [ 1 ] }
 $scheduling
-# Loops that run at once. Each is a process; together they keep the networks busy.
+# Concurrent loops, each in a process; several keep the networks busy.
 instance_group { count: $loops kind: KIND_CPU }
 # Frames that arrive on a GPU stay there.
 parameters { key: "FORCE_CPU_ONLY_INPUT_TENSORS" value { string_value: "no" } }
-# What clients and the loop must know.
-$facts# Limits: what lies beyond them is refused. Areas are height times width of an LR frame.
+# Facts for clients and the loop.
+$facts# Limits: requests beyond them are rejected. Areas are height times width of an LR frame.
 $limits""")
 
 _REQUESTS: Final = Template("""\
-# Past this queue, and after this wait, clients get an error at once: that is how they learn of
+# If the queue is full, or a request has waited this long, clients get an error: the sign of
 # overload.
 dynamic_batching {
   default_queue_policy {
@@ -174,7 +190,7 @@ dynamic_batching {
 }""")
 
 _SEQUENCES: Final = Template("""\
-# All requests of a sequence reach the same instance, which remembers the last code of each.
+# All requests of a sequence go to the same instance, which keeps the last code of each sequence.
 sequence_batching {
   max_sequence_idle_microseconds: $idle
   oldest { max_candidate_sequences: $streams }
@@ -201,7 +217,7 @@ def _tensorrt(plans: Plans) -> str:
 
 
 def _port(name: str, manifest: Manifest) -> tuple[str, tuple[int, ...]]:
-    """Type and dimensions of a graph's tensor, without the batch."""
+    """Return type and dimensions of a tensor of a graph, without the batch dimension."""
     if name in ("lr", "frame"):
         return "TYPE_UINT8", (-1, -1, 3)
     if name == "sr":

@@ -1,9 +1,9 @@
-"""The correction loop over three networks that a server runs, and what it refuses.
+"""The correction loop over three networks that a server runs, and the limits of requests.
 
     h0 = P(lr);  sr0 = F(lr, h0);  for i in 1..t:  hi = C(sr(i-1), h(i-1));  sri = F(lr, hi)
 
-This module travels with the model repository, so it needs numpy and `ikc_deploy.errors` alone. It
-never looks into a frame: what it passes from network to network may lie on a GPU.
+This is Algorithm 1 of IKC. The module is copied into the model repository, so it imports only numpy
+and `ikc_deploy.errors`. It does not read the pixels of frames, which may be in GPU memory.
 """
 
 from __future__ import annotations
@@ -19,28 +19,33 @@ from numpy.typing import NDArray
 from ikc_deploy.errors import InputError
 
 Tensor = Any
-"""A tensor of the server's, or an array."""
+"""A tensor of the server, or an array."""
 
 Run = Callable[[str, Mapping[str, Tensor], str], Awaitable[Tensor]]
-"""Run a network ("predictor", "sftmd", "corrector") on named inputs; gives the named output."""
+"""A function that runs a network ("predictor", "sftmd", "corrector") on named inputs and returns
+the named output."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may ask for, and what it gets if it does not ask."""
+    """The limits of requests, and the default numbers of corrections.
+
+    Raises:
+        InputError: A value is out of its range.
+    """
 
     smallest_side: int
-    """Pixels of the shorter side of an LR frame, at least."""
+    """Minimum shorter side of an LR frame in pixels, 1 or more."""
     largest_area: int
-    """Height times width of an LR frame, at most."""
+    """Maximum area of an LR frame in pixels, 1 or more."""
     default_iters: int
-    """Corrections of a frame whose blur is not known at all."""
+    """Number of corrections of a frame that starts from the predictor's code."""
     tracked_iters: int
-    """Corrections of a frame that starts from the code of the one before it."""
+    """Number of corrections of a frame that starts from the code of the frame before."""
     largest_iters: int
-    """Corrections, at most."""
+    """Maximum number of corrections."""
     streams: int
-    """Streams whose last code each instance remembers."""
+    """Number of streams whose last code each instance keeps, 1 or more."""
 
     def __post_init__(self) -> None:
         for name, least in (("smallest_side", 1), ("largest_area", 1), ("streams", 1)):
@@ -55,18 +60,21 @@ class Limits:
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Mapping[str, str]]) -> Limits:
-        """The limits in the `parameters` of a model's configuration, as Triton hands it over.
+        """Read the limits from the `parameters` of a model configuration, in Triton's JSON form.
 
-        Raises `InputError` for one that is missing or no whole number.
+        Raises:
+            InputError: A limit is missing, not a whole number, or out of its range.
         """
         try:
             values = {name: int(parameters[name]["string_value"]) for name in cls.__annotations__}
         except (KeyError, ValueError) as error:
-            raise InputError(f"config.pbtxt lacks a whole number for {error}") from error
+            raise InputError(
+                f"invalid config.pbtxt: expected a whole number for {error}"
+            ) from error
         return cls(**values)
 
     def check_frames(self, shape: Sequence[int]) -> None:
-        """Raise `InputError` unless frames of this shape `[N,H,W,3]` may be upscaled."""
+        """Raise `InputError` unless `shape` is `[N,H,W,3]` and within the limits."""
         if len(shape) != 4 or shape[0] < 1 or shape[3] != 3:
             raise InputError(f"lr must be [N,H,W,3] uint8, got shape {list(shape)}")
         height, width = shape[1:3]
@@ -77,14 +85,19 @@ class Limits:
             )
         if height * width > self.largest_area:
             raise InputError(
-                f"this server takes frames of at most {self.largest_area} pixels, "
+                f"this server accepts frames of at most {self.largest_area} pixels, "
                 f"got {width}x{height}; send it in tiles"
             )
 
     def iters(self, asked: NDArray[Any] | None, tracked: bool) -> int:
-        """How many corrections to make, of what a request asks for (None: nothing).
+        """Return the number of corrections of a request.
 
-        Raises `InputError` unless it is one number, within the limits, for all its frames.
+        Args:
+            asked: The requested numbers, one for each frame; None for the default.
+            tracked: Whether the frames start from the code of the frames before.
+
+        Raises:
+            InputError: The requested numbers differ or are out of range.
         """
         if asked is None:
             return self.tracked_iters if tracked else self.default_iters
@@ -98,35 +111,48 @@ class Limits:
 
 
 class Streams:
-    """The last code of each of the latest `capacity` streams."""
+    """The last kernel codes of the most recent streams.
+
+    Args:
+        capacity: Maximum number of streams.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._codes: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
 
     def recall(self, stream: int) -> NDArray[np.float32] | None:
-        """The last code of a stream; None if it has none, or was forgotten for newer ones."""
+        """Return the last code of a stream; None if it has none or newer streams replaced it."""
         return self._codes.get(stream)
 
     def remember(self, stream: int, code: NDArray[np.float32]) -> None:
-        """Keep the last code `[N,code_size]` of a stream."""
+        """Store the last code `[N,code_size]`, float32, of a stream."""
         self._codes[stream] = code
         self._codes.move_to_end(stream)
         while len(self._codes) > self._capacity:
             self._codes.popitem(last=False)
 
     def forget(self, stream: int) -> None:
-        """Drop a stream; nothing happens if it is not known."""
+        """Remove a stream; do nothing if it is not known."""
         self._codes.pop(stream, None)
 
 
 async def restore(
     run: Run, lr: Tensor, code: Tensor | None, iters: int
 ) -> tuple[Tensor, list[Tensor]]:
-    """The frames after `iters` corrections, and the code of every step.
+    """Run the correction loop on frames (IKC, Algorithm 1).
 
-    `lr` is `[N,H,W,3]` uint8 frames. `code` `[N,code_size]` is where the loop starts; None lets the
-    predictor say. Raises what `run` raises.
+    Args:
+        run: The function that runs a network.
+        lr: LR frames `[N,H,W,3]`, uint8.
+        code: Initial kernel code `[N,code_size]`, float32; None for the predictor's.
+        iters: Number of corrections, 0 or more.
+
+    Returns:
+        The SR frames `[N,sH,sW,3]`, uint8, and the `iters + 1` codes of the steps.
+
+    Raises:
+        Exception: As raised by `run`.
     """
     if code is None:
         code = await run("predictor", {"lr": lr}, "code")

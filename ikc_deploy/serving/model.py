@@ -1,8 +1,8 @@
-"""The model that Triton's Python backend runs: requests in, the loop over three networks, answers.
+"""The model for Triton's Python backend: it runs the correction loop over three networks.
 
-Written into the model repository as `model.py`, beside copies of the few modules that it imports,
-so that the server needs nothing installed but numpy. Frames stay in the server's tensors, on
-whichever device they are; only codes, 40 bytes a frame, are looked at.
+It is written into the model repository as `model.py`, with copies of the modules that it imports,
+so that the server needs only numpy. Frames stay in the server's tensors, on any device; only codes,
+40 bytes per frame, are read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 import triton_python_backend_utils as triton
 from numpy.typing import NDArray
 
-# The copies beside this file are meant, whatever else is installed.
+# The copies beside this file must take precedence over an installed package.
 sys.path.insert(0, str(Path(__file__).parent))
 
 from ikc_deploy.errors import IkcError, InputError
@@ -27,10 +27,10 @@ from ikc_deploy.serving.loop import Limits, Streams, Tensor, restore
 
 
 class TritonPythonModel:
-    """One instance, in a process of its own. Triton calls it by these names."""
+    """One instance of the model, in a separate process; Triton prescribes the names."""
 
     def initialize(self, args: Mapping[str, str]) -> None:
-        """Read the configuration. Raises `IkcError` if it is not one that we wrote."""
+        """Read the configuration; raise `IkcError` if it is invalid."""
         config = json.loads(args["model_config"])
         self._limits = Limits.from_parameters(config["parameters"])
         self._networks = config["parameters"]["networks"]["string_value"]
@@ -41,7 +41,7 @@ class TritonPythonModel:
         self._cpu = triton.PreferredMemory(triton.TRITONSERVER_MEMORY_CPU, 0)
 
     async def execute(self, requests: list[Any]) -> list[Any]:
-        """An answer for each request; the networks see all of them at once and batch them."""
+        """Return a response for each request; requests run concurrently, so networks batch them."""
         return list(await asyncio.gather(*map(self._answer, requests)))
 
     async def _answer(self, request: Any) -> Any:
@@ -49,7 +49,7 @@ class TritonPythonModel:
             return triton.InferenceResponse(await self._upscale(request))
         except IkcError as error:
             refusal = triton.TritonError(str(error), triton.TritonError.INVALID_ARG)
-        except Exception as error:  # whatever it is, the instance lives and the client hears of it
+        except Exception as error:  # the instance must survive, and the client gets the error
             refusal = triton.TritonError(f"{type(error).__name__}: {error}")
         return triton.InferenceResponse(error=refusal)
 
@@ -63,20 +63,20 @@ class TritonPythonModel:
             self._streams.forget(stream)
         last = None if stream is None else self._streams.recall(stream)
         if last is not None and len(last) != shape[0]:
-            raise InputError(f"this stream has {len(last)} frames a request, got {shape[0]}")
+            raise InputError(f"this stream has {len(last)} frames per request, got {shape[0]}")
         iters = self._limits.iters(_values(inputs, "iters"), tracked=last is not None)
         sigma = _values(inputs, "sigma")
         if sigma is not None:
             last, iters = self._basis.code_of_sigma(sigma[:, 0]), 0
             if self._basis.levels:
-                # A sigma says nothing about noise and compression: the predictor reads them.
+                # Sigma does not specify noise and compression: the predictor estimates them.
                 read = await self._run("predictor", {"lr": lr}, "code")
                 last = self._basis.take_levels(last, read.as_numpy())
         start = None if last is None else triton.Tensor("code", last)
         image, steps = await restore(self._run, lr, start, iters)
         codes = np.stack([step.as_numpy() for step in steps], axis=1)
         if not np.isfinite(codes).all():
-            raise InputError("the networks gave a kernel code that is not a number for this frame")
+            raise InputError("the networks returned a kernel code with NaN or infinity")
         if stream is not None:
             self._keep(stream, codes[:, -1], request.flags())
         found = self._basis.sigma_of_code(codes[:, -1])[:, None].astype(np.float32)
@@ -91,7 +91,7 @@ class TritonPythonModel:
             model_name=f"{self._networks}_{network}",
             requested_output_names=[output],
             inputs=[_named(name, tensor) for name, tensor in inputs.items()],
-            # Codes are looked at; frames stay where the network left them.
+            # Codes are read on the CPU; frames stay on the device of the network.
             **({} if network == "sftmd" else {"preferred_memory": self._cpu}),
         )
         response = await request.async_exec()

@@ -1,14 +1,14 @@
-"""A bundle as a model repository for Triton Inference Server.
+"""Export of a bundle as a model repository for Triton Inference Server.
 
-    DIR/ikc/            requests in any order: the loop, run on the server
-    DIR/ikc_stream/     requests of sequences: each starts from its stream's last code
+    DIR/ikc/            independent requests: the correction loop, run on the server
+    DIR/ikc_stream/     sequences of requests: each starts from the last code of its stream
     DIR/ikc_predictor/  DIR/ikc_sftmd/  DIR/ikc_corrector/
 
-The three networks are ONNX files, or TensorRT plans if the bundle has any that Triton loads: those
-of the `tensorrt` variant. Everything that may be tuned is in the config.pbtxt files.
+The three networks are ONNX files, or TensorRT plans if the bundle has engines that Triton loads:
+those of the `tensorrt` variant. All settings are in the config.pbtxt files.
 
-Each model's folder has a record of its files, CONTENTS_FILE. A model is only replaced if all files
-in its folder are in there, and its config.pbtxt is as it was written.
+Each model folder has a record of its files, CONTENTS_FILE. A model is replaced only if the record
+lists all files in its folder, and its config.pbtxt was not edited.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ikc_deploy.serving.configs import (
 )
 
 CONTENTS_FILE: Final = "ikc-files.json"
-"""The record of a model's files by name, with their sha256."""
+"""Name of the record of a model's files, with their SHA-256."""
 
 _CONFIG_FILE: Final = "config.pbtxt"
 _KIND: Final = "a model as ikc-export --triton wrote it"
@@ -49,17 +49,25 @@ _PACKAGE: Final = '"""The part of ikc-deploy that the loop needs on the server."
 def write_repository(
     bundle: Bundle, folder: Path, settings: ServingSettings | None = None
 ) -> dict[str, Path]:
-    """Write the five models into `folder`; their folders by name.
+    """Write the five models of a bundle into a model repository.
 
-    Each is replaced as a whole; other models in `folder` are left alone.
+    Each model is replaced as a whole; other models in `folder` are not changed.
+
+    Args:
+        bundle: The bundle, with io "uint8".
+        folder: The model repository; it is created if it is missing.
+        settings: Initial values of the configurations; None for the defaults.
+
+    Returns:
+        The folders of the five models by name.
 
     Raises:
-        InputError: A bundle with io "float", which clients' 8-bit frames do not fit.
+        InputError: The bundle has io "float", which does not accept 8-bit frames.
         OutputError: As `check_repository`, before any model is written.
     """
     if bundle.manifest.io != "uint8":
         raise InputError(
-            f"'{bundle.path}' takes float tensors, and served are 8-bit frames; "
+            f"'{bundle.path}' takes float tensors, but the server needs 8-bit frames; "
             "export it with: ikc-export --io uint8 --triton DIR"
         )
     settings = settings or ServingSettings()
@@ -84,11 +92,14 @@ def write_repository(
 
 
 def check_repository(folder: Path) -> None:
-    """Refuse a model repository in which something would be lost.
+    """Check that writing the five models into a repository overwrites no file of the user.
+
+    Args:
+        folder: The model repository; it may be missing.
 
     Raises:
-        OutputError: The folder of one of the five models is not one of ours, has files that are not
-            in its record, or a config.pbtxt that was edited; or it cannot be written.
+        OutputError: The folder of one of the five models was not written by this package, has files
+            that are not in its record, or an edited config.pbtxt; or it cannot be written.
     """
     for model in _models(folder).values():
         check_folder(model, _listed, _KIND)
@@ -127,9 +138,10 @@ def _models(folder: Path) -> dict[str, Path]:
 
 
 def triton_engines(bundle: Bundle) -> dict[str, Engine]:
-    """The engines that Triton's TensorRT backend loads, by compute capability; maybe none.
+    """Return the engines that Triton's TensorRT backend loads, by compute capability.
 
-    A server has one version of TensorRT, so all are of the newest that the bundle has.
+    A server has one version of TensorRT, so only the newest version in the bundle is used. The
+    result is empty if the bundle has no such engine.
     """
     found = [each for each in read_engines(bundle) if _is_served(each)]
     newest = max((_version(each) for each in found), default=())
@@ -147,7 +159,7 @@ def _network_names() -> list[str]:
 
 def _is_served(engine: Engine) -> bool:
     record = engine.record
-    # A server that fits it in everything: what is left to refuse are plans of other graphs.
+    # A host that matches the engine, so that only engines of other graphs are incompatible.
     host = Host(_VARIANT, record.version, record.compute_capabilities[0], platform=record.platform)
     return record.variant == _VARIANT and not incompatibility(engine, host)
 
@@ -184,7 +196,7 @@ def _copy_network(
 
 
 def _copy_loop(bundle: Bundle, folder: Path) -> None:
-    """model.py, and beside it what it imports: the server needs numpy alone."""
+    """Copy model.py and the modules that it imports, so that the server needs only numpy."""
     package = folder / "ikc_deploy"
     (package / "serving").mkdir(parents=True)
     for init in (package, package / "serving"):

@@ -1,7 +1,7 @@
-"""Live sources: V4L2 devices, RTSP and whatever else FFmpeg opens, with reconnection.
+"""Live sources: V4L2 devices, RTSP and other addresses that FFmpeg opens, with reconnection.
 
-An address may hold a user, a password or a token. Nothing here shows more of it than scheme, host
-and path: neither messages nor exceptions, whose FFmpeg texts quote the whole address.
+An address may contain a user, a password or a token. Messages and exceptions show only its scheme,
+host and path; FFmpeg's own texts are not included, because they quote the whole address.
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 TIME_BASE: Final = Fraction(1, 90000)
-"""Of the time stamps that frames get when they arrive; the clock of RTP."""
+"""Time base of the time stamps that frames get when they arrive; the clock of RTP."""
 
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """Where the camera is, and how patient we are."""
+    """The address of a camera, and the waiting times of its connection."""
 
     address: str = field(repr=False)
-    """The number of a V4L2 device, a URL that FFmpeg opens, or "lavfi:" and a test pattern of
-    FFmpeg's. Kept out of `repr`."""
+    """Number of a V4L2 device, a URL that FFmpeg opens, or "lavfi:" followed by an FFmpeg test
+    pattern. Not part of `repr`."""
     seconds: float | None = None
-    """How long to take frames; None for ever."""
+    """Seconds for which frames are read; None for no limit."""
     first_wait: float = 0.5
-    """Seconds before the first attempt to reconnect; doubled after each that fails."""
+    """Seconds before the first attempt to reconnect; doubled after each failed attempt."""
     longest_wait: float = 30.0
+    """Maximum number of seconds between attempts to reconnect."""
     silence: float = 5.0
     """Seconds without a frame after which a connection counts as lost."""
 
@@ -51,15 +52,23 @@ class CameraSettings:
 
     @property
     def name(self) -> str:
-        """The address without user, password and query."""
+        """Address without user, password and query, for messages."""
         return redacted(self.address)
 
 
 class Camera:
-    """Frames as they come, stamped with the time of their arrival, past lost connections.
+    """A live source, whose frames are stamped with their time of arrival, with reconnection.
 
-    Connects at once: raises `CameraError` if nothing answers. Once it has answered, lost
-    connections are taken up again until `stop` is set. `notify` hears of both.
+    Connects when created. After that, lost connections are re-established until `stop` is set.
+
+    Args:
+        settings: Address and waiting times.
+        stop: Event that ends the frames.
+        notify: Called with a message for each lost, failed and re-established connection.
+
+    Raises:
+        CameraError: The camera does not answer or sends no frame.
+        NoVideoError: The camera has no video stream.
     """
 
     def __init__(
@@ -78,15 +87,16 @@ class Camera:
         self.facts = replace(self._connection.facts, time_base=TIME_BASE, frames=None)
 
     def close(self) -> None:
-        """Let go of the camera."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def frames(self, skip: int = 0) -> Generator[Frame, None, None]:  # noqa: ARG002 - live
-        """Frames until the time is over or `stop` is set.
+        """Yield frames until the time is over or `stop` is set; `skip` is ignored.
 
-        Raises `VideoError` if the camera comes back with another picture size.
+        Raises:
+            VideoError: The camera has another frame size after reconnection.
         """
         to_rgb, last, started = ToRgb(self.facts.colour), -1, math.nan
         if self._settings.seconds is not None:
@@ -133,21 +143,21 @@ class Camera:
 
 
 def redacted(address: str) -> str:
-    """A camera's address without user, password and query."""
+    """Return a camera's address without user, password and query."""
     scheme, separator, rest = _target(address)[0].partition("://")
     if not separator:
         return scheme
-    # From the last @ on: a password may hold any character, even unescaped ones.
+    # After the last @, because a password may contain any character, even unescaped.
     return scheme + separator + re.split("[?#]", rest.rpartition("@")[2])[0]
 
 
 def _target(address: str) -> tuple[str, str | None, dict[str, str]]:
-    """What FFmpeg opens: address, container format and options."""
+    """Return what FFmpeg opens: address, container format and options."""
     if address.isdecimal():
         return f"/dev/video{address}", "v4l2", {}
     if address.startswith("lavfi:"):
         return address.removeprefix("lavfi:"), "lavfi", {}
-    # UDP loses packets, and with them pictures; only RTSP knows this option.
+    # UDP loses packets, and with them frames; only RTSP has this option.
     return address, None, {"rtsp_transport": "tcp"} if address.startswith("rtsp") else {}
 
 
@@ -177,7 +187,7 @@ class _Connection:
             raise
         if self._first is None:
             self._container.close()
-            raise CameraError(f"the camera {name} answers, but sends no picture")
+            raise CameraError(f"the camera {name} answers, but sends no frame")
         self.facts = stream_facts(stream, self._first)
 
     def frames(self) -> Iterator[VideoFrame]:

@@ -1,13 +1,13 @@
-"""Coded video in pieces, so that a run that dies can be gone on with.
+"""Coded video in chunks, so that an interrupted run can be resumed.
 
-A work folder beside the output holds finished pieces, and a description of the run that they
-belong to. A piece is written under another name and renamed when it is whole, so what has its
-final name can be trusted, even after kill -9. The name says everything about it:
+A work folder beside the output holds finished chunks, and a description of the run that they
+belong to. A chunk is written under a temporary name and renamed when it is complete, so a file with
+a final name is valid, even after kill -9. The name holds all facts about a chunk:
 
     out.mp4.ikc/run.json
     out.mp4.ikc/00000120-120-61440.nut      first frame's number, frames, first frame's time stamp
 
-Every piece starts with a key frame of an encoder of its own. Inside, time stamps count from 0.
+Every chunk is written by a new encoder and starts with a key frame. Its time stamps start at 0.
 """
 
 from __future__ import annotations
@@ -45,18 +45,24 @@ _NAME: Final = re.compile(r"(\d+)-(\d+)-(-?\d+)\.(?:nut|mov)")
 
 @dataclass(frozen=True)
 class Chunk:
-    """A finished piece."""
+    """A finished chunk of coded video."""
 
     path: Path
+    """File of the chunk."""
     first: int
-    """The number of its first frame."""
+    """Number of its first frame in the output, from 0 on."""
     frames: int
+    """Number of its frames."""
     pts: int
-    """The time stamp of its first frame."""
+    """Time stamp of its first frame in the output."""
 
 
 class WorkFolder:
-    """The folder of one unfinished output; one process at a time."""
+    """The folder of the chunks of one unfinished output, used by one process at a time.
+
+    Args:
+        target: The output; the folder has its name followed by .ikc.
+    """
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -65,14 +71,22 @@ class WorkFolder:
 
     @property
     def exists(self) -> bool:
-        """True if there is something to go on with."""
+        """Whether there is an unfinished run to resume."""
         return (self.path / _RUN_FILE).is_file()
 
     def open(self, run: Mapping[str, Any], resume: bool) -> list[Chunk]:
-        """Take the folder for a run described by `run` (JSON values); the pieces that it has.
+        """Create and lock the folder.
 
-        Raises `VideoError` if another process has it, if it holds a run and `resume` is False, or
-        if that run was described otherwise.
+        Args:
+            run: Description of the run (JSON values).
+            resume: Whether to resume an unfinished run with the same description.
+
+        Returns:
+            The finished chunks, as `chunks`.
+
+        Raises:
+            VideoError: Another process uses the folder; the folder has an unfinished run and
+                `resume` is False; or that run has another description.
         """
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -91,7 +105,7 @@ class WorkFolder:
             raise
 
     def chunks(self) -> list[Chunk]:
-        """The finished pieces from the first frame on, without a gap; what else is there goes."""
+        """Return the finished chunks from the first frame to the first gap; delete other files."""
         found = []
         for path in sorted(self.path.iterdir()):
             name = _NAME.fullmatch(path.name)
@@ -110,7 +124,7 @@ class WorkFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def release(self) -> None:
-        """Leave the folder to whoever goes on with it; delete it if it holds no piece."""
+        """Unlock the folder for a later run; delete it if it has no chunk."""
         if self.path.is_dir() and not self.chunks():
             self.remove()
         self._lock.release()
@@ -118,22 +132,29 @@ class WorkFolder:
     def _check(self, run: Mapping[str, Any], resume: bool) -> None:
         if not resume:
             raise VideoError(
-                f"'{self.path}' holds an unfinished run; go on with --resume, or delete it"
+                f"'{self.path}' holds an unfinished run; continue it with --resume, or delete it"
             )
         before: dict[str, Any] = json.loads((self.path / _RUN_FILE).read_text())
         changed = [name for name in run if before.get(name) != json.loads(json.dumps(run[name]))]
         if changed:
             raise VideoError(
-                f"the run in '{self.path}' was begun with other settings "
+                f"the run in '{self.path}' was started with other settings "
                 f"({', '.join(f'{name}: {before.get(name)}' for name in changed)}); "
-                "repeat them, or delete the folder"
+                "use the same settings, or delete the folder"
             )
 
 
 class ChunkWriter:
-    """Encodes frames into pieces of `frames_each`, from frame number `first` on.
+    """An encoder of frames into chunks.
 
-    A piece also ends before a frame that is shown at, or first after, one of the `cuts`.
+    Args:
+        folder: The work folder, which is open.
+        encoder: Encoder of the output.
+        facts: Properties of the output.
+        first: Number of the first frame to write.
+        frames_each: Maximum number of frames per chunk.
+        cuts: Time stamps at which a chunk ends: it does not contain the first frame whose time
+            stamp is equal to or later than a cut.
     """
 
     def __init__(
@@ -155,12 +176,17 @@ class ChunkWriter:
         self._open: _OpenChunk | None = None
 
     def write(self, frame: Frame) -> None:
-        """Encode the next frame. Raises `DiskFullError` or `VideoError`."""
+        """Encode the next frame.
+
+        Raises:
+            DiskFullError: The disk is full.
+            VideoError: The frame cannot be encoded or written.
+        """
         try:
             with writing(self._folder.target):
                 self._write(frame)
         except BaseException:
-            # A packet may be missing from it.
+            # The chunk may lack a packet.
             self.abort()
             raise
 
@@ -180,7 +206,7 @@ class ChunkWriter:
             self.finish()
 
     def finish(self) -> None:
-        """Finish the piece in hand, if there is one. Raises as `write` does."""
+        """Finish the current chunk, if there is one; raise what `write` raises."""
         chunk, self._open = self._open, None
         if chunk is None:
             return
@@ -192,7 +218,7 @@ class ChunkWriter:
             raise
 
     def abort(self) -> None:
-        """Forget the piece in hand."""
+        """Discard the current chunk."""
         if self._open is not None:
             self._open.abort()
             self._open = None
@@ -224,21 +250,22 @@ class _OpenChunk:
         self._path.rename(self._path.with_name(name))
 
     def abort(self) -> None:
-        # It is thrown away, so it need not be whole.
+        # The file is deleted, so errors while closing it do not matter.
         with suppress(av.FFmpegError, OSError):
             self._container.close()
         self._path.unlink(missing_ok=True)
 
 
 def read_packets(chunks: Sequence[Chunk], time_base: Fraction) -> Iterator[av.Packet[Any]]:
-    """The coded frames of the pieces in order of decoding, with `pts` in `time_base` and no `dts`.
+    """Yield the coded frames of chunks in order of decoding, with `pts` in `time_base`, no `dts`.
 
-    Raises `VideoError` for a piece that does not hold what its name says.
+    Raises:
+        VideoError: The number of frames of a chunk is not the one in its name.
     """
     for chunk in chunks:
         with open_chunk(chunk) as container:
             packets = [packet for packet in container.demux(video=0) if packet.size]
-        # The muxer moves all time stamps of a piece so that none is negative; the first is known.
+        # The muxer shifts the time stamps of a chunk so that none is negative; the first is known.
         begin = min((cast(int, packet.pts) for packet in packets), default=0)
         if len(packets) != chunk.frames:
             raise VideoError(
@@ -253,5 +280,5 @@ def read_packets(chunks: Sequence[Chunk], time_base: Fraction) -> Iterator[av.Pa
 
 
 def open_chunk(chunk: Chunk) -> InputContainer:
-    """A piece, opened for reading."""
+    """Open a chunk for reading."""
     return open_input(chunk.path, str(chunk.path))

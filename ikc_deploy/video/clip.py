@@ -1,7 +1,7 @@
-"""A clip as a source of frames: files, URLs and raw video, by PyAV.
+"""A clip as a source of frames: files, URLs and raw video, read by PyAV.
 
-Everything that decodes is used: a packet that does not is skipped and counted, and what is wrong
-with the clip is a warning at the end, not an error.
+All packets that can be decoded are used. Others are skipped and counted, and reported as a warning
+at the end, not as an error.
 """
 
 from __future__ import annotations
@@ -34,42 +34,60 @@ if TYPE_CHECKING:
 _DEFAULT_RATE: Final = Fraction(25)
 
 _SHORT: Final = Fraction(1, 10)
-"""Seconds that may be missing at the end, where nobody says how long the last frame is shown."""
+"""Seconds that may be missing at the end, because the last frame's duration may be unknown."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """The part of a clip that is wanted, in seconds of the clip."""
+    """The part of a clip to upscale, in seconds of the clip.
+
+    Raises:
+        VideoError: `start` is negative, or `duration` is not above 0.
+    """
 
     start: Fraction = Fraction(0)
+    """Start in seconds, 0 or more."""
     duration: Fraction | None = None
-    """None for all that follows."""
+    """Duration in seconds; None for the rest of the clip."""
 
     def __post_init__(self) -> None:
         if self.start < 0 or (self.duration is not None and self.duration <= 0):
-            raise VideoError("a clip starts at 0 seconds or later and lasts more than 0 seconds")
+            raise VideoError(
+                "a clip starts at 0 seconds or later and lasts more than 0 seconds, "
+                f"got start {self.start} and duration {self.duration}"
+            )
 
 
 @dataclass(frozen=True)
 class ClipRange:
-    """A part of a clip that begins with a key frame, in ticks of its stream (`video.pieces`)."""
+    """A part of a clip that begins with a key frame, in ticks of its stream (`split_points`)."""
 
     begin: int | None = None
-    """When the first frame is shown; None for the clip's first."""
+    """Presentation time of the first frame; None for the first frame of the clip."""
     end: int | None = None
-    """When the first frame after it is shown; None for all that follows."""
+    """Presentation time of the first frame after the range; None for the rest of the clip."""
     seek: int | None = None
-    """When the first frame is decoded."""
+    """Decoding time of the first frame."""
     packets: int | None = None
-    """Coded frames in it; None if nobody counted."""
+    """Number of coded frames; None if it is not known."""
 
 
 class Clip:
-    """The first video stream of a clip that is no cover picture, as a source of frames.
+    """The first video stream of a clip that is not a cover image, as a source of frames.
 
-    `source` is a path, or a readable binary stream with `options` and `container` for FFmpeg's
-    demuxer. With a `clip_range`, its frames are those of that part, as they are in the whole clip.
-    Raises `UnreadableClipError` or `NoVideoError`; close it after use.
+    Close it after use.
+
+    Args:
+        source: Path of the clip, or a readable binary stream.
+        span: The part to upscale; None for the whole clip.
+        container: FFmpeg's name of the demuxer; None to detect it.
+        options: Options of the demuxer.
+        clip_range: A range from `split_ranges`; its frames are identical to those of the whole
+            clip. None for the whole span.
+
+    Raises:
+        UnreadableClipError: The clip cannot be read, or no frame of the span can be decoded.
+        NoVideoError: The clip has no video stream.
     """
 
     def __init__(
@@ -99,12 +117,12 @@ class Clip:
             raise
         self._first = first
         self.first_pts = first[1]
-        """When the first frame is shown in the clip, in ticks, before `origin` is subtracted."""
+        """Presentation time of the first frame in ticks, before `origin` is subtracted."""
         self.facts = stream_facts(self.stream, first[0], self._expected())
         self.origin = first[1] if self.span.start > 0 else self._start()
-        """What is subtracted from time stamps so that the output begins at 0, in ticks."""
+        """Offset in ticks that is subtracted from time stamps so that the output begins at 0."""
         self.side_data = side_data_names(first[0])
-        """PyAV's names of what comes with the first frame."""
+        """PyAV's names of the side data of the first frame."""
         self.warnings += _peculiarities(self.stream, first[0], self._decoder.alpha)
 
     def close(self) -> None:
@@ -112,9 +130,10 @@ class Clip:
         self.container.close()
 
     def frames(self, skip: int = 0) -> Generator[Frame, None, None]:
-        """The frames of the span in order, without the first `skip`; can be asked for once.
+        """Yield the frames of the span in order, without the first `skip`; can be called once.
 
-        Raises `VideoError` if the picture changes its size on the way.
+        Raises:
+            VideoError: The size of the frames changes within the span.
         """
         to_rgb = ToRgb(self.facts.colour)
         for number, (frame, pts) in enumerate(chain([self._first], self._kept)):
@@ -123,7 +142,7 @@ class Clip:
                 yield Frame(to_rgb(frame), pts - self.origin)
 
     def _keep(self) -> Iterator[tuple[VideoFrame, int]]:
-        """Decoded frames of the span with time stamps that rise."""
+        """Yield the decoded frames of the span with increasing time stamps."""
         time = last = None
         for frame in self._decoded():
             # Raw streams have no time stamps.
@@ -134,7 +153,7 @@ class Clip:
                 continue
             if self._until is not None and time >= self._until:
                 break
-            # Equal or falling ones are broken: no container takes them.
+            # Equal or decreasing time stamps are invalid: no container accepts them.
             last = time if last is None else max(time, last + 1)
             self._corrupt += frame.is_corrupt
             yield frame, last
@@ -148,9 +167,9 @@ class Clip:
             )
 
     def _start(self) -> int:
-        """When the clip begins, in ticks: the earliest of its streams, so that they stay together.
+        """Return the start of the earliest stream of the clip in ticks, to keep streams in sync.
 
-        Broadcasts and streams off the net are cut out of a clock that has run for hours.
+        The clocks of broadcasts and network streams do not start at 0.
         """
         begin = self.container.start_time
         times = [
@@ -160,9 +179,9 @@ class Clip:
         ]
         if begin is None or not times:
             return 0
-        # FFmpeg knows which streams to trust, and counts microseconds; the stream knows exactly.
+        # FFmpeg knows which streams to trust, in microseconds; the stream has the exact time.
         exact = min(times, key=lambda time: abs(time - Fraction(begin, av.time_base)))
-        # Sound may begin a little before 0, with what its decoder throws away.
+        # Audio may begin a little before 0, with samples that its decoder discards.
         late = exact > 0 or (self.stream.start_time or 0) < 0
         return math.floor(exact / _time_base(self.stream)) if late else 0
 
@@ -171,7 +190,7 @@ class Clip:
         return max(1, round(1 / (rate * _time_base(self.stream))))
 
     def _bounds(self, clip_range: ClipRange) -> tuple[int | None, int | None]:
-        """When the first frame that is wanted, and the first that is not any more, are shown."""
+        """Return the presentation times of the first frame and of the first frame after the end."""
         begin, tick = self.stream.start_time or 0, _time_base(self.stream)
         start, until = clip_range.begin, clip_range.end
         if self.span.start > 0:
@@ -181,7 +200,7 @@ class Clip:
         return start, until
 
     def _seek(self, clip_range: ClipRange) -> bool:
-        """Go to the last key frame before the first frame that is wanted; False if still at 0."""
+        """Seek to the last key frame before the first frame to yield; return False if at 0."""
         if self._from is None:
             return False
         try:
@@ -189,25 +208,25 @@ class Clip:
                 self._from if clip_range.seek is None else clip_range.seek, stream=self.stream
             )
         except av.FFmpegError:
-            # All is decoded up to there.
+            # Everything before the first frame is decoded and skipped.
             return False
         return True
 
     def _decoded(self) -> Iterator[VideoFrame]:
-        """All frames from the first that is wanted, or earlier, to the end of the clip."""
+        """Yield all frames from the first one to yield, or earlier, to the end of the clip."""
         frames = self._decoder.frames()
         if not self._sought or self._from is None:
             return frames
         first = next(frames, None)
         if first is not None and first.pts is not None and first.pts <= self._from:
             return chain([first], frames)
-        # Some containers seek too far: then all is decoded.
+        # Some containers seek too far: then decode from the beginning.
         self.container.seek(self.stream.start_time or 0, stream=self.stream)
         self._decoder = Decoder(self.container, self.stream)
         return self._decoder.frames()
 
     def _expected(self) -> int | None:
-        """Frames of the span, if the container says how many the clip has."""
+        """Return the number of frames of the span, as far as the container specifies it."""
         if self.span == Span() and self.stream.frames:
             return self.stream.frames
         rate, seconds = self.stream.average_rate, declared_seconds(self.stream)
@@ -223,7 +242,7 @@ class Clip:
         return f"'{self.name}' has no frames at {float(self.span.start):g} s or later"
 
     def _check_end(self, last: int | None) -> None:
-        """Warn if the frames ended before the clip should."""
+        """Add a warning if the frames ended before the declared end of the clip."""
         seconds, tick = declared_seconds(self.stream), _time_base(self.stream)
         if seconds is None or last is None or self._decoder.jumps:
             return
@@ -236,28 +255,28 @@ class Clip:
 
 
 class Decoder:
-    """Decodes a stream in a container to its end, past what is damaged."""
+    """A decoder of one stream of a container, from its start to its end, skipping damage."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.damaged = 0
-        """Packets that could not be decoded so far."""
+        """Number of packets so far that could not be decoded."""
         self.alpha = False
-        """Transparency was seen that FFmpeg's decoder leaves out."""
+        """Whether packets so far had transparency, which FFmpeg's decoder omits."""
         self._clock = RunningClock() if can_jump(container) else None
         self._container = container
         self._stream = stream
-        # Threads by frame hold frames back, which a camera must not, and report damage or not by
-        # who is first, while a resumed run counts on the same frames as before.
+        # Frame threads delay frames, which a camera must not. They also report damage depending on
+        # timing, but a resumed run relies on getting the same frames again.
         stream.thread_type = "SLICE"
         self._frames = self._decode()
 
     @property
     def jumps(self) -> bool:
-        """True if the clock of the packets so far was set anew on the way."""
+        """Whether the clock of the packets so far was reset within the stream."""
         return self._clock is not None and bool(self._clock.jumps)
 
     def frames(self) -> Iterator[VideoFrame]:
-        """The frames that were not yet asked for."""
+        """Return an iterator over the frames that were not requested yet."""
         return self._frames
 
     def _decode(self) -> Iterator[VideoFrame]:
@@ -282,7 +301,11 @@ class Decoder:
 
 
 def video_stream(container: InputContainer, name: str) -> VideoStream:
-    """The first stream of moving pictures; raises `NoVideoError` if there is none."""
+    """Return the first video stream that is not a cover image.
+
+    Raises:
+        NoVideoError: There is none.
+    """
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
@@ -291,7 +314,7 @@ def video_stream(container: InputContainer, name: str) -> VideoStream:
 
 
 def stream_facts(stream: VideoStream, first: VideoFrame, frames: int | None = None) -> StreamFacts:
-    """What holds for all frames, from the stream and its first frame."""
+    """Return the facts of a stream, from its header and its first frame."""
     name = first.format.name
     coded = stream.codec_context
     return StreamFacts(
@@ -311,23 +334,23 @@ def stream_facts(stream: VideoStream, first: VideoFrame, frames: int | None = No
         sample_bits(name),
         subsampling(name),
         stream.sample_aspect_ratio or Fraction(1),
-        # FFmpeg has put what it stretches into the shape of pixels.
+        # FFmpeg has moved the stretching of the matrix into the pixel aspect ratio.
         turn_only(display_matrix(first)),
         frames,
     )
 
 
 def check_size(frame: VideoFrame, facts: StreamFacts, name: str) -> None:
-    """Raise `VideoError` unless `frame` is as large as the first one was."""
+    """Raise `VideoError` unless `frame` has the size in `facts`."""
     if (frame.width, frame.height) != (facts.width, facts.height):
         raise VideoError(
-            f"the picture of '{name}' changes from {facts.width}x{facts.height} to "
+            f"the frame size of '{name}' changes from {facts.width}x{facts.height} to "
             f"{frame.width}x{frame.height}; cut the clip there, with --duration and --start"
         )
 
 
 def declared_seconds(stream: VideoStream) -> Fraction | None:
-    """How long the container says that a stream lasts; None if it says nothing of this stream."""
+    """Return the duration of a stream in seconds from its container; None if not specified."""
     if stream.duration is not None:
         return stream.duration * _time_base(stream)
     # Matroska keeps it as a tag: 00:00:04.000000000
@@ -341,9 +364,11 @@ def declared_seconds(stream: VideoStream) -> Fraction | None:
 
 
 def find_jumps(path: Path) -> tuple[Fraction, ...]:
-    """How the clock of a clip's video jumps, as `RunningClock` gives it; reads the file once.
+    """Return the jumps of the clock of a clip's video, as `RunningClock.jumps`; read the file once.
 
-    Raises `UnreadableClipError` or `NoVideoError`.
+    Raises:
+        UnreadableClipError: The clip cannot be read.
+        NoVideoError: The clip has no video stream.
     """
     with closing(open_input(path, str(path))) as container:
         if not can_jump(container):
@@ -356,9 +381,9 @@ def find_jumps(path: Path) -> tuple[Fraction, ...]:
 
 
 _LOST: Final = {
-    "SPHERICAL": "the clip is a 360-degree (spherical) video; the output does not say so, and "
-    "players show it flat",
-    "A53_CC": "the clip has closed captions inside its pictures, which are left out",
+    "SPHERICAL": "the clip is a 360-degree (spherical) video; the output is not marked as such, "
+    "and players show it flat",
+    "A53_CC": "the clip has closed captions inside its frames, which are left out",
     "MASTERING_DISPLAY_METADATA": "the clip's HDR metadata (mastering display) is left out",
     "CONTENT_LIGHT_LEVEL": "the clip's HDR metadata (light levels) is left out",
     "DOVI_METADATA": "the clip's Dolby Vision metadata is left out",
@@ -370,7 +395,7 @@ _LOST: Final = {
 def _peculiarities(stream: VideoStream, frame: VideoFrame, alpha: bool) -> Iterator[str]:
     tags = {name.lower(): value for name, value in stream.metadata.items()}
     if frame.interlaced_frame:
-        yield "the clip is interlaced: its fields are upscaled as one picture; deinterlace first"
+        yield "the clip is interlaced: its fields are upscaled as one frame; deinterlace first"
     if (
         alpha
         or tags.get("alpha_mode") == "1"
@@ -379,14 +404,14 @@ def _peculiarities(stream: VideoStream, frame: VideoFrame, alpha: bool) -> Itera
         yield "the clip has transparency, which is left out"
     if turn_only(display_matrix(frame)) != display_matrix(frame):
         yield (
-            "the clip's display matrix scales or stretches the picture; of that, only the shape of "
+            "the clip's display matrix scales or stretches the frame; of that, only the shape of "
             "the pixels is kept"
         )
     yield from (_LOST[name] for name in sorted(side_data_names(frame) & _LOST.keys()))
 
 
 def _has_alpha_layer(packet: Packet[VideoStream]) -> bool:
-    """True if a packet of VP8 or VP9 has a second picture for alpha beside it."""
+    """Return whether a packet of VP8 or VP9 has a second image for alpha."""
     extra = packet.get_sidedata("matroska_block_additional")
     # The kind comes first: 1 is alpha.
     return bool(extra) and bytes(extra)[:8] == (1).to_bytes(8, "big")

@@ -1,4 +1,4 @@
-"""Time stamps that are broken, repaired as FFmpeg's command line repairs them when it copies."""
+"""Repair of invalid time stamps, as FFmpeg's command line repairs them when it copies streams."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ _TS_DISCONT: Final = cast(int, av.format.Flags.ts_discont.value)
 _TS_NONSTRICT: Final = cast(int, av.format.Flags.ts_nonstrict.value)
 
 _GAP: Final = Fraction(10)
-"""Seconds: a clock that goes on further ahead than this was set anew."""
+"""Maximum forward step of a clock in seconds; a larger step means that the clock was reset."""
 _BACK: Final = Fraction(1, 10)
-"""Seconds that a clock may fall back by without having been set anew."""
+"""Maximum backward step of a clock in seconds; a larger step means that the clock was reset."""
 _ALIKE: Final = Fraction(5)
-"""Seconds by which the same jump may differ between two streams."""
+"""Maximum difference in seconds of the same jump between two streams."""
 
 
 def can_jump(container: InputContainer) -> bool:
-    """True for formats whose clock may be set anew on the way: transport streams and their like."""
+    """Return whether the clock of a format may be reset within a file, as in transport streams."""
     return bool(_TS_DISCONT & container.format.flags)
 
 
 class RunningClock:
-    """Moves the time stamps of packets so that a clock that jumps runs on.
+    """A correction of time stamps that makes a clock with jumps continuous.
 
-    With `jumps`, those of the video as another `RunningClock` found them, only these are evened
-    out, in every stream: picture and sound stay together. Without, jumps are looked for.
+    Args:
+        jumps: The jumps of the video, as another `RunningClock` found them. Only these are
+            corrected, in every stream, so that video and audio stay in sync. None to detect jumps.
     """
 
     def __init__(self, jumps: Sequence[Fraction] | None = None) -> None:
         self._searching = jumps is None
         self.jumps: list[Fraction] = list(jumps or ())
-        """Seconds by which the clock is moved at each jump, in order."""
+        """Correction of the clock at each jump in seconds, in order."""
         self._passed: dict[int, int] = {}
         self._next: dict[int, Fraction] = {}
         self._latest = 0
 
     def __call__(self, packet: Packet[Any]) -> None:
-        """Move one packet; they come in the file's order."""
+        """Correct the time stamps of one packet in place; call in the order of the file."""
         time = packet.pts if packet.dts is None else packet.dts
         if time is None:
             return
@@ -54,7 +55,7 @@ class RunningClock:
             self._look(stream.index, time * tick, (packet.duration or 0) * tick)
             passed = self._latest = self._passed.get(stream.index, 0)
         else:
-            # Too sparse to tell a jump from a pause.
+            # Too sparse to distinguish a jump from a pause.
             passed = self._latest
         shift = round(sum(self.jumps[:passed]) / tick)
         packet.pts = None if packet.pts is None else packet.pts + shift
@@ -73,10 +74,15 @@ class RunningClock:
 
 
 class Repair:
-    """Makes the time stamps of one stream such that the muxer of `output` takes them.
+    """A repair of the time stamps of one stream, so that the muxer of `output` accepts them.
 
-    Missing ones are where the packet before ended. A decoding time that does not rise is raised,
-    by one tick where the container wants it, and the time of presentation with it.
+    A missing time stamp is set to the end of the previous packet. A decoding time that does not
+    increase is raised to the previous one, plus one tick where the container requires it, and the
+    presentation time is never earlier.
+
+    Args:
+        output: The output container.
+        stream: The stream of `output` that the packets are written to.
     """
 
     def __init__(self, output: OutputContainer, stream: Stream) -> None:
@@ -86,7 +92,7 @@ class Repair:
         self._end = 0
 
     def __call__(self, packet: Packet[Any]) -> None:
-        """Repair a packet and bring it to the output's clock, which its header sets."""
+        """Repair a packet in place and convert it to the time base of the output stream."""
         ratio = Fraction(packet.time_base) / cast(Fraction, self._stream.time_base)
         pts, dts = (
             None if time is None else round(time * ratio) for time in (packet.pts, packet.dts)
@@ -94,7 +100,7 @@ class Repair:
         dts = dts if dts is not None else pts if pts is not None else self._end
         pts = dts if pts is None else pts
         if dts > pts:
-            # One of them is wrong: the one in the middle of what could be is taken.
+            # One of them is wrong: take the median of both and the earliest valid time.
             least = pts if self._last is None else self._last + 1
             dts = pts = sorted((pts, dts, least))[1]
         if self._last is not None and dts < self._last + self._step:

@@ -1,15 +1,15 @@
-"""Colour of coded video: which matrix and range a stream has, and frames to RGB and back.
+"""Colour of coded video: matrix and range of a stream, and conversion of frames to RGB and back.
 
-Numbers are the code points of ITU-T H.273, which FFmpeg uses too. A stream that does not say what
-it is gets what players assume at its resolution, and the output says so: a 480p clip upscaled to
-1080p would else be shown with the HD matrix.
+Numbers are the code points of ITU-T H.273, which FFmpeg uses too. For a stream without colour tags,
+the values that players assume at its resolution are used, and the output is tagged with them:
+otherwise a 480p clip upscaled to 1080p would be shown with the HD matrix.
 
-Conversions are libswscale's, with the matrix, both ranges and the chroma position named (through
-libavfilter's `scale`: PyAV's `reformat` takes 4:2:0 chroma to lie between the pixels). Measured
-against the formula in float64, that is right within rounding for limited range, and for 8-bit full
-range to RGB. It is not where the range is full and samples have more than 8 bits (white is taken
-for 1020 of 1023) or RGB becomes full-range YUV (chroma is truncated, half a level too low). There
-the range is changed by table, exactly, on 16-bit planes.
+Conversions use libswscale, with explicit matrix, ranges and chroma position (through libavfilter's
+`scale`: PyAV's `reformat` assumes that 4:2:0 chroma lies between the pixels). Measured against the
+formula in float64, the result is correct within rounding for limited range, and for 8-bit full
+range to RGB. It is not correct for full range with more than 8 bits (white is 1020 instead of
+1023), and for RGB to full-range YUV (chroma is truncated, half a level too low). In these cases the
+range is converted exactly, by a table on 16-bit planes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 UNSPECIFIED: Final = 2
-"""The code point for "not said", of matrix, primaries and transfer."""
+"""Code point "unspecified" of matrix, primaries and transfer."""
 
 BT709: Final = 1
 BT470BG: Final = 5
@@ -45,10 +45,9 @@ _MATRIX_NAMES: Final = {
     7: "smpte240m",
     9: "bt2020",
 }
-"""Matrices that libswscale computes with, by its names."""
+"""libswscale's names of the matrices that it supports, by code point."""
 
-# The code points with a meaning. 0 is RGB as a matrix: streams of YUV that carry it mean nothing by
-# it.
+# The code points with a meaning. 0 is the RGB matrix, which is not meaningful for a YUV stream.
 _MATRICES: Final = frozenset((1, *range(4, 18)))
 _PRIMARIES: Final = frozenset((1, *range(4, 13), 22))
 _TRANSFERS: Final = frozenset((1, *range(4, 19)))
@@ -59,17 +58,25 @@ _FLAGS: Final = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
 
 @dataclass(frozen=True)
 class Colour:
-    """How the samples of a stream mean colour."""
+    """The colour coding of a stream, as code points of ITU-T H.273.
+
+    Raises:
+        VideoError: The matrix is not supported.
+    """
 
     matrix: int = BT709
+    """Code point of the matrix coefficients."""
     full_range: bool = False
+    """Whether samples use the full range, not the limited one."""
     primaries: int = BT709
+    """Code point of the colour primaries."""
     transfer: int = BT709
+    """Code point of the transfer characteristics."""
 
     def __post_init__(self) -> None:
         if self.matrix not in _MATRIX_NAMES:
             raise VideoError(
-                f"the colour matrix {self.matrix} (ITU-T H.273) cannot be computed; convert the "
+                f"the colour matrix {self.matrix} (ITU-T H.273) is not supported; convert the "
                 f"clip to one of {', '.join(_MATRIX_NAMES.values())} first"
             )
 
@@ -83,17 +90,29 @@ def infer_colour(
     primaries: int = UNSPECIFIED,
     transfer: int = UNSPECIFIED,
 ) -> Colour:
-    """The colour of a stream that says this much; `colour_range` is 1 limited, 2 full, 0 unsaid.
+    """Return the colour coding of a stream, with unspecified values inferred from its size.
 
-    Unsaid are inferred: HD (a side of 1280, or the shorter one above 576) is BT.709; smaller is
-    BT.601, of 625 lines if there are 576 and of 525 if there are 480. RGB becomes BT.709, limited.
-    Raises `VideoError` for a matrix that cannot be computed.
+    HD (a side of 1280 pixels or more, or the shorter side above 576) is BT.709. Smaller frames are
+    BT.601: the 625-line system if they have 576 lines, the 525-line system if they have 480. RGB
+    becomes BT.709, limited range.
+
+    Args:
+        width: Width in pixels.
+        height: Height in pixels.
+        pixel_format: FFmpeg's name of the pixel format.
+        matrix: Code point of the matrix.
+        colour_range: 1 for limited, 2 for full, 0 for unspecified.
+        primaries: Code point of the primaries.
+        transfer: Code point of the transfer characteristics.
+
+    Raises:
+        VideoError: The matrix is not supported.
     """
     if av.VideoFormat(pixel_format).is_rgb:
         return Colour(
             BT709, False, _said(primaries, BT709, _PRIMARIES), _said(transfer, BT709, _TRANSFERS)
         )
-    # The formats yuvj... are FFmpeg's old way to say full range; grey is full unless it says not.
+    # The formats yuvj... are FFmpeg's old names of full range; grey is full unless specified.
     full = colour_range == 2 or (colour_range == 0 and pixel_format.startswith(("yuvj", "gray")))
     if max(width, height) >= 1280 or min(width, height) > 576:
         guess = (BT709, BT709, BT709)
@@ -112,14 +131,17 @@ def infer_colour(
 
 
 def _said(value: int, guess: int, meaning: frozenset[int]) -> int:
-    """`value` if the standard gives it a meaning; reserved code points say nothing."""
+    """Return `value` if the standard defines it, otherwise (reserved, unspecified) `guess`."""
     return value if value in meaning else guess
 
 
 class ToRgb:
-    """Decoded frames to RGB.
+    """A converter of decoded frames with the given colour coding to RGB.
 
     Values outside the nominal range (super-white, out of gamut) are clipped to 0..255.
+
+    Args:
+        colour: Colour coding of the frames; ignored for frames in RGB formats.
     """
 
     def __init__(self, colour: Colour) -> None:
@@ -128,7 +150,7 @@ class ToRgb:
         self._repack = _Graphs()
 
     def __call__(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """`frame` as `[H,W,3]` uint8; the array is new."""
+        """Convert `frame` to RGB in a new array `[H,W,3]` uint8; raise `VideoError` on failure."""
         if frame.format.is_rgb:
             return self._array(self._graphs.convert(frame, f"scale=flags={_FLAGS}", "rgb24"))
         full, position = self._colour.full_range, ""
@@ -142,7 +164,7 @@ class ToRgb:
         return self._array(self._graphs.convert(frame, scale, "rgb24"))
 
     def _limited(self, frame: VideoFrame) -> VideoFrame:
-        """A frame of full range and more than 8 bits in limited range and 16 bits."""
+        """Convert a full-range frame of more than 8 bits to limited range and 16 bits."""
         name = frame.format.name
         planar = _planar(name, sample_bits(name))
         if name != planar:
@@ -155,7 +177,12 @@ class ToRgb:
 
 
 class FromRgb:
-    """RGB to frames that an encoder takes, tagged."""
+    """A converter of RGB to frames in the pixel format of an encoder, with colour tags.
+
+    Args:
+        colour: Colour coding of the frames.
+        pixel_format: FFmpeg's name of the pixel format.
+    """
 
     def __init__(self, colour: Colour, pixel_format: str) -> None:
         self._colour = colour
@@ -163,7 +190,7 @@ class FromRgb:
         self._graphs = _Graphs()
 
     def __call__(self, rgb: NDArray[np.uint8]) -> VideoFrame:
-        """`rgb` `[H,W,3]` in the encoder's pixel format; chroma lies left, as H.264 has it."""
+        """Convert `[H,W,3]` uint8 to the pixel format; chroma is sited left, as in H.264."""
         colour = self._colour
         scale = (
             f"scale=out_color_matrix={_MATRIX_NAMES[colour.matrix]}"
@@ -191,12 +218,19 @@ class FromRgb:
 
 
 def sample_bits(pixel_format: str) -> int:
-    """Bits of one sample of the first plane."""
+    """Return the bits per sample of the first plane of an FFmpeg pixel format."""
     return av.VideoFormat(pixel_format).components[0].bits
 
 
 def subsampling(pixel_format: str) -> str:
-    """The nearest of "420", "422" and "444" that keeps a format's chroma; "420" for grey."""
+    """Return the coarsest chroma subsampling that keeps the chroma of a pixel format.
+
+    Args:
+        pixel_format: FFmpeg's name of the pixel format.
+
+    Returns:
+        "420", "422" or "444"; "420" for grey, "444" for RGB.
+    """
     described = av.VideoFormat(pixel_format)
     if described.is_rgb:
         return "444"
@@ -208,7 +242,7 @@ def subsampling(pixel_format: str) -> str:
 
 
 class _Graphs:
-    """One conversion at a time: a filter graph, made again when what goes in changes."""
+    """A cache of one filter graph, which is rebuilt when the input format or conversion changes."""
 
     def __init__(self) -> None:
         self._key: tuple[object, ...] = ()
@@ -220,8 +254,8 @@ class _Graphs:
             self._graph = _graph(frame, scale, to)
             self._key = key
         frame.pts = None
-        # Named in `scale` where they matter; libswscale refuses reserved code points, and transfers
-        # that it does not know, even where it has nothing to do with them.
+        # They are given in `scale` where they matter. libswscale rejects reserved code points and
+        # unknown transfers even where it does not use them.
         frame.colorspace = frame.color_primaries = frame.color_trc = UNSPECIFIED
         try:
             self._graph.push(frame)
@@ -251,7 +285,7 @@ def _graph(frame: VideoFrame, scale: str, to: str) -> Graph:
 
 
 def _with_planes(frame: VideoFrame, to: str, from_full: bool, to_full: bool) -> VideoFrame:
-    """A planar YUV frame in another depth and range, same subsampling, each sample by table."""
+    """Convert a planar YUV frame to another depth and range by table, with the same subsampling."""
     result = av.VideoFrame(frame.width, frame.height, to)
     bits = sample_bits(frame.format.name), sample_bits(to)
     for index, (source, target) in enumerate(zip(frame.planes, result.planes, strict=True)):
@@ -278,7 +312,7 @@ def _table(
 
 
 def _levels(bits: int, full: bool, chroma: bool) -> tuple[int, int]:
-    """The code of 0, and how many codes lie between 0 and 1 (ITU-T H.273, clause 8.3)."""
+    """Return the code of 0, and the codes between 0 and 1 (ITU-T H.273, clause 8.3)."""
     if full:
         return (2 ** (bits - 1) if chroma else 0), 2**bits - 1
     step = 2 ** (bits - 8)

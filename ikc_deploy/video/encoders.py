@@ -1,4 +1,4 @@
-"""Which encoder writes the output, and how it is set up."""
+"""Choice and configuration of the video encoder."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ FAMILIES: Final = {
     "av1": ("av1_nvenc", "libsvtav1"),
     "vp9": ("libvpx-vp9",),
 }
-"""Encoders of a codec, the fastest first; the first that opens is used."""
+"""Encoders of each codec family, the fastest first; the first that opens is used."""
 
 AUTO: Final = "auto"
 
 _MAX_H264: Final = 4096
-"""Width in pixels up to which H.264 decodes everywhere (level 5.2; NVENC's limit)."""
+"""Maximum width in pixels at which H.264 can be decoded everywhere (level 5.2; NVENC's limit)."""
 
 _OPTIONS: Final = {
     "libx264": {"crf": "18"},
-    # x265 prints to standard error past FFmpeg's logging.
+    # x265 prints to standard error directly, without FFmpeg's logging.
     "libx265": {"crf": "20", "x265-params": "log-level=error"},
     "libsvtav1": {"crf": "26", "preset": "8"},
     "libvpx-vp9": {"crf": "24", "row-mt": "1"},
@@ -44,49 +44,59 @@ _OPTIONS: Final = {
     "hevc_nvenc": {"rc": "vbr", "cq": "22"},
     "av1_nvenc": {"rc": "vbr", "cq": "28"},
 }
-"""Qualities close to transparent; a choice, not a measurement."""
+"""Default options by encoder, for nearly transparent quality; chosen, not measured."""
 
 
-# NUT keeps any time base exactly; MOV holds the few codecs that NUT does not know.
+# NUT keeps any time base exactly; MOV holds the few codecs that NUT does not support.
 _PIECES: Final = ("nut", "mov")
 
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """What was asked for."""
+    """The requested codec and quality of a video file."""
 
     codec: str = AUTO
-    """A key of `FAMILIES`, an encoder's name in FFmpeg, or "auto": H.264, or H.265 for more than 8
-    bits or 4096 pixels of width, or what else the container takes."""
+    """Key of `FAMILIES`, FFmpeg's name of an encoder, or "auto": VP9 for WebM, otherwise H.265 for
+    more than 8 bits or a width above 4096 pixels, otherwise H.264."""
     crf: float | None = None
-    """Constant quality on the encoder's own scale; None for its entry here, or its default."""
+    """Constant quality on the scale of the encoder; None for the default."""
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder that opens here, with everything it is opened with."""
+    """An encoder that is available on this machine, with its pixel format and options."""
 
     name: str
+    """FFmpeg's name of the encoder."""
     pixel_format: str
+    """FFmpeg's name of the pixel format of its input."""
     options: dict[str, str] = field(default_factory=dict)
+    """Options of the encoder, as FFmpeg names them."""
 
     def configure(self, context: VideoCodecContext, facts: StreamFacts) -> None:
-        """Set up `context` (not yet open) for frames with these facts."""
+        """Configure `context` (not yet open) for frames with `facts`."""
         context.width, context.height = facts.width, facts.height
         context.pix_fmt = self.pixel_format
         context.time_base = facts.time_base
         context.framerate = facts.rate
-        # PyAV presets 1 Mbit/s, and a rate would win over the constant quality.
+        # PyAV presets 1 Mbit/s, and a bit rate would override the constant quality.
         context.bit_rate = 0
         facts.tag(context)
 
 
 def choose_encoder(settings: EncoderSettings, facts: StreamFacts, container: str) -> Encoder:
-    """The first encoder that the settings allow, the container takes, and that opens here.
+    """Return the first encoder that matches the settings and works on this machine.
 
-    `facts` are the output's. It really codes a frame of the output's size, which is really written
-    into the container: a driver, a licence or a muxer's refusal shows only then. Raises
-    `EncoderError` that says why each candidate does not.
+    Each candidate encodes one frame of the output's size, which is written to the container:
+    problems of drivers, licences and muxers occur only then.
+
+    Args:
+        settings: The requested codec and quality.
+        facts: Properties of the output.
+        container: FFmpeg's name of the output container.
+
+    Raises:
+        EncoderError: No candidate works; the message has the reason for each.
     """
     family = _family(facts, container) if settings.codec == AUTO else settings.codec
     reasons = []
@@ -95,14 +105,14 @@ def choose_encoder(settings: EncoderSettings, facts: StreamFacts, container: str
             encoder = Encoder(name, _pixel_format(name, facts), _options(name, settings.crf))
             _check_container(coded_frame(encoder, facts), facts, container)
         except av.codec.codec.UnknownCodecError:
-            reasons.append(f"{name}: FFmpeg has no such encoder here")
+            reasons.append(f"{name}: this FFmpeg has no such encoder")
         except (EncoderError, *FAILURES) as error:
             reasons.append(f"{name}: {reason_of(error)}")
         else:
             return encoder
     raise EncoderError(
         f"no encoder opens for {family} at {facts.width}x{facts.height} ({'; '.join(reasons)}); "
-        f"choose another with --codec: {', '.join(FAMILIES)}, or FFmpeg's name of one"
+        f"choose another with --codec: {', '.join(FAMILIES)}, or FFmpeg's name of an encoder"
     )
 
 
@@ -113,7 +123,7 @@ def _family(facts: StreamFacts, container: str) -> str:
 
 
 def coded_frame(encoder: Encoder, facts: StreamFacts) -> bytes:
-    """One black frame, coded, in a container of `piece_format`; raises what PyAV raises."""
+    """Encode one black frame into a container of `piece_format`; raise what PyAV raises."""
     file = io.BytesIO()
     with open_output(file, piece_format(encoder.name)) as output:
         stream = output.add_stream(encoder.name, facts.rate, options=dict(encoder.options))
@@ -129,7 +139,7 @@ def coded_frame(encoder: Encoder, facts: StreamFacts) -> bytes:
 
 
 def piece_format(encoder: str) -> str:
-    """The container that coded pieces are kept in."""
+    """Return FFmpeg's name of the container for the chunks of an encoder."""
     codec = av.Codec(encoder, "w").canonical_name
     known = open_output(io.BytesIO(), _PIECES[0]).supported_codecs
     return _PIECES[0] if codec in known else _PIECES[1]
@@ -143,18 +153,18 @@ def _check_container(coded: bytes, facts: StreamFacts, container: str) -> None:
             packets = (packet for packet in source.demux(video) if packet.size)
             MuxedOutput(file, container, video, facts).write(packets)
         except FAILURES as error:
-            raise EncoderError(f"{container} does not hold it ({reason_of(error)})") from error
+            raise EncoderError(f"{container} cannot hold it ({reason_of(error)})") from error
         file.seek(0)
         with closing(open_input(file, "the trial")) as written:
             held = [codec_name(stream) for stream in written.streams]
         if held != [codec_name(video)]:
-            raise EncoderError(f"{container} does not hold it (it is read back as {held})")
+            raise EncoderError(f"{container} cannot hold it (it is read back as {held})")
 
 
 def _pixel_format(name: str, facts: StreamFacts) -> str:
     offered = [described.name for described in av.Codec(name, "w").video_formats or ()]
     deep = facts.bits > 8
-    # Half an odd side is no whole number of chroma samples.
+    # An odd side cannot be halved to a whole number of chroma samples.
     chroma = "444" if facts.width % 2 or facts.height % 2 else facts.subsampling
     wanted = [f"yuv{kind}p" for kind in dict.fromkeys((chroma, "420", "422", "444"))]
     if chroma == "444":
@@ -175,4 +185,4 @@ def _options(name: str, crf: float | None) -> dict[str, str]:
     for option in ("crf", "cq"):
         if option in known:
             return options | {option: f"{crf:g}"}
-    raise EncoderError("it has no constant quality; leave --crf out")
+    raise EncoderError("it has no constant-quality mode; omit --crf")

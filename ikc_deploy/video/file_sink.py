@@ -1,4 +1,4 @@
-"""A video file as a sink: pieces in a work folder, joined at the end."""
+"""A video file as a sink: chunks in a work folder, which are joined at the end."""
 
 from __future__ import annotations
 
@@ -17,27 +17,40 @@ from ikc_deploy.video.passthrough import check_output
 from ikc_deploy.video.split_points import split_ranges
 
 CHUNK_FRAMES: Final = 120
-"""Frames of a piece: what a crash costs at most. Encoders set key frames about as often anyway."""
+"""Frames per chunk, the maximum that a crash loses. Encoders set key frames about as often."""
 
 
 @dataclass(frozen=True)
 class FileSettings:
-    """How a video file is written."""
+    """The settings of a video file to write."""
 
     target: Path
-    """Its suffix chooses the container."""
+    """File to write; its suffix selects the container."""
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    """Requested codec and quality."""
     resume: bool = False
-    """Go on with the pieces that an earlier run with the same settings left."""
+    """Whether to resume from the chunks of an earlier run with the same settings."""
     chunk_frames: int = CHUNK_FRAMES
+    """Frames per chunk."""
 
 
 class FileSink:
-    """Writes `settings.target` for frames with `facts`, upscaled as `run` describes (JSON values).
+    """A sink that writes a video file.
 
-    With a `clip`, its audio, subtitles, attachments, metadata and chapters go along. `warnings`
-    says what of it will be missing or is coded anew. What cannot be written at the end is refused
-    here: raises `VideoError`, `EncoderError` or `DiskFullError`.
+    `warnings` lists what the output will lack, and which audio is re-encoded. Everything that is
+    written at the end is tried when the sink is created.
+
+    Args:
+        settings: The file, the codec, and whether to resume.
+        facts: Properties of the output frames.
+        run: Description of the upscaling (JSON values), which a resumed run must share.
+        clip: The source clip, whose audio, subtitles, attachments, metadata and chapters are
+            copied; None for none.
+
+    Raises:
+        VideoError: The output cannot be written, or the work folder cannot be used.
+        EncoderError: No encoder works.
+        DiskFullError: The disk is full.
     """
 
     def __init__(
@@ -58,7 +71,7 @@ class FileSink:
         self._folder = WorkFolder(settings.target)
         chunks = self._folder.open(run | {"encoder": asdict(encoder)}, settings.resume)
         self.done = sum(chunk.frames for chunk in chunks)
-        """Frames that finished pieces hold already."""
+        """Number of frames in the finished chunks of an earlier run."""
         self._writer = ChunkWriter(
             self._folder, encoder, facts, self.done, settings.chunk_frames, _cuts(settings, clip)
         )
@@ -68,7 +81,7 @@ class FileSink:
         self._writer.write(frame)
 
     def finish(self, complete: bool) -> list[str]:
-        """Join what there is to the target; the pieces stay unless the output is `complete`."""
+        """Join the chunks to the target; keep the chunks unless the output is `complete`."""
         self._writer.finish()
         chunks, lost = self._folder.chunks(), []
         if chunks:
@@ -83,7 +96,7 @@ class FileSink:
         return lost
 
     def abort(self) -> None:
-        """Keep what was coded, for a run that goes on with it; write no target."""
+        """Keep the coded frames for a later run that resumes; write no target."""
         try:
             self._writer.finish()
         except IkcError:
@@ -91,12 +104,12 @@ class FileSink:
         self._folder.release()
 
     def _cut_off(self, complete: bool) -> bool:
-        """True if the source goes on after the last frame."""
+        """Return whether the source has more frames after the last one of the output."""
         return not complete or (self._clip is not None and self._clip.span.duration is not None)
 
 
 def _cuts(settings: FileSettings, clip: Clip | None) -> list[int]:
-    """Where the source could be worked on in parts, so that the output is the same if it was."""
+    """Return where a batch would split the source, so that both produce the same output."""
     ranges = [] if clip is None else split_ranges(clip, settings.chunk_frames)
     return [
         clip_range.begin - clip.origin

@@ -1,4 +1,4 @@
-"""Frames as picture files: a folder of them as a source, a numbered name as a sink."""
+"""Frames as image files: a folder of images as a source, numbered images as a sink."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from ikc_deploy.video.names import NUMBER, is_numbered
 from ikc_deploy.video.write_errors import writing
 
 _MANY: Final = 9_999_999
-"""A number as long as that of any frame that is likely."""
+"""A frame number with as many digits as any likely one."""
 
 
 class ImageFolder:
-    """The pictures of a folder in order of their names, as a stream of `rate` frames a second.
+    """The images of a folder in order of their names, as a source of `rate` frames per second.
 
-    Raises `InputError` if the folder has none.
+    Raises:
+        InputError: The folder has no image, or the first image cannot be read.
     """
 
     def __init__(self, folder: Path, rate: Fraction) -> None:
@@ -34,7 +35,11 @@ class ImageFolder:
         self.facts = StreamFacts(width, height, 1 / rate, rate, Colour(), frames=len(self._paths))
 
     def frames(self, skip: int = 0) -> Generator[Frame, None, None]:
-        """Raises `InputError` for a picture that cannot be read or has another size."""
+        """Yield the images in order, without the first `skip`.
+
+        Raises:
+            InputError: An image cannot be read or has another size.
+        """
         for pts, path in list(enumerate(self._paths))[skip:]:
             rgb = read_rgb(path)
             if rgb.shape[:2] != (self.facts.height, self.facts.width):
@@ -46,11 +51,17 @@ class ImageFolder:
 
 
 class NumberedImages:
-    """One picture file for each frame, named by its number from 1 on, each whole or absent.
+    """A sink that writes one image file per frame, numbered from 1 on, each complete or absent.
 
-    With `resume`, the files that are there already, counted without a gap, are kept. `size` is the
-    height and width that they will have. Raises `VideoError`, `InputError` or `DiskFullError` if
-    such files cannot be written there.
+    Args:
+        pattern: Path with one place for the number, such as frames/%06d.png.
+        resume: Whether to keep the existing files up to the first missing number.
+        size: Height and width of the images in pixels.
+
+    Raises:
+        VideoError: `pattern` has no place for a number, or its folder cannot be written.
+        InputError: Images of this size cannot be written in this format.
+        DiskFullError: The disk is full.
     """
 
     warnings = ()
@@ -58,8 +69,8 @@ class NumberedImages:
     def __init__(self, pattern: Path, resume: bool = False, size: tuple[int, int] = (1, 1)) -> None:
         if not is_numbered(pattern):
             raise VideoError(
-                f"'{pattern}' names no numbered pictures; write a name such as frames/%06d.png, "
-                f"ending in {', '.join(IMAGE_SUFFIXES)}"
+                f"invalid name of numbered images '{pattern}': expected for example "
+                f"frames/%06d.png, ending in {', '.join(IMAGE_SUFFIXES)}"
             )
         self._pattern = pattern
         self._try(*size)
@@ -69,19 +80,19 @@ class NumberedImages:
         self._written = self.done
 
     def write(self, frame: Frame) -> None:
-        """Raises `InputError` if the file cannot be written."""
+        """Write the next frame; raise `InputError` if the file cannot be written."""
         write_rgb(frame.rgb, self._path(self._written + 1))
         self._written += 1
 
-    def finish(self, complete: bool) -> tuple[str, ...]:  # noqa: ARG002 - every file is whole
-        """Nothing is left to do."""
+    def finish(self, complete: bool) -> tuple[str, ...]:  # noqa: ARG002 - every file is complete
+        """Do nothing; every file is complete."""
         return ()
 
     def abort(self) -> None:
-        """Nothing is left to do: every file is whole."""
+        """Do nothing; every file is complete."""
 
     def _try(self, height: int, width: int) -> None:
-        """Write files of the longest name and of both sides, and delete them again."""
+        """Write and delete files with the longest name and with each of the two sides."""
         folder = self._pattern.parent
         with writing(self._pattern):
             folder.mkdir(parents=True, exist_ok=True)

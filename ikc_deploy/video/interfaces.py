@@ -1,4 +1,4 @@
-"""What travels through the pipeline: frames, what is known of their stream, and who upscales them.
+"""Interfaces of the video pipeline: frames, facts about their stream, source, upscaler and sink.
 
 A run is one `Source`, one `FrameUpscaler` and one `Sink`.
 """
@@ -23,48 +23,50 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture of a stream."""
+    """One decoded frame of a stream."""
 
     rgb: NDArray[np.uint8]
-    """`[H,W,3]`, as coded: a rotation of the stream is not applied."""
+    """RGB image `[H,W,3]`, as coded: a rotation of the stream is not applied."""
     pts: int
-    """When it is shown, in the stream's time base; every frame's is larger than the one before."""
+    """Presentation time stamp in the stream's time base; it increases from frame to frame."""
 
 
 @dataclass(frozen=True)
 class StreamFacts:
-    """What is the same for every frame of a stream."""
+    """The properties that all frames of a stream have in common."""
 
     width: int
+    """Width in pixels, as coded."""
     height: int
+    """Height in pixels, as coded."""
     time_base: Fraction
-    """Seconds of one tick of `Frame.pts`."""
+    """Duration of one tick of `Frame.pts` in seconds."""
     rate: Fraction
-    """Frames a second on average; a hint for encoders, never a clock."""
+    """Average frames per second; a hint for encoders, never used as a clock."""
     colour: Colour
-    """How the pictures were coded, and how the output is."""
+    """Colour coding of the input frames, and of the output."""
     bits: int = 8
-    """Bits of a coded sample."""
+    """Bits per coded sample."""
     subsampling: str = "420"
-    """Of the chroma: "420", "422" or "444"."""
+    """Chroma subsampling: "420", "422" or "444"."""
     aspect: Fraction = Fraction(1)
     """Width over height of a pixel."""
     display_matrix: tuple[int, ...] | None = None
-    """Rotation and flips for players: nine 16.16 and 2.30 fixed-point numbers."""
+    """Rotation and flips for players: nine 16.16 and 2.30 fixed-point numbers; None for none."""
     frames: int | None = None
-    """How many to expect; None if nobody knows."""
+    """Expected number of frames; None if it is not known."""
 
     def scaled(self, scale: int) -> StreamFacts:
-        """The facts of the upscaled stream."""
+        """Return the facts of the stream after upscaling by `scale`."""
         matrix = self.display_matrix
         if matrix is not None:
-            # The last row moves the turned picture back into view, in pixels.
+            # The last row moves the rotated frame back into view, in pixels.
             matrix = (*matrix[:6], scale * matrix[6], scale * matrix[7], matrix[8])
         width, height = scale * self.width, scale * self.height
         return replace(self, width=width, height=height, display_matrix=matrix)
 
     def tag(self, context: VideoCodecContext) -> None:
-        """Write what is known of colour and pixel shape into a codec's context."""
+        """Set colour and pixel aspect ratio in a codec context."""
         context.sample_aspect_ratio = self.aspect
         context.colorspace = self.colour.matrix
         context.color_range = 2 if self.colour.full_range else 1
@@ -73,74 +75,79 @@ class StreamFacts:
 
 
 class Source(Protocol):
-    """Where frames come from."""
+    """A source of the frames of one stream."""
 
     @property
     def facts(self) -> StreamFacts:
-        """Known before the first frame is asked for."""
+        """Properties of the stream; available before the first frame is requested."""
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What was wrong with the source; complete when the frames have run out."""
+        """Problems of the source, a sentence for each; complete after the last frame."""
 
     def frames(self, skip: int = 0) -> Generator[Frame, None, None]:
-        """The frames in order of time, without the first `skip`."""
+        """Yield the frames in order of time, without the first `skip`."""
 
 
 class Sink(Protocol):
-    """Where upscaled frames go."""
+    """A destination of upscaled frames."""
 
     @property
     def done(self) -> int:
-        """How many frames it had already when it was opened."""
+        """Number of frames that the output already had when the sink was opened."""
 
     @property
     def warnings(self) -> Sequence[str]:
-        """What of the source will be missing in the output."""
+        """Parts of the source that the output will lack, a sentence for each."""
 
     def write(self, frame: Frame) -> None:
-        """Take the next frame."""
+        """Write the next frame."""
 
     def finish(self, complete: bool) -> Sequence[str]:
-        """Make the output whole; `complete` is False if frames are missing at the end.
+        """Finish the output.
 
-        Returns what was lost at that, a sentence for each.
+        Args:
+            complete: Whether the last frame of the source was written.
+
+        Returns:
+            What the output lacks beyond `warnings`, a sentence for each.
         """
 
     def abort(self) -> None:
-        """Leave what can be gone on with, and nothing else."""
+        """Keep what a later run can resume, and delete the rest."""
 
 
 class FrameUpscaler(Protocol):
-    """Upscales the frames of one stream.
+    """An upscaler of the frames of one stream.
 
-    It is called from one thread, with the frames in order of time and each of them once, so it may
-    carry what it learnt from one to the next.
+    It is called from one thread, once for every frame, in order of time. It may therefore keep
+    state from one frame to the next.
     """
 
     @property
     def scale(self) -> int:
-        """SR side over LR side."""
+        """Scale factor: SR side over LR side."""
 
     def __call__(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """`[H,W,3]` uint8 RGB to `[sH,sW,3]`; the result is the caller's own."""
+        """Upscale `[H,W,3]` uint8 RGB to `[sH,sW,3]` uint8; the caller owns the result."""
 
 
 @dataclass(frozen=True)
 class UpscalerAdapter:
-    """Every frame with one upscaler, which is this stream's alone if it tracks the blur."""
+    """A `FrameUpscaler` that calls one `Upscaler`, not shared with other streams when tracking."""
 
     upscaler: Upscaler
+    """The upscaler; the caller closes it."""
     sigma: float | None = None
-    """The blur of all frames in HR pixels; None to estimate it."""
+    """Blur of all frames in HR pixels; None to estimate it."""
     estimate: Estimate | None = None
-    """How it is estimated; None for the upscaler's own way."""
+    """Estimation mode; None for the mode of the upscaler."""
 
     @property
     def scale(self) -> int:
-        """SR side over LR side."""
+        """Scale factor: SR side over LR side."""
         return self.upscaler.scale
 
     def __call__(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Raises what `Upscaler` raises."""
+        """Upscale one frame; raise what `Upscaler` raises."""
         return self.upscaler(frame, sigma=self.sigma, estimate=self.estimate).image

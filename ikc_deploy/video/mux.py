@@ -1,8 +1,8 @@
-"""Finished pieces and the streams beside the video to one file, without coding the video again.
+"""Muxing of finished chunks and the other streams of the source, without re-encoding the video.
 
-Audio, subtitles and attachments are copied packet by packet, but for sound that the container does
-not take (`video.trial`); metadata, chapters and stream flags go along. Decoding times of the video
-are computed anew, because every piece was coded on its own.
+Audio, subtitles and attachments are copied packet by packet, except audio that the container does
+not support (`video.trial`). Metadata, chapters and stream flags are copied too. The decoding times
+of the video are computed again, because every chunk was coded separately.
 """
 
 from __future__ import annotations
@@ -36,10 +36,22 @@ def mux(
     target: Path,
     passthrough: PassthroughStreams | None,
 ) -> list[str]:
-    """Write `target` from the pieces, whole or not at all; `facts` are the output's.
+    """Write a video file from chunks, completely or not at all.
 
-    Coded frames are not thrown away for what is beside them: what cannot be written of it is left
-    out. Returns a sentence for each such loss. Raises `DiskFullError` or `VideoError`.
+    If another stream, tags or chapters cannot be written, they are omitted and the video is kept.
+
+    Args:
+        chunks: The chunks of the video, in order.
+        facts: Properties of the output.
+        target: The file to write; its suffix selects the container.
+        passthrough: The other streams, tags and chapters; None for none.
+
+    Returns:
+        A sentence for each omitted part.
+
+    Raises:
+        DiskFullError: The disk is full.
+        VideoError: The video cannot be written.
     """
     lost: list[str] = []
     with explained(), writing(target):
@@ -51,7 +63,7 @@ def mux(
                 cause = error.__cause__ or error
                 if no_room(cause) or passthrough is None:
                     raise cause from error
-                what = "sound, subtitles and tags are" if error.index is None else None
+                what = "audio, subtitles and tags are" if error.index is None else None
                 lost.append(
                     f"{what or f'stream {error.index} is'} missing in '{target}': "
                     f"{reason_of(cause)}"
@@ -60,16 +72,16 @@ def mux(
             except UnreadableClipError as error:
                 if passthrough is None:
                     raise
-                lost.append(f"sound, subtitles and tags are missing in '{target}': {error}")
+                lost.append(f"audio, subtitles and tags are missing in '{target}': {error}")
                 passthrough = None
             else:
                 return lost
 
 
 def decode_times(pts: Sequence[int]) -> list[int]:
-    """Decoding times for frames that are shown at `pts`, given in order of decoding.
+    """Return decoding times for frames with presentation times `pts`, in order of decoding.
 
-    They rise, and none is later than its frame is shown.
+    The decoding times increase, and none is later than the presentation time of its frame.
     """
     shown = sorted(pts)
     place = {time: index for index, time in enumerate(shown)}
@@ -110,7 +122,7 @@ def _write(
 
 
 def _end(chunks: Sequence[Chunk], facts: StreamFacts) -> Fraction:
-    """Seconds at which the last frame is shown, and one frame more."""
+    """Return the presentation time of the last frame plus one frame duration, in seconds."""
     last = max(cast(int, packet.pts) for packet in read_packets(chunks[-1:], facts.time_base))
     return last * facts.time_base + 1 / facts.rate
 
@@ -118,7 +130,7 @@ def _end(chunks: Sequence[Chunk], facts: StreamFacts) -> Fraction:
 def _video_packets(chunks: Sequence[Chunk], facts: StreamFacts) -> Iterator[Packet[Any]]:
     times = [cast(int, packet.pts) for packet in read_packets(chunks, facts.time_base)]
     shown = sorted(times)
-    # Nobody says how long the last frame is shown: as long as the one before.
+    # The duration of the last frame is not known: use that of the frame before.
     steps = [later - time for time, later in pairwise(shown)]
     steps.append(steps[-1] if steps else max(1, round(1 / (facts.rate * facts.time_base))))
     durations = dict(zip(shown, steps, strict=True))

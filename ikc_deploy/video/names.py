@@ -1,4 +1,4 @@
-"""What file names say: clip or picture, which container. Needs no PyAV."""
+"""Classification of file names: clip or image, and container. Does not need PyAV."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VIDEO_SUFFIXES: Final = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"),
     *(".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".nut", ".h264", ".h265", ".hevc", ".y4m"),
 )
-"""File name endings that are taken for clips."""
+"""Suffixes of files that are read as clips."""
 
 CONTAINERS: Final = {
     ".mp4": "mp4",
@@ -28,39 +28,44 @@ CONTAINERS: Final = {
     ".ts": "mpegts",
     ".nut": "nut",
 }
-"""FFmpeg's name of the container for every suffix that is written."""
+"""FFmpeg's name of the container for each suffix that can be written."""
 
 NUMBER: Final = re.compile(r"%0?\d{0,2}d(?![A-Za-z])")
-"""The place for a number in a name, as `%06d`; none in "100%done"."""
+"""Pattern of the place for a number in a name, such as `%06d`; no match in "100%done"."""
 
 
 def is_video(inputs: Sequence[Path], out: Path | None) -> bool:
-    """True if these inputs and this output mean a stream of frames, not single pictures."""
+    """Return whether inputs and output specify a stream of frames, not separate images.
+
+    Args:
+        inputs: Files, folders and `PIPE`.
+        out: The output; None if it is not given.
+    """
     files = [path for path in inputs if not path.is_dir()]
     pictures = any(path.suffix.lower() in IMAGE_SUFFIXES for path in files)
     return (
         any(path == PIPE or path.suffix.lower() in VIDEO_SUFFIXES for path in files)
         or out == PIPE
         or (out is not None and out.suffix.lower() in CONTAINERS)
-        # A picture by itself has one output, whatever that is called.
+        # A single image has one output, even if its name has a place for a number.
         or (out is not None and is_numbered(out) and not pictures)
     )
 
 
 def is_numbered(path: Path) -> bool:
-    """True if this names a row of pictures: it has their suffix and one place for a number."""
+    """Return whether `path` is a pattern of numbered images: image suffix, one number place."""
     return path.suffix.lower() in IMAGE_SUFFIXES and len(NUMBER.findall(path.name)) == 1
 
 
 def container_of(path: Path) -> str:
-    """FFmpeg's name of the container that `path` asks for by its suffix.
+    """Return FFmpeg's name of the container for the suffix of `path`.
 
-    Raises `VideoError` for a suffix that is not written.
+    Raises:
+        VideoError: Files with this suffix cannot be written.
     """
     try:
         return CONTAINERS[path.suffix.lower()]
     except KeyError:
         raise VideoError(
-            f"'{path}' has no suffix of a video that can be written; "
-            f"use one of {', '.join(CONTAINERS)}"
+            f"invalid video suffix in '{path}': use one of {', '.join(CONTAINERS)}"
         ) from None

@@ -1,4 +1,4 @@
-"""Media files opened by PyAV: by explicit addresses, so that a name is never more than a name."""
+"""Opening of media files by PyAV, so that no file name is read as a protocol or a pattern."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ikc_deploy.video.write_errors import FAILURES, reason_of
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
 
-# Of FFmpeg's pictures: else "%03d.jpg" is a row of files.
+# Option of FFmpeg's image demuxer, which otherwise reads "%03d.jpg" as a pattern of files.
 _NAMES: Final = {"pattern_type": "none"}
 _LONGER_LOOK: Final = {"probesize": "50000000", "analyzeduration": "60000000"}
-"""Bytes and microseconds, where FFmpeg's own 5 MB and 5 s do not show what a stream is."""
+"""Limits in bytes and microseconds, for files where FFmpeg's 5 MB and 5 s do not suffice."""
 
 
 def file_url(path: Path) -> str:
-    """The address of a file for FFmpeg, which reads "a:b.mp4" as a protocol and "-" as a pipe."""
+    """Return the URL of a file; FFmpeg reads "a:b.mp4" as a protocol and "-" as a pipe."""
     return f"file:{path}"
 
 
@@ -31,9 +31,16 @@ def open_input(
     container: str | None = None,
     options: Mapping[str, str] | None = None,
 ) -> InputContainer:
-    """Open for reading; raises `UnreadableClipError`, with `name` in its message.
+    """Open a media file for reading; tags that are not UTF-8 get replacement characters.
 
-    Tags that are not UTF-8 come with replacement characters.
+    Args:
+        source: A path, a readable binary stream, or an address of FFmpeg.
+        name: Name of the source for messages.
+        container: FFmpeg's name of the demuxer; None to detect it.
+        options: Options of the demuxer.
+
+    Raises:
+        UnreadableClipError: FFmpeg cannot open the source.
     """
     address = file_url(source) if isinstance(source, Path) else source
     given = {**_NAMES, **(options or {})} if isinstance(source, Path) else dict(options or {})
@@ -47,7 +54,7 @@ def open_input(
 def open_output(
     target: Path | BinaryIO, container: str, options: Mapping[str, str] | None = None
 ) -> OutputContainer:
-    """Open for writing as FFmpeg's `container`; raises what PyAV raises."""
+    """Open a media file for writing in FFmpeg's format `container`; raise what PyAV raises."""
     address = file_url(target) if isinstance(target, Path) else target
     return av.open(address, "w", format=container, container_options=dict(options or {}))
 
@@ -64,7 +71,7 @@ def _open(
 
 
 def _unclear(container: InputContainer) -> bool:
-    """True if sound or pictures begin later than FFmpeg looked."""
+    """Return whether FFmpeg found no parameters of an audio or video stream."""
     sound = any(
         stream.codec_context is not None and not stream.codec_context.sample_rate
         for stream in container.streams.audio

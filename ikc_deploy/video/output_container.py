@@ -1,4 +1,4 @@
-"""Coded video and the streams beside it in one container: what the join and its trial share."""
+"""Output container with coded video and the other streams, used by `mux` and `trial`."""
 
 from __future__ import annotations
 
@@ -29,34 +29,45 @@ _FASTEST_CLOCK: Final = 2**31 - 1
 
 
 class TrackError(Exception):
-    """A stream beside the video, or tags and chapters, could not be written; its cause says why."""
+    """A failure to write tags, chapters or a stream other than the video; see its cause."""
 
     def __init__(self, index: int | None) -> None:
         super().__init__(index)
         self.index = index
-        """Of the stream in the source; None if nobody knows which it was."""
+        """Index of the stream in the source; None if it is not known."""
 
 
 @dataclass(frozen=True)
 class Beside:
-    """What goes into an output along with the video."""
+    """The streams, tags and chapters of the source that are written with the video."""
 
     source: InputContainer
+    """The open source; the caller closes it."""
     video: VideoStream
-    """The source's."""
+    """Video stream of the source."""
     tracks: Sequence[Track]
+    """Streams to write."""
     excerpt: Excerpt
+    """Part of the source to write."""
     jumps: Sequence[Fraction] = ()
-    """Of the source's clock, as `RunningClock` gives them."""
+    """Jumps of the clock of the source, as `RunningClock.jumps`."""
     tags: bool = True
-    """Take tags and chapters along."""
+    """Whether to write tags and chapters."""
 
 
 class MuxedOutput:
-    """A container with a video stream like `coded`, tagged by `facts`, and what goes beside it.
+    """An output container with a coded video stream and other streams; its header is written.
 
-    Its header is written. Raises `TrackError` for what is `beside` the video, else what PyAV
-    raises.
+    Args:
+        target: A path, or a writable binary stream.
+        container: FFmpeg's name of the container.
+        coded: A coded video stream, whose parameters are copied.
+        facts: Properties of the video, for tags.
+        beside: The other streams, tags and chapters; None for none.
+
+    Raises:
+        TrackError: Another stream, tags or chapters cannot be written.
+        Exception: As raised by PyAV, if the container or the video cannot be written.
     """
 
     def __init__(
@@ -80,7 +91,7 @@ class MuxedOutput:
         self._repair = Repair(self._file, self._video)
 
     def write(self, video: Iterator[Packet[Any]]) -> None:
-        """Write the packets of the video, and all others in the order of time; close the file."""
+        """Write the packets of the video and of all other streams in order of time; close."""
         try:
             for packet in heapq.merge(self._repaired(video), self._others(), key=_seconds):
                 self._mux(packet)
@@ -95,7 +106,7 @@ class MuxedOutput:
             self._mux(packet)
 
     def feed(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """Write what comes of one packet of the source, and return it."""
+        """Write the packets that result from one packet of the source, and return them."""
         index = packet.stream.index
         made = list(self._of(index, self._lanes[index].packets(packet)))
         for each in made:
@@ -103,25 +114,25 @@ class MuxedOutput:
         return made
 
     def rest(self) -> None:
-        """Write what is left when the source has no more."""
+        """Write the remaining packets after the last packet of the source."""
         for index, lane in self._lanes.items():
             for packet in self._of(index, lane.rest()):
                 self._mux(packet)
 
     def again(self, packets: Sequence[Packet[Any]]) -> None:
-        """Write packets that an output with the same single track has written before."""
+        """Write packets that `feed` of another output with the same single track has returned."""
         (lane,) = self._lanes.values()
         for packet in packets:
             packet.stream = lane.stream
             self._mux(packet)
 
     def close(self) -> None:
-        """Make the file whole."""
+        """Write the trailer and close the file."""
         self._closed = True
         self._blamed(self._file.close)
 
     def abandon(self) -> None:
-        """Close the file, which need not be whole."""
+        """Close the file and ignore errors; it may be incomplete."""
         if not self._closed:
             self._closed = True
             with suppress(*FAILURES):
@@ -147,7 +158,7 @@ class MuxedOutput:
         self._blamed(self._file.start_encoding)
 
     def _blamed(self, do: Callable[[], None]) -> None:
-        """Do what concerns all streams; with streams beside the video, they may be why it fails."""
+        """Call `do`; attribute its failure to the other streams, if there are any."""
         try:
             do()
         except FAILURES as error:
@@ -165,7 +176,7 @@ class MuxedOutput:
                 raise TrackError(guilty[0]) from error
             if self._beside is None:
                 raise
-            # What another stream left waiting is written then, too.
+            # The muxer also writes waiting packets of other streams then.
             raise TrackError(None) from error
 
     def _repaired(self, packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
@@ -175,7 +186,7 @@ class MuxedOutput:
             yield packet
 
     def _others(self) -> Iterator[Packet[Any]]:
-        """The packets beside the video; a stream that cannot be read on ends there."""
+        """Yield the packets of the other streams, up to where the source cannot be read."""
         if self._beside is None:
             return
         for packet in read_beside(self._beside):
@@ -192,7 +203,7 @@ class MuxedOutput:
 
 
 def read_beside(beside: Beside) -> Iterator[Packet[Any]]:
-    """The packets of the tracks, on a clock that runs on, up to where the file is cut short."""
+    """Yield the packets of the tracks on a continuous clock, up to where the file is truncated."""
     wanted = [
         stream
         for stream in (beside.source.streams[track.index] for track in beside.tracks)
@@ -206,7 +217,7 @@ def read_beside(beside: Beside) -> Iterator[Packet[Any]]:
         try:
             packet = next(packets)
         except (StopIteration, av.FFmpegError):
-            return  # Whoever decoded the clip has warned of damage.
+            return  # The decoder of the clip has already warned of damage.
         clock(packet)
         yield packet
 
@@ -214,8 +225,8 @@ def read_beside(beside: Beside) -> Iterator[Packet[Any]]:
 def _options(container: str, facts: StreamFacts, beside: Beside | None) -> dict[str, str]:
     if container not in ("mp4", "mov"):
         return {}
-    # A stream that begins late is delayed in units of the file's clock: milliseconds by default,
-    # which moves its time stamps.
+    # The delay of a stream that starts late is stored in units of the file's time scale, which is
+    # milliseconds by default and would shift its time stamps.
     ticks = [facts.time_base.denominator]
     if beside is not None:
         sound = [beside.source.streams[track.index] for track in beside.tracks]
@@ -230,13 +241,13 @@ def _options(container: str, facts: StreamFacts, beside: Beside | None) -> dict[
 
 def _add_video(output: OutputContainer, coded: VideoStream, facts: StreamFacts) -> VideoStream:
     stream = output.add_stream_from_template(coded, opaque=True)
-    # Pieces carry the tags in the bitstream, where their codec has a place; files have their own.
+    # Chunks have the tags in the bitstream, if their codec supports it; containers have their own.
     facts.tag(stream.codec_context)
     stream.codec_context.framerate = facts.rate
     stream.time_base = facts.time_base
     stream.set_display_matrix(facts.display_matrix)
     if coded.codec_context.name == "hevc" and output.format.name in ("mp4", "mov"):
-        # FFmpeg's default, hev1, is not played by Apple's.
+        # Apple's players do not play FFmpeg's default, hev1.
         stream.codec_context.codec_tag = "hvc1"
     return stream
 
@@ -255,7 +266,7 @@ def _seconds(packet: Packet[Any]) -> float:
 
 
 def codec_name(stream: Stream) -> str:
-    """FFmpeg's name of a stream's codec, whoever decodes it; else the stream's own."""
+    """Return FFmpeg's name of the codec of a stream; the stream's own name if it has no decoder."""
     if stream.codec_context is not None:
         return stream.codec_context.codec.canonical_name
     return str(getattr(stream, "name", None) or "unknown")

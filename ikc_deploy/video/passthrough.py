@@ -1,4 +1,4 @@
-"""What goes into an output beside a clip's video, and how: found out before the work."""
+"""Check, before the work, of what an output receives from its clip in addition to the video."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ from ikc_deploy.video.write_errors import writing
 
 @dataclass(frozen=True)
 class PassthroughStreams:
-    """The streams beside the video."""
+    """The streams, tags and chapters that are taken from the source clip."""
 
     path: Path
-    """The source."""
+    """Path of the source clip."""
     tracks: tuple[Track, ...]
+    """Streams other than the video."""
     excerpt: Excerpt
+    """Part of the source clip to take."""
     jumps: tuple[Fraction, ...] = ()
-    """Of the source's clock, as `RunningClock` gives them."""
+    """Jumps of the clock of the source, as `RunningClock.jumps`."""
     tags: bool = True
-    """Take tags and chapters along."""
+    """Whether to take tags and chapters."""
     cut: bool = False
-    """Leave out what begins after the last frame."""
+    """Whether to omit what begins after the last frame."""
 
     def without(self, error: TrackError) -> PassthroughStreams | None:
-        """What is left if what failed stays behind; None if nothing is."""
+        """Return these streams without the one that failed; None if that one is not known."""
         tracks = tuple(track for track in self.tracks if track.index != error.index)
         return None if len(tracks) == len(self.tracks) else replace(self, tracks=tracks)
 
@@ -40,10 +42,21 @@ class PassthroughStreams:
 def check_output(
     target: Path, encoder: Encoder, facts: StreamFacts, clip: Clip | None = None
 ) -> tuple[PassthroughStreams | None, list[str]]:
-    """Try everything that is written to `target` at the end; `facts` are the output's.
+    """Try to write everything that the output will contain.
 
-    Returns what goes along with the video, if there is a `clip`, and a sentence for each thing that
-    will be missing or changed. Raises `VideoError` or `DiskFullError`.
+    Args:
+        target: The video file to write.
+        encoder: Its encoder.
+        facts: Properties of the output.
+        clip: The source clip; None for other sources.
+
+    Returns:
+        The streams to take from the clip (None without a clip), and a sentence for each part that
+        the output will lack or that is changed.
+
+    Raises:
+        VideoError: The output cannot be written.
+        DiskFullError: The disk is full.
     """
     container = container_of(target)
     with writing(target):

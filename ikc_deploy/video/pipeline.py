@@ -1,8 +1,8 @@
-"""Read, work, write: three stages at once, with bounded queues between them.
+"""A pipeline of three concurrent stages (read, work, write) with bounded queues between them.
 
-Reading and writing have a thread each; the work is done in the caller's, where signals arrive.
-However it ends (the frames run out, a stop, an error in any stage), both threads have ended when
-`run` returns or raises, and nothing that was worked on before a stop is lost.
+Reading and writing have a thread each; the work is done in the caller's thread, which receives
+signals. In all cases (end of the frames, stop, error in any stage), both threads have ended when
+`run` returns or raises, and all items that were processed before a stop are written.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 from ikc_deploy.runtime.bounded_queue import BoundedQueue
 
 CAPACITY: Final = 3
-"""Frames that wait between two stages: enough to even out, few enough for 4K ones."""
+"""Maximum number of waiting frames between two stages; small, because 4K frames are large."""
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -31,9 +31,18 @@ def run(
 ) -> int:
     """Pass every item through `work` and then `write`, in order, until `stop` is set.
 
-    With `newest_wins`, items that arrive while the work is busy replace each other; returns how
-    many were dropped so. Setting `stop` ends it after the item in hand, which is still written.
-    An error of any stage ends all three and is raised; items that had left that stage are written.
+    Setting `stop` ends the run after the current item, which is still written. An error of any
+    stage ends all three and is raised; items that had left that stage are written.
+
+    Args:
+        items: The items; the generator is closed at the end.
+        work: Called in the caller's thread.
+        write: Called in a thread of its own.
+        stop: Event that ends the run.
+        newest_wins: Whether an item that arrives while `work` is busy replaces the waiting one.
+
+    Returns:
+        The number of items that were replaced.
     """
     todo = BoundedQueue[_In](1 if newest_wins else CAPACITY, newest_wins)
     done = BoundedQueue[_Out](CAPACITY)

@@ -1,4 +1,4 @@
-"""A short look at what upscaling does: half of every frame is enlarged bicubically instead."""
+"""A preview of upscaling: the left half of every frame is upscaled bicubically instead."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ _ENLARGING: Final = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
 
 @dataclass(frozen=True)
 class SplitView:
-    """The left half enlarged bicubically, a white line, the right half upscaled."""
+    """A `FrameUpscaler` whose left half is bicubic, divided by a white line."""
 
     upscaler: FrameUpscaler
+    """Upscaler of the right half."""
 
     @property
     def scale(self) -> int:
-        """SR side over LR side."""
+        """Scale factor: SR side over LR side."""
         return self.upscaler.scale
 
     def __call__(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Raises what the upscaler raises."""
+        """Upscale one frame; raise what the upscaler raises."""
         image = self.upscaler(frame)
         height, width = image.shape[:2]
         small = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")

@@ -1,4 +1,4 @@
-"""Raw video on pipes: samples of one pixel format after another, nothing else."""
+"""Raw video on pipes: the samples of one frame after another, without headers."""
 
 from __future__ import annotations
 
@@ -21,32 +21,40 @@ _LOOK_SECONDS: Final = 0.1
 
 @dataclass(frozen=True)
 class RawFormat:
-    """What the bytes on a pipe mean."""
+    """The format of raw video on a pipe."""
 
     pixel_format: str = "rgb24"
-    """FFmpeg's name."""
+    """FFmpeg's name of the pixel format."""
     width: int = 0
+    """Width in pixels; 0 if the pipe is only written."""
     height: int = 0
-    """In pixels; 0 where a pipe is only written, which knows its size."""
+    """Height in pixels; 0 if the pipe is only written."""
 
     def __post_init__(self) -> None:
         if self.pixel_format not in supported_np_pix_fmts:
             raise VideoError(
-                f"raw video cannot be '{self.pixel_format}'; "
-                "use rgb24, bgr24, yuv420p, nv12, yuv420p10le or the like"
+                f"invalid pixel format of raw video '{self.pixel_format}': expected for example "
+                "rgb24, bgr24, yuv420p, nv12 or yuv420p10le"
             )
 
 
 def open_raw(
     pipe: BinaryIO, raw: RawFormat, rate: Fraction, span: Span, stop: threading.Event
 ) -> Clip:
-    """The frames on a pipe, as a clip of `rate` frames a second; `raw` must say their size.
+    """Open raw video on a pipe as a clip, which ends with the pipe or when `stop` is set.
 
-    It ends when the pipe does, or when `stop` is set. Raises `VideoError` without a size, and what
-    `Clip` raises.
+    Args:
+        pipe: A readable pipe with a file descriptor.
+        raw: Pixel format and size of the frames.
+        rate: Frames per second.
+        span: The part to upscale.
+        stop: Event that ends the clip.
+
+    Raises:
+        VideoError: `raw` has no size; or as raised by `Clip`.
     """
     if raw.width < 1 or raw.height < 1:
-        raise VideoError("raw video on a pipe does not say how large it is; give --size WxH")
+        raise VideoError("the frame size of raw video on a pipe is not known; give --size WxH")
     options = {
         "pixel_format": raw.pixel_format,
         "video_size": f"{raw.width}x{raw.height}",
@@ -56,7 +64,11 @@ def open_raw(
 
 
 class RawSink:
-    """Writes frames with `facts` to a pipe, as they come."""
+    """A sink that writes raw frames to a pipe.
+
+    Raises:
+        VideoError: The pixel format is not supported.
+    """
 
     done = 0
     warnings = ()
@@ -67,20 +79,20 @@ class RawSink:
         self._from_rgb = FromRgb(facts.colour, pixel_format)
 
     def write(self, frame: Frame) -> None:
-        """Raises `BrokenPipeError` if the reader has gone."""
+        """Write the next frame; raise `BrokenPipeError` if the reader has closed the pipe."""
         self._pipe.write(self._from_rgb(frame.rgb).to_ndarray().tobytes())
 
-    def finish(self, complete: bool) -> tuple[str, ...]:  # noqa: ARG002 - a pipe has no whole
-        """Write out what is buffered."""
+    def finish(self, complete: bool) -> tuple[str, ...]:  # noqa: ARG002 - a pipe is never finished
+        """Flush the pipe."""
         self._pipe.flush()
         return ()
 
     def abort(self) -> None:
-        """What was written stays written."""
+        """Do nothing; written frames cannot be withdrawn."""
 
 
 class _Pipe:
-    """A readable pipe that ends early when told to stop, even while nothing comes."""
+    """A readable pipe that ends early when `stop` is set, even while no data arrives."""
 
     name = "pipe"
 
@@ -89,7 +101,7 @@ class _Pipe:
         self._stop = stop
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; none at the end."""
+        """Return up to `size` bytes; none at the end."""
         while not select.select([self._descriptor], [], [], _LOOK_SECONDS)[0]:
             if self._stop.is_set():
                 return b""

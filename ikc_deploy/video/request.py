@@ -1,4 +1,4 @@
-"""What to read, what to write, and how: one run as it was asked for, checked before it begins."""
+"""The request of one video run: source, target and settings, checked before the run starts."""
 
 from __future__ import annotations
 
@@ -28,21 +28,30 @@ _DEFAULT_RATE: Final = Fraction(25)
 
 @dataclass(frozen=True)
 class Request:
-    """One run from a source to a target."""
+    """The request of one run from a source to a target.
+
+    Raises:
+        VideoError: Fields contradict each other; the message names the options of `ikc-upscale`.
+    """
 
     source: Path | None = None
-    """A clip, a folder of pictures or `PIPE`; None for a camera."""
+    """Clip, folder of images or `PIPE`; None for a camera."""
     target: Path | None = None
-    """A video file, a numbered picture name (`%06d.png`) or `PIPE`; None for a window."""
+    """Video file, pattern of numbered images (`%06d.png`) or `PIPE`; None for a window."""
     camera: CameraSettings | None = None
+    """Camera to read; None for `source`."""
     span: Span = field(default_factory=Span)
+    """Part of the clip to upscale."""
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    """Codec and quality of a video file."""
     raw: RawFormat | None = None
-    """What pipes carry."""
+    """Format of raw video on pipes; None without pipes."""
     rate: Fraction | None = None
-    """Frames a second of pictures and raw video; None for 25."""
+    """Frames per second of image folders and raw video; None for 25."""
     resume: bool = False
+    """Whether to resume an unfinished run."""
     preview: bool = False
+    """Whether to write a short preview with a bicubic half."""
 
     def __post_init__(self) -> None:
         for wrong, message in self._refusals():
@@ -58,24 +67,24 @@ class Request:
         yield self.target is None and not live, "name the output with -o"
         yield (
             not (self.target in (None, PIPE) or a_file or is_numbered(self.target or PIPE)),
-            f"'{self.target}' is no output for video; give a file ending in "
-            f"{', '.join(CONTAINERS)}, numbered pictures as frames/%06d.png, or -",
+            f"invalid video output '{self.target}': give a file ending in "
+            f"{', '.join(CONTAINERS)}, numbered images as frames/%06d.png, or -",
         )
-        yield pipes and self.raw is None, "a pipe (-) carries raw video; say which: --raw rgb24"
+        yield pipes and self.raw is None, "a pipe (-) needs a raw format: give it with --raw rgb24"
         yield self.raw is not None and not pipes, "--raw is for pipes: give - as input or output"
         yield (
             self.rate is not None and not (frames or self.source == PIPE),
-            "--rate is for folders of frames and raw video; a clip or camera has its own",
+            "--rate is for folders of images and raw video; a clip or camera has its own rate",
         )
         yield self.rate is not None and self.rate <= 0, "--rate must be above 0 frames a second"
         yield (
             frames and self.span != Span(),
-            "--start and --duration are for clips; take the frames out of the folder instead",
+            "--start and --duration are for clips; remove images from the folder instead",
         )
         yield live and self.span.start > 0, "a camera has no --start"
         yield (
             self.resume and (live or pipes),
-            "--resume needs an input that can be read again, and a file to go on with",
+            "--resume needs an input that can be read again, and an output file",
         )
         yield self.preview and (live or pipes or frames), "--preview is for clips"
         yield (
@@ -89,7 +98,7 @@ class Request:
 
     @property
     def live(self) -> bool:
-        """True if frames do not wait."""
+        """Whether the source is live, so that its frames do not wait."""
         return self.camera is not None
 
 
@@ -100,10 +109,19 @@ def open_source(
     stop: threading.Event,
     notify: Callable[[str], None],
 ) -> Generator[Source, None, None]:
-    """The source of a request; closed at the end of the block.
+    """Open the source of a request; close it at the end of the block.
 
-    `stdin` gives the pipe if there is one; `notify` hears of lost connections.
-    Raises `UnreadableClipError`, `NoVideoError`, `CameraError` or `InputError`.
+    Args:
+        request: The request.
+        stdin: Returns the input pipe; called only if the source is `PIPE`.
+        stop: Event that ends a camera or a pipe.
+        notify: Called with messages about the connection of a camera.
+
+    Raises:
+        UnreadableClipError: The clip or pipe cannot be read.
+        NoVideoError: The clip has no video stream.
+        CameraError: The camera does not answer.
+        InputError: The folder has no readable image.
     """
     rate = request.rate or _DEFAULT_RATE
     if request.camera is not None:
@@ -129,10 +147,21 @@ def open_sink(
     stdout: Callable[[], BinaryIO],
     stop: threading.Event,
 ) -> Sink:
-    """The sink of a request, for frames with `facts`, upscaled as `run` says (JSON values).
+    """Open the sink of a request.
 
-    `stdout` gives the pipe if there is one; a window sets `stop` when it is told to end.
-    Raises `VideoError`, `EncoderError`, `DiskFullError` or `MissingExtraError`.
+    Args:
+        request: The request.
+        source: The source that `open_source` opened for it.
+        facts: Properties of the output frames.
+        run: Description of the upscaling (JSON values), which a resumed run must share.
+        stdout: Returns the output pipe; called only if the target is `PIPE`.
+        stop: Event that a window sets when the user ends it.
+
+    Raises:
+        VideoError: The output cannot be written.
+        EncoderError: No encoder works.
+        DiskFullError: The disk is full.
+        MissingExtraError: The target is a window and OpenCV is not installed.
     """
     target = request.target
     if target is None:

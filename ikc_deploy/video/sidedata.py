@@ -1,4 +1,4 @@
-"""Side data of decoded frames, also where FFmpeg has kinds that PyAV has no name for."""
+"""Side data of decoded frames, including frames with kinds that PyAV does not support."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 _KINDS: Final = 64
-"""Far more than FFmpeg has."""
+"""Upper bound of the number of kinds, well above FFmpeg's."""
 
 _ONE: Final = 2**16
 _IDENTITY: Final = (_ONE, 0, 0, 0, _ONE, 0, 0, 0, 2**30)
@@ -24,7 +24,7 @@ _TOLERANCE: Final = 0.01 * _ONE
 
 
 def display_matrix(frame: VideoFrame | None) -> tuple[int, ...] | None:
-    """How players turn a frame: nine 16.16 and 2.30 fixed-point numbers; None if it is not said."""
+    """Return the display matrix of a frame: nine 16.16 and 2.30 fixed-point numbers, or None."""
     matrix = {} if frame is None else _by_name(frame)
     if "DISPLAYMATRIX" not in matrix:
         return None
@@ -33,7 +33,7 @@ def display_matrix(frame: VideoFrame | None) -> tuple[int, ...] | None:
 
 
 def side_data_names(frame: VideoFrame | None) -> frozenset[str]:
-    """PyAV's names of a frame's side data, as far as it has names; STEREO3D only if it is 3D."""
+    """Return PyAV's names of the side data of a frame; STEREO3D only if it has several views."""
     if frame is None:
         return frozenset()
     found = _by_name(frame)
@@ -43,13 +43,13 @@ def side_data_names(frame: VideoFrame | None) -> frozenset[str]:
 
 
 def turn_only(matrix: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """A display matrix without what it scales and stretches; as it is if it does neither."""
+    """Return a display matrix without its scaling and stretching; unchanged if it has neither."""
     if matrix is None:
         return None
     a, b, u, c, d, v, x, y, w = matrix
     across, down = math.hypot(a, b), math.hypot(c, d)
     if across == 0 or down == 0:
-        return None  # Nothing would be seen.
+        return None  # The matrix would make the frame invisible.
     if max(abs(across - _ONE), abs(down - _ONE)) < _TOLERANCE:
         return matrix
     wide, high = math.hypot(a, c) or _ONE, math.hypot(b, d) or _ONE
@@ -60,7 +60,7 @@ def turn_only(matrix: tuple[int, ...] | None) -> tuple[int, ...] | None:
 
 
 def same_turn(first: tuple[int, ...] | None, second: tuple[int, ...] | None) -> bool:
-    """True if two display matrices turn, flip and stretch alike, wherever they move the picture."""
+    """Return whether two display matrices rotate, flip and stretch equally, ignoring offsets."""
     pairs = zip((first or _IDENTITY)[:6], (second or _IDENTITY)[:6], strict=True)
     return all(abs(one - other) < _TOLERANCE for one, other in pairs)
 
@@ -74,7 +74,7 @@ def _by_name(frame: VideoFrame) -> Mapping[str, Any]:
 
 
 def _only_known(frame: VideoFrame) -> VideoFrame:
-    """A copy without the side data at which PyAV fails."""
+    """Return a copy without the side data that PyAV does not support."""
     known = {cast(int, kind.value) for kind in Type}
     graph = Graph()
     nodes: list[Any] = [

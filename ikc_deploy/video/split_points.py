@@ -1,8 +1,8 @@
-"""Where a clip can be cut so that its parts are decoded, upscaled and coded apart.
+"""Points at which a clip can be split, so that its parts are processed independently.
 
-Decoding can begin at any key frame, and what is shown from a key frame on needs nothing before it.
-So a piece holds the frames that are shown from one key frame until just before another. The cuts
-are read off the packets, without decoding, so that whoever works on a clip cuts it alike.
+Decoding can begin at any key frame, and the frames that are shown from a key frame on do not need
+earlier ones. A range holds the frames that are shown from one key frame until just before another.
+The points are read from the packets, without decoding, so that every worker finds the same ones.
 """
 
 from __future__ import annotations
@@ -24,10 +24,20 @@ if TYPE_CHECKING:
 
 
 def split_ranges(clip: Clip, frames: int) -> list[ClipRange]:
-    """The pieces of a clip's span, in order, each of about `frames` frames or more.
+    """Split the span of a clip into ranges; read the whole file once.
 
-    A clip whose packets lack time stamps, or have one twice, or whose clock is set anew on the way,
-    is a single piece. Reads the whole file once. Raises `UnreadableClipError` if the clip is gone.
+    A clip is not split if packets lack time stamps, two packets have the same one, or the clock is
+    reset within the clip.
+
+    Args:
+        clip: A clip from a file.
+        frames: Approximate minimum number of frames per range; the last range may have fewer.
+
+    Returns:
+        The ranges in order, at least one.
+
+    Raises:
+        UnreadableClipError: The file can no longer be read.
     """
     times: list[int] = []
     keys: dict[int, int] = {}
@@ -60,7 +70,7 @@ def _between(cuts: list[int], keys: dict[int, int], times: list[int]) -> list[Cl
 
 
 def _packets(path: Path) -> Iterator[Packet[Any]]:
-    """The packets of the video, up to where the file is cut short."""
+    """Yield the packets of the video, up to where the file is truncated."""
     with closing(open_input(path, str(path))) as container:
         packets = container.demux(video_stream(container, str(path)))
         with suppress(av.FFmpegError):

@@ -1,4 +1,4 @@
-"""One run: a source, an upscaler, a sink, and what came of it."""
+"""One run of a source through an upscaler to a sink, and its outcome."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ikc_deploy.video.interfaces import Frame, FrameUpscaler, Sink, Source
 
 @dataclass(frozen=True)
 class StreamOutcome:
-    """What came of a run."""
+    """The outcome of a run."""
 
     frames: int
-    """Frames in the output, those of an earlier run that was gone on with included."""
+    """Number of frames in the output, including those of a resumed run."""
     dropped: int
-    """Frames of a live source that newer ones replaced."""
+    """Number of frames of a live source that were replaced by newer ones."""
     interrupted: bool
-    """True if it was stopped before the source ended."""
+    """Whether the run was stopped before the source ended."""
     warnings: tuple[str, ...]
-    """What was wrong with the source, and what was lost when the output was finished."""
+    """Problems of the source, and parts that the output lacks, a sentence for each."""
 
 
 def upscale_stream(
@@ -35,12 +35,20 @@ def upscale_stream(
 ) -> StreamOutcome:
     """Pass the frames of `source` through `upscaler` to `sink`, and finish the output.
 
-    Frames that `sink` already has are skipped. `progress` gets the number of frames in the output
-    after each, from another thread. Once `stop` is set, the output is finished with the frames so
-    far. With `live`, frames that arrive faster than they are upscaled are dropped: the newest wins.
+    If an error is raised, the output is absent or unchanged.
 
-    Raises what the three raise, and `VideoError` if memory runs out; the output is then absent, or
-    as it was before.
+    Args:
+        source: The source; the caller closes it.
+        upscaler: The upscaler of its frames.
+        sink: The sink; frames that it already has are skipped.
+        stop: Event that ends the run; the output is finished with the frames so far.
+        progress: Called from another thread after each frame, with the number of frames in the
+            output.
+        live: Whether to drop frames that arrive faster than they are upscaled, keeping the newest.
+
+    Raises:
+        VideoError: Memory is exhausted.
+        IkcError: As raised by `source`, `upscaler` or `sink`.
     """
     count = sink.done
 
@@ -61,7 +69,7 @@ def upscale_stream(
         sink.abort()
         if isinstance(error, MemoryError):
             raise VideoError(
-                "the upscaled frames are too large for this machine's memory; use a smaller clip"
+                "not enough memory for the upscaled frames; use a smaller clip"
             ) from error
         raise
     return StreamOutcome(count, dropped, interrupted, (*source.warnings, *lost))

@@ -1,4 +1,4 @@
-"""The streams beside the video on their way to the output: copied, or their sound coded anew."""
+"""Streams other than the video on their way to the output: copied, or re-encoded audio."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 COPIED: Final = ("audio", "subtitle", "attachment")
-"""Types of streams that go along with the video."""
+"""Types of streams that are written with the video."""
 
 _LAYOUTS: Final = {
     **dict(enumerate(("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1"), 1)),
     16: "hexadecagonal",
 }
-"""What a number of channels means if nobody says which they are."""
+"""Usual channel layout of each number of channels, for sources that do not specify it."""
 
 _BITS_PER_CHANNEL: Final = 96_000
-"""A second, of lossy sound: close to transparent for AAC and Opus."""
+"""Bit rate of lossy audio in bits per second: close to transparent for AAC and Opus."""
 
-# What a container says of itself, statistics of streams that are no longer in it, and what would
-# promise pictures that are not written.
+# Tags that describe the source container, statistics of its streams, and the alpha channel, none of
+# which apply to the output.
 _STALE_TAGS: Final = (
     *("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "alpha_mode"),
 )
@@ -41,58 +41,59 @@ _STALE_PREFIXES: Final = ("bps", "number_of_", "_statistics_", "duration-")
 
 @dataclass(frozen=True)
 class SoundCoding:
-    """How sound is coded that the container does not take as it is."""
+    """The encoding of audio that the container does not support."""
 
     encoder: str
-    """FFmpeg's name."""
+    """FFmpeg's name of the encoder."""
     layout: str
+    """FFmpeg's name of the channel layout."""
     rate: int
-    """Samples a second."""
+    """Samples per second."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """One stream of the source that goes along."""
+    """One stream of the source that is written to the output."""
 
     index: int
-    """In the source."""
+    """Index of the stream in the source."""
     coding: SoundCoding | None = None
-    """None if its packets are copied."""
+    """Encoding of audio; None if its packets are copied."""
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """Which part of the source is wanted, in seconds of its clock."""
+    """The part of the source that is written, in seconds of its clock."""
 
     origin: Fraction = Fraction(0)
-    """What becomes 0 in the output."""
+    """Time that becomes 0 in the output."""
     begin: Fraction | None = None
-    """What comes earlier is left out."""
+    """Time before which packets are omitted; None for no limit."""
     end: Fraction | None = None
-    """What begins here or later is left out."""
+    """Time from which on packets are omitted; None for no limit."""
 
     def holds(self, time: Fraction) -> bool:
-        """True if what begins at `time` is wanted."""
+        """Return whether a packet that begins at `time` is part of the excerpt."""
         early = self.begin is not None and time < self.begin
         return not early and (self.end is None or time < self.end)
 
 
 class TrackLane(Protocol):
-    """Takes a stream's packets, and gives those that go into the output."""
+    """A converter of the packets of one source stream to packets of the output."""
 
     @property
     def stream(self) -> Stream:
-        """In the output."""
+        """Stream in the output."""
 
     def packets(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
-        """What comes of one packet of the source; the output's header must be written."""
+        """Yield the output packets of one source packet; the output's header must be written."""
 
     def rest(self) -> Iterator[Packet[Any]]:
-        """What is left when the source has no more."""
+        """Yield the remaining output packets after the last source packet."""
 
 
 def add_lane(output: OutputContainer, source: Stream, track: Track, excerpt: Excerpt) -> TrackLane:
-    """Add a stream to `output`; raises what PyAV raises if the container cannot hold it."""
+    """Add a stream to `output`; raise what PyAV raises if the container cannot hold it."""
     lane: TrackLane
     if track.coding is None:
         lane = _Copied(output, source, excerpt)
@@ -101,14 +102,14 @@ def add_lane(output: OutputContainer, source: Stream, track: Track, excerpt: Exc
     lane.stream.metadata.update(fresh_tags(source.metadata))
     lane.stream.disposition = source.disposition
     if source.type == "attachment":
-        # Matroska wants both; not every writer gives them.
+        # Matroska requires both, but some files lack them.
         lane.stream.metadata.setdefault("filename", f"attachment-{source.index}")
         lane.stream.metadata.setdefault("mimetype", "application/octet-stream")
     return lane
 
 
 def fresh_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """The tags that hold for the output too."""
+    """Return the tags of the source that also apply to the output."""
     return {
         name: value
         for name, value in tags.items()
@@ -117,7 +118,7 @@ def fresh_tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 
 def default_layout(channels: int) -> str | None:
-    """The usual layout of so many channels; None if there is none."""
+    """Return FFmpeg's name of the usual layout of `channels` channels; None if there is none."""
     return _LAYOUTS.get(channels)
 
 
@@ -129,7 +130,7 @@ class _Copied:
         if isinstance(source, AudioStream) and _unnamed(source.codec_context.layout.name):
             layout = default_layout(source.codec_context.layout.nb_channels)
             if layout is not None:
-                # AVI and others give only a number, and MP4 wants a layout.
+                # AVI and others specify only a number of channels, and MP4 requires a layout.
                 cast(AudioStream, self.stream).codec_context.layout = layout
 
     def packets(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
@@ -182,7 +183,7 @@ class _CodedSound:
         yield from self._muxable(self.stream.encode(None))
 
     def _placed(self, frame: AudioFrame) -> bool:
-        """Give a frame its time in the output, in samples; False if it is not wanted."""
+        """Set the output time of a frame, in samples; return False if it is not in the excerpt."""
         if frame.pts is not None and frame.time_base is not None:
             time = frame.pts * frame.time_base
             if not self._excerpt.holds(time):
@@ -206,7 +207,7 @@ class _CodedSound:
         yield from _pulled(graph)
 
     def _ended(self) -> Iterator[AudioFrame]:
-        """What the graph in hand still holds."""
+        """Yield the remaining frames of the current graph."""
         graph, self._graph = self._graph, None
         if graph is not None:
             graph.push(None)
@@ -222,7 +223,7 @@ class _CodedSound:
                 layout=frame.layout.name,
                 time_base=Fraction(1, self._coding.rate),
             ),
-            # Gaps in the sound are filled, so that it stays where it belongs.
+            # Gaps in the audio are filled, so that it stays in sync.
             graph.add("aresample", "async=1"),
             graph.add(
                 "aformat",
@@ -247,9 +248,12 @@ class _CodedSound:
 
 
 def sound_codings(source: AudioStream, frame: AudioFrame, container: str) -> Iterator[SoundCoding]:
-    """Ways to code sound anew that such a container may take, the best first.
+    """Yield encodings of audio that a container may support, the best first.
 
-    `frame` is the first that was decoded.
+    Args:
+        source: The audio stream to re-encode.
+        frame: Its first decoded frame.
+        container: FFmpeg's name of the output container.
     """
     own = None if _unnamed(frame.layout.name) else frame.layout.name
     layouts = dict.fromkeys((own, default_layout(frame.layout.nb_channels), "stereo"))

@@ -1,9 +1,9 @@
-"""What a container really takes, tried with the real muxer and streams before any work is done.
+"""Trial of what a container supports, with the real muxer and streams, before any work is done.
 
-FFmpeg's list of what a container holds is not the truth: some muxers refuse when the header is
-written, or at a packet, or at the end, and MPEG-TS takes everything and turns what it does not know
-into private data that nothing plays. So everything is written once, to nowhere, with a coded frame
-in the place of the video, and a sample of it is read back.
+FFmpeg's list of supported codecs is not reliable: some muxers fail when the header is written, at a
+packet, or at the end, and MPEG-TS accepts all codecs and writes unknown ones as private data that
+no player reads. Therefore everything is written once to a file that discards its data, with one
+coded frame instead of the video, and a sample of it is read back.
 """
 
 from __future__ import annotations
@@ -47,42 +47,51 @@ if TYPE_CHECKING:
 
 _SAMPLE_PACKETS: Final = 100
 _SAMPLE_BYTES: Final = 4_000_000
-"""How much of a stream is read back: some seconds of sound."""
+"""Limit of the sample of a stream that is read back: some seconds of audio."""
 
 _SAME: Final = (frozenset(("mp1", "mp2", "mp3")), frozenset(("text", "subrip")))
-"""Codecs that containers have one name for."""
+"""Sets of codecs that containers store under one name."""
 
 
 @dataclass
 class Plan:
-    """How the streams beside the video reach the output."""
+    """The streams other than the video that are written to the output."""
 
     tracks: list[Track] = field(default_factory=list)
+    """Streams to write."""
     warnings: list[str] = field(default_factory=list)
-    """What will be missing or is coded anew, a sentence for each."""
+    """Parts that are omitted or re-encoded, a sentence for each."""
     tags: bool = True
-    """The container takes the tags and chapters."""
+    """Whether the container supports the tags and chapters."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A container with a video like `coded`, in which the streams of a source are tried."""
+    """A container with a coded video, in which the streams of a source are tried."""
 
     container: str
+    """FFmpeg's name of the container."""
     coded: bytes
-    """A frame of the video, as `encoders.coded_frame` gives it."""
+    """One coded frame of the video, from `encoders.coded_frame`."""
     facts: StreamFacts
-    """The video's."""
+    """Properties of the video."""
     excerpt: Excerpt = field(default_factory=Excerpt)
+    """Part of the source to write."""
     jumps: Sequence[Fraction] = ()
-    """Of the source's clock, as `RunningClock` gives them."""
+    """Jumps of the clock of the source, as `RunningClock.jumps`."""
 
     def plan(self, path: Path, shown: frozenset[str] = frozenset()) -> Plan:
-        """Which streams of a source go along, and how; reads it to its end.
+        """Determine which streams of a source are written, and how; read it to its end.
 
-        Sound that cannot be copied is coded anew. `shown` is the side data of the source's
-        pictures. Raises `VideoError` if all its sound can neither be copied nor coded, and
-        `UnreadableClipError` if the source is gone.
+        Audio that cannot be copied is re-encoded.
+
+        Args:
+            path: The source.
+            shown: Names of the side data of the source's frames.
+
+        Raises:
+            VideoError: The source has audio, but none of it can be copied or re-encoded.
+            UnreadableClipError: The source cannot be read.
         """
         plan = Plan()
         with explained(), closing(open_input(path, str(path))) as source:
@@ -96,9 +105,16 @@ class Trial:
         return plan
 
     def write_header(self, target: Path, path: Path | None, plan: Plan) -> None:
-        """Write the header, with all streams of `plan`, to a file beside `target`; delete it.
+        """Write the header with all streams of `plan` to a file beside `target`, and delete it.
 
-        Raises `VideoError` or `DiskFullError` if the file or the header cannot be written.
+        Args:
+            target: The output of the run.
+            path: The source; None if nothing is copied from it.
+            plan: The streams to write.
+
+        Raises:
+            VideoError: The file or the header cannot be written.
+            DiskFullError: The disk is full.
         """
         if target.is_dir():
             raise VideoError(f"'{target}' is a folder; choose another output")
@@ -116,7 +132,7 @@ class Trial:
             raise _Enough
 
     def _copy(self, source: InputContainer, video: VideoStream) -> dict[int, _Copy]:
-        """Copy all streams that may go along, each into an output of its own."""
+        """Copy all streams of the types in `COPIED`, each into a separate output."""
         streams = [stream for stream in source.streams if stream.type in COPIED]
         copies = {
             stream.index: _Copy(self, self._beside(source, video, [Track(stream.index)]))
@@ -141,7 +157,7 @@ class Trial:
         elif (coding := self._coding(path, stream)) is not None:
             plan.tracks.append(Track(stream.index, coding))
             plan.warnings.append(
-                f"stream {stream.index} is coded anew as {coding.encoder}: {self.container} cannot "
+                f"stream {stream.index} is re-encoded as {coding.encoder}: {self.container} cannot "
                 f"hold this {name} audio ({copy.problem})"
             )
         else:
@@ -150,27 +166,27 @@ class Trial:
     def _check_sound(
         self, path: Path, source: InputContainer, copies: dict[int, _Copy], plan: Plan
     ) -> None:
-        """Raise `VideoError` if sound that could be heard somewhere would all be left out."""
+        """Raise `VideoError` if all audio that can be decoded would be omitted."""
         kept = {track.index for track in plan.tracks}
         if kept.intersection(stream.index for stream in source.streams.audio):
             return
         sound = [
             stream
             for stream in source.streams.audio
-            # What a decoder makes nothing of is lost already.
+            # Audio that cannot be decoded is lost already.
             if not copies[stream.index].empty and not _undecodable(path, stream)
         ]
         if sound:
             raise VideoError(
                 f"{self.container} cannot hold {codec_name(sound[0])} audio "
-                f"({copies[sound[0].index].problem}), and it cannot be coded anew; take the "
-                "sound out first: ffmpeg -i CLIP -map 0 -map -0:a -c copy SILENT.mkv"
+                f"({copies[sound[0].index].problem}), and it cannot be re-encoded; remove the "
+                "audio first: ffmpeg -i CLIP -map 0 -map -0:a -c copy SILENT.mkv"
             )
 
     def _check_picture(
         self, source: InputContainer, video: VideoStream, shown: frozenset[str], plan: Plan
     ) -> None:
-        """Note what the container does not hold of the tags, the turn and the shape of pixels."""
+        """Add warnings for tags, rotation and pixel shape that the container does not support."""
         file = io.BytesIO()
         try:
             self.output(file, self._beside(source, video, [], tags=True)).write(self.packets())
@@ -182,25 +198,25 @@ class Trial:
         try:
             frame, aspect = _read_picture(file)
         except UnreadableClipError:
-            return  # Too short to be known again; the encoder's own trial was not.
+            return  # Too short to be recognised; `choose_encoder` has read its own trial back.
         if not same_turn(display_matrix(frame), self.facts.display_matrix):
             plan.warnings.append(
-                f"{self.container} does not say that the picture is turned or flipped; players "
+                f"{self.container} does not store that the video is rotated or flipped; players "
                 "show it as it is coded"
             )
         if abs(aspect / self.facts.aspect - 1) > 0.01:
             plan.warnings.append(
-                f"{self.container} does not say that pixels are {float(self.facts.aspect):.3g} "
+                f"{self.container} does not store that pixels are {float(self.facts.aspect):.3g} "
                 "times as wide as high; players show them square"
             )
         if "STEREO3D" in shown - side_data_names(frame):
             plan.warnings.append(
-                "the clip is stereoscopic (3D); the output does not say so, and players show its "
-                "views as one picture"
+                "the clip is stereoscopic (3D); the output is not marked as such, and players show "
+                "its views as one frame"
             )
 
     def _coding(self, path: Path, stream: Stream) -> SoundCoding | None:
-        """How to code sound anew; None if it cannot be decoded, or nothing is taken."""
+        """Return an encoding of audio that the container supports; None if there is none."""
         if stream.type != "audio" or stream.codec_context is None:
             return None
         frame = _first_sound(path, stream)
@@ -237,26 +253,26 @@ class Trial:
         return Beside(source, video, tracks, self.excerpt, self.jumps, tags)
 
     def output(self, target: Path | BinaryIO, beside: Beside | None = None) -> MuxedOutput:
-        """The container with its header; raises what `MuxedOutput` raises."""
+        """Open the container and write its header; raise what `MuxedOutput` raises."""
         with closing(open_input(io.BytesIO(self.coded), "the coded frame")) as coded:
             return MuxedOutput(target, self.container, coded.streams.video[0], self.facts, beside)
 
     def packets(self) -> Iterator[Packet[Any]]:
-        """The coded frame."""
+        """Yield the packets of the coded frame."""
         with closing(open_input(io.BytesIO(self.coded), "the coded frame")) as coded:
             yield from (packet for packet in coded.demux(video=0) if packet.size)
 
 
 class _Enough(Exception):
-    """Leaves a block whose file is not wanted."""
+    """A signal to leave a block and discard its file."""
 
 
 class _Copy:
-    """What comes of copying one stream."""
+    """A trial copy of one stream."""
 
     def __init__(self, trial: Trial, beside: Beside) -> None:
         self.problem = ""
-        """Why it cannot be copied; empty if it can."""
+        """Reason why the stream cannot be copied; empty if it can."""
         (track,) = beside.tracks
         self._stream = beside.source.streams[track.index]
         self._trial = trial
@@ -275,7 +291,7 @@ class _Copy:
 
     @property
     def empty(self) -> bool:
-        """True if there is nothing in it."""
+        """Whether the stream has no packets."""
         return self._stream.type != "attachment" and not self._packets
 
     def take(self, packet: Packet[Any]) -> None:
@@ -290,7 +306,7 @@ class _Copy:
                 self._bytes += sum(each.size for each in made)
 
     def finish(self) -> None:
-        """There are no more packets: make the file whole, and read a sample back."""
+        """Finish the file after the last packet, and read a sample back."""
         if self._output is None or self.empty:
             return
         file = io.BytesIO()
@@ -306,7 +322,7 @@ class _Copy:
                 self.problem = "it does not play from there"
 
     def _sounds_alike(self, file: io.BytesIO) -> bool:
-        """True if what was written is decoded as the source is."""
+        """Return whether the written audio has the rate and channels of the source."""
         context = cast(AudioStream, self._stream).codec_context
         wanted = _form(_decoded(context, iter(self._sample)))
         file.seek(0)
@@ -326,7 +342,7 @@ class _Copy:
 
 
 class _Nowhere:
-    """A file that forgets what is written to it."""
+    """A file that discards its data."""
 
     def __init__(self) -> None:
         self._place = self._size = 0
@@ -346,7 +362,7 @@ class _Nowhere:
 
 
 def _holds(file: io.BytesIO, kind: str, codec: str) -> bool:
-    """True if a written file is read back with such a stream."""
+    """Return whether a written file is read back with a stream of this kind and codec."""
     file.seek(0)
     try:
         with closing(open_input(file, "the trial")) as written:
@@ -365,7 +381,7 @@ def _holds(file: io.BytesIO, kind: str, codec: str) -> bool:
 
 
 def _read_picture(file: io.BytesIO) -> tuple[VideoFrame | None, Fraction]:
-    """The frame in a written file, and the shape of its pixels."""
+    """Return the first frame of a written file, and its pixel aspect ratio."""
     file.seek(0)
     with closing(open_input(file, "the trial")) as written:
         video = written.streams.video[0]
@@ -374,26 +390,26 @@ def _read_picture(file: io.BytesIO) -> tuple[VideoFrame | None, Fraction]:
 
 
 def _decoded(context: AudioCodecContext, packets: Iterator[Packet[Any]]) -> Iterator[AudioFrame]:
-    """The frames of what can be decoded."""
+    """Yield the frames of all packets that can be decoded."""
     for packet in packets:
         with suppress(av.FFmpegError):
             yield from context.decode(packet)
 
 
 def _first_sound(path: Path, stream: Stream) -> AudioFrame | None:
-    """The first frame of a stream that can be decoded."""
+    """Return the first frame of an audio stream that can be decoded; None if there is none."""
     with closing(open_input(path, str(path))) as source:
         sound = cast(AudioStream, source.streams[stream.index])
         return next(_decoded(sound.codec_context, source.demux(sound)), None)
 
 
 def _undecodable(path: Path, stream: Stream) -> bool:
-    """True if there is a decoder for a stream, and it makes nothing of it."""
+    """Return whether there is a decoder for a stream, but it decodes no frame."""
     return stream.codec_context is not None and _first_sound(path, stream) is None
 
 
 def _form(frames: Iterator[AudioFrame]) -> tuple[int, int] | None:
-    """Samples a second and channels of the last frame: some decoders find out on the way."""
+    """Return rate and channels of the last frame; some decoders detect them late."""
     form = None
     for frame in frames:
         form = frame.sample_rate, frame.layout.nb_channels

@@ -1,4 +1,4 @@
-"""A window as a sink, where OpenCV is installed."""
+"""A window as a sink; needs OpenCV."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _ENDING_KEYS: Final = (ord("q"), 27)
 
 
 class WindowSink:
-    """Shows every frame; the keys q and Escape set `stop`.
+    """A sink that shows every frame in a window; the keys q and Escape set `stop`.
 
-    Raises `MissingExtraError` without OpenCV.
+    Raises:
+        MissingExtraError: OpenCV is not installed.
     """
 
     done = 0
@@ -31,8 +32,8 @@ class WindowSink:
         self._stop = stop
 
     def write(self, frame: Frame) -> None:
-        """Show it, and look at the keyboard."""
-        # OpenCV has its channels the other way round.
+        """Show the next frame, and check the keyboard."""
+        # OpenCV expects BGR.
         self._cv2.imshow(TITLE, frame.rgb[:, :, ::-1])
         if self._cv2.waitKey(1) & 0xFF in _ENDING_KEYS:
             self._stop.set()

@@ -1,4 +1,4 @@
-"""What FFmpeg and the file system say when something fails, as errors of this project."""
+"""Conversion of failures of FFmpeg and the file system to errors of this package."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ import av
 from ikc_deploy.errors import DiskFullError, VideoError
 
 FAILURES: Final = (av.FFmpegError, OSError, ValueError)
-"""What PyAV raises when FFmpeg or the file system refuses."""
+"""Exceptions that PyAV raises for failures of FFmpeg and the file system."""
 
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Errors in the block become `DiskFullError` or `VideoError`, naming `path`."""
+    """Convert errors in the block to `DiskFullError` or `VideoError`, which name `path`."""
     try:
         yield
     except FAILURES as error:
         if no_room(error):
             raise DiskFullError(
-                f"no room for '{path}' ({reason_of(error)}); make some, and go on with --resume"
+                f"no room for '{path}' ({reason_of(error)}); free some space, then use --resume"
             ) from error
         hint = "; choose a shorter name" if _errno(error) == errno.ENAMETOOLONG else ""
         raise VideoError(f"'{path}' cannot be written: {reason_of(error)}{hint}") from error
 
 
 def no_room(error: BaseException) -> bool:
-    """True if the disk, a quota or a limit on file sizes is why."""
+    """Return whether an error was caused by a full disk, a quota or a limit on file sizes."""
     return _errno(error) in _NO_ROOM
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong, with FFmpeg's own words where `explained` caught them."""
+    """Return the reason of an error, with FFmpeg's log line if `explained` recorded it."""
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     log = getattr(error, "log", None)
     return f"{said} ({log[2].strip()})" if log and log[2].strip() else str(said)
@@ -46,13 +46,13 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Errors of FFmpeg's in the block carry the last line that it logged.
+    """Attach the last line that FFmpeg logged to its errors in the block.
 
-    Not around codecs that have threads: PyAV's log needs the interpreter's lock, and waits for it.
+    Do not use around codecs with threads: PyAV's logging waits for the interpreter lock.
     """
     before = av.logging.get_level()
     if before is None:
-        # Nothing is this grave, so nothing is printed; errors are kept all the same.
+        # At this level nothing is printed, but errors are still recorded.
         av.logging.set_level(av.logging.PANIC)
     try:
         yield

@@ -144,7 +144,7 @@ def test_what_fails_is_reported_and_the_rest_is_made(
     report = batch(bundle, out, folder, clip)
     text, piece, damaged, thin = report.failures
     assert text.startswith(f"'{folder / 'text.mp4'}' cannot be read as video")
-    assert piece == f"'{clip}': piece 2 of 2: the disk is on fire"
+    assert piece == f"'{clip}': chunk 2 of 2: the disk is on fire"
     assert damaged.startswith(f"'{folder / '0.png'}' cannot be read as an image")
     assert thin.startswith(f"'{folder / 'thin.png'}': a frame needs at least 8 pixels")
     visible = sorted(path.name for path in out.iterdir() if path.name != FOLDER)
@@ -167,5 +167,5 @@ def test_a_folder_of_outputs_has_one_run_at_a_time(
 
 
 def test_tracking_is_refused_as_clips_are_cut(bundle: Bundle) -> None:
-    with pytest.raises(InputError, match=r"cut among actors.*crops or full"):
+    with pytest.raises(InputError, match=r"split among actors.*crops or full"):
         UpscalerSettings(bundle.path, estimate="track")

@@ -83,7 +83,7 @@ def test_what_is_skipped_in_a_folder_is_named(
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(", ")[2] for line in lines] == [
         "hidden: .DS_Store, ._a.png",
-        "folders (name them to have them done too): b.png",
-        "broken links, or no files: c.png",
-        "of other kinds than .png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp: x.gif, y.txt",
+        "folders (name them as inputs to include them): b.png",
+        "broken links or special files: c.png",
+        "suffix is not one of .png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp: x.gif, y.txt",
     ]

@@ -240,7 +240,7 @@ def test_several_pictures_in_one_file_are_refused(
     first, second = (Image.fromarray(photo(16, 16, seed)) for seed in (0, 1))
     first.save(tmp_path / f"many{suffix}", save_all=True, append_images=[second])
     reason = refused(upscaler, tmp_path / f"many{suffix}")
-    assert f"many{suffix}' holds 2 pictures" in reason
+    assert f"many{suffix}' holds 2 images" in reason
 
 
 def test_a_photograph_with_a_preview_behind_it_is_one_picture(
@@ -338,7 +338,7 @@ def test_a_known_blur_is_not_estimated(upscaler: Upscaler, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("changes", "mend"),
-    [({"random_weights": True}, "random weights, for benches"), ({"io": "float"}, "--io uint8")],
+    [({"random_weights": True}, "random weights, for benchmarks"), ({"io": "float"}, "--io uint8")],
 )
 def test_bundles_that_are_not_for_pictures_are_refused(
     bundle: Bundle, changes: dict[str, Any], mend: str
@@ -388,9 +388,9 @@ def test_every_input_gets_its_output(
         (["in", "more/a.png"], "new", ["'in/a.png' and 'more/a.png'", "'new/a.png'"]),
         (["in"], "x.png", ["'x.png' is the name of one image", "2"]),
         (["in"], "in/notes.txt", ["'in/notes.txt' is a file"]),
-        (["in"], "new.gif", ["'new.gif' ends in '.gif', which is not written", ".png"]),
-        (["in/a.png"], "new.jpgg", ["'new.jpgg' ends in '.jpgg'", "make the folder"]),
-        (["in"], "new.avi", ["'new.avi' ends in '.avi'"]),
+        (["in"], "new.gif", ["'new.gif': files ending in '.gif' cannot be written", ".png"]),
+        (["in/a.png"], "new.jpgg", ["'new.jpgg': files ending in '.jpgg'", "create the folder"]),
+        (["in"], "new.avi", ["'new.avi': files ending in '.avi'"]),
         (["in/a.png"], "new/" + 252 * "x" + ".png", ["names have at most 255 bytes"]),
         (["in/a.png"], "in/notes.txt/a.png", ["notes.txt' is a file, not a folder"]),
         (["in"], "more/../in", ["'in/a.png' would be overwritten"]),

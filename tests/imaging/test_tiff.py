@@ -198,7 +198,7 @@ def test_thumbnails_and_masks_are_not_pages(tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "b.tif") as file:
         for _ in range(3):
             file.write(COLOUR, photometric="rgb", metadata=None)
-    with pytest.raises(InputError, match=r"b\.tif' holds 3 pictures"):
+    with pytest.raises(InputError, match=r"b\.tif' holds 3 images"):
         read_picture(tmp_path / "b.tif")
 
 

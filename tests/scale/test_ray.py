@@ -143,4 +143,4 @@ def test_killed_actors_lose_nothing_and_a_deadly_input_does_not_stop_the_rest(
     assert {task: len(workers) for task, workers in killed.items()} == victims
     assert contents(out) == contents(local)
     assert (report.made, report.kept) == (PICTURES + 1, 0)
-    assert report.failures == [f"'{deadly}': the process that worked on it died {DEATHS} times"]
+    assert report.failures == [f"'{deadly}': the process that ran this task died {DEATHS} times"]

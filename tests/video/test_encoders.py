@@ -31,7 +31,7 @@ def test_auto_goes_by_depth_size_and_container(
 
 def test_quality_goes_to_the_option_that_the_encoder_has() -> None:
     assert choose_encoder(EncoderSettings("libx264", 22.5), facts(), "mp4").options["crf"] == "22.5"
-    with pytest.raises(EncoderError, match="no constant quality; leave --crf out"):
+    with pytest.raises(EncoderError, match="no constant-quality mode; omit --crf"):
         choose_encoder(EncoderSettings("prores_ks", 5), facts(), "mov")
 
 

@@ -227,9 +227,9 @@ def test_a_stop_leaves_a_playable_file_that_can_be_gone_on_with(tmp_path: Path) 
     assert numbers(target) == list(range(17))
     assert max(time for time, _ in packets(target, "audio")) < 17 / 25
     assert left_beside(target) == ["out.mp4", "out.mp4.ikc"]
-    with pytest.raises(VideoError, match="holds an unfinished run; go on with --resume"):
+    with pytest.raises(VideoError, match="holds an unfinished run; continue it with --resume"):
         upscale(source, target)
-    with pytest.raises(VideoError, match="begun with other settings"):
+    with pytest.raises(VideoError, match="started with other settings"):
         upscale(source, target, codec="hevc", resume=True)
     second = Repeating()
     outcome = upscale(source, target, second, resume=True)

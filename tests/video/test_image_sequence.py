@@ -58,7 +58,7 @@ def test_frames_of_two_sizes_are_refused_by_name(folder: Path) -> None:
 
 def test_a_name_without_a_number_is_refused(tmp_path: Path) -> None:
     for name in ("frame.png", "a%d-%d.png", "%03d.txt", "100%dark.png"):
-        with pytest.raises(VideoError, match="names no numbered pictures"):
+        with pytest.raises(VideoError, match="invalid name of numbered images"):
             NumberedImages(tmp_path / name)
 
 

@@ -56,7 +56,7 @@ def test_what_is_coded_anew_is_said_with_ffmpegs_reason(tmp_path: Path) -> None:
     source = make_sounding(tmp_path / "in.mkv", "flac")
     with opened(source, tmp_path / "out.mov") as sink:
         (notice,) = sink.warnings
-    assert "stream 1 is coded anew as pcm_s16le" in notice
+    assert "stream 1 is re-encoded as pcm_s16le" in notice
     assert "flac only supported in MP4" in notice
 
 
@@ -79,7 +79,7 @@ def test_sound_that_nothing_decodes_is_refused_or_left_out(tmp_path: Path) -> No
     source = make_sounding(tmp_path / "in.mov", "pcm_s16le")
     unknown = tmp_path / "unknown.mov"
     unknown.write_bytes(source.read_bytes().replace(b"sowt", b"apqc"))
-    with pytest.raises(VideoError, match=r"mp4 cannot hold .* audio .* take the sound out first"):
+    with pytest.raises(VideoError, match=r"mp4 cannot hold .* audio .* remove the audio first"):
         upscale(unknown, tmp_path / "out.mp4")
     noise = tmp_path / "noise.mkv"
     with av.open(source) as before, av.open(noise, "w") as after:
@@ -185,7 +185,7 @@ def test_sound_that_fails_at_the_end_costs_no_frames(tmp_path: Path) -> None:
     outcome = upscale(source, target, gone)
     assert numbers(target) == list(range(15))
     (warning,) = outcome.warnings
-    assert "sound, subtitles and tags are missing" in warning
+    assert "audio, subtitles and tags are missing" in warning
     assert "No such file" in warning
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4"]
 
@@ -243,7 +243,7 @@ def test_a_turn_is_kept_or_its_loss_is_said(
     source = tmp_path / "in.mp4"
     source.write_bytes(with_matrix(plain.read_bytes(), matrix))
     with opened(source, tmp_path / name) as sink:
-        assert ["turned or flipped" in notice for notice in sink.warnings] == [True] * (not kept)
+        assert ["rotated or flipped" in notice for notice in sink.warnings] == [True] * (not kept)
     upscale(source, tmp_path / name)
     clip = Clip(tmp_path / name)
     clip.close()
