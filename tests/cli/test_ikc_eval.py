@@ -239,7 +239,7 @@ def test_bad_settings_are_one_line_before_a_bundle_is_opened(
 
 def test_a_sigma_beyond_the_weights_is_one_line(small_bundle: Bundle, hr: Path) -> None:
     result = invoke(main, "--hr", hr, "--bundle", small_bundle.path, "--sigma-list", "1.8,4.5")
-    assert_one_clear_line(result, "knows sigma 0.2 to 4", "sigma 4.5")
+    assert_one_clear_line(result, "covers sigma 0.2 to 4", "sigma 4.5")
 
 
 @pytest.mark.parametrize("option", ["--json", "--csv", "--markdown"])
