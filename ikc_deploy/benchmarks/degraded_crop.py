@@ -1,4 +1,4 @@
-"""One HR crop, degraded once: what methods are compared on that take minutes for a picture."""
+"""One HR crop, degraded once: what methods are compared on that take minutes for an image."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class ClipFigures:
     sigma_jitter: float
     """Mean |change| of the estimated sigma from frame to frame."""
     flicker_levels: float
-    """Mean |difference|, in 8-bit levels, between the picture under its frame's code and under the
+    """Mean |difference|, in 8-bit levels, between the image under its frame's code and under the
     code of the frame before: what it changes from frame to frame because the estimate does."""
 
 

@@ -1,4 +1,4 @@
-"""Does an offline method find a kernel that is known? One picture, degraded here, and figures."""
+"""Does an offline method find a kernel that is known? One image, degraded here, and figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ikc_deploy.offline.optimize import FitResult
 
 @dataclass(frozen=True, eq=False)
 class KnownKernelCase:
-    """A picture and the kernel that it is degraded by."""
+    """An image and the kernel that it is degraded by."""
 
     hr: NDArray[np.uint8]
     kernel: NDArray[np.float64]
@@ -45,7 +45,7 @@ class KnownKernelCase:
         return np.clip(np.rint(degraded), 0, 255).astype(np.uint8)
 
     def image_psnr(self, image: NDArray[np.uint8]) -> float:
-        """PSNR-Y in dB against the HR picture."""
+        """PSNR-Y in dB against the HR image."""
         return psnr_y(image, self.hr, self.scale)
 
     def kernel_psnr(self, kernel: NDArray[np.floating]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""All methods on one picture under one degradation, side by side: a row of docs/offline.md's table.
+"""All methods on one image under one degradation, side by side: a row of docs/offline.md's table.
 
     python -m tools.measure_offline_table --degradation median --json offline-median.json
 
@@ -43,7 +43,7 @@ class OfflineTablePlan:
 
 @dataclass(frozen=True)
 class OfflineTableRow:
-    """One method's picture."""
+    """One method's image."""
 
     method: str
     given: dict[str, Any]
@@ -61,7 +61,7 @@ def measure(
     show: Callable[[str, Image], None] = lambda *_: None,
     earlier: Mapping[str, Any] | None = None,
 ) -> None:
-    """All methods; `keep` gets what there is after each, `show` every picture under its name.
+    """All methods; `keep` gets what there is after each, `show` every image under its name.
 
     Rows of an `earlier` report of the same crop and machine are taken over, for methods that have
     the same settings.
