@@ -203,7 +203,7 @@ def test_another_scale_than_the_weights_is_one_line(small_bundle: Bundle, hr: Pa
 
 
 def test_unknown_weights_are_one_line(hr: Path) -> None:
-    assert_one_clear_line(invoke(main, "--hr", hr, "--weights", "nope"), "'nope' is neither")
+    assert_one_clear_line(invoke(main, "--hr", hr, "--weights", "nope"), "unknown weights 'nope'")
 
 
 def test_an_image_that_cannot_be_read_is_one_line(small_bundle: Bundle, hr: Path) -> None:

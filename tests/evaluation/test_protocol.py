@@ -267,7 +267,7 @@ def test_a_bundle_that_takes_float_frames_is_refused(upscaler: Upscaler, pair: P
 
 
 def test_no_folder_is_refused(upscaler: Upscaler) -> None:
-    with pytest.raises(InputError, match="without a folder of HR images"):
+    with pytest.raises(InputError, match="give a folder of HR images"):
         evaluate(upscaler, [], ONE_BLUR)
 
 
