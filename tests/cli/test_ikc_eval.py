@@ -224,7 +224,7 @@ def test_an_image_that_cannot_be_read_is_one_line(small_bundle: Bundle, hr: Path
         (("--ellipses8", "--kernels", "k.npz"), "only one of --ellipses8 and --kernels"),
         (("--degradation", "median", "--kernels", "k.npz"), "only one of --kernels and --degr"),
         (("--degradation", "random", "--sigma-list", "2"), "only one of --sigma-list and --degr"),
-        (("--kernels", "kernels.mat"), "no .npy or .npz file"),
+        (("--kernels", "kernels.mat"), "not a .npy or .npz file"),
         (("--noise", -1), "noise must be 0 or more"),
         (("--jpeg", 101), "JPEG quality must be 1 to 100"),
         (("--json", "x", "--csv", "./x"), "--json, --csv must be different files"),

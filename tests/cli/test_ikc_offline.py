@@ -221,7 +221,7 @@ def test_flat_pictures_of_any_colour_are_refused(
     "change,words",
     [
         ({"--scale": "3", "--method": "kernelgan-fkp"}, ["x2 and x4, not x3"]),
-        ({"--method": "kernelgan-fkp"}, ["40x32 pixels", "needs 64"]),
+        ({"--method": "kernelgan-fkp"}, ["40x32 pixels", "needs at least 64"]),
         ({"--method": "ike", "--prior": None, "--true-kernel": "kernel.npy"}, ["finds no kernel"]),
         ({"--method": "ike"}, ["has no prior"]),
         ({"--prior": "missing.safetensors"}, ["missing.safetensors"]),
@@ -229,7 +229,7 @@ def test_flat_pictures_of_any_colour_are_refused(
         ({"--bundle": "x"}, ["are for --then sftmd"]),
         ({"--then": "sftmd", "--bundle": "BUNDLE"}, ["upscales x4, not x2"]),
         ({"--reference": "lr.png"}, ["40x32", "80x64"]),
-        ({"--true-kernel": "lr.png"}, ["no .npy or .npz file"]),
+        ({"--true-kernel": "lr.png"}, ["not a .npy or .npz file"]),
         ({"-o": "hr.png"}, ["is a file"]),
     ],
 )
