@@ -54,12 +54,17 @@ class EstimationPlan:
     """
 
     folders: tuple[Path, ...]
+    """Folders of HR images for the quality."""
     clips: Path | None
+    """Folder of HR images to pan over; None to skip the clips."""
     blurs: int = 8
     """Number of blurs of Gaussian8, evenly spread."""
     clip_images: int = 8
+    """Number of images to pan over."""
     clip_frames: int = 16
+    """Number of frames of a clip under one blur."""
     drift_frames: int = 64
+    """Number of frames of the clip under a drifting blur."""
     rounds: int = 5
     """Number of timed calls of each way; 0 to skip the speed."""
 
@@ -82,17 +87,23 @@ class EstimationQuality:
     """The quality on one dataset: means over images and blurs."""
 
     dataset: str
+    """Name of the dataset."""
     images: int
+    """Number of images."""
     sigmas: list[float]
+    """Sigmas of the blurs in HR pixels."""
     full_db: float
+    """Mean PSNR-Y of "full" in dB."""
     crops_db: float
+    """Mean PSNR-Y of "crops" in dB."""
     loss_db: float
     """PSNR-Y of "full" minus that of "crops"; negative where crops are better."""
     largest_loss_db: float
     """Largest loss of a single image under a single blur."""
     full_sigma_error: float
-    """Mean |estimated - true| sigma in HR pixels."""
+    """Mean |estimated - true| sigma of "full" in HR pixels."""
     crops_sigma_error: float
+    """Mean |estimated - true| sigma of "crops" in HR pixels."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +111,13 @@ class ClipFigures:
     """The figures of one way to estimate, over all frames of all clips of a kind."""
 
     estimate: str
+    """Way to estimate the blur."""
     psnr_db: float
+    """Mean PSNR-Y in dB."""
     settled_psnr_db: float
     """Mean PSNR-Y without the first frames of each clip."""
     sigma_error: float
+    """Mean |estimated - true| sigma in HR pixels."""
     sigma_jitter: float
     """Mean |change| of the estimated sigma from frame to frame."""
     flicker_levels: float
@@ -117,8 +131,11 @@ class Speed:
     """The median times of alternating calls, and the speedup over "full"."""
 
     width: int
+    """Width of the LR frame in pixels."""
     height: int
+    """Height of the LR frame in pixels."""
     rounds: int
+    """Number of timed calls of each way."""
     milliseconds: dict[str, float]
     """Wall-clock time of a call, by way of estimating."""
     processor_milliseconds: dict[str, float]

@@ -46,7 +46,9 @@ class AblationPlan:
     """
 
     case: DegradedCrop
+    """Crop to fit."""
     threads: int = 1
+    """Number of CPU cores to use."""
     settings: IkeSettings = field(default_factory=IkeSettings)
     """Settings of the fits; the rows override the switches."""
 

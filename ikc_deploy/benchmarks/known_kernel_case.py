@@ -24,8 +24,11 @@ class KnownKernelCase:
     """An HR image and the kernel that it is degraded by."""
 
     hr: NDArray[np.uint8]
+    """HR image `[H,W,3]`, sides multiples of the scale."""
     kernel: NDArray[np.float64]
+    """True kernel `[k,k]` in the FKP convention."""
     scale: int
+    """Scale factor."""
 
     @classmethod
     def cut(

@@ -52,11 +52,15 @@ class OfflineTableRow:
     """The scores of one method."""
 
     method: str
+    """Name of the method."""
     given: dict[str, Any]
     """Settings that differ from the method's defaults."""
     iterations: int | None
+    """Number of iterations; None for a method without any."""
     psnr_y: float
+    """PSNR of luma in dB."""
     ssim_y: float
+    """SSIM of luma."""
     seconds: float
     """Wall-clock time, loading included."""
 

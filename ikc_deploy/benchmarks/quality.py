@@ -21,10 +21,15 @@ class CandidateQuality:
     """The mean PSNR-Y of a candidate over images and the eight blurs of Gaussian8."""
 
     subject: str
+    """Weights or bundle under test."""
     candidate: str
+    """Name of the candidate."""
     iters: int
+    """Number of corrections."""
     dataset: str
+    """Name of the dataset."""
     images: int
+    """Number of images."""
     psnr_y: float
     """Mean PSNR of luma in dB."""
 

@@ -28,11 +28,13 @@ class Card:
     """A GPU and its peak rates as published by its maker."""
 
     name: str
+    """Name of the GPU."""
     tflops: float
     """Rate of dense float16 matrix products with float32 sums, in 10^12 FLOP a second."""
     gigabytes: float
     """Memory bandwidth in 10^9 bytes a second."""
     source: str
+    """Source of the rates."""
 
     def __post_init__(self) -> None:
         if not (self.tflops > 0 and self.gigabytes > 0):

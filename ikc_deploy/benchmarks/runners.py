@@ -54,6 +54,7 @@ class StageClock:
     synchronize: Callable[[], None] = lambda: None
     """Function that waits for the device, so that a stage's time does not include another's."""
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    """Milliseconds by stage."""
 
     def time(self, stage: str, call: Callable[..., Any], *arguments: Any) -> Any:
         """Return `call(*arguments)` and add its time to the stage."""

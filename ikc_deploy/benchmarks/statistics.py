@@ -18,12 +18,19 @@ class TimingSummary:
     """The summary of a series of times or ratios."""
 
     median: float
+    """Median of the series."""
     q25: float
+    """25th percentile."""
     q75: float
+    """75th percentile."""
     p90: float
+    """90th percentile."""
     p99: float
+    """99th percentile."""
     mean: float
+    """Arithmetic mean."""
     min: float
+    """Smallest value."""
 
     @classmethod
     def of(cls, values: ArrayLike) -> TimingSummary:

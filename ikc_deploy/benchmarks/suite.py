@@ -44,15 +44,23 @@ class Suite:
     """
 
     subjects: tuple[Subject, ...]
+    """Networks under test."""
     sizes: tuple[Size, ...]
+    """Sizes of LR frames."""
     iters: tuple[int, ...] = (DEFAULT_ITERS,)
+    """Numbers of corrections."""
     batches: tuple[int, ...] = (1,)
+    """Numbers of frames in a call."""
     threads: int = 0
+    """Number of CPU cores to use; 0 for all."""
     compare: str | None = None
     """Names of candidates, or "all"; None for `backend` and `precision` alone."""
     backend: str = "auto"
+    """Backend to measure if `compare` is None."""
     precision: Precision = "fp32"
+    """Precision to measure if `compare` is None."""
     timing_budget: TimingBudget = field(default_factory=TimingBudget)
+    """Duration of the measurement of each case."""
     memory: bool = True
     """Whether to measure peak memory too, each candidate in a process of its own."""
     quality: Path | None = None

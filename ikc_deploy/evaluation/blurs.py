@@ -1,5 +1,8 @@
-"""The blurs that a bundle is measured under: Gaussians by sigma, blur kernels from a file or drawn
-at random, and filters that no blur kernel can express."""
+"""The blurs that a bundle is measured under.
+
+Gaussians by sigma, blur kernels from a file or drawn at random, and filters that no blur kernel can
+express.
+"""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class EvaluationReport:
 
 @dataclass(frozen=True, eq=False)
 class _EvaluationCase:
-    """One image under one blur."""
+    """A case: one image under one blur."""
 
     dataset: str
     image: str

@@ -33,7 +33,7 @@ class Critic(nn.Module):
                 nn.init.normal_(layer.weight, 0.0, _INITIAL_DEVIATION)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """See the class."""
+        """Return the scores of patches; see the class."""
         scores: Tensor = self.layers(2 * patches - 1)
         return scores
 

@@ -32,7 +32,7 @@ def enforce_data_consistency(picture: Tensor, lr: Tensor, kernel: Tensor, scale:
     """Return the padded HR image nearest to `picture` that degrades to `lr`.
 
     Args:
-        image: Padded HR image `[1,3,h,w]` in [0,1] (see `forward_model.PaddedHr`).
+        picture: Padded HR image `[1,3,h,w]` in [0,1] (see `forward_model.PaddedHr`).
         lr: LR image `[1,3,H,W]` in [0,1].
         kernel: Blur kernel `[k,k]`, sum 1, in the FKP convention.
         scale: Scale factor.

@@ -66,8 +66,11 @@ class DipFkpSettings:
     """
 
     iterations: int = 1000
+    """Number of iterations."""
     seed: int = 0
+    """Seed of all random numbers of the fit."""
     device: str = "cpu"
+    """Device, "cpu" or "cuda"."""
     alignment: Alignment = "centre"
     """Alignment of the HR image, see `forward_model`; the fit does not depend on it."""
     data_step: bool = True
@@ -75,8 +78,11 @@ class DipFkpSettings:
     prior: Path | None = None
     """Weights of the kernel flow; None for the shipped ones of the scale."""
     channels: int = 128
+    """Number of channels of the U-Net."""
     levels: int = 5
+    """Number of levels of the U-Net."""
     skip: int = 16
+    """Number of channels of the skip connections."""
     network_rate: float = 5e-3
     """Learning rate of the U-Net (Adam)."""
     code_rate: float = 0.5

@@ -58,7 +58,9 @@ class KernelGanFkpSettings:
     iterations: int | None = None
     """Number of iterations; None for 1000 at x2 and 4000 at x4."""
     seed: int = 0
+    """Seed of all random numbers of the fit."""
     device: str = "cpu"
+    """Device, "cpu" or "cuda"."""
     alignment: Alignment = "centre"
     """Alignment of the HR image, see `forward_model`; the fit does not depend on it."""
     prior: Path | None = None

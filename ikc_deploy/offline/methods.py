@@ -16,7 +16,7 @@ class MethodModule(Protocol):
     def fit(
         self, lr: Any, scale: int, settings: Any, progress: Any, *, stop: Any, state: Any
     ) -> FitResult:
-        """Fit RGB `[H,W,3]` uint8: see `ikc_deploy.offline.optimize.optimize`."""
+        """Fit RGB `[H,W,3]` uint8; see `ikc_deploy.offline.optimize.optimize`."""
         ...
 
 

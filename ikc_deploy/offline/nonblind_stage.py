@@ -47,13 +47,18 @@ class NonBlindStage(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class UsrnetNonBlind:
-    """USRNet, which uses the given kernel itself."""
+    """A stage with USRNet, which uses the given kernel itself."""
 
     network: Usrnet
+    """Network to run."""
     scale: int
+    """Scale factor."""
     alignment: Alignment = "centre"
+    """Alignment of the HR image, see `forward_model`."""
     device: str = "cpu"
+    """Device, "cpu" or "cuda"."""
     name: str = "usrnet"
+    """See `NonBlindStage`."""
 
     def __call__(self, lr: NDArray[np.uint8], kernel: NDArray[np.float64]) -> NonBlindResult:
         """See `NonBlindStage`."""
@@ -72,8 +77,11 @@ class SftmdNonBlind:
     """The SFTMD of a bundle, which uses the nearest kernel of its basis."""
 
     upscaler: Upscaler
+    """Upscaler of the bundle."""
     alignment: Alignment = "centre"
+    """Alignment of the HR image, see `forward_model`."""
     name: str = "sftmd"
+    """See `NonBlindStage`."""
 
     def __call__(self, lr: NDArray[np.uint8], kernel: NDArray[np.float64]) -> NonBlindResult:
         """See `NonBlindStage`. Raises `KernelError` if the error is more than `MAX_LOST`."""

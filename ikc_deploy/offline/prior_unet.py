@@ -75,5 +75,5 @@ def _block(entering: int, leaving: int, size: int, stride: int = 1) -> nn.Sequen
 
 
 def _normalization(channels: int) -> nn.BatchNorm2d:
-    # There is one image: its own statistics are used, during the fit and after it.
+    # With a single image, its own statistics are used, during the fit and after it.
     return nn.BatchNorm2d(channels, track_running_stats=False)

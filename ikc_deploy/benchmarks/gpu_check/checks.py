@@ -65,7 +65,9 @@ class GpuCheckSettings:
     frames: int = 1000
     """Number of frames of the leak test."""
     latency_shapes: tuple[tuple[int, int], ...] = ((128, 128), (270, 480))
+    """Heights and widths of the LR frames that are timed."""
     latency_runs: int = 30
+    """Number of timed calls."""
     compile: bool = True
     """Whether to measure torch.compile; it needs a minute."""
 
@@ -75,9 +77,13 @@ class Check:
     """The parts of a check and what they share."""
 
     weights: Weights
+    """Weights of the networks."""
     settings: GpuCheckSettings
+    """Settings of the check."""
     place: Place
+    """Device on which torch computes."""
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="ikc-gpu-check-")))
+    """Folder for bundles."""
 
     def __post_init__(self) -> None:
         # float32 means float32, as in the runtime.

@@ -36,6 +36,7 @@ class Upsampler(nn.Module):
         nn.init.zeros_(cast(nn.Conv2d, self.convolutions[-1]).weight)
 
     def forward(self, rest: Tensor) -> Tensor:
+        """Return the rest `[N,C,s*H,s*W]` of the larger image, given `[N,C,H,W]`."""
         features = resize(rest, self.scale)
         for convolution in self.convolutions[:-1]:
             features = F.leaky_relu(convolution(features), SLOPE)
@@ -59,6 +60,7 @@ class Discriminator(nn.Module):
         self.convolutions = nn.ModuleList(map(spectral_norm, convolutions))
 
     def forward(self, image: Tensor) -> Tensor:
+        """Return the scores `[N,1,H-6,W-6]` of an image `[N,C,H,W]`."""
         scores = self.convolutions[0](image)
         for convolution in self.convolutions[1:]:
             scores = convolution(F.leaky_relu(scores, SLOPE))

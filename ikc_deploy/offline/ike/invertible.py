@@ -34,6 +34,7 @@ class DenseBlock(nn.Module):
         nn.init.zeros_(cast(nn.Conv2d, self.convolutions[-1]).weight)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Map `[N,inputs,H,W]` to `[N,outputs,H,W]`."""
         for convolution in self.convolutions[:-1]:
             added = F.leaky_relu(convolution(features), SLOPE)
             features = torch.cat((features, added), dim=1)
@@ -60,6 +61,7 @@ class Coupling(nn.Module):
         self.from_residual = DenseBlock(1, 1, growth) if residual else None
 
     def forward(self, parts: Tensor) -> Tensor:
+        """Return the coupled channels, `[N,C,H,W]` as `parts`."""
         y, middle, residual = torch.split(parts, self.sizes, dim=1)
         y = y + self.from_middle(middle)
         middle = middle * torch.exp(self._log_scale(y)) + self.shift(y)
@@ -92,6 +94,7 @@ class InvertibleStage(nn.Module):
         )
 
     def forward(self, planes: Tensor) -> Tensor:
+        """Map `[N,C,H,W]` to `[N,4*C,H/2,W/2]`."""
         parts = self.split.forward(planes)
         for coupling in self.couplings:
             parts = coupling(parts)
@@ -115,7 +118,7 @@ class InvertibleNetwork(nn.Module):
         channels = (1,) if scale == 2 else (1, 4)
         self.stages = nn.ModuleList(InvertibleStage(count, settings) for count in channels)
         self.rest = scale * scale - 1
-        """Channels beside the small image."""
+        """Number of channels in addition to the small image."""
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Map colours `[N,1,H,W]`, H and W multiples of the scale s, to small image and rest.

@@ -33,8 +33,11 @@ class Schedule:
     """The schedule of a fit: bicubic downscaling is learnt first, then L_energy replaces L_bic."""
 
     iterations: int
+    """Number of iterations of the fit."""
     done: int = 0
+    """Number of iterations done."""
     met: bool = False
+    """Whether bicubic downscaling has been learnt."""
     bicubic: float = BICUBIC
     """Current weight of L_bic."""
 

@@ -11,7 +11,7 @@ plus the part of the differences (H d):
 
     D N m = b - D (U b + H d)
 
-D N blurs the small image slightly (0.867 on its diagonal, 0.08 and -0.01 beside it), so that it has
+D N blurs the small image slightly (0.867 on its diagonal, 0.08 and -0.01 beside it), so it has
 a well-conditioned inverse, a matrix for rows and one for columns.
 """
 
