@@ -76,7 +76,7 @@ def measure(
     Args:
         plan: Plan of the comparison.
         keep: Called with the report so far after each method.
-        show: Called with the name and the image of each method.
+        show: Called with the name and the image of the HR crop and of each method.
         earlier: Report of an earlier run; the rows of methods with the same settings are reused if
             crop and machine are the same.
     """

@@ -46,7 +46,7 @@ def peak_memory_mib(candidate: str, subject: Subject, case: BenchmarkCase) -> fl
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode != 0:
         said = child.stderr.strip().splitlines()
-        reason = said[-1] if said else f"it ended with {child.returncode}, as when memory runs out"
+        reason = said[-1] if said else f"exit status {child.returncode}, perhaps out of memory"
         raise BackendError(f"the memory of {candidate} could not be measured ({case}): {reason}")
     peak: float | None = json.loads(child.stdout.splitlines()[-1])
     return peak

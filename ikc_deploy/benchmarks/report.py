@@ -40,7 +40,7 @@ class BenchmarkReport:
         return replace(self, results=(*self.results, result))
 
     def share_of_peak(self, measurement: Measurement) -> float | None:
-        """Return a measurement's share of the highest peak throughput, 0..1; None if unknown."""
+        """Return a measurement's share of the highest peak throughput; None if unknown."""
         peak = highest(dict(self.peak_throughput))
         return None if peak is None or measurement.gflops is None else measurement.gflops / peak
 
