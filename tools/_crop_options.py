@@ -1,4 +1,4 @@
-"""The options that choose a crop and its degradation."""
+"""Command-line options of a crop and its degradation."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def degraded_crop_options(side: int) -> Callable[[_Command], _Command]:
-    """Decorator: the options as one parameter `case`; inside `reports_errors`.
+    """Return a decorator that adds the options of a crop and passes them as one argument `case`.
 
-    `side` is the default side of the crop.
+    Place it below `reports_errors`, which reports invalid values.
+
+    Args:
+        side: Default side of the crop in HR pixels.
     """
 
     def decorated(command: _Command) -> _Command:
@@ -28,9 +31,11 @@ def degraded_crop_options(side: int) -> Callable[[_Command], _Command]:
             type=click.Path(path_type=Path),
             default="samples/kodim23.png",
             show_default=True,
-            help="HR.",
+            help="HR image file.",
         )
-        @click.option("--top", type=int, default=120, show_default=True, help="Of the HR crop.")
+        @click.option(
+            "--top", type=int, default=120, show_default=True, help="Top row of the crop."
+        )
         @click.option("--left", type=int, default=420, show_default=True)
         @click.option("--side", type=int, default=side, show_default=True)
         @click.option(

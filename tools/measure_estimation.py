@@ -1,4 +1,4 @@
-"""What the ways of estimating the blur cost and lose: figures for docs/estimation.md."""
+"""Measure quality and speed of the ways to estimate the blur, for docs/estimation.md."""
 
 from __future__ import annotations
 
@@ -17,16 +17,24 @@ from ikc_deploy.reporting.plotting import require_matplotlib, save_figure
 
 
 @click.command(context_settings=HELP)
-@click.option("--hr", "folders", multiple=True, type=click.Path(path_type=Path), help="HR images.")
-@click.option("--clips", type=click.Path(path_type=Path), help="HR images to pan over.")
-@click.option("--blurs", type=int, default=8, show_default=True, help="Of Gaussian8's eight.")
+@click.option(
+    "--hr", "folders", multiple=True, type=click.Path(path_type=Path), help="Folder of HR images."
+)
+@click.option("--clips", type=click.Path(path_type=Path), help="Folder of HR images to pan over.")
+@click.option(
+    "--blurs", type=int, default=8, show_default=True, help="Number of Gaussian8's blurs."
+)
 @click.option("--clip-images", type=int, default=8, show_default=True)
 @click.option("--clip-frames", type=int, default=16, show_default=True)
 @click.option("--drift-frames", type=int, default=64, show_default=True)
-@click.option("--rounds", type=int, default=5, show_default=True, help="Timed calls; 0 for none.")
+@click.option(
+    "--rounds", type=int, default=5, show_default=True, help="Timed calls; 0 for no timing."
+)
 @click.option("--threads", type=int, default=0, help="CPU cores to use.  [default: all]")
 @click.option("--json", "path", type=OUTPUT_FILE, required=True)
-@click.option("--plot", type=OUTPUT_FILE, help="Sigma over a drift (PNG); --clips.")
+@click.option(
+    "--plot", type=OUTPUT_FILE, help="Plot of sigma under a drifting blur (PNG); needs --clips."
+)
 @bundle_options
 @reports_errors
 def main(
@@ -37,7 +45,7 @@ def main(
     folder: Path | None,
     **plan: Any,
 ) -> None:
-    """Measure the ways of estimating the blur; the files are written after every part."""
+    """Measure the ways to estimate the blur; the files are written after every part."""
     if plot is not None:
         require_matplotlib("--plot")
 

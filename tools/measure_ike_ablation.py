@@ -1,4 +1,4 @@
-"""What each part of IKE brings on one crop: figures for docs/offline.md."""
+"""Measure the effect of each part of IKE on one crop, for docs/offline.md."""
 
 from __future__ import annotations
 
@@ -25,12 +25,16 @@ _PATH = click.Path(path_type=Path)
 @reports_errors
 @degraded_crop_options(side=192)
 @click.option("--threads", type=int, default=1, show_default=True, help="CPU cores to use.")
-@click.option("--iterations", type=int, default=400, show_default=True, help="Of every row.")
-@click.option("--crop", type=int, default=48, show_default=True, help="Side of a fit's crops.")
-@click.option("--growth", type=int, default=8, show_default=True, help="Of dense blocks.")
-@click.option("--width", type=int, default=32, show_default=True, help="Of the other networks.")
+@click.option(
+    "--iterations", type=int, default=400, show_default=True, help="Iterations of every row."
+)
+@click.option("--crop", type=int, default=48, show_default=True, help="Side of the crops of a fit.")
+@click.option("--growth", type=int, default=8, show_default=True, help="Growth of dense blocks.")
+@click.option(
+    "--width", type=int, default=32, show_default=True, help="Channels of the other networks."
+)
 @click.option("--coupling", type=click.Choice(["affine", "additive"]), default="affine")
-@click.option("--json", "path", type=OUTPUT_FILE, required=True, help="The figures.")
+@click.option("--json", "path", type=OUTPUT_FILE, required=True, help="Output file.")
 @click.option("--images", type=_PATH, help="Folder for the image of every row.")
 def main(case: DegradedCrop, threads: int, path: Path, images: Path | None, **options: Any) -> None:
     """Measure the rows of IKE's ablation; the file is written after every row."""

@@ -1,4 +1,4 @@
-"""Whether an offline method finds a kernel that is known: figures for docs/offline.md."""
+"""Measure whether an offline method finds a known kernel, for docs/offline.md."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ _SHOWN_EVERY = 50
 @click.argument("hr", type=_PATH)
 @click.option("--method", type=click.Choice(list(METHODS)), required=True)
 @click.option("--scale", type=click.IntRange(2, 4), default=2, show_default=True)
-@click.option("--side", type=int, help="Only the middle of the picture, in HR pixels.")
-@click.option("--kernel-seed", type=int, default=0, show_default=True, help="Of the blur.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the method.")
+@click.option(
+    "--side", type=int, help="Side of the central crop in HR pixels.  [default: the whole image]"
+)
+@click.option("--kernel-seed", type=int, default=0, show_default=True, help="Seed of the blur.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the method.")
 @click.option("--iterations", type=int, help="[default: the method's]")
-@click.option("--set", "given", multiple=True, metavar="NAME=NUMBER", help="Another setting.")
+@click.option("--set", "given", multiple=True, metavar="NAME=NUMBER", help="Set another setting.")
 @click.option("--prior", type=_PATH, help="Weights of the kernel flow.")
-@click.option("--state", type=OUTPUT_FILE, help="Keep the fit here, and go on with it.")
-@click.option("--json", "path", type=OUTPUT_FILE, required=True, help="The figures.")
+@click.option("--state", type=OUTPUT_FILE, help="Save the fit in this file, or resume it.")
+@click.option("--json", "path", type=OUTPUT_FILE, required=True, help="Output file.")
 @reports_errors
 def main(
     hr: Path,
@@ -48,7 +50,7 @@ def main(
     state: Path | None,
     path: Path,
 ) -> None:
-    """Degrade HR in the FKP convention, fit, and write what was found as JSON."""
+    """Degrade HR in the FKP convention, fit, and write the result as JSON."""
     case = KnownKernelCase.cut(read_rgb(hr), side, scale, kernel_seed)
     chosen = METHODS[method]
     settings = chosen.settings(
@@ -75,7 +77,7 @@ def _show(done: int, total: int, losses: Losses) -> None:
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """As JSON has it, without folders of this machine."""
+    """Return the settings as JSON values, without folders of this machine."""
     return {name: v.name if isinstance(v, Path) else v for name, v in settings.items()}
 
 
@@ -84,7 +86,7 @@ def _numbers(given: tuple[str, ...]) -> dict[str, float]:
     try:
         return {name: int(value) if value.isdigit() else float(value) for name, _, value in pairs}
     except ValueError:
-        raise InputError(f"--set takes NAME=NUMBER, got {', '.join(given)}") from None
+        raise InputError(f"invalid --set {', '.join(given)}: expected NAME=NUMBER") from None
 
 
 if __name__ == "__main__":

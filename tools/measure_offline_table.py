@@ -1,4 +1,4 @@
-"""Offline methods beside IKC and bicubic on one degraded crop: figures for docs/offline.md."""
+"""Compare offline methods with IKC and bicubic on one degraded crop, for docs/offline.md."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _PATH = click.Path(path_type=Path)
     "named",
     multiple=True,
     metavar="NAME[:SETTING=NUMBER,...]",
-    help="Offline methods, and settings of theirs (repeatable).  [default: all, as they are]",
+    help="Offline method and its settings (repeatable).  [default: all, default settings]",
 )
-@click.option("--weights", default="x2-lite", show_default=True, help="Of IKC.")
+@click.option("--weights", default="x2-lite", show_default=True, help="Weights of IKC.")
 @click.option("--threads", type=int, default=1, show_default=True, help="CPU cores to use.")
-@click.option("--json", "path", type=OUTPUT_FILE, required=True, help="The figures.")
-@click.option("--images", type=_PATH, help="Folder for the pictures.")
+@click.option("--json", "path", type=OUTPUT_FILE, required=True, help="Output file.")
+@click.option("--images", type=_PATH, help="Folder for the images.")
 def main(
     case: DegradedCrop,
     named: tuple[str, ...],
@@ -44,7 +44,7 @@ def main(
     path: Path,
     images: Path | None,
 ) -> None:
-    """Measure; the file is written after every method, and what it has is not measured again."""
+    """Measure the methods; the file is written after each, and finished ones are not repeated."""
     plan = OfflineTablePlan(case, dict(map(_method, named or METHODS)), weights, threads)
 
     def keep(report: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ def main(
 
 
 def _earlier(path: Path) -> dict[str, Any] | None:
-    """The report in the file; None if there is no file."""
+    """Return the report in the file; None if there is no file."""
     if not path.exists():
         return None
     try:
@@ -69,18 +69,18 @@ def _earlier(path: Path) -> dict[str, Any] | None:
             return dict(report)
     except (ValueError, AttributeError):
         pass
-    raise InputError(f"--json '{path}' is there, and no report of this command; name another file")
+    raise InputError(f"--json '{path}' is not a report of this command; give another file")
 
 
 def _method(text: str) -> tuple[str, dict[str, float]]:
     name, _, settings = text.partition(":")
     if name not in METHODS:
-        raise InputError(f"there is no method '{name}'; there are {', '.join(METHODS)}")
+        raise InputError(f"unknown method '{name}': expected one of {', '.join(METHODS)}")
     pairs = (pair.partition("=") for pair in settings.split(",") if pair)
     try:
         return name, {key: int(v) if v.isdigit() else float(v) for key, _, v in pairs}
     except ValueError:
-        raise InputError(f"--method takes NAME:SETTING=NUMBER,..., got '{text}'") from None
+        raise InputError(f"invalid --method '{text}': expected NAME:SETTING=NUMBER,...") from None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Who takes part in a bench, by name."""
+"""The candidates of a benchmark, by name."""
 
 from __future__ import annotations
 
@@ -21,21 +21,28 @@ MODES: Final[dict[str, Mapping[str, Any]]] = {
     "crops": {"estimate": "crops"},
     "track": {"estimate": "track"},
 }
-"""Ways to estimate the blur: suffix of the candidate's name, arguments of `Upscaler.__call__`.
-The exact loop has neither. To the tracker, the calls of a race are a clip in which nothing
-moves."""
+"""Arguments of `Upscaler.__call__` for each way to estimate the blur, by the suffix of the
+candidate's name. The exact loop has neither. For the tracker, the calls of a benchmark are a clip
+without motion."""
 
 
 @dataclass(frozen=True)
 class UpscalerVariant:
-    """How to load one of ours and call it."""
+    """An `Upscaler` to load, and the arguments of its calls."""
 
     backend: str
+    """Name of the backend, or "auto"."""
     precision: Precision
+    """Precision of the bundle."""
     arguments: Mapping[str, Any]
+    """Arguments of `Upscaler.__call__`."""
 
     def open(self, subject: Subject, case: BenchmarkCase) -> CandidateRunner:
-        """An upscaler for the case."""
+        """Open an upscaler for the case.
+
+        Raises:
+            IkcError: It does not run here; the message has the reason.
+        """
         from ikc_deploy.benchmarks.upscaler_runner import UpscalerRunner
 
         bundle = our_bundle(subject, self.precision)
@@ -44,19 +51,21 @@ class UpscalerVariant:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to upscale the frames of a case."""
+    """A program that upscales the frames of a case."""
 
     name: str
+    """Name as in `ikc-bench --compare`."""
     about: str
-    """For people."""
+    """Description for people."""
     open: Callable[[Subject, BenchmarkCase], CandidateRunner]
-    """Raises an `IkcError` with the reason if it does not run here."""
+    """Function that opens it for a case; raises an `IkcError` with the reason if it does not run
+    here."""
     ours: UpscalerVariant | None = None
-    """How to load and call it, if it is ours."""
+    """Variant of our `Upscaler`; None for other programs."""
 
 
 def candidates() -> dict[str, Candidate]:
-    """Everyone, by name; ours first. "auto" stands for the best backend here."""
+    """Return all candidates by name, our own first; "auto" is the best backend here."""
     mine = [
         _ours(backend, precision, mode)
         for backend in ("auto", *BACKENDS)
@@ -67,19 +76,23 @@ def candidates() -> dict[str, Candidate]:
 
 
 def choose(names: str) -> list[Candidate]:
-    """The candidates of a list such as "onnxruntime-fp32,torch-eager", or of "all".
+    """Return the candidates of a list.
 
-    Raises `InputError` with all names for an unknown one.
+    Args:
+        names: Names such as "onnxruntime-fp32,torch-eager", or "all".
+
+    Raises:
+        InputError: A name is unknown (the message lists all names) or given twice.
     """
     known = candidates()
     if names == "all":
-        # One of the backends is the best, and takes part under its own name.
+        # The best backend is measured under its own name.
         return [found for name, found in known.items() if not name.startswith("auto-")]
     asked = [name.strip() for name in names.split(",")]
     unknown = [name for name in asked if name not in known]
     if unknown or len(set(asked)) < len(asked):
         what = f"does not know '{unknown[0]}'" if unknown else "names a candidate twice"
-        raise InputError(f"--compare {what}; it takes all, or a list of {', '.join(known)}")
+        raise InputError(f"--compare {what}; expected all, or a list of {', '.join(known)}")
     return [known[name] for name in asked]
 
 
@@ -91,7 +104,11 @@ def _ours(backend: str, precision: Precision, mode: str) -> Candidate:
 
 
 def our_bundle(subject: Subject, precision: Precision) -> Bundle:
-    """The bundle of the networks under test; raises `InputError` if it has another precision."""
+    """Return the bundle of the networks under test; weights are exported into the cache.
+
+    Raises:
+        InputError: The given bundle has another precision.
+    """
     if subject.bundle is None:
         return default_bundle(str(subject.weights), precision)
     bundle = Bundle.open(subject.bundle)
@@ -99,7 +116,7 @@ def our_bundle(subject: Subject, precision: Precision) -> Bundle:
     if found != precision:
         raise InputError(
             f"'{subject.bundle}' is an {found} bundle; compare onnxruntime-{found}, or export it "
-            f"again in {precision}"
+            f"again as {precision}"
         )
     return bundle
 
@@ -124,7 +141,7 @@ def _open_plain(subject: Subject, case: BenchmarkCase) -> CandidateRunner:
 _OTHERS: Final = (
     Candidate(
         "reference-loop",
-        "torch eager, image and code to the host after every step, one correction more",
+        "torch eager, image and code copied to the host after every step, one more correction",
         partial(_open_torch, round_trips=True),
     ),
     Candidate("torch-eager", "torch eager, plain networks", _open_torch),

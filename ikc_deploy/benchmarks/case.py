@@ -1,4 +1,4 @@
-"""What a bench runs, as plain values: they travel to processes of their own."""
+"""The case and the subject of a benchmark, as plain values that can be sent to other processes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from ikc_deploy.runtime.frames import MIN_SIDE
 
 @dataclass(frozen=True)
 class BenchmarkCase:
-    """The frames of one call and how many corrections they get."""
+    """The frames of one call and their number of corrections.
+
+    Raises:
+        InputError: A value is out of range.
+    """
 
     height: int
-    """Of the LR frame, in pixels."""
+    """Height of the LR frame in pixels."""
     width: int
+    """Width of the LR frame in pixels."""
     iters: int = DEFAULT_ITERS
+    """Number of corrections after the predictor."""
     batch: int = 1
+    """Number of frames in a call."""
     threads: int = 0
-    """CPU cores to use; 0 for all."""
+    """Number of CPU cores to use; 0 for all."""
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < MIN_SIDE:
@@ -39,11 +46,11 @@ class BenchmarkCase:
 
     @property
     def pixels(self) -> int:
-        """LR pixels of all frames of a call."""
+        """Number of LR pixels of all frames of a call."""
         return self.batch * self.height * self.width
 
     def frames(self) -> NDArray[np.uint8]:
-        """The frames to run, `[batch,height,width,3]`."""
+        """Return the frames of a call, `[batch,height,width,3]` uint8."""
         seeds = range(self.batch)
         return np.stack([natural_frame(self.height, self.width, seed) for seed in seeds])
 
@@ -54,11 +61,16 @@ class BenchmarkCase:
 
 @dataclass(frozen=True)
 class Subject:
-    """The networks under test: weights by spec, or the folder of a bundle."""
+    """The networks under test: weights by spec, or the folder of a bundle.
+
+    Raises:
+        InputError: Both are given, or neither.
+    """
 
     weights: str | None = None
-    """As in `ikc-bench --weights`; None if a bundle is given."""
+    """Spec of the weights as in `ikc-bench --weights`; None if a bundle is given."""
     bundle: str | None = None
+    """Folder of a bundle; None if weights are given."""
 
     def __post_init__(self) -> None:
         if (self.weights is None) == (self.bundle is None):
@@ -69,5 +81,5 @@ class Subject:
 
 
 def planes_of(frames: NDArray[np.uint8]) -> NDArray[Any]:
-    """Frames `[N,H,W,3]` as float32 planes `[N,3,H,W]` in [0,1]."""
+    """Convert frames `[N,H,W,3]` uint8 to float32 planes `[N,3,H,W]` in [0,1]."""
     return np.ascontiguousarray(frames.transpose(0, 3, 1, 2), dtype=np.float32) / 255

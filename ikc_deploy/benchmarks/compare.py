@@ -1,4 +1,4 @@
-"""What changed between two reports, beyond what chance explains."""
+"""The comparison of two reports: changes beyond what chance explains."""
 
 from __future__ import annotations
 
@@ -9,33 +9,39 @@ from ikc_deploy.benchmarks.report import BenchmarkReport, measurements_with_case
 from ikc_deploy.benchmarks.statistics import ratio_interval
 
 MIN_CHANGE: Final = 0.03
-"""Changes below 3 % are called noise whatever the interval says: runs of one program on an idle
-machine differ by that much, and the rounds of one run do not show it."""
+"""Smallest relative change that is reported, regardless of the interval: runs of one program on an
+idle machine differ by up to 3 %, which the rounds of one run do not show."""
 
 Verdict = Literal["faster", "slower", "same"]
 
 
 @dataclass(frozen=True)
 class Change:
-    """One candidate in one case, in both reports."""
+    """The change of one candidate in one case between two reports."""
 
     subject: str
+    """Weights or bundle under test."""
     candidate: str
+    """Name of the candidate."""
     case: str
+    """Case as text."""
     old_ms: float
+    """Old median time of a call in milliseconds."""
     new_ms: float
+    """New median time of a call in milliseconds."""
     low: float
+    """Lower bound of the 95 % confidence interval of new over old."""
     high: float
-    """Where new over old lies with 95 % confidence."""
+    """Upper bound of the same interval."""
 
     @property
     def ratio(self) -> float:
-        """New median over old."""
+        """Ratio of the new median to the old one."""
         return self.new_ms / self.old_ms
 
     @property
     def verdict(self) -> Verdict:
-        """`same` unless the whole interval lies on one side of 1 and the change is large enough."""
+        """Verdict: "same" unless the interval excludes 1 and the change exceeds `MIN_CHANGE`."""
         if self.high < 1 and self.ratio < 1 - MIN_CHANGE:
             return "faster"
         if self.low > 1 and self.ratio > 1 + MIN_CHANGE:
@@ -44,7 +50,7 @@ class Change:
 
 
 def compare_reports(old: BenchmarkReport, new: BenchmarkReport) -> list[Change]:
-    """Everything that both reports measured, in the order of the new one."""
+    """Return the changes of all that both reports measured, in the order of the new one."""
     before = {
         (result.subject, measurement.candidate, result.case): measurement
         for result, measurement in measurements_with_cases(old.results)
@@ -69,5 +75,5 @@ def compare_reports(old: BenchmarkReport, new: BenchmarkReport) -> list[Change]:
 
 
 def same_machine(old: BenchmarkReport, new: BenchmarkReport) -> bool:
-    """Whether both were measured on one kind of machine; the load may differ."""
+    """Return whether both were measured on the same kind of machine; the load may differ."""
     return all(old.machine.get(name) == new.machine.get(name) for name in ("cpu", "cores", "gpus"))

@@ -1,4 +1,4 @@
-"""One HR crop, degraded once: what methods are compared on that take minutes for a picture."""
+"""One degraded HR crop, for comparing methods that take minutes for an image."""
 
 from __future__ import annotations
 
@@ -20,24 +20,40 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class DegradedCrop:
-    """Where it is, and what is done to it. Raises `InputError` for no place inside an image."""
+    """A square crop of an HR image, and its degradation.
+
+    Raises:
+        InputError: The place or the size is out of range.
+    """
 
     image: Path
+    """HR image file."""
     top: int
+    """First row of the crop, in HR pixels."""
     left: int
+    """First column of the crop, in HR pixels."""
     side: int
-    """In HR pixels."""
+    """Side of the crop in HR pixels."""
     degradation: DegradationName
-    """Of a random one, the first kernel that `seed` draws."""
+    """Degradation; for a random one, the first kernel that `seed` draws."""
     scale: int
+    """Scale factor."""
     seed: int = 0
+    """Seed of a random degradation."""
 
     def __post_init__(self) -> None:
         if min(self.top, self.left) < 0 or self.side < 1:
-            raise InputError("a crop needs a place inside the image and a size")
+            raise InputError(
+                f"invalid crop: top {self.top}, left {self.left}, side {self.side}; expected top "
+                "and left of at least 0 and a side of at least 1"
+            )
 
     def pair(self) -> tuple[Image, Image]:
-        """The HR crop, cut to multiples of the scale, and its LR image."""
+        """Return the HR crop, cut to multiples of the scale, and its LR image, both uint8.
+
+        Raises:
+            InputError: The image cannot be read, or the crop is not inside it.
+        """
         whole = read_rgb(self.image)
         hr = whole[self.top : self.top + self.side, self.left : self.left + self.side]
         if hr.shape[:2] != (self.side, self.side):
@@ -47,5 +63,5 @@ class DegradedCrop:
         return hr, Degradation().shrink(blur.apply(hr), self.scale, self.image.name)
 
     def described(self) -> dict[str, Any]:
-        """As JSON has it, without folders of this machine."""
+        """Return the fields as JSON values, without folders of this machine."""
         return asdict(self) | {"image": self.image.name}

@@ -1,14 +1,14 @@
-"""What cheaper estimation of the blur costs in quality, and what it saves: docs/estimation.md.
+"""The quality and the speed of the ways to estimate the blur: for docs/estimation.md.
 
     python -m tools.measure_estimation --hr Set5 --hr Set14 --clips kodak --json out.json
 
-Three measurements on this machine, each beside `estimate="full"`:
+Three measurements on this machine, each compared with `estimate="full"`:
 
 - quality: every image of `--hr` under the blurs of Gaussian8, by "full" and by "crops";
-- clips: a window that pans over images of `--clips`, under one blur each, by all three; and once
-  under a blur that drifts;
-- speed: "full", "crops" and "track" in turn on the same frames, and ratios of the medians. Taken in
-  turn, they share whatever else the machine is doing.
+- clips: a window that pans over images of `--clips`, under one blur each, by all three ways; and
+  once under a blur that drifts;
+- speed: "full", "crops" and "track" in turn on the same frames, and ratios of the medians. As the
+  calls alternate, other load on the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WINDOW: Final = 96
 """Side of the panning window in LR pixels."""
 
 SETTLED: Final = 4
-"""Frames of a clip that are left out where a settled tracker is meant."""
+"""Number of frames at the start of a clip that are left out of the figures of a settled tracker."""
 
 SPEED_SIZES: Final = ((256, 256), (270, 480))
 """Heights and widths of LR frames."""
@@ -47,82 +47,107 @@ Frame = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class EstimationPlan:
-    """What to measure, and how much of it."""
+    """The plan of the measurements.
+
+    Raises:
+        InputError: A value is out of range.
+    """
 
     folders: tuple[Path, ...]
+    """Folders of HR images for the quality."""
     clips: Path | None
+    """Folder of HR images to pan over; None to skip the clips."""
     blurs: int = 8
-    """Of Gaussian8's eight, evenly spread."""
+    """Number of blurs of Gaussian8, evenly spread."""
     clip_images: int = 8
+    """Number of images to pan over."""
     clip_frames: int = 16
+    """Number of frames of a clip under one blur."""
     drift_frames: int = 64
+    """Number of frames of the clip under a drifting blur."""
     rounds: int = 5
-    """Timed calls of each way; 0 for no speed."""
+    """Number of timed calls of each way; 0 to skip the speed."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.blurs <= 8 or self.clip_images < 1 or self.rounds < 0:
-            raise InputError("--blurs is 1 to 8, --clip-images at least 1, --rounds at least 0")
+            raise InputError(
+                "--blurs must be 1 to 8, --clip-images at least 1, --rounds at least 0"
+            )
         if min(self.clip_frames, self.drift_frames) <= SETTLED:
             raise InputError(f"a clip needs more than {SETTLED} frames")
 
     def sigmas(self, scale: int) -> list[float]:
-        """The sigmas to measure, in HR pixels."""
+        """Return the sigmas to measure, in HR pixels."""
         chosen = np.linspace(0, 7, self.blurs).round().astype(int)
         return [SIGMAS[scale][index] for index in chosen]
 
 
 @dataclass(frozen=True)
 class EstimationQuality:
-    """One data set: means over images and blurs."""
+    """The quality on one dataset: means over images and blurs."""
 
     dataset: str
+    """Name of the dataset."""
     images: int
+    """Number of images."""
     sigmas: list[float]
+    """Sigmas of the blurs in HR pixels."""
     full_db: float
+    """Mean PSNR-Y of "full" in dB."""
     crops_db: float
+    """Mean PSNR-Y of "crops" in dB."""
     loss_db: float
-    """Full less crops; negative where crops are better."""
+    """PSNR-Y of "full" minus that of "crops"; negative where crops are better."""
     largest_loss_db: float
-    """Of a single image under a single blur."""
+    """Largest loss of a single image under a single blur."""
     full_sigma_error: float
-    """Mean |estimated - true| sigma in HR pixels."""
+    """Mean |estimated - true| sigma of "full" in HR pixels."""
     crops_sigma_error: float
+    """Mean |estimated - true| sigma of "crops" in HR pixels."""
 
 
 @dataclass(frozen=True)
 class ClipFigures:
-    """One way of estimating, over all frames of all clips of a kind."""
+    """The figures of one way to estimate, over all frames of all clips of a kind."""
 
     estimate: str
+    """Way to estimate the blur."""
     psnr_db: float
+    """Mean PSNR-Y in dB."""
     settled_psnr_db: float
-    """Without the first frames of each clip."""
+    """Mean PSNR-Y without the first frames of each clip."""
     sigma_error: float
+    """Mean |estimated - true| sigma in HR pixels."""
     sigma_jitter: float
     """Mean |change| of the estimated sigma from frame to frame."""
     flicker_levels: float
-    """Mean |difference|, in 8-bit levels, between the picture under its frame's code and under the
-    code of the frame before: what it changes from frame to frame because the estimate does."""
+    """Mean |difference|, in 8-bit levels, between the image under its frame's code and under the
+    code of the frame before: the part of the change from frame to frame that is due to the
+    estimate."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Medians of calls in turn, and how many times faster than "full"."""
+    """The median times of alternating calls, and the speedup over "full"."""
 
     width: int
+    """Width of the LR frame in pixels."""
     height: int
+    """Height of the LR frame in pixels."""
     rounds: int
+    """Number of timed calls of each way."""
     milliseconds: dict[str, float]
-    """By the clock on the wall, by way of estimating."""
+    """Wall-clock time of a call, by way of estimating."""
     processor_milliseconds: dict[str, float]
-    """Of all threads together: what the calls cost, however busy the machine is otherwise."""
+    """CPU time of all threads together, which other load on the machine affects little."""
     faster: dict[str, float]
-    """By the clock on the wall."""
+    """Speedup over "full" in wall-clock time."""
     faster_by_processor: dict[str, float]
+    """Speedup over "full" in CPU time."""
 
 
 def measure_quality(upscaler: Upscaler, folder: Path, sigmas: list[float]) -> EstimationQuality:
-    """Both "full" and "crops" on every image of a folder, under Gaussians of these sigmas."""
+    """Measure "full" and "crops" on every image of a folder, under Gaussians of these sigmas."""
     (dataset,) = open_datasets([folder], upscaler.scale)
     rows = []
     for path in dataset.paths:
@@ -150,7 +175,7 @@ def measure_quality(upscaler: Upscaler, folder: Path, sigmas: list[float]) -> Es
 def panning(
     hr: Frame, scale: int, sigmas: Sequence[float], window: int = WINDOW
 ) -> Iterator[tuple[Frame, Frame]]:
-    """HR and LR frames of a window that goes from corner to corner of `hr`, one for each sigma."""
+    """Yield HR and LR frames of a window that pans across `hr` diagonally, one for each sigma."""
     side = scale * window
     for share, sigma in zip(np.linspace(0, 1, len(sigmas)), sigmas, strict=True):
         top, left = (round(share * (size - side)) for size in hr.shape[:2])
@@ -165,7 +190,7 @@ Rows = list[tuple[float, float, float]]
 def measure_clip(
     bundle: Bundle, threads: int, hr: Frame, sigmas: Sequence[float]
 ) -> dict[Estimate, Rows]:
-    """A clip by each way of estimating."""
+    """Measure a clip by each way of estimating."""
     with load_bundle(bundle, "auto", DEFAULT_ITERS, threads) as upscaler:
         return {way: _rows(upscaler, way, hr, sigmas) for way in ESTIMATES}
 
@@ -186,7 +211,7 @@ def _rows(upscaler: Upscaler, way: Estimate, hr: Frame, sigmas: Sequence[float])
 
 
 def figures(estimate: str, clips: Sequence[tuple[Sequence[float], Rows]]) -> ClipFigures:
-    """Means over clips, given as true sigmas and the rows of `measure_clip`."""
+    """Return means over clips, given as true sigmas and the rows of `measure_clip`."""
     rows = [np.array(rows) for _, rows in clips]
     errors = [
         np.abs(each[:, 1] - truth).mean() for each, (truth, _) in zip(rows, clips, strict=True)
@@ -202,7 +227,7 @@ def figures(estimate: str, clips: Sequence[tuple[Sequence[float], Rows]]) -> Cli
 
 
 def measure_speed(upscaler: Upscaler, height: int, width: int, rounds: int) -> Speed:
-    """Time the three ways in turn on one frame; each has been called before."""
+    """Time the three ways in turn on one frame, after a warm-up call of each."""
     frame = natural_frame(height, width)
     wall: dict[str, list[float]] = {way: [] for way in ESTIMATES}
     processor: dict[str, list[float]] = {way: [] for way in ESTIMATES}
@@ -228,7 +253,7 @@ def _faster(medians: dict[str, float]) -> dict[str, float]:
 def measure(
     bundle: Bundle, threads: int, plan: EstimationPlan, keep: Callable[[dict[str, Any]], None]
 ) -> None:
-    """All measurements; `keep` gets what there is after each."""
+    """Do all measurements; `keep` is called with the report so far after each."""
     report: dict[str, Any] = {
         "machine": describe_machine(),
         "weights": bundle.manifest.name,
@@ -254,7 +279,7 @@ def measure(
 def measure_clips(
     bundle: Bundle, threads: int, plan: EstimationPlan, paths: Sequence[Path]
 ) -> dict[str, Any]:
-    """Figures of clips under one blur each, and of one under a blur that drifts."""
+    """Measure clips under one blur each, and one clip under a blur that drifts."""
     sigmas = plan.sigmas(bundle.manifest.scale)
     images = [read_rgb(path) for path in paths[: plan.clip_images]]
     steady = []

@@ -1,7 +1,7 @@
-"""What ONNX graphs have to do: multiply-accumulates, and bytes of activations and weights.
+"""The work of ONNX graphs: multiply-accumulates, and bytes of activations and weights.
 
-Counted on the written files at a given frame size, so that what is counted is what runs. Needs onnx
-(the `export` extra).
+Counted on the written files at a given frame size, so the counts are those of the graphs that run.
+Needs onnx (the `export` extra).
 """
 
 from __future__ import annotations
@@ -17,33 +17,39 @@ from ikc_deploy.bundle.manifest import GRAPHS, Bundle
 from ikc_deploy.errors import MissingExtraError
 
 _FREE: Final = {"Shape", "Constant", "ConstantOfShape", "Reshape", "Unsqueeze", "Squeeze", "Gather"}
-"""Operations that move no pixel."""
+"""Operations that do not move pixels."""
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one operation needs, or a whole graph."""
+    """The work of one operation or of a whole graph."""
 
     macs: int = 0
-    """Multiply-accumulates of convolutions and matrix products; one is two FLOP."""
+    """Number of multiply-accumulates of convolutions and matrix products; one is two FLOP."""
     elements_in: int = 0
-    """Activation values read."""
+    """Number of activation values read."""
     elements_out: int = 0
-    """Activation values written."""
+    """Number of activation values written."""
     weights: int = 0
-    """Constants read."""
+    """Number of constants read."""
 
     def bytes(self, size: int) -> int:
-        """Everything read and written, with values of `size` bytes."""
+        """Return the bytes read and written, with values of `size` bytes."""
         return size * (self.elements_in + self.elements_out + self.weights)
 
 
 def graph_work(path: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[tuple[str, Work]]:
-    """(operator type, work) of every operation, in order, for inputs of these shapes.
+    """Return (operator type, work) of every operation of a graph, in order.
 
-    Raises `MissingExtraError` without onnx, `ValueError` if a convolution's shape stays unknown.
+    Args:
+        path: ONNX file.
+        inputs: Shapes of the graph's inputs by name.
+
+    Raises:
+        MissingExtraError: onnx is not installed.
+        ValueError: The shape of a convolution does not follow from the inputs.
     """
     try:
         import onnx
@@ -55,7 +61,7 @@ def graph_work(path: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[tuple[
         dims = value.type.tensor_type.shape.dim
         for dim, size in zip(dims, inputs[value.name], strict=True):
             dim.dim_value = size
-    # Symbolic sizes of the export would win over what follows from the inputs.
+    # Symbolic sizes of the export would override the sizes that follow from the inputs.
     del model.graph.value_info[:]
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
@@ -70,7 +76,7 @@ def graph_work(path: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[tuple[
 
 
 def bundle_work(bundle: Bundle, case: BenchmarkCase) -> dict[str, list[tuple[str, Work]]]:
-    """`graph_work` of the three graphs for the frames of `case`."""
+    """Return `graph_work` of the three graphs for the frames of `case`, by graph."""
     manifest = bundle.manifest
     batch, scale = case.batch, manifest.scale
     code = (batch, manifest.code_size)
@@ -83,7 +89,7 @@ def bundle_work(bundle: Bundle, case: BenchmarkCase) -> dict[str, list[tuple[str
 
 
 def loop_macs(bundle: Bundle, case: BenchmarkCase) -> int:
-    """Multiply-accumulates of one call: P, t + 1 times F, t times C."""
+    """Return the multiply-accumulates of one call: P, t + 1 times F, t times C."""
     per_graph = {
         name: sum(work.macs for _, work in nodes)
         for name, nodes in bundle_work(bundle, case).items()
@@ -92,7 +98,7 @@ def loop_macs(bundle: Bundle, case: BenchmarkCase) -> int:
 
 
 def loop_total(per_graph: Mapping[str, Any], iters: int) -> Any:
-    """A figure of the loop from that of each network."""
+    """Return the total of a quantity over the loop, given that of each network."""
     passes = {"predictor": 1, "sftmd": iters + 1, "corrector": iters}
     return sum(count * per_graph[name] for name, count in passes.items())
 

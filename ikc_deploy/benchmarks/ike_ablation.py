@@ -1,11 +1,11 @@
-"""What each part of IKE brings: the rows of its paper's ablation on one crop, for docs/offline.md.
+"""The effect of each part of IKE: the ablation of its paper on one crop, for docs/offline.md.
 
     python -m tools.measure_ike_ablation --json ike-ablation.json
 
-The crop is degraded, shrunk and fitted with nothing but the first losses, then with one switch more
-in each row, from the same seed and for as many iterations. PSNR and SSIM are those of `ikc-eval`.
-Every row's PSNR is also kept on the way, at eighths of the fit: nobody who has no HR image
-could stop at the best of them, and the figure of a row is its last.
+The crop is degraded and fitted with only the first losses, then with one more switch in each row,
+from the same seed and for the same number of iterations. PSNR and SSIM are those of `ikc-eval`.
+The PSNR after every eighth of the fit is also recorded. The result of a row is the last one:
+without the HR image, a user could not stop at the best.
 """
 
 from __future__ import annotations
@@ -31,29 +31,35 @@ SWITCHES: Final = (
     "csr_backward",
     "interpolation",
 )
-"""In the paper's order; every row has one more."""
+"""Switches in the order of the paper; every row has one more."""
 
 _LOOKS: Final = 8
-"""How often a row's PSNR is taken on the way."""
+"""Number of times that a row's PSNR is recorded during the fit."""
 
 
 @dataclass(frozen=True)
 class AblationPlan:
-    """One crop and one fit. Raises `InputError` for what cannot be measured."""
+    """The plan of an ablation: one crop and the settings of its fits.
+
+    Raises:
+        InputError: A value is out of range.
+    """
 
     case: DegradedCrop
+    """Crop to fit."""
     threads: int = 1
+    """Number of CPU cores to use."""
     settings: IkeSettings = field(default_factory=IkeSettings)
-    """Its switches are overruled by the rows."""
+    """Settings of the fits; the rows override the switches."""
 
     def __post_init__(self) -> None:
         if self.settings.iterations % _LOOKS:
-            raise InputError(f"--iterations must be a multiple of {_LOOKS}, to be looked at")
+            raise InputError(f"--iterations must be a multiple of {_LOOKS}")
         if self.threads < 1:
             raise InputError("--threads must be at least 1")
 
     def rows(self) -> Iterator[tuple[str, IkeSettings]]:
-        """Name and settings of every row, the full model last."""
+        """Yield name and settings of every row, the full model last."""
         for count in range(len(SWITCHES) + 1):
             switches: dict[str, Any] = {name: index < count for index, name in enumerate(SWITCHES)}
             yield _name(count), replace(self.settings, **switches)
@@ -61,15 +67,18 @@ class AblationPlan:
 
 @dataclass(frozen=True)
 class AblationRow:
-    """One fit."""
+    """The result of one fit."""
 
     name: str
+    """Name of the last switch that is on."""
     psnr_y: float
+    """PSNR of luma in dB at the end."""
     ssim_y: float
+    """SSIM of luma at the end."""
     psnr_on_the_way: list[float]
-    """Before the first iteration, and after each eighth of them."""
+    """PSNR of luma before the first iteration and after each eighth of them."""
     processor_seconds: float
-    """Of the iterations, all threads together."""
+    """CPU time of the iterations, all threads together."""
 
 
 def measure(
@@ -77,7 +86,13 @@ def measure(
     keep: Callable[[dict[str, Any]], None],
     show: Callable[[str, Image], None] = lambda *_: None,
 ) -> dict[str, Any]:
-    """All rows; `keep` gets what there is after each, `show` every image under its name."""
+    """Measure all rows and return the report.
+
+    Args:
+        plan: Plan of the ablation.
+        keep: Called with the report so far after each row.
+        show: Called with the name and the image of each row, of the HR crop and of bicubic.
+    """
     torch.set_num_threads(plan.threads)
     case, scale = plan.case, plan.case.scale
     hr, lr = case.pair()

@@ -1,7 +1,7 @@
-"""Candidates that take turns: whatever slows the machine down slows all of them.
+"""Interleaved timing: candidates take turns, so other load on the machine slows all of them.
 
-In each round every candidate runs once, and each round begins with the next one, so that none
-always follows the same neighbour. Ratios are taken within rounds.
+In each round every candidate runs once, and each round begins with the next candidate, so that the
+order does not favour any. Ratios are computed within rounds.
 """
 
 from __future__ import annotations
@@ -25,14 +25,18 @@ MAX_ROUNDS: Final = 200
 
 @dataclass(frozen=True)
 class TimingBudget:
-    """How long to measure."""
+    """The duration of a measurement.
+
+    Raises:
+        InputError: A value is out of range.
+    """
 
     warmup: float = 1.0
-    """Seconds of calls thrown away, for each candidate; one call at least."""
+    """Seconds of untimed calls for each candidate; at least one call."""
     min_time: float = 10.0
-    """Seconds of timed calls, for each candidate; 3 rounds at least and 200 at most."""
+    """Seconds of timed calls for each candidate; at least 3 rounds and at most 200."""
     runs: int | None = None
-    """Rounds; None for as many as `min_time` asks for."""
+    """Number of rounds; None for as many as `min_time` requires."""
 
     def __post_init__(self) -> None:
         for name in ("warmup", "min_time"):
@@ -44,7 +48,7 @@ class TimingBudget:
             raise InputError(f"runs must be at least 1, got {self.runs}")
 
     def rounds(self, seconds: float) -> int:
-        """How many rounds to time, if the fastest candidate's call takes so long."""
+        """Return the number of rounds, given the seconds of the fastest candidate's call."""
         if self.runs is not None:
             return self.runs
         return min(MAX_ROUNDS, max(MIN_ROUNDS, round(self.min_time / seconds)))
@@ -52,56 +56,68 @@ class TimingBudget:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one candidate's calls took in one case."""
+    """The times of one candidate's calls in one case."""
 
     candidate: str
+    """Name of the candidate."""
     about: str
+    """Description for people."""
     ours: bool
+    """Whether it is our `Upscaler`."""
     precision: str
+    """Precision of the convolutions."""
     library: str
+    """Library that computes them."""
     ms: tuple[float, ...]
     """Milliseconds of each timed call, by round."""
     latency_ms: TimingSummary
+    """Summary of `ms`."""
     fps: float
-    """Frames of the batch over the median time of a call."""
+    """Frames a second: frames of the batch over the median time of a call."""
     stages_ms: dict[str, float]
     """Mean milliseconds of each network, summed over the loop."""
     overhead: float
-    """Share of the mean time that no network accounts for: copies, conversions, bookkeeping."""
+    """Share of the mean time outside the networks: copies, conversions, bookkeeping."""
     macs: int | None
-    """Multiply-accumulates that one call executes."""
+    """Number of multiply-accumulates of one call; None if they cannot be counted."""
     gflops: float | None
-    """2 * macs over the median time, in 10^9 a second."""
+    """Throughput: 2 * macs over the median time, in 10^9 a second; None without macs."""
     peak_memory_mib: float | None = None
-    """Peak resident set of a process that does only this (see `memory`)."""
+    """Peak resident set, in MiB, of a process that does only this (see `peak_memory`)."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Time of one candidate over that of another, over the rounds."""
+    """The ratio of one candidate's time to that of another, over the rounds."""
 
     of: str
+    """Name of the candidate in the numerator."""
     to: str
+    """Name of the candidate in the denominator."""
     ratio: TimingSummary
+    """Summary of the ratios of the rounds."""
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One case, raced."""
+    """The result of one case."""
 
     subject: str
+    """Weights or bundle under test."""
     case: BenchmarkCase
+    """Case that was measured."""
     sr: tuple[int, int]
-    """Height and width of an upscaled frame."""
+    """Height and width of an upscaled frame in pixels."""
     measurements: tuple[Measurement, ...]
+    """Times of every candidate that runs here."""
     ratios: tuple[Ratio, ...]
-    """Of every ordered pair."""
+    """Ratios of every ordered pair."""
     skipped: dict[str, str]
-    """Candidates that do not run here, each with the reason."""
+    """Reasons by the names of the candidates that do not run here."""
 
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, rounds done, and rounds in all (0 while unknown)."""
+"""Callback with the current activity, the rounds done, and all rounds (0 while unknown)."""
 
 
 def run_interleaved(
@@ -113,8 +129,17 @@ def run_interleaved(
 ) -> CaseResult:
     """Measure the candidates on one case, taking turns.
 
-    A candidate that does not open here is skipped with its reason; if it is the only one, its
-    error is raised.
+    A candidate that does not run here is skipped with its reason.
+
+    Args:
+        candidates: Candidates to measure.
+        subject: Networks under test.
+        case: Case to measure.
+        budget: Duration of the measurement.
+        progress: Called during the measurement.
+
+    Raises:
+        IkcError: No candidate runs here; the error is that of the last one.
     """
     skipped: dict[str, str] = {}
     with ExitStack() as stack:
@@ -151,7 +176,7 @@ class _Lane:
     candidate: Candidate
     runner: CandidateRunner
     expected: float
-    """Seconds of the last call of the warm-up."""
+    """Duration, in seconds, of the last call of the warm-up."""
     timings: list[Timing]
 
     @classmethod

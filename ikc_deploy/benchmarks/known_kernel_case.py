@@ -1,4 +1,4 @@
-"""Does an offline method find a kernel that is known? One picture, degraded here, and figures."""
+"""A test of whether an offline method finds a known kernel: one image, degraded here."""
 
 from __future__ import annotations
 
@@ -21,17 +21,27 @@ from ikc_deploy.offline.optimize import FitResult
 
 @dataclass(frozen=True, eq=False)
 class KnownKernelCase:
-    """A picture and the kernel that it is degraded by."""
+    """An HR image and the kernel that it is degraded by."""
 
     hr: NDArray[np.uint8]
+    """HR image `[H,W,3]`, sides multiples of the scale."""
     kernel: NDArray[np.float64]
+    """True kernel `[k,k]` in the FKP convention."""
     scale: int
+    """Scale factor."""
 
     @classmethod
     def cut(
         cls, image: NDArray[np.uint8], side: int | None, scale: int, seed: int
     ) -> KnownKernelCase:
-        """The middle `side` x `side` pixels, or all; the first kernel of a generator's seed."""
+        """Return the case of an image.
+
+        Args:
+            image: HR image `[H,W,3]` uint8.
+            side: Side, in HR pixels, of the central square to use; None for the whole image.
+            scale: Scale factor.
+            seed: Seed of the random kernel.
+        """
         height, width = (min(side or size, size) // scale * scale for size in image.shape[:2])
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
         hr = np.ascontiguousarray(image[top : top + height, left : left + width])
@@ -40,16 +50,16 @@ class KnownKernelCase:
 
     @property
     def lr(self) -> NDArray[np.uint8]:
-        """Blurred, sampled and rounded."""
+        """LR image `[H/s,W/s,3]` uint8: blurred, sampled and rounded."""
         degraded = degrade_fkp(self.hr, self.kernel, self.scale)
         return np.clip(np.rint(degraded), 0, 255).astype(np.uint8)
 
     def image_psnr(self, image: NDArray[np.uint8]) -> float:
-        """PSNR-Y in dB against the HR picture."""
+        """Return the PSNR-Y in dB against the HR image."""
         return psnr_y(image, self.hr, self.scale)
 
     def kernel_psnr(self, kernel: NDArray[np.floating]) -> dict[str, float]:
-        """PSNR in dB against the true kernel, both ways (see `evaluation.metrics`)."""
+        """Return the PSNR in dB against the true kernel, for both peaks (see `imaging.metrics`)."""
         return {
             "peak_1": kernel_psnr(kernel, self.kernel, 1.0),
             "own_peak": kernel_psnr(kernel, self.kernel),
@@ -57,16 +67,17 @@ class KnownKernelCase:
 
 
 def delta(size: int, scale: int) -> NDArray[np.float64]:
-    """No blur at all, as far as a kernel `[size,size]` can say so.
+    """Return the kernel `[size,size]` that is nearest to no blur.
 
-    The middle of LR pixels lies between HR pixels at even scales: there the four around it share.
+    At even scales the centre of LR pixels lies between HR pixels: there the four pixels around it
+    have equal weights.
     """
     profile = np.maximum(0, 1 - np.abs(np.arange(size) - (size - scale) / 2))
     return np.outer(profile, profile) / profile.sum() ** 2
 
 
 def measure(case: KnownKernelCase, result: FitResult) -> dict[str, Any]:
-    """A method's result beside bicubic upscaling, a delta and the mean kernel."""
+    """Return the scores of a method's result, of bicubic upscaling, a delta and the mean kernel."""
     size = fkp_size(case.scale)
     kernels = {"delta": delta(size, case.scale), "mean kernel": mean_fkp_kernel(case.scale)}
     if result.kernel is not None:

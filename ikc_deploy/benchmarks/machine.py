@@ -1,4 +1,4 @@
-"""The machine behind a figure: all that is needed to compare it, nothing that names its owner.
+"""The description of a machine: all that is needed to compare results, nothing personal.
 
 No host name, user name or path is read. Versions come from package metadata, so that describing
 a machine imports neither torch nor CUDA.
@@ -21,11 +21,11 @@ PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
     "torch": ("torch",),
 }
-"""Packages that decide a figure, each with the distributions that bring it."""
+"""Packages that affect results, each with the distributions that contain it."""
 
 
 def describe_machine() -> dict[str, Any]:
-    """CPU, usable cores, memory, system, versions, GPUs, and the load that was there already."""
+    """Describe CPU, usable cores, memory, system, versions, GPUs, and the current load."""
     return {
         "cpu": cpu_model(),
         "cores": usable_cores(),
@@ -40,7 +40,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def installed_version(*distributions: str) -> str | None:
-    """The version of the first of these distributions that is installed; None if none is."""
+    """Return the version of the first of these distributions that is installed; None if none is."""
     for name in distributions:
         try:
             return importlib.metadata.version(name)
@@ -50,7 +50,7 @@ def installed_version(*distributions: str) -> str | None:
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The CPU's name; on ARM boards, whose cores have none, the board's."""
+    """Return the CPU's name; on ARM boards, whose cores have none, the board's."""
     board = Path("/proc/device-tree/model")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(errors="replace").splitlines():
@@ -63,7 +63,7 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 
 def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """Cores that this process may run on: its affinity, or a container's quota if that is less."""
+    """Return the number of cores of this process: its affinity, or a container's smaller quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = cores or 1
     if quota.is_file():

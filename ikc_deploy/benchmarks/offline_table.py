@@ -1,8 +1,8 @@
-"""All methods on one picture under one degradation, side by side: a row of docs/offline.md's table.
+"""A comparison of all methods on one image under one degradation: a row of docs/offline.md's table.
 
     python -m tools.measure_offline_table --degradation median --json offline-median.json
 
-The degradations are those of `ikc-eval --degradation`: no method is told which one it is.
+The degradations are those of `ikc-eval --degradation`; they are unknown to the methods.
 """
 
 from __future__ import annotations
@@ -27,14 +27,20 @@ from ikc_deploy.runtime.upscaler import load_bundle
 
 @dataclass(frozen=True)
 class OfflineTablePlan:
-    """One degraded crop, and who upscales it."""
+    """The plan of a comparison: one degraded crop, and the methods that upscale it.
+
+    Raises:
+        InputError: A value is out of range.
+    """
 
     case: DegradedCrop
+    """Crop to upscale."""
     methods: Mapping[str, Mapping[str, Any]]
-    """Offline methods by name, and settings that are not their defaults."""
+    """Settings that differ from the defaults, by the name of the offline method."""
     weights: str = "x2-lite"
-    """Of IKC."""
+    """Spec of the weights of IKC."""
     threads: int = 1
+    """Number of CPU cores to use."""
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -43,16 +49,20 @@ class OfflineTablePlan:
 
 @dataclass(frozen=True)
 class OfflineTableRow:
-    """One method's picture."""
+    """The scores of one method."""
 
     method: str
+    """Name of the method."""
     given: dict[str, Any]
-    """Settings that are not the method's defaults."""
+    """Settings that differ from the method's defaults."""
     iterations: int | None
+    """Number of iterations; None for a method without any."""
     psnr_y: float
+    """PSNR of luma in dB."""
     ssim_y: float
+    """SSIM of luma."""
     seconds: float
-    """By the clock on the wall, loading included."""
+    """Wall-clock time, loading included."""
 
 
 def measure(
@@ -61,10 +71,14 @@ def measure(
     show: Callable[[str, Image], None] = lambda *_: None,
     earlier: Mapping[str, Any] | None = None,
 ) -> None:
-    """All methods; `keep` gets what there is after each, `show` every picture under its name.
+    """Measure all methods.
 
-    Rows of an `earlier` report of the same crop and machine are taken over, for methods that have
-    the same settings.
+    Args:
+        plan: Plan of the comparison.
+        keep: Called with the report so far after each method.
+        show: Called with the name and the image of the HR crop and of each method.
+        earlier: Report of an earlier run; the rows of methods with the same settings are reused if
+            crop and machine are the same.
     """
     torch.set_num_threads(plan.threads)
     scale = plan.case.scale
@@ -93,7 +107,7 @@ def measure(
 
 
 def _circumstances(report: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """What rows of one report have in common; how busy the machine was may differ."""
+    """Return what all rows of a report share; the load of the machine is ignored."""
     machine = {name: value for name, value in report["machine"].items() if name != "load"}
     return report["plan"], machine
 

@@ -2,9 +2,9 @@
 
     python -m ikc_deploy.benchmarks.peak_memory torch-eager SUBJECT CASE
 
-opens the candidate (subject and case are JSON), runs one call and prints the largest resident set
-that the process ever had, in MiB: interpreter, libraries, networks and buffers together, which is
-what a deployment must provide. Memory on a GPU is not in it.
+opens the candidate (subject and case are JSON), runs one call and prints the peak resident set of
+the process in MiB: interpreter, libraries, networks and buffers together, which is the memory that
+a deployment needs. GPU memory is not included.
 """
 
 from __future__ import annotations
@@ -25,10 +25,20 @@ _STATUS: Final = Path("/proc/self/status")
 
 
 def peak_memory_mib(candidate: str, subject: Subject, case: BenchmarkCase) -> float | None:
-    """Run one call in a new process: its peak resident set in MiB, None if the system is mute.
+    """Run one call in a new process and return its peak resident set.
 
-    One correction is enough: further ones use the same buffers. Raises `BackendError` with the
-    process's last words if it dies.
+    One correction is enough: further ones use the same buffers.
+
+    Args:
+        candidate: Name of the candidate.
+        subject: Networks under test.
+        case: Case to run.
+
+    Returns:
+        MiB; None if the system does not report it.
+
+    Raises:
+        BackendError: The process failed; the message has its last line.
     """
     short = replace(case, iters=min(case.iters, 1))
     values = [json.dumps(asdict(item)) for item in (subject, short)]
@@ -36,14 +46,14 @@ def peak_memory_mib(candidate: str, subject: Subject, case: BenchmarkCase) -> fl
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode != 0:
         said = child.stderr.strip().splitlines()
-        reason = said[-1] if said else f"it ended with {child.returncode}, as when memory runs out"
+        reason = said[-1] if said else f"exit status {child.returncode}, perhaps out of memory"
         raise BackendError(f"the memory of {candidate} could not be measured ({case}): {reason}")
     peak: float | None = json.loads(child.stdout.splitlines()[-1])
     return peak
 
 
 def own_peak_mib() -> float | None:
-    """The largest resident set of this process since it began, in MiB."""
+    """Return the peak resident set of this process in MiB; None if the system reports none."""
     if _STATUS.is_file():
         # Not ru_maxrss: on Linux it outlives exec, so a child starts with its parent's peak.
         kib = re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)

@@ -1,7 +1,7 @@
-"""What this machine can do at most: a large matrix product and a large copy, by each library.
+"""The peak throughput of this machine: a large matrix product and a large copy, by each library.
 
-A share of this peak throughput says how much is left to gain without fewer operations or fewer
-bits.
+The share of the peak throughput shows how much can still be gained without fewer operations or
+fewer bits.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from ikc_deploy.errors import MissingExtraError
 
 _SIDE: Final = 2048
 _COPIED: Final = 32 << 20
-"""Float32 values: 128 MiB, more than most caches hold."""
+"""Number of float32 values of a copy: 128 MiB, more than most caches hold."""
 _TRIES: Final = 7
 
 
 @dataclass(frozen=True)
 class PeakThroughput:
-    """The fastest of a few tries."""
+    """The peak throughput of one library: the fastest of several tries."""
 
     gflops: float
-    """Of a product of two 2048x2048 float32 matrices, in 10^9 a second."""
+    """Rate of a product of two 2048x2048 float32 matrices, in 10^9 FLOP a second."""
     gigabytes: float
-    """Read and written by a copy of 128 MiB, in 10^9 bytes a second."""
+    """Rate of reading and writing in a copy of 128 MiB, in 10^9 bytes a second."""
 
 
 def measure_peak_throughput(threads: int = 0) -> dict[str, PeakThroughput]:
-    """Peak throughput by library ("onnxruntime", "torch"); what is not installed is left out."""
+    """Measure the peak throughput of each installed library: "onnxruntime", "torch"."""
     found: dict[str, PeakThroughput] = {}
     for name, work in (("onnxruntime", _onnxruntime), ("torch", _torch)):
         try:
@@ -47,7 +47,7 @@ def measure_peak_throughput(threads: int = 0) -> dict[str, PeakThroughput]:
 
 
 def highest(peaks: dict[str, PeakThroughput]) -> float | None:
-    """The most GFLOP/s that any library reached."""
+    """Return the highest GFLOP/s of all libraries; None without any."""
     return max((peak.gflops for peak in peaks.values()), default=None)
 
 
@@ -77,7 +77,7 @@ def _onnxruntime(threads: int) -> tuple[Callable[[], object], Callable[[], objec
             bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
 
         def call() -> Any:
-            # The arrays are held here: a binding knows only their addresses.
+            # The arrays are referenced here: a binding has only their addresses.
             return arrays, session.run_with_iobinding(binding)
 
         return call
@@ -85,7 +85,7 @@ def _onnxruntime(threads: int) -> tuple[Callable[[], object], Callable[[], objec
     a, b, y = (np.ones((_SIDE, _SIDE), np.float32) for _ in range(3))
     product = "g (float[N,N] a, float[N,N] b) => (float[N,N] y) { y = MatMul(a, b) }"
     source, target = np.ones(_COPIED, np.float32), np.zeros(_COPIED, np.float32)
-    # The nearest to a copy that ONNX Runtime runs on all cores: one read and one write a value.
+    # The operation nearest to a copy that ONNX Runtime runs on all cores: one read, one write.
     copy = "g (float[N] a) => (float[N] y) { y = Relu(a) }"
     return bound(product, a=a, b=b, y=y), bound(copy, a=source, y=target)
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime as a user would try it first: the plain networks exported, default settings."""
+"""The candidate of plain ONNX Runtime: the networks exported as they are, default settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ikc_deploy.weights import find_weights
 
 
 class PlainGraphsRunner:
-    """Algorithm 1 over unrewritten graphs; arrays go in and out of every call."""
+    """A runner of Algorithm 1 over unrewritten graphs; every call takes and returns host arrays."""
 
     precision = "fp32"
     library = "onnxruntime"
@@ -47,7 +47,7 @@ class PlainGraphsRunner:
         self._image: NDArray[np.uint8] | None = None
 
     def run(self) -> Timing:
-        """See `Runner`."""
+        """See `CandidateRunner`."""
         clock = StageClock()
         started = time.perf_counter()
         lr = planes_of(self._frames)
@@ -60,13 +60,13 @@ class PlainGraphsRunner:
         return Timing(1e3 * (time.perf_counter() - started), clock.stages)
 
     def image(self) -> NDArray[Any]:
-        """See `Runner`."""
+        """See `CandidateRunner`."""
         if self._image is None:
-            raise ValueError("there is no image before the first call")
+            raise ValueError("no image before the first call; call run() first")
         return self._image
 
     def macs(self) -> int | None:
-        """See `Runner`."""
+        """See `CandidateRunner`."""
         case, scale = self._case, self.image().shape[1] // self._case.height
         shapes = {
             "lr": (case.batch, 3, case.height, case.width),
@@ -80,7 +80,7 @@ class PlainGraphsRunner:
         return int(loop_total(counted, case.iters))
 
     def close(self) -> None:
-        """See `Runner`."""
+        """See `CandidateRunner`."""
         self._sessions.clear()
 
     def _call(self, clock: StageClock, name: str, **inputs: NDArray[Any]) -> NDArray[Any]:
@@ -90,7 +90,11 @@ class PlainGraphsRunner:
 
 
 def plain_graphs(weights: str) -> Path:
-    """The folder of the plain graphs of these weights, exported into the cache if not there."""
+    """Return the folder of the plain graphs of these weights; export them into the cache if needed.
+
+    Args:
+        weights: Spec of the weights.
+    """
     from ikc_deploy.export.plain import export_plain_graphs
     from ikc_deploy.networks.weights_loader import load_weights
 

@@ -1,4 +1,4 @@
-"""What a candidate's speed costs in quality: PSNR-Y on Gaussian8, at the last step."""
+"""The quality of a candidate: PSNR-Y on Gaussian8 at the last step."""
 
 from __future__ import annotations
 
@@ -18,15 +18,20 @@ from ikc_deploy.runtime.upscaler import load_bundle
 
 @dataclass(frozen=True)
 class CandidateQuality:
-    """A mean over images and the eight blurs of Gaussian8."""
+    """The mean PSNR-Y of a candidate over images and the eight blurs of Gaussian8."""
 
     subject: str
+    """Weights or bundle under test."""
     candidate: str
+    """Name of the candidate."""
     iters: int
+    """Number of corrections."""
     dataset: str
+    """Name of the dataset."""
     images: int
+    """Number of images."""
     psnr_y: float
-    """In dB."""
+    """Mean PSNR of luma in dB."""
 
 
 def measure_quality(
@@ -37,9 +42,21 @@ def measure_quality(
     threads: int = 0,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> tuple[str, int, float]:
-    """(dataset, images, mean PSNR-Y) of an upscaler.
+    """Measure the mean PSNR-Y of an upscaler on Gaussian8.
 
-    Raises `InputError` for an unusable folder or image, or a bundle that takes no uint8 frames.
+    Args:
+        bundle: Bundle to measure; must take uint8 frames.
+        settings: Backend and arguments of the upscaler.
+        folder: Folder of HR images.
+        iters: Number of corrections.
+        threads: Number of CPU cores to use; 0 for all.
+        progress: Called with the number of cases done and of all cases.
+
+    Returns:
+        Name of the dataset, number of images, and mean PSNR-Y in dB.
+
+    Raises:
+        InputError: The folder or an image is unusable, or the bundle takes float frames.
     """
     if bundle.manifest.io != "uint8":
         raise InputError("quality is measured on 8-bit frames; export with --io uint8")

@@ -1,4 +1,4 @@
-"""A bench as a whole: the machine, its peak throughput, and what was measured; to JSON and back."""
+"""The report of a benchmark: machine, peak throughput and measurements; to JSON and back."""
 
 from __future__ import annotations
 
@@ -22,37 +22,45 @@ SCHEMA: Final = 1
 
 @dataclass(frozen=True)
 class BenchmarkReport:
-    """What `ikc-bench --json` writes."""
+    """The report of a benchmark, as `ikc-bench --json` writes it."""
 
     command: str
-    """What was asked for, as on a command line."""
+    """Command line that repeats the benchmark."""
     machine: Mapping[str, Any]
+    """Description of the machine (`machine.describe_machine`)."""
     peak_throughput: Mapping[str, PeakThroughput] = field(default_factory=dict)
+    """Peak throughput by library."""
     results: tuple[CaseResult, ...] = ()
+    """Results in the order of measurement."""
     qualities: tuple[CandidateQuality, ...] = ()
+    """Qualities in the order of measurement."""
 
     def with_result(self, result: CaseResult) -> BenchmarkReport:
-        """The report with one more result."""
+        """Return the report with one more result."""
         return replace(self, results=(*self.results, result))
 
     def share_of_peak(self, measurement: Measurement) -> float | None:
-        """GFLOP/s over the most that any library reached here in a matrix product."""
+        """Return a measurement's share of the highest peak throughput; None if unknown."""
         peak = highest(dict(self.peak_throughput))
         return None if peak is None or measurement.gflops is None else measurement.gflops / peak
 
     def to_json(self) -> str:
-        """The report as text."""
+        """Return the report as JSON text."""
         return json.dumps({"schema": SCHEMA} | asdict(self), indent=1)
 
     @classmethod
     def read(cls, path: Path) -> BenchmarkReport:
-        """The report in a file. Raises `InputError` if there is none of this schema."""
+        """Read a report from a file.
+
+        Raises:
+            InputError: The file is missing, not a report, or of another schema.
+        """
         try:
             values = json.loads(path.read_text())
             schema = values.pop("schema", None)
             if schema != SCHEMA:
                 raise InputError(
-                    f"'{path}' has schema {schema}, this version reads {SCHEMA}; measure again"
+                    f"'{path}' has schema {schema}, but this version reads {SCHEMA}; measure again"
                 )
             return _report(values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -61,7 +69,7 @@ class BenchmarkReport:
             ) from error
 
     def to_csv(self) -> str:
-        """A line for each case and candidate; empty where unknown."""
+        """Return CSV with a line for each case and candidate; empty where unknown."""
         text = io.StringIO()
         writer: csv.DictWriter[str] | None = None
         for result, measurement in measurements_with_cases(self.results):
@@ -74,12 +82,12 @@ class BenchmarkReport:
 
 
 def measurements_with_cases(results: Sequence[CaseResult]) -> list[tuple[CaseResult, Measurement]]:
-    """Every candidate of every case."""
+    """Return every measurement with its case."""
     return [(result, measurement) for result in results for measurement in result.measurements]
 
 
 def ratio(result: CaseResult, of: str, to: str) -> TimingSummary | None:
-    """Time of one candidate over another's in one case; None if either did not run."""
+    """Return the ratio of two candidates' times in one case; None if either did not run."""
     for pair in result.ratios:
         if (pair.of, pair.to) == (of, to):
             return pair.ratio

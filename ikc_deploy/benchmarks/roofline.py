@@ -3,12 +3,12 @@
 The roofline model: an operation takes as long as its arithmetic at the peak rate, or its memory
 traffic at the full bandwidth, whichever is longer. Two bounds:
 
-- `fused`: only convolutions and matrix products touch memory; all that is between them is done on
-  the way. No engine is faster than that at these rates.
+- `fused`: only convolutions and matrix products access memory; the operations between them are
+  fused into them. No engine is faster than that at these rates.
 - `unfused`: every operation reads its inputs and writes its output.
 
-What really runs lies above `fused`, by how much is a matter of measurement. Launches and copies
-to and from the host are left out: a CUDA graph launches the loop once.
+Real latency is above `fused`; by how much must be measured. Launches and copies to and from the
+host are not included: a CUDA graph launches the loop once.
 """
 
 from __future__ import annotations
@@ -25,30 +25,41 @@ from ikc_deploy.errors import InputError
 
 @dataclass(frozen=True)
 class Card:
-    """Peak rates as its maker publishes them."""
+    """A GPU and its peak rates as published by its maker."""
 
     name: str
+    """Name of the GPU."""
     tflops: float
-    """Dense float16 matrix products with float32 sums, in 10^12 FLOP a second."""
+    """Rate of dense float16 matrix products with float32 sums, in 10^12 FLOP a second."""
     gigabytes: float
     """Memory bandwidth in 10^9 bytes a second."""
     source: str
+    """Source of the rates."""
 
     def __post_init__(self) -> None:
         if not (self.tflops > 0 and self.gigabytes > 0):
-            raise InputError(f"the rates of '{self.name}' must be positive")
+            raise InputError(
+                f"the rates of '{self.name}' must be positive, got tflops {self.tflops:g} and "
+                f"gigabytes {self.gigabytes:g}"
+            )
 
 
 @dataclass(frozen=True)
 class RooflineLatency:
-    """Milliseconds of one call of the loop."""
+    """The predicted milliseconds of one call of the loop."""
 
     fused: float
+    """Lower bound: only convolutions and matrix products access memory."""
     unfused: float
+    """Time if every operation reads its inputs and writes its output."""
 
 
 def read_cards(path: Path) -> list[Card]:
-    """The cards of a TOML file with a table for each. Raises `InputError` for a bad one."""
+    """Read the cards of a TOML file with a table for each.
+
+    Raises:
+        InputError: The file cannot be read, or a card is invalid.
+    """
     try:
         tables = tomllib.loads(path.read_text())
         return [Card(name, **table) for name, table in tables.items()]
@@ -57,9 +68,10 @@ def read_cards(path: Path) -> list[Card]:
 
 
 def predict(bundle: Bundle, case: BenchmarkCase, card: Card) -> RooflineLatency:
-    """What a call of `case` takes on `card` at its peak rates, computing in float16.
+    """Predict the latency of a call of `case` on `card` at its peak rates, in float16.
 
-    Raises `MissingExtraError` without onnx.
+    Raises:
+        MissingExtraError: onnx is not installed.
     """
     size = 2
     fused: dict[str, float] = {}

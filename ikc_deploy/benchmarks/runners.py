@@ -1,7 +1,7 @@
-"""What every candidate owes the bench: one call on the case's frames, and how long its parts took.
+"""The interface of a candidate: one call on the case's frames, and the times of its parts.
 
-The clock runs from uint8 frames in the caller's memory to uint8 frames in the caller's memory,
-copies and conversions included: what an application waits for.
+The time is from uint8 frames in the caller's memory to uint8 frames in the caller's memory, copies
+and conversions included: the time that an application waits.
 """
 
 from __future__ import annotations
@@ -18,28 +18,30 @@ STAGES: Final = ("predictor", "sftmd", "corrector")
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one call; what `total` has beyond the stages is overhead."""
+    """The milliseconds of one call; `total` minus the stages is overhead."""
 
     total: float
+    """Milliseconds of the whole call."""
     stages: dict[str, float]
+    """Milliseconds by network, summed over the loop."""
 
 
 class CandidateRunner(Protocol):
     """A candidate that is open for one case."""
 
     precision: str
-    """Of its convolutions."""
+    """Precision of the convolutions."""
     library: str
-    """What computes them, as in `peak_throughput`: "onnxruntime", "torch", ..."""
+    """Library that computes them, as in `peak_throughput`: "onnxruntime", "torch", ..."""
 
     def run(self) -> Timing:
-        """One call on the case's frames."""
+        """Run one call on the case's frames and return its times."""
 
     def image(self) -> NDArray[Any]:
-        """What the last call returned, `[N,sH,sW,3]` uint8."""
+        """Return the result of the last call, `[N,sH,sW,3]` uint8."""
 
     def macs(self) -> int | None:
-        """Multiply-accumulates that one call executes; None where they cannot be counted."""
+        """Return the multiply-accumulates of one call; None where they cannot be counted."""
 
     def close(self) -> None:
         """Free everything."""
@@ -47,14 +49,15 @@ class CandidateRunner(Protocol):
 
 @dataclass
 class StageClock:
-    """Adds up how long each stage takes."""
+    """A clock that adds up the time of each stage."""
 
     synchronize: Callable[[], None] = lambda: None
-    """Waits for the device, so that a stage's time is its own."""
+    """Function that waits for the device, so that a stage's time does not include another's."""
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    """Milliseconds by stage."""
 
     def time(self, stage: str, call: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of `call(*arguments)`, its time added to the stage."""
+        """Return `call(*arguments)` and add its time to the stage."""
         started = time.perf_counter()
         result = call(*arguments)
         self.synchronize()

@@ -1,4 +1,4 @@
-"""What a bench measures, and carrying it out: cases, candidates, effort; from options or TOML."""
+"""The suite of a benchmark: its cases, candidates and durations, from options or TOML; its run."""
 
 from __future__ import annotations
 
@@ -26,44 +26,56 @@ Size = tuple[int, int]
 
 
 class SuiteObserver(Protocol):
-    """Is told what a bench is doing."""
+    """An observer of a benchmark's progress."""
 
     def phase(self, what: str, done: int = 0, total: int = 0) -> None:
-        """`total` is 0 while unknown."""
+        """Report the current activity; `total` is 0 while unknown."""
 
     def finished(self, result: CaseResult) -> None:
-        """A case is measured."""
+        """Report the result of a case."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Everything that a bench measures: each subject in each case, all candidates taking turns."""
+    """The suite of a benchmark: each subject in each case, with interleaved candidates.
+
+    Raises:
+        InputError: A value is out of range, or a candidate or case does not exist.
+    """
 
     subjects: tuple[Subject, ...]
+    """Networks under test."""
     sizes: tuple[Size, ...]
+    """Sizes of LR frames."""
     iters: tuple[int, ...] = (DEFAULT_ITERS,)
+    """Numbers of corrections."""
     batches: tuple[int, ...] = (1,)
+    """Numbers of frames in a call."""
     threads: int = 0
+    """Number of CPU cores to use; 0 for all."""
     compare: str | None = None
     """Names of candidates, or "all"; None for `backend` and `precision` alone."""
     backend: str = "auto"
+    """Backend to measure if `compare` is None."""
     precision: Precision = "fp32"
+    """Precision to measure if `compare` is None."""
     timing_budget: TimingBudget = field(default_factory=TimingBudget)
+    """Duration of the measurement of each case."""
     memory: bool = True
     """Whether to measure peak memory too, each candidate in a process of its own."""
     quality: Path | None = None
-    """A folder of HR images to measure the PSNR of ours on."""
+    """Folder of HR images to measure the PSNR of our upscalers on; None for none."""
 
     def __post_init__(self) -> None:
         for name in ("subjects", "sizes", "iters", "batches"):
             if not getattr(self, name):
-                raise InputError(f"a bench without {name} measures nothing")
-        # Both raise for what does not exist, before anything is measured.
+                raise InputError(f"nothing to measure without {name}; give at least one")
+        # Both raise for unknown names and values, before anything is measured.
         self.cases()
         self.candidates()
 
     def cases(self) -> list[BenchmarkCase]:
-        """Every combination of size, batch and count of corrections."""
+        """Return every combination of size, batch and number of corrections."""
         return [
             BenchmarkCase(*size, count, batch, self.threads)
             for size in self.sizes
@@ -72,11 +84,11 @@ class Suite:
         ]
 
     def candidates(self) -> list[Candidate]:
-        """Who takes part."""
+        """Return the candidates to measure."""
         return choose(self.compare or f"{self.backend}-{self.precision}")
 
     def command(self) -> str:
-        """The command line that measures this again."""
+        """Return the command line that repeats this benchmark."""
         words = ["ikc-bench"]
         for subject in self.subjects:
             kind = "--weights" if subject.weights else "--bundle"
@@ -91,8 +103,13 @@ class Suite:
 
 
 def run_suite(suite: Suite, watch: SuiteObserver) -> Iterator[BenchmarkReport]:
-    """The report after every case, so that an interrupted bench keeps what it has."""
-    # Before any work of our own, for the load that was there already.
+    """Run a benchmark; yield the report after every case, so an interrupted run keeps its results.
+
+    Args:
+        suite: Suite to run.
+        watch: Observer of the progress.
+    """
+    # Before any measurement, so that the recorded load is that of other programs.
     machine = describe_machine()
     watch.phase("the machine's peak throughput")
     report = BenchmarkReport(suite.command(), machine, measure_peak_throughput(suite.threads))
@@ -125,7 +142,7 @@ def _measure(
 def _qualities(suite: Suite, folder: Path, watch: SuiteObserver) -> Iterator[CandidateQuality]:
     for subject in suite.subjects:
         for candidate in suite.candidates():
-            # Unrelated images are no clip to track.
+            # Unrelated images are not a clip that can be tracked.
             if candidate.ours is None or candidate.ours.arguments.get("estimate") == "track":
                 continue
             for count in suite.iters:
@@ -133,7 +150,7 @@ def _qualities(suite: Suite, folder: Path, watch: SuiteObserver) -> Iterator[Can
                 try:
                     bundle = our_bundle(subject, candidate.ours.precision)
                 except ExportError:
-                    # The race has said why it does not run.
+                    # The timing has reported why it does not run.
                     continue
                 quality = measure_quality(
                     bundle, candidate.ours, folder, count, suite.threads, report
@@ -142,16 +159,18 @@ def _qualities(suite: Suite, folder: Path, watch: SuiteObserver) -> Iterator[Can
 
 
 def read_suites(path: Path) -> dict[str, Suite]:
-    """The plans of a TOML file with a table `[NAME]` for each, in order.
+    """Read the suites of a TOML file with a table `[NAME]` for each, in order.
 
-    Keys are those of `ikc-bench`'s options: weights, res, iters, batch, threads, compare, warmup,
-    min_time, runs, memory, quality (a folder, relative to the file). Raises `InputError` naming
-    the table and the key.
+    Keys are named like the options of `ikc-bench`: weights, res, iters, batch, threads, compare,
+    warmup, min_time, runs, memory, quality (a folder, relative to the file).
+
+    Raises:
+        InputError: The file is missing or damaged, or a table is invalid; the message names it.
     """
     try:
         tables = tomllib.loads(path.read_text())
     except FileNotFoundError:
-        raise InputError(f"there is no suite at '{path}'") from None
+        raise InputError(f"there is no suite file '{path}'") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"'{path}' is not TOML: {error}") from error
     suites = {}
@@ -161,7 +180,7 @@ def read_suites(path: Path) -> dict[str, Suite]:
         except (InputError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"[{name}] of '{path}': {error}") from error
     if not suites:
-        raise InputError(f"'{path}' has no table, so there is nothing to measure")
+        raise InputError(f"'{path}' has nothing to measure; add a table [NAME]")
     return suites
 
 
@@ -174,7 +193,7 @@ def _suite(table: dict[str, Any], folder: Path) -> Suite:
     unknown = set(table) - _LISTS - _SINGLE - _TIMING_BUDGET
     if unknown:
         known = ", ".join(sorted(_LISTS | _SINGLE | _TIMING_BUDGET))
-        raise InputError(f"there is no setting '{min(unknown)}'; it takes {known}")
+        raise InputError(f"unknown setting '{min(unknown)}'; expected one of {known}")
     lists = {key: table[key] for key in _LISTS & set(table)}
     for key, value in lists.items():
         if not isinstance(value, list):
@@ -193,11 +212,16 @@ def _suite(table: dict[str, Any], folder: Path) -> Suite:
 
 
 def parse_size(text: str) -> Size:
-    """(height, width) of "SIDE" or "WIDTHxHEIGHT"; raises `InputError` for anything else."""
+    """Parse "SIDE" or "WIDTHxHEIGHT" into (height, width) in pixels.
+
+    Raises:
+        InputError: `text` has another form.
+    """
     match = re.fullmatch(r"([0-9]{1,6})(?:x([0-9]{1,6}))?", text.strip().lower())
     if match is None:
         raise InputError(
-            f"--res takes SIDE or WIDTHxHEIGHT in pixels, as 256 or 320x180, got '{text}'"
+            f"invalid --res '{text}': expected SIDE or WIDTHxHEIGHT in pixels, for example 256 or "
+            "320x180"
         )
     width = int(match[1])
     return int(match[2] or width), width

@@ -1,7 +1,7 @@
-"""Frames for benches: random, reproducible, with the statistics of photographs.
+"""Frames for benchmarks: random, reproducible, with the statistics of photographs.
 
-Zeros make a bench lie: denormals slow a CPU down, and multipliers that idle let a GPU clock
-higher. The amplitude spectrum of natural images falls as 1/frequency (Field 1987), and their
+Frames of zeros would distort a benchmark: denormals slow a CPU down, and idle multipliers let a GPU
+clock higher. The amplitude spectrum of natural images falls as 1/frequency (Field 1987), and their
 colour channels are strongly correlated.
 """
 
@@ -21,7 +21,7 @@ _CORRELATION: Final = 0.88
 
 
 def natural_frame(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """A random RGB frame `[height,width,3]`. The same size and seed always give the same frame."""
+    """Return a random RGB frame `[height,width,3]` uint8, determined by size and seed."""
     random = np.random.default_rng(seed)
     shared = np.sqrt(_CORRELATION) * _pink_noise(height, width, random)
     own = np.sqrt(1 - _CORRELATION)
@@ -30,7 +30,11 @@ def natural_frame(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def natural_input(height: int, width: int, io: FrameIO, seed: int = 0) -> NDArray[Any]:
-    """`natural_frame` as a bundle with this io takes it: frames, or float32 planes in [0,1]."""
+    """Return `natural_frame` as a bundle with this io expects it.
+
+    Returns:
+        `[height,width,3]` uint8 for "uint8", or float32 planes `[3,height,width]` in [0,1].
+    """
     frame = natural_frame(height, width, seed)
     if io == "uint8":
         return frame

@@ -1,8 +1,8 @@
-"""What a user would run instead, in torch: the plain networks of the paper in a loop.
+"""The candidates of plain torch: the networks of the paper in a loop.
 
-`reference` is the loop as IKC's authors describe and run it: every step leaves the network's image
-and code on the host before the next one starts, and the correction that follows the last image is
-computed and thrown away. The others run Algorithm 1 and keep everything on the device.
+"reference-loop" is the loop as IKC's authors describe and run it: every step copies the image and
+the code to the host before the next one starts, and the correction that follows the last image is
+computed and discarded. The others run Algorithm 1 and keep everything on the device.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ from ikc_deploy.networks.weights_loader import load_weights
 
 @dataclass(frozen=True)
 class TorchSettings:
-    """How the plain networks are run."""
+    """The settings of a torch loop."""
 
     channels_last: bool = False
+    """Whether tensors have the memory format channels_last."""
     compile: bool = False
+    """Whether the networks are compiled with torch.compile."""
     round_trips: bool = False
-    """Image and code go to the host after every step, and the last correction is not skipped."""
+    """Whether image and code are copied to the host after every step, and the last correction is
+    computed too."""
 
 
 class TorchLoopRunner:
-    """The plain networks on the GPU if torch sees one, else on the CPU, in float32."""
+    """A runner of the plain networks in float32, on the GPU if torch finds one, else on the CPU."""
 
     precision = "fp32"
     library = "torch"
@@ -44,7 +47,7 @@ class TorchLoopRunner:
     def __init__(self, subject: Subject, case: BenchmarkCase, settings: TorchSettings) -> None:
         if subject.weights is None:
             raise InputError(
-                "torch needs weights, and a bundle holds graphs only; give --weights instead"
+                "torch needs weights, but a bundle holds only graphs; give --weights instead"
             )
         torch.set_num_threads(case.threads or torch.get_num_threads())
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -58,7 +61,7 @@ class TorchLoopRunner:
         }
 
     def run(self) -> Timing:
-        """See `Runner`."""
+        """See `CandidateRunner`."""
         clock = StageClock(self._synchronize)
         started = time.perf_counter()
         with torch.inference_mode():
@@ -69,13 +72,13 @@ class TorchLoopRunner:
         return Timing(1e3 * (time.perf_counter() - started), clock.stages)
 
     def image(self) -> NDArray[Any]:
-        """See `Runner`."""
+        """See `CandidateRunner`."""
         if self._image is None:
-            raise ValueError("there is no image before the first call")
+            raise ValueError("no image before the first call; call run() first")
         return self._image
 
     def macs(self) -> int | None:
-        """See `Runner`. Counted by torch on tensors without memory."""
+        """See `CandidateRunner`. Counted by torch on tensors without memory."""
         counted = {name: _macs(self._networks, name, self._case) for name in self._modules}
         steps = self._case.iters + 1
         corrections = steps if self._settings.round_trips else steps - 1
@@ -83,7 +86,7 @@ class TorchLoopRunner:
         return total + corrections * counted["corrector"]
 
     def close(self) -> None:
-        """See `Runner`."""
+        """See `CandidateRunner`."""
         self._modules.clear()
 
     def _prepared(self, module: nn.Module) -> Any:
@@ -121,7 +124,7 @@ class TorchLoopRunner:
 
 
 def _macs(networks: IkcNetworks, name: str, case: BenchmarkCase) -> int:
-    """Multiply-accumulates of one pass; the counter knows convolutions and matrix products."""
+    """Return the multiply-accumulates of one pass: those of convolutions and matrix products."""
     scale, size = networks.architecture.scale, networks.architecture.code_size
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         lr = torch.empty(case.batch, 3, case.height, case.width)

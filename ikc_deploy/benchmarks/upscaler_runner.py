@@ -1,4 +1,4 @@
-"""The candidates that are ours: an `Upscaler` on one backend, in one precision."""
+"""Our own candidates: an `Upscaler` on one backend, in one precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ikc_deploy.runtime.upscaler import load_bundle
 
 
 class UpscalerRunner:
-    """`upscaler(frames, **arguments)`; `arguments` choose a mode of estimation."""
+    """A runner of `upscaler(frames, **arguments)`; `arguments` select how the blur is estimated."""
 
     def __init__(
         self, bundle: Bundle, backend: str, case: BenchmarkCase, arguments: Mapping[str, Any]
@@ -33,7 +33,7 @@ class UpscalerRunner:
         self.library = self._upscaler.backend.name
 
     def run(self) -> Timing:
-        """See `Runner`."""
+        """See `CandidateRunner`."""
         started = time.perf_counter()
         result = self._upscaler(self._frames, **self._arguments)
         total = 1e3 * (time.perf_counter() - started)
@@ -41,15 +41,15 @@ class UpscalerRunner:
         return Timing(total, {stage: result.timings[stage] for stage in STAGES})
 
     def image(self) -> NDArray[Any]:
-        """See `Runner`."""
+        """See `CandidateRunner`."""
         if self._image is None:
-            raise ValueError("there is no image before the first call")
+            raise ValueError("no image before the first call; call run() first")
         if self._image.dtype == np.uint8:
             return self._image
         return np.rint(255 * self._image.transpose(0, 2, 3, 1)).astype(np.uint8)
 
     def macs(self) -> int | None:
-        """See `Runner`. Counted for the exact loop alone, from the graphs that it runs."""
+        """See `CandidateRunner`. Only the exact loop is counted, from the graphs that it runs."""
         if self._arguments:
             return None
         try:
@@ -58,5 +58,5 @@ class UpscalerRunner:
             return None
 
     def close(self) -> None:
-        """See `Runner`."""
+        """See `CandidateRunner`."""
         self._upscaler.close()

@@ -1,5 +1,8 @@
-"""The blurs that a bundle is measured under: Gaussians by sigma, kernels from a file or drawn at
-random, and filters that no kernel stands for."""
+"""The blurs that a bundle is measured under.
+
+Gaussians by sigma, blur kernels from a file or drawn at random, and filters that no blur kernel can
+express.
+"""
 
 from __future__ import annotations
 
@@ -21,91 +24,118 @@ from ikc_deploy.kernels import anisotropic_kernel, gaussian_kernel
 KERNEL_SUFFIXES: Final = (".npy", ".npz")
 
 ELLIPSES8_RATIO: Final = 1.5
-"""Long axis over short axis of the ellipses of Ellipses8."""
+"""Ratio of the long axis to the short axis of the ellipses of Ellipses8."""
 
 DRAWN: Final = 8
-"""Kernels of a degradation that is drawn at random: as many as Gaussian8 has."""
+"""Number of blur kernels of a degradation that is drawn at random: as many as Gaussian8 has."""
 
 RandomName = Literal["random", "gaussian-aniso"]
 DegradationName = Literal[FilterName, RandomName]
-"""What `ikc-eval --degradation` knows: filters without a kernel, and families of kernels."""
+"""Values of `ikc-eval --degradation`: filters without a blur kernel, and families of kernels."""
 
 DEGRADATIONS: Final[tuple[DegradationName, ...]] = get_args(DegradationName)
 
 _ARRAY: Final = "kernels"
-# A quarter of an 8-bit level on white: less than rounding does.
+# A quarter of an 8-bit level on white: less than the rounding error.
 _SUM_TOLERANCE: Final = 1e-3
-# Of the peak; float32 kernels differ from the formula by less than a hundredth of it.
+# Relative to the peak; float32 kernels differ from the formula by less than a hundredth of this.
 _GAUSSIAN_TOLERANCE: Final = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
 class Blur:
-    """One blur kernel under a name."""
+    """A blur kernel with a name."""
 
     name: str
-    """As tables show it: "sigma 2.6", or "kernel 3" for the fourth of a file."""
+    """Name in tables: "sigma 2.6", or "kernel 3" for the fourth kernel of a file."""
     kernel: NDArray[np.float64]
-    """`[k,k]`, k odd, sum 1."""
+    """Blur kernel `[k,k]`, k odd, sum 1."""
     sigma: float | None
-    """In HR pixels; None for a kernel that is no isotropic Gaussian."""
+    """Standard deviation in HR pixels; None for a kernel that is not an isotropic Gaussian."""
 
     def apply(self, hr: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """An HR image `[H,W,3]` blurred, 0..255."""
+        """Blur an HR image.
+
+        Args:
+            hr: RGB `[H,W,3]` uint8.
+
+        Returns:
+            The blurred image, `[H,W,3]` in 0..255, not rounded.
+        """
         return blur(hr, self.kernel)
 
     def padded(self, size: int) -> NDArray[np.float64] | None:
-        """The kernel with zeros around it, `[size,size]`; None if it is larger than that."""
+        """Return the kernel padded with zeros to `[size,size]`; None if it is larger than that."""
         margin = (size - len(self.kernel)) // 2
         return None if margin < 0 else np.pad(self.kernel, margin)
 
 
 @dataclass(frozen=True)
 class Filter:
-    """What blurs without a kernel, so that there is none to compare with: a `Blur` but for that."""
+    """A filter that blurs without a blur kernel; it has the interface of `Blur`."""
 
     name: FilterName
+    """Name of the filter in `FILTERS`."""
     scale: int
+    """Scale factor, which determines the strength of the filter."""
     sigma: None = None
+    """Always None: a filter has no sigma."""
 
     def apply(self, hr: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """An HR image `[H,W,3]` filtered, 0..255; raises `MissingExtraError` without scipy."""
+        """Filter an HR image.
+
+        Args:
+            hr: RGB `[H,W,3]` uint8.
+
+        Returns:
+            The filtered image, `[H,W,3]` in 0..255, not rounded.
+
+        Raises:
+            MissingExtraError: scipy is not installed (the median needs it).
+        """
         return FILTERS[self.name](hr, self.scale)
 
     def padded(self, size: int) -> NDArray[np.float64] | None:  # noqa: ARG002 - as Blur.padded
-        """None: there is no kernel."""
+        """Return None: a filter has no kernel."""
         return None
 
 
 @dataclass(frozen=True, eq=False)
 class BlurSet:
-    """The blurs of one measurement, each applied to every image."""
+    """A set of blurs for one measurement, each applied to every image.
+
+    Raises:
+        InputError: There is no blur, or two blurs have the same name.
+    """
 
     kind: Literal["gaussian8", "ellipses8", "gaussians", "kernels", DegradationName]
+    """Kind of the set, as in JSON reports."""
     blurs: tuple[Blur | Filter, ...]
+    """Blurs in the order of the tables."""
     file: str | None = None
-    """Name of the file that the kernels came from."""
+    """Name of the file that the kernels were read from."""
     sha256: str | None = None
-    """Of that file."""
+    """SHA-256 (hex) of that file."""
 
     def __post_init__(self) -> None:
         if not self.blurs:
-            raise InputError("there is nothing to measure without a blur; give at least one sigma")
+            raise InputError("no blur to measure; give at least one sigma")
         names = [blur.name for blur in self.blurs]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise InputError(f"{twice} is given twice; leave one out, or its rows count double")
+            raise InputError(f"{twice} is given twice and would count double; leave one out")
 
     @classmethod
     def gaussian8(cls, scale: int) -> BlurSet:
-        """The eight Gaussians of the Gaussian8 protocol at `scale` 2, 3 or 4."""
+        """Return the eight isotropic Gaussians of the Gaussian8 protocol at `scale` 2, 3 or 4."""
         return cls("gaussian8", _gaussians(SIGMAS[scale]))
 
     @classmethod
     def ellipses8(cls, scale: int) -> BlurSet:
-        """The Gaussians of Gaussian8 stretched 3:2 with their area kept, each 22.5 degrees on.
+        """Return the Gaussians of Gaussian8 stretched 3:2, each rotated by 22.5 degrees more.
 
-        A protocol of this project's, for weights of the anisotropic family.
+        Stretching keeps their area. This protocol belongs to this project; it measures weights
+        of the anisotropic family.
         """
         stretch = math.sqrt(ELLIPSES8_RATIO)
         blurs = []
@@ -116,21 +146,30 @@ class BlurSet:
 
     @classmethod
     def gaussians(cls, sigmas: Sequence[float]) -> BlurSet:
-        """Isotropic Gaussians, 21x21, sigmas in HR pixels.
+        """Return isotropic Gaussian kernels, 21x21.
 
-        Raises `KernelError` for a sigma that is not positive and finite, `InputError` for none at
-        all or the same one twice.
+        Args:
+            sigmas: Standard deviations in HR pixels.
+
+        Raises:
+            KernelError: A sigma is not positive and finite.
+            InputError: There is no sigma, or the same one twice.
         """
         return cls("gaussians", _gaussians(sigmas))
 
     @classmethod
     def degradation(cls, name: DegradationName, scale: int, seed: int = 0) -> BlurSet:
-        """The filter of this name; or `DRAWN` kernels of a family, which `seed` draws.
+        """Return the filter called `name`, or `DRAWN` random kernels of the family called `name`.
 
         "gaussian-aniso" are centred anisotropic Gaussians, whose variances (HR pixels squared) are
-        uniform in [0.175 s, min(2.5 s, 10)] and their directions in [0, pi): FKP's. "random" are
-        kernels of no family, whose (2 s + 1)^2 weights are uniform in [0, 1] before they are
-        divided by their sum.
+        uniform in [0.175 s, min(2.5 s, 10)] and whose directions are uniform in [0, pi), as in FKP
+        (CVPR 2021). "random" are kernels of no family: their (2 s + 1)^2 weights are uniform in
+        [0, 1], then divided by their sum.
+
+        Args:
+            name: Filter or family of kernels.
+            scale: Scale factor s: 2, 3 or 4.
+            seed: Seed of the random kernels; filters ignore it.
         """
         if name == "gaussian-aniso":
             return cls(name, _drawn(name, _elliptic, scale, seed))
@@ -140,11 +179,18 @@ class BlurSet:
 
     @classmethod
     def read(cls, path: Path) -> BlurSet:
-        """The kernels `[N,k,k]` of an .npy file, or of an .npz file's array (`kernels` of several).
+        """Read blur kernels from a file.
 
-        Real numbers, k odd, each kernel's sum 1; correlated with the image as they are. One that
-        is an isotropic Gaussian has a sigma. Raises `InputError` for a file that is missing, of
-        another type or damaged, `KernelError` for arrays that are no such kernels.
+        Images are correlated with the kernels, which are not flipped. A kernel that is an
+        isotropic Gaussian gets its sigma.
+
+        Args:
+            path: An .npy file, or an .npz file with one array or an array named `kernels`: real
+                numbers `[N,k,k]`, k odd, each kernel with sum 1.
+
+        Raises:
+            InputError: The file is missing, damaged or of another type.
+            KernelError: The array does not hold such kernels.
         """
         kernels = _check(_read_array(path), path)
         blurs = tuple(
@@ -155,21 +201,26 @@ class BlurSet:
 
     @property
     def title(self) -> str:
-        """For people: "Gaussian8", "Gaussians", "Median", "Kernels of FILE"."""
+        """Title for people: "Gaussian8", "Gaussians", "Median", "Kernels of FILE"."""
         return self.kind.capitalize() + (f" of {self.file}" if self.file else "")
 
 
 def read_kernel(path: Path) -> NDArray[np.float64]:
-    """The one kernel of a file: `[k,k]`, or `[1,k,k]`; raises as `BlurSet.read` does."""
+    """Return the only kernel `[k,k]` of a file that holds `[k,k]` or `[1,k,k]`.
+
+    Raises:
+        InputError: As `BlurSet.read`, or the file holds several kernels.
+        KernelError: As `BlurSet.read`.
+    """
     array = _read_array(path)
     kernels = _check(array[None] if array.ndim == 2 else array, path)
     if len(kernels) > 1:
-        raise InputError(f"'{path}' holds {len(kernels)} kernels; save the one that you mean")
+        raise InputError(f"'{path}' holds {len(kernels)} kernels; give a file with one kernel")
     return kernels[0]
 
 
 def sigma_of_gaussian(kernel: NDArray[np.float64]) -> float | None:
-    """The sigma of which a kernel `[k,k]` is the isotropic Gaussian; None if it is of no sigma."""
+    """Return the sigma of a kernel `[k,k]`; None if it is not an isotropic Gaussian."""
     size = len(kernel)
     middle = size // 2
     if size < 3:
@@ -210,7 +261,7 @@ def _shapeless(random: np.random.Generator, scale: int) -> NDArray[np.float64]:
 def _read_array(path: Path) -> NDArray[Any]:
     if path.suffix.lower() not in KERNEL_SUFFIXES:
         raise InputError(
-            f"'{path}' is no {' or '.join(KERNEL_SUFFIXES)} file; "
+            f"'{path}' is not a {' or '.join(KERNEL_SUFFIXES)} file; "
             "write kernels [N,k,k] with numpy.save"
         )
     try:
@@ -235,7 +286,7 @@ def _array_name(names: Sequence[str], path: Path) -> str:
         return _ARRAY
     raise InputError(
         f"'{path}' holds the arrays {', '.join(names) or '(none)'}; "
-        f"name the one with the kernels '{_ARRAY}', or leave it alone in the file"
+        f"name the one with the kernels '{_ARRAY}', or save it alone in the file"
     )
 
 

@@ -17,16 +17,25 @@ from ikc_deploy.runtime.frames import MIN_SIDE
 
 @dataclass(frozen=True)
 class Dataset:
-    """HR images under a name."""
+    """A named set of HR images."""
 
     name: str
+    """Name of the folder."""
     paths: tuple[Path, ...]
+    """Image files in the order of measurement."""
 
     @classmethod
     def open(cls, folder: Path, scale: int) -> Dataset:
-        """The images of `folder`, each decoded once to see that it can be measured.
+        """Return the dataset of a folder, named like the folder.
 
-        The dataset is named like the folder. Raises `InputError` naming the folder or the image.
+        Every image is decoded once to check that it can be measured.
+
+        Args:
+            folder: Folder of HR images.
+            scale: Scale factor that the images are measured at.
+
+        Raises:
+            InputError: The folder or an image is unusable; the message names it.
         """
         paths = tuple(list_images(folder))
         for path in paths:
@@ -35,28 +44,34 @@ class Dataset:
 
 
 def open_datasets(folders: Sequence[Path], scale: int) -> list[Dataset]:
-    """A dataset for every folder.
+    """Open a dataset for every folder.
 
-    Raises `InputError` for no folder, two of one name, or a folder or image that is unusable.
+    Raises:
+        InputError: There is no folder, two folders have the same name, or a folder or image is
+            unusable.
     """
     if not folders:
-        raise InputError("there is nothing to measure without a folder of HR images")
+        raise InputError("nothing to measure; give a folder of HR images")
     datasets: dict[str, Dataset] = {}
     for folder in folders:
         dataset = Dataset.open(folder, scale)
         if dataset.name in datasets:
             raise InputError(
-                f"two folders are named '{dataset.name}', so their figures could not be told "
-                "apart; rename one or measure it in another run"
+                f"two folders are named '{dataset.name}', so their results cannot be "
+                "distinguished; rename one or measure it in another run"
             )
         datasets[dataset.name] = dataset
     return list(datasets.values())
 
 
 def read_hr(path: Path, scale: int) -> NDArray[np.uint8]:
-    """An HR image `[H,W,3]` uint8, cropped to multiples of `scale`.
+    """Read an HR image and crop its sides to multiples of `scale`.
 
-    Raises `InputError` naming `path` if it cannot be read or its LR image would be too small.
+    Returns:
+        RGB `[H,W,3]` uint8.
+
+    Raises:
+        InputError: `path` cannot be read, or its LR image would be too small.
     """
     image = read_rgb(path)
     smallest = scale * MIN_SIDE

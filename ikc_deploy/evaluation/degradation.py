@@ -1,4 +1,4 @@
-"""From HR to LR: blur, bicubic shrinking, noise, rounding to 8 bits, JPEG; in this order."""
+"""From HR to LR: blur, bicubic downscaling, noise, rounding to 8 bits, JPEG; in this order."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ from ikc_deploy.imaging.resize import resize_bicubic
 
 @dataclass(frozen=True)
 class Degradation:
-    """What an LR image suffers beyond its blur; nothing by default."""
+    """The degradation of an LR image after the blur; only downscaling by default.
+
+    Raises:
+        InputError: The noise or the JPEG quality is out of range.
+    """
 
     noise: float = 0.0
     """Standard deviation of white Gaussian noise on each channel, in 8-bit levels."""
     jpeg: int | None = None
-    """Quality 1 to 100 of a JPEG that the LR image passes through, chroma halved (4:2:0); None for
-    no JPEG."""
+    """Quality, 1 to 100, of the JPEG compression (chroma 4:2:0) of the LR image; None for no
+    JPEG."""
     seed: int = 0
-    """Of the noise, together with an image's name."""
+    """Seed of the noise; the image's name is added to it."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.noise < math.inf:
@@ -36,23 +40,37 @@ class Degradation:
 
     @property
     def title(self) -> str:
-        """For people: ", noise 10, JPEG 60", or nothing."""
+        """Text to append to a title, such as ", noise 10, JPEG 60"; empty for no degradation."""
         noise = f", noise {self.noise:g}" if self.noise else ""
         return noise + (f", JPEG {self.jpeg}" if self.jpeg is not None else "")
 
     def apply(
         self, hr: NDArray[np.uint8], kernel: NDArray[np.floating], scale: int, name: str
     ) -> NDArray[np.uint8]:
-        """The LR image `[H/s,W/s,3]` uint8 of an HR image `[H,W,3]` uint8, sides multiples of s,
-        blurred by `kernel` and then as `shrink` says."""
+        """Blur an HR image and then `shrink` it.
+
+        Args:
+            hr: RGB `[H,W,3]` uint8, H and W multiples of `scale`.
+            kernel: Blur kernel `[k,k]`, k odd, sum 1.
+            scale: Scale factor s: 2, 3 or 4.
+            name: Name of the image, which determines its noise.
+
+        Returns:
+            The LR image, `[H/s,W/s,3]` uint8.
+        """
         return self.shrink(blur(hr, kernel), scale, name)
 
     def shrink(self, blurred: NDArray[np.floating], scale: int, name: str) -> NDArray[np.uint8]:
-        """The LR image `[H/s,W/s,3]` uint8 of an HR image that is blurred already, `[H,W,3]` in
-        0..255.
+        """Return the LR image of a blurred HR image.
 
-        The noise is that of the image called `name`: the same under every blur, and whichever
-        images are measured with it.
+        Args:
+            blurred: `[H,W,3]` in 0..255, H and W multiples of `scale`.
+            scale: Scale factor s: 2, 3 or 4.
+            name: Name of the image. The noise depends only on it and the seed: it is the same
+                under every blur and does not depend on the other images measured.
+
+        Returns:
+            The LR image, `[H/s,W/s,3]` uint8.
         """
         lr = resize_bicubic(blurred, 1 / scale)
         if self.noise:

@@ -1,10 +1,10 @@
-"""Degradations that are no convolution: what takes the place of a blur in `ikc-eval --degradation`.
+"""Degradations that are not convolutions: filters in place of a blur in `ikc-eval --degradation`.
 
-An edge-preserving filter smooths a picture here and not there, so that no kernel gives its result:
-nothing that was trained on kernels has seen the like (IKE shows itself on these). Each takes HR
-images `[H,W,3]` uint8 to float64 of the same shape in 0..255, each as strong as blur commonly is
-at its scale. Borders are reflected, as for blurs. The median needs scipy, which
-scikit-image brings.
+An edge-preserving filter smooths some parts of an image and not others, so no blur kernel produces
+its result: networks trained on blur kernels have not seen such degradations (the paper of IKE
+shows its results on them). Each filter maps HR images `[H,W,3]` uint8 to float64 of the same shape
+in 0..255; each is about as strong as a common blur at its scale. Borders are reflected, as for
+blurs. The median needs scipy, a dependency of scikit-image.
 """
 
 from __future__ import annotations
@@ -25,16 +25,20 @@ Smoothed = NDArray[np.float64]
 FilterName = Literal["median", "bilateral", "anisotropic-diffusion"]
 
 BILATERAL_LEVELS: Final = 25.0
-"""Standard deviation of the bilateral filter over colour distance, in 8-bit levels."""
+"""Standard deviation of the bilateral filter in colour distance, in 8-bit levels."""
 
 DIFFUSION_LEVELS: Final = 15.0
-"""Difference of neighbours, in 8-bit levels, at which diffusion has fallen to 1/e."""
+"""Difference of neighbours, in 8-bit levels, at which the conduction is 1/e."""
 DIFFUSION_STEP: Final = 0.2
-"""Of time; above 1/4 the explicit scheme is unstable."""
+"""Time step of the diffusion; above 1/4 the explicit scheme is unstable."""
 
 
 def median(hr: Image, scale: int) -> Smoothed:
-    """The median of each colour over 3x3 pixels at x2 and x3, 5x5 at x4."""
+    """Return the median of each colour over 3x3 pixels at x2 and x3, 5x5 at x4.
+
+    Raises:
+        MissingExtraError: scipy is not installed.
+    """
     try:
         from scipy.ndimage import median_filter
     except ModuleNotFoundError as error:
@@ -44,12 +48,14 @@ def median(hr: Image, scale: int) -> Smoothed:
 
 
 def bilateral(hr: Image, scale: int) -> Smoothed:
-    """Means weighted by distance, `scale / 2` pixels, and by RGB distance, `BILATERAL_LEVELS`.
+    """Apply the bilateral filter (Tomasi and Manduchi, 1998).
 
-    Tomasi and Manduchi (1998); pixels up to three deviations away in each direction count.
+    A pixel becomes a mean with Gaussian weights of the distance (standard deviation `scale / 2`
+    pixels) and of the RGB distance (`BILATERAL_LEVELS`), over pixels up to three standard
+    deviations away in each direction.
     """
     # Not scikit-image's, whose table of weights by distance is a row and a column too wide (0.26):
-    # the pixel itself hardly counts.
+    # the weight of the pixel itself is far too small.
     image, deviation = hr.astype(np.float64), scale / 2
     reach = math.ceil(3 * deviation)
     padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), "reflect")
@@ -66,10 +72,10 @@ def bilateral(hr: Image, scale: int) -> Smoothed:
 
 
 def diffuse(hr: Image, scale: int) -> Smoothed:
-    """Anisotropic diffusion of each colour (Perona and Malik, 1990): heat that edges hold up.
+    """Apply anisotropic diffusion to each colour (Perona and Malik, 1990).
 
-    Conduction is exp(-(d / DIFFUSION_LEVELS)^2) where neighbours differ by d. Where there is no
-    edge, it is a Gaussian blur of about `scale / 2` pixels: time is half its variance.
+    The conduction is exp(-(d / DIFFUSION_LEVELS)^2) where neighbours differ by d. Where there is no
+    edge, the result is a Gaussian blur of about `scale / 2` pixels: time is half its variance.
     """
     image = hr.astype(np.float64)
     for _ in range(round((scale / 2) ** 2 / 2 / DIFFUSION_STEP)):
@@ -79,7 +85,7 @@ def diffuse(hr: Image, scale: int) -> Smoothed:
             current = difference * np.exp(-((difference / DIFFUSION_LEVELS) ** 2))
             before, after = [(0, 0)] * 3, [(0, 0)] * 3
             before[axis], after[axis] = (1, 0), (0, 1)
-            # What a pixel gets, its neighbour loses; nothing crosses the border.
+            # What a pixel gains, its neighbour loses; nothing crosses the border.
             flow += np.pad(current, after) - np.pad(current, before)
         image += DIFFUSION_STEP * flow
     return image

@@ -1,16 +1,16 @@
-"""Image folders laid out like the reference implementation's dataset script (generate_mod_LR_bic).
+"""Image folders like those of the reference implementation's script (generate_mod_LR_bic).
 
     DST/HR/x4/NAME.png      the source, cropped to multiples of the scale
-    DST/LR/x4/NAME.png      HR shrunk bicubically, not blurred
-    DST/Bic/x4/NAME.png     LR enlarged bicubically
-    DST/LRblur/x4/NAME.png  HR blurred by an isotropic Gaussian, then shrunk bicubically
+    DST/LR/x4/NAME.png      HR downscaled bicubically, not blurred
+    DST/Bic/x4/NAME.png     LR upscaled bicubically
+    DST/LRblur/x4/NAME.png  HR blurred by an isotropic Gaussian, then downscaled bicubically
     DST/kernels/x4.json     {NAME: sigma}
 
-Only images that the JSON file names are written over; while a run is at work, or after a kill, a
-hidden file beside it names those under way.
+Only images that the JSON file names are overwritten. During a run, and after one that was killed,
+a hidden file beside it names the images that are being written.
 
-Sigma depends on the seed and the image's name alone, so that an image gets the same blur
-whichever images are prepared with it. numpy and Pillow only.
+Sigma depends only on the seed and the image's name, so an image gets the same blur regardless of
+the other images. Needs only numpy and Pillow.
 """
 
 from __future__ import annotations
@@ -33,22 +33,27 @@ from ikc_deploy.kernels import SIGMA_RANGES
 from ikc_deploy.locks import locked
 
 IMAGE_FOLDERS: Final = ("HR", "LR", "LRblur", "Bic")
-"""The folders of images that are written, as the reference implementation names them."""
+"""Folders of images that are written, named as in the reference implementation."""
 
 Progress = Callable[[int, int], None]
-"""Called with images done and images in all."""
+"""Callback with the number of images done and the number of all images."""
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """How images are degraded."""
+    """The settings of the degradation.
+
+    Raises:
+        InputError: The scale is not 2, 3 or 4, or the range of sigma is invalid.
+    """
 
     scale: int = 4
-    """HR side over LR side: 2, 3 or 4."""
+    """Scale factor (HR side over LR side): 2, 3 or 4."""
     sigma_range: tuple[float, float] | None = None
-    """Sigma is uniform in this range, in HR pixels; twice the same value fixes it. None for the
-    scale's range in the paper."""
+    """Range of the uniform distribution of sigma, in HR pixels; two equal values fix sigma. None
+    for the scale's range in the paper."""
     seed: int = 0
+    """Seed of the sigmas."""
 
     def __post_init__(self) -> None:
         if self.scale not in SIGMA_RANGES:
@@ -59,11 +64,11 @@ class PrepareSettings:
 
     @property
     def resolved_range(self) -> tuple[float, float]:
-        """The range that sigma is drawn from."""
+        """Range that sigma is drawn from, in HR pixels."""
         return SIGMA_RANGES[self.scale] if self.sigma_range is None else self.sigma_range
 
     def sigma(self, name: str) -> float:
-        """The blur of the image called `name`."""
+        """Return the sigma of the image called `name`, in HR pixels."""
         low, high = self.resolved_range
         # A digest instead of a random generator: equal on every platform and numpy version.
         digest = hashlib.sha256(f"{self.seed}:{name}".encode("utf-8", "surrogateescape")).digest()
@@ -72,23 +77,25 @@ class PrepareSettings:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the files of one destination and scale lie."""
+    """The paths of the files of one destination and scale."""
 
     root: Path
+    """Destination folder."""
     scale: int
+    """Scale factor, part of every path."""
 
     @property
     def kernels(self) -> Path:
-        """The JSON file with every image's sigma."""
+        """Path of the JSON file with every image's sigma."""
         return self.root / "kernels" / f"x{self.scale}.json"
 
     @property
     def unfinished(self) -> Path:
-        """The JSON file with the names of images that a run is writing, or died writing."""
+        """Path of the JSON file with the names of images that a run has not finished writing."""
         return self.kernels.with_name(f".x{self.scale}.unfinished.json")
 
     def image(self, folder: str, name: str) -> Path:
-        """The file of one image in one of `IMAGE_FOLDERS`."""
+        """Return the path of one image in one of `IMAGE_FOLDERS`."""
         return self.root / folder / f"x{self.scale}" / f"{name}.png"
 
 
@@ -98,17 +105,26 @@ def prepare(
     settings: PrepareSettings,
     progress: Progress = lambda *_: None,
 ) -> dict[str, float]:
-    """Degrade images (files, or folders of them) into `destination`; returns sigma by image name.
+    """Degrade images and write them into `destination`.
 
-    Each file is written whole or not at all, the sigmas last; images that an earlier run left
-    there keep their entry. A second run writes the same bytes.
+    Each file is written whole or not at all, the sigmas last; images of an earlier run keep their
+    entry. A second run writes the same bytes.
+
+    Args:
+        sources: Image files, or folders of them.
+        destination: Folder to write into; created if it is missing.
+        settings: Settings of the degradation.
+        progress: Called after every image.
+
+    Returns:
+        Sigma in HR pixels by image name.
 
     Raises:
         InputError: Before anything is written, if two sources have one name, a source is missing,
             or the destination lies in a source folder; and on reaching an image that cannot be
             read or is too small.
-        OutputError: Before anything is written, if the destination cannot be written or has a file
-            in an image's place that no earlier run wrote.
+        OutputError: Before anything is written, if the destination cannot be written, or if a file
+            that no earlier run wrote is in an image's place.
     """
     layout = Layout(destination, settings.scale)
     images = _find_images(sources)
@@ -117,7 +133,7 @@ def prepare(
     with locked(destination):
         own = _check_places(images, layout)
         sigmas = {name: settings.sigma(name) for name in images}
-        # From here on, what has no entry or another one is on its way.
+        # From here on, an image with no entry or a different one is being written.
         write_atomically(layout.unfinished, _json(sorted({*own, *images})))
         recorded = _read_sigmas(layout.kernels)
         kept = {name: sigma for name, sigma in recorded.items() if sigmas.get(name, sigma) == sigma}
@@ -137,7 +153,7 @@ def _json(value: object) -> bytes:
 
 
 def _check_places(images: dict[str, Path], layout: Layout) -> set[str]:
-    """Refuse to write over what is not ours; returns the names that are."""
+    """Refuse to overwrite files of others; return the names that earlier runs wrote."""
     for place in (layout.kernels, *(layout.image(folder, "any") for folder in IMAGE_FOLDERS)):
         check_file(place)
     own = {*_read_sigmas(layout.kernels), *_read_unfinished(layout.unfinished)}
@@ -146,8 +162,8 @@ def _check_places(images: dict[str, Path], layout: Layout) -> set[str]:
             place = layout.image(folder, name)
             if name not in own and place.exists():
                 raise OutputError(
-                    f"'{place}' is there already and '{layout.kernels}' does not name it, so it "
-                    "would be lost; choose another destination, or move it away"
+                    f"'{place}' exists and '{layout.kernels}' does not name it, so it would be "
+                    "lost; choose another destination, or move it away"
                 )
     return own
 
@@ -188,7 +204,7 @@ def _check_destination(sources: Sequence[Path], images: dict[str, Path], layout:
     for path in images.values():
         if path.resolve().parent in outputs:
             raise InputError(
-                f"'{path}' lies where '{layout.root}' is written to and could be overwritten; "
+                f"'{path}' is in a folder that this run writes to and could be overwritten; "
                 "choose another destination"
             )
 

@@ -1,13 +1,13 @@
-"""Blind upscaling measured through the runtime: what `ikc-eval` does.
+"""The measurement of blind upscaling through the runtime, for `ikc-eval`.
 
 Every HR image of a dataset is degraded by every blur of the protocol: the eight Gaussians of
-Gaussian8 (`evaluation.gaussian8`), unless others are given. For each of these cases the blind loop
-runs once and every step's image is scored, beside two marks: bicubic upscaling, and F under the
-true kernel. No step is chosen with the ground truth: such a figure is an oracle, out of reach for
-anyone who does not know the answer.
+Gaussian8, unless others are given. For each of these cases the blind loop runs once and every
+step's image is scored, together with two references: bicubic upscaling, and F given the true
+kernel. No step is selected with the ground truth: that would be an oracle, which a user without
+the HR image cannot reach.
 
-This module measures into plain records; `evaluation.summary` takes means and intervals of them,
-and `evaluation.render` writes both. numpy, Pillow and the runtime only; scikit-image for SSIM.
+This module produces plain records; `evaluation.summary` computes their means and intervals, and
+`evaluation.render` writes both. Needs only numpy, Pillow and the runtime; scikit-image for SSIM.
 """
 
 from __future__ import annotations
@@ -31,37 +31,41 @@ from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.upscaler import Result, Upscaler
 
 Progress = Callable[[str, int, int], None]
-"""Called with a dataset's name, cases done and cases in all."""
+"""Callback with a dataset's name, the number of cases done and the number of all cases."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How HR images are degraded."""
+    """The degradation of the HR images."""
 
     blurs: BlurSet
+    """Blurs, each applied to every image."""
     degradation: Degradation = field(default_factory=Degradation)
+    """Degradation after the blur."""
 
     @property
     def title(self) -> str:
-        """For people: "Gaussian8", "Gaussians, noise 10"."""
+        """Title for people: "Gaussian8", "Gaussians, noise 10"."""
         return self.blurs.title + self.degradation.title
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """One bundle measured on some datasets."""
+    """The measurement of one bundle on one or more datasets."""
 
     manifest: Manifest
+    """Manifest of the bundle."""
     protocol: Protocol
+    """Degradation of the HR images."""
     records: tuple[Record, ...]
-    """By dataset, image, blur, and then bicubic, steps 0..t, true kernel."""
+    """Scores in the order of dataset, image and blur, then bicubic, steps 0..t, true kernel."""
     estimate: Estimate = "full"
-    """How the blur was found."""
+    """Method of estimating the blur."""
 
 
 @dataclass(frozen=True, eq=False)
 class _EvaluationCase:
-    """One image under one blur."""
+    """A case: one image under one blur."""
 
     dataset: str
     image: str
@@ -97,11 +101,21 @@ def evaluate(
     protocol: Protocol,
     progress: Progress = lambda *_: None,
 ) -> EvaluationReport:
-    """Measure the upscaler's bundle on every folder of HR images, all steps up to its `iters`.
+    """Measure an upscaler's bundle on folders of HR images, at every step up to its `iters`.
 
-    The blur is found in the upscaler's own way. Every image is checked before the first is
-    measured. Raises `InputError` for an unusable folder or image, two folders of one name, a bundle
-    that the protocol cannot measure, or an upscaler that tracks: images are no clip.
+    Every image is checked before the first is measured.
+
+    Args:
+        upscaler: Upscaler to measure; it estimates the blur by its own `estimate`, "full" or
+            "crops".
+        folders: Folders of HR images, one dataset each.
+        protocol: Degradation of the HR images.
+        progress: Called after every case.
+
+    Raises:
+        InputError: A folder or image is unusable, two folders have the same name, the protocol
+            cannot measure the bundle, or the upscaler's `estimate` is "track".
+        BackendError: The networks produce kernel codes that are not finite.
     """
     _check_bundle(upscaler, protocol.blurs)
     if upscaler.estimate == "track":
@@ -116,7 +130,7 @@ def _check_bundle(upscaler: Upscaler, blurs: BlurSet) -> None:
     bundle = upscaler.bundle
     if bundle.manifest.io != "uint8":
         raise InputError(
-            f"the bundle '{bundle.path}' takes float frames, and quality is measured on 8-bit "
+            f"the bundle '{bundle.path}' takes float frames, but quality is measured on 8-bit "
             "frames; export it with --io uint8"
         )
     if blurs.kind == "kernels":
@@ -125,8 +139,8 @@ def _check_bundle(upscaler: Upscaler, blurs: BlurSet) -> None:
     for blur in blurs.blurs:
         if blur.sigma is not None and not low <= blur.sigma <= high:
             raise InputError(
-                f"the bundle '{bundle.path}' knows sigma {low:g} to {high:g}, so there is no true "
-                f"kernel to give it for sigma {blur.sigma:g}; measure other sigmas, or weights "
+                f"the bundle '{bundle.path}' covers sigma {low:g} to {high:g} and cannot be given "
+                f"the true kernel of sigma {blur.sigma:g}; measure other sigmas, or weights "
                 "whose range contains it"
             )
 

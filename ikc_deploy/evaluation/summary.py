@@ -1,9 +1,9 @@
 """Means over images and blurs, with bootstrap confidence intervals.
 
-An interval says how far the mean would move with other images of the same kind: images are drawn
-again and again with replacement, each with all its blurs, and the middle 95 % of the means kept
-(percentile bootstrap; Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
-All rows of a dataset share the draws, so equal columns get equal intervals.
+An interval shows how far the mean would move with other images of the same kind: images are drawn
+repeatedly with replacement, each with all its blurs, and the interval is the middle 95 % of the
+means (percentile bootstrap; Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+chapter 13). All rows of a dataset share the draws, so equal columns get equal intervals.
 """
 
 from __future__ import annotations
@@ -27,54 +27,70 @@ _Key = TypeVar("_Key")
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean and its 95 % interval."""
+    """A mean and its 95 % confidence interval."""
 
     value: float
+    """Mean over the images."""
     interval: tuple[float, float] | None
-    """None for a single image, which says nothing about others."""
+    """Lower and upper bound; None for a single image, which does not determine an interval."""
 
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """Means of one way of upscaling."""
+    """The means of one method of upscaling."""
 
     method: Method
+    """Method of upscaling."""
     step: int | None
+    """Number of corrections; None unless `method` is "blind"."""
     psnr_y: Mean
+    """PSNR of luma in dB."""
     ssim_y: Mean
+    """SSIM of luma."""
     sigma_mae: Mean | None
     """Mean absolute error of sigma in HR pixels; None where no blur has a sigma."""
     kernel_psnr: Mean | None
-    """dB; None where no kernel fits the bundle's size."""
+    """PSNR of the kernel in dB; None where no kernel fits the bundle's size."""
 
     @property
     def label(self) -> str:
-        """For people: "step 3", "true kernel"."""
+        """Label for people: "step 3", "true kernel"."""
         return self.method if self.step is None else f"step {self.step}"
 
 
 @dataclass(frozen=True)
 class BlurSummary:
-    """Means over the images of a dataset under one blur."""
+    """The means over the images of a dataset under one blur."""
 
     name: str
+    """Name of the blur."""
     sigma: float | None
+    """Sigma of the blur in HR pixels; None if it is not an isotropic Gaussian."""
     rows: tuple[SummaryRow, ...]
+    """Bicubic, steps 0..t, and the true kernel if it fits the bundle."""
 
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """Means over the images of a dataset: over all blurs together, and by blur."""
+    """The means over the images of a dataset: over all blurs together, and by blur."""
 
     name: str
+    """Name of the dataset."""
     images: int
+    """Number of images."""
     rows: tuple[SummaryRow, ...]
-    """Bicubic, steps 0..t, true kernel. The last is missing if no kernel fits the bundle."""
+    """Bicubic, steps 0..t, and the true kernel if any kernel fits the bundle."""
     blurs: tuple[BlurSummary, ...]
+    """Means by blur."""
 
 
 def summarise(records: Iterable[Record], seed: int = 0) -> tuple[DatasetSummary, ...]:
-    """The summary of every dataset, in the order of the records; `seed` is the bootstrap's."""
+    """Return the summary of every dataset, in the order of the records.
+
+    Args:
+        records: Scores as `protocol.evaluate` returns them.
+        seed: Seed of the bootstrap.
+    """
     return tuple(
         DatasetSummary(
             name,
@@ -90,7 +106,15 @@ def summarise(records: Iterable[Record], seed: int = 0) -> tuple[DatasetSummary,
 
 
 def bootstrap_interval(values: NDArray[np.floating], seed: int) -> tuple[float, float] | None:
-    """The 95 % percentile interval of the mean of `[n]` independent values; None for one value."""
+    """Return the 95 % bootstrap interval of the mean of independent values.
+
+    Args:
+        values: Values `[n]`.
+        seed: Seed of the resampling.
+
+    Returns:
+        Lower and upper bound (percentile bootstrap); None for fewer than two values.
+    """
     if len(values) < 2:
         return None
     means = _draws(len(values), seed) @ values / len(values)
@@ -101,7 +125,7 @@ def bootstrap_interval(values: NDArray[np.floating], seed: int) -> tuple[float, 
 
 @lru_cache(maxsize=8)
 def _draws(count: int, seed: int) -> NDArray[np.float64]:
-    """`[RESAMPLES,count]`: how often each of `count` values is in each resample."""
+    """Return `[RESAMPLES,count]`: how often each of `count` values occurs in each resample."""
     random = np.random.default_rng(seed)
     return random.multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(np.float64)
 
@@ -134,7 +158,7 @@ def _row(method: Method, step: int | None, records: Sequence[Record], seed: int)
 
 
 def _mean(images: Iterable[Sequence[float]], seed: int) -> Mean:
-    # An image's own mean comes first: its blurs are no independent draws.
+    # An image's own mean comes first: its blurs are not independent draws.
     means = np.array([np.mean(values) for values in images])
     return Mean(float(means.mean()), bootstrap_interval(means, seed))
 

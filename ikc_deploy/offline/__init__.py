@@ -1,6 +1,5 @@
-"""Methods for one picture whose blur is in no family that a network was trained on.
+"""Offline methods for one image whose blur is in no family that a network was trained on.
 
-Each fits networks to the picture itself, for minutes, in torch: nothing here is part of the
-real-time runtime, which knows nothing of this package. One module (or package) for each method;
-`fitting` is what they have in common.
+Each method fits networks to the image itself, for minutes, in torch. The real-time runtime does
+not use this package. Each method is a module or package; `optimize` is their common loop.
 """

@@ -1,4 +1,4 @@
-"""The critic of KernelGAN-FKP: how much patches look like the LR picture's own (WGAN-GP)."""
+"""The critic of KernelGAN-FKP: scores how much patches resemble those of the LR image (WGAN-GP)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _INITIAL_DEVIATION: Final = 0.02
 
 
 class Critic(nn.Module):
-    """Patches `[N,3,h,w]` in [0,1] to scores `[N,1,h-10,w-10]`: five 3x3 convolutions."""
+    """A critic: maps patches `[N,3,h,w]` in [0,1] to scores `[N,1,h-10,w-10]`.
+
+    Five 3x3 convolutions.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -30,7 +33,7 @@ class Critic(nn.Module):
                 nn.init.normal_(layer.weight, 0.0, _INITIAL_DEVIATION)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """See the class."""
+        """Return the scores of patches; see the class."""
         scores: Tensor = self.layers(2 * patches - 1)
         return scores
 
@@ -38,9 +41,17 @@ class Critic(nn.Module):
 def gradient_penalty(
     critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """How far the critic's slope is from 1 between real and fake patches, squared, on average.
+    """Return the gradient penalty of WGAN-GP, a differentiable scalar.
 
-    The slope is that of the summed scores, in each pixel over its channels: scores are local.
+    It is the mean of (|gradient| - 1)^2 at random points between real and fake patches. The
+    gradient is that of the summed scores; its norm is taken over the channels of each pixel,
+    because scores are local.
+
+    Args:
+        critic: Critic whose gradient is taken.
+        real: Patches of the LR image, `[N,3,h,w]` in [0,1].
+        fake: Downscaled patches of the same shape.
+        generator: Source of the random points.
     """
     mix = torch.rand(len(real), 1, 1, 1, generator=generator).to(real.device)
     between = (mix * real + (1 - mix) * fake).requires_grad_()

@@ -1,14 +1,14 @@
-"""The last of what the LR picture says, put into a picture in closed form.
+"""The data-consistency step: makes an HR image agree with the LR image, in closed form.
 
-A picture from anywhere (bicubic, a network that was not fitted to its end) departs from what the
-LR picture says under a kernel. The nearest picture that does not is a least-squares problem, and
-no matter of taste: of x, minimise |A x - lr|^2 + TRUST |x - picture|^2, with A for blur and
-sampling. By the identity of Woodbury that is a system of LR size,
+An HR image (bicubic, or of a network that is not fully fitted) degraded by a blur kernel differs
+from the LR image. The nearest image that agrees is the solution of a least-squares problem:
+minimise |A x - lr|^2 + TRUST |x - image|^2 over x, where A blurs and samples. By the Woodbury
+identity that is a system of the size of the LR image,
 
-    x = picture + A^T (A A^T + TRUST)^-1 (lr - A picture),
+    x = image + A^T (A A^T + TRUST)^-1 (lr - A image),
 
-well enough conditioned for conjugate gradients. On a canvas (`degrading`) nothing is assumed
-about the border.
+which is conditioned well enough for conjugate gradients. On a padded HR image (`forward_model`)
+nothing is assumed about the border.
 """
 
 from __future__ import annotations
@@ -21,15 +21,22 @@ from torch import Tensor
 from ikc_deploy.offline.forward_model import degrade, degrade_adjoint
 
 TRUST: Final = 1e-2
-"""In the picture, beside the LR picture: a kernel that was estimated, and rounding, limit what the
-latter says."""
+"""Weight of the HR image relative to the LR image, whose information is limited by rounding and by
+the error of an estimated kernel."""
 
 _TOLERANCE: Final = 1e-5
 _MAX_STEPS: Final = 200
 
 
 def enforce_data_consistency(picture: Tensor, lr: Tensor, kernel: Tensor, scale: int) -> Tensor:
-    """The canvas `[1,3,h,w]` nearest to `picture` that gives `lr` `[1,3,H,W]` under `kernel`."""
+    """Return the padded HR image nearest to `picture` that degrades to `lr`.
+
+    Args:
+        picture: Padded HR image `[1,3,h,w]` in [0,1] (see `forward_model.PaddedHr`).
+        lr: LR image `[1,3,H,W]` in [0,1].
+        kernel: Blur kernel `[k,k]`, sum 1, in the FKP convention.
+        scale: Scale factor.
+    """
 
     def system(values: Tensor) -> Tensor:
         return degrade(degrade_adjoint(values, kernel, scale), kernel, scale) + TRUST * values
@@ -39,7 +46,7 @@ def enforce_data_consistency(picture: Tensor, lr: Tensor, kernel: Tensor, scale:
 
 
 def _solved(system: Callable[[Tensor], Tensor], wanted: Tensor) -> Tensor:
-    """Conjugate gradients: `values` with `system(values)` = `wanted`, within `_TOLERANCE`."""
+    """Solve `system(values)` = `wanted` within `_TOLERANCE` by conjugate gradients."""
     values = wanted.new_zeros(wanted.shape)
     left, direction = wanted, wanted
     size = left.square().sum()

@@ -1,13 +1,13 @@
-"""DIP-FKP: the picture by a deep image prior, its blur by the flow, fitted together.
+"""DIP-FKP: fits an HR image (deep image prior) and its blur kernel (kernel flow) together.
 
-Of all pictures that a U-Net makes and all kernels that the flow makes, find a pair that gives the
-LR picture (FKP, CVPR 2021, section 4.1). SSIM comes first, as it gets the structure sooner; the
-kernel waits until there is a picture to blur.
+Of all images that a U-Net can produce and all kernels that the flow can produce, the fit searches
+a pair that degrades to the LR image (FKP, CVPR 2021, section 4.1). It minimises 1 - SSIM first,
+which finds structure sooner; the kernel is frozen until there is an image to blur.
 
-Three things differ from the paper. The picture is fitted with a margin (see `degrading`), so that
-photographs, whose left border does not continue on their right, need no special case. What is
-returned is a running mean, because single iterations of this optimisation jump. And what the U-Net
-still misses of the LR picture by then is put in at the end (see `enforce_data_consistency`).
+Three things differ from the paper. The image is fitted with a margin (see `forward_model`), so
+photographs, whose left border does not continue on their right, need no special case. The result
+is a running mean, because single iterations of this optimisation fluctuate. At the end, the image
+is made consistent with the LR image (see `enforce_data_consistency`).
 """
 
 from __future__ import annotations
@@ -48,45 +48,57 @@ from ikc_deploy.offline.ssim import ssim
 NAME: Final = "dip-fkp"
 SCALES: Final = (2, 3, 4)
 MIN_SIDE: Final = 32
-"""LR pixels."""
+"""Smallest side of an LR image in pixels."""
 
 _REMEMBERED: Final = 100
-"""Iterations that the running mean reaches back to."""
+"""Number of iterations that the running mean covers."""
 _FLOATS_PER_CHANNEL: Final = 30
-"""Numbers kept for each HR pixel and channel of the U-Net while it is fitted: by the peak resident
-set, 29 for the paper's U-Net on 96x96 LR pixels at x2."""
+"""Number of values kept for each HR pixel and channel of the U-Net during the fit: measured by the
+peak resident set, 29 for the paper's U-Net on 96x96 LR pixels at x2."""
 
 
 @dataclass(frozen=True)
 class DipFkpSettings:
-    """The paper's, from its released code."""
+    """The settings of DIP-FKP; defaults from the released code of the paper.
+
+    Raises:
+        InputError: A value is out of range.
+    """
 
     iterations: int = 1000
+    """Number of iterations."""
     seed: int = 0
+    """Seed of all random numbers of the fit."""
     device: str = "cpu"
+    """Device, "cpu" or "cuda"."""
     alignment: Alignment = "centre"
-    """Of the picture, see `degrading`; nothing that is fitted depends on it."""
+    """Alignment of the HR image, see `forward_model`; the fit does not depend on it."""
     data_step: bool = True
-    """Put in what the U-Net missed of the LR picture; nothing that is fitted depends on it."""
+    """Whether to make the image consistent with the LR image; the fit does not depend on it."""
     prior: Path | None = None
-    """Weights of the kernel flow; None means the shipped ones of the scale."""
+    """Weights of the kernel flow; None for the shipped ones of the scale."""
     channels: int = 128
+    """Number of channels of the U-Net."""
     levels: int = 5
+    """Number of levels of the U-Net."""
     skip: int = 16
+    """Number of channels of the skip connections."""
     network_rate: float = 5e-3
-    """Adam's, of the U-Net."""
+    """Learning rate of the U-Net (Adam)."""
     code_rate: float = 0.5
-    """Adam's, of the kernel's code."""
+    """Learning rate of the kernel code (Adam)."""
     similarity_iterations: int = 80
-    """That minimise 1 - SSIM; those after minimise the squared error."""
+    """Number of iterations that minimise 1 - SSIM; later ones minimise the squared error."""
     frozen_iterations: int = 75
-    """Before the kernel moves."""
+    """Number of iterations before the kernel is fitted."""
 
     def __post_init__(self) -> None:
         check_alignment(self.alignment)
         counts = (self.iterations, self.channels, self.levels, self.skip)
         if min(counts) < 1:
-            raise InputError(f"iterations, channels, levels and skip start at 1, got {counts}")
+            raise InputError(
+                f"iterations, channels, levels and skip must be at least 1, got {counts}"
+            )
         waits = (self.seed, self.similarity_iterations, self.frozen_iterations)
         if min(waits) < 0:
             raise InputError(f"the seed and iterations of a phase cannot be negative, got {waits}")
@@ -103,11 +115,23 @@ def fit(
     stop: threading.Event | None = None,
     state: Path | None = None,
 ) -> FitResult:
-    """Fit RGB `[H,W,3]` uint8 and give the SR picture, the kernel and the losses.
+    """Fit an SR image and its blur kernel to one LR image.
 
-    See `optimize` for `progress`, `stop` and `state`. Raises `InputError`, before anything is
-    fitted, for a picture that is too small, too large for the memory or flat, a scale other than
-    2, 3 and 4, or a device that is not there; `CheckpointError` for unusable weights of the flow.
+    Args:
+        lr: RGB `[H,W,3]` uint8.
+        scale: Scale factor: 2, 3 or 4.
+        settings: Settings of the method; None for the defaults.
+        progress: See `optimize`.
+        stop: See `optimize`.
+        state: See `optimize`.
+
+    Returns:
+        The SR image, the kernel and the losses.
+
+    Raises:
+        InputError: Before the fit starts: the image is too small, too large for the memory or
+            flat, the scale is not 2, 3 or 4, or the device is not available.
+        CheckpointError: The weights of the flow are unusable.
     """
     return optimize(
         DipFkp(lr, scale, settings or DipFkpSettings()), progress, stop=stop, state=state
@@ -115,7 +139,7 @@ def fit(
 
 
 class DipFkp:
-    """The method at work; a `Fit`."""
+    """A fit in progress; implements `Fit`."""
 
     def __init__(self, lr: NDArray[np.uint8], scale: int, settings: DipFkpSettings) -> None:
         _check(lr, scale, settings)
@@ -137,7 +161,7 @@ class DipFkp:
         self._kernel = self._lr.new_zeros(flow.size, flow.size)
 
     def step(self) -> Losses:
-        """See `Fit`: `loss` is what was minimised, `mse` the squared error on the LR picture."""
+        """See `Fit`: `loss` is the minimised loss, `mse` the squared error on the LR image."""
         picture = self._network(self._noise)
         kernel = self._code.kernel()
         moves = self._taken >= self._settings.frozen_iterations
@@ -193,7 +217,7 @@ class DipFkp:
         self._kernel.copy_(state["kernel"])
 
     def _remember(self, picture: Tensor, kernel: Tensor) -> None:
-        # A plain mean at first: else the blank start would weigh for ever.
+        # A plain mean at first: otherwise the blank start would keep its weight.
         weight = max(1 / self._taken, 1 / _REMEMBERED)
         self._picture.lerp_(picture, weight)
         self._kernel.lerp_(kernel, weight)
@@ -210,7 +234,7 @@ def _check(lr: NDArray[np.uint8], scale: int, settings: DipFkpSettings) -> None:
 
 
 def _fingerprint(lr: NDArray[np.uint8], scale: int, settings: DipFkpSettings) -> dict[str, Any]:
-    # More iterations go on with fewer, and a fit may move to another device.
+    # A fit can be resumed with more iterations, and on another device.
     asked = asdict(settings)
     for name in ("iterations", "device", "alignment", "data_step", "prior"):
         del asked[name]
@@ -218,7 +242,7 @@ def _fingerprint(lr: NDArray[np.uint8], scale: int, settings: DipFkpSettings) ->
 
 
 def _new_network(settings: DipFkpSettings) -> DeepImagePrior:
-    # Layers draw from torch's own generator; a caller's is left as it was.
+    # Layers draw from torch's global generator; the caller's state is restored.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = DeepImagePrior(settings.channels, settings.levels, settings.skip)

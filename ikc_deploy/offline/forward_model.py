@@ -1,13 +1,13 @@
-"""Blur and sampling in torch, and which picture it is that they are applied to.
+"""Blur and sampling in torch, and the geometry of the HR image that they are applied to.
 
-An HR picture is known only as far as the LR picture goes, but its blur reaches further: border
-pixels of LR saw HR pixels outside. A *canvas* is the HR picture with as many pixels around it as
-the blur reaches. Blurring a canvas leaves no border to make assumptions about; whoever wraps
-around (the FKP convention on test images) wraps the canvas.
+The HR image covers the same area as the LR image, but the blur reaches further: border pixels of
+the LR image depend on HR pixels outside. A *padded HR image* includes these pixels: as many around
+the HR image as the blur reaches. Blurring it needs no assumption about the border. For periodic
+borders (the FKP convention for test images) the padded image is filled by wrapping around.
 
-*Alignment* says where LR pixels lie in the picture. Resizing puts each into the middle of its
-scale x scale HR pixels ("centre"). FKP's kernels and its test images put it `scale` - 1 pixels
-further up and left ("fkp"). The kernel is the same one: another part of the canvas is the picture.
+*Alignment* specifies where LR pixels lie in the HR image. Resizing puts each into the middle of
+its scale x scale HR pixels ("centre"). FKP's kernels and its test images put it `scale` - 1 pixels
+further up and left ("fkp"). The kernel is the same; the HR image is another part of the padded one.
 """
 
 from __future__ import annotations
@@ -26,46 +26,50 @@ from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.kernels import fkp_size, lag
 
 Alignment = Literal["centre", "fkp"]
-"""See the module."""
+"""Position of LR pixels in the HR image; see the module."""
 
 LEVELS: Final = 255
-"""White in 8 bits."""
+"""Value of white in 8 bits."""
 
 _BICUBIC_REACH: Final = 2
 
 
 @dataclass(frozen=True)
 class PaddedHr:
-    """The HR pixels that an LR picture of `height` x `width` was made of."""
+    """The geometry of the padded HR image: all HR pixels that an LR image depends on."""
 
     height: int
+    """Height of the LR image in pixels."""
     width: int
+    """Width of the LR image in pixels."""
     scale: int
+    """Scale factor."""
     kernel_size: int
+    """Side k of the blur kernel `[k,k]` in HR pixels."""
 
     @classmethod
     def of(cls, lr: NDArray[np.uint8], scale: int, kernel_size: int) -> PaddedHr:
-        """That of an LR picture `[H,W,3]`."""
+        """Return the geometry for an LR image `[H,W,3]`."""
         return cls(lr.shape[0], lr.shape[1], scale, kernel_size)
 
     @property
     def before(self) -> int:
-        """Pixels above and to the left of the HR picture."""
+        """Number of pixels above and to the left of the HR image, in the FKP alignment."""
         return self.kernel_size // 2
 
     @property
     def after(self) -> int:
-        """Pixels below and to the right: fewer, as sampling begins in the top left corner."""
+        """Number of pixels below and to the right; smaller, as sampling begins at the top left."""
         return max(0, self.kernel_size // 2 - self.scale + 1)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the canvas in HR pixels."""
+        """Height and width of the padded HR image in pixels."""
         around = self.before + self.after
         return self.scale * self.height + around, self.scale * self.width + around
 
     def picture(self, hr: Tensor, alignment: Alignment) -> Tensor:
-        """The HR picture `[..., sH, sW]` on a canvas."""
+        """Return the HR image `[...,sH,sW]` inside a padded one `[...,*size]`, as a view."""
         start = self.before - alignment_offset(alignment, self.scale)
         rows = slice(start, start + self.scale * self.height)
         columns = slice(start, start + self.scale * self.width)
@@ -79,16 +83,20 @@ def check_alignment(alignment: str) -> None:
 
 
 def alignment_offset(alignment: Alignment, scale: int) -> int:
-    """HR pixels that a picture begins before one in the FKP alignment, in both directions."""
+    """Return the offset, in HR pixels on each axis, of an image before one in FKP's alignment."""
     return 0 if alignment == "fkp" else lag(scale)
 
 
 def bicubic_padded_hr(lr: NDArray[np.uint8], padded_hr: PaddedHr) -> Tensor:
-    """RGB `[H,W,3]` uint8 upscaled bicubically, border mirrored: float64 `[1,3,*hr.size]`."""
+    """Upscale RGB `[H,W,3]` uint8 bicubically to a padded HR image, with mirrored borders.
+
+    Returns:
+        float64 `[1,3,*padded_hr.size]` in [0,1].
+    """
     margin = padded_hr.before // padded_hr.scale + _BICUBIC_REACH
     around = (margin, margin)
     padded = np.pad(lr, (around, around, (0, 0)), mode="symmetric")
-    # Bicubic resizing is in the alignment "centre", a canvas in that of FKP.
+    # Bicubic resizing is in the alignment "centre", a padded HR image in that of FKP.
     first = (
         padded_hr.scale * margin - padded_hr.before + alignment_offset("centre", padded_hr.scale)
     )
@@ -100,7 +108,7 @@ def bicubic_padded_hr(lr: NDArray[np.uint8], padded_hr: PaddedHr) -> Tensor:
 def upscaled(
     lr: NDArray[np.uint8], scale: int, alignment: Alignment = "centre"
 ) -> NDArray[np.uint8]:
-    """RGB `[H,W,3]` uint8 upscaled bicubically to `[sH,sW,3]`."""
+    """Upscale RGB `[H,W,3]` uint8 bicubically to `[sH,sW,3]` uint8."""
     padded_hr = PaddedHr.of(lr, scale, fkp_size(scale))
     return to_image(padded_hr.picture(bicubic_padded_hr(lr, padded_hr), alignment))
 
@@ -108,7 +116,8 @@ def upscaled(
 def degrade(hr: Tensor, kernel: Tensor, scale: int) -> Tensor:
     """Correlate `[N,C,h,w]` with `kernel` `[k,k]` where it fits, and take every `scale`-th pixel.
 
-    From a whole canvas, that is LR `[N,C,H,W]` in the FKP convention. Differentiable in both.
+    The result for a padded HR image is the LR image `[N,C,H,W]` in the FKP convention.
+    Differentiable in `hr` and `kernel`.
     """
     channels = hr.shape[1]
     weights = kernel.expand(channels, 1, *kernel.shape)
@@ -116,19 +125,19 @@ def degrade(hr: Tensor, kernel: Tensor, scale: int) -> Tensor:
 
 
 def degrade_adjoint(lr: Tensor, kernel: Tensor, scale: int) -> Tensor:
-    """The transpose of `degrade`: LR `[N,C,H,W]` to a canvas."""
+    """Apply the transpose of `degrade`: LR `[N,C,H,W]` to a padded HR image."""
     channels = lr.shape[1]
     weights = kernel.expand(channels, 1, *kernel.shape)
     return F.conv_transpose2d(lr, weights, stride=scale, groups=channels)
 
 
 def to_tensor(image: NDArray[np.uint8], device: str) -> Tensor:
-    """RGB `[H,W,3]` as float32 `[1,3,H,W]` in [0,1]."""
+    """Convert RGB `[H,W,3]` uint8 to float32 `[1,3,H,W]` in [0,1] on `device`."""
     planes = np.ascontiguousarray(image.transpose(2, 0, 1))
     return torch.from_numpy(planes).to(device).float()[None] / LEVELS
 
 
 def to_image(picture: Tensor) -> NDArray[np.uint8]:
-    """`[1,3,H,W]` in [0,1], clipped and rounded, as RGB `[H,W,3]`."""
+    """Convert `[1,3,H,W]` in [0,1] to RGB `[H,W,3]` uint8, clipped and rounded."""
     levels = (LEVELS * picture.detach()).round().clamp(0, LEVELS)
     return levels[0].permute(1, 2, 0).to(torch.uint8).cpu().numpy()

@@ -1,4 +1,4 @@
-"""One picture through one method: read and checked, fitted, finished, measured and written."""
+"""One offline job: read and check an image, fit, run the non-blind stage, measure and write."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ikc_deploy.offline.outputs import (
 from ikc_deploy.runtime.estimation import Area, textured_areas
 
 PAPER_PEAK: Final = 1.0
-"""Peak in the kernel PSNR of the FKP paper, where a kernel's own is a tenth of that."""
+"""Peak in the kernel PSNR of the FKP paper, about ten times the peak of a kernel."""
 
 _GREEN: Final = 1
 _FINISHED: Final = re.compile(r"image-\w+\.png")
@@ -43,29 +43,36 @@ _FINISHED: Final = re.compile(r"image-\w+\.png")
 
 @dataclass(frozen=True, eq=False)
 class OfflineJob:
-    """What to do, complete and checked."""
+    """A complete and checked job; create it with `plan`."""
 
     picture: Picture
+    """LR image with its file's properties."""
     scale: int
+    """Scale factor."""
     method: Method
+    """Method that is fitted."""
     settings: Any
+    """Settings of the method."""
     area: Area
-    """Of the LR picture, that is fitted."""
+    """Part of the LR image that is fitted."""
     reference: NDArray[np.uint8] | None
-    """HR of the whole picture, `[sH,sW,3]`."""
+    """HR image of the whole LR image, `[sH,sW,3]`, to measure against; None for no measurement."""
     true_kernel: NDArray[np.float64] | None
+    """True kernel `[k,k]` to measure against; None for no measurement."""
     nonblind: NonBlindStage | None
-    """Makes the whole picture again under the kernel."""
+    """Stage that upscales the whole image under the estimated kernel; None for none."""
 
 
 @dataclass(frozen=True, eq=False)
 class OfflineOutcome:
-    """What came of a job."""
+    """The outcome of a job."""
 
     result: FitResult
+    """Result of the fit."""
     figures: dict[str, float]
-    """What was measured, as the report has it."""
+    """Measured values by their names in the report."""
     paths: list[Path]
+    """Files that were written."""
 
 
 def plan(
@@ -79,13 +86,25 @@ def plan(
     true_kernel: Path | None = None,
     nonblind: NonBlindStage | None = None,
 ) -> OfflineJob:
-    """Read and check what a job needs.
+    """Read and check the inputs of a job.
 
-    `crop` fits only the most textured square of about that many LR pixels. Raises `InputError` or
-    `KernelError` for files that are missing, damaged or do not fit each other.
+    Args:
+        image: LR image file.
+        scale: Scale factor.
+        method: Method to fit.
+        settings: Settings of the method.
+        crop: Side, in LR pixels, of the most textured square, which alone is fitted (about);
+            None for the whole image.
+        reference: HR image file to measure against.
+        true_kernel: Kernel file (see `evaluation.blurs.read_kernel`) to measure against.
+        nonblind: Stage that upscales the whole image under the estimated kernel.
+
+    Raises:
+        InputError: A file is missing or damaged, or files do not fit each other.
+        KernelError: The kernel file does not hold a valid kernel.
     """
     if not method.finds_kernel and (nonblind or true_kernel):
-        raise InputError(f"{method.name} finds no kernel; leave out --then and --true-kernel")
+        raise InputError(f"{method.name} finds no kernel; omit --then and --true-kernel")
     picture = read_picture(image)
     hr = None if reference is None else _read_reference(reference, picture, scale)
     truth = None if true_kernel is None else read_kernel(true_kernel)
@@ -98,16 +117,22 @@ def run(
     progress: Progress = lambda *_: None,
     stop: threading.Event | None = None,
 ) -> OfflineOutcome:
-    """Do the job in `folder`, going on with what an earlier run left there.
+    """Run a job in `folder`, or resume an earlier run there.
 
-    Files of an earlier run that are not this one's result are deleted.
+    Files of an earlier run that do not belong to this result are deleted.
+
+    Args:
+        job: Job as `plan` returns it.
+        folder: Output folder, new or of an earlier run of this job.
+        progress: See `optimize`.
+        stop: See `optimize`; what is fitted so far is written.
 
     Raises:
-        OutputError: `folder` holds anything else than an earlier run's files, or another process
-            keeps it (see `check_output` and `locked`).
-        InputError: A picture that the method cannot work on, before anything is fitted, or another
-            job's folder.
-        KernelError: The finish does not know the kernel; the rest was written.
+        OutputError: `folder` holds files that no earlier run wrote, or another process uses it
+            (see `check_output` and `locked`).
+        InputError: The method cannot fit the image (before the fit starts), or `folder` is of
+            another job.
+        KernelError: The non-blind stage does not support the kernel; the rest was written.
     """
     check_output(folder)
     with locked(folder):
@@ -129,7 +154,7 @@ def _write(
     """Write everything but the state; `earlier` is what an earlier part of this fit reported."""
     kept = _delete_stale(folder, _report(job, result, {}, ()), earlier)
     finished = [] if job.nonblind is None else [_finish_name(job.nonblind)]
-    # Listed before they are there: what a killed run leaves is known as its own.
+    # Listed before they are written, so that the files of a killed run are known as its own.
     write_report(folder, _report(job, result, {}, (*OUTPUTS, *kept, *finished)))
     paths = write_result(folder, result, job.picture)
     figures = _image_figures(job, lr, result) | _kernel_figures(job, result)
@@ -145,14 +170,14 @@ def _write(
 def _delete_stale(
     folder: Path, report: dict[str, Any], earlier: dict[str, Any] | None
 ) -> list[str]:
-    """Delete listed files of another result than `report` is about; returns those that stay.
+    """Delete listed files that do not belong to the result of `report`; return those that stay.
 
-    What every fit writes is written again; what stays are the pictures of finishes, if `earlier`
-    has the same fit at the same iteration.
+    What every fit writes is written again. The images of non-blind stages stay if `earlier` has
+    the same fit at the same iteration.
     """
     listed = (read_report(folder) or {"files": []})["files"]
     written = {*OUTPUTS} if earlier is not None else {STATE}
-    # A report is a file like others: only names of our own making are believed.
+    # A report can be altered: only names that this program writes are accepted.
     ours = [name for name in listed if name in OUTPUTS or _FINISHED.fullmatch(name)]
     others = [name for name in ours if name not in written and (folder / name).is_file()]
     if earlier is not None and _fitted(earlier) == _fitted(json.loads(json.dumps(report))):
@@ -163,7 +188,7 @@ def _delete_stale(
 
 
 def _fitted(report: dict[str, Any]) -> dict[str, Any]:
-    """What of a report decides what a finish makes."""
+    """Return the part of a report that determines the image of a non-blind stage."""
     settings = {
         name: value
         for name, value in report["settings"].items()
@@ -184,7 +209,7 @@ def _nonblind_stage(
     kernel: NDArray[np.float64],
     figures: dict[str, float],
 ) -> Path:
-    """Write the picture made again, and add what is measured of it to `figures`."""
+    """Write the image of the non-blind stage, and add its measurements to `figures`."""
     result = nonblind(job.picture.rgb, kernel)
     if result.lost is not None:
         figures["kernel_lost"] = result.lost
@@ -201,13 +226,13 @@ def _area(picture: Picture, crop: int | None) -> Area:
 
 
 def _read_reference(path: Path, picture: Picture, scale: int) -> NDArray[np.uint8]:
-    """The HR picture, less the rows and columns that no LR pixel stands for."""
+    """Read the HR image, without the rows and columns that no LR pixel covers."""
     hr = read_rgb(path)
     height, width = (scale * side for side in picture.size)
     if not (0 <= hr.shape[0] - height < scale and 0 <= hr.shape[1] - width < scale):
         raise InputError(
             f"--reference '{path}' has {hr.shape[1]}x{hr.shape[0]} pixels, and {scale} times the "
-            f"picture is {width}x{height}; give the HR image that the picture was made of"
+            f"LR image is {width}x{height}; give the HR image that the LR image was made from"
         )
     return hr[:height, :width]
 

@@ -1,8 +1,8 @@
-"""A blur kernel as a point in the flow's latent space: what both FKP methods optimise.
+"""A blur kernel as a point in the flow's latent space, which both FKP methods optimise.
 
-The point stays on a sphere, where nearly all of a Gaussian's mass is, so that the kernel stays one
-that the flow has learnt (FKP, CVPR 2021, section 3.3; its code found a radius of k - 1 to be
-slightly better than the k of the theory).
+The point stays on a sphere, where nearly all of a Gaussian's mass is, so the kernel stays one that
+the flow has learnt (FKP, CVPR 2021, section 3.3; in its code a radius of k - 1 worked slightly
+better than the k of the theory).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ikc_deploy.networks.flow import KernelFlow
 
 
 class KernelCode:
-    """The latent code of one kernel and its Adam; starts at random on the sphere."""
+    """The latent code of one blur kernel and its Adam optimizer; starts at random on the sphere."""
 
     def __init__(
         self,
@@ -36,30 +36,30 @@ class KernelCode:
         self._optimizer = torch.optim.Adam([self._code], lr=rate, betas=betas)
 
     def kernel(self) -> Tensor:
-        """`[k,k]`, sum 1, in the FKP convention; differentiable in the code."""
+        """Return the kernel `[k,k]`, sum 1, in the FKP convention; differentiable in the code."""
         return self._flow.decode(self._code)[0]
 
     def array(self) -> NDArray[np.float64]:
-        """The kernel for use elsewhere."""
+        """Return the kernel `[k,k]` as a numpy array."""
         with torch.no_grad():
             return self.kernel().cpu().numpy().astype(np.float64)
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         self._optimizer.zero_grad()
 
     def step(self) -> None:
-        """Along the gradient, and back onto the sphere."""
+        """Take a step of the optimizer and project the code back onto the sphere."""
         self._optimizer.step()
         with torch.no_grad():
             self._code.copy_(self._on_sphere(self._code))
 
     def state(self) -> dict[str, Any]:
-        """What later steps depend on."""
+        """Return all that later steps depend on."""
         return {"code": self._code.detach(), "optimizer": self._optimizer.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a `state`."""
+        """Restore a `state`."""
         with torch.no_grad():
             self._code.copy_(state["code"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -69,7 +69,7 @@ class KernelCode:
 
 
 def weights_id(network: nn.Module) -> str:
-    """sha256 (hex) of a network's parameters and buffers."""
+    """Return the SHA-256 (hex) of a network's parameters and buffers."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode())

@@ -1,11 +1,12 @@
-"""KernelGAN-FKP: the kernel under which a picture, shrunk, looks like itself.
+"""KernelGAN-FKP: finds the blur kernel under which a downscaled image resembles itself.
 
-Small patches recur across scales. A critic learns what patches of the LR picture look like; the
-generator is nothing but a kernel from the flow, which blurs and halves the LR picture so that the
-critic cannot tell (FKP, CVPR 2021, section 4.2). The kernel halves; that of x4 is two halvings.
+Small patches recur across scales. A critic learns the appearance of patches of the LR image. The
+generator is only a kernel from the flow: it blurs the LR image and halves its size, and is trained
+until the critic cannot distinguish the result (FKP, CVPR 2021, section 4.2). The kernel is that of
+x2; the kernel of x4 is derived from halving twice.
 
-The method finds a kernel. The picture is then the one nearest to bicubic upscaling that gives the
-LR picture under that kernel (`enforce_data_consistency`).
+The method finds a kernel. The image is then the one nearest to bicubic upscaling that degrades to
+the LR image under that kernel (`enforce_data_consistency`).
 """
 
 from __future__ import annotations
@@ -41,32 +42,39 @@ from ikc_deploy.offline.preconditions import check_device, check_picture, pictur
 NAME: Final = "kernelgan-fkp"
 SCALES: Final = (2, 4)
 ITERATIONS: Final = {2: 1000, 4: 4000}
-"""By scale, in the paper's released code."""
+"""Default number of iterations by scale, from the released code of the paper."""
 
 _HALF: Final = 2
 
 
 @dataclass(frozen=True)
 class KernelGanFkpSettings:
-    """The paper's, from its released code."""
+    """The settings of KernelGAN-FKP; defaults from the released code of the paper.
+
+    Raises:
+        InputError: A value is out of range.
+    """
 
     iterations: int | None = None
-    """None means 1000 at x2 and 4000 at x4."""
+    """Number of iterations; None for 1000 at x2 and 4000 at x4."""
     seed: int = 0
+    """Seed of all random numbers of the fit."""
     device: str = "cpu"
+    """Device, "cpu" or "cuda"."""
     alignment: Alignment = "centre"
-    """Of the picture, see `degrading`; nothing that is fitted depends on it."""
+    """Alignment of the HR image, see `forward_model`; the fit does not depend on it."""
     prior: Path | None = None
-    """Weights of the x2 kernel flow, at x4 too; None means the shipped ones."""
+    """Weights of the x2 kernel flow, also used at x4; None for the shipped ones."""
     crop: int = 64
-    """Side of the patches that are shrunk; the critic sees what is left, 27 of 64."""
+    """Side, in LR pixels, of the patches that are downscaled; for 64 the critic sees 27x27."""
     batch: int = 64
+    """Number of patches in a step."""
     turns: int = 3
-    """Steps of the critic, and then of the kernel, in each iteration."""
+    """Number of steps of the critic, and then of the kernel, in each iteration."""
     channels: int = 32
-    """Of the critic."""
+    """Number of channels of the critic."""
     rate: float = 5e-4
-    """Adam's, of both."""
+    """Learning rate of the critic and of the kernel code (Adam)."""
     penalty: float = 0.1
     """Weight of the gradient penalty."""
 
@@ -74,11 +82,11 @@ class KernelGanFkpSettings:
         check_alignment(self.alignment)
         counts = (1 if self.iterations is None else self.iterations, self.batch, self.turns)
         if min(*counts, self.channels) < 1:
-            raise InputError("iterations, batch, turns and channels start at 1")
+            raise InputError("iterations, batch, turns and channels must be at least 1")
         if self.seed < 0:
             raise InputError(f"the seed cannot be negative, got {self.seed}")
         if self.crop < 32:
-            raise InputError(f"a crop of {self.crop} leaves the critic nothing; give at least 32")
+            raise InputError(f"a crop of {self.crop} is too small for the critic; give at least 32")
         if min(self.rate, self.penalty) <= 0:
             raise InputError("rate and penalty must be positive")
 
@@ -92,18 +100,30 @@ def fit(
     stop: threading.Event | None = None,
     state: Path | None = None,
 ) -> FitResult:
-    """Find the kernel of RGB `[H,W,3]` uint8, and the picture that goes with it.
+    """Find the blur kernel of one LR image, and the SR image under it.
 
-    See `optimize` for `progress`, `stop` and `state`. Raises `InputError`, before anything is
-    fitted, for a picture that is smaller than a crop or flat, a scale other than 2 and 4, or a
-    device that is not there; `CheckpointError` for unusable weights of the flow.
+    Args:
+        lr: RGB `[H,W,3]` uint8.
+        scale: Scale factor: 2 or 4.
+        settings: Settings of the method; None for the defaults.
+        progress: See `optimize`.
+        stop: See `optimize`.
+        state: See `optimize`.
+
+    Returns:
+        The SR image, the kernel (11x11 at x2, 19x19 at x4) and the losses.
+
+    Raises:
+        InputError: Before the fit starts: the image is smaller than a crop or flat, the scale is
+            not 2 or 4, or the device is not available.
+        CheckpointError: The weights of the flow are unusable.
     """
     gan = KernelGanFkp(lr, scale, settings or KernelGanFkpSettings())
     return optimize(gan, progress, stop=stop, state=state)
 
 
 class KernelGanFkp:
-    """The method at work; a `Fit`."""
+    """A fit in progress; implements `Fit`."""
 
     def __init__(self, lr: NDArray[np.uint8], scale: int, settings: KernelGanFkpSettings) -> None:
         check_picture(lr, scale, SCALES, settings.crop, NAME)
@@ -124,7 +144,7 @@ class KernelGanFkp:
         self._small = Patches(picture, (settings.crop - flow.size) // _HALF + 1)
 
     def step(self) -> Losses:
-        """See `Fit`: `loss` is the kernel's, `critic` the critic's, without its penalty."""
+        """See `Fit`: `loss` is that of the kernel, `critic` that of the critic without penalty."""
         large = self._large.draw(self._settings.batch, self._generator)
         real = self._small.draw(self._settings.batch, self._generator)
         with torch.no_grad():
@@ -183,11 +203,17 @@ class KernelGanFkp:
 
 
 def twice(kernel: NDArray[np.floating]) -> NDArray[np.float64]:
-    """The x4 kernel of halving twice by the x2 kernel `[k,k]`: `[2k-3,2k-3]`, sum 1.
+    """Return the x4 kernel of halving twice by an x2 kernel.
 
-    Blurring by k, halving, blurring by k and halving is one blur by k * (k spread out by two) and
-    taking every fourth pixel. Of its 3k - 2 pixels on a side the middle ones are kept (19 of
-    31 for k = 11, the size of the flow at x4).
+    Blurring by the kernel, halving, and doing both again equals one blur by kernel * (kernel
+    dilated by two), followed by taking every fourth pixel. Of its 3k - 2 pixels on a side the
+    middle ones are kept (19 of 31 for k = 11, the size of the flow at x4).
+
+    Args:
+        kernel: Kernel `[k,k]` of x2, sum 1.
+
+    Returns:
+        Kernel `[2k-3,2k-3]` of x4, sum 1.
     """
     size = len(kernel)
     whole = np.zeros((3 * size - 2, 3 * size - 2))
@@ -203,7 +229,7 @@ def twice(kernel: NDArray[np.floating]) -> NDArray[np.float64]:
 def _fingerprint(
     lr: NDArray[np.uint8], scale: int, settings: KernelGanFkpSettings
 ) -> dict[str, Any]:
-    # More iterations go on with fewer, and a fit may move to another device.
+    # A fit can be resumed with more iterations, and on another device.
     asked = asdict(settings)
     for name in ("iterations", "device", "alignment", "prior"):
         del asked[name]
@@ -211,7 +237,7 @@ def _fingerprint(
 
 
 def _new_critic(settings: KernelGanFkpSettings) -> Critic:
-    # Layers draw from torch's own generator; a caller's is left as it was.
+    # Layers draw from torch's global generator; the caller's state is restored.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         critic = Critic(settings.channels)

@@ -1,4 +1,4 @@
-"""The offline methods by name, each a module with settings, a `Fit` and `fit`."""
+"""The offline methods by name; each is a module with settings, a `Fit` and `fit`."""
 
 from __future__ import annotations
 
@@ -11,36 +11,42 @@ from ikc_deploy.offline.optimize import FitResult
 
 
 class MethodModule(Protocol):
-    """What a method's module offers."""
+    """The interface of a method's module."""
 
     def fit(
         self, lr: Any, scale: int, settings: Any, progress: Any, *, stop: Any, state: Any
     ) -> FitResult:
-        """Fit RGB `[H,W,3]` uint8: see `ikc_deploy.offline.optimize.optimize`."""
+        """Fit RGB `[H,W,3]` uint8; see `ikc_deploy.offline.optimize.optimize`."""
         ...
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to find a picture, and perhaps its blur."""
+    """An offline method: finds the SR image and, for some methods, the blur kernel."""
 
     name: str
+    """Name as in `ikc-offline --method`."""
     module: str
+    """Name of the module in this package."""
     settings_class: str
-    """A frozen, validated dataclass of the module; `iterations`, `seed` and `device` are among
-    its fields."""
+    """Name of the frozen, validated dataclass of the settings; `iterations`, `seed` and `device`
+    are among its fields."""
     finds_kernel: bool
-    """Gives the kernel as well as the picture."""
+    """Whether the result includes a kernel."""
 
     def load(self) -> MethodModule:
-        """The module, imported now: other methods need not be."""
+        """Import the method's module and return it; other methods are not imported."""
         found = importlib.import_module(f"ikc_deploy.offline.{self.module}")
         return cast(MethodModule, found)
 
     def settings(self, **given: Any) -> Any:
-        """The method's settings; None means its default.
+        """Return the method's settings.
 
-        Raises `InputError` for one that the method does not have, and for impossible values.
+        Args:
+            given: Settings by name; None for a setting's default.
+
+        Raises:
+            InputError: The method has no such setting, or a value is out of range.
         """
         kind = getattr(self.load(), self.settings_class)
         known = {field.name for field in fields(kind)}
@@ -59,4 +65,4 @@ METHODS: Final = {
         Method("ike", "ike", "IkeSettings", False),
     )
 }
-"""All methods; what `ikc-offline --method` takes."""
+"""All methods by name: the values of `ikc-offline --method`."""

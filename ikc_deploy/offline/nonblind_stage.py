@@ -1,8 +1,8 @@
-"""The picture made again, by a network that is given the kernel which a method found.
+"""The non-blind stage: upscales the LR image with a network that is given the estimated kernel.
 
-A method's own picture explains the LR picture; a network trained on many knows more about
-pictures. USRNet takes any kernel as it is. Our SFTMD knows the kernels of its basis: the kernel
-is projected onto that first, and how much of it is lost is part of the answer.
+A method fits its own image to one LR image; a network trained on many images has learnt more about
+images in general. USRNet accepts any kernel. SFTMD supports the kernels of its basis: the kernel is
+projected onto the basis first, and the relative error of that is part of the result.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from ikc_deploy.runtime.upscaler import Upscaler
 
 @dataclass(frozen=True)
 class NonBlindResult:
-    """A picture made under a found kernel."""
+    """The result of a non-blind stage."""
 
     image: NDArray[np.uint8]
-    """RGB `[sH,sW,3]`."""
+    """SR image, RGB `[sH,sW,3]`."""
     lost: float | None = None
-    """Relative error of the kernel that it was made under, if that is not the very one."""
+    """Relative error of the kernel that was used; None if it is the given kernel."""
 
 
 class NonBlindStage(Protocol):
-    """One way to make the picture again."""
+    """A network that upscales an image under a given kernel."""
 
     @property
     def name(self) -> str:
-        """As the option and the file are called."""
+        """Name in the option `--then` and in the file's name."""
         ...
 
     def __call__(self, lr: NDArray[np.uint8], kernel: NDArray[np.float64]) -> NonBlindResult:
@@ -47,19 +47,24 @@ class NonBlindStage(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class UsrnetNonBlind:
-    """USRNet, under the very kernel."""
+    """A stage with USRNet, which uses the given kernel itself."""
 
     network: Usrnet
+    """Network to run."""
     scale: int
+    """Scale factor."""
     alignment: Alignment = "centre"
+    """Alignment of the HR image, see `forward_model`."""
     device: str = "cpu"
+    """Device, "cpu" or "cuda"."""
     name: str = "usrnet"
+    """See `NonBlindStage`."""
 
     def __call__(self, lr: NDArray[np.uint8], kernel: NDArray[np.float64]) -> NonBlindResult:
         """See `NonBlindStage`."""
         network = self.network.to(self.device).eval()
         blur = torch.from_numpy(kernel.astype(np.float32))[None].to(self.device)
-        # It takes the picture to wrap around; mirrored borders are cut off again.
+        # USRNet assumes periodic borders: mirrored borders are added and cut off again.
         margin = min(len(kernel), *lr.shape[:2])
         with torch.inference_mode():
             large = network(to_tensor(_mirrored(lr, margin), self.device), blur, self.scale)
@@ -69,20 +74,23 @@ class UsrnetNonBlind:
 
 @dataclass(frozen=True, eq=False)
 class SftmdNonBlind:
-    """The SR network of a bundle, under the nearest kernel of its basis."""
+    """The SFTMD of a bundle, which uses the nearest kernel of its basis."""
 
     upscaler: Upscaler
+    """Upscaler of the bundle."""
     alignment: Alignment = "centre"
+    """Alignment of the HR image, see `forward_model`."""
     name: str = "sftmd"
+    """See `NonBlindStage`."""
 
     def __call__(self, lr: NDArray[np.uint8], kernel: NDArray[np.float64]) -> NonBlindResult:
-        """See `NonBlindStage`. Raises `KernelError` if more than `MAX_LOST` of it is lost."""
+        """See `NonBlindStage`. Raises `KernelError` if the error is more than `MAX_LOST`."""
         bundle = self.upscaler.bundle
         projected, lost = projection(kernel, self.upscaler.scale, bundle.basis)
         if lost > MAX_LOST:
             raise KernelError(
-                f"{bundle.manifest.name} does not know this kernel: the nearest one of its basis "
-                f"is {lost:.0%} off, and {MAX_LOST:.0%} is the limit; take --then usrnet"
+                f"{bundle.manifest.name} does not support this kernel: the nearest one of its "
+                f"basis has an error of {lost:.0%}, the limit is {MAX_LOST:.0%}; use --then usrnet"
             )
         scale = self.upscaler.scale
         code = bundle.basis.encode(projected)
@@ -94,10 +102,17 @@ class SftmdNonBlind:
 def projection(
     kernel: NDArray[np.floating], scale: int, basis: KernelBasis
 ) -> tuple[NDArray[np.float64], float]:
-    """A kernel in the FKP convention as one of a basis `[k,k]`, and the relative error of that.
+    """Project a kernel onto a basis.
 
-    The error is what the projected kernel does, converted back, less what was asked for, in
-    the norm of the kernel.
+    Args:
+        kernel: Blur kernel in the FKP convention.
+        scale: Scale factor.
+        basis: Basis to project onto.
+
+    Returns:
+        The nearest kernel `[k,k]` of the basis, and its relative error: the norm of the difference
+        between that kernel, converted back to the FKP convention, and the given one, over the norm
+        of the given one.
     """
     ours, _ = to_ours(np.asarray(kernel, np.float64), scale)
     projected = basis.decode(basis.encode(ours)).astype(np.float64)
@@ -108,7 +123,7 @@ def projection(
 
 
 def padded(kernel: NDArray[np.floating], size: int) -> NDArray[np.floating]:
-    """`kernel` `[k,k]` with zeros around it, `[size,size]`; as it is if it is as large already."""
+    """Return `kernel` `[k,k]` padded with zeros to `[size,size]`; unchanged if not smaller."""
     return np.pad(kernel, max(0, (size - len(kernel)) // 2))
 
 

@@ -1,8 +1,8 @@
-"""What the offline methods share: a fit that is stepped, shown, stopped, kept and gone on with.
+"""The common loop of the offline methods: a fit that can be stopped, saved and resumed.
 
-A method makes a `Fit`: networks, optimizers and a random generator of its own, all made from a
-seed. `optimize` steps it to its end. Between steps a fit is whole: it can be stopped there, written
-to a file and restored, and then goes on as if nothing had happened.
+A method creates a `Fit`: networks, optimizers and a random generator of its own, all from a seed.
+`optimize` steps it to its end. Between steps a fit can be stopped, saved to a file and restored;
+the result is the same as that of an uninterrupted fit.
 """
 
 from __future__ import annotations
@@ -25,57 +25,59 @@ from ikc_deploy.files import write_atomically
 SECONDS_BETWEEN_WRITES: Final = 30.0
 
 Losses = dict[str, float]
-"""The figures of one iteration by name; `loss` is among them."""
+"""Losses of one iteration by name; `loss` is among them."""
 
 Progress = Callable[[int, int, Losses], None]
-"""Called after every iteration with iterations done, iterations in all, and their losses."""
+"""Callback after every iteration: iterations done, all iterations, and the iteration's losses."""
 
 
 class Fit(Protocol):
-    """One method at work on one LR image."""
+    """A fit of one method to one LR image."""
 
     iterations: int
-    """How many make a complete fit."""
+    """Number of iterations of a complete fit."""
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What was asked for, as JSON values: a file of another fit is not gone on with."""
+        """Identity of the fit, as JSON values: a file of another fit is not resumed."""
         ...
 
     def step(self) -> Losses:
-        """One iteration."""
+        """Do one iteration and return its losses."""
         ...
 
     def image(self) -> NDArray[np.uint8]:
-        """The SR image as far as it is, RGB `[sH, sW, 3]`."""
+        """Return the current SR image, RGB `[sH, sW, 3]`."""
         ...
 
     def kernel(self) -> NDArray[np.float64] | None:
-        """The estimated kernel `[k, k]`, sum 1, in the FKP convention; None if there is none."""
+        """Return the current kernel `[k, k]`, sum 1, in the FKP convention; None without one."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """Everything that later steps depend on, the random generator too, as tensors, numbers,
-        strings, lists and dictionaries."""
+        """Return everything that later steps depend on, the random generator included.
+
+        It consists of tensors, numbers, strings, lists and dictionaries.
+        """
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a `state`."""
+        """Restore a `state`."""
         ...
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit gave."""
+    """The result of a fit."""
 
     image: NDArray[np.uint8]
-    """RGB `[sH, sW, 3]`."""
+    """SR image, RGB `[sH, sW, 3]`."""
     kernel: NDArray[np.float64] | None
-    """`[k, k]`, sum 1, in the FKP convention; None from a method that never makes one."""
+    """Blur kernel `[k, k]`, sum 1, in the FKP convention; None from a method without kernels."""
     history: list[Losses]
-    """The losses of every iteration."""
+    """Losses of every iteration."""
     complete: bool
-    """False if it was stopped before its end."""
+    """Whether the fit reached its end; False if it was stopped."""
 
 
 @dataclass
@@ -85,7 +87,7 @@ class _StateFile:
     written: float = field(default_factory=time.monotonic)
 
     def take_up(self, fit: Fit) -> None:
-        """Go on with the fit in the file, if there is one."""
+        """Resume the fit in the file, if there is one."""
         if self.path is None or not self.path.exists():
             return
         try:
@@ -100,8 +102,8 @@ class _StateFile:
             )
         if len(history) > fit.iterations:
             raise InputError(
-                f"'{self.path}' holds {len(history)} iterations, which cannot be taken back, and "
-                f"{fit.iterations} are asked for; ask for as many or more, or give another folder"
+                f"'{self.path}' holds {len(history)} iterations, more than the requested "
+                f"{fit.iterations}; request at least as many, or give another folder"
             )
         fit.restore(state)
         self.history = history
@@ -123,12 +125,18 @@ def optimize(
     stop: threading.Event | None = None,
     state: Path | None = None,
 ) -> FitResult:
-    """Step `fit` to its end, or until `stop` is set, and give what it has found.
+    """Step `fit` to its end, or until `stop` is set.
 
-    With `state`, a file, the fit is kept there now and then and when it ends, and an earlier run's
-    is gone on with: the result is that of an unbroken run. Raises `InputError` if the file
-    is damaged, of another fit or further than this one goes, before the first step; and if a loss
-    is no longer finite.
+    Args:
+        fit: Fit to step.
+        progress: Called after every iteration.
+        stop: Event that ends the fit after the current iteration.
+        state: File in which the fit is saved periodically and at its end. If the file exists, the
+            fit in it is resumed; the result is that of an uninterrupted run.
+
+    Raises:
+        InputError: Before the first step: the file is damaged, of another fit, or has more
+            iterations than this one. Later: a loss is no longer finite.
     """
     record = _StateFile(state)
     record.take_up(fit)
@@ -137,8 +145,8 @@ def optimize(
         losses = fit.step()
         if not all(np.isfinite(value) for value in losses.values()):
             raise InputError(
-                f"the fit left all bounds at iteration {len(history) + 1} ({losses}); "
-                "try another seed"
+                f"optimization diverged at iteration {len(history) + 1} ({losses}); "
+                "try another --seed"
             )
         history.append(losses)
         progress(len(history), fit.iterations, losses)

@@ -1,6 +1,6 @@
-"""What a fit leaves in its folder, for people and for programs.
+"""The output files of a fit, for people and for programs.
 
-The report lists the files. A folder with any others is not written into.
+The report lists the files. A folder with any other files is refused.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ HISTORY: Final = "history.csv"
 HISTORY_PICTURE: Final = "history.png"
 REPORT: Final = "report.json"
 OUTPUTS: Final = (STATE, IMAGE, KERNEL, KERNEL_PICTURE, HISTORY, HISTORY_PICTURE, REPORT)
-"""What any fit may write; a finish adds its picture."""
+"""Names of the files that a fit may write; a non-blind stage adds its image."""
 
 KERNEL_PICTURE_SIDE: Final = 320
-"""About; every kernel pixel becomes a whole number of pixels."""
+"""Approximate side in pixels; every kernel pixel becomes a whole number of pixels."""
 
 _PANELS_ACROSS: Final = 3
 _PANEL_INCHES: Final = (3.2, 2.2)
 
 
 def check_output(folder: Path) -> None:
-    """Refuse a folder in which a fit would overwrite, or mix with, something else.
+    """Refuse a folder that cannot be written or holds files that no earlier fit wrote.
 
     Raises:
-        OutputError: `folder` is neither absent nor empty nor what an earlier fit left with nothing
-            added to it, or it cannot be written.
+        OutputError: `folder` cannot be written, or it exists and holds anything other than the
+            files of an earlier fit.
     """
     check_folder(folder, _listed_files, "an output of ikc-offline", whole=False)
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
-    """Return what the report of an earlier fit says; None if there is none.
+    """Return the report of an earlier fit; None if there is none.
 
     Raises:
-        InputError: It is damaged, or not a fit's.
+        InputError: The report is damaged, or not that of a fit.
     """
     path = folder / REPORT
     try:
@@ -70,10 +70,20 @@ def read_report(folder: Path) -> dict[str, Any] | None:
 
 
 def write_result(folder: Path, result: FitResult, like: Picture) -> list[Path]:
-    """Write image, kernel and history of a fit into `folder`; returns the paths.
+    """Write image, kernel and history of a fit.
 
-    The image is grey if `like`, the LR picture, is, and has its colour profile. Each file is
-    whole or as it was. Raises `MissingExtraError` without matplotlib.
+    Each file is written whole or left as it was.
+
+    Args:
+        folder: Folder to write into.
+        result: Result of the fit.
+        like: LR image; the SR image is grey if this is, and gets its colour profile.
+
+    Returns:
+        The paths of the files written.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
     """
     paths = [write_image(folder / IMAGE, result.image, like)]
     if result.kernel is not None:
@@ -89,20 +99,20 @@ def write_result(folder: Path, result: FitResult, like: Picture) -> list[Path]:
 
 
 def write_image(path: Path, image: NDArray[np.uint8], like: Picture) -> Path:
-    """Write an RGB image, in grey if `like` is and with its colour profile; returns `path`."""
+    """Write an RGB image, in grey if `like` is and with its colour profile; return `path`."""
     write_picture(Picture(image, grey=like.grey, icc_profile=like.icc_profile), path)
     return path
 
 
 def write_report(folder: Path, report: dict[str, Any]) -> Path:
-    """Write what was asked for and what was measured as JSON; returns the path."""
+    """Write settings and measurements as JSON; return the path."""
     text = json.dumps(report, indent=2, allow_nan=False)
     write_atomically(folder / REPORT, f"{text}\n".encode())
     return folder / REPORT
 
 
 def history_csv(history: list[Losses]) -> str:
-    """A line for each iteration, from 1, with its losses."""
+    """Return CSV with a line for each iteration, from 1, with its losses."""
     names = _names(history)
     text = io.StringIO()
     writer = csv.DictWriter(text, ["iteration", *names], lineterminator="\n")
@@ -113,9 +123,10 @@ def history_csv(history: list[Losses]) -> str:
 
 
 def history_figure(history: list[Losses]) -> Figure:
-    """A curve over the iterations for each loss; logarithmic where all values are positive.
+    """Draw a curve over the iterations for each loss; logarithmic where all values are positive.
 
-    Raises `MissingExtraError` without matplotlib.
+    Raises:
+        MissingExtraError: matplotlib is not installed.
     """
     require_matplotlib("a plot of the history")
     from matplotlib.figure import Figure
@@ -129,7 +140,7 @@ def history_figure(history: list[Losses]) -> Figure:
     for panel in panels.flat[len(names) :]:
         panel.set_axis_off()
     for panel, name in zip(panels.flat, names, strict=False):
-        # A loss can begin late, or end.
+        # A loss may be missing in the first or last iterations.
         points = [(i, losses[name]) for i, losses in enumerate(history, 1) if name in losses]
         panel.plot(*zip(*points, strict=True), linewidth=1, color="C0", marker=_marker(points))
         if min(value for _, value in points) > 0:
@@ -141,7 +152,10 @@ def history_figure(history: list[Losses]) -> Figure:
 
 
 def kernel_picture(kernel: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """A kernel `[k,k]` enlarged, its peak white and zero (and less) black: grey `[n k, n k, 3]`."""
+    """Return a kernel `[k,k]` as a grey image `[n k, n k, 3]` uint8, enlarged by a whole number n.
+
+    The peak is white; zero and negative values are black.
+    """
     levels = np.clip(np.rint(255 * kernel / kernel.max()), 0, 255).astype(np.uint8)
     factor = max(1, KERNEL_PICTURE_SIDE // len(kernel))
     enlarged = levels.repeat(factor, axis=0).repeat(factor, axis=1)
@@ -166,7 +180,7 @@ def _write_kernel_picture(path: Path, kernel: NDArray[np.float64]) -> Path:
 
 
 def _names(history: list[Losses]) -> list[str]:
-    """Of all losses, in the order in which they appear."""
+    """Return the names of all losses, in the order in which they appear."""
     return list(dict.fromkeys(name for losses in history for name in losses))
 
 

@@ -1,4 +1,4 @@
-"""Random squares of one picture, those with texture more often."""
+"""Random square patches of one image; textured ones are drawn more often."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EDGE: Final = 16 / 255
-"""Differences of neighbours count as this much at most: else a few hard edges get all draws."""
+"""Limit of the difference of neighbours; without it, a few hard edges would get all draws."""
 
 
 class Patches:
-    """Squares of `side` pixels of a picture `[1,3,H,W]`, drawn in proportion to their texture.
+    """A sampler of patches of `side` pixels of an image `[1,3,H,W]`, in proportion to texture.
 
-    Texture is the mean absolute difference of neighbouring pixels.
+    Texture is the mean absolute difference of neighbouring pixels, each limited to `EDGE`.
     """
 
     def __init__(self, picture: Tensor, side: int) -> None:
@@ -24,14 +24,14 @@ class Patches:
         grey = picture.mean(dim=1, keepdim=True)
         down = F.pad(grey.diff(dim=2).abs().clamp(max=EDGE), (0, 0, 1, 0))
         right = F.pad(grey.diff(dim=3).abs().clamp(max=EDGE), (1, 0))
-        # One value for each place that a patch can have.
+        # One value for each possible place of a patch.
         texture = F.avg_pool2d(down + right, side, stride=1)[0, 0]
         self._columns = texture.shape[1]
-        # No place is impossible, so that a nearly flat picture has places at all.
+        # Every place has a positive weight, so a nearly flat image can be sampled too.
         self._weights = texture.flatten().cpu().double() + 1e-6
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """`[count,3,side,side]`."""
+        """Return `count` patches `[count,3,side,side]`, drawn with replacement."""
         places = torch.multinomial(self._weights, count, replacement=True, generator=generator)
         squares = [self._cut(*divmod(int(place), self._columns)) for place in places]
         return torch.cat(squares)

@@ -1,4 +1,4 @@
-"""What must hold before an optimisation of minutes starts."""
+"""Checks before a fit, which takes minutes, starts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,17 @@ DEVICES: Final = ("cpu", "cuda")
 def check_picture(
     lr: NDArray[Any], scale: int, scales: tuple[int, ...], min_side: int, method: str
 ) -> None:
-    """Raise `InputError` unless `lr` is RGB `[H,W,3]` uint8 that `method` can work on.
+    """Check that a method can be fitted to an LR image.
 
-    It needs `min_side` pixels on each side and something to see: no blur shows on one flat colour.
+    Args:
+        lr: LR image; must be RGB `[H,W,3]` uint8 and not one flat colour.
+        scale: Scale factor.
+        scales: Scale factors that the method supports.
+        min_side: Smallest side that the method supports, in LR pixels.
+        method: Name of the method, for messages.
+
+    Raises:
+        InputError: The image or the scale is not supported.
     """
     if lr.ndim != 3 or lr.shape[2] != 3 or lr.dtype != np.uint8:
         raise InputError(
@@ -32,11 +40,13 @@ def check_picture(
     height, width = lr.shape[:2]
     if min(height, width) < min_side:
         raise InputError(
-            f"the picture has {width}x{height} pixels; {method} at x{scale} needs "
-            f"{min_side} on each side to find a blur in"
+            f"the image has {width}x{height} pixels; {method} at x{scale} needs "
+            f"at least {min_side} on each side to estimate a blur"
         )
     if (lr.min(axis=(0, 1)) == lr.max(axis=(0, 1))).all():
-        raise InputError("the picture is one flat colour, on which no blur shows")
+        raise InputError(
+            "the image is one flat colour, on which no blur is visible; give another image"
+        )
 
 
 def check_device(device: str) -> None:
@@ -51,17 +61,17 @@ def check_device(device: str) -> None:
 
 
 def check_memory(needed: int, device: str, method: str) -> None:
-    """Raise `InputError` if `device` has no `needed` bytes left."""
+    """Raise `InputError` if `device` has fewer than `needed` bytes free."""
     free = available_memory() if device == "cpu" else torch.cuda.mem_get_info()[0]
     if free is not None and needed > free:
         raise InputError(
-            f"{method} would need about {needed / 2**30:.1f} GiB for this picture, and "
-            f"{free / 2**30:.1f} GiB are free; fit a part of it (--crop), the blur is one for all"
+            f"{method} would need about {needed / 2**30:.1f} GiB for this image, and "
+            f"{free / 2**30:.1f} GiB are free; fit a part of it with --crop (one blur for all)"
         )
 
 
 def picture_id(lr: NDArray[np.uint8]) -> str:
-    """sha256 (hex) of a picture's size and pixels."""
+    """Return the SHA-256 (hex) of an image's size and pixels."""
     digest = hashlib.sha256(repr(lr.shape).encode())
     digest.update(np.ascontiguousarray(lr).tobytes())
     return digest.hexdigest()

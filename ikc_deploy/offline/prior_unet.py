@@ -1,8 +1,8 @@
-"""The deep image prior: a U-Net whose shape alone prefers pictures to noise (CVPR 2018).
+"""The deep image prior: a U-Net whose structure alone prefers images to noise (CVPR 2018).
 
-Fitted to one picture from fixed noise, it makes natural textures and edges long before it could
-make noise. Five levels of 128 channels with skips of 16 (FKP, CVPR 2021, supplement). Where the
-reference implementation has self-attention in its three deepest levels, this one has none.
+Fitted to one image from fixed noise, it produces natural textures and edges long before it could
+produce noise. It has five levels of 128 channels with skips of 16 (FKP, CVPR 2021, supplement).
+Unlike the reference implementation, it has no self-attention in its three deepest levels.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ _SLOPE: Final = 0.2
 
 
 def smallest_side(levels: int) -> int:
-    """Pixels that a picture must have on a side: the deepest level still reflects one."""
+    """Return the smallest side of an image in pixels: the deepest level needs one to reflect."""
     return 2**levels + 1
 
 
 class DeepImagePrior(nn.Module):
-    """Noise `[1,3,h,w]` to a picture `[1,3,h,w]` in [0,1], of any size from `smallest_side`."""
+    """A U-Net that maps noise `[1,3,h,w]` to an image `[1,3,h,w]` in [0,1].
+
+    Both sides must be at least `smallest_side`.
+    """
 
     def __init__(self, channels: int, levels: int, skip: int) -> None:
         super().__init__()
@@ -35,13 +38,13 @@ class DeepImagePrior(nn.Module):
         self.layers = nn.Sequential(deeper, nn.Conv2d(channels, 3, 1), nn.Sigmoid())
 
     def forward(self, noise: Tensor) -> Tensor:
-        """See the class."""
+        """Map noise to an image; see the class."""
         picture: Tensor = self.layers(noise)
         return picture
 
 
 class _Level(nn.Module):
-    """Half the size and back, beside a narrow way at full size."""
+    """A level: half the size and back, in parallel with a narrow branch at full size."""
 
     def __init__(self, entering: int, channels: int, skip: int, deeper: nn.Module) -> None:
         super().__init__()
@@ -57,7 +60,7 @@ class _Level(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         skipped = self.skip(features)
-        # To the very size, which is not twice the half if it is odd.
+        # To the exact size: an odd side is not twice its half.
         deep = F.interpolate(self.down(features), size=skipped.shape[-2:], mode="bilinear")
         merged: Tensor = self.up(torch.cat([skipped, deep], dim=1))
         return merged
@@ -72,5 +75,5 @@ def _block(entering: int, leaving: int, size: int, stride: int = 1) -> nn.Sequen
 
 
 def _normalization(channels: int) -> nn.BatchNorm2d:
-    # There is one picture: its own statistics are all there are, while fitting and after.
+    # With a single image, its own statistics are used, during the fit and after it.
     return nn.BatchNorm2d(channels, track_running_stats=False)

@@ -1,4 +1,4 @@
-"""SSIM as something to optimise."""
+"""SSIM as a differentiable loss."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ _C2: Final = 0.03**2
 
 
 def ssim(image: Tensor, reference: Tensor) -> Tensor:
-    """Mean structural similarity of two `[N,C,H,W]` in [0,1] (Wang et al. 2004), a scalar.
+    """Return the mean structural similarity of two images (Wang et al. 2004).
 
-    Gaussian windows of 11 pixels where they fit; sides must be at least that long.
-    Differentiable.
+    Gaussian windows of 11 pixels, only where they fit; sides must be at least that long.
+
+    Args:
+        image: `[N,C,H,W]` in [0,1].
+        reference: `[N,C,H,W]` in [0,1].
+
+    Returns:
+        A differentiable scalar, at most 1.
     """
     offsets = torch.arange(WINDOW, dtype=image.dtype, device=image.device) - WINDOW // 2
     profile = torch.exp(-0.5 * (offsets / _SIGMA) ** 2)

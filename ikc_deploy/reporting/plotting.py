@@ -1,7 +1,7 @@
-"""Figures for people: what the loop took the blur to be, step by step; and how our plots look.
+"""Plots: the blur estimated by the loop at each step, and the common style of all plots.
 
-matplotlib (the `evaluation` extra) is imported when a figure is made, and used through its objects,
-not through pyplot: no window system, no global state.
+matplotlib (the `evaluation` extra) is imported when a figure is created, and used through its
+objects, not through pyplot: no window system, no global state.
 """
 
 from __future__ import annotations
@@ -34,9 +34,14 @@ _CURVE_COLOUR: Final = "#b5367a"
 
 
 def require_matplotlib(purpose: str, extra: str = "evaluation") -> None:
-    """Raise `MissingExtraError` that names `extra` unless matplotlib is installed.
+    """Check that matplotlib is installed.
 
-    `purpose` is what needs it.
+    Args:
+        purpose: Feature that needs it, for the message.
+        extra: Extra to install, for the message.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
     """
     try:
         import matplotlib.figure  # noqa: F401
@@ -45,11 +50,18 @@ def require_matplotlib(purpose: str, extra: str = "evaluation") -> None:
 
 
 def kernels_figure(kernels: NDArray[np.floating], sigmas: NDArray[np.floating]) -> Figure:
-    """The kernels `[t+1,k,k]` of steps 0..t as heat maps, over the curve of their sigmas `[t+1]`.
+    """Draw the kernels of all steps as heat maps, above the curve of their sigmas.
 
-    One kernel stands alone, without a curve. All maps share one colour scale. It is a root scale,
-    because a kernel's peak falls with the square of its sigma: on a linear one, a narrow kernel
-    leaves the wide ones black. Raises `MissingExtraError` without matplotlib.
+    A single kernel is drawn without a curve. All maps share one colour scale. It is a root scale,
+    because a kernel's peak falls with the square of its sigma: on a linear scale, a narrow kernel
+    would leave the wide ones black.
+
+    Args:
+        kernels: Kernels `[t+1,k,k]` of steps 0..t.
+        sigmas: Their sigmas `[t+1]` in HR pixels.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
     """
     require_matplotlib("a figure of kernels")
     from matplotlib.figure import Figure
@@ -71,7 +83,7 @@ def kernels_figure(kernels: NDArray[np.floating], sigmas: NDArray[np.floating]) 
 
 
 def save_figure(figure: Figure, path: str | PathLike[str]) -> None:
-    """Write a figure as PNG that says what made it. Whole or not at all."""
+    """Write a figure as PNG, whole or not at all; its metadata names this software."""
     made_by = {"Software": _SOFTWARE}
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=_DOTS_PER_INCH, format="png", backend="agg", metadata=made_by)
@@ -87,7 +99,7 @@ def is_saved_figure(path: str | PathLike[str]) -> bool:
 
 
 def style_axes(axes: Any) -> None:
-    """Small ticks, a light grid across, no box: for axes that hold a curve or points."""
+    """Style axes that hold a curve or points: small ticks, a light horizontal grid, no box."""
     axes.grid(axis="y", color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

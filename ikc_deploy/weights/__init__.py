@@ -18,26 +18,30 @@ RANDOM_PREFIX: Final = "random:"
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """What a weights spec means, before anything is loaded."""
+    """The resolved source of weights, before anything is loaded."""
 
     name: str
-    """For labels and folder names."""
+    """Name for labels and folders."""
     path: Path | None
-    """The checkpoint; None for random weights."""
+    """Checkpoint file; None for random weights."""
     sha256: str
-    """Over the checkpoint file, or over the spec of random weights."""
+    """SHA-256 (hex) of the checkpoint file, or of the spec of random weights."""
 
 
 def shipped_weights() -> dict[str, Path]:
-    """The checkpoints inside the package, by name."""
+    """Return the paths of the checkpoints inside the package, by name."""
     folder = Path(__file__).parent
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
 def find_weights(spec: str) -> WeightsSource:
-    """Weights by spec: a shipped name, a checkpoint file, or `random:ARCHITECTURE`.
+    """Find weights by their spec.
 
-    Raises `CheckpointError` with the shipped names if `spec` is none of these.
+    Args:
+        spec: Name of shipped weights, path of a checkpoint file, or `random:ARCHITECTURE`.
+
+    Raises:
+        CheckpointError: `spec` is none of these; the message lists the shipped names.
     """
     if spec.startswith(RANDOM_PREFIX):
         name = spec.removeprefix(RANDOM_PREFIX)
@@ -46,7 +50,7 @@ def find_weights(spec: str) -> WeightsSource:
     path = shipped.get(spec, Path(spec))
     if not path.is_file():
         raise CheckpointError(
-            f"'{spec}' is neither shipped weights ({', '.join(shipped) or 'none'}), nor a "
-            "checkpoint file, nor random:ARCHITECTURE"
+            f"unknown weights '{spec}': expected shipped weights "
+            f"({', '.join(shipped) or 'none'}), a checkpoint file, or random:ARCHITECTURE"
         )
     return WeightsSource(path.stem, path, hashlib.sha256(path.read_bytes()).hexdigest())

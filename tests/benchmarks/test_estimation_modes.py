@@ -76,5 +76,5 @@ def test_figures_are_means_over_frames_and_clips() -> None:
 
 def test_impossible_amounts_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     options = ("--json", tmp_path / "out.json", "--bundle", bundle.path)
-    assert_one_clear_line(invoke(main, *options, "--blurs", 9), "--blurs is 1 to 8")
+    assert_one_clear_line(invoke(main, *options, "--blurs", 9), "--blurs must be 1 to 8")
     assert_one_clear_line(invoke(main, *options, "--clip-frames", 4), "more than 4 frames")

@@ -63,7 +63,7 @@ def test_the_figures_in_the_docs_are_those_that_were_measured(repository: Path) 
     ("options", "words"),
     [
         (("--side", 91), "the crop is not inside"),
-        (("--side", 64, "--top", -1), "a place inside the image"),
+        (("--side", 64, "--top", -1), "invalid crop"),
         (("--side", 64, "--iterations", 9), "a multiple of 8"),
         (("--side", 32), "16x16 pixels"),
         (("--side", 64, "--scale", 3), "not x3"),

@@ -51,10 +51,10 @@ def test_the_figures_in_the_docs_are_those_that_were_measured(repository: Path) 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--method", "magic"), "there is no method 'magic'"),
+        (("--method", "magic"), "unknown method 'magic'"),
         (("--method", "ike:crop=big"), "NAME:SETTING=NUMBER"),
         (("--top", 500), "is not inside"),
-        (("--json", "LIST"), "no report of this command"),
+        (("--json", "LIST"), "not a report of this command"),
     ],
 )
 def test_bad_input_is_one_clear_line(

@@ -29,7 +29,7 @@ def test_ratios_within_rounds_do_not_see_what_slows_a_whole_round(
 
 
 def test_series_that_did_not_take_turns_are_refused() -> None:
-    with pytest.raises(ValueError, match="did not take turns"):
+    with pytest.raises(ValueError, match="were not interleaved"):
         paired_ratio([1.0], [1.0, 2.0])
 
 

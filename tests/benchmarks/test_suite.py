@@ -38,12 +38,12 @@ def test_a_suite_crosses_sizes_batches_and_corrections(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no table"),
+        ("", "nothing to measure"),
         ("nonsense", "not TOML"),
         ("a = 3", r"\[a\]"),
         ("[a]\nres = ['32']", "without subjects"),
         ("[a]\nweights = ['x4-lite']", "without sizes"),
-        ("[a]\nweights = ['x4-lite']\nres = ['32']\nspeed = 3", "no setting 'speed'"),
+        ("[a]\nweights = ['x4-lite']\nres = ['32']\nspeed = 3", "unknown setting 'speed'"),
         ("[a]\nweights = ['x4-lite']\nres = 32", "res must be a list"),
         ("[a]\nweights = ['x4-lite']\nres = ['big']", "WIDTHxHEIGHT"),
         ("[a]\nweights = ['x4-lite']\nres = ['32']\ncompare = 'nobody'", "'nobody'"),

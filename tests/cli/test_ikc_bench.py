@@ -149,7 +149,7 @@ def test_options_that_contradict_each_other_are_one_line(small_bundle: Bundle) -
 
 
 def test_unknown_weights_are_one_line() -> None:
-    assert_one_clear_line(invoke(main, "--weights", "nope"), "'nope' is neither")
+    assert_one_clear_line(invoke(main, "--weights", "nope"), "unknown weights 'nope'")
 
 
 @pytest.mark.parametrize("option", ["--json", "--csv", "--html"])

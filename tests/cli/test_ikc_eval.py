@@ -203,7 +203,7 @@ def test_another_scale_than_the_weights_is_one_line(small_bundle: Bundle, hr: Pa
 
 
 def test_unknown_weights_are_one_line(hr: Path) -> None:
-    assert_one_clear_line(invoke(main, "--hr", hr, "--weights", "nope"), "'nope' is neither")
+    assert_one_clear_line(invoke(main, "--hr", hr, "--weights", "nope"), "unknown weights 'nope'")
 
 
 def test_an_image_that_cannot_be_read_is_one_line(small_bundle: Bundle, hr: Path) -> None:
@@ -224,7 +224,7 @@ def test_an_image_that_cannot_be_read_is_one_line(small_bundle: Bundle, hr: Path
         (("--ellipses8", "--kernels", "k.npz"), "only one of --ellipses8 and --kernels"),
         (("--degradation", "median", "--kernels", "k.npz"), "only one of --kernels and --degr"),
         (("--degradation", "random", "--sigma-list", "2"), "only one of --sigma-list and --degr"),
-        (("--kernels", "kernels.mat"), "no .npy or .npz file"),
+        (("--kernels", "kernels.mat"), "not a .npy or .npz file"),
         (("--noise", -1), "noise must be 0 or more"),
         (("--jpeg", 101), "JPEG quality must be 1 to 100"),
         (("--json", "x", "--csv", "./x"), "--json, --csv must be different files"),
@@ -239,7 +239,7 @@ def test_bad_settings_are_one_line_before_a_bundle_is_opened(
 
 def test_a_sigma_beyond_the_weights_is_one_line(small_bundle: Bundle, hr: Path) -> None:
     result = invoke(main, "--hr", hr, "--bundle", small_bundle.path, "--sigma-list", "1.8,4.5")
-    assert_one_clear_line(result, "knows sigma 0.2 to 4", "sigma 4.5")
+    assert_one_clear_line(result, "covers sigma 0.2 to 4", "sigma 4.5")
 
 
 @pytest.mark.parametrize("option", ["--json", "--csv", "--markdown"])

@@ -113,7 +113,7 @@ def test_a_crop_is_fitted_and_the_whole_picture_made_by_sftmd(
     arguments = dip(folder, tmp_path / "out", 1, *more, scale=4)
     arguments[0] = str(tmp_path / "large.png")
     # An untrained flow makes noise of a kernel, which no basis knows.
-    assert_one_clear_line(invoke(main, *arguments), "does not know this kernel", "--then usrnet")
+    assert_one_clear_line(invoke(main, *arguments), "does not support this kernel", "--then usrnet")
     assert read_rgb(tmp_path / "out" / "image.png").shape == (128, 128, 3)
     assert not (tmp_path / "out" / "image-sftmd.png").exists()
     monkeypatch.setattr(nonblind_stage, "MOST_LOST", 10.0)
@@ -150,7 +150,7 @@ def test_the_report_lists_the_files_and_none_of_another_result_stays(
     assert {path.name for path in out.iterdir()} == listed(out) >= {"image-usrnet.png"}
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     fewer = invoke(main, *dip(folder, out, 1, *then))
-    assert_one_clear_line(fewer, "holds 2 iterations", "1 are asked for")
+    assert_one_clear_line(fewer, "holds 2 iterations", "requested 1")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert invoke(main, *dip(folder, out, 3)).exit_code == 0
     assert {path.name for path in out.iterdir()} == listed(out) == {*before} - {"image-usrnet.png"}
@@ -221,7 +221,7 @@ def test_flat_pictures_of_any_colour_are_refused(
     "change,words",
     [
         ({"--scale": "3", "--method": "kernelgan-fkp"}, ["x2 and x4, not x3"]),
-        ({"--method": "kernelgan-fkp"}, ["40x32 pixels", "needs 64"]),
+        ({"--method": "kernelgan-fkp"}, ["40x32 pixels", "needs at least 64"]),
         ({"--method": "ike", "--prior": None, "--true-kernel": "kernel.npy"}, ["finds no kernel"]),
         ({"--method": "ike"}, ["has no prior"]),
         ({"--prior": "missing.safetensors"}, ["missing.safetensors"]),
@@ -229,7 +229,7 @@ def test_flat_pictures_of_any_colour_are_refused(
         ({"--bundle": "x"}, ["are for --then sftmd"]),
         ({"--then": "sftmd", "--bundle": "BUNDLE"}, ["upscales x4, not x2"]),
         ({"--reference": "lr.png"}, ["40x32", "80x64"]),
-        ({"--true-kernel": "lr.png"}, ["no .npy or .npz file"]),
+        ({"--true-kernel": "lr.png"}, ["not a .npy or .npz file"]),
         ({"-o": "hr.png"}, ["is a file"]),
     ],
 )

@@ -91,7 +91,7 @@ def test_a_file_that_is_no_kernel_is_one_line(
         (["--kernel", "KERNEL", "--tile", 64], "goes without --tile or --max-memory"),
         (["--kernel", "KERNEL", "--backend", "tensorrt"], "goes without --backend"),
         (["--kernel", "gone.npy"], "no kernels file"),
-        (["--kernel", "in.mat"], "no .npy or .npz file"),
+        (["--kernel", "in.mat"], "not a .npy or .npz file"),
         (["--noise", 3], "belong to --kernel"),
     ],
 )

@@ -130,7 +130,7 @@ def test_a_filter_has_no_kernel_and_no_sigma() -> None:
 @pytest.mark.parametrize(
     ("sigmas", "error", "words"),
     [
-        ((), InputError, "without a blur"),
+        ((), InputError, "no blur to measure"),
         ((1.8, 2.0, 1.8), InputError, "sigma 1.8 is given twice"),
         ((1.8, 0.0), KernelError, "sigma must be positive and finite, got 0"),
         ((float("nan"),), KernelError, "positive and finite, got nan"),
@@ -196,7 +196,7 @@ def test_arrays_that_are_no_kernels_are_refused(
 @pytest.mark.parametrize(
     ("name", "write", "words"),
     [
-        ("k.mat", lambda path: path.write_bytes(b""), "no .npy or .npz file"),
+        ("k.mat", lambda path: path.write_bytes(b""), "not a .npy or .npz file"),
         ("k.npy", lambda path: None, "there is no kernels file"),
         ("k.npy", lambda path: path.write_bytes(b"no array"), "cannot be read as numpy arrays"),
         ("k.npy", lambda path: np.save(path, np.array([{}])), "cannot be read as numpy arrays"),

@@ -147,7 +147,7 @@ def test_images_that_no_earlier_run_wrote_are_not_written_over(
     mine = tmp_path / "out" / folder / "x4" / "cat.png"
     write_rgb(photo(8, 8), mine)
     before = written(tmp_path / "out")
-    with pytest.raises(OutputError, match=f"'{mine}' is there already"):
+    with pytest.raises(OutputError, match=f"'{mine}' exists"):
         prepare([source], tmp_path / "out", PrepareSettings())
     assert written(tmp_path / "out") == before
     # Beside it, there is room.

@@ -267,14 +267,14 @@ def test_a_bundle_that_takes_float_frames_is_refused(upscaler: Upscaler, pair: P
 
 
 def test_no_folder_is_refused(upscaler: Upscaler) -> None:
-    with pytest.raises(InputError, match="without a folder of HR images"):
+    with pytest.raises(InputError, match="give a folder of HR images"):
         evaluate(upscaler, [], ONE_BLUR)
 
 
 def test_a_sigma_that_the_bundle_does_not_know_is_refused(upscaler: Upscaler, pair: Path) -> None:
     narrow = Bundle(upscaler.bundle.path, upscaler.bundle.manifest)
     narrow.basis = KernelBasis.fit((0.2, 3.0))
-    with pytest.raises(InputError, match=r"knows sigma 0\.2 to 3, .* for sigma 3\.2"):
+    with pytest.raises(InputError, match=r"covers sigma 0\.2 to 3, .* of sigma 3\.2"):
         evaluate(Upscaler(narrow, upscaler.backend, ITERS), [pair], GAUSSIAN8)
-    with pytest.raises(InputError, match=r"knows sigma 0\.2 to 4, .* for sigma 4\.1"):
+    with pytest.raises(InputError, match=r"covers sigma 0\.2 to 4, .* of sigma 4\.1"):
         evaluate(upscaler, [pair], Protocol(BlurSet.gaussians((2.6, 4.1))))

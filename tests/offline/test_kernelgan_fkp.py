@@ -98,7 +98,7 @@ def test_the_penalty_is_that_of_a_linear_critic() -> None:
 def test_x3_a_small_picture_and_a_flat_one_are_refused(small: KernelGanFkpSettings) -> None:
     with pytest.raises(InputError, match="x2 and x4, not x3"):
         fit(photo(70, 70), 3, small)
-    with pytest.raises(InputError, match="needs 64"):
+    with pytest.raises(InputError, match="needs at least 64"):
         fit(photo(63, 70), 2, KernelGanFkpSettings(prior=small.prior))
     with pytest.raises(InputError, match="flat"):
         fit(np.full((64, 64, 3), 9, np.uint8), 2, small)

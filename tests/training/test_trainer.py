@@ -207,7 +207,7 @@ def test_a_run_starts_from_weights_that_exist(
         conditioned = networks["sftmd"]["SFT-residual1.sft1.mul_conv1.weight"]
         theirs = unbroken["sftmd.SFT-residual1.sft1.mul_conv1.weight"]
         assert (conditioned.shape == theirs.shape) is fits
-    with pytest.raises(CheckpointError, match="'nowhere' is neither"):
+    with pytest.raises(CheckpointError, match="unknown weights 'nowhere'"):
         run_training(dataclasses.replace(recipe, init_from="nowhere"), tmp_path / "none")
 
 

@@ -1,4 +1,4 @@
-"""python -m ikc_deploy.benchmarks.gpu_check: see the package; `make gpu-check` runs it."""
+"""The command `python -m ikc_deploy.benchmarks.gpu_check`, which `make gpu-check` runs."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ console = Console(highlight=False, soft_wrap=True)
 @click.option(
     "--wheels",
     type=click.Path(path_type=Path),
-    help="Folder of wheels to use for this run only, as of pycuda on a machine without a network.",
+    help="Folder of wheels to install for this run only, for example pycuda without a network.",
 )
 @click.option(
     "--seconds",
     default=420.0,
     show_default=True,
-    help="Parts that would begin later do not run.",
+    help="Parts that would start later do not run.",
 )
 @click.option("--frames", default=1000, show_default=True, help="Frames of each leak test.")
-@click.option("--only", multiple=True, help="Only parts whose names have this in them.")
+@click.option("--only", multiple=True, help="Run only parts whose names contain this.")
 def main(
     weights: str,
     out: Path | None,
@@ -52,7 +52,7 @@ def main(
     frames: int,
     only: tuple[str, ...],
 ) -> None:
-    """Check everything of the GPU path that this machine can, and say what it could not."""
+    """Run all GPU checks that this machine supports, and list those that did not run."""
     if wheels is not None:
         _use_wheels(wheels)
     from ikc_deploy.benchmarks.gpu_check.checks import Check, GpuCheckSettings
@@ -79,7 +79,7 @@ def main(
 
 
 def report(outcomes: list[PartOutcome], weights: str, frames: int) -> dict[str, object]:
-    """What goes into the JSON: the machine, what was asked for, and what became of every part."""
+    """Return the report as JSON values: machine, settings and the outcome of every part."""
     from ikc_deploy.benchmarks.machine import describe_machine, installed_version
 
     names = ("pycuda", "cuda-bindings", "cuda-core", "tensorrt", "tensorrt_rtx", "polygraphy")
@@ -106,7 +106,7 @@ def _use_wheels(folder: Path) -> None:
     """Install the folder's wheels for this process, which must not have imported them yet."""
     files = sorted(map(str, folder.glob("*.whl")))
     if not files:
-        raise InputError(f"'{folder}' holds no wheels")
+        raise InputError(f"'{folder}' holds no wheels (.whl); give a folder of wheels")
     site = tempfile.mkdtemp(prefix="ikc-wheels-")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
     subprocess.run([*command, "--target", site, *files], check=True)

@@ -1,4 +1,4 @@
-"""The parts of `make gpu-check`. Each gives facts, or raises what `parts` makes of it."""
+"""The parts of `make gpu-check`; each returns facts, or raises an error that `parts` reports."""
 
 from __future__ import annotations
 
@@ -46,37 +46,44 @@ RUNNERS: Final = ("torch", "onnxruntime-cuda", "tensorrt", "tensorrt-rtx")
 _PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "fp16")
 
 _MIN_DB: Final = {"fp32": 60.0, "fp16": 40.0}
-"""PSNR of 8-bit frames against torch on the CPU, float32, at every step. Codes that differ a
-little turn a few roundings: float32 on another device is not bit-equal. Loose on purpose: a wrong
-buffer or order gives 30 dB and less."""
+"""Smallest PSNR of 8-bit frames against torch on the CPU, float32, at every step. Codes that differ
+a little change a few roundings: float32 on another device is not bit-equal. The limit is loose on
+purpose: a wrong buffer or order results in 30 dB and less."""
 
 _SLACK_BYTES: Final = 2**20
-"""What free memory may shrink over a thousand frames: other processes use the GPU, too."""
+"""Largest loss of free memory over a thousand frames: other processes use the GPU, too."""
 
 
 @dataclass(frozen=True)
 class GpuCheckSettings:
-    """How much to do."""
+    """The settings of the check."""
 
     iters: int = 7
+    """Number of corrections after the predictor."""
     shapes: tuple[tuple[int, int], ...] = ((64, 64), (72, 96), (120, 80), (64, 128))
-    """LR heights and widths that take turns."""
+    """Heights and widths of LR frames, in turn."""
     frames: int = 1000
-    """Of the leak test."""
+    """Number of frames of the leak test."""
     latency_shapes: tuple[tuple[int, int], ...] = ((128, 128), (270, 480))
+    """Heights and widths of the LR frames that are timed."""
     latency_runs: int = 30
+    """Number of timed calls."""
     compile: bool = True
-    """Whether torch.compile takes part; it needs a minute."""
+    """Whether to measure torch.compile; it needs a minute."""
 
 
 @dataclass
 class Check:
-    """What the parts have in common."""
+    """The parts of a check and what they share."""
 
     weights: Weights
+    """Weights of the networks."""
     settings: GpuCheckSettings
+    """Settings of the check."""
     place: Place
+    """Device on which torch computes."""
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="ikc-gpu-check-")))
+    """Folder for bundles."""
 
     def __post_init__(self) -> None:
         # float32 means float32, as in the runtime.
@@ -87,12 +94,12 @@ class Check:
 
     @cached_property
     def device(self) -> Device:
-        """The GPU. Raises `NotRunError` without one."""
+        """The GPU; raises `NotRunError` without one."""
         device: Device = opened(open_device)
         return device
 
     def parts(self) -> dict[str, Part]:
-        """All parts, in order."""
+        """Return all parts by name, in order."""
         parts: dict[str, Part] = {
             "buffers": self.buffers,
             "streams and events": self.streams,
@@ -124,10 +131,10 @@ class Check:
             parts[key] = partial(self.host_latency, precision)
         return parts
 
-    # What CUDA itself does.
+    # Checks of CUDA itself.
 
     def buffers(self) -> Facts:
-        """Copies there and back keep every byte, and what is freed is free again."""
+        """Check that copies to the device and back keep every byte, and that memory is freed."""
         stream = CudaStream(self.device)
         free, total = self.device.free_memory()
         for size in (1, 1000, 2**20 + 1, 64 * 2**20):
@@ -140,14 +147,14 @@ class Check:
             stream.synchronize()
             pinned.array[...] = 0
             found = to_host(stream, second, pinned)
-            require(np.array_equal(found, content), f"{size} bytes came back changed")
+            require(np.array_equal(found, content), f"{size} bytes changed in a copy")
             del first, second, pinned
         lost = free - self.device.free_memory()[0]
-        require(lost <= _SLACK_BYTES, f"{lost} bytes are not free again")
+        require(lost <= _SLACK_BYTES, f"{lost} bytes were not freed")
         return {"total_mib": total // 2**20, "free_mib": free // 2**20}
 
     def streams(self) -> Facts:
-        """An event orders two streams, and times are positive."""
+        """Check that an event orders two streams, and that times are positive."""
         size = 32 * 2**20
         one, other = CudaStream(self.device), CudaStream(self.device)
         source, target = (PinnedBuffer(self.device, (size,), np.uint8) for _ in range(2))
@@ -169,7 +176,7 @@ class Check:
         return {"copies_ms": taken, "gib_per_second": size / 2**30 / (taken / 2e3)}
 
     def graph_of_copies(self) -> Facts:
-        """A recorded graph does what was queued, as often as it is launched, and times itself."""
+        """Check that every launch of a recorded graph repeats the copies, and that it is timed."""
         size = 2**20
         stream = CudaStream(self.device)
         source, target = (PinnedBuffer(self.device, (size,), np.uint8) for _ in range(2))
@@ -191,13 +198,13 @@ class Check:
             stream.synchronize()
             require(bool((target.array == value).all()), "a launch did not replay the copies")
             times.append(before.elapsed_ms(after))
-        require(min(times) > 0, f"events inside the graph gave {min(times)} ms")
+        require(min(times) > 0, f"events inside the graph measured {min(times)} ms")
         return {"median_ms": statistics.median(times)}
 
-    # The loop, on every runner that there is.
+    # Checks of the loop, on every runner.
 
     def graph_equals_eager(self, runner: str, precision: Precision) -> Facts:
-        """One launch gives the bits of network after network."""
+        """Check that one launch and separate calls of the networks return equal bits."""
         frames = self._frames(4)
         with self._open(runner, precision) as upscaler:
             recorded = [upscaler(frame) for frame in frames + frames]
@@ -209,7 +216,7 @@ class Check:
         return {"frames": len(recorded)}
 
     def against_the_cpu(self, runner: str, precision: Precision) -> Facts:
-        """dB of the frame and |dh| at every step, against torch on the CPU in float32."""
+        """Measure the PSNR and |dh| of every step against torch on the CPU in float32."""
         frame = self._frames(1)[0]
         images, codes = self._reference(frame)
         with self._open(runner, precision) as upscaler:
@@ -222,18 +229,18 @@ class Check:
         return facts
 
     def foreign_arrays(self, runner: str, precision: Precision) -> Facts:
-        """Frames that torch is still making on the GPU, and results that torch reads there."""
+        """Check frames that torch is still computing on the GPU, and results that torch reads."""
         frames = self._frames(4)
         with self._open(runner, precision) as upscaler:
             for frame in frames:
                 wanted = upscaler(frame).image
                 image = upscaler(self.place.frame(frame)).image
                 found = self.place.image(image)
-                require(np.array_equal(found, wanted), "a frame on the GPU gives another image")
+                require(np.array_equal(found, wanted), "the image of a frame on the GPU differs")
         return {"frames": len(frames)}
 
     def shape_changes(self, runner: str, precision: Precision) -> Facts:
-        """Shapes that come and go give the same images every time."""
+        """Check that images stay the same while shapes alternate."""
         frames = self._frames(2 * len(self.settings.shapes))
         with self._open(runner, precision) as upscaler:
             first = [upscaler(frame).image for frame in frames]
@@ -243,7 +250,7 @@ class Check:
         return {"shapes": len({frame.shape for frame in frames})}
 
     def two_threads(self, runner: str, precision: Precision) -> Facts:
-        """Two upscalers in two threads, recording beside each other, give the images of one."""
+        """Check that two upscalers recording in two threads return the same images as one."""
         frames = self._frames(6)
         with self._open(runner, precision) as upscaler:
             wanted = [upscaler(frame).image for frame in frames]
@@ -258,7 +265,7 @@ class Check:
         return {"frames": 2 * 3 * len(frames)}
 
     def submitted(self, runner: str, precision: Precision) -> Facts:
-        """Frames that are submitted give the images of calls, in order."""
+        """Check that submitted frames return the same images as calls, in order."""
         frames = self._frames(8)
         with self._open(runner, precision) as upscaler:
             wanted = [upscaler(frame).image for frame in frames]
@@ -268,7 +275,7 @@ class Check:
         return {"frames": len(images)}
 
     def leak(self, runner: str, precision: Precision) -> Facts:
-        """Memory of the GPU stays as it is over many frames."""
+        """Check that free GPU memory does not shrink over many frames."""
         frame = self._frames(1)[0]
         with self._open(runner, precision) as upscaler:
             for _ in range(10):
@@ -278,13 +285,13 @@ class Check:
                 upscaler(frame)
             after, _ = self.device.free_memory()
         lost = before - after
-        require(lost <= _SLACK_BYTES, f"{lost} bytes are gone after {self.settings.frames} frames")
+        require(lost <= _SLACK_BYTES, f"{lost} bytes leaked in {self.settings.frames} frames")
         return {"frames": self.settings.frames, "lost_bytes": lost}
 
-    # What it costs.
+    # Latency.
 
     def latency(self, runner: str, precision: Precision) -> Facts:
-        """Milliseconds a frame: queued back to back (events), and from call to result (clock)."""
+        """Measure milliseconds a frame: queued back to back (events), and from call to result."""
         facts = {}
         for height, width in self.settings.latency_shapes:
             frame = natural_frame(height, width)
@@ -302,7 +309,7 @@ class Check:
         return facts
 
     def torch_latency(self, precision: Precision, compiled: bool) -> Facts:
-        """The loop as a torch user writes it: eager, or compiled in channels_last."""
+        """Measure the loop as a torch user writes it: eager, or compiled in channels_last."""
         if compiled and not self.settings.compile:
             raise NotRunError("left out of this run")
         if not self.place.rehearsal and not torch.cuda.is_available():
@@ -345,7 +352,7 @@ class Check:
         return facts
 
     def host_latency(self, precision: Precision) -> Facts:
-        """ONNX Runtime's CUDA provider with numpy in and out of every network."""
+        """Measure ONNX Runtime's CUDA provider with numpy arrays in and out of every network."""
         from ikc_deploy.runtime.backends.onnx_sessions import load_sessions
 
         bundle = self._bundle(precision)
@@ -367,10 +374,10 @@ class Check:
             facts[f"{height}x{width}"] = {"called_ms": self._clocked(partial(loop, frame))}
         return facts
 
-    # What the parts above stand on.
+    # Resources of the parts above.
 
     def exported(self, precision: Precision) -> Facts:
-        """Graphs in a bundle, and a TensorRT engine where one can be built."""
+        """Export the graphs into a bundle, and build a TensorRT engine where that is possible."""
         bundle = self._bundle(precision)
         parity = bundle.manifest.parity
         return {
@@ -395,7 +402,7 @@ class Check:
         return bundle, backend
 
     def _bundle(self, precision: Precision) -> Bundle:
-        """The exported bundle, made once."""
+        """Return the exported bundle; it is exported once."""
         folder = self.folder / precision
         if precision in self._no_export:
             raise NotRunError(f"the export failed: {self._no_export[precision]}")
@@ -413,7 +420,7 @@ class Check:
         return Bundle.open(folder)
 
     def _with_engine(self, runner: str, precision: Precision) -> Bundle:
-        """The exported bundle with an engine for this GPU, if the runner is a TensorRT."""
+        """Return the exported bundle, with an engine for this GPU if the runner is a TensorRT."""
         from ikc_deploy.bundle.engine_store import Profile
         from ikc_deploy.engines.cache import add_engine
         from ikc_deploy.engines.targets import Target
@@ -433,7 +440,7 @@ class Check:
         return Bundle.open(bundle.path)
 
     def _bare_bundle(self, precision: Precision) -> Bundle:
-        """What an `Upscaler` needs beside the runner: no graphs, as torch has its modules."""
+        """Return a bundle without graphs, for the torch runner, which has modules instead."""
         networks = self.weights.networks
         folder = self.folder / f"bare-{precision}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -459,7 +466,7 @@ class Check:
         return [natural_frame(*shapes[i % len(shapes)], seed=i) for i in range(count)]
 
     def _reference(self, frame: Frame) -> tuple[list[Frame], list[NDArray[np.float32]]]:
-        """Frames and codes of every step by the exported modules in torch on the CPU, float32."""
+        """Return frames and codes of every step by torch on the CPU in float32."""
         modules = graph_modules(self.weights.networks, "fp32", "uint8")
         images, codes = [], []
         with torch.no_grad():
@@ -485,7 +492,7 @@ class Check:
         return backend.elapsed_ms(start, end) / self.settings.latency_runs
 
     def _clocked(self, work: Callable[[], object]) -> float:
-        """The median by the clock; `work` has to end with its result on the host."""
+        """Return the median wall-clock time; `work` must end with its result on the host."""
         for _ in range(3):
             work()
         times = []

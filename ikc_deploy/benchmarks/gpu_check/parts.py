@@ -1,4 +1,4 @@
-"""Parts of a check, run one after the other: each passes, fails, or says why it did not run."""
+"""The parts of a check, run in order: each passes, fails, or reports why it did not run."""
 
 from __future__ import annotations
 
@@ -11,35 +11,45 @@ from typing import Any, Literal
 from ikc_deploy.errors import BackendError, EngineError, MissingExtraError
 
 Facts = dict[str, Any]
-"""What a part found, as JSON."""
+"""Results of a part, as JSON values."""
 
 Part = Callable[[], Facts]
 
 
 class NotRunError(Exception):
-    """Why a part cannot run on this machine."""
+    """The error of a part that cannot run on this machine; its message is the reason."""
 
 
 class FailedError(Exception):
-    """What a part found wrong."""
+    """The error of a part that failed; its message is the reason."""
 
 
 @dataclass(frozen=True)
 class PartOutcome:
-    """What became of a part."""
+    """The outcome of a part."""
 
     part: str
+    """Name of the part."""
     status: Literal["passed", "failed", "not run"]
+    """Status of the part."""
     reason: str
-    """Why it failed or did not run; empty if it passed."""
+    """Reason why it failed or did not run; empty if it passed."""
     seconds: float
+    """Duration in seconds."""
     facts: Facts
+    """Results of the part."""
 
 
 def run_parts(
     parts: Mapping[str, Part], budget: float, report: Callable[[PartOutcome], None]
 ) -> list[PartOutcome]:
-    """Run `parts` in order; those that would begin after `budget` seconds do not run."""
+    """Run the parts of a check in order.
+
+    Args:
+        parts: Parts by name.
+        budget: Time in seconds after which no further part starts.
+        report: Called with the outcome of each part.
+    """
     outcomes = []
     began = time.monotonic()
     for name, part in parts.items():
@@ -60,7 +70,7 @@ def require(holds: bool, otherwise: str) -> None:
 
 
 def opened(opener: Callable[[], Any]) -> Any:
-    """What `opener` gives. That it cannot be had here is no failure: raises `NotRunError`."""
+    """Return `opener()`; raise `NotRunError` if that is not possible on this machine."""
     try:
         return opener()
     except (BackendError, EngineError, MissingExtraError, ImportError) as error:
@@ -77,7 +87,7 @@ def _run(name: str, part: Part) -> PartOutcome:
         status, reason = "not run", str(error)
     except FailedError as error:
         status, reason = "failed", str(error)
-    except Exception as error:  # one part must not take the others along
+    except Exception as error:  # an error in one part must not prevent the others
         where = traceback.extract_tb(error.__traceback__)[-1]
         status = "failed"
         reason = (

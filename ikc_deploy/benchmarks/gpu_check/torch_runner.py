@@ -1,7 +1,7 @@
-"""torch as a runner: the modules behind the graphs, on the CUDA runtime's buffers and streams.
+"""A runner by torch: the modules behind the graphs, on the CUDA runtime's buffers and streams.
 
-Not for production: it shows that buffers, streams, graphs and threads are right on a machine
-without TensorRT, and what device-resident buffers and one graph launch are worth by themselves.
+Not for production: it shows that buffers, streams, graphs and threads are correct on a machine
+without TensorRT, and how much device-resident buffers and one graph launch gain by themselves.
 """
 
 from __future__ import annotations
@@ -26,55 +26,55 @@ from ikc_deploy.runtime.cuda.streams import CudaStream
 
 
 class Place(Protocol):
-    """Where torch computes: on a GPU, or, in a rehearsal, on the fake driver of the tests."""
+    """The device on which torch computes: a GPU or, in a rehearsal, the tests' fake driver."""
 
     device: str
-    """For torch."""
+    """Name of torch's device."""
     rehearsal: bool
-    """True if figures mean nothing."""
+    """Whether this is a rehearsal, in which times are meaningless."""
 
     def tensor(self, buffer: DeviceBuffer) -> Tensor:
-        """A tensor in the buffer's memory."""
+        """Return a tensor that shares the buffer's memory."""
 
     def pool(self) -> Any:
-        """Memory for the temporaries of one stream, which nothing else uses.
+        """Create a memory pool for the temporaries of one stream, which nothing else uses.
 
-        A recorded graph goes on using the memory that its recording was given.
+        A recorded graph keeps using the memory that was allocated when it was recorded.
         """
 
     def queue(self, work: Callable[[], None], stream: CudaStream, pool: Any) -> Callable[[], None]:
-        """What puts `work` on `stream`, with temporaries from `pool`."""
+        """Return a function that queues `work` on `stream`, with temporaries from `pool`."""
 
     def frame(self, frame: NDArray[np.uint8]) -> object:
-        """A frame in device memory that belongs to another library, and may still be on its way."""
+        """Return a frame in device memory of another library; its copy may be in progress."""
 
     def image(self, image: DeviceArray) -> NDArray[np.uint8]:
-        """What another library reads in one of ours."""
+        """Return the content of our array as another library reads it."""
 
     def milliseconds(self, work: Callable[[], object], count: int) -> float:
-        """What one of `count` runs of torch's `work` takes, queued without waiting in between."""
+        """Return the time of one of `count` runs of `work`, queued without waiting in between."""
 
     def synchronize(self) -> None:
         """Wait for all of torch's work."""
 
 
 class OnTheGpu:
-    """torch's own kernels, on the runtime's stream."""
+    """A GPU: torch's own CUDA kernels on the runtime's stream."""
 
     device = "cuda"
     rehearsal = False
 
     def tensor(self, buffer: DeviceBuffer) -> Tensor:
-        """By `__cuda_array_interface__`, without a copy."""
+        """See `Place`: by `__cuda_array_interface__`, without a copy."""
         tensor: Tensor = torch.as_tensor(_Interface(buffer), device="cuda")
         return tensor
 
     def pool(self) -> Any:
-        """One of torch's own."""
+        """See `Place`: a memory pool of torch."""
         return torch.cuda.MemPool()
 
     def queue(self, work: Callable[[], None], stream: CudaStream, pool: Any) -> Callable[[], None]:
-        """`work` with the stream current."""
+        """See `Place`: `work` runs with the stream current."""
         external = torch.cuda.ExternalStream(stream.handle)  # type: ignore[no-untyped-call]
 
         def enqueue() -> None:
@@ -86,15 +86,15 @@ class OnTheGpu:
         return enqueue
 
     def frame(self, frame: NDArray[np.uint8]) -> object:
-        """A tensor whose copy and negation (twice) torch has only queued."""
+        """See `Place`: a tensor whose copy and two negations are only queued."""
         return 255 - (255 - torch.from_numpy(frame).pin_memory().to("cuda", non_blocking=True))
 
     def image(self, image: DeviceArray) -> NDArray[np.uint8]:
-        """By DLPack."""
+        """See `Place`: by DLPack."""
         return np.asarray(torch.utils.dlpack.from_dlpack(image).cpu().numpy())
 
     def milliseconds(self, work: Callable[[], object], count: int) -> float:
-        """By CUDA events."""
+        """See `Place`: by CUDA events."""
         start, end = (torch.cuda.Event(True) for _ in range(2))  # type: ignore[no-untyped-call]
         self.synchronize()
         start.record()
@@ -110,7 +110,7 @@ class OnTheGpu:
 
 
 class TorchGraphRunner:
-    """The runner `torch`."""
+    """The runner "torch"."""
 
     name = "torch"
 
@@ -121,15 +121,15 @@ class TorchGraphRunner:
         self._pools: dict[CudaStream, Any] = {}
 
     def register_stream(self, stream: CudaStream) -> None:
-        """A memory pool for the stream."""
+        """Create a memory pool for the stream."""
         self._pools[stream] = self._place.pool()
 
     def unregister_stream(self, stream: CudaStream) -> None:
-        """Drop it."""
+        """Drop the memory pool of the stream."""
         del self._pools[stream]
 
     def bind(self, bindings: Sequence[Binding], stream: CudaStream) -> list[StreamBoundGraph]:
-        """A call of a module for each binding."""
+        """Return a bound call of a module for each binding."""
         return [self._bind(wanted, stream) for wanted in bindings]
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class TorchGraphRunner:
 
 
 def compute(module: nn.Module, inputs: dict[str, Tensor], outputs: list[Tensor]) -> None:
-    """Run a graph's module into given memory."""
+    """Run a graph's module and write its results into `outputs`."""
     with torch.no_grad():
         results = module(**inputs)
         for target, result in zip(
@@ -162,7 +162,7 @@ class _BoundModule:
 
     def __init__(self, enqueue: Callable[[], None], keep: Binding) -> None:
         self._enqueue = enqueue
-        # Tensors know raw addresses only.
+        # The tensors hold only raw addresses; the binding keeps the buffers alive.
         self._keep = keep
 
     def enqueue(self) -> None:
@@ -170,7 +170,7 @@ class _BoundModule:
 
 
 class _Interface:
-    """A buffer as other libraries see it."""
+    """A view of a buffer for other libraries (`__cuda_array_interface__`)."""
 
     def __init__(self, buffer: DeviceBuffer) -> None:
         self.__cuda_array_interface__: dict[str, Any] = {

@@ -1,9 +1,10 @@
-"""Fills the tables of docs/performance.md from results/*.json, so that no figure is copied by hand.
+"""Fill the tables of docs/performance.md from results/*.json, so that no figure is copied by hand.
 
     python -m ikc_deploy.benchmarks.render.document docs/performance.md benchmarks
 
-Between `<!-- KIND NAME -->` and `<!-- end -->` stands what KIND makes of `results/NAME.json`, or a
-line that it has not been measured: machine, latency, ratios, growth, quality, prediction.
+Between `<!-- KIND NAME -->` and `<!-- end -->` it writes the KIND of table of `results/NAME.json`,
+or a line that it has not been measured. Kinds: machine, latency, ratios, growth, quality,
+prediction.
 """
 
 from __future__ import annotations
@@ -38,9 +39,17 @@ _SIZES: Final = ((256, 256), (540, 960), (1080, 1920))
 
 
 def fill(text: str, workbench: Path) -> str:
-    """`text` with every block made anew from `workbench`/results and `workbench`/cards.toml.
+    """Fill every block of a document.
 
-    Raises `InputError` for a kind that does not exist or results that cannot be read.
+    Args:
+        text: Markdown document.
+        workbench: Folder with results/ and cards.toml.
+
+    Returns:
+        The document with all blocks replaced.
+
+    Raises:
+        InputError: A kind does not exist, or results cannot be read.
     """
 
     def block(match: re.Match[str]) -> str:
@@ -54,7 +63,7 @@ def _content(kind: str, name: str, workbench: Path) -> str:
     if kind == "prediction":
         return markdown_table(prediction_table(workbench / "cards.toml"))
     if kind not in _KINDS:
-        raise InputError(f"there is no block '{kind}'; there are {', '.join(_KINDS)}, prediction")
+        raise InputError(f"unknown block '{kind}'; expected one of {', '.join(_KINDS)}, prediction")
     path = workbench / "results" / f"{name}.json"
     if not path.is_file():
         return f"Not measured yet: there is no results/{name}.json.\n"
@@ -62,7 +71,7 @@ def _content(kind: str, name: str, workbench: Path) -> str:
 
 
 def growth_table(report: BenchmarkReport) -> Table:
-    """Time and memory of each case over LR pixels, and the exponent with which both grow."""
+    """Return the table of time and memory of each case by LR pixels."""
     rows = []
     for result, measurement in measurements_with_cases(report.results):
         pixels, peak = result.case.pixels, measurement.peak_memory_mib
@@ -86,7 +95,11 @@ def growth_table(report: BenchmarkReport) -> Table:
 
 
 def prediction_table(cards: Path) -> Table:
-    """Predicted ms of the loop with 7 corrections on each card, fused and unfused."""
+    """Return the table of predicted ms of the loop with 7 corrections on each card.
+
+    Args:
+        cards: TOML file of the cards.
+    """
     rows = []
     for weights in _PREDICTED:
         bundle: Bundle = default_bundle(weights)

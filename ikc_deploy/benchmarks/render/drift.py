@@ -1,4 +1,4 @@
-"""Sigma over time on a clip whose blur drifts: the truth, and what each way of estimating said."""
+"""A plot of sigma over time on a clip whose blur drifts: the true one and each estimate."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ _INCHES: Final = (6.4, 3.2)
 
 
 def drift_figure(truth: Sequence[float], estimates: Mapping[str, Sequence[float]]) -> Figure:
-    """Sigmas of every frame in HR pixels, the true ones and those of each way by name.
+    """Draw the true and the estimated sigma of every frame.
 
-    Raises `MissingExtraError` without matplotlib.
+    Args:
+        truth: True sigmas in HR pixels, one for each frame.
+        estimates: Estimated sigmas by the name of the way to estimate.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
     """
     require_matplotlib("--plot")
     from matplotlib.figure import Figure

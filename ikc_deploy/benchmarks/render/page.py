@@ -33,7 +33,11 @@ code { overflow-wrap: anywhere; }
 
 
 def to_html(report: BenchmarkReport) -> str:
-    """The page. Raises `MissingExtraError` without matplotlib."""
+    """Return the report as an HTML page.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     subjects = list(dict.fromkeys(result.subject for result in report.results))
     parts = [
         "<h1>ikc-bench</h1>",
@@ -76,7 +80,7 @@ def _list(lines: list[str]) -> str:
 
 
 def _wide(content: str) -> str:
-    """What a narrow window scrolls sideways, so that its text stays readable."""
+    """Wrap content that scrolls horizontally in a narrow window, so its text stays readable."""
     return f'<div class="wide">{content}</div>'
 
 

@@ -11,11 +11,11 @@ from ikc_deploy.benchmarks.report import BenchmarkReport, ratio
 from ikc_deploy.evaluation.render.tables import Table
 
 BASELINE: Final = "reference-loop"
-"""What ratios are to, where it ran; else to the case's first candidate."""
+"""Baseline of the ratios where it ran; otherwise the case's first candidate."""
 
 
 def machine_lines(report: BenchmarkReport) -> list[str]:
-    """The machine, its system and versions, and its peak throughput."""
+    """Return lines that describe the machine, its system and versions, and its peak throughput."""
     machine = report.machine
     gpus = ", ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
     versions = {"python": machine["python"]} | machine["packages"]
@@ -32,7 +32,7 @@ def machine_lines(report: BenchmarkReport) -> list[str]:
 
 
 def latency_table(report: BenchmarkReport, subject: str) -> Table:
-    """Every case and candidate of one subject."""
+    """Return the table of every case and candidate of one subject."""
     results = [result for result in report.results if result.subject == subject]
     header = (
         *("LR", "iters", "batch", "candidate", "library", "median ms", "25..75 %", "ratio"),
@@ -48,7 +48,7 @@ def latency_table(report: BenchmarkReport, subject: str) -> Table:
 
 
 def skipped_lines(report: BenchmarkReport) -> list[str]:
-    """Who did not run, and why; each once."""
+    """Return a line for each candidate that did not run, with the reason."""
     reasons = {
         f"{name}: {reason}" for result in report.results for name, reason in result.skipped.items()
     }
@@ -56,7 +56,7 @@ def skipped_lines(report: BenchmarkReport) -> list[str]:
 
 
 def ratio_table(result: CaseResult) -> Table:
-    """Time of ours (rows) over that of everyone (columns) in one case."""
+    """Return the table of our times (rows) over those of all candidates (columns) in one case."""
     names = [measurement.candidate for measurement in result.measurements]
     rows = []
     for measurement in result.measurements:
@@ -68,7 +68,7 @@ def ratio_table(result: CaseResult) -> Table:
 
 
 def quality_table(report: BenchmarkReport) -> Table:
-    """PSNR-Y of ours."""
+    """Return the table of the PSNR-Y of our candidates."""
     rows = tuple(
         (q.subject, q.candidate, str(q.iters), q.dataset, str(q.images), f"{q.psnr_y:.2f}")
         for q in report.qualities
@@ -78,7 +78,7 @@ def quality_table(report: BenchmarkReport) -> Table:
 
 
 def change_table(changes: Sequence[Change]) -> Table:
-    """What changed between two reports."""
+    """Return the table of the changes between two reports."""
     header = ("weights", "candidate", "case", "old ms", "new ms", "new/old", "95 %", "verdict")
     rows = tuple(
         (

@@ -1,4 +1,4 @@
-"""The charts of a report as SVG, drawn by matplotlib: text stays text, nothing is loaded."""
+"""The charts of a report as SVG, drawn by matplotlib: text remains text, nothing is loaded."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ Series = dict[str, list[tuple[float, float]]]
 
 
 def latency_chart(report: BenchmarkReport) -> str:
-    """Median latency by LR pixels, log-log, a line for each candidate with its slope.
+    """Return the chart of median latency by LR pixels, log-log, with a line for each candidate.
 
-    The fewest frames a call, and the most corrections that were measured.
+    It shows the smallest batch and the largest number of corrections that were measured.
     """
     series: Series = {}
     batch = min(result.case.batch for result in report.results)
@@ -53,7 +53,7 @@ def latency_chart(report: BenchmarkReport) -> str:
 
 
 def stage_chart(report: BenchmarkReport, subject: str) -> str:
-    """Where each call's mean time went: the three networks and overhead, a bar for each entry."""
+    """Return the chart of each call's mean time by network and overhead, a bar for each entry."""
     rows = [pair for pair in measurements_with_cases(report.results) if pair[0].subject == subject]
     height = 1.1 + _BAR_INCHES * len(rows)
     with _figure((_INCHES[0], height)) as (figure, axes):
@@ -89,9 +89,9 @@ def stage_chart(report: BenchmarkReport, subject: str) -> str:
 
 
 def quality_chart(report: BenchmarkReport) -> str:
-    """PSNR-Y on Gaussian8 against ms: each candidate at the case nearest in size to 64x64.
+    """Return the chart of PSNR-Y on Gaussian8 by ms: each candidate at the case nearest to 64x64.
 
-    Only candidates that were timed with the same corrections appear.
+    Only candidates that were timed with the same number of corrections appear.
     """
     points: Series = {}
     for quality in report.qualities:
@@ -117,7 +117,7 @@ def quality_chart(report: BenchmarkReport) -> str:
 
 
 def _logarithmic(axes: Any, which: str) -> None:
-    """A logarithmic axis with plain numbers at 1, 2 and 5 of each decade."""
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5 of each decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set(**{f"{which}scale": "log"})
@@ -146,7 +146,7 @@ def _figure(inches: tuple[float, float]) -> Iterator[tuple[Figure, Any]]:
     from matplotlib.figure import Figure
 
     # Text as text: smaller, searchable, and read by screen readers. A fixed salt: equal reports
-    # give equal pages.
+    # result in equal pages.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "ikc", "font.family": "sans-serif"}):
         figure = Figure(inches, layout="constrained")
         yield figure, figure.subplots()

@@ -11,11 +11,12 @@ from ikc_deploy.evaluation.protocol import EvaluationReport
 from ikc_deploy.evaluation.records import Record
 
 COLUMNS: Final = ("weights", "noise", "jpeg", *(field.name for field in fields(Record)))
-"""The first three are the same on all lines, so that files of several runs can be joined."""
+"""Column names; the first three are the same on all lines, so files of several runs can be
+joined."""
 
 
 def to_csv(report: EvaluationReport) -> str:
-    """A header and one line for each image, blur and way of upscaling; empty where unknown."""
+    """Return CSV: a header, and a line for each image, blur and method; empty where unknown."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

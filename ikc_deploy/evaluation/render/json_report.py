@@ -1,4 +1,4 @@
-"""A measurement as one JSON object: what was measured, with what, and the means."""
+"""A measurement as one JSON object: protocol, weights, means and tool versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DISTRIBUTIONS: Final = ("numpy", "onnxruntime-gpu", "onnxruntime", "pillow", "s
 
 
 def to_dict(report: EvaluationReport, summaries: Sequence[DatasetSummary]) -> dict[str, Any]:
-    """Plain values: finite numbers, text, None, lists and dictionaries."""
+    """Return a measurement as JSON values: finite numbers, text, None, lists and dictionaries."""
     manifest, protocol = report.manifest, report.protocol
     return {
         "protocol": protocol.blurs.kind,
@@ -54,7 +54,7 @@ def _rows(rows: Sequence[SummaryRow]) -> dict[str, Any]:
 
 
 def _values(row: SummaryRow) -> dict[str, Any]:
-    """Each mean under its name, and beside it the interval as `NAME_95`."""
+    """Return each mean under its name, and its interval under `NAME_95`."""
     means: dict[str, Mean | None] = {"psnr_y": row.psnr_y, "ssim_y": row.ssim_y}
     if row.method == "blind":
         means |= {"sigma_mae": row.sigma_mae, "kernel_psnr": row.kernel_psnr}

@@ -10,7 +10,7 @@ from ikc_deploy.evaluation.summary import CONFIDENCE_TEXT
 
 
 def to_markdown(report: EvaluationReport, tables: Sequence[Table]) -> str:
-    """A document: what was measured, then every table under its title."""
+    """Return a Markdown document: a summary of the measurement, then every table with its title."""
     manifest = report.manifest
     facts = (
         f"Weights {manifest.name}, x{manifest.scale}, {manifest.precision}. "
@@ -21,7 +21,7 @@ def to_markdown(report: EvaluationReport, tables: Sequence[Table]) -> str:
 
 
 def markdown_table(table: Table) -> str:
-    """The lines of a table, without its title."""
+    """Return the lines of a Markdown table, without its title."""
     rule = ["---"] + ["---:"] * (len(table.header) - 1)
     lines = [_line(table.header), f"|{'|'.join(rule)}|", *(_line(row) for row in table.rows)]
     return "\n".join(lines) + "\n"
@@ -36,7 +36,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is, whatever a folder is called."""
+    """Escape the characters that are markup in Markdown; folder names may hold any."""
     for character in r"\`*_[]<>|#":
         text = text.replace(character, f"\\{character}")
     return text

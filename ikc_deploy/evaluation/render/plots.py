@@ -35,10 +35,16 @@ _MARGIN: Final = 0.12
 def save_plots(
     folder: Path, summaries: Sequence[DatasetSummary], records: Sequence[Record]
 ) -> list[Path]:
-    """Write psnr.png and, if any blur has a sigma, sigma.png into `folder`; returns the paths.
+    """Write psnr.png and, if any blur has a sigma, sigma.png into `folder`.
 
-    A sigma.png of other records is deleted. Raises `MissingExtraError` without matplotlib,
-    `OutputError` as `check_plots`.
+    A sigma.png of other records is deleted.
+
+    Returns:
+        The paths of the files written.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        OutputError: As `check_plots`.
     """
     check_plots(folder)
     figures = {CURVE_FILE: curve_figure(summaries)}
@@ -52,25 +58,28 @@ def save_plots(
 
 
 def check_plots(folder: Path) -> None:
-    """Refuse a folder in which `save_plots` cannot write, or would write over another picture.
+    """Refuse a folder in which `save_plots` cannot write, or would overwrite another image.
 
     Raises:
-        OutputError: Saying which file is in the way.
+        OutputError: A file is in the way; the message names it.
     """
     for place in (folder / CURVE_FILE, folder / SIGMA_FILE):
         check_file(place)
         if place.exists() and not is_saved_figure(place):
             raise OutputError(
-                f"'{place}' is no plot of ours and would be lost; give another folder for the "
-                "plots, or move it away"
+                f"'{place}' was not written by ikc-deploy and would be lost; give another folder "
+                "for the plots, or move it away"
             )
 
 
 def curve_figure(summaries: Sequence[DatasetSummary]) -> Figure:
-    """Mean PSNR-Y over the steps, a panel for each dataset.
+    """Draw the mean PSNR-Y over the steps, a panel for each dataset.
 
-    The predictor alone and the true kernel are level lines. Panels span equally many dB, so that a
-    slope means the same in all; datasets lie decibels apart, and steps hundredths.
+    The predictor alone and the true kernel are horizontal lines. All panels span the same number of
+    dB, so slopes can be compared; datasets differ by decibels, steps by hundredths of one.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
     """
     require_matplotlib(_PURPOSE)
     from matplotlib.figure import Figure
@@ -95,7 +104,11 @@ def curve_figure(summaries: Sequence[DatasetSummary]) -> Figure:
 
 
 def sigma_figure(records: Sequence[Record]) -> Figure:
-    """The last step's estimate against the true sigma, a mark for every image and blur."""
+    """Draw the last step's sigma against the true one, a mark for every image and blur.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     require_matplotlib(_PURPOSE)
     from matplotlib.figure import Figure
 
@@ -125,12 +138,12 @@ def sigma_figure(records: Sequence[Record]) -> Figure:
 
 
 def _literal(name: str) -> str:
-    """A folder's name as it is: dollars would begin a formula."""
+    """Escape dollars, which begin a formula in matplotlib."""
     return name.replace("$", r"\$")
 
 
 def _levels(summary: DatasetSummary) -> list[float]:
-    """All that the panel of a dataset shows; bicubic is far below."""
+    """Return the PSNR values that the panel of a dataset shows; bicubic is far below."""
     return [row.psnr_y.value for row in summary.rows if row.method != "bicubic"]
 
 

@@ -14,11 +14,14 @@ _PREDICTOR: Final = "step 0: predictor only"
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows under a header; the first column holds labels, the others numbers."""
+    """A table of text cells; the first column holds labels, the others numbers."""
 
     title: str
+    """Title of the table."""
     header: tuple[str, ...]
+    """Names of the columns."""
     rows: tuple[tuple[str, ...], ...]
+    """Cells, each row as long as the header."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,14 @@ _COLUMNS: Final = (
 def tables(
     report: EvaluationReport, summaries: Sequence[DatasetSummary], per_blur: bool = False
 ) -> list[Table]:
-    """One table for each dataset, rows by step; then, if asked for, tables with rows by blur.
+    """Return a table for each dataset, with a row for each step.
 
-    A column is there if any of its cells has a number; intervals therefore are not for one image.
+    A column is present if any of its cells has a number; so there are no intervals for one image.
+
+    Args:
+        report: Measurement that the titles describe.
+        summaries: Means of the measurement's records.
+        per_blur: Whether to add tables with a row for each blur.
     """
     found = []
     for summary in summaries:
@@ -79,7 +87,7 @@ def _overview(report: EvaluationReport, summary: DatasetSummary) -> Table:
 
 
 def _by_blur(summary: DatasetSummary, column: _Column) -> Table | None:
-    """Blurs down, ways of upscaling across; None if the column has no number at all."""
+    """Return a table with a row for each blur and a column for each method; None if empty."""
     methods = [row.label for row in summary.rows if column.cell(row)]
     if not methods:
         return None

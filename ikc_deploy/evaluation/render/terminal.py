@@ -12,7 +12,7 @@ from ikc_deploy.evaluation.render.tables import Table
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Print `table` as wide as it is: on a narrow terminal lines break, but no digit is lost."""
+    """Print `table` at its full width: a narrow terminal wraps lines, but no digit is lost."""
     grid = rich_table.Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for index, header in enumerate(table.header):
         grid.add_column(header, justify="right" if index else "left", no_wrap=True)

@@ -1,4 +1,4 @@
-"""What trains with the invertible network: the upsampler of the rest, and the discriminators."""
+"""The networks trained with the invertible network: the rest's upsampler, the discriminators."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ikc_deploy.offline.ike.resizing import resize
 
 _UPSAMPLER_CONVOLUTIONS = 8
 _VIEW = 7
-"""Side of a discriminator's view in pixels."""
+"""Side of a discriminator's receptive field in pixels."""
 _POINTWISE_CONVOLUTIONS = 5
 
 
 class Upsampler(nn.Module):
-    """U: the rest of an image `[N,C,H,W]`, all colours together, to that of one s times as large.
+    """U: maps the rest of an image, all colours together, to that of an image s times as large.
 
-    Bicubic, then eight 3x3 convolutions of which the last gives zero at first: of an untrained
-    network the details are nothing rather than noise.
+    Bicubic upscaling of `[N,C,H,W]`, plus eight 3x3 convolutions of which the last returns zero at
+    first: an untrained network adds no details rather than noise.
     """
 
     def __init__(self, channels: int, scale: int, width: int) -> None:
@@ -36,6 +36,7 @@ class Upsampler(nn.Module):
         nn.init.zeros_(cast(nn.Conv2d, self.convolutions[-1]).weight)
 
     def forward(self, rest: Tensor) -> Tensor:
+        """Return the rest `[N,C,s*H,s*W]` of the larger image, given `[N,C,H,W]`."""
         features = resize(rest, self.scale)
         for convolution in self.convolutions[:-1]:
             features = F.leaky_relu(convolution(features), SLOPE)
@@ -43,8 +44,11 @@ class Upsampler(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Scores every 7x7 patch of an image `[N,C,H,W]`: `[N,1,H-6,W-6]`, trained towards 1 for real
-    patches and 0 for made ones. All its convolutions are spectrally normalised."""
+    """A discriminator: maps an image `[N,C,H,W]` to scores `[N,1,H-6,W-6]` of its 7x7 patches.
+
+    It is trained towards 1 for real patches and 0 for generated ones. All convolutions are
+    spectrally normalised.
+    """
 
     def __init__(self, colours: int, width: int) -> None:
         super().__init__()
@@ -56,6 +60,7 @@ class Discriminator(nn.Module):
         self.convolutions = nn.ModuleList(map(spectral_norm, convolutions))
 
     def forward(self, image: Tensor) -> Tensor:
+        """Return the scores `[N,1,H-6,W-6]` of an image `[N,C,H,W]`."""
         scores = self.convolutions[0](image)
         for convolution in self.convolutions[1:]:
             scores = convolution(F.leaky_relu(scores, SLOPE))

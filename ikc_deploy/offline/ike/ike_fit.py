@@ -1,4 +1,4 @@
-"""The fit itself: what an iteration does, and what comes out."""
+"""The fit of IKE: its iterations and its result."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ikc_deploy.offline.ike.schedule import Schedule
 from ikc_deploy.offline.optimize import FitResult, Losses, Progress, optimize
 
 _BETAS = (0.25, 0.999)
-"""Of Adam."""
+"""Betas of Adam."""
 
 
 class _Networks(nn.Module):
-    """All that is trained, made from the settings' seed."""
+    """All trained networks, initialised from the settings' seed."""
 
     def __init__(self, colours: int, scale: int, settings: IkeSettings) -> None:
         super().__init__()
-        # The caller's random numbers are left as they were.
+        # The state of the caller's random generator is restored.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(settings.seed)
             self.invertible = InvertibleNetwork(scale, settings)
@@ -38,23 +38,30 @@ class _Networks(nn.Module):
             self.discriminator_hr = Discriminator(colours, settings.width)
 
     def shrink(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """`[N,C,H,W]` to the small image `[N,C,H/s,W/s]` and the rest of all its colours."""
+        """Map `[N,C,H,W]` to the small image `[N,C,H/s,W/s]` and the rest of all colours."""
         small, rest = self.invertible(image.flatten(0, 1)[:, None])
         images = image.shape[:2]
         return small.view(*images, *small.shape[2:]), rest.view(*images, *rest.shape[1:])
 
     def enlarge(self, image: Tensor, rest: Tensor) -> Tensor:
-        """An image, and the rest that shrinking it left over, to the image s times as large."""
+        """Map a small image and its rest to the image s times as large."""
         larger = self.upsampler(rest.flatten(1, 2)).reshape(-1, rest.shape[2], *image.shape[2:])
         large = self.invertible.inverse(image.flatten(0, 1)[:, None], larger)
         return large.view(*image.shape[:2], *large.shape[2:])
 
 
 class IkeFit:
-    """IKE on one LR image: a `optimize.Fit`.
+    """A fit of IKE to one LR image; implements `optimize.Fit`.
 
-    `lr` is RGB `[H,W,3]` uint8, both sides at least 16 pixels for each unit of `scale`, 2 or 4; a
-    grey one (equal colours) is fitted as one colour. Raises `InputError` for others.
+    An image with three equal colours is fitted as one colour.
+
+    Args:
+        lr: RGB `[H,W,3]` uint8, both sides at least 16 `scale` pixels.
+        scale: Scale factor: 2 or 4.
+        settings: Settings of the fit.
+
+    Raises:
+        InputError: The image, the scale, the crop or the device is unusable (see `check_lr`).
     """
 
     def __init__(self, lr: NDArray[np.uint8], scale: int, settings: IkeSettings) -> None:
@@ -86,7 +93,7 @@ class IkeFit:
         return asked | self._settings.identity
 
     def step(self) -> Losses:
-        """One iteration: the invertible network and the upsampler, then the discriminators."""
+        """Train the invertible network and the upsampler, then the discriminators, by one step."""
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self._schedule.learning_rate
@@ -107,10 +114,10 @@ class IkeFit:
         return found
 
     def image(self) -> NDArray[np.uint8]:
-        """The upscaled image: the LR image sent backward with its upsampled rest."""
+        """Return the upscaled image: the LR image sent backward with its upsampled rest."""
         made, whole = self._networks, self._lr.padded(self._scale).to(self._device)
         with torch.no_grad():
-            # One colour after another: memory is what limits the size.
+            # One colour after another: memory limits the size.
             colours = whole.tensor_split(self._lr.colours, dim=1)
             shrunk = [made.shrink(colour)[1] for colour in colours]
             larger = made.upsampler(torch.cat(shrunk, dim=1).flatten(1, 2))
@@ -122,10 +129,10 @@ class IkeFit:
         return levels.expand(3, -1, -1).permute(1, 2, 0).contiguous().cpu().numpy()
 
     def kernel(self) -> None:
-        """None: the shrinking is a network and has no kernel."""
+        """Return None: the downscaling is a network and has no kernel."""
 
     def state(self) -> dict[str, Any]:
-        """Weights, optimizers, schedule and random generator."""
+        """Return weights, optimizers, schedule and random generator."""
         return {
             "networks": self._networks.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
@@ -134,7 +141,7 @@ class IkeFit:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a `state`."""
+        """Restore a `state`."""
         self._networks.load_state_dict(state["networks"])
         for optimizer, kept in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(kept)
@@ -146,7 +153,7 @@ class IkeFit:
         return crops.to(self._device)
 
     def _train_networks(self, crops: Tensor, small: Tensor, large: Tensor) -> Losses:
-        """Train what made the small and the large image; gives all its losses, unweighted."""
+        """Train the networks that produced both images; return all losses, unweighted."""
         settings, plan, made = self._settings, self._schedule, self._networks
         shrunk, enlarged = resize(crops, 1 / self._scale), resize(crops, self._scale)
         wanted = {
@@ -180,14 +187,29 @@ def fit(
     stop: threading.Event | None = None,
     state: Path | None = None,
 ) -> FitResult:
-    """Upscale one image by IKE: `IkeFit`, then `optimize.optimize`, and what both raise."""
+    """Upscale one image with IKE.
+
+    Args:
+        lr: RGB `[H,W,3]` uint8.
+        scale: Scale factor: 2 or 4.
+        settings: Settings of the fit; None for the defaults.
+        progress: See `optimize`.
+        stop: See `optimize`.
+        state: See `optimize`.
+
+    Returns:
+        The SR image and the losses; there is no kernel.
+
+    Raises:
+        InputError: As `IkeFit` and `optimize`.
+    """
     return optimize(IkeFit(lr, scale, settings or IkeSettings()), progress, stop=stop, state=state)
 
 
 def _train_discriminator(
     optimizer: torch.optim.Optimizer, discriminator: Discriminator, made: Tensor, real: Tensor
 ) -> float:
-    """One step of a discriminator; its loss."""
+    """Train a discriminator by one step; return its loss."""
     scores = (discriminator(real), discriminator(made.detach()))
     loss = losses.lsgan_loss(scores[0], real=True) + losses.lsgan_loss(scores[1], real=False)
     optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""What can be chosen about a fit: the paper's values, and a switch for each row of its ablation."""
+"""The settings of a fit: the paper's values, and a switch for each row of its ablation."""
 
 from __future__ import annotations
 
@@ -13,48 +13,55 @@ SCALES: Final = (2, 4)
 """Each stage of the network halves the sides."""
 
 MIN_CROP: Final = 16
-"""For each unit of scale: the shrunken crop must be larger than a discriminator's view."""
+"""Smallest crop for each unit of scale: the downscaled crop must be larger than a discriminator's
+receptive field."""
 
 
 @dataclass(frozen=True)
 class IkeSettings:
-    """The fit of one picture. Raises `InputError` for values that are impossible."""
+    """The settings of IKE.
+
+    Raises:
+        InputError: A value is out of range.
+    """
 
     seed: int = 0
-    """Of the networks' first weights and of the crops."""
+    """Seed of the networks' initial weights and of the crops."""
     iterations: int = 3000
+    """Number of iterations."""
     device: str = "cpu"
-    """ "cpu" or "cuda". Only on the CPU are two runs with one seed equal to the last bit."""
+    """Device, "cpu" or "cuda". Two runs with the same seed are bit-equal only on the CPU."""
     coupling: CouplingForm = "affine"
     """Whether a coupling also scales the middle channels; "additive" has a quarter fewer
     weights."""
     energy: bool = True
-    """Keep the blurred brightness of the shrunken and of the upscaled image (L_energy)."""
+    """Whether to preserve the blurred brightness in the small and the upscaled image (L_energy)."""
     tri_channel: bool = True
-    """Split channels in three for a coupling instead of two: small image, middle, residual."""
+    """Whether a coupling splits channels in three (small image, middle, residual), not in two."""
     bicubic_residual: bool = True
-    """Let the network see what bicubic shrinking loses, beside the bicubic small image; else the
-    four pixels of each 2x2 square as they are."""
+    """Whether the network's input is the bicubic small image and the residual of bicubic
+    downscaling; otherwise it is the four pixels of each 2x2 square."""
     csr_backward: bool = True
-    """The upscaled image must look like the LR image, patch for patch (L_CSR_bwd)."""
+    """Whether patches of the upscaled image must resemble patches of the LR image (L_CSR_bwd)."""
     interpolation: bool = True
-    """The upscaled image stays near the bicubic one away from edges (L_inter)."""
+    """Whether the upscaled image stays near the bicubic one away from edges (L_inter)."""
     crop: int = 64
-    """Side of the crops of the LR image; less where the image is smaller. The paper's 128 costs
-    four times as much an iteration, and a discriminator's view is 7 pixels wide either way."""
+    """Side of the crops of the LR image in pixels; less where the image is smaller. The paper's 128
+    takes four times as long for an iteration; the receptive field of a discriminator is 7 pixels in
+    both cases."""
     batch: int = 1
-    """Crops in an iteration."""
+    """Number of crops in an iteration."""
     growth: int = 32
-    """Channels that each convolution of a dense block adds."""
+    """Number of channels that each convolution of a dense block adds."""
     blocks: int = 4
-    """Couplings in a stage."""
+    """Number of couplings in a stage."""
     width: int = 64
-    """Channels of the upsampler and of the discriminators."""
+    """Number of channels of the upsampler and of the discriminators."""
 
     def __post_init__(self) -> None:
         if self.coupling not in get_args(CouplingForm):
             names = " or ".join(get_args(CouplingForm))
-            raise InputError(f"an IKE coupling is {names}, not '{self.coupling}'")
+            raise InputError(f"coupling must be {names}, got '{self.coupling}'")
         for name in ("iterations", "batch", "growth", "blocks", "width"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}")
@@ -66,5 +73,5 @@ class IkeSettings:
 
     @property
     def identity(self) -> dict[str, int | str | bool]:
-        """All that decides the result, as JSON values: every field but the device."""
+        """All that determines the result, as JSON values: every field but the device."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "device"}

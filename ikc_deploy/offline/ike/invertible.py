@@ -1,6 +1,6 @@
-"""The invertible network: stages of one split and several couplings, each undone step by step.
+"""The invertible network: stages of one split and several couplings, each inverted step by step.
 
-It sees one colour at a time, so that the three colours of an image are a batch of three.
+It processes one colour at a time: the three colours of an image are a batch of three.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ikc_deploy.offline.ike.ike_settings import IkeSettings
 from ikc_deploy.offline.ike.splits import BicubicSplit, PixelSplit, Split
 
 _CONVOLUTIONS = 5
-"""In a dense block."""
+"""Number of convolutions in a dense block."""
 
 
 class DenseBlock(nn.Module):
-    """Five 3x3 convolutions, each of which sees all before it; gives zero at first."""
+    """A block of five densely connected 3x3 convolutions; returns zero before training."""
 
     def __init__(self, inputs: int, outputs: int, growth: int) -> None:
         super().__init__()
@@ -30,10 +30,11 @@ class DenseBlock(nn.Module):
             for index, width in enumerate(widths)
         )
         initialize_he(self, SLOPE)
-        # The network begins as its splits alone.
+        # Before training, the network consists of its splits alone.
         nn.init.zeros_(cast(nn.Conv2d, self.convolutions[-1]).weight)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Map `[N,inputs,H,W]` to `[N,outputs,H,W]`."""
         for convolution in self.convolutions[:-1]:
             added = F.leaky_relu(convolution(features), SLOPE)
             features = torch.cat((features, added), dim=1)
@@ -41,10 +42,10 @@ class DenseBlock(nn.Module):
 
 
 class Coupling(nn.Module):
-    """Channels `[N,C,H,W]` change one another by turns, so that each turn can be undone.
+    """A coupling: channels `[N,C,H,W]` change one another in turn, so each turn can be inverted.
 
-    y is the first channel (the small image), x3 the last (the residual), the middle what is
-    between; without `tri_channel` there is no x3, and the last belongs to the middle.
+    y is the first channel (the small image), x3 the last (the residual), and middle the channels
+    in between; without `tri_channel` there is no x3, and the last channel belongs to the middle.
 
         y <- y + F(middle);  middle <- middle * exp(S(y)) + G(y);  y <- y + R(x3)
     """
@@ -60,6 +61,7 @@ class Coupling(nn.Module):
         self.from_residual = DenseBlock(1, 1, growth) if residual else None
 
     def forward(self, parts: Tensor) -> Tensor:
+        """Return the coupled channels, `[N,C,H,W]` as `parts`."""
         y, middle, residual = torch.split(parts, self.sizes, dim=1)
         y = y + self.from_middle(middle)
         middle = middle * torch.exp(self._log_scale(y)) + self.shift(y)
@@ -68,7 +70,7 @@ class Coupling(nn.Module):
         return torch.cat((y, middle, residual), dim=1)
 
     def inverse(self, parts: Tensor) -> Tensor:
-        """`forward` undone, turn by turn."""
+        """Invert `forward`, turn by turn."""
         y, middle, residual = torch.split(parts, self.sizes, dim=1)
         if self.from_residual is not None:
             y = y - self.from_residual(residual)
@@ -77,12 +79,12 @@ class Coupling(nn.Module):
         return torch.cat((y, middle, residual), dim=1)
 
     def _log_scale(self, y: Tensor) -> Tensor:
-        # Bounded to a factor of e, so that no training can make the way back ill-conditioned.
+        # Bounded to a factor of e, so that training cannot make the inverse ill-conditioned.
         return torch.zeros(()) if self.scale is None else torch.tanh(self.scale(y))
 
 
 class InvertibleStage(nn.Module):
-    """A split and couplings: `[N,C,H,W]` to `[N,4*C,H/2,W/2]`."""
+    """A stage: a split and couplings that map `[N,C,H,W]` to `[N,4*C,H/2,W/2]`."""
 
     def __init__(self, channels: int, settings: IkeSettings) -> None:
         super().__init__()
@@ -92,37 +94,44 @@ class InvertibleStage(nn.Module):
         )
 
     def forward(self, planes: Tensor) -> Tensor:
+        """Map `[N,C,H,W]` to `[N,4*C,H/2,W/2]`."""
         parts = self.split.forward(planes)
         for coupling in self.couplings:
             parts = coupling(parts)
         return parts
 
     def inverse(self, parts: Tensor) -> Tensor:
-        """`forward` undone."""
+        """Invert `forward`."""
         for coupling in reversed(self.couplings):
             parts = cast(Coupling, coupling).inverse(parts)
         return self.split.inverse(parts)
 
 
 class InvertibleNetwork(nn.Module):
-    """A stage for x2, two for x4, the second working on all channels of the first."""
+    """The invertible network: one stage for x2, two for x4.
+
+    The second stage works on all channels of the first.
+    """
 
     def __init__(self, scale: int, settings: IkeSettings) -> None:
         super().__init__()
         channels = (1,) if scale == 2 else (1, 4)
         self.stages = nn.ModuleList(InvertibleStage(count, settings) for count in channels)
         self.rest = scale * scale - 1
-        """Channels beside the small image."""
+        """Number of channels in addition to the small image."""
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Colours `[N,1,H,W]`, sides multiples of the scale s, to the small image `[N,1,H/s,W/s]`
-        and the rest `[N,s*s-1,H/s,W/s]`."""
+        """Map colours `[N,1,H,W]`, H and W multiples of the scale s, to small image and rest.
+
+        Returns:
+            The small image `[N,1,H/s,W/s]` and the rest `[N,s*s-1,H/s,W/s]`.
+        """
         for stage in self.stages:
             image = stage(image)
         return image[:, :1], image[:, 1:]
 
     def inverse(self, small: Tensor, rest: Tensor) -> Tensor:
-        """`forward` undone: the image."""
+        """Invert `forward`: return the image `[N,1,H,W]`."""
         parts = torch.cat((small, rest), dim=1)
         for stage in reversed(self.stages):
             parts = cast(InvertibleStage, stage).inverse(parts)

@@ -1,5 +1,8 @@
-"""What a fit wants: every loss a mean over samples in [0,1], so that weights mean the same at any
-size of crop. Images are `[N,C,H,W]`, C 3, or 1 for a grey picture."""
+"""The losses of a fit.
+
+Every loss is a mean over samples in [0,1], so that weights mean the same at any size of crop.
+Images are `[N,C,H,W]`; C is 3, or 1 for a grey image.
+"""
 
 from __future__ import annotations
 
@@ -11,39 +14,39 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _LUMA: Final = (0.299, 0.587, 0.114)
-"""BT.601."""
+"""Weights of R, G and B in luma (BT.601)."""
 
 ENERGY_SIGMA: Final = 3.0
-"""Pixels: wide enough to leave brightness and no structure."""
+"""Standard deviation of the blur of luma in pixels: keeps brightness, removes structure."""
 
 EDGE: Final = 0.04
-"""Change of luma from pixel to pixel that makes an edge: ten 8-bit levels."""
+"""Smallest change of luma from pixel to pixel at an edge: ten 8-bit levels."""
 
 
 def lsgan_loss(scores: Tensor, real: bool) -> Tensor:
-    """How far a discriminator's scores are from "real", or from "made" (least squares)."""
+    """Return the mean squared distance of scores from 1 if `real`, otherwise from 0 (LSGAN)."""
     return (scores - float(real)).square().mean()
 
 
 def energy(image: Tensor, reference: Tensor) -> Tensor:
-    """L_energy: the mean distance of blurred luma."""
+    """Return L_energy: the mean distance of blurred luma."""
     return F.l1_loss(_blurred(luma(image)), _blurred(luma(reference)))
 
 
 def interpolation(image: Tensor, bicubic: Tensor) -> Tensor:
-    """L_inter: the mean distance from the bicubic image where that has no edge."""
+    """Return L_inter: the mean distance from the bicubic image where that has no edge."""
     smooth = away_from_edges(bicubic)
     return ((image - bicubic).abs() * smooth).mean()
 
 
 def total_variation(image: Tensor) -> Tensor:
-    """The mean difference of neighbours, down and across."""
+    """Return the mean absolute difference of neighbours, vertical and horizontal."""
     down, across = image.diff(dim=-2), image.diff(dim=-1)
     return down.abs().mean() + across.abs().mean()
 
 
 def luma(image: Tensor) -> Tensor:
-    """`[N,1,H,W]` of RGB, or of one colour as it is."""
+    """Return the luma `[N,1,H,W]` of RGB; a grey image is returned unchanged."""
     if image.shape[1] == 1:
         return image
     weights = torch.tensor(_LUMA, dtype=image.dtype, device=image.device)
@@ -51,7 +54,7 @@ def luma(image: Tensor) -> Tensor:
 
 
 def away_from_edges(image: Tensor) -> Tensor:
-    """1 where luma changes by less than `EDGE` from pixel to pixel, else 0: `[N,1,H,W]`."""
+    """Return `[N,1,H,W]`: 1 where luma changes by less than `EDGE` between pixels, else 0."""
     padded = F.pad(luma(image), (1, 1, 1, 1), mode="replicate")
     down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
     across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2

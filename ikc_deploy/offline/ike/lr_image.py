@@ -1,4 +1,4 @@
-"""The LR image of a fit: refused before any work if it cannot be fitted, and cut into crops."""
+"""The LR image of a fit: checked before the fit starts, and cut into crops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ METHOD: Final = "IKE"
 
 
 def check_lr(lr: NDArray[np.uint8], scale: int, settings: IkeSettings) -> None:
-    """Raise `InputError` for an image, scale, crop or device that no fit can be made with."""
+    """Raise `InputError` for an unusable image, scale, crop or device, or too little memory."""
     least = MIN_CROP * scale
     check_picture(lr, scale, SCALES, least, METHOD)
     check_device(settings.device)
@@ -32,8 +32,10 @@ def check_lr(lr: NDArray[np.uint8], scale: int, settings: IkeSettings) -> None:
 
 
 def _training_bytes(side: int, scale: int, settings: IkeSettings) -> int:
-    """What an iteration keeps for the way back, about: 0.60 and 2.47 GB measured with the default
-    settings at x2 and x4, for 0.57 and 2.41 here."""
+    """Estimate the bytes that an iteration keeps for the backward pass.
+
+    Measured with the default settings: 0.60 GB at x2 and 2.47 GB at x4; estimated: 0.57 and 2.41.
+    """
     # Four dense blocks in a coupling, each with 4 convolutions' outputs before and after
     # activation, and 1, 2, 3 and 4 of them joined; of three colours, in float32.
     each = 3 * 4 * settings.blocks * 18 * settings.growth * 4
@@ -43,10 +45,12 @@ def _training_bytes(side: int, scale: int, settings: IkeSettings) -> int:
 
 
 def _upscaling_bytes(pixels: int, scale: int, settings: IkeSettings) -> int:
-    """What upscaling `pixels` of an LR image takes at its peak, about: 0.44 GB measured for 512x512
-    with the default settings at x2, for 0.47 here."""
+    """Estimate the peak memory, in bytes, of upscaling `pixels` of an LR image.
+
+    Measured for 512x512 with the default settings at x2: 0.44 GB; estimated: 0.47.
+    """
     # The last dense block works on one colour at half the final resolution, where four bytes of a
-    # pixel are one of a final one; its features are there twice while they are joined.
+    # pixel are one of a final one; its features exist twice while they are joined.
     dense = 2 * (2 + 4 * settings.growth) + settings.growth
     upsampler = 4 * (2 * settings.width / scale**2 + 6)
     return int(pixels * scale**2 * (dense + upsampler))
@@ -57,13 +61,13 @@ class LrImage:
     """An LR image that passed `check_lr`, as a tensor."""
 
     planes: Tensor
-    """`[1,C,H,W]` float32 in [0,1] on the CPU; C is 1 where the three colours are equal."""
+    """Image `[1,C,H,W]`, float32 in [0,1] on the CPU; C is 1 where the three colours are equal."""
     id: str
-    """sha256 of its size and pixels."""
+    """SHA-256 (hex) of the image's size and pixels."""
 
     @classmethod
     def of(cls, lr: NDArray[np.uint8]) -> LrImage:
-        """Of RGB `[H,W,3]`."""
+        """Return the `LrImage` of RGB `[H,W,3]` uint8."""
         grey = bool((lr == lr[:, :, :1]).all())
         colours = lr[:, :, :1] if grey else lr
         planes = torch.from_numpy(colours.transpose(2, 0, 1).astype(np.float32) / 255)
@@ -71,16 +75,16 @@ class LrImage:
 
     @property
     def colours(self) -> int:
-        """3, or 1 of a grey picture."""
+        """Number of colours: 3, or 1 for a grey image."""
         return self.planes.shape[1]
 
     def crop_side(self, largest: int, scale: int) -> int:
-        """The side of its crops: a multiple of `scale`, at most `largest`."""
+        """Return the side of the crops: a multiple of `scale`, at most `largest`."""
         side = min(largest, *self.planes.shape[-2:])
         return side - side % scale
 
     def crops(self, count: int, side: int, random: torch.Generator) -> Tensor:
-        """`[count,C,side,side]` from anywhere."""
+        """Return random crops `[count,C,side,side]`."""
         height, width = self.planes.shape[-2:]
         found = []
         for _ in range(count):
@@ -90,6 +94,6 @@ class LrImage:
         return torch.cat(found)
 
     def padded(self, scale: int) -> Tensor:
-        """The whole, its last rows and columns repeated up to multiples of `scale`."""
+        """Return the image with its last row and column repeated up to multiples of `scale`."""
         height, width = self.planes.shape[-2:]
         return F.pad(self.planes, (0, -width % scale, 0, -height % scale), mode="replicate")

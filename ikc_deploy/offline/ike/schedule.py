@@ -1,4 +1,4 @@
-"""How weights and the learning rate change while a fit goes on."""
+"""The schedule of loss weights and learning rate during a fit."""
 
 from __future__ import annotations
 
@@ -15,41 +15,44 @@ TOTAL_VARIATION: Final = 1.0
 LEARNING_RATE: Final = 2e-4
 _DROP: Final = 0.1
 _DROPS: Final = 4
-"""The rate falls tenfold at every quarter of a fit: every 750 of the paper's 3000 iterations."""
+"""Number of equal parts of a fit, each with a tenth of the learning rate of the one before: 750 of
+the paper's 3000 iterations each."""
 
 _MET: Final = 1e-4
-"""Mean squared distance from the bicubic small image that counts as met: 40 dB."""
+"""Mean squared distance from the bicubic small image at which it counts as learnt: 40 dB."""
 _PATIENCE: Final = 0.1
-"""Share of a fit after which bicubic shrinking counts as met in any case."""
+"""Share of a fit after which bicubic downscaling counts as learnt in any case."""
 _DECAY: Final = 0.95
-"""Of the bicubic weight, in every iteration from then on."""
+"""Factor of the bicubic weight in every later iteration."""
 _NOTHING: Final = 1e-3
-"""A bicubic weight below this is none."""
+"""Bicubic weight below which it becomes zero."""
 
 
 @dataclass
 class Schedule:
-    """First the network learns to shrink bicubically; then it is let go, and kept to the picture's
-    brightness instead."""
+    """The schedule of a fit: bicubic downscaling is learnt first, then L_energy replaces L_bic."""
 
     iterations: int
+    """Number of iterations of the fit."""
     done: int = 0
+    """Number of iterations done."""
     met: bool = False
+    """Whether bicubic downscaling has been learnt."""
     bicubic: float = BICUBIC
-    """The present weight of L_bic."""
+    """Current weight of L_bic."""
 
     @property
     def learning_rate(self) -> float:
-        """Of the iteration to come."""
+        """Learning rate of the next iteration."""
         return LEARNING_RATE * _DROP ** (_DROPS * self.done // self.iterations)
 
     @property
     def energy(self) -> float:
-        """The weight of L_energy: none while bicubic shrinking is being learnt."""
+        """Weight of L_energy: zero while bicubic downscaling is being learnt."""
         return ENERGY if self.met else 0.0
 
     def advance(self, bicubic_loss: float) -> None:
-        """An iteration is done, in which L_bic was this much."""
+        """Advance by one iteration, given its L_bic."""
         self.done += 1
         if bicubic_loss < _MET or self.done >= _PATIENCE * self.iterations:
             self.met = True
@@ -59,9 +62,9 @@ class Schedule:
             self.bicubic = 0.0
 
     def state(self) -> dict[str, Any]:
-        """What changes."""
+        """Return the values that change during a fit."""
         return {"done": self.done, "met": self.met, "bicubic": self.bicubic}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a `state`."""
+        """Restore a `state`."""
         self.done, self.met, self.bicubic = state["done"], state["met"], state["bicubic"]

@@ -43,7 +43,7 @@ def test_what_was_not_measured_says_so(tmp_path: Path) -> None:
 
 
 def test_unknown_blocks_are_refused(workbench: Path) -> None:
-    with pytest.raises(InputError, match="no block 'nonsense'"):
+    with pytest.raises(InputError, match="unknown block 'nonsense'"):
         fill(TEXT.format("nonsense"), workbench)
 
 

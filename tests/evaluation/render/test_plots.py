@@ -58,7 +58,7 @@ def test_pictures_that_are_no_plots_of_ours_are_not_written_over(tmp_path: Path)
     Image.new("RGB", (4, 4)).save(tmp_path / "sigma.png")
     found, without = list(records()), list(records(gaussian=False))
     before = (tmp_path / "sigma.png").read_bytes()
-    with pytest.raises(OutputError, match=r"sigma\.png' is no plot of ours"):
+    with pytest.raises(OutputError, match=r"sigma\.png' was not written by ikc-deploy"):
         save_plots(tmp_path, summarise(found), found)
     assert [path.name for path in tmp_path.iterdir()] == ["sigma.png"]
     assert (tmp_path / "sigma.png").read_bytes() == before

@@ -116,8 +116,8 @@ def test_a_grey_picture_is_fitted_as_one_colour_and_stays_grey() -> None:
 @pytest.mark.parametrize(
     ("lr", "scale", "words"),
     [
-        (photo(31, 80), 2, "80x31 pixels.*needs 32"),
-        (photo(63, 80), 4, "80x63 pixels.*needs 64"),
+        (photo(31, 80), 2, "80x31 pixels.*needs at least 32"),
+        (photo(63, 80), 4, "80x63 pixels.*needs at least 64"),
         (photo(64, 64), 3, "not x3"),
         (photo(64, 64)[:, :, 0], 2, r"takes RGB \[H,W,3\] uint8"),
         (photo(64, 64) / 255, 2, r"takes RGB \[H,W,3\] uint8"),
@@ -146,7 +146,7 @@ def test_crops_that_are_too_small_for_x4_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("coupling", "linear", "affine or additive, not 'linear'"),
+        ("coupling", "linear", "affine or additive, got 'linear'"),
         ("iterations", 0, "iterations must be 1 or more"),
         ("growth", 0, "growth must be 1 or more"),
         ("crop", 16, "crop must be 32 pixels or more"),
