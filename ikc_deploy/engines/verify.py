@@ -2,8 +2,8 @@
 
 Each graph gets the same inputs in both: those of the loop, and codes far from its fixed point,
 where the corrector has to move. Polygraphy compares the outputs. Then both run the loop on their
-own codes, so errors accumulate as in use. The limits follow from the rounding errors of these graphs,
-which their export has measured and the manifest specifies.
+own codes, so errors accumulate as in use. The limits follow from the rounding errors of these
+graphs, which their export has measured and the manifest specifies.
 
     python -m ikc_deploy.engines.verify BUNDLE FINGERPRINT     # the result as JSON
 
@@ -87,8 +87,8 @@ def verify_engine(bundle: Bundle, engine: Engine) -> Verification:
         ]
         raise EngineError(
             f"engine {name} differs from ONNX Runtime by more than rounding does "
-            f"({', '.join(failed) or 'in the loop alone'}); do not ship it. The measured errors are "
-            f"in the manifest of '{bundle.path}'"
+            f"({', '.join(failed) or 'in the loop alone'}); do not ship it. The measured errors "
+            f"are in the manifest of '{bundle.path}'"
         )
     return verification
 

@@ -153,7 +153,7 @@ def test_tensorrt_without_its_gpu_leaves_a_complete_bundle(
     out = tmp_path / "out"
     arguments = ("--weights", small_checkpoint, "--fp16", "--out", out, "--engine", "tensorrt")
     done = invoke(main, *arguments)
-    mend = "builds on the target GPU itself, and there is no GPU here"
+    mend = "builds on the target GPU itself, but there is no GPU here"
     assert_one_clear_line(done, mend, f"The bundle '{out}' is complete without it")
     bundle = Bundle.open(out)
     assert bundle.manifest.parity and read_engines(bundle) == ()

@@ -40,7 +40,7 @@ def test_tensorrt_refuses_a_target_that_is_another_gpu(
 ) -> None:
     gpus(tmp_path, monkeypatch, "8.9")
     with pytest.raises(
-        EngineError, match=r"for compute capability 9\.0, and the GPU here has 8\.9"
+        EngineError, match=r"for compute capability 9\.0, but the GPU here has 8\.9"
     ):
         prepare_toolchain("tensorrt", Target(("9.0",)))
 
