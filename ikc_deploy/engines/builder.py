@@ -181,8 +181,10 @@ def _interrupt_held() -> Iterator[threading.Event]:
 
 def _monitor(trt: Any, graph: str, report: BuildProgress, interrupted: threading.Event) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """A monitor whose callbacks raise nothing, because TensorRT cannot unwind. An exception of
-        `report` cancels the build and is raised after it."""
+        """A monitor whose callbacks raise nothing, because TensorRT cannot unwind.
+
+        An exception of `report` cancels the build and is raised after it.
+        """
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)

@@ -53,6 +53,7 @@ class PredictorGraph(nn.Module):
         self.body, self.io = body, io
 
     def forward(self, lr: Tensor) -> Tensor:
+        """Return `code` from `lr`, as in the contract of the graph."""
         code: Tensor = self.body(planes(lr, self.io).to(_conv_dtype(self.body)))
         return code
 
@@ -65,6 +66,7 @@ class SftmdGraph(nn.Module):
         self.body, self.io = body, io
 
     def forward(self, lr: Tensor, code: Tensor) -> tuple[Tensor, ...]:
+        """Return (`sr`,) or (`sr`, `frame`), as in the contract of the graph."""
         sr = self.body(planes(lr, self.io), code).clamp(0.0, 1.0)
         if self.io == "float":
             return (sr,)
@@ -79,6 +81,7 @@ class CorrectorGraph(nn.Module):
         self.body = body
 
     def forward(self, sr: Tensor, code: Tensor) -> Tensor:
+        """Return `next_code` from `sr` and `code`, as in the contract of the graph."""
         next_code: Tensor = self.body(sr.to(_conv_dtype(self.body)), code)
         return next_code
 

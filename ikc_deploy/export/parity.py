@@ -92,7 +92,7 @@ def measure_parity(networks: IkcNetworks, bundle: Bundle, int8: Int8Parity | Non
 
     Args:
         networks: Networks on the CPU, in evaluation mode.
-        bundle: Bundle of their graphs, without parity in the manifest.
+        bundle: Bundle of their graphs.
         int8: Measurement of the quantisation, for INT8 bundles.
 
     Raises:

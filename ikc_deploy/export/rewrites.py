@@ -54,6 +54,7 @@ class DeployableSft(nn.Module):
             self.first.weight.copy_(torch.cat(inner))
 
     def forward(self, features: Tensor, bias: Tensor) -> Tensor:
+        """Return features `[N,C,H,W]` from features `[N,C,H,W]` and a bias of `CodeBiases`."""
         gamma, beta = F.leaky_relu(self.first(features) + bias, SLOPE).chunk(2, dim=1)
         return features * torch.sigmoid(self.gamma(gamma)) + self.beta(beta)
 
@@ -85,6 +86,7 @@ class CodeBiases(nn.Module):
             self.affine.bias.copy_(bias - scaled @ mean)
 
     def forward(self, code: Tensor, features: Tensor) -> list[Tensor]:
+        """Return the biases of all layers for codes `[N,code_size]` and the size of `features`."""
         stacked = self.affine(code)
         parts = stacked.split(self.width * self.taps, dim=1)
         if self.border == "replicate":
@@ -116,6 +118,7 @@ class DeployableSftmd(nn.Module):
             self.tail = ReferenceTail(cast(nn.Sequential, plain.upscale), plain.conv_output)
 
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
+        """Return sr `[N,3,s*H,s*W]`, not clamped, from lr `[N,3,H,W]` and code `[N,code_size]`."""
         lr = lr.to(self.conv1.weight.dtype)
         before = F.leaky_relu(self.conv1(lr), SLOPE)
         before = self.conv3(F.leaky_relu(self.conv2(before), SLOPE))
@@ -172,6 +175,7 @@ class FilmModulations(nn.Module):
         self.widths = [layer.conv.out_channels for layer in convs]
 
     def forward(self, code: Tensor, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+        """Return scale and shift of every convolution for codes `[N,code_size]`, in `dtype`."""
         maps = self.affine(self.embed(code))[:, :, None, None].to(dtype)
         scales, shifts = maps.chunk(2, dim=1)
         return list(
@@ -192,6 +196,7 @@ class DeployableFilmTrunk(nn.Module):
         self.tail = CompactTail(plain.conv_output, plain.bicubic, plain.settings.scale)
 
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
+        """Return sr `[N,3,s*H,s*W]`, not clamped, from lr `[N,3,H,W]` and code `[N,code_size]`."""
         lr = lr.to(self.conv_first.weight.dtype)
         before = features = self.conv_first(lr)
         modulations = self.modulations(code, lr.dtype)
@@ -210,6 +215,7 @@ class CompactTail(nn.Module):
         self.output, self.bicubic, self.scale = output, bicubic, scale
 
     def forward(self, features: Tensor, lr: Tensor) -> Tensor:
+        """Return the image `[N,3,s*H,s*W]`, not clamped, from features and lr `[N,3,H,W]`."""
         phases = widened(self.output(features)) + widened(self.bicubic(lr))
         return F.pixel_shuffle(phases, self.scale)
 
@@ -227,6 +233,7 @@ class ReferenceTail(nn.Module):
         self.output = _fold_through_shuffle(output, 2) if self.folded else output
 
     def forward(self, features: Tensor, lr: Tensor) -> Tensor:  # noqa: ARG002 - as CompactTail
+        """Return the image `[N,3,s*H,s*W]`, not clamped, from features `[N,C,H,W]`."""
         last = len(self.factors) - 1
         for index, factor in enumerate(self.factors):
             features = F.leaky_relu(self.convs[index](features), SLOPE)
@@ -244,6 +251,7 @@ class DeployableReferencePredictor(nn.Module):
         self.features = plain.ConvNet
 
     def forward(self, lr: Tensor) -> Tensor:
+        """Return the code `[N,code_size]` of lr `[N,3,H,W]` in [0,1]."""
         features = self.features(lr.to(_dtype(self.features)))
         return widened(features).mean(dim=(2, 3))
 
@@ -271,6 +279,7 @@ class DeployableReferenceCorrector(nn.Module):
             self.last.bias.copy_(_bias(last))
 
     def forward(self, sr: Tensor, code: Tensor) -> Tensor:
+        """Return the next code from sr `[N,3,sH,sW]` in [0,1] and the code `[N,code_size]`."""
         features = self.features(sr.to(_dtype(self.features)))
         bias = self.code_bias(self.code_dense(code))[:, :, None, None].to(features.dtype)
         features = F.leaky_relu(self.joined(features) + bias, SLOPE)

@@ -167,6 +167,7 @@ class UsrnetGraph(nn.Module):
         self.body, self.scale, self.io = network, scale, io
 
     def forward(self, lr: Tensor, kernel: Tensor, noise: Tensor) -> Tensor:
+        """Return `frame` or `sr`, as in the contract of the graph."""
         sr = self.body(planes(lr, self.io), kernel, self.scale, noise).clamp(0.0, 1.0)
         return frames(sr) if self.io == "uint8" else sr
 
@@ -185,6 +186,7 @@ def add_usrnet(
         on_progress: Called with the name of each phase when it starts.
 
     Raises:
+        BundleError: The bundle is missing or damaged.
         CheckpointError: The weights are missing or damaged.
         ExportError: A convolution has the wrong precision, or the graph exceeds the parity limits.
         InputError: The frame size is too small for the network.

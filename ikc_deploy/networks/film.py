@@ -31,6 +31,7 @@ class FilmConv(nn.Module):
         self.modulation = nn.Linear(EMBEDDING, 2 * channels)
 
     def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
+        """Return features `[N,C,H,W]` from features `[N,C,H,W]` and embedding `[N,E]`."""
         modulation = self.modulation(embedding)[:, :, None, None].to(features.dtype)
         scale, shift = modulation.chunk(2, dim=1)
         return cast(Tensor, self.conv(features)) * (1 + scale) + shift
@@ -45,6 +46,7 @@ class FilmBlock(nn.Module):
         self.second = FilmConv(channels)
 
     def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
+        """Return features `[N,C,H,W]` from features `[N,C,H,W]` and embedding `[N,E]`."""
         branch = F.relu(self.first(features, embedding))
         return features + cast(Tensor, self.second(branch, embedding))
 
@@ -74,6 +76,7 @@ class FilmTrunk(nn.Module):
         self.bicubic = BicubicPhases(scale)
 
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
+        """Return sr `[N,3,s*H,s*W]` in [0,1] from lr `[N,3,H,W]` and code `[N,code_size]`."""
         return self.unclamped(lr, code).clamp(0.0, 1.0)
 
     def unclamped(self, lr: Tensor, code: Tensor) -> Tensor:

@@ -46,6 +46,7 @@ class CodeNormalization(nn.Module):
         cast(Tensor, self.deviation).copy_(torch.from_numpy(deviation))
 
     def forward(self, code: Tensor) -> Tensor:
+        """Return normalised codes `[N,code_size]`."""
         return (code - cast(Tensor, self.mean)) / cast(Tensor, self.deviation)
 
 
@@ -78,6 +79,7 @@ class SftLayer(nn.Module):
         self.add_conv2 = nn.Conv2d(hidden, channels, 3, padding=1)
 
     def forward(self, features: Tensor, code: Tensor) -> Tensor:
+        """Return features `[N,C,H,W]` from features `[N,C,H,W]` and code `[N,code_size]`."""
         gamma = conditioned_conv(features, code, self.mul_conv1, self.border)
         gamma = self.mul_conv2(F.leaky_relu(gamma, SLOPE))
         beta = conditioned_conv(features, code, self.add_conv1, self.border)
@@ -96,6 +98,7 @@ class SftResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, features: Tensor, code: Tensor) -> Tensor:
+        """Return features `[N,C,H,W]` from features `[N,C,H,W]` and code `[N,code_size]`."""
         branch = F.relu(self.sft1(features, code))
         branch = F.relu(self.sft2(self.conv1(branch), code))
         return cast(Tensor, features + self.conv2(branch))
@@ -119,6 +122,7 @@ class BicubicPhases(nn.Module):
         self.register_buffer("taps", planes.repeat(3, 1, 1, 1).float(), persistent=False)
 
     def forward(self, lr: Tensor) -> Tensor:
+        """Return the phases `[N,3*scale**2,H,W]` of the upscaled lr `[N,3,H,W]`."""
         padded = F.pad(lr, (2, 2, 2, 2), mode="replicate")
         return F.conv2d(padded, cast(Tensor, self.taps).to(lr.dtype), groups=3)
 
@@ -155,6 +159,7 @@ class Sftmd(nn.Module):
         return [cast(SftResidualBlock, self.get_submodule(name)) for name in names]
 
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
+        """Return sr `[N,3,s*H,s*W]` in [0,1] from lr `[N,3,H,W]` and code `[N,code_size]`."""
         return self.unclamped(lr, code).clamp(0.0, 1.0)
 
     def unclamped(self, lr: Tensor, code: Tensor) -> Tensor:

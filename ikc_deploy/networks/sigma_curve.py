@@ -45,6 +45,7 @@ class PiecewiseLinear(nn.Module):
             buffer.copy_(torch.from_numpy(values))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return y `[N, outputs]` of x `[N, 1]`."""
         knots = cast(Tensor, self.x)
         inside = torch.minimum(torch.maximum(x, knots[0]), knots[-1])
         ramps = torch.relu(inside - knots[:-1])

@@ -133,6 +133,7 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return features `[N,C,H,W]` of the same shape as `x`."""
         return x + self.res(x)
 
 

@@ -45,7 +45,7 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
     for name in ("scale", "design"):
         if getattr(settings, name) != getattr(theirs, name):
             raise RecipeError(
-                f"start '{start}' has {name} {getattr(theirs, name)}, and the recipe's "
+                f"init_from '{start}' has {name} {getattr(theirs, name)}, but the recipe's "
                 f"architecture has {getattr(settings, name)}; start from other weights or from none"
             )
     same_codes = _same_codes(settings, theirs)
@@ -57,13 +57,13 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
         missing = _copy_fitting(module, known, settings.levels - theirs.levels)
         if len(missing) == len(list(module.parameters())):
             raise RecipeError(
-                f"start '{start}': no tensor of its {name} fits the recipe's architecture; start "
-                "from other weights or from none"
+                f"init_from '{start}': no tensor of its {name} fits the recipe's architecture; "
+                "start from other weights or from none"
             )
         random += [f"{name}.{key}" for key in missing]
     if random:
         _LOG.warning(
-            "start '%s' has nothing that fits %s; these tensors start at random",
+            "init_from '%s' has nothing that fits %s; these tensors start at random",
             start,
             ", ".join(random),
         )
@@ -71,7 +71,7 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
         _copy_normalization(networks, source)
     else:
         _LOG.warning(
-            "start '%s' has another kernel basis: its networks must learn kernel codes again",
+            "init_from '%s' has another kernel basis: its networks must learn kernel codes again",
             start,
         )
     return networks

@@ -192,7 +192,7 @@ class Recipe:
         require_counts(self, "log_every", "save_every")
         require_counts(self, "seed", least=0, most=MAX_SEED)
         if self.init_from is not None:
-            require_path("start", self.init_from)
+            require_path("init_from", self.init_from)
         scale, (low, high) = self.architecture.scale, self.architecture.sigma_range
         reach = KERNEL_SIZE // 2
         for name, stage in self.stages.items():

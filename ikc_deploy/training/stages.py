@@ -135,6 +135,7 @@ class SftmdStage:
         self._context = context
 
     def loss(self, step: int) -> Tensor:
+        """Return the image loss of a step, with gradients to F."""
         batch = self._context.source.batch(step)
         image = self._context.restore(batch.lr, batch.code).float()
         loss = F.l1_loss if self._context.settings.loss == "l1" else F.mse_loss
@@ -153,6 +154,7 @@ class PredictorStage:
         self._context = context
 
     def loss(self, step: int) -> Tensor:
+        """Return the error of P in a step, with gradients to P."""
         _, error = self._context.predicted(self._context.source.batch(step))
         return error
 
@@ -169,6 +171,7 @@ class CorrectorStage:
         self._context = context
 
     def loss(self, step: int) -> Tensor:
+        """Return the mean error of C in a step, with gradients to C."""
         context = self._context
         batch = context.source.batch(step)
         code = self._start(batch, step)
@@ -211,6 +214,7 @@ class JointStage:
         self._context = context
 
     def loss(self, step: int) -> Tensor:
+        """Return the loss of a step, with gradients to all three networks."""
         context = self._context
         batch = context.source.batch(step)
         random = context.source.random(step).spawn(1)[0]
