@@ -117,7 +117,7 @@ def _capabilities_for_rtx(target: Target, library: TensorRT) -> tuple[str, ...]:
     unknown = wanted - set(known)
     if unknown:
         raise EngineError(
-            f"tensorrt-rtx {library.version} does not know compute capability "
+            f"tensorrt-rtx {library.version} does not support compute capability "
             f"{', '.join(_ascending(unknown))}; it builds for {', '.join(known)}. tensorrt builds "
             "for others, on the GPU itself"
         )

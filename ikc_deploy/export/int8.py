@@ -132,7 +132,7 @@ def _insert(
     scales: Mapping[str, float],
     weights: Mapping[str, TensorProto],
 ) -> None:
-    """Put quantisers around the convolutions with these outputs."""
+    """Insert quantisers around the convolutions with these outputs."""
     graph = model.graph
     pairs = _Pairs(graph)
     nodes: list[onnx.NodeProto] = []
