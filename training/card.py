@@ -1,9 +1,9 @@
-"""Write the card of shipped weights from what they say of themselves and what ikc-eval measured.
+"""Write the card of shipped weights from their metadata and the measurements of ikc-eval.
 
     ikc-eval --weights x4-lite --hr Set5 --per-sigma --markdown set5.md
     python training/card.py x4-lite set5.md [more.md ...] [--note note.md]
 
-The figures are copied as they are; a note says what a reader of the recipe could not know.
+The figures are copied unchanged; a note is for information that is not in the recipe.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def _head(name: str, networks: IkcNetworks, log: list[dict[str, Any]]) -> str:
 
 
 def _trained_for(training: dict[str, Any], log: list[dict[str, Any]]) -> str:
-    # Each line of the log stands for the steps since the one before it. A stage that was trained
-    # twice starts to count anew.
+    # Each line of the log covers the steps since the line before it. A stage that was trained
+    # twice counts from 0 again.
     steps: dict[str, int] = {}
     seconds, before = 0.0, ("", 0)
     for entry in log:

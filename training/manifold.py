@@ -1,9 +1,9 @@
-"""Draw what a kernel prior has learnt: kernels along a square of z, and kernels drawn from it.
+"""Plot the kernels of a kernel prior: along a square in z, and random samples.
 
     python training/manifold.py docs/images/fkp_manifold.png
 
-The corners of the square are true kernels; z between them is interpolated along the sphere, on
-which methods that fit a kernel search. Every panel has its own brightness.
+The corners of the square are true kernels; z between them is interpolated along the sphere on which
+methods that fit a kernel search. Every panel has its own brightness.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ from ikc_deploy.networks.flow import KernelFlow, load_flow
 from ikc_deploy.reporting.plotting import INK, require_matplotlib, save_figure
 
 _SIDE = 7
-"""Kernels along a side of the square."""
+"""Number of kernels along a side of the square."""
 
 _WIDE, _NARROW = 0.85, 0.12
-"""Variances of the corners, as a share of the family's largest."""
+"""Variances of the corners, as shares of the family's largest."""
 
 
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--scale", default=4, show_default=True)
-@click.option("--weights", type=click.Path(path_type=Path), help="Instead of the shipped ones.")
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="Weights instead of the shipped ones."
+)
 def main(out: Path, scale: int, weights: Path | None) -> None:
-    """Write the picture OUT (PNG)."""
-    require_matplotlib("the picture of a manifold")
+    """Write the plot OUT (PNG)."""
+    require_matplotlib("the plot of a manifold")
     from matplotlib.figure import Figure
 
     flow = load_flow(scale, weights)
@@ -47,7 +49,7 @@ def main(out: Path, scale: int, weights: Path | None) -> None:
 
 
 def square(flow: KernelFlow) -> NDArray[np.float32]:
-    """Kernels `[_SIDE**2,k,k]`: round ones at two corners, ellipses across each other at two."""
+    """Return kernels `[_SIDE**2,k,k]`: two corners are isotropic, two are crossed ellipses."""
     top = 2.5 * flow.scale
     wide, narrow = _WIDE * top, _NARROW * top
     corners = [
@@ -67,13 +69,13 @@ def square(flow: KernelFlow) -> NDArray[np.float32]:
 
 def _z(flow: KernelFlow, variance1: float, variance2: float, theta: float) -> Tensor:
     kernel = torch.from_numpy(shifted_gaussian(variance1, variance2, theta, flow.scale))
-    # The middle of the noise that the flow was trained with.
+    # The mean of the noise in the flow's training.
     logits = flow.logits(kernel[None], torch.full_like(kernel, 0.5)[None]).float()
     return flow.encode(logits)[0][0]
 
 
 def _between(first: Tensor, second: Tensor, share: Tensor) -> Tensor:
-    """Along the great circle, the radius interpolated."""
+    """Interpolate along the great circle, with linear radius."""
     radii = first.norm(), second.norm()
     units = first / radii[0], second / radii[1]
     angle = torch.acos((units[0] @ units[1]).clamp(-1, 1))

@@ -1,10 +1,10 @@
-"""Write the number of corrections that shipped weights gain from into their checkpoint.
+"""Write the recommended number of corrections into the checkpoints of shipped weights.
 
     python training/recommend.py x4-lite
 
-Reads the curve over the steps from the card (`ikc_deploy/weights/NAME.md`), whose tables are those
-of `ikc-eval`: the first table with a row for every step. `ikc-export` copies the number into the
-manifest, where `ikc_deploy.load()` and `ikc-upscale` find it.
+The curve over the steps is the first table with a row for every step in the card
+(`ikc_deploy/weights/NAME.md`), whose tables are those of `ikc-eval`. `ikc-export` copies the number
+into the manifest, from which `ikc_deploy.load()` and `ikc-upscale` read it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ _ROW: Final = re.compile(r"^\| step (\d+)[^|]*\|\s*([\d.]+) ", re.MULTILINE)
 def read_curve(card: str) -> list[float]:
     """Return the PSNR-Y in dB at steps 0, 1, ... of the first table of a card.
 
-    Raises `click.ClickException` if the card has no such table.
+    Raises:
+        click.ClickException: The card has no such table.
     """
     curve: list[float] = []
     for step, psnr in _ROW.findall(card):
@@ -34,7 +35,7 @@ def read_curve(card: str) -> list[float]:
             break
         curve.append(float(psnr))
     if not curve:
-        raise click.ClickException("the card has no table by step; make it with training/card.py")
+        raise click.ClickException("the card has no table by step; write it with training/card.py")
     return curve
 
 

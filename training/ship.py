@@ -1,4 +1,4 @@
-"""Put the weights of a finished run into the package, as float16, with the log of the run.
+"""Copy the weights of a finished run into the package, as float16, with the log of the run.
 
     python training/ship.py runs/x4-lite x4-lite
 

@@ -1,4 +1,4 @@
-"""Put the kernel priors of a finished run into the package, with log, card and likelihoods.
+"""Copy the kernel priors of a finished run into the package, with log and likelihoods.
 
 python training/ship_fkp.py runs/fkp --reference ../shared/official_fkp
 """
@@ -54,7 +54,7 @@ def main(run: Path, reference: Path) -> None:
 
 
 def compare(flow: KernelFlow, published: KernelFlow) -> dict[str, Any]:
-    """Likelihoods of the two, and of the published one with its norms measured as ours are."""
+    """Return the likelihoods of both flows, and of the published one with its norms settled."""
     ours, error = held_out_likelihood(flow, _HELD_OUT)
     theirs, _ = held_out_likelihood(published, _HELD_OUT)
     published.settle(draw(published, np.random.default_rng(0), _SETTLING))

@@ -1,4 +1,4 @@
-"""Put a trained USRNet into the package, and measure it beside the published tiny one.
+"""Copy a trained USRNet into the package, and compare it with the published tiny one.
 
 python training/ship_usrnet.py runs/usrnet-tiny --reference ../shared/official_fkp \
     --hr ../shared/data/eval/Set5
@@ -37,7 +37,10 @@ _RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
     help="Folder of the published weights, usrnet_tiny.pth, and their test image.",
 )
 @click.option(
-    "--hr", type=click.Path(path_type=Path, exists=True), required=True, help="HR images, as Set5."
+    "--hr",
+    type=click.Path(path_type=Path, exists=True),
+    required=True,
+    help="Folder of HR images, for example Set5.",
 )
 def main(run: Path, reference: Path, hr: Path) -> None:
     """Ship the network of RUN as float16, compared with the published one."""
@@ -87,7 +90,7 @@ def _measured(
     scale: int,
     networks: dict[str, Usrnet],
 ) -> dict[str, float]:
-    # Bicubic upscaling takes LR pixels to lie where they do not in the FKP convention.
+    # Bicubic upscaling assumes other positions of LR pixels than the FKP convention.
     bicubic = np.roll(upscale_bicubic(lr, scale), (-lag(scale), -lag(scale)), (0, 1))
     figures = {"bicubic_moved": psnr_y(bicubic, hr, scale)}
     planes = torch.from_numpy(lr.copy()).permute(2, 0, 1)[None] / 255

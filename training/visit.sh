@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# One visit to a borrowed GPU machine: go on with a run for some minutes and bring it back in parts.
+# Train on a borrowed GPU machine: resume a run for some minutes and bring it back in parts.
 #
 #   training/visit.sh RECIPE RUN MINUTES OUT DEVICE DATA...
 #
-# RUN is a run's folder (made if missing). If OUT of an earlier visit lies in RUN.parts/, the run is
-# put together from it first. OUT gets RUN as parts of at most PART_MB; the optimizer's moments, the
-# largest file, stay behind if all would be more than TOTAL_MB (they start afresh then).
-# Needs no installation: python with torch, safetensors, click, rich, pillow, tensorboard.
-# Rehearse it anywhere: training/visit.sh training/smoke.toml /tmp/run 1 /tmp/out cpu FOLDER
+# RUN is the folder of a run (created if missing). If RUN.parts/ holds OUT of an earlier visit, the run
+# is first unpacked from it. RUN is written to OUT in parts of at most PART_MB. The optimizer's moments,
+# the largest file, are left out if the total would exceed TOTAL_MB (the moments are then reset).
+# No installation needed: python with torch, safetensors, click, rich, pillow, tensorboard.
+# Test it on any machine: training/visit.sh training/smoke.toml /tmp/run 1 /tmp/out cpu FOLDER
 set -euo pipefail
 recipe=$1 run=$2 minutes=$3 out=$4 device=$5
 shift 5

@@ -1,8 +1,8 @@
-"""One graph of a bundle to one TensorRT plan, with either variant.
+"""Compilation of one graph of a bundle to one TensorRT plan, with either variant.
 
-The network is strongly typed: precision is what the graph says. TF32 is off, so float32 means
-float32. TensorRT reports most failures by a return value and a message to the logger; each is
-checked here, and what TensorRT said is part of the exception.
+The network is strongly typed: the graph determines the precision. TF32 is off, so float32 means
+float32. TensorRT reports most failures by a return value and a message to the logger; this module
+checks every one and adds TensorRT's message to the exception.
 """
 
 from __future__ import annotations
@@ -29,30 +29,41 @@ from ikc_deploy.runtime.frames import FrameShape
 from ikc_deploy.runtime.onnx_files import read_graph
 
 FLAGS: Final = {"strongly_typed": True, "tf32": False}
-"""What every engine is built with; part of the fingerprint."""
+"""Flags of every build; part of the fingerprint."""
 
 _MIB: Final = 2**20
 
 
 BuildProgress = Callable[[str, str, int, int], None]
-"""Called as a build goes on: graph, phase of TensorRT's, steps of it that are done, and all."""
+"""Callback during a build with (graph, TensorRT's phase, completed steps, total steps)."""
 
 
 @dataclass(frozen=True)
 class BuiltPlan:
-    """What building a graph gives."""
+    """The result of building a graph."""
 
     data: bytes
+    """Serialised TensorRT plan."""
     layer_precision: LayerPrecision
+    """Numbers of layers by type and dtype."""
 
 
 def build_plan(
     bundle: Bundle, graph: str, toolchain: Toolchain, target: Target, report: BuildProgress
 ) -> BuiltPlan:
-    """Compile "predictor", "sftmd" or "corrector" of an opened bundle, or its "usrnet".
+    """Compile a graph of a bundle for the GPUs of a toolchain.
 
-    Raises `EngineError` if TensorRT refuses the graph or a setting, or if the layer precision finds
-    a convolution of another precision than the bundle's or a kernel code that is not float32.
+    Args:
+        bundle: Opened bundle.
+        graph: Name of the graph: "predictor", "sftmd", "corrector" or "usrnet".
+        toolchain: Variant of TensorRT and its compute capabilities.
+        target: Settings of the build.
+        report: Called during the build; an exception that it raises cancels the build.
+
+    Raises:
+        EngineError: TensorRT refuses the graph or a setting, a convolution has another precision
+            than the bundle, or a kernel code is not float32.
+        KeyboardInterrupt: Ctrl-C was pressed during the build.
     """
     trt = toolchain.library.module
     with _checked(toolchain, f"cannot start building the {graph}"):
@@ -107,7 +118,7 @@ def _configure(
             for index, capability in enumerate(toolchain.compute_capabilities):
                 require(config.set_compute_capability(rtx_member(trt, capability), index))
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    # A graph for frames of one size takes no others, whatever the target says.
+    # A graph for frames of one size accepts no others, so the target's profiles do not apply.
     fixed = all(-1 not in tuple(tensor.shape) for tensor in inputs)
     for profile in () if fixed else target.profiles:
         ends = (profile.min, profile.opt, profile.max)
@@ -123,7 +134,7 @@ def _configure(
 
 
 def _input_shape(name: str, shape: Shape, manifest: Manifest) -> tuple[int, ...]:
-    """The shape of a graph's input (see `ikc_deploy.export.graphs`) for LR frames of `shape`."""
+    """Return the shape of a graph's input (see `ikc_deploy.export.graphs`) for LR frames."""
     frames = FrameShape(*shape)
     shapes = {
         "lr": frames.array(manifest.io),
@@ -131,7 +142,7 @@ def _input_shape(name: str, shape: Shape, manifest: Manifest) -> tuple[int, ...]
         "code": (frames.batch, manifest.code_size),
     }
     if name not in shapes:
-        raise EngineError(f"the graph has an input '{name}', which is none of {', '.join(shapes)}")
+        raise EngineError(f"unknown graph input '{name}': expected one of {', '.join(shapes)}")
     return shapes[name]
 
 
@@ -153,7 +164,7 @@ def _build(
 
 @contextmanager
 def _interrupt_held() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets instead of raising: raised while TensorRT logs, it would be lost.
+    """Yield an event that Ctrl-C sets; an exception while TensorRT logs would be lost.
 
     Outside the main thread, where Python delivers no signals, it is never set.
     """
@@ -170,8 +181,10 @@ def _interrupt_held() -> Iterator[threading.Event]:
 
 def _monitor(trt: Any, graph: str, report: BuildProgress, interrupted: threading.Event) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Nothing may leave a callback: TensorRT's frames below it cannot unwind. What `report`
-        raises cancels the build instead and is raised after it."""
+        """A monitor whose callbacks raise nothing, because TensorRT cannot unwind.
+
+        An exception of `report` cancels the build and is raised after it.
+        """
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
@@ -205,7 +218,7 @@ def _monitor(trt: Any, graph: str, report: BuildProgress, interrupted: threading
 
 @contextmanager
 def _timing_cache(config: Any, toolchain: Toolchain, target: Target) -> Iterator[None]:
-    """Kernel timings of earlier builds for the same GPU, and this build's for the next one."""
+    """Use kernel timings of earlier builds for the same GPU, and save those of this build."""
     if toolchain.ahead_of_time or not target.timing_cache:
         yield
         return
@@ -214,7 +227,7 @@ def _timing_cache(config: Any, toolchain: Toolchain, target: Target) -> Iterator
     file = cache_folder() / "timing" / name
     _read_timings(config, toolchain, file)
     yield
-    # The plan is there, after minutes: whatever happens to the cache, it is not thrown away.
+    # The plan took minutes to build, so an error of the cache must not discard it.
     try:
         with _checked(toolchain, "cannot keep the timing cache") as require:
             cache = config.get_timing_cache()
@@ -227,7 +240,7 @@ def _timing_cache(config: Any, toolchain: Toolchain, target: Target) -> Iterator
 
 
 def _read_timings(config: Any, toolchain: Toolchain, file: Path) -> None:
-    """Give the builder the timings in `file`; without them it measures again."""
+    """Pass the timings in `file` to the builder; without them it measures again."""
     try:
         known = file.read_bytes() if file.is_file() else b""
     except OSError as error:
@@ -251,7 +264,7 @@ def _set_timings(config: Any, toolchain: Toolchain, known: bytes) -> None:
 def _warn(file: Path, error: Exception) -> None:
     reason = (error.strerror if isinstance(error, OSError) else None) or error
     warnings.warn(
-        f"the timing cache '{file}' is of no use, so kernels are timed again: {reason}",
+        f"the timing cache '{file}' cannot be used, so kernels are timed again: {reason}",
         RuntimeWarning,
         stacklevel=2,
     )
@@ -259,12 +272,12 @@ def _warn(file: Path, error: Exception) -> None:
 
 class _Require(Protocol):
     def __call__(self, done: bool, reason: str = "") -> None:
-        """Raise `EngineError` unless `done`, with this reason or else what TensorRT said."""
+        """Raise `EngineError` unless `done`, with this reason or else TensorRT's messages."""
 
 
 @contextmanager
 def _checked(toolchain: Toolchain, failure: str) -> Iterator[_Require]:
-    """A step of TensorRT's: what it refuses or raises becomes an `EngineError` with its words."""
+    """Run a step of TensorRT; its failures become an `EngineError` with TensorRT's messages."""
     messages = toolchain.library.messages
     mark = messages.mark()
 
@@ -281,6 +294,6 @@ def _checked(toolchain: Toolchain, failure: str) -> Iterator[_Require]:
     try:
         yield require
     except (TypeError, ValueError, RuntimeError) as error:
-        # The bindings raise these where the library gives back nothing or refuses an argument.
+        # The bindings raise these if the library returns nothing or refuses an argument.
         said = messages.since(mark)
         raise EngineError(sentence(f"{error}; {said}")) from error

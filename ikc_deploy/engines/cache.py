@@ -1,7 +1,7 @@
-"""Adding an engine to a bundle: built once for equal inputs, whole or not at all, then sealed.
+"""Addition of an engine to a bundle: built once for equal inputs, atomically, then sealed.
 
-The bundle itself is the cache. An engine's folder is named by a fingerprint of everything that its
-plans depend on, so an engine that is there already is the one that a build would give.
+The bundle itself is the cache. The name of an engine's folder is a fingerprint of everything that
+its plans depend on, so an existing engine is the one that a build would produce.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ikc_deploy.errors import EngineError
 from ikc_deploy.locks import locked
 
 FINGERPRINT_LENGTH: Final = 16
-"""Hex digits of the sha256 that name an engine's folder."""
+"""Number of hex digits of the sha256 in the name of an engine's folder."""
 
 
 def add_engine(
@@ -39,12 +39,24 @@ def add_engine(
     target: Target,
     report: BuildProgress = lambda *_: None,
 ) -> tuple[Engine, bool]:
-    """The engine for `target` in the bundle `folder`, and whether it had to be built.
+    """Return the engine for `target` in a bundle; build and add it if it is missing.
 
-    Of several processes that add the same engine at once, one builds and the others wait and find
-    it. Until all plans are there, the bundle is as it was. Raises `BundleError` if the bundle does
-    not open, `OutputError` if it holds files that it does not list, `EngineError` if TensorRT or
-    the layer precision refuses a graph.
+    Of several processes that add the same engine at once, one builds it and the others wait for it.
+    The bundle stays unchanged until all plans are built.
+
+    Args:
+        folder: Folder of the bundle.
+        toolchain: Variant of TensorRT and its compute capabilities.
+        target: Settings of the build.
+        report: Called during the build.
+
+    Returns:
+        The engine, and whether it was built.
+
+    Raises:
+        BundleError: The bundle is missing or damaged.
+        OutputError: The folder holds files that the bundle does not list.
+        EngineError: TensorRT refuses a graph or a setting, or a layer has the wrong precision.
     """
     with locked(folder):
         bundle = Bundle.open(folder)
@@ -56,17 +68,17 @@ def add_engine(
         plans = {graph: build_plan(bundle, graph, toolchain, target, report) for graph in GRAPHS}
         record = _record(bundle, name, toolchain, target, plans)
         with changed_bundle(folder) as (now, changed):
-            # Building takes a while: only what still is what was built from may be sealed again.
+            # A build takes minutes: seal the bundle only if its files did not change meanwhile.
             if now.files != bundle.files:
                 raise EngineError(
-                    f"'{folder}' was changed while its engines were built; run it again"
+                    f"'{folder}' was changed while its engines were built; run the command again"
                 )
             engine = changed / ENGINES_FOLDER / name
             engine.mkdir(parents=True)
             for graph, plan in plans.items():
                 (engine / f"{graph}.plan").write_bytes(plan.data)
             write_record(engine, record)
-            # What was verified and what was just written: nothing else that lies in the folder.
+            # List only files that were verified or just written.
             added_files = record_files(changed, engine_files(name))
             write_manifest(changed, now.manifest, {**now.files, **added_files})
         added = _find(Bundle.open(folder), name)
@@ -76,7 +88,7 @@ def add_engine(
 
 
 def fingerprint(bundle: Bundle, toolchain: Toolchain, target: Target) -> str:
-    """The name of the engine that this build gives: equal inputs, equal name."""
+    """Return the name of the engine that this build produces; equal inputs have equal names."""
     inputs = {
         "graphs": _graphs(bundle),
         "variant": toolchain.name,

@@ -1,4 +1,4 @@
-"""The layer precision: what TensorRT's parser made of a graph, counted, and what must not be.
+"""The layer precision: dtypes of the layers that TensorRT's parser created, and their check.
 
 Precision is a property of the graph (docs/adr/0003), and the network is strongly typed, so
 the dtypes after parsing are those that the kernels will have.
@@ -14,7 +14,7 @@ from ikc_deploy.bundle.manifest import Precision
 from ikc_deploy.errors import EngineError
 
 CODES: Final = frozenset({"code", "next_code"})
-"""The graphs' inputs and outputs that are kernel codes."""
+"""Names of the graphs' inputs and outputs that are kernel codes."""
 
 _CONVOLUTIONS: Final = frozenset({"CONVOLUTION", "DECONVOLUTION"})
 _FLOATS: Final = frozenset({"FLOAT", "HALF", "BF16", "FP8", "FP4"})
@@ -22,7 +22,7 @@ _NAMED: Final = 5
 
 
 def layer_precision(network: Any) -> LayerPrecision:
-    """The layers of an `INetworkDefinition` by type and by the dtype of their first output."""
+    """Return the numbers of layers of an `INetworkDefinition` by type and dtype of first output."""
     precisions: LayerPrecision = {}
     for layer in _layers(network):
         counts = precisions.setdefault(layer.type.name, {})
@@ -32,11 +32,17 @@ def layer_precision(network: Any) -> LayerPrecision:
 
 
 def check_layer_precision(network: Any, graph: str, precision: Precision) -> LayerPrecision:
-    """The layer precision, if all convolutions have the precision and all kernel codes are float32.
+    """Check the precision of convolutions and kernel codes; return the layer precision.
 
-    In INT8 graphs the convolutions are float32 between quantisers, until TensorRT builds.
+    Args:
+        network: `INetworkDefinition` of a parsed graph.
+        graph: Name of the graph, for messages.
+        precision: Precision of the bundle. In INT8 graphs the convolutions are float32 between
+            quantisers, until TensorRT builds.
 
-    Raises `EngineError` naming the layers that are not as they must be.
+    Raises:
+        EngineError: A convolution has another precision, or a kernel code is not float32; the
+            message names the layers.
     """
     wanted = "HALF" if precision == "fp16" else "FLOAT"
     convolutions = [layer for layer in _layers(network) if layer.type.name in _CONVOLUTIONS]
@@ -60,7 +66,7 @@ def check_layer_precision(network: Any, graph: str, precision: Precision) -> Lay
 
 
 def _low_codes(network: Any) -> Iterator[str]:
-    """Kernel codes that are not float32, or that a layer takes from or turns into less."""
+    """Yield kernel codes that are not float32, and their layers that have another float dtype."""
     ends = [network.get_input(i) for i in range(network.num_inputs)]
     ends += [network.get_output(i) for i in range(network.num_outputs)]
     for tensor in ends:
@@ -76,12 +82,12 @@ def _low_codes(network: Any) -> Iterator[str]:
 
 
 def _dtypes(layer: Any) -> set[str]:
-    """Floating dtypes of everything that goes into or comes out of a layer."""
+    """Return the floating dtypes of the inputs and outputs of a layer."""
     return {tensor.dtype.name for tensor in _inputs(layer) + _outputs(layer)} & _FLOATS
 
 
 def _inputs(layer: Any) -> list[Any]:
-    # Optional inputs that are not given are None.
+    # Missing optional inputs are None.
     tensors = [layer.get_input(i) for i in range(layer.num_inputs)]
     return [tensor for tensor in tensors if tensor is not None]
 

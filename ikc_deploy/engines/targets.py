@@ -1,4 +1,4 @@
-"""Engine targets: for which frames and GPUs to build, read from TOML into frozen settings."""
+"""Engine targets: frames and GPUs to build for, read from TOML into frozen settings."""
 
 from __future__ import annotations
 
@@ -16,54 +16,58 @@ from ikc_deploy.runtime.frames import MIN_SIDE
 from ikc_deploy.toml_settings import SettingError, read_settings, read_toml, shown
 
 DEFAULT_PROFILE: Final = Profile((1, 64, 64), (1, 256, 256), (1, 540, 960))
-"""One LR frame at a time, up to what becomes 4K at x4."""
+"""Default range of LR frames: one at a time, up to 4K at x4."""
 
 MAX_WORKSPACE_MIB: Final = 2**24
-"""16 TiB; more than any GPU has, and its bytes are a number that TensorRT takes."""
+"""Largest workspace in MiB: 16 TiB, more than any GPU has, and in bytes valid for TensorRT."""
 
 MAX_SHAPE: Final = (9999, 999_999, 999_999)
-"""Batch, height and width as `parse_shape` reads them."""
+"""Largest batch, height and width, as in `parse_shape`."""
 
 HIGHEST_LEVEL: Final = 5
 """TensorRT's highest builder optimization level."""
 
 _INSTALLED_IN: Final = ("ikc-deploy", "engines")
-"""Below `share` of the environment; see `data_files` in setup.cfg."""
+"""Folder of the target files below `share` of the environment; see `data_files` in setup.cfg."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What an engine is built for."""
+    """The settings of a build of an engine.
+
+    Raises:
+        InputError: A setting is out of range.
+    """
 
     compute_capabilities: tuple[str, ...] = ()
-    """As "8.9"; empty for the GPU of the machine that builds."""
+    """Compute capabilities such as "8.9"; empty for the GPU of the machine that builds."""
     profiles: tuple[Profile, ...] = (DEFAULT_PROFILE,)
-    """LR frames that it will take. Every profile adds to building time and plan size."""
+    """Ranges of LR frames. Every profile increases build time and plan size."""
     workspace_mib: int | None = None
-    """Bound of TensorRT's scratch memory in MiB; None for the whole GPU."""
+    """Limit of TensorRT's scratch memory in MiB; None for the whole GPU."""
     builder_level: int = 3
-    """How hard to search for fast kernels, 0 to 5."""
+    """Effort of the search for fast kernels, 0 to 5."""
     timing_cache: bool = True
-    """Keep kernel timings in the user's cache for the next build. (`tensorrt` only: TensorRT for
-    RTX times nothing when it builds.)"""
+    """Whether kernel timings are kept in the user's cache for the next build. (Only for `tensorrt`:
+    TensorRT for RTX measures no timings when it builds.)"""
 
     def __post_init__(self) -> None:
         for capability in self.compute_capabilities:
             if not re.fullmatch(r"[1-9]\d*\.\d", capability, re.ASCII):
                 raise InputError(
-                    f'compute_capabilities must be texts such as "8.9", got {shown(capability)}'
+                    f'compute_capabilities must be strings such as "8.9", got {shown(capability)}'
                 )
         if not self.profiles:
-            raise InputError("profiles must name at least one range of frames")
+            raise InputError("profiles must have at least one range of frames")
         for profile in self.profiles:
             if min(profile.min[1:]) < MIN_SIDE:
                 raise InputError(
-                    f"frames have at least {MIN_SIDE} pixels on each side, and min is "
+                    f"frames must have at least {MIN_SIDE} pixels on each side, but min is "
                     f"{list(profile.min)}"
                 )
             if any(size > most for size, most in zip(profile.max, MAX_SHAPE, strict=True)):
                 raise InputError(
-                    f"frames have at most {list(MAX_SHAPE)} as batch, height and width, and "
+                    f"batch, height and width must be at most {list(MAX_SHAPE)}, but "
                     f"max is {shown(list(profile.max))}"
                 )
         if self.workspace_mib is not None and not 1 <= self.workspace_mib <= MAX_WORKSPACE_MIB:
@@ -78,9 +82,9 @@ class Target:
 
 
 def shipped_targets() -> dict[str, Path]:
-    """The target files of the project by name, wherever one works: `hopper`, `rtx-desktop`, ...
+    """Return the shipped target files by name: `hopper`, `rtx-desktop`, ...
 
-    They lie in `engines/` of a checkout, and an installation brings them along.
+    They are in `engines/` of a checkout, or part of the installed package.
     """
     checkout = Path(__file__).resolve().parents[2]
     if (checkout / "setup.cfg").is_file():
@@ -96,9 +100,13 @@ def shipped_targets() -> dict[str, Path]:
 
 
 def read_target(path: str | PathLike[str]) -> Target:
-    """Read a target: a TOML file, or else the name of one of `shipped_targets`.
+    """Read a target.
 
-    Raises `InputError` naming the file and the setting that is unknown or impossible.
+    Args:
+        path: TOML file, or else the name of one of `shipped_targets`.
+
+    Raises:
+        InputError: The file is missing, or a setting is unknown or invalid; the message names both.
     """
     file = Path(path)
     shipped = shipped_targets()
@@ -114,26 +122,31 @@ def read_target(path: str | PathLike[str]) -> Target:
 
 
 def parse_shape(text: str) -> Shape:
-    """The shape of "HEIGHTxWIDTH" or "BATCHxHEIGHTxWIDTH" in LR pixels.
+    """Return the shape (batch, height, width) of "HEIGHTxWIDTH" or "BATCHxHEIGHTxWIDTH".
 
-    Raises `InputError` if the text is neither.
+    Sizes are in LR pixels; the batch is 1 by default.
+
+    Raises:
+        InputError: The text is neither.
     """
     match = re.fullmatch(r"(?:(\d{1,4})x)?(\d{1,6})x(\d{1,6})", text.strip().lower())
     if match is None:
         raise InputError(
-            f"a shape is HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH in LR pixels, as 540x960, got '{text}'"
+            f"invalid shape '{text}': expected HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH in LR "
+            "pixels, for example 540x960"
         )
     return int(match[1] or 1), int(match[2]), int(match[3])
 
 
 def parse_shapes(text: str) -> Profile:
-    """The profile of "MIN:OPT:MAX", each a shape as `parse_shape` reads it.
+    """Return the profile of "MIN:OPT:MAX", each a shape as in `parse_shape`.
 
-    Raises `InputError` if it is none, or not min <= opt <= max.
+    Raises:
+        InputError: The text has another form, or not min <= opt <= max.
     """
     shapes = text.split(":")
     if len(shapes) != 3:
-        raise InputError(f"shapes are MIN:OPT:MAX, as 64x64:256x256:540x960, got '{text}'")
+        raise InputError(f"invalid shapes '{text}': expected MIN:OPT:MAX, as 64x64:256x256:540x960")
     try:
         return Profile(*map(parse_shape, shapes))
     except InputError as error:

@@ -1,4 +1,4 @@
-"""Which variant of TensorRT can build for a target on this machine, and why the other cannot."""
+"""Choice of the variant of TensorRT that builds for a target on this machine."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from ikc_deploy.errors import EngineError
 
 @dataclass(frozen=True)
 class Toolchain:
-    """A loaded variant and what it builds for."""
+    """A loaded variant of TensorRT, and the GPUs that it builds for."""
 
     library: TensorRT
+    """Loaded variant."""
     compute_capabilities: tuple[str, ...]
-    """As "8.9", in ascending order."""
+    """Compute capabilities such as "8.9", in ascending order."""
 
     @property
     def name(self) -> TensorRTVariantName:
-        """The variant's name."""
+        """Name of the variant."""
         return self.library.variant.name
 
     @property
     def ahead_of_time(self) -> bool:
-        """True if it builds for GPUs that need not be here."""
+        """Whether the variant builds for GPUs that are not in this machine."""
         return self.name == "tensorrt-rtx"
 
     def __str__(self) -> str:
@@ -44,10 +45,15 @@ class Toolchain:
 def choose_toolchain(
     variant: TensorRTVariantName | Literal["auto"], target: Target
 ) -> tuple[Toolchain, dict[TensorRTVariantName, str]]:
-    """What builds `target` here, and for each variant that "auto" passed over, why.
+    """Return a toolchain for `target`, and the reasons why "auto" skipped variants.
 
-    "auto" takes `tensorrt` where the target's GPU is here, as it tunes on the GPU itself, and else
-    `tensorrt-rtx`. Raises `EngineError` if none (or not the one asked for) can build it.
+    Args:
+        variant: Name of a variant. "auto" takes `tensorrt` if the target's GPU is in this machine,
+            as it tunes on the GPU itself, and otherwise `tensorrt-rtx`.
+        target: Settings of the build.
+
+    Raises:
+        EngineError: No variant, or not the requested one, can build the target here.
     """
     if variant != "auto":
         return prepare_toolchain(variant, target), {}
@@ -61,10 +67,11 @@ def choose_toolchain(
 
 
 def prepare_toolchain(variant: TensorRTVariantName, target: Target) -> Toolchain:
-    """`variant`, loaded, after checking that it can build `target` here.
+    """Load `variant` and check that it can build `target` on this machine.
 
-    Raises `EngineError` if it is not installed, needs a GPU that is not here, or does not know a
-    compute capability.
+    Raises:
+        EngineError: The variant is not installed, needs a GPU that is missing, or does not support
+            a compute capability.
     """
     if variant == "tensorrt":
         capability = _capability_for_tensorrt(target)
@@ -80,17 +87,17 @@ def _capability_for_tensorrt(target: Target) -> str:
         raise EngineError(
             "tensorrt builds on the target GPU itself"
             + (f" (compute capability {wanted})" if wanted else "")
-            + f", and there is no GPU here: {reason}. Run it on the target, or use tensorrt-rtx, "
+            + f", but there is no GPU here: {reason}. Run it on the target, or use tensorrt-rtx, "
             "which builds ahead of time"
         )
     if len(here) > 1:
         raise EngineError(
-            f"tensorrt builds on one GPU, and those here differ (compute capability "
-            f"{', '.join(here)}); show it one of them, as with docker run --gpus device=0"
+            f"tensorrt builds on one GPU, but those here differ (compute capability "
+            f"{', '.join(here)}); make only one visible, as with docker run --gpus device=0"
         )
     if target.compute_capabilities and here[0] not in target.compute_capabilities:
         raise EngineError(
-            f"the target is for compute capability {wanted}, and the GPU here has {here[0]}; "
+            f"the target is for compute capability {wanted}, but the GPU here has {here[0]}; "
             "tensorrt builds on the target GPU itself"
         )
     return here[0]
@@ -110,7 +117,7 @@ def _capabilities_for_rtx(target: Target, library: TensorRT) -> tuple[str, ...]:
     unknown = wanted - set(known)
     if unknown:
         raise EngineError(
-            f"tensorrt-rtx {library.version} does not know compute capability "
+            f"tensorrt-rtx {library.version} does not support compute capability "
             f"{', '.join(_ascending(unknown))}; it builds for {', '.join(known)}. tensorrt builds "
             "for others, on the GPU itself"
         )
@@ -118,7 +125,7 @@ def _capabilities_for_rtx(target: Target, library: TensorRT) -> tuple[str, ...]:
 
 
 def this_host(variant: TensorRTVariantName) -> Host:
-    """This machine, to choose engines for: the variant's version and the first GPU."""
+    """Return this machine as a host of engines: the variant's version and the first GPU."""
     gpus, _ = find_gpus()
     capability = gpus[0].compute_capability if gpus else None
     try:
@@ -128,13 +135,13 @@ def this_host(variant: TensorRTVariantName) -> Host:
 
 
 def rtx_capabilities(trt: Any) -> tuple[str, ...]:
-    """The compute capabilities that this version of TensorRT for RTX can name."""
+    """Return the compute capabilities that this version of TensorRT for RTX supports."""
     numbers = (re.fullmatch(r"SM(\d+)(\d)", name) for name in trt.ComputeCapability.__members__)
     return _ascending({f"{match[1]}.{match[2]}" for match in numbers if match})
 
 
 def rtx_member(trt: Any, capability: str) -> Any:
-    """The library's own constant for a compute capability such as "8.9"."""
+    """Return the library's constant for a compute capability such as "8.9"."""
     return getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}")
 
 

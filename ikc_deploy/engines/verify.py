@@ -1,9 +1,9 @@
-"""Polygraphy's opinion of an engine: the plans against ONNX Runtime, on the machine that runs them.
+"""Verification of an engine with Polygraphy: plans against ONNX Runtime on the target machine.
 
-Each graph gets the same inputs from both, as they arise in the loop and under codes far from its
-fixed point, where the corrector has to move, and Polygraphy judges the outputs; then both run the
-loop on their own codes, so that errors add up as they would in use. What is allowed follows from
-what rounding costs these very graphs, which their export has measured and the manifest says.
+Each graph gets the same inputs in both: those of the loop, and codes far from its fixed point,
+where the corrector has to move. Polygraphy compares the outputs. Then both run the loop on their
+own codes, so errors accumulate as in use. The limits follow from the rounding errors of these
+graphs, which their export has measured and the manifest specifies.
 
     python -m ikc_deploy.engines.verify BUNDLE FINGERPRINT     # the result as JSON
 
@@ -42,15 +42,15 @@ from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
 from ikc_deploy.runtime.onnx_files import read_graph
 
 VERIFIED_ITERS: Final = 3
-"""Corrections in the loop that is compared, as in the parity gate of exports."""
+"""Number of corrections in the compared loop, as in the parity gate of exports."""
 
 _USE_RTX: Final = "POLYGRAPHY_USE_TENSORRT_RTX"
 _FRAMES: Final = 6
-"""For the predictor, whose every frame gives few numbers."""
+"""Number of frames for the predictor, which returns few numbers per frame."""
 _FAR: Final = (0.1, 0.9)
-"""Where codes far from the fixed point lie, as shares of the sigma range."""
+"""Positions of codes far from the fixed point, as shares of the sigma range."""
 _MAX_SIDE: Final = 128
-"""ONNX Runtime computes the reference on the CPU."""
+"""Largest side of LR frames in pixels; ONNX Runtime computes the reference on the CPU."""
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -58,9 +58,17 @@ Tensors = dict[str, NDArray[Any]]
 def verify_engine(bundle: Bundle, engine: Engine) -> Verification:
     """Compare `engine` with ONNX Runtime and write the result into the bundle's manifest.
 
-    Returns what was written. Raises `MissingExtraError` without Polygraphy, and `EngineError` that
-    says why if the engine does not run on this machine or if it misses the limits of its
-    precision; a miss is in the manifest, too.
+    Args:
+        bundle: Opened bundle; its folder is changed.
+        engine: Engine of the bundle.
+
+    Returns:
+        The result.
+
+    Raises:
+        MissingExtraError: Polygraphy is not installed.
+        EngineError: The engine does not run on this machine, or exceeds the limits of its
+            precision; in the latter case the result is in the manifest, too.
     """
     reason = incompatibility(engine, this_host(engine.record.variant))
     name = engine.record.fingerprint
@@ -81,16 +89,17 @@ def verify_engine(bundle: Bundle, engine: Engine) -> Verification:
         ]
         raise EngineError(
             f"engine {name} differs from ONNX Runtime by more than rounding does "
-            f"({', '.join(failed) or 'in the loop alone'}); do not ship it. Its figures are in the "
-            f"manifest of '{bundle.path}'"
+            f"({', '.join(failed) or 'in the loop alone'}); do not ship it. The measured errors "
+            f"are in the manifest of '{bundle.path}'"
         )
     return verification
 
 
 def runnable_engines(bundle: Bundle) -> list[Engine]:
-    """The engines of `bundle` that run on this machine.
+    """Return the engines of `bundle` that run on this machine.
 
-    Raises `EngineError` that says why of each if none does.
+    Raises:
+        EngineError: No engine runs here; the message lists the reasons.
     """
     verified = [(e, incompatibility(e, this_host(e.record.variant))) for e in read_engines(bundle)]
     runnable = [engine for engine, reason in verified if not reason]
@@ -104,10 +113,15 @@ def runnable_engines(bundle: Bundle) -> list[Engine]:
 
 
 def compare(bundle: Bundle, candidates: Mapping[str, Any], side: int) -> Verification:
-    """The graphs of `bundle` in ONNX Runtime against `candidates`, Polygraphy runners by graph.
+    """Compare the graphs of `bundle` in ONNX Runtime with other runners.
 
-    On structured LR frames of `side` x `side`. Raises `BundleError` if the manifest does not say
-    what rounding costs the graphs.
+    Args:
+        bundle: Opened bundle.
+        candidates: Polygraphy runners by graph.
+        side: Side of the structured LR frames in pixels.
+
+    Raises:
+        BundleError: The manifest has no rounding errors of the graphs.
     """
     tolerances = engine_limits(bundle)
     references = {graph: _reference(bundle, graph) for graph in GRAPHS}
@@ -138,19 +152,21 @@ def compare(bundle: Bundle, candidates: Mapping[str, Any], side: int) -> Verific
 
 
 def engine_limits(bundle: Bundle) -> dict[str, float]:
-    """Return the largest mean error of each output that an engine of `bundle` may have.
+    """Return the largest allowed mean error of each output of an engine of `bundle`, by name.
 
-    By the output's name: codes, `sr` in units of its peak, `frame` in levels. Raises `BundleError`
-    if the manifest does not say what rounding costs.
+    Codes are in their own units, `sr` in units of its peak, `frame` in levels.
+
+    Raises:
+        BundleError: The manifest has no rounding errors of the graphs.
     """
     parity = bundle.manifest.parity
     if parity is None or set(parity.graphs) != set(GRAPHS):
         raise BundleError(
-            f"the manifest of '{bundle.path}' does not say what rounding costs its graphs, which "
-            "engines are held against; export it again with ikc-export"
+            f"the manifest of '{bundle.path}' has no rounding errors of its graphs, which the "
+            "limits of engines depend on; export it again with ikc-export"
         )
     costs = _costs(parity, ENGINE[bundle.manifest.precision])
-    # What two roundings to 8 bits differ by on the mean, where one of them moves by little.
+    # Mean difference of two roundings to 8 bits of slightly different values.
     frame = 255 * costs["sftmd"] + FRAME["fp32"] / 100
     return {
         "code": costs["predictor"],
@@ -165,7 +181,7 @@ def _costs(parity: Parity, factor: float) -> dict[str, float]:
 
 
 def _far_codes(bundle: Bundle) -> list[NDArray[np.float32]]:
-    """Codes `[1,code_size]` at both ends of the range."""
+    """Return codes `[1,code_size]` at both ends of the range."""
     low, high = bundle.basis.sigma_range
     sigmas = [low + share * (high - low) for share in _FAR]
     return [bundle.basis.code_of_sigma(sigma)[None] for sigma in sigmas]
@@ -177,7 +193,7 @@ def _add_far(
     frames: list[NDArray[Any]],
     codes: list[NDArray[np.float32]],
 ) -> None:
-    """Other frames for the predictor, and for the others the first one under other codes."""
+    """Add other frames for the predictor, and the first one with other codes for the others."""
     feeds["predictor"] += [{"lr": frame} for frame in frames[1:]]
     for code in codes:
         feed = {"lr": frames[0], "code": code}
@@ -189,7 +205,7 @@ def _add_far(
 def _loop(
     runners: Mapping[str, Any], frame: NDArray[Any]
 ) -> tuple[dict[str, list[Tensors]], list[Tensors]]:
-    """Algorithm 1: what each graph was fed, by step, and the `sr` and `code` of every step."""
+    """Run Algorithm 1; return the inputs of each graph, and `sr` and `code` of every step."""
     feeds: dict[str, list[Tensors]] = {graph: [] for graph in GRAPHS}
     steps: list[Tensors] = []
 
@@ -210,13 +226,13 @@ def _loop(
 def _compare_outputs(
     runners: tuple[Any, Any], feeds: list[Tensors], tolerances: Mapping[str, float]
 ) -> list[Output]:
-    """Polygraphy's comparison of one graph, by the mean error of each output."""
+    """Compare one graph with Polygraphy, by the mean error of each output."""
     from polygraphy.comparator import Comparator, SimpleCompareFunc
 
     verdict = SimpleCompareFunc(rtol=0.0, atol=dict(tolerances), check_error_stat="mean")
     results = Comparator.run(list(runners), data_loader=feeds)
     pairs = zip(*(results[runner.name] for runner in runners), strict=True)
-    # It also divides by the outputs, which may be 0, for relative errors that nobody asked for.
+    # Polygraphy also divides by the outputs, which may be 0, for unused relative errors.
     with np.errstate(divide="ignore", invalid="ignore"):
         return [
             Output(
@@ -262,15 +278,15 @@ def _frame(bundle: Bundle, side: int, seed: int) -> NDArray[Any]:
 
 
 def _side_for(engine: Engine) -> tuple[int, int]:
-    """The side of the frame to compare on, and the profile that takes it."""
+    """Return the side of the frame to compare on, and the index of the profile for it."""
     for index, profile in enumerate(engine.record.profiles):
         for side in (_MAX_SIDE, *reversed(range(1, _MAX_SIDE))):
             if profile.covers((1, side, side)):
                 return side, index
     sizes = "; ".join(map(str, engine.record.profiles))
     raise EngineError(
-        f"engine {engine.record.fingerprint} takes no single square frame of up to "
-        f"{_MAX_SIDE} pixels ({sizes}); build one that does to compare it"
+        f"engine {engine.record.fingerprint} has no profile for a single square frame of up to "
+        f"{_MAX_SIDE} pixels ({sizes}); build one with such a profile to verify it"
     )
 
 
@@ -304,7 +320,7 @@ def _import_polygraphy() -> None:
 
 
 def _quiet() -> AbstractContextManager[object]:
-    """Polygraphy's log says nothing below what it raises."""
+    """Return a context that silences Polygraphy's log; its exceptions remain."""
     from polygraphy.logger import G_LOGGER
 
     quiet: AbstractContextManager[object] = G_LOGGER.verbosity()

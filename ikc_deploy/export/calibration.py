@@ -1,8 +1,8 @@
-"""INT8 bundles: calibrated on images, measured on others, kept in float32 where needed.
+"""INT8 bundles: calibration on images, measurement on others, float32 where needed.
 
-Half of the images calibrate; PSNR is measured on the rest. As long as that loses too much, more
-convolutions stay in float32, from the ends of the SR network on, through which all of the image
-passes.
+Half of the images are for calibration; PSNR is measured on the others. While the loss is too large,
+more convolutions stay in float32, starting at the ends of the SR network, through which the whole
+image passes.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from ikc_deploy.runtime.frames import frame_shape
 from ikc_deploy.runtime.session import Session, run
 
 MAX_LOSS: Final = 0.15
-"""dB of PSNR-Y that 8 bits may cost."""
+"""Largest loss of PSNR-Y by 8 bits, in dB."""
 
 _ITERS: Final = 1
 _SIGMAS: Final = (0.55, 0.75)
-"""Where in the sigma range blurs lie, as shares of it: about where Gaussian8 is."""
+"""Positions of the blurs in the sigma range, as shares of it: about those of Gaussian8."""
 _MADE: Final = 8
 _SIDE: Final = 192
-"""Number and side of the images that are made if none are given."""
+"""Number of synthetic images, and their side in HR pixels, if none are given."""
 _MAX_SIDE: Final = 256
-"""HR images are cropped to this: calibration needs many values, not all."""
+"""Largest side of HR images in pixels; calibration needs many values, not all."""
 
 LADDER: Final[tuple[tuple[str, ...], ...]] = (
     ("body.conv2.",),
@@ -48,24 +48,32 @@ LADDER: Final[tuple[tuple[str, ...], ...]] = (
     ("body.conv2.", "body.conv3.", "body.conv_mid.", "body.tail.", ".first."),
 )
 """Convolutions of the SR network that stay in float32, by parts of their weights' names: the
-second, which reads the image's first features and costs most of the loss; both ends; and what the
-code conditions. (The very first reads three channels and is never quantised.)"""
+second, which reads the image's first features and causes most of the loss; both ends; and those
+that the code conditions. (The first convolution reads three channels and is never quantised.)"""
 
 Image = NDArray[np.uint8]
 
 
 def calibration_images(folder: Path | None, scale: int) -> list[Image]:
-    """HR images for `quantize_bundle`, from a folder or, if that is None, made.
+    """Return HR images for `quantize_bundle`.
 
-    Raises `InputError` for a folder with fewer than two, or one that cannot be read.
+    Args:
+        folder: Folder of at least two HR images; None for synthetic images.
+        scale: SR factor; the sides of the images are multiples of it.
+
+    Returns:
+        RGB images `[H,W,3]` uint8.
+
+    Raises:
+        InputError: The folder holds fewer than two images, or cannot be read.
     """
     if folder is None:
         return [structured_image(_SIDE - _SIDE % scale, seed) for seed in range(_MADE)]
     images = [read_hr(path, scale) for path in list_images(folder)]
     if len(images) < 2:
         raise InputError(
-            f"'{folder}' holds {len(images)} image; --calibrate needs two: one half calibrates, "
-            "the other measures"
+            f"'{folder}' holds {len(images)} image; --calibrate needs at least two, half for "
+            "calibration and half for measurement"
         )
     side = _MAX_SIDE - _MAX_SIDE % scale
     return [image[:side, :side] for image in images]
@@ -74,10 +82,18 @@ def calibration_images(folder: Path | None, scale: int) -> list[Image]:
 def quantize_bundle(
     folder: Path, manifest: Manifest, images: Sequence[Image]
 ) -> tuple[Manifest, Int8Parity]:
-    """Make the float32 bundle in `folder` an INT8 one; returns its manifest and what it loses.
+    """Convert the float32 bundle in `folder` to INT8, in place.
 
-    Raises `ExportError` if 8 bits cost more than `MAX_LOSS` however many convolutions stay in
-    float32.
+    Args:
+        folder: Folder of a float32 bundle.
+        manifest: Manifest of the bundle.
+        images: At least two HR images `[H,W,3]` uint8, half of them for the measurement.
+
+    Returns:
+        The new manifest, and the measured loss of PSNR.
+
+    Raises:
+        ExportError: The loss exceeds `MAX_LOSS` with every set of float32 convolutions in `LADDER`.
     """
     calibrating, measuring = images[::2], images[1::2]
     bundle = Bundle.open(folder)
@@ -107,13 +123,13 @@ def quantize_bundle(
             original.unlink()
     raise ExportError(
         f"8 bits cost {quality.loss_db:.2f} dB of PSNR-Y even with the ends and the conditioned "
-        f"layers of the SR network in float32, and {MAX_LOSS:g} are allowed. No bundle was "
-        "written; give --calibrate a folder of images like yours, or export with --fp32"
+        f"layers of the SR network in float32; at most {MAX_LOSS:g} dB are allowed. No bundle was "
+        "written; pass a folder of images like yours to --calibrate, or export with --fp32"
     )
 
 
 def _blurred(bundle: Bundle, images: Sequence[Image]) -> Iterator[tuple[Image, Image, float]]:
-    """(HR, LR, sigma), a blur for each image in turn."""
+    """Yield (HR, LR, sigma) for every image; the blurs alternate."""
     low, high = bundle.basis.sigma_range
     for index, hr in enumerate(images):
         sigma = low + _SIGMAS[index % len(_SIGMAS)] * (high - low)
@@ -121,7 +137,7 @@ def _blurred(bundle: Bundle, images: Sequence[Image]) -> Iterator[tuple[Image, I
 
 
 def _feeds(bundle: Bundle, images: Sequence[Image]) -> dict[str, Feeds]:
-    """What the three graphs read while these images go through the loop."""
+    """Return the inputs of the three graphs in the loop over these images."""
     feeds: dict[str, list[dict[str, NDArray[Any]]]] = {name: [] for name in GRAPHS}
     for _, lr, _ in _blurred(bundle, images):
         frames, srs, codes = _loop(bundle, lr)
@@ -133,7 +149,7 @@ def _feeds(bundle: Bundle, images: Sequence[Image]) -> dict[str, Feeds]:
 
 
 def _psnr(bundle: Bundle, images: Sequence[Image]) -> float:
-    """Mean over images of the last step's PSNR-Y."""
+    """Return the mean PSNR-Y in dB of the last step."""
     scale = bundle.manifest.scale
     found = []
     for hr, lr, _ in _blurred(bundle, images):
@@ -144,7 +160,7 @@ def _psnr(bundle: Bundle, images: Sequence[Image]) -> float:
 
 
 def _loop(bundle: Bundle, lr: Image) -> tuple[NDArray[Any], list[NDArray[Any]], list[NDArray[Any]]]:
-    """The LR image as the graphs read it, and `sr` and code of every step."""
+    """Return the LR image as the input of the graphs, and `sr` and code of every step."""
     frames: NDArray[Any] = lr[None]
     if bundle.manifest.io == "float":
         frames = np.ascontiguousarray(frames.transpose(0, 3, 1, 2), dtype=np.float32) / 255

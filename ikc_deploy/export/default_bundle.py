@@ -1,4 +1,4 @@
-"""Bundles that nobody wrote: shipped weights, exported once into the user's cache."""
+"""Bundles of shipped weights, exported once into the user's cache."""
 
 from __future__ import annotations
 
@@ -14,21 +14,28 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS, find_weights
 
 
 def default_bundle(weights: str = DEFAULT_WEIGHTS, precision: Precision = "fp32") -> Bundle:
-    """The cached bundle of `weights` in this precision, exported first if there is none.
+    """Return the cached bundle of `weights`; export it first if there is none.
 
-    The cache key is the weights' checksum, so changed weights are never served from an old
-    export; a damaged bundle is made anew. Two processes that start at once export once.
-    Raises `MissingExtraError` if an export is needed and torch or onnx is not installed.
+    The cache key contains the checksum of the weights, so changed weights are exported again. A
+    damaged bundle is exported again. Of several processes that start at once, one exports.
+
+    Args:
+        weights: Weights spec (see `ikc_deploy.weights.find_weights`).
+        precision: Precision of the graphs.
+
+    Raises:
+        CheckpointError: There are no such weights, or they are damaged.
+        MissingExtraError: An export is needed, and torch or onnx is not installed.
     """
     source = find_weights(weights)
     folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-{precision}"
-    # Without the lock, so that a cache that cannot be written serves what it has.
+    # Without the lock, so that a read-only cache can be used.
     with suppress(BundleError):
         return Bundle.open(folder)
     with locked(folder):
         with suppress(BundleError):
             return Bundle.open(folder)
-        # Nobody keeps anything of their own in this cache, and a damaged manifest lists nothing.
+        # Users keep no files in this cache, and a damaged manifest lists nothing.
         shutil.rmtree(folder, ignore_errors=True)
         return _export(weights, folder, precision)
 

@@ -1,4 +1,4 @@
-"""From weights to a bundle: graphs, layer precision, parity, manifest, in one atomic step."""
+"""Export of weights to a bundle: graphs, layer precision, parity, manifest, in one atomic step."""
 
 from __future__ import annotations
 
@@ -41,21 +41,27 @@ from ikc_deploy.networks.weights_loader import Weights
 from ikc_deploy.version import __version__
 
 ExportProgress = Callable[[str], None]
-"""Called with the name of each phase as it starts."""
+"""Callback with the name of each phase when it starts."""
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """What an export can be asked for."""
+    """The settings of an export.
+
+    Raises:
+        InputError: `calibrate` is given for another precision than "int8".
+    """
 
     precision: Precision = "fp32"
+    """Precision of the graphs: "fp32", "fp16" or "int8"."""
     io: FrameIO = "uint8"
+    """Type of the frames: "uint8" `[N,H,W,3]`, or "float" `[N,3,H,W]` in [0,1]."""
     calibrate: Path | None = None
-    """A folder of HR images to calibrate INT8 on; None for images that are made."""
+    """Folder of HR images for INT8 calibration; None for synthetic images."""
 
     def __post_init__(self) -> None:
         if self.calibrate is not None and self.precision != "int8":
-            raise InputError("--calibrate is for --int8; the other precisions need no images")
+            raise InputError("--calibrate is for --int8; omit it for other precisions")
 
 
 def export_bundle(
@@ -64,25 +70,31 @@ def export_bundle(
     settings: ExportSettings,
     on_progress: ExportProgress = lambda _: None,
 ) -> Bundle:
-    """Write the bundle `out` (replacing an older one) and return it opened and verified.
+    """Write the bundle `out`, replacing an older one, and return it opened and verified.
 
-    TensorRT engines of the older one are kept if the graphs are the same, and its fourth graph if
-    scale, io and precision are; a warning tells of those that are not.
+    TensorRT engines of the older bundle are kept if the graphs are the same, and its fourth graph
+    if scale, io and precision are the same; a warning lists the others. If the export fails or the
+    process is killed, `out` stays unchanged.
+
+    Args:
+        weights: Weights to export; they stay unchanged.
+        out: Folder of the bundle.
+        settings: Precision, type of frames and calibration.
+        on_progress: Called when each phase starts.
 
     Raises:
-        OutputError: `out` is something else than a bundle with nothing added to it, or cannot be
-            written; before any work.
-        ExportError: A convolution has the wrong precision or the graphs miss the parity limits;
-            then, as after a kill, `out` is as it was. INT8 also fails if it costs too much PSNR
-            (see `calibration`).
+        OutputError: `out` holds anything but a bundle, or cannot be written (before any work).
+        InputError: The calibration images are unusable.
+        ExportError: A convolution has the wrong precision, the graphs exceed the parity limits, or
+            INT8 loses too much PSNR (see `calibration`).
     """
     check_bundle_folder(out)
     networks = weights.networks
-    # INT8 graphs are made from float32 ones.
+    # INT8 graphs are derived from float32 ones.
     traced: Precision = "fp16" if settings.precision == "fp16" else "fp32"
     images: list[Image] | None = None
     if settings.precision == "int8":
-        # Before the work that a bad folder would waste.
+        # Before the export, which a bad folder would waste.
         images = calibration_images(settings.calibrate, networks.architecture.scale)
     with new_bundle(out) as folder:
         on_progress("graphs")
@@ -121,9 +133,9 @@ def export_bundle(
 
 
 def _keep(out: Path, folder: Path, manifest: Manifest) -> tuple[Manifest, list[str]]:
-    """Copy what still fits of the old bundle `out` into `folder`.
+    """Copy those parts of the old bundle `out` that still fit into `folder`.
 
-    Returns the manifest with it, and the files that were copied, by their path in the bundle.
+    Return the manifest with them, and the copied files by their path in the bundle.
     """
     if not (out / MANIFEST_FILE).exists():
         return manifest, []

@@ -1,4 +1,4 @@
-"""The kernel prior as an ONNX graph: z to kernel, for whoever looks for a kernel without torch.
+"""The kernel prior as an ONNX graph from z to kernel, for kernel searches without torch.
 
 `z` is float32 `[N,k*k]`, N dynamic; `kernel` is float32 `[N,k,k]`, sum 1, in the FKP convention.
 """
@@ -19,15 +19,23 @@ from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.flow import KernelFlow
 
 PARITY: Final = 1e-6
-"""Largest distance of any weight of a kernel from torch's; kernels peak at 0.02 to 0.3."""
+"""Largest difference of a kernel's weight from torch; kernels have peaks of 0.02 to 0.3."""
 
 _COMPARED: Final = 64
 
 
 def export_flow(flow: KernelFlow, path: Path) -> float:
-    """Write the graph of `flow.decode` to `path`; returns how far it is from torch at most.
+    """Write the graph of `flow.decode` to a file.
 
-    Raises `ExportError` if that is more than `PARITY` in ONNX Runtime; then `path` is as it was.
+    Args:
+        flow: Flow on the CPU.
+        path: ONNX file; an existing one is replaced.
+
+    Returns:
+        The largest difference of a kernel's weight in ONNX Runtime from torch.
+
+    Raises:
+        ExportError: The difference exceeds `PARITY`; `path` stays unchanged.
     """
     pixels = flow.size**2
     with TemporaryDirectory() as folder:
@@ -37,8 +45,8 @@ def export_flow(flow: KernelFlow, path: Path) -> float:
         distance = _distance(flow, graph)
         if distance > PARITY:
             raise ExportError(
-                f"the graph of the x{flow.scale} kernel prior is {distance:.2g} off, and "
-                f"{PARITY:g} is allowed; '{path}' was not written"
+                f"the graph of the x{flow.scale} kernel prior differs by {distance:.2g} from "
+                f"torch; at most {PARITY:g} is allowed. '{path}' was not written"
             )
         write_atomically(path, graph.read_bytes())
     return distance

@@ -6,9 +6,9 @@
 | `sftmd` | `lr`, `code` | `sr`, and with uint8 frames `frame` |
 | `corrector` | `sr`, `code` | `next_code` |
 
-With io "uint8", `lr` and `frame` are RGB frames `[N,H,W,3]` uint8 and all conversion happens
-inside; `sr` is `[N,3,sH,sW]` in the graph's precision and only the corrector reads it. With io
-"float", `lr` and `sr` are `[N,3,H,W]` float32 in [0,1]. Codes are `[N,code_size]` float32 always.
+With io "uint8", `lr` and `frame` are RGB frames `[N,H,W,3]` uint8 and the graphs contain all
+conversions; `sr` is `[N,3,sH,sW]` in the graph's precision, for the corrector only. With io
+"float", `lr` and `sr` are `[N,3,H,W]` float32 in [0,1]. Codes are always `[N,code_size]` float32.
 N, H and W are dynamic.
 """
 
@@ -38,33 +38,35 @@ from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.checkpoints import IkcNetworks
 
 OPSET: Final = 18
-"""ONNX operator set: the oldest with everything used, so that the most engines read it."""
+"""ONNX operator set: the oldest that has every operation, for the most inference engines."""
 
 _EXAMPLE: Final = (2, 24, 32)
-"""Batch, height and width to trace at: small, because float16 convolutions are slow on a CPU, and
-no 0 or 1, which torch.export would make constants."""
+"""Batch, height and width for tracing: small, because float16 convolutions are slow on a CPU, and
+not 0 or 1, which torch.export would treat as constants."""
 
 
 class PredictorGraph(nn.Module):
-    """`lr` to `code`."""
+    """The predictor graph: `lr` to `code`."""
 
     def __init__(self, body: nn.Module, io: FrameIO) -> None:
         super().__init__()
         self.body, self.io = body, io
 
     def forward(self, lr: Tensor) -> Tensor:
+        """Return `code` from `lr`, as in the contract of the graph."""
         code: Tensor = self.body(planes(lr, self.io).to(_conv_dtype(self.body)))
         return code
 
 
 class SftmdGraph(nn.Module):
-    """`lr` and `code` to `sr` (and `frame`)."""
+    """The SFTMD graph: `lr` and `code` to `sr` (and `frame`)."""
 
     def __init__(self, body: nn.Module, io: FrameIO) -> None:
         super().__init__()
         self.body, self.io = body, io
 
     def forward(self, lr: Tensor, code: Tensor) -> tuple[Tensor, ...]:
+        """Return (`sr`,) or (`sr`, `frame`), as in the contract of the graph."""
         sr = self.body(planes(lr, self.io), code).clamp(0.0, 1.0)
         if self.io == "float":
             return (sr,)
@@ -72,21 +74,22 @@ class SftmdGraph(nn.Module):
 
 
 class CorrectorGraph(nn.Module):
-    """`sr` and `code` to `next_code`."""
+    """The corrector graph: `sr` and `code` to `next_code`."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
 
     def forward(self, sr: Tensor, code: Tensor) -> Tensor:
+        """Return `next_code` from `sr` and `code`, as in the contract of the graph."""
         next_code: Tensor = self.body(sr.to(_conv_dtype(self.body)), code)
         return next_code
 
 
 def planes(lr: Tensor, io: FrameIO) -> Tensor:
-    """`[N,3,H,W]` float32 in [0,1] from an input of the contract.
+    """Return `[N,3,H,W]` float32 in [0,1] of LR frames of the contract.
 
-    TensorRT takes uint8 at a cast only, so the cast comes before the transpose.
+    TensorRT accepts uint8 only at a cast, so the cast precedes the transpose.
     """
     if io == "float":
         return lr
@@ -94,14 +97,20 @@ def planes(lr: Tensor, io: FrameIO) -> Tensor:
 
 
 def frames(sr: Tensor) -> Tensor:
-    """`[N,H,W,3]` uint8 from `[N,3,H,W]` in [0,1], rounded; the cast last, for TensorRT."""
+    """Return `[N,H,W,3]` uint8 of `[N,3,H,W]` in [0,1], rounded; the cast is last, for TensorRT."""
     return (sr * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
 
 
 def graph_modules(networks: IkcNetworks, precision: Precision, io: FrameIO) -> dict[str, nn.Module]:
-    """The networks as they are exported: rewritten, in this precision, with the graphs' contracts.
+    """Return the modules to export: rewritten, in this precision, with the graphs' contracts.
 
-    Copies on the CPU; the networks stay as they are.
+    Args:
+        networks: Networks on the CPU; they stay unchanged.
+        precision: "fp16" for float16 convolutions, others for float32.
+        io: Type of the frames.
+
+    Returns:
+        Copies by graph name, in evaluation mode.
     """
 
     def prepared(module: nn.Module) -> nn.Module:
@@ -118,7 +127,20 @@ def graph_modules(networks: IkcNetworks, precision: Precision, io: FrameIO) -> d
 def export_graphs(
     networks: IkcNetworks, folder: Path, precision: Precision, io: FrameIO
 ) -> dict[str, Path]:
-    """Write `predictor.onnx`, `sftmd.onnx` and `corrector.onnx`; returns their paths by name."""
+    """Write `predictor.onnx`, `sftmd.onnx` and `corrector.onnx`.
+
+    Args:
+        networks: Networks on the CPU; they stay unchanged.
+        folder: Existing folder.
+        precision: "fp16" for float16 convolutions, others for float32.
+        io: Type of the frames.
+
+    Returns:
+        The paths by graph name.
+
+    Raises:
+        ExportError: The exporter returned nothing.
+    """
     scale, code_size = networks.architecture.scale, networks.architecture.code_size
     batch, height, width = _EXAMPLE
     if io == "uint8":
@@ -154,9 +176,18 @@ def export_module(
     outputs: list[str],
     path: Path,
 ) -> None:
-    """Trace `module` on `inputs` (by name), with the named `axes` dynamic, and write it to `path`.
+    """Trace a module and write it as an ONNX graph.
 
-    Raises `ExportError` if the exporter gives nothing; a graph that ONNX finds wrong raises too.
+    Args:
+        module: Module on the CPU, in evaluation mode.
+        inputs: Example inputs by name.
+        axes: Names of the dynamic axes of each input, by axis.
+        outputs: Names of the outputs.
+        path: ONNX file; an existing one is replaced atomically.
+
+    Raises:
+        ExportError: The exporter returned nothing.
+        onnx.checker.ValidationError: The graph is invalid.
     """
     dims = {label: torch.export.Dim(label) for sizes in axes.values() for label in sizes.values()}
     shapes = {name: {axis: dims[label] for axis, label in axes[name].items()} for name in inputs}
@@ -194,7 +225,7 @@ def _strip_traces(model: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns about its own internals; failures still raise."""
+    """Silence the exporter's warnings about its own internals; failures still raise."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,12 +1,12 @@
 """INT8 as a property of the graph: convolutions between quantisers, calibrated on images.
 
-Every chosen convolution reads values that were rounded to 8 bits and gives values that are; all
-that lies between convolutions (skips, modulation, statistics, codes) stays in float32. Activations
-are symmetric with one scale for each tensor, weights symmetric with one for each output channel,
-biases float32: the form that TensorRT takes as it is. ONNX Runtime makes it integer convolutions.
+Inputs and outputs of every chosen convolution are rounded to 8 bits; all operations between
+convolutions (skips, modulation, statistics, codes) stay in float32. Activations are symmetric with
+one scale per tensor, weights symmetric with one scale per output channel, biases float32: the form
+that TensorRT accepts directly. ONNX Runtime converts it to integer convolutions.
 
-A scale is not the largest value seen over 127, but the one with the least mean squared error:
-a few extreme values are clipped, so that the others are resolved more finely.
+A scale is not the largest observed value divided by 127, but the one with the smallest mean squared
+error: a few extreme values are clipped for a finer resolution of the others.
 """
 
 from __future__ import annotations
@@ -24,20 +24,26 @@ from onnx import TensorProto, helper, numpy_helper
 from ikc_deploy.files import write_atomically
 
 Feeds = Sequence[Mapping[str, NDArray[Any]]]
-"""Inputs of a graph, one mapping for each run."""
+"""Inputs of a graph by name, one mapping for each run."""
 
 LEVELS: Final = 127
-"""Of 8 bits, on either side of 0."""
+"""Number of 8-bit levels on either side of 0."""
 _KEPT: Final = 4096
-"""Values of a tensor that are kept of each run."""
+"""Number of values of a tensor that are kept of each run."""
 _CLIPS: Final = np.linspace(0.4, 1.0, 31)
-"""Largest values to try, as shares of the largest value seen."""
+"""Clipping thresholds to try, as shares of the largest observed value."""
 MIN_CHANNELS: Final = 16
-"""Convolutions that read fewer channels stay in float32: they cost little, and images lose most."""
+"""Fewest input channels of a quantised convolution; below, 8 bits save little and lose most."""
 
 
 def quantize_graph(path: Path, feeds: Feeds, keep: Iterable[str] = ()) -> None:
-    """Quantise the convolutions of an ONNX file in place, but those whose weights are in `keep`."""
+    """Quantise the convolutions of an ONNX file in place.
+
+    Args:
+        path: float32 graph; it is replaced atomically.
+        feeds: Inputs for the calibration.
+        keep: Names of the weights of convolutions that stay in float32.
+    """
     model = onnx.load(path)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     kept = set(keep)
@@ -58,12 +64,12 @@ def quantize_graph(path: Path, feeds: Feeds, keep: Iterable[str] = ()) -> None:
 
 
 def convolution_weights(path: Path) -> list[str]:
-    """The names of the weights of every convolution of an ONNX file, in order."""
+    """Return the names of the weights of every convolution of an ONNX file, in order."""
     return [node.input[1] for node in onnx.load(path).graph.node if node.op_type == "Conv"]
 
 
 def _scales(model: onnx.ModelProto, names: Sequence[str], feeds: Feeds) -> dict[str, float]:
-    """The scale of each tensor that is named, over all runs."""
+    """Return the scale of each named tensor over all runs."""
     observed = onnx.ModelProto()
     observed.CopyFrom(model)
     outputs = {output.name for output in model.graph.output}
@@ -83,7 +89,11 @@ def _scales(model: onnx.ModelProto, names: Sequence[str], feeds: Feeds) -> dict[
 
 
 def best_scale(magnitudes: NDArray[np.floating]) -> float:
-    """The scale at which rounding to -127..127 changes these magnitudes least (mean square)."""
+    """Return the scale at which rounding to -127..127 has the smallest mean squared error.
+
+    Args:
+        magnitudes: Absolute values `[N]`, N > 0.
+    """
     largest = float(magnitudes.max())
     if largest == 0:
         return 1.0
@@ -95,17 +105,17 @@ def best_scale(magnitudes: NDArray[np.floating]) -> float:
 
 
 def _bias_after(graph: onnx.GraphProto, conv: onnx.NodeProto) -> None:
-    """Add the bias of `conv` (if none, zeros) in an operation of its own, if it has many readers.
+    """Add the bias of `conv` (zeros if none) in a separate operation, if it has several readers.
 
-    ONNX Runtime gives each reader of a rounded value a copy of the rounding, and then finds no
-    integer convolution before them (measured). With the addition between, it has one reader.
+    ONNX Runtime copies the rounding for each reader of a rounded value, and then does not recognise
+    an integer convolution before them (measured). With the addition between, there is one reader.
     """
     output = conv.output[0]
     readers = sum(list(node.input).count(output) for node in graph.node)
     if readers < 2:
         return
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    # Untrained networks have biases of zero, and the exporter leaves those out.
+    # Untrained networks have biases of zero, which the exporter omits.
     none = np.zeros(len(tensors[conv.input[1]]), np.float32)
     bias = tensors[conv.input[2]] if len(conv.input) > 2 else none
     planes = f"{conv.input[1]}_bias_planes"
@@ -122,7 +132,7 @@ def _insert(
     scales: Mapping[str, float],
     weights: Mapping[str, TensorProto],
 ) -> None:
-    """Put quantisers around the convolutions with these outputs."""
+    """Insert quantisers around the convolutions with these outputs."""
     graph = model.graph
     pairs = _Pairs(graph)
     nodes: list[onnx.NodeProto] = []
@@ -133,7 +143,7 @@ def _insert(
         source, weight, output = node.input[0], node.input[1], node.output[0]
         node.input[0], before = pairs.activation(source, scales[source])
         node.input[1], of_weight = pairs.weight(weight, numpy_helper.to_array(weights[weight]))
-        # The convolution gets a new output name; all that read the old one read rounded values.
+        # The convolution gets a new output name; readers of the old one read rounded values.
         node.output[0] = f"{output}_float"
         _, after = pairs.activation(node.output[0], scales[output], output)
         nodes += [*before, *of_weight, node, *after]
@@ -143,7 +153,7 @@ def _insert(
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Drop constants that no operation reads."""
+    """Remove constants that no operation reads."""
     used = {name for node in graph.node for name in node.input}
     stay = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
@@ -151,7 +161,7 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
 
 
 class _Pairs:
-    """Makes pairs of QuantizeLinear and DequantizeLinear in a graph."""
+    """A factory of pairs of QuantizeLinear and DequantizeLinear in a graph."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._graph = graph
@@ -160,16 +170,16 @@ class _Pairs:
     def activation(
         self, source: str, scale: float, result: str | None = None
     ) -> tuple[str, list[onnx.NodeProto]]:
-        """The name of the rounded `source` (`result` if given), and the nodes that make it.
+        """Return the name of the rounded `source` (`result` if given), and the nodes for it.
 
-        Readers of one tensor get scales a rounding step apart. Equal ones ONNX Runtime would merge
-        into one quantiser with several readers, and those it leaves as int8, for which it has no
-        fast convolution on x86 (measured: five times slower).
+        Readers of one tensor get scales that differ by a rounding step. ONNX Runtime would merge
+        equal ones into one quantiser with several readers and keep these as int8, for which it has
+        no fast convolution on x86 (measured: five times slower).
         """
         index = self._readers.get(source, 0)
         self._readers[source] = index + 1
         if result is not None:
-            # What reads the result rounds it again, with this scale: it must count as a reader.
+            # Readers of the result round it again with this scale, so it counts as a reader.
             self._readers[result] = 1
         stepped = np.float32(scale)
         for _ in range(index):
@@ -183,7 +193,7 @@ class _Pairs:
         ]
 
     def weight(self, name: str, value: NDArray[np.float32]) -> tuple[str, list[onnx.NodeProto]]:
-        """The name of the rounded weight, stored in 8 bits, and the node that makes it."""
+        """Return the name of the rounded weight, stored in 8 bits, and the node for it."""
         largest = np.abs(value).reshape(len(value), -1).max(axis=1)
         scale = np.where(largest > 0, largest / LEVELS, 1).astype(np.float32)
         whole = np.rint(value / scale[:, None, None, None]).astype(np.int8)

@@ -1,17 +1,16 @@
-"""The parity gate: written graphs against the plain networks, relative to what rounding costs.
+"""The parity gate: written graphs compared with the plain networks, relative to rounding errors.
 
 Three comparisons, all on the written files in ONNX Runtime (docs/adr/0021):
 
 - *weights*: each graph in float32 arithmetic (see `widening`) against the network with the same
-  rounded weights. They agree to the order of float32 sums, so that one wrong layer shows.
-- *whole*: each graph as it is, against the same. It may be off by what rounding the activations
-  costs.
-- the loop, each side on its own codes, so that errors add up as they would in use.
+  rounded weights. They differ only by the order of float32 sums, so one wrong layer is visible.
+- *whole*: each graph unchanged, against the same. It may differ by the rounding of the activations.
+- the loop, each side on its own codes, so errors accumulate as in use.
 
-In the first two, both sides get the same inputs: LR frames, and codes that are right and codes at
-both ends of the range, far from the loop's fixed point, where the corrector has to move. What is
-allowed is a factor (`limits`) times a cost that torch measures on the same inputs, without a look
-at the graphs. Over a limit there is no bundle.
+In the first two, both sides get the same inputs: LR frames with correct codes, and with codes at
+both ends of the range, far from the loop's fixed point, where the corrector has to move. The limit
+is a factor (`tolerances`) times the rounding error that torch measures on the same inputs, without
+the graphs. If a limit is exceeded, no bundle is written.
 """
 
 from __future__ import annotations
@@ -49,48 +48,55 @@ from ikc_deploy.runtime.frames import frame_shape
 from ikc_deploy.runtime.session import Session, run
 
 PARITY_ITERS: Final = 3
+"""Number of corrections in the compared loop."""
 
 FAR: Final = (0.1, 0.9)
-"""Where codes far from the fixed point lie, as shares of the sigma range."""
+"""Positions of codes far from the fixed point, as shares of the sigma range."""
 
 _SIDE: Final = 24
-"""Of LR frames, in pixels."""
+"""Side of LR frames, in pixels."""
 _FRAMES: Final = 6
-"""For the predictor, whose every frame gives few numbers."""
+"""Number of frames for the predictor, which returns few numbers per frame."""
 _CORRECTED: Final = 2
-"""Of them, for the other two: each is seen under several codes."""
+"""Number of frames for the other two networks; each is used with several codes."""
 _SIGMAS: Final = (0.3, 0.8, 0.5, 0.2, 0.65, 0.4)
-"""Of the blurs, as shares of the sigma range."""
+"""Sigmas of the blurs, as shares of the sigma range."""
 _EXACT_DB: Final = 130.0
-"""PSNR that float32 reaches after all of a loop."""
+"""PSNR in dB that float32 reaches at the end of the loop."""
 _MIN: Final = 2.0**-20
-"""Cost of float32 relative to an output's RMS, at least: a few roundings of the last bit."""
+"""Smallest float32 error relative to an output's RMS: a few roundings of the last bit."""
 
 Outputs = dict[str, list[NDArray[Any]]]
-"""What each graph gives for each of its inputs: codes, or `sr`."""
+"""Outputs of each graph for each of its inputs: codes, or `sr`."""
 
 
 @dataclass(frozen=True)
 class _Probes:
-    """What the graphs are compared on."""
+    """Inputs of the comparisons."""
 
     lr: NDArray[np.uint8]
-    """`[_FRAMES,H,W,3]`"""
+    """LR frames `[_FRAMES,H,W,3]`."""
     codes: list[Tensor]
-    """`[_CORRECTED,code_size]` each, float64."""
+    """Kernel codes `[_CORRECTED,code_size]` each, float64."""
     srs: list[Tensor]
-    """The SR images under them."""
+    """SR images under these codes, float64."""
 
     @property
     def planes(self) -> Tensor:
-        """`lr` as the networks read it, float64."""
+        """LR frames as input of the networks: `[_FRAMES,3,H,W]` float64 in [0,1]."""
         return torch.from_numpy(self.lr.transpose(0, 3, 1, 2).astype(np.float64) / 255)
 
 
 def measure_parity(networks: IkcNetworks, bundle: Bundle, int8: Int8Parity | None = None) -> Parity:
-    """Return how far the graphs of a written bundle are from `networks`.
+    """Return the differences of the graphs of a written bundle from their networks.
 
-    `int8` is what quantising them has measured.
+    Args:
+        networks: Networks on the CPU, in evaluation mode.
+        bundle: Bundle of their graphs.
+        int8: Measurement of the quantisation, for INT8 bundles.
+
+    Raises:
+        ExportError: ONNX Runtime cannot load a graph, or a rewrite is wrong.
     """
     precision = bundle.manifest.precision
     rounding = Rounding(precision, int8.kept if int8 else ())
@@ -138,24 +144,24 @@ def measure_parity(networks: IkcNetworks, bundle: Bundle, int8: Int8Parity | Non
 
 
 def check_parity(parity: Parity, precision: Precision) -> None:
-    """Raise `ExportError` that says where graphs differ from their networks by more than rounding.
+    """Raise `ExportError` if graphs differ from their networks by more than rounding.
 
-    Not a number is always more.
+    The message lists the differences; NaN always counts as one.
     """
     failed = [
-        f"{name}, {what}: {deviation.found:.2g}, and rounding costs {deviation.rounding:.2g}"
+        f"{name}, {what}: {deviation.found:.2g}, but rounding costs {deviation.rounding:.2g}"
         for name, graph in parity.graphs.items()
         for what, deviation in (("weights", graph.weights), ("whole", graph.whole))
         if not deviation.passed
     ]
     slack = 20 * math.log10(LOOP)
     failed += [
-        f"step {s.step}: {s.image_db:.1f} dB, and rounding costs {s.rounding_db:.1f} dB"
+        f"step {s.step}: {s.image_db:.1f} dB, but rounding costs {s.rounding_db:.1f} dB"
         for s in parity.steps
         if not s.image_db >= s.rounding_db - slack
     ]
     failed += [
-        f"step {s.step}: frames are {s.frame_levels:.2f} levels off their own image"
+        f"step {s.step}: frames differ by {s.frame_levels:.2f} levels from their own image"
         for s in parity.steps
         if not s.frame_levels <= FRAME[precision]
     ]
@@ -168,7 +174,7 @@ def check_parity(parity: Parity, precision: Precision) -> None:
 
 
 def _exact(networks: IkcNetworks) -> tuple[_Probes, Outputs]:
-    """The inputs of all comparisons, and what the plain networks make of them in float64."""
+    """Return the inputs of all comparisons, and the outputs of the plain networks in float64."""
     settings = networks.architecture
     low, high = settings.sigma_range
     lr = np.stack(
@@ -206,7 +212,7 @@ def _modules(predictor: nn.Module, sftmd: nn.Module, corrector: nn.Module) -> di
 def _by_torch(
     modules: Mapping[str, nn.Module], probes: _Probes, rounding: Rounding | None = None
 ) -> Outputs:
-    """What float32 modules make of the probes; with `rounding`, of rounded activations."""
+    """Return the outputs of float32 modules; with `rounding`, activations are rounded."""
 
     def mode(name: str) -> AbstractContextManager[object]:
         return rounding.of_activations(modules[name]) if rounding else nullcontext()
@@ -234,7 +240,7 @@ def _by_torch(
 def _by_graphs(
     bundle: Bundle, graphs: Mapping[str, bytes], probes: _Probes, sr_dtype: type[np.generic]
 ) -> tuple[Outputs, float]:
-    """What graphs make of the probes, and how far frames are from their `sr`, in levels."""
+    """Return the outputs of graphs, and the largest difference of frames from `sr` in levels."""
     lr: NDArray[Any] = probes.lr
     if bundle.manifest.io == "float":
         lr = np.ascontiguousarray(lr.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
@@ -264,8 +270,8 @@ def _session(model: bytes) -> Any:
     settings.add_session_config_entry(*EXACT_INT8)
     try:
         return onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no base of their own
-        raise ExportError(f"ONNX Runtime cannot load a graph that was written: {error}") from error
+    except Exception as error:  # onnxruntime's exceptions have no common base
+        raise ExportError(f"ONNX Runtime cannot load a written graph: {error}") from error
 
 
 def _frame_levels(sr: NDArray[Any], frame: NDArray[np.uint8]) -> float:
@@ -279,7 +285,7 @@ def _sr_dtype(bundle: Bundle) -> type[np.generic]:
 
 
 def _costs(found: Outputs, wanted: Outputs, exact: Outputs) -> dict[str, float]:
-    """RMS by graph of what a computation in torch is off by, and at least what float32 costs."""
+    """Return the RMS error of a computation in torch by graph, at least that of float32."""
     zero = {name: [np.zeros_like(array) for array in exact[name]] for name in GRAPHS}
     return {
         name: max(_rms(found[name], wanted[name]), _MIN * _rms(exact[name], zero[name]))
@@ -300,13 +306,13 @@ def _judged_whole(outputs: Outputs, precision: Precision) -> Outputs:
 
 
 def _check_rewrites(deployed: Outputs, exact: Outputs, float32: Mapping[str, float]) -> None:
-    """The rewritten networks are the plain ones: what is held against them is right."""
+    """Raise `ExportError` unless the rewritten networks equal the plain ones up to rounding."""
     for name in GRAPHS:
         deviation = Deviation(_rms(deployed[name], exact[name]), float32[name], WEIGHTS)
         if not deviation.passed:
             raise ExportError(
-                f"the {name} as it is exported differs from the networks by {deviation.found:.2g}, "
-                f"and float32 costs {deviation.rounding:.2g}. No bundle was written"
+                f"the rewritten {name} differs from the network by {deviation.found:.2g}, "
+                f"but float32 costs {deviation.rounding:.2g}. No bundle was written"
             )
 
 
@@ -326,7 +332,7 @@ def _loop_parity(
     probes: _Probes,
     frame_levels: float,
 ) -> list[StepParity]:
-    """Algorithm 1 by the graphs and in torch, plain and rounded, each on its own codes."""
+    """Compare Algorithm 1 of graphs, plain and rounded networks, each on its own codes."""
     lr = probes.lr[:_CORRECTED]
     planes = probes.planes[:_CORRECTED].float()
     float_planes = np.ascontiguousarray(planes.numpy())
@@ -341,7 +347,7 @@ def _loop_parity(
             StepParity(
                 step,
                 psnr(sr, wanted),
-                # float32 may be luckier in one order of sums than in another.
+                # float32 errors depend on the order of sums.
                 min(psnr(costs[step][0], wanted), _EXACT_DB),
                 max(levels, frame_levels),
                 float(np.abs(wanted_code - code).max()),
@@ -353,7 +359,7 @@ def _loop_parity(
 def _loop_of_modules(
     modules: Mapping[str, nn.Module], planes: Tensor, rounding: Rounding | None
 ) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-    """`sr` and code of every step."""
+    """Return `sr` and code of every step."""
 
     def apply(name: str, *inputs: Tensor) -> Tensor:
         with rounding.of_activations(modules[name]) if rounding else nullcontext():
@@ -376,7 +382,7 @@ def _loop_of_modules(
 def _loop_of_graphs(
     bundle: Bundle, batch: NDArray[Any]
 ) -> list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
-    """`sr`, frame and code of every step, by ONNX Runtime from the written files."""
+    """Return `sr`, frame and code of every step of the written files in ONNX Runtime."""
     backend = open_backend("onnxruntime", bundle)
     shape = frame_shape(batch, bundle.manifest.io)
     session = Session(backend, bundle.manifest, shape, PARITY_ITERS)
@@ -393,7 +399,7 @@ def _loop_of_graphs(
 
 
 def psnr(image: NDArray[Any], expected: NDArray[Any]) -> float:
-    """PSNR in dB, peak 1, at most 150; minus infinity if a value is not finite."""
+    """Return the PSNR in dB, peak 1, at most 150; minus infinity if a value is not finite."""
     error = float(np.mean((image.astype(np.float64) - expected.astype(np.float64)) ** 2))
     if not math.isfinite(error):
         return -math.inf

@@ -1,4 +1,4 @@
-"""The plain networks as ONNX graphs, without any rewrite: what a user would export, for benches."""
+"""The plain networks as ONNX graphs without rewrites, for benchmarks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ _EXAMPLE = (2, 24, 32)
 
 
 def export_plain_graphs(networks: IkcNetworks, folder: Path) -> None:
-    """Write `predictor.onnx` (lr -> code), `sftmd.onnx` (lr, code -> sr) and `corrector.onnx`
-    (sr, code -> next_code); images are `[N,3,H,W]` float32 in [0,1], batch and size dynamic.
+    """Write the plain networks as ONNX graphs.
+
+    `predictor.onnx` (lr -> code), `sftmd.onnx` (lr, code -> sr) and `corrector.onnx` (sr, code ->
+    next_code); images are `[N,3,H,W]` float32 in [0,1], batch and size dynamic.
+
+    Args:
+        networks: Networks on the CPU, in evaluation mode.
+        folder: Existing folder.
     """
     scale = networks.architecture.scale
     batch, height, width = _EXAMPLE

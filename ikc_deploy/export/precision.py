@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def to_half(module: nn.Module) -> nn.Module:
-    """Make every convolution of `module` float16, in place; the rest stays float32."""
+    """Convert every convolution of `module` to float16, in place; the rest stays float32."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             part.half()
@@ -29,19 +29,23 @@ def to_half(module: nn.Module) -> nn.Module:
 
 
 def body_dtype(precision: Precision) -> torch.dtype:
-    """The dtype of convolutions."""
+    """Return the dtype of convolutions of a traced graph in this precision."""
     return torch.float16 if precision == "fp16" else torch.float32
 
 
 def conv_precision(path: str | PathLike[str]) -> dict[str, int]:
-    """How many Conv nodes of an ONNX file have weights of each dtype, as {"float16": 34}."""
+    """Return the number of Conv nodes of an ONNX file by dtype of weights, as {"float16": 34}."""
     import onnx
 
     return dict(Counter(dtype for _, dtype in _conv_dtypes(onnx.load(path))))
 
 
 def check_precision(path: str | PathLike[str], precision: Precision) -> dict[str, int]:
-    """The layer precision of a graph; raises `ExportError` naming convolutions of another one."""
+    """Return the number of Conv nodes of an ONNX file by dtype of weights.
+
+    Raises:
+        ExportError: Convolutions have another dtype than that of `precision`; some are named.
+    """
     import onnx
 
     wanted = "float16" if precision == "fp16" else "float32"
@@ -60,9 +64,9 @@ def _conv_dtypes(model: onnx.ModelProto) -> list[tuple[str, str]]:
 
     graph = model.graph
     types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
-    # Last, because a weight's own type is what counts, whatever an annotation says of it.
+    # Last, because a weight's own type has priority over an annotation.
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
-    # A quantised weight is stored in 8 bits, and a node makes it float for the convolution.
+    # A quantised weight is stored in 8 bits, and a node converts it to float.
     for node in graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in types:
             types[node.output[0]] = types[node.input[0]]

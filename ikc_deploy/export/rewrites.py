@@ -1,24 +1,25 @@
-"""Exact rewrites: networks with the same function and fewer, larger, better shaped operations.
+"""Exact rewrites: networks with the same function and fewer, larger, more efficient operations.
 
-`deployable_*` take a plain network and return a module for export. Nothing here approximates:
-tests hold each rewrite against the plain network in float64, borders included.
+`deployable_*` take a plain network and return a module for export. No rewrite is an approximation:
+tests compare each one with the plain network in float64, borders included.
 
-- Code as bias: the code map is constant in space, so a convolution of it is a bias (times which
-  taps lie inside the image, when the border is zero).
-- All codes at once: the biases of all SFT layers are affine in one code, so one product makes them.
-- Gamma and beta half together: both read the same features, so one convolution makes the hidden
-  channels of both. Behind it they part: cutting a result of twice the channels in two would take
-  ONNX Runtime out of its blocked layout (docs/adr/0013).
+- Code as bias: the code map is constant in space, so a convolution of it is a bias (with a zero
+  border, the sum over the taps that lie inside the image).
+- All codes at once: the biases of all SFT layers are affine in one code, so one product computes
+  them.
+- Gamma and beta half together: both read the same features, so one convolution computes the hidden
+  channels of both. After it they are separate: to split a result of twice the channels would leave
+  the blocked layout of ONNX Runtime (docs/adr/0013).
 - LeakyReLU before PixelShuffle: one acts per value, the other moves values.
 - The output convolution through PixelShuffle(2): a convolution after the rearrangement is one of
   four times the channels before it.
 - The corrector's code branch as bias: a 1x1 convolution of joined maps is a sum, one part constant.
 - The mean before the last 1x1 convolution: both are linear.
-- The FiLM trunk's scales and shifts at once: all are affine in one embedding, so one product makes
-  them; a convolution's bias goes into its shift, and the normalisation of the code into the first
-  layer of the embedding.
+- The FiLM trunk's scales and shifts at once: all are affine in one embedding, so one product
+  computes them; a convolution's bias becomes part of its shift, and the normalisation of the code
+  part of the first layer of the embedding.
 
-Modules follow the dtype of their convolutions: `precision.to_half` turns those to float16, while
+Modules follow the dtype of their convolutions: `precision.to_half` converts those to float16, while
 codes, means and statistics stay float32.
 """
 
@@ -53,6 +54,7 @@ class DeployableSft(nn.Module):
             self.first.weight.copy_(torch.cat(inner))
 
     def forward(self, features: Tensor, bias: Tensor) -> Tensor:
+        """Return features `[N,C,H,W]` from features `[N,C,H,W]` and a bias of `CodeBiases`."""
         gamma, beta = F.leaky_relu(self.first(features) + bias, SLOPE).chunk(2, dim=1)
         return features * torch.sigmoid(self.gamma(gamma)) + self.beta(beta)
 
@@ -61,8 +63,8 @@ class CodeBiases(nn.Module):
     """The biases that a code adds in every SFT layer, by one affine map.
 
     With border "replicate" a bias is `[N,C,1,1]`. With "zero" it is `[N,C,H,W]`: at the border some
-    of the nine taps fall outside, so B[y,x] = sum_ij R[y,i] A[i,j] Q[x,j], where A holds the
-    taps' biases and R, Q say which rows and columns of taps lie inside.
+    of the nine taps lie outside, so B[y,x] = sum_ij R[y,i] A[i,j] Q[x,j], where A holds the biases
+    of the taps, and R, Q indicate the rows and columns of taps inside.
     """
 
     def __init__(self, plain: Sftmd, layers: list[SftLayer]) -> None:
@@ -84,6 +86,7 @@ class CodeBiases(nn.Module):
             self.affine.bias.copy_(bias - scaled @ mean)
 
     def forward(self, code: Tensor, features: Tensor) -> list[Tensor]:
+        """Return the biases of all layers for codes `[N,code_size]` and the size of `features`."""
         stacked = self.affine(code)
         parts = stacked.split(self.width * self.taps, dim=1)
         if self.border == "replicate":
@@ -95,7 +98,7 @@ class CodeBiases(nn.Module):
 
 
 class DeployableSftmd(nn.Module):
-    """F rewritten: called as `Sftmd` is, but the image comes unclamped and at least float32."""
+    """SFTMD rewritten: same inputs as `Sftmd`; the image is unclamped and at least float32."""
 
     def __init__(self, plain: Sftmd) -> None:
         super().__init__()
@@ -115,6 +118,7 @@ class DeployableSftmd(nn.Module):
             self.tail = ReferenceTail(cast(nn.Sequential, plain.upscale), plain.conv_output)
 
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
+        """Return sr `[N,3,s*H,s*W]`, not clamped, from lr `[N,3,H,W]` and code `[N,code_size]`."""
         lr = lr.to(self.conv1.weight.dtype)
         before = F.leaky_relu(self.conv1(lr), SLOPE)
         before = self.conv3(F.leaky_relu(self.conv2(before), SLOPE))
@@ -132,7 +136,7 @@ class DeployableSftmd(nn.Module):
 class FilmModulations(nn.Module):
     """Scale and shift `[N,C,1,1]` of every modulated convolution, by one affine map of a code.
 
-    (1 + g) (W x + c) + b = s (W x) + (c s + b) with s = 1 + g: the bias c goes into the shift.
+    (1 + g) (W x + c) + b = s (W x) + (c s + b) with s = 1 + g: the bias c moves into the shift.
     """
 
     def __init__(self, plain: FilmTrunk, convs: list[FilmConv]) -> None:
@@ -171,6 +175,7 @@ class FilmModulations(nn.Module):
         self.widths = [layer.conv.out_channels for layer in convs]
 
     def forward(self, code: Tensor, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+        """Return scale and shift of every convolution for codes `[N,code_size]`, in `dtype`."""
         maps = self.affine(self.embed(code))[:, :, None, None].to(dtype)
         scales, shifts = maps.chunk(2, dim=1)
         return list(
@@ -179,7 +184,7 @@ class FilmModulations(nn.Module):
 
 
 class DeployableFilmTrunk(nn.Module):
-    """The FiLM trunk rewritten: called as before; the image comes unclamped, at least float32."""
+    """The FiLM trunk rewritten: same inputs; the image is unclamped and at least float32."""
 
     def __init__(self, plain: FilmTrunk) -> None:
         super().__init__()
@@ -191,6 +196,7 @@ class DeployableFilmTrunk(nn.Module):
         self.tail = CompactTail(plain.conv_output, plain.bicubic, plain.settings.scale)
 
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
+        """Return sr `[N,3,s*H,s*W]`, not clamped, from lr `[N,3,H,W]` and code `[N,code_size]`."""
         lr = lr.to(self.conv_first.weight.dtype)
         before = features = self.conv_first(lr)
         modulations = self.modulations(code, lr.dtype)
@@ -209,23 +215,25 @@ class CompactTail(nn.Module):
         self.output, self.bicubic, self.scale = output, bicubic, scale
 
     def forward(self, features: Tensor, lr: Tensor) -> Tensor:
+        """Return the image `[N,3,s*H,s*W]`, not clamped, from features and lr `[N,3,H,W]`."""
         phases = widened(self.output(features)) + widened(self.bicubic(lr))
         return F.pixel_shuffle(phases, self.scale)
 
 
 class ReferenceTail(nn.Module):
-    """PixelShuffle stages, activations first; the output convolution folded through a last by 2."""
+    """PixelShuffle stages, activations first; the output convolution folded through a last x2."""
 
     def __init__(self, upscale: nn.Sequential, output: nn.Conv2d) -> None:
         super().__init__()
         self.convs = nn.ModuleList(layer for layer in upscale if isinstance(layer, nn.Conv2d))
         shuffles = [layer for layer in upscale if isinstance(layer, nn.PixelShuffle)]
         self.factors = [shuffle.upscale_factor for shuffle in shuffles]
-        # By 3 the folded kernel would have 2.8 times the products, most of them with zero.
+        # With a factor of 3 the folded kernel would have 2.8 times the products, most with zero.
         self.folded = self.factors[-1] == 2
         self.output = _fold_through_shuffle(output, 2) if self.folded else output
 
     def forward(self, features: Tensor, lr: Tensor) -> Tensor:  # noqa: ARG002 - as CompactTail
+        """Return the image `[N,3,s*H,s*W]`, not clamped, from features `[N,C,H,W]`."""
         last = len(self.factors) - 1
         for index, factor in enumerate(self.factors):
             features = F.leaky_relu(self.convs[index](features), SLOPE)
@@ -236,19 +244,20 @@ class ReferenceTail(nn.Module):
 
 
 class DeployableReferencePredictor(nn.Module):
-    """P of the reference with its mean in float32."""
+    """Reference P with its mean in float32."""
 
     def __init__(self, plain: ReferencePredictor) -> None:
         super().__init__()
         self.features = plain.ConvNet
 
     def forward(self, lr: Tensor) -> Tensor:
+        """Return the code `[N,code_size]` of lr `[N,3,H,W]` in [0,1]."""
         features = self.features(lr.to(_dtype(self.features)))
         return widened(features).mean(dim=(2, 3))
 
 
 class DeployableReferenceCorrector(nn.Module):
-    """C of the reference: code branch as a bias, mean before the last 1x1 convolution."""
+    """Reference C with its code branch as a bias, and the mean before the last 1x1 convolution."""
 
     def __init__(self, plain: ReferenceCorrector) -> None:
         super().__init__()
@@ -270,6 +279,7 @@ class DeployableReferenceCorrector(nn.Module):
             self.last.bias.copy_(_bias(last))
 
     def forward(self, sr: Tensor, code: Tensor) -> Tensor:
+        """Return the next code from sr `[N,3,sH,sW]` in [0,1] and the code `[N,code_size]`."""
         features = self.features(sr.to(_dtype(self.features)))
         bias = self.code_bias(self.code_dense(code))[:, :, None, None].to(features.dtype)
         features = F.leaky_relu(self.joined(features) + bias, SLOPE)
@@ -278,24 +288,24 @@ class DeployableReferenceCorrector(nn.Module):
 
 
 def deployable_sftmd(plain: SrNetwork) -> nn.Module:
-    """F for export."""
+    """Return F rewritten for export; its image is unclamped. The weights may be shared."""
     return DeployableFilmTrunk(plain) if isinstance(plain, FilmTrunk) else DeployableSftmd(plain)
 
 
 def deployable_predictor(plain: Predictor) -> nn.Module:
-    """P for export; the compact one already has the best form."""
+    """Return P rewritten for export; the statistics predictor is returned unchanged."""
     return DeployableReferencePredictor(plain) if isinstance(plain, ReferencePredictor) else plain
 
 
 def deployable_corrector(plain: Corrector) -> nn.Module:
-    """C for export; the compact one already has the best form."""
+    """Return C rewritten for export; the statistics corrector is returned unchanged."""
     return DeployableReferenceCorrector(plain) if isinstance(plain, ReferenceCorrector) else plain
 
 
 def _code_bias(conv: nn.Conv2d, channels: int, taps: int) -> tuple[Tensor, Tensor]:
-    """Weight `[width * taps, code_size]` and bias of the map from code to a convolution's bias.
+    """Return weight `[width*taps,code_size]` and bias of the map from code to a convolution's bias.
 
-    The convolution's own bias goes with the centre tap, which always lies inside the image.
+    The convolution's own bias is added to the centre tap, which always lies inside the image.
     """
     weight = conv.weight.detach()[:, channels:].permute(0, 2, 3, 1)
     bias = weight.new_zeros(weight.shape[:3])
@@ -306,14 +316,17 @@ def _code_bias(conv: nn.Conv2d, channels: int, taps: int) -> tuple[Tensor, Tenso
 
 
 def _taps_inside(length: int, like: Tensor) -> Tensor:
-    """`[length, 3]`: 1 where the tap at offset -1, 0, +1 of a position lies inside."""
+    """Return `[length,3]`: 1 where the tap at offset -1, 0, +1 lies inside, else 0."""
     position = torch.arange(length, device=like.device)
     inside = torch.stack((position > 0, position >= 0, position < length - 1), dim=1)
     return inside.to(like.dtype)
 
 
 def _fold_through_shuffle(conv: nn.Conv2d, factor: int) -> nn.Conv2d:
-    """The convolution before PixelShuffle(factor) that equals `conv` after it, shuffle included."""
+    """Return the convolution before PixelShuffle(factor) that equals `conv` after it.
+
+    Its result has to be shuffled as well.
+    """
     reach = conv.kernel_size[0] // 2
     wide = -(-reach // factor)
     side = 2 * wide + 1
@@ -337,7 +350,7 @@ def _fold_through_shuffle(conv: nn.Conv2d, factor: int) -> nn.Conv2d:
 
 
 def _without_bias(conv: nn.Conv2d) -> nn.Conv2d:
-    """The same convolution without its bias, which has gone elsewhere."""
+    """Return the same convolution without its bias; the weight is shared."""
     bare = copy(conv)
     bare._parameters = {**conv._parameters, "bias": None}
     return bare
@@ -345,7 +358,7 @@ def _without_bias(conv: nn.Conv2d) -> nn.Conv2d:
 
 def _bias(layer: nn.Conv2d) -> Tensor:
     if layer.bias is None:
-        raise ValueError("a convolution without a bias where one was built")
+        raise ValueError("a convolution has no bias, which this rewrite needs")
     return layer.bias
 
 

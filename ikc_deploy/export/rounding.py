@@ -1,7 +1,7 @@
-"""What rounding costs, computed in torch: the measure of every limit of an export.
+"""Rounding errors, computed in torch: the basis of every limit of an export.
 
-Weights are rounded as an export rounds them. Activations are rounded before and after every
-convolution, and in float16 after all that lies between them. Nothing here reads a written graph.
+Weights are rounded as in an export. Activations are rounded before and after every convolution, and
+in float16 after every operation between them. This module reads no written graph.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from ikc_deploy.networks.sftmd import BicubicPhases
 from ikc_deploy.networks.usrnet import Usrnet
 
 BODY: Final = "body."
-"""Before the names of a network's weights in its graph."""
+"""Prefix of the names of a network's weights in its graph."""
 
 
 class Rounding:
-    """How one precision rounds the convolutions of a network.
+    """The rounding of a network's convolutions in one precision.
 
-    `kept` are the convolutions that stay in float32, by the names of their weights in the graph.
+    Args:
+        precision: Precision of the export.
+        kept: Names of the weights, in the graph, of convolutions that stay in float32.
     """
 
     def __init__(self, precision: Precision, kept: Collection[str] = ()) -> None:
@@ -46,19 +48,19 @@ class Rounding:
         return rounded
 
     def of_activations(self, module: nn.Module) -> TorchFunctionMode:
-        """Return a context in which convolutions with weights of `module` round in and out."""
+        """Return a context in which convolutions of `module` round their inputs and outputs."""
         chosen = {
             id(part.weight)
             for name, part in module.named_modules()
             if isinstance(part, nn.Conv2d) and self._rounds(f"{BODY}{name}.weight", part.weight)
         }
         if self.precision == "fp16":
-            # And that of the bicubic image, which is no module.
+            # This includes the convolution of the bicubic image, which is not a module.
             return _HalfPlanes()
         return _RoundedConvolutions(_eight_bits, lambda weight: id(weight) in chosen)
 
     def of_image(self, image: Tensor) -> Tensor:
-        """Return an image as a graph gives it."""
+        """Return an image rounded like the output of a graph."""
         return _half(image) if self.precision == "fp16" else image
 
     def _rounds(self, name: str, weight: Tensor) -> bool:
@@ -79,7 +81,7 @@ class Rounding:
 def rounded_prior(network: Usrnet) -> Usrnet:
     """Return a copy of a USRNet whose prior computes in float32 and rounds to float16.
 
-    Its weights, and what goes into and comes out of each of its convolutions.
+    Weights and the inputs and outputs of convolutions are rounded.
     """
     copied = deepcopy(network)
     half = Rounding("fp16")
@@ -88,7 +90,7 @@ def rounded_prior(network: Usrnet) -> Usrnet:
 
 
 class _RoundedModule(nn.Module):
-    """A module whose convolutions round what they read and give."""
+    """A module whose convolutions round their inputs and outputs."""
 
     def __init__(self, module: nn.Module, rounding: Rounding) -> None:
         super().__init__()
@@ -116,7 +118,7 @@ class _RoundedConvolutions(TorchFunctionMode):
 
 
 class _HalfPlanes(TorchFunctionMode):
-    """Every operation on planes `[N,C,H,W]` gives float16 values, not the convolutions alone."""
+    """A mode in which all operations on `[N,C,H,W]`, not only convolutions, round to float16."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -133,6 +135,6 @@ def _half(values: Tensor) -> Tensor:
 
 
 def _eight_bits(values: Tensor) -> Tensor:
-    """With one scale for the whole tensor, so that its largest value is exact."""
+    """Round to 8 bits with one scale for the whole tensor, so that its largest value is exact."""
     scale = values.abs().max() / LEVELS
     return torch.round(values / scale) * scale if scale > 0 else values

@@ -1,14 +1,14 @@
-"""The fourth graph of a bundle: USRNet at one frame size, for kernels that are known.
+"""The fourth graph of a bundle: USRNet for one frame size, for known blur kernels.
 
 | graph | inputs | outputs |
 | --- | --- | --- |
 | `usrnet` | `lr`, `kernel`, `noise` | `frame` with uint8 frames, else `sr` |
 
-`lr` and the output are as those of `sftmd` (see `graphs`), for one frame of a fixed size. `kernel`
-is `[1,k,k]` in the FKP convention and `noise` `[1]` the standard deviation of the frame's noise,
-for values in [0,1]; both float32. The Fourier transforms are products with constant matrices,
-which every engine has, and so the size is fixed. They and all of the data steps are float32; the
-convolutions are so, or float16.
+`lr` and the output have the format of `sftmd` (see `graphs`), for one frame of a fixed size.
+`kernel` is `[1,k,k]` in the FKP convention, and `noise` `[1]` the standard deviation of the frame's
+noise in units of [0,1]; both are float32. The Fourier transforms are products with constant
+matrices, which every inference engine supports; therefore the size is fixed. The transforms and the
+data steps are float32; the convolutions are float32 or float16.
 """
 
 from __future__ import annotations
@@ -50,65 +50,69 @@ from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.tiling import RAMP, SPARE, to_8bit_range
 
 KERNEL_SIDE: Final = 45
-"""Of the kernel that the graph takes: the largest of FKP's and of our own 21x21 ones, whose
-bicubic shrinking and shift become part of them."""
+"""Side of the graph's kernel in pixels: the largest of FKP's and of this project's 21x21 ones,
+whose bicubic shrinking and shift become part of them."""
 
 SR_SIDE: Final = 512
-"""Of the frames that a graph makes unless it is asked for others: about half a gigabyte of memory,
-and tiles that are mostly not margin."""
+"""Default side of a graph's SR frames in pixels: about half a gigabyte of memory, and tiles that
+are mostly not halo."""
 
 FLOAT_DB: Final = 110.0
-"""PSNR that float32 costs: the Fourier transforms, as products, sum over whole rows."""
+"""PSNR in dB that float32 reaches: the Fourier transforms, as products, sum over whole rows."""
 
 PEAKS: Final = 30.0
-"""Largest error of an image over its RMS error: rounding costs most at edges, and far more there
-than on the mean."""
+"""Largest ratio of an image's maximum error to its RMS error: rounding errors are largest at
+edges, far above the mean."""
 
 ROUNDED_DB: Final = 58.5
-"""What PSNR before rounding need not exceed where only rounded frames can be compared: rounding
-alone costs 58.9 dB. Their distance in levels is the sharper gate."""
+"""Highest PSNR in dB that is required of rounded frames: rounding to 8 bits alone limits it to
+58.9 dB. Their difference in levels is the stricter limit."""
 
 MIN_SIDE: Final = 32
-"""LR pixels, of which the margins take their share."""
+"""Smallest side of a graph's LR frames in pixels, halos included."""
 
 _STEP: Final = 8
-"""The network works at an eighth of the SR resolution."""
+"""Divisor of default sides: the network works at an eighth of the SR resolution."""
 
 _SHIFT: Final = 16
-"""LR pixels between the two frames that are compared to measure the halo."""
+"""Distance in LR pixels of the two frames that are compared to measure the halo."""
 
 
 @dataclass(frozen=True)
 class UsrnetExport:
-    """What the fourth graph is made of."""
+    """The settings of the fourth graph.
+
+    Raises:
+        InputError: `size` is too small.
+    """
 
     weights: Path | None = None
-    """A checkpoint of ours; None for the shipped one."""
+    """Checkpoint of a USRNet of this project; None for the shipped one."""
     size: tuple[int, int] | None = None
-    """Height and width of its LR frames; None for what makes frames of about 512 pixels."""
+    """Height and width of the LR frames; None for SR frames of about 512 pixels."""
 
     def __post_init__(self) -> None:
         if self.size is not None and min(self.size) < MIN_SIDE:
             height, width = self.size
             raise InputError(
-                f"frames of {height}x{width} are too small for a graph of their own; give --res at "
-                f"least {MIN_SIDE}x{MIN_SIDE}"
+                f"frames of {height}x{width} are too small for a graph; set --res to at least "
+                f"{MIN_SIDE}x{MIN_SIDE}"
             )
 
     def at(self, scale: int) -> tuple[int, int]:
-        """Height and width for a scale."""
+        """Return height and width of the LR frames for a scale."""
         side = _STEP * round(SR_SIDE / scale / _STEP)
         return self.size or (side, side)
 
 
 class DftMatrices(nn.Module):
-    """What `Fft` does, for planes of one size, with products of constant matrices."""
+    """The transforms of `Fft` for planes of one size, as products with constant matrices."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
         half = width // 2 + 1
         down, across = _angles(height, height), _angles(width, half)
-        # All but the first column, and the middle one of an even width, stand for two.
+        # All columns but the first, and the middle one of an even width, count twice.
         weight = np.full(half, 2.0)
         weight[0] = 1
         if width % 2 == 0:
@@ -129,7 +133,7 @@ class DftMatrices(nn.Module):
         self.back: Tensor
 
     def forward(self, planes: Tensor) -> Spectrum:
-        """Of `[..., h, w]` float32."""
+        """Return the spectrum of planes `[...,h,w]` float32."""
         real, imaginary = (planes @ self.across).tensor_split((self.columns,), dim=-1)
         return (
             self.down_cos @ real + self.down_sin @ imaginary,
@@ -137,7 +141,7 @@ class DftMatrices(nn.Module):
         )
 
     def inverse(self, spectrum: Spectrum, size: tuple[int, int]) -> Tensor:  # noqa: ARG002
-        """Planes `[..., h, w]`."""
+        """Return planes `[...,h,w]` from their spectrum."""
         real, imaginary = spectrum
         rows = torch.cat(
             (
@@ -150,19 +154,20 @@ class DftMatrices(nn.Module):
 
 
 def _angles(length: int, frequencies: int) -> NDArray[np.float64]:
-    """2 pi n f / length, `[length, frequencies]`, reduced first so that it is exact."""
+    """Return 2 pi n f / length `[length,frequencies]`, reduced to one turn first, for precision."""
     turns = np.outer(np.arange(length), np.arange(frequencies)) % length
     return 2 * np.pi * turns / length
 
 
 class UsrnetGraph(nn.Module):
-    """`lr`, `kernel` and `noise` to `frame` or `sr`."""
+    """The USRNet graph: `lr`, `kernel` and `noise` to `frame` or `sr`."""
 
     def __init__(self, network: Usrnet, scale: int, io: FrameIO) -> None:
         super().__init__()
         self.body, self.scale, self.io = network, scale, io
 
     def forward(self, lr: Tensor, kernel: Tensor, noise: Tensor) -> Tensor:
+        """Return `frame` or `sr`, as in the contract of the graph."""
         sr = self.body(planes(lr, self.io), kernel, self.scale, noise).clamp(0.0, 1.0)
         return frames(sr) if self.io == "uint8" else sr
 
@@ -170,12 +175,21 @@ class UsrnetGraph(nn.Module):
 def add_usrnet(
     folder: Path, settings: UsrnetExport, on_progress: Callable[[str], None] = lambda _: None
 ) -> Bundle:
-    """Give the bundle `folder` its fourth graph (or another one); returns it opened and verified.
+    """Add the fourth graph to a bundle, or replace it; return the bundle opened and verified.
 
-    Precision and io are the bundle's own, but for INT8 bundles it is float32. Raises
-    `CheckpointError` for the weights, `ExportError` if a convolution has the wrong precision or
-    the graph misses the parity limits, `InputError` for a size that is too small for the network;
-    then, as after a kill, the bundle is as it was.
+    The graph has the bundle's io and precision, but float32 in INT8 bundles. If the export fails or
+    the process is killed, the bundle stays unchanged.
+
+    Args:
+        folder: Folder of the bundle.
+        settings: Weights and frame size.
+        on_progress: Called with the name of each phase when it starts.
+
+    Raises:
+        BundleError: The bundle is missing or damaged.
+        CheckpointError: The weights are missing or damaged.
+        ExportError: A convolution has the wrong precision, or the graph exceeds the parity limits.
+        InputError: The frame size is too small for the network.
     """
     source = settings.weights or shipped_usrnet()
     network = load_usrnet(source)
@@ -194,7 +208,7 @@ def add_usrnet(
 
 
 def _written(network: Usrnet, bundle: Bundle, folder: Path, size: tuple[int, int]) -> UsrnetRecord:
-    """Write the graph for `bundle` into `folder`; what is measured on it is not known yet."""
+    """Write the graph for `bundle` into `folder`; return its record without measurements."""
     manifest = bundle.manifest
     precision: Precision = "fp16" if manifest.precision == "fp16" else "fp32"
     path = folder / bundle.graph(USRNET).name
@@ -220,7 +234,16 @@ def export_usrnet(
     precision: Precision,
     io: FrameIO,
 ) -> None:
-    """Write the graph for LR frames of `size`, (height, width), to `path`."""
+    """Write the graph of a USRNet to a file.
+
+    Args:
+        network: Network on the CPU; it stays unchanged.
+        path: ONNX file; an existing one is replaced.
+        scale: SR factor.
+        size: Height and width of the LR frames.
+        precision: "fp16" for float16 convolutions, others for float32.
+        io: Type of the frames.
+    """
     prepared = deepcopy(network).eval()
     prepared.fourier = DftMatrices(*size)
     if precision == "fp16":
@@ -237,7 +260,7 @@ def export_usrnet(
 
 
 def _checked(record: UsrnetRecord, network: Usrnet, written: NonBlind) -> UsrnetRecord:
-    """`record` with parity and halo, both measured on the written graph."""
+    """Return `record` with parity and halo, both measured on the written graph."""
     scale, io = written.scale, written.bundle.manifest.io
     low, high = fkp_variances(scale)
     kernel = shifted_gaussian(high, low, 0.5, scale)
@@ -251,28 +274,28 @@ def _checked(record: UsrnetRecord, network: Usrnet, written: NonBlind) -> Usrnet
             cost = min(cost, psnr(_image(rounded_prior(network), inputs, scale), exact))
     parity = _parity(found, exact, cost, io)
     least = parity.rounding_db - 20 * math.log10(LOOP)
-    # Frames have been rounded, and cannot be closer than that.
+    # Frames are rounded to 8 bits, which limits their PSNR.
     least = min(least, ROUNDED_DB) if io == "uint8" else least
     farthest = FRAME["fp32"] + 255 * 10 ** (-(parity.rounding_db - 20 * math.log10(PEAKS)) / 20)
     if not (parity.image_db >= least and parity.frame_levels <= farthest):
         raise ExportError(
             f"the {USRNET} graph differs from the network: {parity.image_db:.1f} dB and "
-            f"{parity.frame_levels:.2f} levels, and {least:.1f} dB and {farthest:.2f} levels are "
-            "what rounding costs. The bundle is as it was"
+            f"{parity.frame_levels:.2f} levels; at least {least:.1f} dB and at most "
+            f"{farthest:.2f} levels are allowed. The bundle is unchanged"
         )
     halo = _measured_halo(record, written)
     side = min(record.height, record.width)
-    # Farther than the middle of what both views show, nothing can be measured.
+    # Nothing can be measured beyond the middle of the area that both views show.
     if 2 * halo > side - _SHIFT or side <= 2 * halo + RAMP:
         raise InputError(
-            f"frames of {record.height}x{record.width} are too small for this network, which "
-            f"reaches {halo} pixels or more in from their edges; give a larger --res"
+            f"frames of {record.height}x{record.width} are too small for this network, whose halo "
+            f"is {halo} pixels or more; set a larger --res"
         )
     return replace(record, parity=parity, halo=halo)
 
 
 def _structured(record: UsrnetRecord, kernel: NDArray[np.float64], scale: int) -> NDArray[np.uint8]:
-    """An LR frame `[h,w,3]` of the graph's size with much structure, blurred by `kernel`."""
+    """Return a structured LR frame `[h,w,3]` of the graph's size, blurred by `kernel`."""
     height, width = scale * record.height, scale * record.width
     side = max(height, width)
     hr = structured_image(side, 0)[:height, :width]
@@ -280,14 +303,14 @@ def _structured(record: UsrnetRecord, kernel: NDArray[np.float64], scale: int) -
 
 
 def _image(network: Usrnet, inputs: tuple[Tensor, Tensor], scale: int) -> NDArray[np.floating]:
-    """The unrounded image `[H,W,3]` of planes and a kernel."""
+    """Return the unrounded image `[H,W,3]` of planes and a kernel."""
     return network(*inputs, scale)[0].clamp(0, 1).permute(1, 2, 0).numpy()
 
 
 def _parity(
     found: NDArray[Any], exact: NDArray[np.floating], rounding_db: float, io: FrameIO
 ) -> UsrnetParity:
-    """PSNR, and of frames the largest distance in levels."""
+    """Return the PSNR, and for uint8 frames the largest difference in levels."""
     if io == "float":
         return UsrnetParity(psnr(np.moveaxis(found, 0, -1), exact), rounding_db, 0.0)
     levels = float(np.abs(found - 255 * exact).max())
@@ -295,10 +318,10 @@ def _parity(
 
 
 def _measured_halo(record: UsrnetRecord, written: NonBlind) -> int:
-    """How far from an edge what lies beyond it tells by more than one level, in LR pixels.
+    """Return the distance in LR pixels at which content outside changes a frame by over one level.
 
-    Two frames of a structured picture, the second a little further on: near their edges they see
-    other things beyond. Under FKP's widest kernel and without noise, which reaches farthest.
+    It is measured on two shifted frames of a structured image, whose surroundings differ near their
+    edges, with FKP's widest kernel and without noise, where the distance is largest.
     """
     scale, io = written.scale, written.bundle.manifest.io
     _, high = fkp_variances(scale)

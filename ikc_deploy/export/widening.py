@@ -1,8 +1,8 @@
-"""A graph without the rounding of its activations: what is left to check are structure and weights.
+"""Graphs without rounding of their activations, for a check of structure and weights.
 
-Activations in float16 or 8 bits hide a broken layer behind their own rounding. So a graph is also
-judged as the same graph in float32, whose weights alone were rounded: there, a layer that is off by
-a fifth stands out a hundred times.
+The rounding of activations in float16 or 8 bits can hide a wrong layer. Therefore a graph is also
+checked in float32 with only its weights rounded: there, a layer that is wrong by a fifth is a
+hundred times more conspicuous.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ _FLOAT: Final = TensorProto.FLOAT
 
 
 def widened(content: bytes) -> bytes:
-    """Return an ONNX model with float16 made float32 and pairs of quantisers taken out.
+    """Return a serialised ONNX model with float16 as float32 and without pairs of quantisers.
 
-    Raises `ExportError` if the two of a pair differ in scale or zero point: what they do to a value
-    is then more than rounding.
+    Args:
+        content: Serialised ONNX model.
+
+    Raises:
+        ExportError: The two quantisers of a pair differ in scale or zero point, so they do more
+            than rounding.
     """
     model = onnx.load_from_string(content)
     _without_quantizers(model.graph)
@@ -76,7 +80,7 @@ def _without_quantizers(graph: onnx.GraphProto) -> None:
 
 
 def _dequantized(inputs: list[NDArray[np.generic]]) -> NDArray[np.float32]:
-    """Of 8-bit weights `[O,...]`, their scales `[O]` and zero points `[O]`."""
+    """Return the values of 8-bit weights `[O,...]`, their scales `[O]` and zero points `[O]`."""
     whole, scale, zero = (array.astype(np.float32) for array in inputs)
     shape = (-1, *[1] * (whole.ndim - 1))
     return (whole - zero.reshape(shape)) * scale.reshape(shape)

@@ -1,10 +1,11 @@
-"""Which networks a checkpoint holds: frozen settings, and the named sizes that ship.
+"""Architectures of the three networks: frozen settings, and the named sizes that are shipped.
 
 Three designs share every graph contract. `reference` loads the published checkpoints tensor by
-tensor. The others are ours, chosen by measurement (docs/training.md): their estimators read sigma
-from the mean *and* standard deviation of features, and their F works at LR resolution up to one
-last convolution. `compact` is SFTMD with a code map that is padded by replication, so that the code
-enters as a plain bias; `film` is a plain residual trunk with a scale and a shift per channel.
+tensor. The other two are this project's own, chosen by measurement (docs/training.md): their
+estimators read sigma from the mean *and* standard deviation of features, and their F works at LR
+resolution up to the last convolution. `compact` is SFTMD with a code map that is padded by
+replication, so the code enters as a plain bias; `film` is a plain residual trunk with a scale and a
+shift per channel.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from ikc_deploy.toml_settings import SettingError, read_settings, shown
 Design = Literal["reference", "compact", "film"]
 
 SIGMA_LIMITS: Final = (0.05, float(KERNEL_SIZE))
-"""Sigmas between a kernel of one pixel and a flat one."""
+"""Smallest and largest sigma in HR pixels: between a kernel of one pixel and a flat one."""
 
 MIN_SPAN: Final = 0.1
-"""Of a sigma range; kernels of a narrower one are too alike to be told apart in float32."""
+"""Smallest width of a sigma range in HR pixels; float32 cannot distinguish kernels of less."""
 
 _MAX: Final = {
     "channels": 512,
@@ -30,32 +31,38 @@ _MAX: Final = {
     "estimator_channels": 512,
     "code_size": KERNEL_SIZE**2,
 }
-"""Eight times the published sizes, and as many components as a kernel has pixels."""
+"""Upper limits: eight times the published sizes, and one code component for each kernel pixel."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything needed to build the three networks, except their weights."""
+    """The settings that determine the shapes of the three networks.
+
+    Raises:
+        CheckpointError: A setting is out of range, or the settings contradict each other.
+    """
 
     name: str
-    """A label for people; the other fields decide the shapes."""
+    """Label for people; it has no influence on the shapes."""
     scale: int
-    """SR side over LR side: 2, 3 or 4."""
+    """Ratio of SR size to LR size: 2, 3 or 4."""
     design: Design
+    """Design of the networks: "reference", "compact" or "film"."""
     channels: int
-    """Feature channels of the SR network F."""
+    """Number of feature channels of the SR network F; even, 2 to 512."""
     blocks: int
-    """Residual blocks of F."""
+    """Number of residual blocks of F, 1 to 128."""
     estimator_channels: int
-    """Feature channels of the predictor P and the corrector C at their widest."""
+    """Largest number of feature channels of the predictor P and the corrector C, 1 to 512."""
     sigma_range: tuple[float, float]
-    """Sigma of the Gaussians that the networks are made for, in HR pixels; of both axes."""
+    """Smallest and largest sigma of the supported Gaussians on either axis, in HR pixels."""
     code_size: int = CODE_SIZE
+    """Number of components of the kernel code, levels included."""
     kernels: Family = "isotropic"
-    """The family of Gaussians that the networks are made for."""
+    """Family of the supported Gaussians: "isotropic" or "anisotropic"."""
     levels: int = 0
-    """Trailing components of the code that say how noisy and how compressed the LR image is
-    (`ikc_deploy.kernels.LEVELS`), instead of how blurred: 0 or 2."""
+    """Number of trailing components of the code that describe the noise and the compression of the
+    LR image (`ikc_deploy.kernels.LEVELS`) instead of its blur: 0 or 2."""
 
     def __post_init__(self) -> None:
         if self.scale not in SIGMA_RANGES:
@@ -82,24 +89,28 @@ class Architecture:
             raise CheckpointError("networks of the reference design have no levels in their code")
         if self.code_size <= self.levels:
             raise CheckpointError(
-                f"a code of {self.code_size} components has no room for {self.levels} levels "
-                "and a kernel; raise code_size"
+                f"code_size {self.code_size} is too small for {self.levels} levels and a kernel; "
+                "increase code_size"
             )
 
     @property
     def kernel_components(self) -> int:
-        """Components of the code that describe the blur kernel."""
+        """Number of components of the code that describe the blur kernel."""
         return self.code_size - self.levels
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the settings as plain values, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: object) -> Architecture:
-        """The inverse of `to_dict`, for values from outside.
+        """Return the architecture of settings that were read from a file; the inverse of `to_dict`.
 
-        Raises `CheckpointError` for missing or unknown names, other types and impossible values.
+        Args:
+            values: A mapping from setting names to plain values.
+
+        Raises:
+            CheckpointError: A name is missing or unknown, or a value has the wrong type or range.
         """
         try:
             return read_settings(cls, values)
@@ -126,10 +137,14 @@ ARCHITECTURES: Final[dict[str, Architecture]] = _sizes(2) | _sizes(3) | _sizes(4
 
 
 def architecture(name: str) -> Architecture:
-    """The named architecture. Raises `CheckpointError` with the valid names."""
+    """Return the architecture called `name`, one of `ARCHITECTURES`.
+
+    Raises:
+        CheckpointError: The name is unknown; the message lists the valid ones.
+    """
     try:
         return ARCHITECTURES[name]
     except KeyError:
         raise CheckpointError(
-            f"there is no architecture named '{name}'; choose one of {', '.join(ARCHITECTURES)}"
+            f"unknown architecture '{name}'; choose one of {', '.join(ARCHITECTURES)}"
         ) from None

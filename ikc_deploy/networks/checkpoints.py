@@ -1,4 +1,4 @@
-"""One file for everything a trained model is: three networks, basis, architecture, training record.
+"""Checkpoints: three networks, kernel basis, architecture and training record in one file.
 
 A checkpoint is a safetensors file. Tensor names are `sftmd.*`, `predictor.*`, `corrector.*`,
 `basis.components` and `basis.mean`; the metadata holds the rest as JSON. Loading never unpickles.
@@ -34,29 +34,38 @@ FORMAT: Final = "ikc-deploy checkpoint 1"
 
 @dataclass(eq=False)
 class IkcNetworks:
-    """F, P and C with the basis that their codes mean; what a checkpoint holds."""
+    """F, P and C with the basis of their kernel codes: the content of a checkpoint."""
 
     architecture: Architecture
+    """Settings that determine the shapes of the networks."""
     basis: KernelBasis
+    """Kernel basis in which the codes are expressed."""
     sftmd: SrNetwork
+    """SR network F, of any design."""
     predictor: Predictor
+    """Predictor P."""
     corrector: Corrector
+    """Corrector C."""
     training: dict[str, Any] = field(default_factory=dict)
-    """How the weights came to be: recipe, data, steps, figures. Empty for random weights."""
+    """Record of the training: recipe, data, steps, figures. Empty for random weights."""
 
     def modules(self) -> dict[str, nn.Module]:
-        """The three networks by their graph names."""
+        """Return the three networks by the names of their graphs."""
         return {"sftmd": self.sftmd, "predictor": self.predictor, "corrector": self.corrector}
 
     def eval(self) -> IkcNetworks:
-        """Evaluation mode for all three; returns self."""
+        """Switch all three to evaluation mode without gradients, in place, and return self."""
         for module in self.modules().values():
             module.eval().requires_grad_(False)
         return self
 
 
 def empty_networks(settings: Architecture, basis: KernelBasis) -> IkcNetworks:
-    """Networks of the right shapes whose weights are about to be loaded."""
+    """Return networks of the right shapes, uninitialised, for weights that are loaded next.
+
+    Raises:
+        CheckpointError: The architecture and the basis have codes of different sizes.
+    """
     if settings.code_size != basis.code_size:
         raise CheckpointError(
             f"the architecture has codes of {settings.code_size} components, "
@@ -74,13 +83,22 @@ def empty_networks(settings: Architecture, basis: KernelBasis) -> IkcNetworks:
 def new_networks(
     settings: Architecture, seed: int, basis: KernelBasis | None = None
 ) -> IkcNetworks:
-    """Untrained networks, reproducible from `seed`, with this basis or one of their own."""
+    """Return untrained networks on the CPU, reproducible from `seed`.
+
+    Args:
+        settings: Architecture of the networks.
+        seed: Seed of the random weights; the global generator of torch is left unchanged.
+        basis: Basis of the kernel codes; None fits one to the family of kernels.
+
+    Returns:
+        Networks in training mode, with gradients.
+    """
     family = settings.kernels
     if basis is None:
         basis = KernelBasis.fit(settings.sigma_range, settings.kernel_components, family=family)
         basis = basis.with_levels(settings.levels)
     codes = basis.encode(family_kernels(family, settings.sigma_range))
-    # Levels are spread over their whole range, whatever the blur.
+    # Levels cover their whole range, independent of the blur.
     codes[:, settings.kernel_components :] = np.linspace(0, 1, len(codes))[:, None]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -97,14 +115,24 @@ def new_networks(
 
 
 def random_networks(name: str, seed: int = 0) -> IkcNetworks:
-    """A named architecture with seeded random weights, for benches and engine builds."""
+    """Return a named architecture with seeded random weights, for benchmarks and engine builds.
+
+    Raises:
+        CheckpointError: The name is unknown.
+    """
     return new_networks(architecture(name), seed).eval()
 
 
 def save_checkpoint(
     networks: IkcNetworks, path: str | PathLike[str], dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write a checkpoint atomically; weights as `dtype` (float16 halves what is shipped)."""
+    """Write a checkpoint atomically.
+
+    Args:
+        networks: Networks on any device; they stay unchanged.
+        path: File to write; an existing one is replaced.
+        dtype: Type of the stored weights; float16 halves the size. Buffers stay float32.
+    """
     tensors: dict[str, Tensor] = {}
     for name, module in networks.modules().items():
         for key, value in module.state_dict().items():
@@ -125,10 +153,17 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | PathLike[str]) -> IkcNetworks:
-    """Read a checkpoint; weights come back as float32, in evaluation mode, on the CPU.
+    """Read a checkpoint.
 
-    Raises `CheckpointError` if the file is missing, damaged, not a checkpoint of this project,
-    or holds tensors that do not fit its architecture or are no weights (all of them listed).
+    Args:
+        path: A file by `save_checkpoint`. Nothing in it is executed.
+
+    Returns:
+        The networks as float32, in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or not a checkpoint of this project, or holds
+            tensors that do not fit its architecture or cannot be weights (all of them listed).
     """
     tensors, metadata = read_tensors(Path(path), FORMAT)
     refuse_unusable({k: v for k, v in tensors.items() if k.startswith("basis.")}, fspath(path))
@@ -145,7 +180,7 @@ def load_checkpoint(path: str | PathLike[str]) -> IkcNetworks:
     if basis.id != recorded["id"]:
         raise CheckpointError(
             f"the kernel basis in '{fspath(path)}' is not the one it was saved with; "
-            "the file was altered: get it again"
+            "the file was altered: download it again"
         )
     networks = empty_networks(settings, basis)
     networks.training = training
@@ -156,8 +191,14 @@ def load_checkpoint(path: str | PathLike[str]) -> IkcNetworks:
 def load_tensors(networks: IkcNetworks, tensors: dict[str, Tensor], source: str) -> None:
     """Fill the networks from tensors named `sftmd.*`, `predictor.*`, `corrector.*`.
 
-    Raises one `CheckpointError` that lists every missing, unexpected, wrongly shaped, integer and
-    not finite tensor.
+    Args:
+        networks: Networks to change in place.
+        tensors: Weights by name.
+        source: Description of the file for error messages.
+
+    Raises:
+        CheckpointError: Tensors are missing, unexpected, wrongly shaped, integer or not finite; all
+            of them are listed, and nothing was loaded.
     """
     fill(
         networks.modules(),

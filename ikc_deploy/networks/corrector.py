@@ -1,7 +1,7 @@
 """The corrector C: a better kernel code from the artifacts of the SR image (IKC, section 3.2).
 
-A kernel that is too wide leaves ringing, one that is too narrow leaves blur; C sees the SR image
-together with the code that made it and returns the corrected code h + dh.
+A kernel that is too wide causes ringing, one that is too narrow leaves blur. C reads the SR image
+together with the code that produced it and returns the corrected code h + dh.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ReferenceCorrector(nn.Module):
         )
 
     def forward(self, sr: Tensor, code: Tensor) -> Tensor:
-        """sr `[N,3,sH,sW]` in [0,1] and code `[N,code_size]` give the next code."""
+        """Return the next code from sr `[N,3,sH,sW]` in [0,1] and the code `[N,code_size]`."""
         features = self.ConvNet(sr)
         height, width = features.shape[-2:]
         code_map = self.code_dense(code)[:, :, None, None].expand(-1, -1, height, width)
@@ -53,12 +53,12 @@ class ReferenceCorrector(nn.Module):
         return code + cast(Tensor, correction).mean(dim=(2, 3))
 
     def initialize(self) -> None:
-        """He initialisation."""
+        """Initialise all layers (He)."""
         initialize_he(self, SLOPE)
 
 
 class StatisticsCorrector(nn.Module):
-    """3x3 convolutions modulated by the code, statistics over space, then a step in the spread."""
+    """3x3 convolutions modulated by the code, statistics over space, then a step of the spread."""
 
     def __init__(self, settings: Architecture) -> None:
         super().__init__()
@@ -83,7 +83,10 @@ class StatisticsCorrector(nn.Module):
         )
 
     def step(self, sr: Tensor, code: Tensor) -> Tensor:
-        """The correction of the blur's spread `[N,S]`, in HR pixels, that (sr, code) call for."""
+        """Return the correction `[N,S]` of the blur's spread, in HR pixels, for (sr, code).
+
+        S = 1, sigma, for isotropic kernels; S = 3 for anisotropic ones (ellipses.py).
+        """
         embedding = self.embed(self.normalize(code))
         features = _modulated(self.stem(sr), self.modulate1(embedding))
         features = _modulated(self.body1(features), self.modulate2(embedding))
@@ -92,24 +95,25 @@ class StatisticsCorrector(nn.Module):
 
     @property
     def last_layer(self) -> nn.Linear:
-        """The layer whose scale is the step size of the loop."""
+        """Last layer, whose scale is the step size of the loop."""
         return cast(nn.Linear, self.head[-1])
 
     def forward(self, sr: Tensor, code: Tensor) -> Tensor:
-        """sr `[N,3,sH,sW]` in [0,1] and code `[N,code_size]` give the next code."""
+        """Return the next code from sr `[N,3,sH,sW]` in [0,1] and the code `[N,code_size]`."""
         return self.moved(code, self.step(sr, code))
 
     def moved(self, code: Tensor, step: Tensor) -> Tensor:
-        """The code whose blur is `step` `[N,S]` wider in its spread; of no step, the same code.
+        """Return the code `[N,code_size]` of a blur whose spread is larger by `step` `[N,S]`.
 
-        Not simply the code of the spread that was reached: a chart's way back from codes may be
-        inexact, and what it errs by would be added at every correction.
+        A step of zero returns the same code. The result is not simply the code of the new spread:
+        the map from codes to spreads may be inexact, and its error would be added at every
+        correction.
         """
         before = self.chart.kernel_parameters(code)
         return code + (self.chart.code(before + step) - self.chart.code(before))
 
     def initialize(self) -> None:
-        """He initialisation; the first step is close to none."""
+        """Initialise all layers (He); the first step is close to zero."""
         initialize_he(self, 0.0)
         with torch.no_grad():
             for layer in (self.modulate1, self.modulate2, self.last_layer):
@@ -117,7 +121,7 @@ class StatisticsCorrector(nn.Module):
 
 
 def _modulated(features: Tensor, modulation: Tensor) -> Tensor:
-    """FiLM (Perez et al., 2018): features * (1 + gamma) + beta, constant in space."""
+    """Apply FiLM (Perez et al., 2018): features * (1 + gamma) + beta, constant in space."""
     gamma, beta = modulation[:, :, None, None].to(features.dtype).chunk(2, dim=1)
     return features * (1 + gamma) + beta
 
@@ -126,7 +130,7 @@ Corrector = ReferenceCorrector | StatisticsCorrector
 
 
 def build_corrector(settings: Architecture) -> Corrector:
-    """The corrector of an architecture."""
+    """Return an uninitialised corrector of the architecture's design."""
     if settings.design == "reference":
         return ReferenceCorrector(settings)
     return StatisticsCorrector(settings)

@@ -1,12 +1,12 @@
-"""Elliptic Gaussians inside a graph: their spread to a kernel, to its code, and back.
+"""Elliptic Gaussians inside a graph: from spread to kernel and kernel code, and back.
 
 The *spread* of a Gaussian is the symmetric square root of its covariance, in HR pixels:
 
     [[p + q, t], [t, p - q]]    stored as `[N,3]` = (p, q, t)
 
 Its eigenvalues are the two sigmas: p is their mean, and (q, t) is half their difference along
-(cos 2 theta, sin 2 theta). So all three are lengths, round blur is (sigma, 0, 0), and unlike an
-angle nothing jumps. A round Gaussian may be given as `[N,1]` = (sigma).
+(cos 2 theta, sin 2 theta). All three are lengths, isotropic blur is (sigma, 0, 0), and unlike an
+angle they have no discontinuity. An isotropic Gaussian may be given as `[N,1]` = (sigma).
 """
 
 from __future__ import annotations
@@ -21,26 +21,34 @@ from ikc_deploy.kernels import KERNEL_SIZE, KernelBasis, gaussian_kernel
 from ikc_deploy.networks.sigma_curve import PiecewiseLinear, increasing
 
 _STEP = 0.02
-"""Distance in sigma of the knots of the map from second moments to sigmas."""
+"""Distance of the knots of the map from second moments to sigmas, in sigma."""
 _ROUND = 1e-6
-"""Added to a squared half difference of sigmas before its root: at 0 the direction is undefined."""
+"""Addend of a squared half difference of sigmas before its root: at 0 it has no direction."""
 
 
 def gaussian_kernels(parameters: Tensor, size: int) -> Tensor:
-    """Gaussians `[N,size,size]`, sum 1, of spread `[N,1]` or `[N,3]`, on spread's device."""
+    """Return Gaussian kernels with sum 1.
+
+    Args:
+        parameters: Spread `[N,1]` or `[N,3]` in pixels, floating point, on any device.
+        size: Side of the kernels in pixels, odd.
+
+    Returns:
+        Kernels `[N,size,size]` of the dtype and on the device of `parameters`; differentiable.
+    """
     offsets = torch.arange(size, device=parameters.device, dtype=parameters.dtype) - size // 2
     y, x = torch.meshgrid(offsets, offsets, indexing="ij")
     return _densities(parameters, x.flatten(), y.flatten()).reshape(-1, size, size)
 
 
 def ellipse_parameters(sigma1: Tensor, sigma2: Tensor, theta: Tensor) -> Tensor:
-    """Spread `[N,3]` of sigmas `[N]` along and across the direction theta `[N]` (radians)."""
+    """Return the spread `[N,3]` of sigmas `[N]` along and across theta `[N]` (radians)."""
     mean, half = 0.5 * (sigma1 + sigma2), 0.5 * (sigma1 - sigma2)
     return torch.stack((mean, half * torch.cos(2 * theta), half * torch.sin(2 * theta)), dim=1)
 
 
 def _densities(parameters: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Normalised densities `[N,P]` at the positions x, y `[P]`."""
+    """Return normalised densities `[N,P]` at the positions x, y `[P]`."""
     mean = parameters[:, :1]
     if parameters.shape[1] == 1:
         squares = (x * x + y * y) / (mean * mean)
@@ -56,11 +64,11 @@ def _densities(parameters: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 class EllipseParametrization(nn.Module):
-    """Spread to code and back for elliptic Gaussians, exact one way and close the other.
+    """The map from spread to code for elliptic Gaussians, and its approximate inverse.
 
-    The way back reads the second moments of the decoded kernel, which are affine in the code; it
-    is inexact by what the basis drops of the kernel and by the square that cuts it off.
-    Buffers come from `fit_to`, once; afterwards they are part of the checkpoint.
+    The inverse reads the second moments of the decoded kernel, which are affine in the code. It is
+    inexact because the basis drops part of the kernel and the square support truncates it.
+    `fit_to` sets the buffers once; afterwards they are part of the checkpoint.
     """
 
     parameter_count = 3
@@ -76,7 +84,7 @@ class EllipseParametrization(nn.Module):
         self.register_buffer("dropped", torch.zeros(3))
 
     def fit_to(self, basis: KernelBasis) -> None:
-        """Take the components and moments of `basis`."""
+        """Set the buffers from the components and moments of `basis`."""
         size, components = basis.kernel_size, basis.components.astype(np.float64)
         y, x = (axis.ravel() for axis in np.mgrid[:size, :size] - size // 2)
         squares = np.stack((0.5 * (x * x + y * y), 0.5 * (x * x - y * y), 1.0 * x * y), axis=1)
@@ -95,7 +103,7 @@ class EllipseParametrization(nn.Module):
             cast(Tensor, getattr(self, name)).copy_(torch.from_numpy(values))
 
     def code(self, parameters: Tensor) -> Tensor:
-        """Codes `[N,code_size]` of spread `[N,3]`, its two sigmas clamped to the range."""
+        """Return the codes `[N,code_size]` of spread `[N,3]`, its sigmas clamped to the range."""
         half = torch.sqrt((parameters[:, 1:] ** 2).sum(dim=1, keepdim=True) + _ROUND)
         sigmas = [(parameters[:, :1] + s * half).clamp(self.low, self.high) for s in (1, -1)]
         clamped = 0.5 * (sigmas[0] - sigmas[1]) / half * parameters[:, 1:]
@@ -103,7 +111,7 @@ class EllipseParametrization(nn.Module):
         return gaussian_kernels(inside, KERNEL_SIZE).flatten(1) @ cast(Tensor, self.components)
 
     def kernel_parameters(self, code: Tensor) -> Tensor:
-        """Spread `[N,3]` of codes `[N,code_size]` of (or near) elliptic Gaussians."""
+        """Return the spread `[N,3]` of codes `[N,code_size]` of (or near) elliptic Gaussians."""
         moments = code @ cast(Tensor, self.moments) + cast(Tensor, self.dropped)
         mean, direction = moments[:, :1], moments[:, 1:]
         half = torch.sqrt((direction**2).sum(dim=1, keepdim=True) + _ROUND)

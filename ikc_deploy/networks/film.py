@@ -1,7 +1,7 @@
-"""FilmTrunk, the SR network F of the lite sizes: plain residual blocks modulated per channel.
+"""FilmTrunk, the SR network F of the film sizes: plain residual blocks modulated per channel.
 
-The kernel code says one thing about the whole image, so it enters as one scale and one shift per
-channel (FiLM: Perez et al., "FiLM: Visual Reasoning with a General Conditioning Layer", AAAI 2018)
+The kernel code describes the whole image, so it enters as one scale and one shift per channel
+(FiLM: Perez et al., "FiLM: Visual Reasoning with a General Conditioning Layer", AAAI 2018)
 after every convolution of a block, much as DANv2's Restorer conditions its blocks. SFTMD's spatial
 transforms cost more than half of its operations; at equal training and inference time this trunk is
 0.4 dB better (docs/training.md).
@@ -19,7 +19,7 @@ from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.sftmd import BicubicPhases, CodeNormalization, initialize_he
 
 EMBEDDING: Final = 64
-"""Width of the embedding of a code, from which every scale and shift is a linear map."""
+"""Width of the embedding of a code; every scale and shift is a linear map of the embedding."""
 
 
 class FilmConv(nn.Module):
@@ -31,13 +31,14 @@ class FilmConv(nn.Module):
         self.modulation = nn.Linear(EMBEDDING, 2 * channels)
 
     def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
+        """Return features `[N,C,H,W]` from features `[N,C,H,W]` and embedding `[N,E]`."""
         modulation = self.modulation(embedding)[:, :, None, None].to(features.dtype)
         scale, shift = modulation.chunk(2, dim=1)
         return cast(Tensor, self.conv(features)) * (1 + scale) + shift
 
 
 class FilmBlock(nn.Module):
-    """Two modulated convolutions and a skip."""
+    """Two modulated convolutions and a skip connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -45,14 +46,15 @@ class FilmBlock(nn.Module):
         self.second = FilmConv(channels)
 
     def forward(self, features: Tensor, embedding: Tensor) -> Tensor:
+        """Return features `[N,C,H,W]` from features `[N,C,H,W]` and embedding `[N,E]`."""
         branch = F.relu(self.first(features, embedding))
         return features + cast(Tensor, self.second(branch, embedding))
 
 
 class FilmTrunk(nn.Module):
-    """F: lr `[N,3,H,W]` in [0,1] and code `[N,code_size]` give sr `[N,3,s*H,s*W]` in [0,1].
+    """F: sr `[N,3,s*H,s*W]` in [0,1] from lr `[N,3,H,W]` in [0,1] and code `[N,code_size]`.
 
-    Everything is computed at LR resolution; the last convolution gives the phases of a residual
+    Everything is computed at LR resolution; the last convolution returns the phases of a residual
     that is added to the bicubic image.
     """
 
@@ -74,10 +76,11 @@ class FilmTrunk(nn.Module):
         self.bicubic = BicubicPhases(scale)
 
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
+        """Return sr `[N,3,s*H,s*W]` in [0,1] from lr `[N,3,H,W]` and code `[N,code_size]`."""
         return self.unclamped(lr, code).clamp(0.0, 1.0)
 
     def unclamped(self, lr: Tensor, code: Tensor) -> Tensor:
-        """The image before the final clamp: what the training loss compares."""
+        """Return the image before the final clamp, for the training loss."""
         embedding = self.embed(self.normalize(code))
         before = features = self.conv_first(lr)
         for block in self.blocks:
@@ -89,7 +92,7 @@ class FilmTrunk(nn.Module):
             return F.pixel_shuffle(phases, self.settings.scale)
 
     def initialize(self) -> None:
-        """He initialisation; blocks start close to the identity and the image close to bicubic."""
+        """Initialise all layers (He); blocks start near the identity and the image near bicubic."""
         initialize_he(self, 0.0)
         with torch.no_grad():
             for block in self.blocks:

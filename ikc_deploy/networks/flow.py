@@ -2,8 +2,8 @@
 
 The flow of "Flow-based Kernel Prior" (CVPR 2021): five blocks of an affine coupling and a batch
 norm on the flattened kernel, one network for each scale. A kernel x becomes logits, the flow maps
-these to z, and z is standard normal if x is a kernel such as the network was trained on. Methods
-that look for a kernel look for z instead, and find only kernels that make sense.
+these to z, and z is standard normal if x is distributed like the training kernels. Methods that
+search for a kernel search for z instead, and so find only plausible kernels.
 
 Kernels are in the FKP convention (`ikc_deploy.kernels`), `[N,k,k]` with k = `KernelFlow.size`.
 """
@@ -29,23 +29,26 @@ from ikc_deploy.networks.tensors import fill, read_tensors
 
 FORMAT: Final = "ikc-deploy kernel flow 1"
 BLOCKS: Final = 5
-"""Couplings, each with its batch norm."""
+"""Number of couplings, each with its batch norm."""
 
 PEAKS: Final[dict[int, float]] = {2: 0.2335, 3: 0.31311, 4: 0.16908}
-"""What a kernel's weights are divided by for each scale: the peak of the narrowest one + 0.01."""
+"""Divisor of a kernel's weights by scale: the peak of the narrowest kernel + 0.01."""
 
 ALPHA: Final = 1e-6
-"""How far from 0 and 1 a weight is kept before its logit."""
+"""Smallest distance of a weight from 0 and 1 before its logit."""
 
 NOISE_LEVELS: Final = 720.0
-"""Levels between 0 and a kernel's peak that noise makes continuous (the reference's code)."""
+"""Number of levels between 0 and a kernel's peak that noise makes continuous (reference code)."""
 
 _MOMENTUM: Final = 0.9
 _EPSILON: Final = 1e-5
 
 
 class KernelFlow(nn.Module):
-    """Kernels `[N,k,k]` to z `[N,k*k]` and back. float32 as loaded; float64 after `.double()`."""
+    """The invertible map between kernels `[N,k,k]` and z `[N,k*k]`.
+
+    float32 as loaded; float64 after `.double()`.
+    """
 
     def __init__(self, scale: int) -> None:
         super().__init__()
@@ -57,11 +60,11 @@ class KernelFlow(nn.Module):
         self.clear_unused()
 
     def forward(self, kernel: Tensor) -> tuple[Tensor, Tensor]:
-        """z `[N,k*k]` of kernels `[N,k,k]`, and log|det dz/dkernel| `[N]`.
+        """Return z `[N,k*k]` of kernels `[N,k,k]`, and log|det dz/dkernel| `[N]`.
 
-        Weights are clipped to [0, `PEAKS`], which every kernel of the family keeps but for traces.
-        In training mode z depends on the whole batch, and the determinant takes the batch's
-        statistics for constants.
+        Weights are clipped to [0, `PEAKS`], which changes kernels of the family only by traces.
+        In training mode z depends on the whole batch, and the determinant treats the batch's
+        statistics as constants.
         """
         inside = kernel.flatten(1).clamp(0, PEAKS[self.scale])
         scaled = ALPHA + (1 - 2 * ALPHA) * inside / PEAKS[self.scale]
@@ -72,17 +75,17 @@ class KernelFlow(nn.Module):
         return z, log_determinant + bends.sum(dim=1)
 
     def logits(self, kernel: Tensor, noise: Tensor) -> Tensor:
-        """What the flow was trained on: logits `[N,k*k]` of noisy kernels.
+        """Return the input of the flow in training: logits `[N,k*k]` of noisy kernels.
 
-        `kernel` `[N,k,k]` is clipped at 0; `noise` `[N,k,k]`, uniform in [0, 1), is added with a
-        height of 1 / `NOISE_LEVELS`. Without noise, weights that are exactly 0 have a likelihood
-        without bound.
+        `kernel` `[N,k,k]` is clipped at 0; `noise` `[N,k,k]`, uniform in [0, 1), is scaled by
+        1 / `NOISE_LEVELS` and added. Without noise, weights that are exactly 0 have an unbounded
+        likelihood.
         """
         scaled = kernel.clamp(min=0) / PEAKS[self.scale] + noise / NOISE_LEVELS
         return torch.logit(ALPHA + (1 - 2 * ALPHA) * scaled.flatten(1))
 
     def encode(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """z `[N,k*k]` of logits `[N,k*k]`, and log|det dz/dlogits| `[N]`: the flow alone."""
+        """Return z `[N,k*k]` of logits `[N,k*k]`, and log|det dz/dlogits| `[N]`: the flow alone."""
         z, log_determinant = logits, logits.new_zeros(len(logits))
         for block in self.blocks:
             z, change = block(z)
@@ -90,28 +93,33 @@ class KernelFlow(nn.Module):
         return z, log_determinant
 
     def negative_log_likelihood(self, logits: Tensor) -> Tensor:
-        """-log p `[N]` of logits `[N,k*k]`, in nats: the figure that FKP trains on and reports."""
+        """Return -log p `[N]` of logits `[N,k*k]`, in nats: the loss of FKP."""
         z, log_determinant = self.encode(logits)
         log_normal = -0.5 * (z * z + math.log(2 * math.pi)).sum(dim=1)
         return -(log_normal + log_determinant)
 
     def raw(self, z: Tensor) -> Tensor:
-        """The exact inverse of `forward`: `[N,k,k]` of z `[N,k*k]`; sums are near 1, not 1."""
+        """Return kernels `[N,k,k]` of z `[N,k*k]`: the inverse of `forward`; sums are near 1."""
         for block in reversed(self.blocks):
             z = cast(_FlowBlock, block).inverse(z)
         scaled = (torch.sigmoid(z) - ALPHA) / (1 - 2 * ALPHA)
         return (scaled * PEAKS[self.scale]).view(-1, self.size, self.size)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Kernels `[N,k,k]`, sum 1, of z `[N,k*k]`; differentiable.
+        """Return kernels `[N,k,k]`, sum 1, of z `[N,k*k]`; differentiable.
 
-        The reference leaves the sum of `raw` as it is, and with it the brightness of the image.
+        The reference does not normalise the sum of `raw`, so it changes the brightness of images.
         """
         kernel = self.raw(z)
         return kernel / kernel.sum(dim=(1, 2), keepdim=True)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Kernels `[count,k,k]`, sum 1, drawn from the prior."""
+        """Return kernels `[count,k,k]`, sum 1, drawn from the prior.
+
+        Args:
+            count: Number of kernels.
+            generator: CPU generator; None for the global one.
+        """
         like = next(self.parameters())
         z = torch.randn(count, self.size**2, generator=generator, dtype=like.dtype)
         return self.decode(z.to(like.device))
@@ -119,7 +127,7 @@ class KernelFlow(nn.Module):
     def settle(self, logits: Tensor) -> None:
         """Set every norm's statistics to those of one large batch of logits `[N,k*k]`.
 
-        While training they are a moving average over about ten batches, and the noise of that costs
+        In training they are a moving average over about ten batches, whose noise reduces the
         likelihood.
         """
         with torch.no_grad():
@@ -128,10 +136,10 @@ class KernelFlow(nn.Module):
                 logits = cast(_FlowBlock, block).norm.settle(coupled)
 
     def clear_unused(self) -> None:
-        """Zero the weights that masks switch off; done to every new flow.
+        """Set the weights that masks switch off to zero; every new flow does this.
 
-        They change nothing, but weight decay would drive them through denormal numbers, which slow
-        a CPU down many times; zeros stay zeros.
+        They have no effect, but weight decay would turn them into denormal numbers, which are many
+        times slower on a CPU; zeros stay zeros.
         """
         for block in self.blocks:
             cast(_FlowBlock, block).coupling.clear_unused()
@@ -153,7 +161,7 @@ class _FlowBlock(nn.Module):
 
 
 class _FlowCoupling(nn.Module):
-    """Every second pixel stays, and says how the others are shifted and scaled."""
+    """An affine coupling: every second pixel stays and determines shift and scale of the others."""
 
     def __init__(self, pixels: int, hidden: int, index: int) -> None:
         super().__init__()
@@ -191,7 +199,7 @@ class _FlowCoupling(nn.Module):
 
 
 class _Norm(nn.Module):
-    """A batch norm with its determinant. In evaluation mode, and backwards: an affine map."""
+    """A batch norm with its determinant; an affine map in evaluation mode and in its inverse."""
 
     def __init__(self, pixels: int) -> None:
         super().__init__()
@@ -242,36 +250,49 @@ def _layers(pixels: int, hidden: int, activation: type[nn.Module]) -> nn.Sequent
 
 
 def shipped_flow(scale: int) -> Path:
-    """Where the package has its own weights for `scale`."""
+    """Return the path of the shipped weights for `scale`."""
     return Path(ikc_deploy.weights.__file__).parent / "fkp" / flow_file(scale)
 
 
 def flow_file(scale: int) -> str:
-    """The name of a file that holds the flow for `scale`."""
+    """Return the file name of the flow for `scale`."""
     return f"fkp-x{scale}.safetensors"
 
 
 def load_flow(scale: int, path: Path | None = None) -> KernelFlow:
-    """The prior for `scale` 2, 3 or 4, in evaluation mode, without gradients, on the CPU.
+    """Return the kernel prior for a scale.
 
-    `path` is a file by `save_flow` (`ikc-train`, `ikc-import --fkp`); None takes the shipped
-    weights. Raises `CheckpointError` if the file is missing, damaged, or made for another scale.
+    Args:
+        scale: SR factor: 2, 3 or 4.
+        path: A file by `save_flow` (`ikc-train`, `ikc-import --fkp`); None for the shipped weights.
+
+    Returns:
+        The flow as float32, in evaluation mode, without gradients, on the CPU.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or made for another scale.
     """
     flow = KernelFlow(scale)
     file = path or shipped_flow(scale)
     tensors, metadata = read_tensors(file, FORMAT)
     if metadata.get("scale") != str(scale):
         raise CheckpointError(
-            f"'{file}' is a kernel flow for x{metadata.get('scale')}, and x{scale} is asked for"
+            f"'{file}' is a kernel flow for x{metadata.get('scale')}, but x{scale} is needed"
         )
-    fill({"": flow}, tensors, f"'{file}' is no kernel flow for x{scale}")
+    fill({"": flow}, tensors, f"'{file}' is not a kernel flow for x{scale}")
     return flow.eval().requires_grad_(False)
 
 
 def save_flow(
     flow: KernelFlow, path: str | PathLike[str], training: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a flow atomically, with the record of how its weights came to be."""
+    """Write a flow atomically.
+
+    Args:
+        flow: Flow on any device.
+        path: File to write; an existing one is replaced.
+        training: Record of the training, of JSON values.
+    """
     tensors = {key: value.detach().cpu().float() for key, value in flow.state_dict().items()}
     metadata = {
         "format": FORMAT,

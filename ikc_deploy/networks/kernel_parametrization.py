@@ -1,8 +1,8 @@
-"""Charts: the few numbers that describe a blur, and the kernel code that stands for it.
+"""Kernel parametrizations: maps between the few parameters of a blur and its kernel code.
 
-An estimator that predicts the numbers and lets a chart give the code trains well; one trained on
-raw codes does not (curve.py). A chart has `spread_size` numbers within `low` to `high`, `code`
-and its inverse `spread`.
+An estimator that predicts the parameters and computes the code from them trains well; one trained
+on raw codes does not (sigma_curve.py). A parametrization has `parameter_count` parameters, sigmas
+from `low` to `high`, the map `code` and its inverse `kernel_parameters`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ KernelParametrization = SigmaCurve | EllipseParametrization
 
 
 def build_parametrization(settings: Architecture) -> KernelParametrization:
-    """The chart of an architecture's family of kernels; `fit_to` a basis comes next."""
+    """Return the parametrization of the architecture's family of kernels.
+
+    Call `fit_to` with a basis, or load a checkpoint, before use.
+    """
     kind = SigmaCurve if settings.kernels == "isotropic" else EllipseParametrization
     return kind(settings.code_size, settings.sigma_range)

@@ -1,4 +1,4 @@
-"""What the predictor and the corrector of the compact design share."""
+"""Layers that the predictor and the corrector of the statistics designs share."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import torch
 from torch import Tensor, nn
 
 _FLOOR = 1e-6
-"""Added to a variance before its root: the gradient of sqrt at 0 is infinite."""
+"""Addend of a variance before its root: the gradient of sqrt at 0 is infinite."""
 
 
 def conv_relu(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """A 3x3 convolution and its ReLU."""
+    """Return a 3x3 convolution with its ReLU."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.ReLU(inplace=True))
 
 
 def widened(x: Tensor) -> Tensor:
-    """float16 and bfloat16 become float32; wider types stay."""
+    """Return float16 and bfloat16 as float32; wider types stay."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def statistics(features: Tensor) -> Tensor:
-    """Mean and standard deviation over space, in float32 or wider: `[N,C,H,W]` gives `[N,2C]`.
+    """Return mean and deviation over space, `[N,2C]` from `[N,C,H,W]`, in float32 or wider.
 
-    The deviation is what tells blur: it measures how much of each frequency band is left.
+    The deviation indicates blur: it measures how much of each frequency band is left.
     """
     features = widened(features)
     mean = features.mean(dim=(2, 3))

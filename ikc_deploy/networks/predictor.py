@@ -30,11 +30,11 @@ class ReferencePredictor(nn.Module):
         self.ConvNet = nn.Sequential(*layers)
 
     def forward(self, lr: Tensor) -> Tensor:
-        """lr `[N,3,H,W]` in [0,1] gives code `[N,code_size]`."""
+        """Return the code `[N,code_size]` of lr `[N,3,H,W]` in [0,1]."""
         return cast(Tensor, self.ConvNet(lr)).mean(dim=(2, 3))
 
     def initialize(self) -> None:
-        """He initialisation; with PyTorch's default this network does not start to learn."""
+        """Initialise all layers (He); with PyTorch's default this network does not learn."""
         initialize_he(self, SLOPE)
 
 
@@ -65,14 +65,14 @@ class StatisticsPredictor(nn.Module):
         self.register_buffer("centre", torch.tensor(centre), persistent=False)
 
     def kernel_parameters(self, lr: Tensor) -> Tensor:
-        """lr `[N,3,H,W]` in [0,1] gives the blur's spread `[N,S]` in HR pixels, not clamped.
+        """Return the spread `[N,S]` in HR pixels of the blur of lr `[N,3,H,W]`, not clamped.
 
         S = 1, sigma, for isotropic kernels; S = 3 for anisotropic ones (ellipses.py).
         """
         return self.readings(lr)[0]
 
     def readings(self, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the kernel parameters `[N,S]` and the levels `[N,levels]`, not clamped."""
+        """Return the spread `[N,S]` and the levels `[N,levels]` of lr `[N,3,H,W]`, not clamped."""
         found = widened(self.head(statistics(self.features(lr))))
         unit, levels = torch.split(found, [self.chart.parameter_count, self.levels], dim=1)
         spread = cast(Tensor, self.centre) + 0.5 * (self.chart.high - self.chart.low) * unit
@@ -83,15 +83,15 @@ class StatisticsPredictor(nn.Module):
         code = self.chart.code(spread)
         if not self.levels:
             return code
-        # A chart gives zeros where the levels belong.
+        # A parametrization returns zeros in the components of the levels.
         return code + F.pad(levels.clamp(0.0, 1.0), (code.shape[1] - self.levels, 0))
 
     def forward(self, lr: Tensor) -> Tensor:
-        """lr `[N,3,H,W]` in [0,1] gives code `[N,code_size]`."""
+        """Return the code `[N,code_size]` of lr `[N,3,H,W]` in [0,1]."""
         return self.code(*self.readings(lr))
 
     def initialize(self) -> None:
-        """He initialisation."""
+        """Initialise all layers (He)."""
         initialize_he(self, 0.0)
 
 
@@ -99,7 +99,7 @@ Predictor = ReferencePredictor | StatisticsPredictor
 
 
 def build_predictor(settings: Architecture) -> Predictor:
-    """The predictor of an architecture."""
+    """Return an uninitialised predictor of the architecture's design."""
     if settings.design == "reference":
         return ReferencePredictor(settings)
     return StatisticsPredictor(settings)

@@ -1,8 +1,8 @@
 """Import of the published IKC checkpoints (four .pth files) into one checkpoint.
 
-What is tolerated: `module.` prefixes of DataParallel, a state dict wrapped under a common name,
-and `sft_branch.*`, which the reference registers and never uses. `.pth` files are
-read with `weights_only=True` alone, so nothing in them is ever executed.
+Tolerated are `module.` prefixes of DataParallel, a state dict wrapped under a common name, and
+`sft_branch.*`, which the reference registers and never uses. `.pth` files are always read with
+`weights_only=True`, so nothing in them is executed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,20 @@ _UNUSED = "sft_branch."
 def import_reference(
     sftmd: PathType, predictor: PathType, corrector: PathType, pca: PathType
 ) -> IkcNetworks:
-    """Networks from the reference's files; scale and sizes are read off the tensor shapes.
+    """Return the networks in the published files; tensor shapes determine scale and sizes.
 
-    `pca` holds the matrix `[kernel pixels, code_size]` (or transposed). Raises `CheckpointError`
-    for unreadable files and for missing, unexpected or wrongly shaped tensors and those that are
-    integer or not finite, all in one list.
+    Args:
+        sftmd: File of the SR network F.
+        predictor: File of the predictor P.
+        corrector: File of the corrector C.
+        pca: File of the matrix `[kernel pixels, code_size]` (or transposed).
+
+    Returns:
+        The networks as float32, in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: A file is unreadable, or tensors are missing, unexpected, wrongly shaped,
+            integer or not finite (all of them listed).
     """
     states = {
         "sftmd": read_state_dict(sftmd),
@@ -55,7 +64,11 @@ def import_reference(
 
 
 def read_state_dict(path: PathType) -> dict[str, Tensor]:
-    """The tensors of a .pth file, with wrappers, `module.` and unused branches removed."""
+    """Return the tensors of a .pth file without wrappers, `module.` and unused branches.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or holds anything but named tensors.
+    """
     content = _read_pth(path)
     if isinstance(content, dict):
         for wrapper in _WRAPPERS:
@@ -65,7 +78,7 @@ def read_state_dict(path: PathType) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
-        raise CheckpointError(f"'{fspath(path)}' holds no state dict of named tensors")
+        raise CheckpointError(f"'{fspath(path)}' does not hold a state dict of named tensors")
     names = {key: key.removeprefix("module.") for key in content}
     return {
         names[key]: value for key, value in content.items() if not names[key].startswith(_UNUSED)
@@ -73,15 +86,16 @@ def read_state_dict(path: PathType) -> dict[str, Tensor]:
 
 
 def outputs(state: dict[str, Tensor], key: str) -> int:
-    """Output channels of the layer whose weights are `key`: the first side of the tensor.
+    """Return the number of output channels of the layer whose weights are `key`.
 
-    Raises `CheckpointError` if there is no such tensor, or it is no layer's.
+    Raises:
+        CheckpointError: The tensor is missing, or has the shape of no layer.
     """
     if key not in state:
         raise CheckpointError(f"the weights '{key}' are missing")
     shape = list(state[key].shape)
     if len(shape) < 2 or 0 in shape:
-        raise CheckpointError(f"the weights '{key}' are no layer's: their shape is {shape}")
+        raise CheckpointError(f"the weights '{key}' have the shape {shape}, which no layer has")
     return shape[0]
 
 
@@ -93,10 +107,10 @@ def _read_pth(path: PathType) -> Any:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"'{fspath(path)}' is damaged or holds more than tensors, and only tensors are read "
-            "(weights_only=True). Save its state_dict() alone and import that"
+            "(weights_only=True). Save only its state_dict() and import that file"
         ) from error
     except Exception as error:
-        # torch.load raises a dozen types for bytes that are no file of its own.
+        # torch.load raises many types for files that it did not write.
         raise CheckpointError(f"'{fspath(path)}' is not a readable .pth file: {error}") from error
 
 
@@ -119,10 +133,10 @@ def _infer_architecture(states: dict[str, dict[str, Tensor]], code_size: int) ->
         )
     channels = outputs(sftmd, "conv1.weight")
     expansion = outputs(sftmd, "upscale.0.weight") // channels
-    # Two x2 stages make x4; x2 and x3 have one.
+    # x4 has two x2 stages; x2 and x3 have one stage.
     scale = 4 if "upscale.3.weight" in sftmd else round(expansion**0.5)
     if scale not in SIGMA_RANGES:
-        raise CheckpointError(f"the SFTMD upscales by {scale}; IKC has 2, 3 and 4")
+        raise CheckpointError(f"invalid SFTMD scale {scale}: expected 2, 3 or 4")
     blocks = {m[1] for key in sftmd if (m := re.match(r"SFT-residual(\d+)\.", key))}
     return Architecture(
         name=f"reference-x{scale}",

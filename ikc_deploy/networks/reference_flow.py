@@ -24,15 +24,21 @@ _NAMES = {
     "running_var": "norm.variance",
 }
 _MIN_SIZE = 1e-30
-"""Weights below it are what weight decay left of unused ones."""
+"""Smallest magnitude of a weight in use; weight decay left smaller values of unused weights."""
 
 
 def import_flow(path: str | PathLike[str]) -> KernelFlow:
-    """The flow in a reference checkpoint, in evaluation mode; the scale is read off its tensors.
+    """Return the flow in a published FKP checkpoint; its constants determine the scale.
 
-    Raises `CheckpointError` for an unreadable file, for tensors that are missing, unexpected,
-    wrongly shaped, integer or not finite, and for constants (kernel size, normalisation) that are
-    not FKP's.
+    Args:
+        path: FKP_x2.pt, FKP_x3.pt or FKP_x4.pt. Nothing in it is executed.
+
+    Returns:
+        The flow as float32, in evaluation mode, without gradients, on the CPU.
+
+    Raises:
+        CheckpointError: The file is unreadable; tensors are missing, unexpected, wrongly shaped,
+            integer or not finite; or constants (kernel size, normalisation) differ from FKP's.
     """
     state = read_state_dict(path)
     flow = KernelFlow(_scale(state, path))
@@ -41,18 +47,20 @@ def import_flow(path: str | PathLike[str]) -> KernelFlow:
         if key in _CONSTANTS or key.endswith(".mask"):
             continue
         tensors[_our_name(key)] = torch.where(value.abs() < _MIN_SIZE, 0.0, value)
-    fill({"": flow}, tensors, f"'{fspath(path)}' is no FKP checkpoint for x{flow.scale}")
+    fill({"": flow}, tensors, f"'{fspath(path)}' is not an FKP checkpoint for x{flow.scale}")
     flow.clear_unused()
     return flow.eval().requires_grad_(False)
 
 
 def _scale(state: dict[str, Tensor], path: str | PathLike[str]) -> int:
     if not set(_CONSTANTS) <= set(state):
-        raise CheckpointError(f"'{fspath(path)}' is no FKP checkpoint; give FKP_x2.pt or the like")
+        raise CheckpointError(
+            f"'{fspath(path)}' is not an FKP checkpoint; pass FKP_x2.pt or similar"
+        )
     constants = [state[key].flatten() for key in ("kernel_size", "alpha", "normalization")]
     if any(constant.numel() != 1 for constant in constants):
         raise CheckpointError(
-            f"'{fspath(path)}' is no FKP checkpoint: its constants are no numbers"
+            f"'{fspath(path)}' is not an FKP checkpoint: its constants are not single numbers"
         )
     size, *values = (float(constant) for constant in constants)
     found = [scale for scale in PEAKS if KernelFlow(scale).size == size]
@@ -65,14 +73,14 @@ def _scale(state: dict[str, Tensor], path: str | PathLike[str]) -> int:
         math.isclose(value, own, rel_tol=1e-4) for value, own in zip(values, ours, strict=True)
     ):
         raise CheckpointError(
-            f"'{fspath(path)}' normalises kernels by {values}, and this project by {ours}: it "
+            f"'{fspath(path)}' normalises kernels by {values}, but this project by {ours}; it "
             "cannot be imported"
         )
     return found[0]
 
 
 def _our_name(key: str) -> str:
-    """net.2.s_net.0.weight -> blocks.1.coupling.log_scale.0.weight; others stay, and are listed."""
+    """Rename net.2.s_net.0.weight to blocks.1.coupling.log_scale.0.weight; keep other names."""
     match = re.fullmatch(r"net\.(\d+)\.(\w+)(\..+)?", key)
     if match is None or match[2] not in _NAMES:
         return key

@@ -17,21 +17,29 @@ _LEVELS: Final = ("head", "down1", "down2", "down3", "body", "up3", "up2", "up1"
 
 
 def import_usrnet(path: str | PathLike[str]) -> Usrnet:
-    """The network in a published .pth file; sizes are read off its tensors.
+    """Return the network in a published .pth file; tensor shapes determine its sizes.
 
-    The file is read with `weights_only`. Raises `CheckpointError` if it is unreadable or has
-    missing, unexpected, wrongly shaped, integer or not finite tensors.
+    Args:
+        path: usrnet.pth, usrnet_tiny.pth or a file like them. Nothing in it is executed.
+
+    Returns:
+        The network as float32, in evaluation mode, without gradients, on the CPU.
+
+    Raises:
+        CheckpointError: The file is unreadable, or tensors are missing, unexpected, wrongly shaped,
+            integer or not finite.
     """
     state = read_state_dict(path)
     needed = {f"p.m_{level}" for level in _LEVELS} | {"h.mlp"}
     found = {".".join(key.split(".")[:2]) for key in state}
     if not needed <= found:
         raise CheckpointError(
-            f"'{fspath(path)}' holds no USRNet: missing {', '.join(sorted(needed - found))}"
+            f"'{fspath(path)}' is not a USRNet checkpoint: missing "
+            f"{', '.join(sorted(needed - found))}"
         )
     network = Usrnet(_settings(state))
     tensors = {_our_name(key): _ours(key, value) for key, value in state.items()}
-    fill({"": network}, tensors, f"'{fspath(path)}' is not a USRNet of the published kind")
+    fill({"": network}, tensors, f"'{fspath(path)}' does not fit the published USRNet")
     network.training_record = {"source": "imported reference checkpoint"}
     return network.eval().requires_grad_(False)
 
@@ -49,13 +57,13 @@ def _settings(state: dict[str, Tensor]) -> UsrnetSettings:
 
 
 def _our_name(key: str) -> str:
-    """The published network counts resolutions from 1, on the way up backwards."""
+    """Rename a published weight; its resolutions count from 1, backwards on the way up."""
     key = re.sub(r"^p\.m_down(\d)\.", lambda found: f"prior.down.{int(found[1]) - 1}.", key)
     key = re.sub(r"^p\.m_up(\d)\.", lambda found: f"prior.up.{3 - int(found[1])}.", key)
     return re.sub(r"^h\.", "hyper.", re.sub(r"^p\.m_", "prior.", key))
 
 
 def _ours(key: str, value: Tensor) -> Tensor:
-    """The published hyper network is made of 1x1 convolutions, ours of linear layers."""
+    """Return a published weight in this project's shape: 1x1 convolutions as linear layers."""
     is_pointwise = key.startswith("h.") and value.ndim == 4 and value.shape[2:] == (1, 1)
     return value[:, :, 0, 0] if is_pointwise else value

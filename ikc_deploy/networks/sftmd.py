@@ -1,4 +1,4 @@
-"""SFTMD, the SR network F: an image is upscaled under a given kernel code.
+"""SFTMD, the SR network F: upscales an image under a given kernel code.
 
 IKC (CVPR 2019), section 3.3: a residual network whose blocks are modulated by spatial feature
 transforms, conditioned on the features and on the kernel code stretched to a map. Parameter
@@ -23,7 +23,7 @@ SLOPE = 0.2
 """Negative slope of every LeakyReLU of the reference networks."""
 
 _MIN_DEVIATION = 1e-3
-"""Smallest deviation that a component is divided by, relative to the largest."""
+"""Smallest divisor of a component, relative to the largest deviation."""
 
 
 class CodeNormalization(nn.Module):
@@ -35,10 +35,10 @@ class CodeNormalization(nn.Module):
         self.register_buffer("deviation", torch.ones(code_size))
 
     def fit_to(self, codes: NDArray[np.float32]) -> None:
-        """Take mean and deviation of the codes `[N, code_size]` of a family of kernels.
+        """Set mean and deviation to those of the codes `[N,code_size]` of a family of kernels.
 
-        The last components of a basis hardly vary; divided by so little, rounding in the code would
-        show in the image.
+        The last components of a basis hardly vary; division by such small values would make
+        rounding errors of the code visible in the image.
         """
         deviation = codes.std(axis=0)
         deviation = np.maximum(deviation, _MIN_DEVIATION * deviation.max())
@@ -46,14 +46,15 @@ class CodeNormalization(nn.Module):
         cast(Tensor, self.deviation).copy_(torch.from_numpy(deviation))
 
     def forward(self, code: Tensor) -> Tensor:
+        """Return normalised codes `[N,code_size]`."""
         return (code - cast(Tensor, self.mean)) / cast(Tensor, self.deviation)
 
 
 def conditioned_conv(features: Tensor, code: Tensor, conv: nn.Conv2d, border: CodeBorder) -> Tensor:
-    """`conv` over the features `[N,C,H,W]` joined with the code `[N,K]` stretched to a map.
+    """Apply `conv` to the features `[N,C,H,W]` joined with the code `[N,K]` stretched to a map.
 
-    With border "zero" the map ends at the image as the features do (the reference). With
-    "replicate" it goes on outside, so that the code adds one bias per channel everywhere.
+    With border "zero" the map ends at the image border, like the features (the reference). With
+    "replicate" it continues outside, so the code adds one bias per channel everywhere.
     """
     if border == "zero":
         height, width = features.shape[-2:]
@@ -78,6 +79,7 @@ class SftLayer(nn.Module):
         self.add_conv2 = nn.Conv2d(hidden, channels, 3, padding=1)
 
     def forward(self, features: Tensor, code: Tensor) -> Tensor:
+        """Return features `[N,C,H,W]` from features `[N,C,H,W]` and code `[N,code_size]`."""
         gamma = conditioned_conv(features, code, self.mul_conv1, self.border)
         gamma = self.mul_conv2(F.leaky_relu(gamma, SLOPE))
         beta = conditioned_conv(features, code, self.add_conv1, self.border)
@@ -86,7 +88,7 @@ class SftLayer(nn.Module):
 
 
 class SftResidualBlock(nn.Module):
-    """Two modulated convolutions and a skip."""
+    """Two modulated convolutions and a skip connection."""
 
     def __init__(self, channels: int, code_size: int, border: CodeBorder) -> None:
         super().__init__()
@@ -96,6 +98,7 @@ class SftResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, features: Tensor, code: Tensor) -> Tensor:
+        """Return features `[N,C,H,W]` from features `[N,C,H,W]` and code `[N,code_size]`."""
         branch = F.relu(self.sft1(features, code))
         branch = F.relu(self.sft2(self.conv1(branch), code))
         return cast(Tensor, features + self.conv2(branch))
@@ -104,8 +107,8 @@ class SftResidualBlock(nn.Module):
 class BicubicPhases(nn.Module):
     """Bicubic upscaling (Keys, a = -0.5) as one depthwise convolution at LR resolution.
 
-    `[N,3,H,W]` gives the `3 * scale**2` phases `[N,...,H,W]` that PixelShuffle arranges
-    into the upscaled image; the border is replicated. No trained parameters.
+    Returns for `[N,3,H,W]` the phases `[N,3*scale**2,H,W]` that PixelShuffle arranges into the
+    upscaled image; the border is replicated. It has no trained parameters.
     """
 
     def __init__(self, scale: int) -> None:
@@ -119,12 +122,13 @@ class BicubicPhases(nn.Module):
         self.register_buffer("taps", planes.repeat(3, 1, 1, 1).float(), persistent=False)
 
     def forward(self, lr: Tensor) -> Tensor:
+        """Return the phases `[N,3*scale**2,H,W]` of the upscaled lr `[N,3,H,W]`."""
         padded = F.pad(lr, (2, 2, 2, 2), mode="replicate")
         return F.conv2d(padded, cast(Tensor, self.taps).to(lr.dtype), groups=3)
 
 
 class Sftmd(nn.Module):
-    """F: lr `[N,3,H,W]` in [0,1] and code `[N,code_size]` give sr `[N,3,s*H,s*W]` in [0,1]."""
+    """F: sr `[N,3,s*H,s*W]` in [0,1] from lr `[N,3,H,W]` in [0,1] and code `[N,code_size]`."""
 
     def __init__(self, settings: Architecture) -> None:
         super().__init__()
@@ -150,15 +154,16 @@ class Sftmd(nn.Module):
 
     @property
     def residual_blocks(self) -> list[SftResidualBlock]:
-        """The residual blocks, in order."""
+        """Residual blocks, in order."""
         names = (f"SFT-residual{index}" for index in range(1, self.settings.blocks + 1))
         return [cast(SftResidualBlock, self.get_submodule(name)) for name in names]
 
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
+        """Return sr `[N,3,s*H,s*W]` in [0,1] from lr `[N,3,H,W]` and code `[N,code_size]`."""
         return self.unclamped(lr, code).clamp(0.0, 1.0)
 
     def unclamped(self, lr: Tensor, code: Tensor) -> Tensor:
-        """The image before the final clamp: what the training loss compares."""
+        """Return the image before the final clamp, for the training loss."""
         code = self.normalize(code)
         before = F.leaky_relu(self.conv1(lr), SLOPE)
         before = self.conv3(F.leaky_relu(self.conv2(before), SLOPE))
@@ -175,7 +180,7 @@ class Sftmd(nn.Module):
             return F.pixel_shuffle(phases, self.settings.scale)
 
     def initialize(self) -> None:
-        """He initialisation with small last layers; a compact F starts close to bicubic."""
+        """Initialise all layers (He), the last ones small; a compact F starts near bicubic."""
         initialize_he(self, SLOPE)
         with torch.no_grad():
             for block in self.residual_blocks:
@@ -193,7 +198,12 @@ def _reference_upscale(channels: int, scale: int) -> nn.Sequential:
 
 
 def initialize_he(module: nn.Module, slope: float) -> None:
-    """He initialisation of every convolution and linear layer, biases zero."""
+    """Initialise every convolution and linear layer of `module` (He), with biases of zero.
+
+    Args:
+        module: Module to change in place.
+        slope: Negative slope of the LeakyReLU that follows; 0 for ReLU.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, a=slope)

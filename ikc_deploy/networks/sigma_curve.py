@@ -1,8 +1,8 @@
-"""Sigma to kernel code and back, inside a graph.
+"""The map between sigma and kernel code, inside a graph.
 
-The isotropic Gaussians are a curve in code space. Estimators that predict sigma and read the code
-off this curve train well, where the mean squared error of raw codes does not: nine tenths of its
-variance is sigma < 1, while x4 is used at sigma 1.8 and above.
+The isotropic Gaussians form a curve in code space. Estimators that predict sigma and compute the
+code from this curve train well; with the mean squared error of raw codes they do not: nine tenths
+of its variance is at sigma < 1, while x4 is used at sigma 1.8 and above.
 
 Both directions are piecewise linear, written as a sum of ramps, y0 + sum_j d_j relu(x - x_j):
 subtraction, ReLU and one matrix product, which every inference engine runs.
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from ikc_deploy.kernels import KernelBasis, gaussian_kernel
 
 _STEP = 0.02
-"""Distance of the knots in sigma: the linear interpolation is off by under 1e-3 in any code."""
+"""Distance of the knots in sigma; linear interpolation errs by less than 1e-3 in any code."""
 _MIN_RISE = 1e-3
 """Smallest rise of the second moment between knots, in pixels squared: below it (sigma < 0.3,
-where the kernel is a delta) rounding would decide the result."""
+where the kernel is a delta) rounding would determine the result."""
 
 
 class PiecewiseLinear(nn.Module):
-    """y(x) through given knots, constant outside them. `[N, 1]` gives `[N, outputs]`, float32."""
+    """A function through knots, constant outside them: `[N, 1]` to `[N, outputs]`, float32."""
 
     def __init__(self, knots: int, outputs: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class PiecewiseLinear(nn.Module):
         self.register_buffer("bends", torch.zeros(knots - 1, outputs))
 
     def set_knots(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
-        """Knots x `[K]`, increasing, and values y `[K, outputs]`."""
+        """Set the knots x `[K]`, increasing, and the values y `[K, outputs]`."""
         slopes = np.diff(y, axis=0) / np.diff(x)[:, None]
         bends = np.diff(slopes, axis=0, prepend=np.zeros((1, y.shape[1])))
         for name, values in (("x", x), ("start", y[0]), ("bends", bends)):
@@ -45,6 +45,7 @@ class PiecewiseLinear(nn.Module):
             buffer.copy_(torch.from_numpy(values))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return y `[N, outputs]` of x `[N, 1]`."""
         knots = cast(Tensor, self.x)
         inside = torch.minimum(torch.maximum(x, knots[0]), knots[-1])
         ramps = torch.relu(inside - knots[:-1])
@@ -52,10 +53,10 @@ class PiecewiseLinear(nn.Module):
 
 
 class SigmaCurve(nn.Module):
-    """The curve of isotropic Gaussians in the code space of one basis: their chart.
+    """The parametrization of isotropic Gaussians: their curve in the code space of one basis.
 
-    The knots come from `fit_to`, once, when networks are made for training; afterwards
-    they are part of the checkpoint.
+    `fit_to` sets the knots once, when networks are created for training; afterwards they are part
+    of the checkpoint.
     """
 
     parameter_count = 1
@@ -69,7 +70,7 @@ class SigmaCurve(nn.Module):
         self.register_buffer("moment", torch.zeros(code_size, 1))
 
     def fit_to(self, basis: KernelBasis) -> None:
-        """Lay the knots along the curve of `basis`."""
+        """Set the knots from the curve of `basis`."""
         sigmas = np.linspace(self.low, self.high, self.to_code.knots)
         codes = basis.encode(gaussian_kernel(sigmas, basis.kernel_size)).astype(np.float64)
         self.to_code.set_knots(sigmas, codes)
@@ -84,21 +85,21 @@ class SigmaCurve(nn.Module):
         self.from_moment.set_knots(moments, reached[:, None])
 
     def code(self, parameters: Tensor) -> Tensor:
-        """Codes `[N, code_size]` of sigma `[N, 1]` in pixels, clamped to the range."""
+        """Return the codes `[N, code_size]` of sigma `[N, 1]` in HR pixels, clamped."""
         return cast(Tensor, self.to_code(parameters))
 
     def kernel_parameters(self, code: Tensor) -> Tensor:
-        """Sigma `[N, 1]` of codes `[N, code_size]` on (or near) the curve."""
+        """Return sigma `[N, 1]` of codes `[N, code_size]` on (or near) the curve."""
         return cast(Tensor, self.from_moment(code @ cast(Tensor, self.moment)))
 
 
 def increasing(
     x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The same number of knots, with those that do not rise by `_MIN_RISE` moved past the end.
+    """Return as many knots, with those that do not rise by `_MIN_RISE` moved past the end.
 
-    Past the end the ramps never start, so the moved knots change nothing, and the number
-    of knots stays a function of the range alone (checkpoints need fixed shapes).
+    Past the end the ramps never start, so the moved knots have no effect, and the number of knots
+    depends on the range alone (checkpoints need fixed shapes).
     """
     kept = [len(x) - 1]
     for index in range(len(x) - 2, -1, -1):

@@ -1,4 +1,4 @@
-"""The SR network F of an architecture: SFTMD, or the FiLM trunk of the lite sizes."""
+"""The SR network F of an architecture: SFTMD, or the FiLM trunk of the film sizes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ikc_deploy.networks.film import FilmTrunk
 from ikc_deploy.networks.sftmd import Sftmd
 
 SrNetwork = Sftmd | FilmTrunk
-"""F of any design; called with (lr, code)."""
+"""SR network F of any design; called with (lr, code)."""
 
 
 def build_sr_network(settings: Architecture) -> SrNetwork:

@@ -1,6 +1,6 @@
-"""Tensors in safetensors files: read with their metadata, and loaded into networks with one error.
+"""Reading of safetensors files with their metadata, and loading of tensors into networks.
 
-What every kind of checkpoint of this project has in common. Loading never unpickles.
+Every kind of checkpoint of this project uses it. Loading never unpickles.
 """
 
 from __future__ import annotations
@@ -18,9 +18,17 @@ _LISTED: Final = 12
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a file whose metadata says that its `format` is `kind`.
+    """Return the tensors and the metadata of a safetensors file.
 
-    Raises `CheckpointError` if the file is missing, damaged or of another format.
+    Args:
+        path: File to read. Nothing in it is executed.
+        kind: Required value of `format` in the metadata.
+
+    Returns:
+        The tensors by name, on the CPU, and the metadata.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or of another format.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at '{path}'")
@@ -31,12 +39,12 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, st
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"'{path}' is not a readable safetensors file ({error}). "
-            "Reference .pth files are converted by ikc-import"
+            "Convert .pth files of the reference with ikc-import"
         ) from error
     if metadata.get("format") != kind:
         raise CheckpointError(
             f"'{path}' is not an {kind.rpartition(' ')[0]}: its format is "
-            f"{metadata.get('format')!r}, and '{kind}' is needed here"
+            f"{metadata.get('format')!r}, but '{kind}' is needed"
         )
     return tensors, metadata
 
@@ -44,9 +52,14 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, st
 def fill(modules: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], problem: str) -> None:
     """Fill modules from tensors named `MODULE.key`, or `key` for a single module named "".
 
-    Raises one `CheckpointError` that begins with `problem` and lists every missing, unexpected and
-    wrongly shaped tensor, and every one that is not floating point or not finite in float32; then
-    nothing was loaded.
+    Args:
+        modules: Modules by name, changed in place.
+        tensors: Weights by name.
+        problem: Beginning of the error message.
+
+    Raises:
+        CheckpointError: Tensors are missing, unexpected, wrongly shaped, not floating point or not
+            finite in float32; all of them are listed, and nothing was loaded.
     """
     prefixes = {name: f"{name}." if name else "" for name in modules}
     expected = {
@@ -80,7 +93,7 @@ def fill(modules: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], proble
 
 
 def unusable(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Names of the tensors that cannot be weights, by the reason why not; empty lists if all can.
+    """Return the names of tensors that cannot be weights, by reason; empty lists if all can.
 
     Weights are floating point (whole numbers are quantized or damaged ones) and finite in float32.
     """
@@ -95,7 +108,7 @@ def unusable(tensors: Mapping[str, Tensor]) -> dict[str, list[str]]:
 
 
 def refuse_unusable(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raise `CheckpointError` that names the `unusable` tensors of a file `source`."""
+    """Raise `CheckpointError` if tensors of the file `source` are `unusable`; name them."""
     for reason, names in unusable(tensors).items():
         if names:
             raise CheckpointError(f"'{source}' cannot be used: {reason}: {_listing(names)}")

@@ -1,17 +1,17 @@
-"""USRNet: super-resolution under a kernel that is known, whatever its family.
+"""USRNet: super-resolution under a known blur kernel of any family.
 
-Zhang, Van Gool and Timofte (CVPR 2020) unfold half-quadratic splitting: a few times in turn, a
+Zhang, Van Gool and Timofte (CVPR 2020) unfold half-quadratic splitting into alternating steps: a
 closed-form *data step* makes the image agree with the LR image under the kernel, and a *prior*, a
-small residual U-Net, makes it look like an image. A *hyper network* says, from noise level and
-scale, how far each step may go. One network serves all scales and kernels.
+small residual U-Net, makes it look natural. A *hyper network* determines the size of each step from
+noise level and scale. One network serves all scales and kernels.
 
-The degradation is that of the FKP convention: lr = A x, A being circular blur and s-fold sampling.
-The data step minimises |A x' - lr|^2 + alpha |x' - x|^2. With the identity of Woodbury,
+The degradation is that of the FKP convention: lr = A x, where A is circular blur and s-fold
+sampling. The data step minimises |A x' - lr|^2 + alpha |x' - x|^2. With the Woodbury identity,
 
     x' = x + A^T (A A^T + alpha)^-1 (lr - A x),
 
 and A A^T is a circular convolution of LR images. So the paper's Fourier transforms of SR images
-become those of the s^2 phases of x, each of LR size, and nothing is divided by a small alpha.
+become those of the s^2 phases of x, each of LR size, and there is no division by a small alpha.
 """
 
 from __future__ import annotations
@@ -38,35 +38,40 @@ from ikc_deploy.toml_settings import SettingError, read_settings, shown
 FORMAT: Final = "ikc-deploy usrnet 1"
 
 Spectrum = tuple[Tensor, Tensor]
-"""Real and imaginary part of the half-plane transform of real planes: `[..., h, w // 2 + 1]`."""
+"""Real and imaginary part of the half-plane transform of planes: `[...,h,w//2+1]` each."""
 
 _LEVELS: Final = 4
 _MAX_CHANNELS: Final = 1024
 _MAX_BLOCKS: Final = 64
-"""Twice and eight times those of the largest published network."""
+"""Upper limits: twice the channels and eight times the blocks of the largest published one."""
 _FLOOR: Final = 1e-6
-"""Least step size, beyond what softplus gives (the published network's)."""
+"""Smallest step size, added to the output of softplus (as in the published network)."""
 _FIRST_ALPHAS: Final = (-3.0, -2.0)
 _FIRST_BETAS: Final = (-0.3, -1.5)
-"""Where training starts, first and last iteration, in powers of ten, without noise."""
+"""Initial step sizes of the first and last iteration without noise, as powers of ten."""
 _NOISE_GAIN: Final = 40.0
 _ALPHA_GAIN: Final = 2.0
-"""A noise of 10 levels multiplies alpha by 23 at the start."""
+"""Initial gain of alpha with noise: 10 levels multiply alpha by 23."""
 _QUIET: Final = 0.1
-"""What is left of the weights that would drown the image at the start."""
+"""Initial factor of weights whose output would otherwise hide the image."""
 
 
 @dataclass(frozen=True)
 class UsrnetSettings:
-    """The size of the network; the defaults are those of the published tiny one."""
+    """The size of the network; the defaults are those of the published tiny one.
+
+    Raises:
+        CheckpointError: A setting is out of range.
+    """
 
     iterations: int = 6
-    """Data and prior steps."""
+    """Number of data steps, and of prior steps, 1 to 64."""
     channels: tuple[int, ...] = (16, 32, 64, 64)
-    """Of the prior, at full, half, quarter and eighth resolution."""
+    """Numbers of channels of the prior at full, half, quarter and eighth resolution, 1 to 1024."""
     blocks: int = 2
-    """Residual blocks of the prior at each resolution, on the way down and again up."""
+    """Number of residual blocks of the prior at each resolution, down and up, 1 to 64."""
     hyper_channels: int = 32
+    """Number of channels of the hyper network, 1 to 1024."""
 
     def __post_init__(self) -> None:
         if len(self.channels) != _LEVELS:
@@ -87,28 +92,32 @@ class UsrnetSettings:
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return the settings as plain values, for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: object) -> UsrnetSettings:
-        """The inverse of `to_dict`. Raises `CheckpointError` for wrong names or values."""
+        """Return the settings of plain values; the inverse of `to_dict`.
+
+        Raises:
+            CheckpointError: A name is unknown, or a value has the wrong type or range.
+        """
         try:
             return read_settings(cls, values)
         except SettingError as error:
-            raise CheckpointError(f"these are no settings of a USRNet: {error}") from None
+            raise CheckpointError(f"invalid settings of a USRNet: {error}") from None
 
 
 class Fft(nn.Module):
-    """The Fourier transform of real planes; what an export replaces by constant matrices."""
+    """The Fourier transform of real planes; an export replaces it by constant matrices."""
 
     def forward(self, planes: Tensor) -> Spectrum:
-        """Of `[..., h, w]` float32."""
+        """Return the spectrum of planes `[...,h,w]` float32."""
         spectrum = torch.fft.rfft2(planes)
         return spectrum.real, spectrum.imag
 
     def inverse(self, spectrum: Spectrum, size: tuple[int, int]) -> Tensor:
-        """Planes `[..., h, w]` of `size`, (h, w)."""
+        """Return planes `[...,h,w]` of `size`, (h, w), from their spectrum."""
         return torch.fft.irfft2(torch.complex(*spectrum), s=size)
 
 
@@ -124,11 +133,12 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return features `[N,C,H,W]` of the same shape as `x`."""
         return x + self.res(x)
 
 
 class Prior(nn.Module):
-    """The U-Net: an image and how noisy to take it for, to a cleaner image. It has no biases."""
+    """A U-Net without biases: a cleaner image from an image and its assumed noise level."""
 
     def __init__(self, settings: UsrnetSettings) -> None:
         super().__init__()
@@ -151,7 +161,7 @@ class Prior(nn.Module):
         self.tail = nn.Conv2d(first, 3, 3, padding=1, bias=False)
 
     def forward(self, image: Tensor, beta: Tensor) -> Tensor:
-        """`[N,3,H,W]` from the same, and `beta` `[N]`; computes in the dtype of its weights."""
+        """Return `[N,3,H,W]` of an image `[N,3,H,W]` and `beta` `[N]`, in the weights' dtype."""
         height, width = image.shape[-2:]
         level = beta[:, None, None, None].expand(-1, 1, height, width)
         x = torch.cat((image, level), dim=1).to(self.head.weight.dtype)
@@ -172,7 +182,7 @@ class Prior(nn.Module):
         return x[..., :height, :width] if below or beside else x
 
     def initialize(self) -> None:
-        """See `Usrnet.initialize`."""
+        """Initialise the weights (see `Usrnet.initialize`)."""
         for part in self.modules():
             if isinstance(part, ResidualBlock):
                 cast(nn.Conv2d, part.res[-1]).weight.mul_(_QUIET)
@@ -186,7 +196,7 @@ class Prior(nn.Module):
 
 
 class Hyper(nn.Module):
-    """Noise level and scale to the step sizes alpha and beta of every iteration."""
+    """An MLP from noise level and scale to the step sizes alpha and beta of every iteration."""
 
     def __init__(self, settings: UsrnetSettings) -> None:
         super().__init__()
@@ -201,17 +211,17 @@ class Hyper(nn.Module):
         )
 
     def forward(self, noise: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-        """`alpha` and `beta`, `[N, iterations]` each, from `noise` `[N]`."""
+        """Return alpha and beta, `[N,iterations]` each, from `noise` `[N]` and the scale."""
         found = self.mlp(torch.stack((noise, torch.full_like(noise, scale)), dim=1)) + _FLOOR
         alpha, beta = found.chunk(2, dim=1)
         return alpha, beta
 
     def initialize(self) -> None:
-        """See `Usrnet.initialize`."""
+        """Initialise the weights (see `Usrnet.initialize`)."""
         first, middle, last = (cast(nn.Linear, self.mlp[index]) for index in (0, 2, 4))
         count = len(last.bias) // 2
-        # One unit carries the noise through, and alpha grows with it from the start: a data step
-        # that trusts noisy pixels blows up.
+        # One unit passes the noise level through, and alpha grows with it from the start: a data
+        # step that trusts noisy pixels diverges.
         first.weight[0] = torch.tensor([_NOISE_GAIN, 0.0])
         middle.weight[0] = torch.eye(len(middle.weight))[0]
         first.bias[0] = middle.bias[0] = 0.0
@@ -224,7 +234,7 @@ class Hyper(nn.Module):
 
 
 class Usrnet(nn.Module):
-    """The whole network."""
+    """The whole network: hyper network, data steps and prior."""
 
     def __init__(self, settings: UsrnetSettings | None = None) -> None:
         super().__init__()
@@ -233,24 +243,31 @@ class Usrnet(nn.Module):
         self.prior = Prior(self.settings)
         self.fourier: nn.Module = Fft()
         self.training_record: dict[str, Any] = {}
-        """How the weights came to be; empty for random ones."""
+        """Record of the training; empty for random weights."""
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Start where training has little left to do: data steps of a sensible length, and a prior
-        that hands its image through."""
+        """Initialise for fast training: plausible data steps, and a prior near the identity."""
         self.hyper.initialize()
         self.prior.initialize()
 
     def forward(
         self, lr: Tensor, kernel: Tensor, scale: int, noise: Tensor | float = 0.0
     ) -> Tensor:
-        """SR images `[N,3,sh,sw]`, about in [0,1], not clamped, of `lr` `[N,3,h,w]` in [0,1].
+        """Return the SR images of `lr`.
 
-        `kernel` `[N,k,k]` (or `[1,k,k]`): odd k, sum 1, in the FKP convention. `noise`: the
-        standard deviation of the noise in `lr`, for images in [0,1], one number or `[N]`.
-        Differentiable in all of them. The data steps are float32 even under autocast. Raises
-        `InputError` for other shapes.
+        Args:
+            lr: LR images `[N,3,h,w]` in [0,1].
+            kernel: Blur kernels `[N,k,k]` or `[1,k,k]`, odd k, sum 1, in the FKP convention.
+            scale: SR factor.
+            noise: Standard deviation of the noise in `lr` in units of [0,1], a number or `[N]`.
+
+        Returns:
+            SR images `[N,3,s*h,s*w]` float32, approximately in [0,1], not clamped. Differentiable
+            in all inputs. The data steps are float32 even under autocast.
+
+        Raises:
+            InputError: `lr` or `kernel` has another shape.
         """
         _check(lr, kernel)
         with torch.autocast(lr.device.type, enabled=False):
@@ -267,14 +284,21 @@ class Usrnet(nn.Module):
 
 
 def shipped_usrnet() -> Path:
-    """Where the package has weights of its own."""
+    """Return the path of the shipped weights."""
     return Path(ikc_deploy.weights.__file__).parent / "usrnet" / "usrnet-tiny.safetensors"
 
 
 def load_usrnet(path: str | PathLike[str] | None = None) -> Usrnet:
-    """A USRNet of a checkpoint, by default the shipped one: float32, evaluation mode, on the CPU.
+    """Return the USRNet of a checkpoint.
 
-    Raises `CheckpointError` if the file is missing, damaged, or no USRNet checkpoint of ours.
+    Args:
+        path: A file by `save_usrnet`; None for the shipped weights.
+
+    Returns:
+        The network as float32, in evaluation mode, without gradients, on the CPU.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or not a USRNet checkpoint of this project.
     """
     source = Path(path) if path is not None else shipped_usrnet()
     tensors, metadata = read_tensors(source, FORMAT)
@@ -285,14 +309,20 @@ def load_usrnet(path: str | PathLike[str] | None = None) -> Usrnet:
         raise CheckpointError(f"'{source}' is incomplete or was altered: {error}") from error
     network = Usrnet(settings)
     network.training_record = record
-    fill({"": network}, tensors, f"'{source}' does not hold the USRNet that it says")
+    fill({"": network}, tensors, f"'{source}' does not hold the USRNet of its metadata")
     return network.eval().requires_grad_(False)
 
 
 def save_usrnet(
     network: Usrnet, path: str | PathLike[str], dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write a checkpoint atomically; weights as `dtype` (float16 halves what is shipped)."""
+    """Write a checkpoint atomically.
+
+    Args:
+        network: Network on any device; it stays unchanged.
+        path: File to write; an existing one is replaced.
+        dtype: Type of the stored weights; float16 halves the size.
+    """
     tensors = {
         key: value.detach().cpu().to(dtype).contiguous()
         for key, value in network.state_dict().items()
@@ -306,7 +336,7 @@ def save_usrnet(
 
 
 class DataStep:
-    """What the LR images and their kernels ask of an SR image; float32."""
+    """The data step for given LR images and kernels, in float32 (Woodbury form, see above)."""
 
     def __init__(self, fourier: Any, lr: Tensor, kernel: Tensor, scale: int) -> None:
         self._fourier, self._scale = fourier, scale
@@ -318,7 +348,7 @@ class DataStep:
         self._wanted: Spectrum = fourier(lr)
 
     def __call__(self, x: Tensor, alpha: Tensor) -> Tensor:
-        """`x` `[N,3,sh,sw]` drawn towards images that degrade to `lr`; `alpha` `[N]` holds back."""
+        """Return `x` `[N,3,sh,sw]` moved towards agreement with `lr`, less for larger `alpha`."""
         real, imaginary = self._fourier(_phases(x, self._scale))
         blur_real, blur_imaginary = self._blur
         held = self._power + alpha[:, None, None, None]
@@ -340,21 +370,21 @@ class DataStep:
 
 
 def _phases(image: Tensor, scale: int) -> Tensor:
-    """The s^2 images `[N,C,s*s,h,w]` of every s-th pixel of `[N,C,sh,sw]`."""
+    """Return the s^2 images `[N,C,s*s,h,w]` of every s-th pixel of `[N,C,sh,sw]`."""
     count, channels, height, width = image.shape
     blocks = image.reshape(count, channels, height // scale, scale, width // scale, scale)
     return blocks.permute(0, 1, 3, 5, 2, 4).flatten(2, 3)
 
 
 def _interleaved(phases: Tensor, scale: int) -> Tensor:
-    """The inverse of `_phases`."""
+    """Return the image of its phases; the inverse of `_phases`."""
     count, channels, _, height, width = phases.shape
     blocks = phases.reshape(count, channels, scale, scale, height, width)
     return blocks.permute(0, 1, 4, 2, 5, 3).reshape(count, channels, height * scale, width * scale)
 
 
 def _placed(kernel: Tensor, lr: Tensor, scale: int) -> Tensor:
-    """Kernels `[N,k,k]` round the corner of SR planes `[N,sh,sw]`; what is larger wraps round."""
+    """Return kernels `[N,k,k]` centred on the corner of SR planes `[N,sh,sw]`, wrapped around."""
     taps = torch.arange(kernel.shape[-1], device=kernel.device) - kernel.shape[-1] // 2
     rows, columns = (
         (taps % length == torch.arange(length, device=kernel.device)[:, None]).to(kernel.dtype)

@@ -1,4 +1,4 @@
-"""Networks by weights spec: shipped ones, a checkpoint file, or seeded random ones."""
+"""Loading of networks by weights spec: shipped ones, a checkpoint file, or random ones."""
 
 from __future__ import annotations
 
@@ -10,21 +10,28 @@ from ikc_deploy.weights import RANDOM_PREFIX, WeightsSource, find_weights
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """Loaded networks and where they came from."""
+    """Loaded networks and their source."""
 
     source: WeightsSource
+    """File and checksum of the weights."""
     networks: IkcNetworks
+    """Networks in evaluation mode, on the CPU."""
 
     @property
     def random(self) -> bool:
-        """True for seeded random weights: fit for benches, useless for pictures."""
+        """Whether the weights are random: fit for benchmarks, useless for images."""
         return self.source.path is None
 
 
 def load_weights(spec: str) -> Weights:
-    """Load the weights that `spec` means (see `ikc_deploy.weights.find_weights`).
+    """Load weights.
 
-    Raises `CheckpointError` if there are none, or if the file is damaged or does not fit.
+    Args:
+        spec: A shipped name, a checkpoint file or `random:` and an architecture (see
+            `ikc_deploy.weights.find_weights`).
+
+    Raises:
+        CheckpointError: There are no such weights, or the file is damaged or does not fit.
     """
     source = find_weights(spec)
     if source.path is None:

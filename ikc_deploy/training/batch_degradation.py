@@ -1,4 +1,4 @@
-"""HR batches to LR batches on any device: blur and shrinking, then 8-bit rounding.
+"""Degradation of HR batches to LR batches on any device: blur, shrinking, 8-bit rounding.
 
 The same operations as `ikc_deploy.imaging.degrade`, batched in torch, one kernel per image.
 """
@@ -14,7 +14,7 @@ from ikc_deploy.imaging.resize import bicubic_matrix
 
 
 def blur(images: Tensor, kernels: Tensor) -> Tensor:
-    """Correlate images `[N,C,H,W]` with kernels `[N,k,k]`, one each; the border is reflected."""
+    """Correlate images `[N,C,H,W]` with kernels `[N,k,k]`, one per image; reflect the border."""
     count = images.shape[0]
     reach = kernels.shape[-1] // 2
     padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
@@ -24,21 +24,36 @@ def blur(images: Tensor, kernels: Tensor) -> Tensor:
 
 
 def shrink(images: Tensor, scale: int) -> Tensor:
-    """Bicubic shrinking of `[N,C,H,W]` by `scale`, antialiased, symmetric border (imresize)."""
+    """Shrink `[N,C,H,W]` by `scale`, bicubic, antialiased, with symmetric border (imresize)."""
     rows = _matrix(images.shape[-2], scale, images)
     columns = _matrix(images.shape[-1], scale, images)
     return rows @ images @ columns.T
 
 
 def degrade(hr: Tensor, kernels: Tensor, scale: int) -> Tensor:
-    """LR `[N,3,H/s,W/s]` of HR `[N,3,H,W]`, both float in [0,1], not rounded yet."""
+    """Return LR images of HR images in the IKC convention: blur, then bicubic shrinking.
+
+    Args:
+        hr: HR images `[N,3,H,W]` in [0,1]; H and W are multiples of `scale`.
+        kernels: Blur kernels `[N,k,k]`, odd k, sum 1, on the device of `hr`.
+        scale: SR factor.
+
+    Returns:
+        LR images `[N,3,H/s,W/s]` of the dtype of `hr`, not rounded.
+    """
     return shrink(blur(hr, kernels), scale)
 
 
 def degrade_circular(hr: Tensor, kernels: Tensor, scale: int) -> Tensor:
-    """The same in the FKP convention: blur that wraps round, then every `scale`-th pixel.
+    """Return LR images of HR images in the FKP convention: circular blur, every `scale`-th pixel.
 
-    Kernels `[N,k,k]` reach no further than the images are large.
+    Args:
+        hr: HR images `[N,3,H,W]` in [0,1], at least k // 2 pixels on each side.
+        kernels: Blur kernels `[N,k,k]`, odd k, sum 1, of the dtype and on the device of `hr`.
+        scale: SR factor.
+
+    Returns:
+        LR images `[N,3,H/s,W/s]`, not rounded.
     """
     count, reach = hr.shape[0], kernels.shape[-1] // 2
     padded = F.pad(hr, (reach, reach, reach, reach), mode="circular").transpose(0, 1)
@@ -46,7 +61,7 @@ def degrade_circular(hr: Tensor, kernels: Tensor, scale: int) -> Tensor:
 
 
 def quantized(images: Tensor) -> Tensor:
-    """Images in [0,1] on the grid of 8-bit levels, as files hold them."""
+    """Return images in [0,1] rounded to 8-bit levels, as in files."""
     return (images * 255).round().clamp(0, 255) / 255
 
 

@@ -1,7 +1,7 @@
-"""What one training step sees: HR crops, the blur of each, the LR images, the true codes.
+"""Batches of training: HR crops, the blur of each, the LR images, the true codes.
 
-A batch depends on (seed, stage, step) alone, so a resumed run draws what an unbroken one would.
-Several processes draw the same batch and make their own part of it.
+A batch depends on (seed, stage, step) alone, so a resumed run draws the same as an uninterrupted
+one. Several processes draw the same random numbers, and each computes its own part of the batch.
 """
 
 from __future__ import annotations
@@ -27,22 +27,34 @@ from ikc_deploy.training.recipes import DegradationRecipe, Recipe
 
 @dataclass(frozen=True)
 class Batch:
-    """Images in [0,1], in channels-last memory."""
+    """One batch; images are float32 in [0,1], in channels-last memory."""
 
     hr: Tensor
-    """`[N,3,sH,sW]`"""
+    """HR images `[N,3,sH,sW]`."""
     lr: Tensor
-    """`[N,3,H,W]`, on the 8-bit grid"""
+    """LR images `[N,3,H,W]`, on the 8-bit grid."""
     kernel_parameters: Tensor
-    """The blur in HR pixels: sigma `[N,1]`, or `[N,3]` for ellipses (networks/ellipses.py)."""
+    """Blur in HR pixels: sigma `[N,1]`, or spread `[N,3]` (networks/ellipses.py)."""
     levels: Tensor
     """Noise and compression in units of `LEVEL_UNITS`, `[N,2]`, or `[N,0]` if codes have none."""
     code: Tensor
-    """`[N,code_size]`, the true kernel's and the true levels'."""
+    """Codes `[N,code_size]` of the true kernels and levels."""
 
 
 class BatchSource:
-    """Draws the batches of one stage."""
+    """A source of the batches of one stage.
+
+    Args:
+        crops: HR images; the device of their memory is `device`.
+        networks: Networks whose architecture and basis determine scale, blurs and codes.
+        recipe: Recipe of the run.
+        stage: Name of the stage.
+        device: Device of the batches.
+        processes: Processes that share each batch.
+
+    Raises:
+        RecipeError: No image is as large as a crop, or the batch cannot be split evenly.
+    """
 
     def __init__(
         self,
@@ -65,11 +77,11 @@ class BatchSource:
         self._device = device
 
     def random(self, step: int) -> np.random.Generator:
-        """The random numbers of a step, the same in every process."""
+        """Return the random generator of a step, the same in every process."""
         return np.random.default_rng((*self._seed, step))
 
     def batch(self, step: int) -> Batch:
-        """This process's part of the batch of a step."""
+        """Return this process's part of the batch of a step."""
         random = self.random(step)
         crops = self._crops.crops(random, self._count, self._side, self._part)
         hr = crops.to(torch.float32, memory_format=torch.channels_last) / 255
@@ -83,7 +95,7 @@ class BatchSource:
         return Batch(hr, lr, parameters, levels, code)
 
     def kernel_parameters(self, random: np.random.Generator) -> Tensor:
-        """Blurs of the family for this process's part, every sigma equally often."""
+        """Return random blurs `[N,1]` or `[N,3]` of this process's part, uniform in sigma."""
         low, high = self._settings.sigma_range
         if self._settings.kernels == "isotropic":
             sigma = self._here(random.uniform(low, high, self._count))
@@ -92,15 +104,15 @@ class BatchSource:
         return ellipse_parameters(sigma1, sigma2, self._here(random.uniform(0, np.pi, self._count)))
 
     def chosen(self, random: np.random.Generator, share: float) -> Tensor:
-        """True for a random `share` of this process's part: bool `[N,1]`."""
+        """Return bool `[N,1]`: True for a random `share` of this process's part."""
         return (self._here(random.random(self._count)) < share)[:, None]
 
     def codes(self, parameters: Tensor) -> Tensor:
-        """The codes `[N,code_size]` of blurs."""
+        """Return the codes `[N,code_size]` of blurs `[N,1]` or `[N,3]`, with levels of 0."""
         return gaussian_kernels(parameters, self._size).flatten(1) @ self._components
 
     def _spoiled(self, lr: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """`lr` with the noise and the compression of the recipe, and the levels `[N,2]` of both."""
+        """Return `lr` with the recipe's noise and compression, and the levels `[N,2]` of both."""
         settings: DegradationRecipe = self._degradation
         noise_level = jpeg_level = torch.zeros(len(lr), device=self._device)
         if settings.noise:

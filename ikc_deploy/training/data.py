@@ -1,4 +1,4 @@
-"""Training images: decoded once into the device's memory as uint8, cropped and flipped there."""
+"""Training images, decoded once into the device's memory as uint8, cropped and flipped there."""
 
 from __future__ import annotations
 
@@ -25,9 +25,14 @@ _CELL: Final = 32
 
 
 class CropSource:
-    """Images `[H,W,3]` uint8, one after the other in one tensor, from which crops are drawn.
+    """Images `[H,W,3]` uint8, concatenated in one tensor, from which crops are drawn.
 
-    A batch of crops is one gather: on a GPU nothing but its few random numbers leaves the host.
+    A batch of crops is one gather: on a GPU only a few random numbers are copied from the host.
+
+    Args:
+        images: HR images `[H,W,3]` uint8; they are copied.
+        device: Device that holds the images and the crops.
+        settings: Selection of the crops.
     """
 
     def __init__(
@@ -39,7 +44,7 @@ class CropSource:
         self._settings = settings
         images = [*images, *_halved(images, settings.halved_from)]
         self.sizes = np.array([image.shape[:2] for image in images], dtype=np.int64)
-        """Height and width of each image, `[N,2]`."""
+        """Heights and widths of the images, `[N,2]` int64."""
         self._starts = np.cumsum([0] + [image.size for image in images[:-1]], dtype=np.int64)
         pixels = np.concatenate([image.reshape(-1) for image in images])
         self._pixels = torch.from_numpy(pixels).to(device)
@@ -52,9 +57,16 @@ class CropSource:
         device: torch.device | str = "cpu",
         settings: CropRecipe = _ALL_ALIKE,
     ) -> CropSource:
-        """Decode every image of the folders. A damaged image is named in a warning and skipped.
+        """Decode every image of the folders; skip damaged ones with a warning.
 
-        Raises `InputError` for a missing or empty folder, before anything is decoded.
+        Args:
+            folders: Folders of HR images.
+            device: Device that holds the images and the crops.
+            settings: Selection of the crops.
+
+        Raises:
+            InputError: A folder is missing or empty (before anything is decoded), or no image is
+                readable.
         """
         paths = [path for folder in folders for path in list_images(folder)]
         images = []
@@ -64,11 +76,17 @@ class CropSource:
             except InputError as error:
                 _log.warning("skipped: %s", error)
         if not images:
-            raise InputError("not one training image could be read")
+            raise InputError("not one training image could be read; check the folders of 'data'")
         return cls(images, device, settings)
 
     def at_least(self, side: int) -> CropSource:
-        """Only the images that a crop of `side` pixels fits into; they share the memory."""
+        """Return a source of only the images that a crop of `side` pixels fits into.
+
+        It shares the memory of this one.
+
+        Raises:
+            RecipeError: No image is large enough.
+        """
         fitting = self.sizes.min(axis=1) >= side
         if not fitting.any():
             raise RecipeError(
@@ -85,14 +103,21 @@ class CropSource:
     def crops(
         self, random: np.random.Generator, count: int, side: int, part: slice = slice(None)
     ) -> Tensor:
-        """`count` random crops, flipped and transposed at random: uint8 `[count,3,side,side]`.
+        """Return random crops, flipped and transposed at random.
 
-        With `part`, only those of the `count` are made; the random numbers are the same.
+        Args:
+            random: Generator of positions and flips.
+            count: Number of crops that are drawn.
+            side: Side of the crops in pixels; every image must be as large (see `at_least`).
+            part: Part of the crops to return; the random numbers do not depend on it.
+
+        Returns:
+            Crops `[N,3,side,side]` uint8 on the source's device; N is `count` without `part`.
         """
         chosen, corners = self._places(random, count, side)
         flips = random.integers(2, size=(count, 3)).astype(bool)
         steps = np.arange(side)
-        # Addresses of the rows and columns of each crop, turned round where it is flipped.
+        # Addresses of the rows and columns of each crop, reversed where it is flipped.
         turned = [np.where(flips[:, axis, None], steps[::-1], steps) for axis in (0, 1)]
         rows, columns = (corners[:, axis, None] + turned[axis] for axis in (0, 1))
         rows = self._starts[chosen, None] + rows * self.sizes[chosen, 1:] * 3
@@ -107,7 +132,7 @@ class CropSource:
     def _places(
         self, random: np.random.Generator, count: int, side: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Image `[count]` and top left corner `[count,2]` of each crop."""
+        """Return the image `[count]` and the top left corner `[count,2]` of each crop."""
         candidates = self._settings.candidates
         weights = self.sizes.prod(axis=1).astype(np.float64) ** self._settings.area_weight
         chosen = random.choice(len(weights), size=(count, candidates), p=weights / weights.sum())
@@ -130,7 +155,7 @@ class CropSource:
 
 
 def _detail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean absolute difference of neighbouring pixels (green) in every cell of an image."""
+    """Return the mean absolute difference of neighbouring green values in every cell."""
     green = image[..., 1].astype(np.int16)
     steps = np.zeros(green.shape, np.float32)
     steps[1:] += np.abs(np.diff(green, axis=0))
@@ -144,7 +169,7 @@ def _detail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _halved(images: Sequence[NDArray[np.uint8]], side: int | None) -> list[NDArray[np.uint8]]:
-    """Copies at half size of the images whose short side has at least `side` pixels."""
+    """Return copies at half size of the images whose short side has at least `side` pixels."""
     if side is None:
         return []
     large = [image for image in images if min(image.shape[:2]) >= side]

@@ -1,8 +1,8 @@
-"""Several processes training one run, started by torchrun: who they are and what they share.
+"""Training of one run by several processes, started by torchrun.
 
-Every process draws the same batch and computes its part; gradients are averaged by
-`DistributedDataParallel`, so a run computes the same with one process or several, up to rounding.
-The first process alone writes files.
+Every process draws the same batch and computes its part; `DistributedDataParallel` averages the
+gradients, so a run computes the same with one process or several, up to rounding. Only the main
+process writes files.
 """
 
 from __future__ import annotations
@@ -23,18 +23,24 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among all of a run; alone by default."""
+    """The processes of a run, seen from this one; by default it is alone."""
 
     rank: int = 0
+    """Number of this process, from 0."""
     size: int = 1
+    """Number of processes."""
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the files."""
+        """Whether this process is the main process, which writes the files."""
         return self.rank == 0
 
     def shard(self, count: int) -> slice:
-        """This process's among `count` samples. Raises `RecipeError` if they do not split."""
+        """Return the part of `count` samples that this process computes.
+
+        Raises:
+            RecipeError: `count` is not a multiple of the number of processes.
+        """
         if count % self.size:
             raise RecipeError(
                 f"a batch of {count} cannot be split evenly among {self.size} processes; "
@@ -44,7 +50,7 @@ class ProcessGroup:
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def broadcast(self, value: _T) -> _T:
-        """The first process's value, in all."""
+        """Return the value of the main process, in every process; it must be picklable."""
         if self.size == 1:
             return value
         shared = [value]
@@ -52,18 +58,25 @@ class ProcessGroup:
         return shared[0]
 
     def barrier(self) -> None:
-        """Until every process has come here."""
+        """Wait until every process has called this."""
         if self.size > 1:
             dist.barrier()
 
 
 SINGLE_PROCESS: Final = ProcessGroup()
-"""One process, as without torchrun."""
+"""Group of one process, as without torchrun."""
 
 
 @contextmanager
 def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
-    """Join the processes that torchrun started, or be alone; leave them at the end."""
+    """Join the processes that torchrun started, and leave them at the end.
+
+    Args:
+        device: Device of this process; "cuda" communicates by NCCL, others by Gloo.
+
+    Yields:
+        The group, or `SINGLE_PROCESS` without torchrun.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield SINGLE_PROCESS
         return
@@ -75,7 +88,7 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
 
 
 def local_device(name: str) -> torch.device:
-    """The device called `name`; plain "cuda" under torchrun is this process's own GPU."""
+    """Return the device called `name`; plain "cuda" under torchrun is this process's own GPU."""
     device = torch.device(name)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -23,23 +23,25 @@ from ikc_deploy.training.recipes import (
 KIND: Final = "fkp"
 
 MAX_KERNELS: Final = 1_000_000
-"""At a time: they and their logits take a few gigabytes."""
+"""Largest number of kernels at a time; with their logits they take a few gigabytes."""
 
 
 @dataclass(frozen=True)
 class FlowRecipe:
-    """How one flow is trained."""
+    """The settings of the training of one flow."""
 
     steps: int
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     batch: int
-    """Kernels in a step, made on the fly."""
+    """Number of kernels in a step, generated while training; at least 2."""
     learning_rate: float
+    """Learning rate of Adam before its halvings, in (0, 1)."""
     weight_decay: float
+    """Weight decay of Adam, in [0, 1)."""
     halvings: tuple[int, ...] = ()
-    """Steps after which the learning rate is halved, rising."""
+    """Steps after which the learning rate is halved."""
     settling: int = 20_000
-    """Kernels on which the batch norms' statistics are measured at the end."""
+    """Number of kernels on which the statistics of the batch norms are measured at the end."""
 
     def __post_init__(self) -> None:
         require_counts(self, "steps")
@@ -56,7 +58,7 @@ class FlowRecipe:
             )
 
     def rate(self, step: int) -> float:
-        """The learning rate of the step after `step` steps."""
+        """Return the learning rate of the step after `step` steps."""
         return self.learning_rate * 0.5 ** sum(step >= halving for halving in self.halvings)
 
 
@@ -65,14 +67,19 @@ class FkpRecipe:
     """One run: a flow for each scale, one after the other."""
 
     name: str
+    """Name of the recipe, by default that of its file."""
     scales: tuple[int, ...]
+    """SR factors, one flow for each."""
     training: FlowRecipe
+    """Settings of the training, the same for every flow."""
     seed: int
+    """Seed of weights, kernels and noise."""
     log_every: int
+    """Number of steps between lines of the log."""
     save_every: int
-    """Steps between states to resume from, each with the likelihood of held-out kernels."""
+    """Number of steps between saved states, each with the likelihood of held-out kernels."""
     held_out: int
-    """How many of those."""
+    """Number of held-out kernels."""
 
     def __post_init__(self) -> None:
         require_counts(self, "log_every", "save_every")
@@ -86,15 +93,19 @@ class FkpRecipe:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """The settings that decide what is computed."""
+        """Settings that determine the result of the run."""
         settings = asdict(self.training)
         return {"seed": self.seed, "stages": {f"x{scale}": settings for scale in self.scales}}
 
 
 def load_fkp_recipe(path: str | PathLike[str]) -> FkpRecipe:
-    """Read a recipe.
+    """Read a recipe for flows.
 
-    Raises `RecipeError` naming the file and the setting that is missing, unknown or impossible.
+    Args:
+        path: TOML file.
+
+    Raises:
+        RecipeError: A setting is missing, unknown or invalid; the message names it and the file.
     """
     file = Path(path)
     values = read_toml(file)

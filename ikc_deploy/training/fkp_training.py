@@ -1,8 +1,8 @@
 """Training of FKP's kernel prior: the negative log-likelihood of random kernels.
 
-A run is a folder as those of `trainer` are, and goes on exactly where it was stopped: kernels and
-noise of a step depend on the seed and the step alone. At its end, and after each scale, it holds
-`fkp-x2.safetensors` and the like.
+A run is a folder like those of `trainer` and resumes exactly where it was stopped: kernels and
+noise of a step depend on the seed and the step alone. After each scale the folder holds its flow,
+for example `fkp-x2.safetensors`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ikc_deploy.training.runs import (
 from ikc_deploy.training.trainer import Progress
 
 _HELD_OUT_SEED: Final = 2**32
-"""Above every seed and step of a recipe's batches."""
+"""Seed of held-out kernels, above every seed and step of a recipe."""
 
 
 def train_fkp(
@@ -44,11 +44,26 @@ def train_fkp(
     progress: Progress,
     keep_going: Callable[[], bool] = lambda: True,
 ) -> Path | None:
-    """Train (or go on training) the flows of all scales in the folder `run`.
+    """Train the flows of all scales, or resume their training.
 
-    `keep_going` is asked before every step. Returns the folder, or None if it said no;
-    then, as after any interruption, the state on disk goes on exactly as an unbroken run would.
-    Raises `RecipeError` if the folder holds another run, `TrainingError` if the training diverges.
+    After any interruption, the state on disk resumes exactly like an uninterrupted run.
+
+    Args:
+        recipe: Recipe of the run.
+        run: Folder of the run; created for a new one.
+        resume: Whether to resume from the state in `run`.
+        device: Device of the training.
+        progress: Called after every step.
+        keep_going: Called before every step; False saves the state and stops.
+
+    Returns:
+        The folder, or None if `keep_going` returned False.
+
+    Raises:
+        InputError: There is no state to resume, or `run` holds a state and `resume` is False.
+        OutputError: The folder of a new run cannot be written or holds other files.
+        RecipeError: The state is of another recipe.
+        TrainingError: The training diverged.
     """
     state = open_run(recipe, run, resume)
     log, stages = RunLog(run), [f"x{scale}" for scale in recipe.scales]
@@ -76,10 +91,12 @@ def train_fkp(
 
 @torch.no_grad()
 def held_out_likelihood(flow: KernelFlow, count: int) -> tuple[float, float]:
-    """Mean -log p in nats of `count` held-out kernels under a flow in evaluation mode.
+    """Return the mean -log p of held-out kernels and its standard error, in nats.
 
-    The kernels and their noise are the same for every flow of a scale; no training sees them.
-    Returns also the standard error of the mean.
+    Args:
+        flow: Flow in evaluation mode.
+        count: Number of kernels. They and their noise are the same for every flow of a scale, and
+            never used in training.
     """
     random = np.random.default_rng((_HELD_OUT_SEED, flow.scale))
     values = flow.negative_log_likelihood(draw(flow, random, count)).double()
@@ -87,10 +104,10 @@ def held_out_likelihood(flow: KernelFlow, count: int) -> tuple[float, float]:
 
 
 def draw(flow: KernelFlow, random: np.random.Generator, count: int) -> Tensor:
-    """Logits `[count,k*k]` of random kernels with their noise, as the flow is trained on."""
+    """Return logits `[count,k*k]` of random kernels with noise, the flow's input in training."""
     kernels = random_fkp_kernels(random, count, flow.scale)
     noise = random.random(kernels.shape)
-    # In float64, as the reference does it: logits near their ends are steep.
+    # In float64, like the reference: logits are steep near their ends.
     logits = flow.logits(torch.from_numpy(kernels), torch.from_numpy(noise))
     return logits.to(next(flow.parameters()))
 
@@ -123,7 +140,7 @@ class _FkpTrainer:
         self._recent.append(loss.detach())
 
     def validate(self, log: RunLog) -> None:
-        """Log the likelihood of held-out kernels, as far as the flow is."""
+        """Log the likelihood of held-out kernels under the current flow."""
         self._flow.eval()
         mean, _ = held_out_likelihood(self._flow, self._recipe.held_out)
         self._flow.train()

@@ -1,4 +1,4 @@
-"""Which images a run is trained on, so that it is not resumed on others."""
+"""Identification of a run's training images, so that it is not resumed on others."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from ikc_deploy.imaging.image_io import list_images
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The images of some folders in the order of training: their contents, wherever they lie."""
+    """The images of folders in the order of training, identified by their contents alone."""
 
     images: int
+    """Number of images."""
     sha256: str
-    """Over the sha256 of every file, in order."""
+    """Checksum of the checksums of all files, in order."""
 
     @classmethod
     def of_folders(cls, folders: Sequence[Path]) -> ImageSet:
-        """Read the image files of `folders`.
+        """Return the image set of `folders`; every image file is read.
 
         Raises:
             InputError: A folder is missing or holds no images.

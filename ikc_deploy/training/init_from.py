@@ -1,4 +1,4 @@
-"""Starting a run from weights that exist: shipped ones or a checkpoint."""
+"""Initialisation of a run from existing weights: shipped ones or a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _LOG = logging.getLogger(__name__)
 def started_networks(settings: Architecture, seed: int, start: str, folder: Path) -> IkcNetworks:
     """Return new networks that hold every learnt tensor of the weights `start` that fits.
 
-    A tensor fits if it has the same name and shape, or is larger here only because the code has
-    levels (`ikc_deploy.kernels.LEVELS`) and theirs has none: it gets zeros for the levels, so that
-    training starts from the same function. Where both are made for the same family of kernels and
-    as many components, their basis and the normalisation of their codes are taken too: a basis that
-    is fitted again may differ in signs, and weights mean nothing with another one.
+    A tensor fits if it has the same name and shape, or is larger here only because the new code has
+    levels (`ikc_deploy.kernels.LEVELS`) and the old one has none: it is padded with zeros for the
+    levels, so training starts from the same function. If both have the same family of kernels and
+    number of components, basis and normalisation of the codes are copied too: a basis that is
+    fitted again may differ in signs, and the weights are valid only with their own basis.
 
     Args:
         settings: Architecture of the new networks.
@@ -37,7 +37,7 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
 
     Raises:
         CheckpointError: There are no such weights, or they are damaged.
-        RecipeError: They are for another scale or design, or nothing of one of the networks fits.
+        RecipeError: The weights are for another scale or design, or no tensor of a network fits.
     """
     file = folder / start
     source = load_weights(str(file) if file.is_file() else start).networks
@@ -45,7 +45,7 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
     for name in ("scale", "design"):
         if getattr(settings, name) != getattr(theirs, name):
             raise RecipeError(
-                f"start '{start}' has {name} {getattr(theirs, name)}, and the recipe's "
+                f"init_from '{start}' has {name} {getattr(theirs, name)}, but the recipe's "
                 f"architecture has {getattr(settings, name)}; start from other weights or from none"
             )
     same_codes = _same_codes(settings, theirs)
@@ -57,24 +57,28 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
         missing = _copy_fitting(module, known, settings.levels - theirs.levels)
         if len(missing) == len(list(module.parameters())):
             raise RecipeError(
-                f"start '{start}': no tensor of its {name} fits the recipe's architecture; start "
-                "from other weights or from none"
+                f"init_from '{start}': no tensor of its {name} fits the recipe's architecture; "
+                "start from other weights or from none"
             )
         random += [f"{name}.{key}" for key in missing]
     if random:
-        _LOG.warning("start '%s' has no fit for %s: they start at random", start, ", ".join(random))
+        _LOG.warning(
+            "init_from '%s' has nothing that fits %s; these tensors start at random",
+            start,
+            ", ".join(random),
+        )
     if same_codes:
         _copy_normalization(networks, source)
     else:
         _LOG.warning(
-            "start '%s' has another kernel basis: what its networks know of kernel codes is lost",
+            "init_from '%s' has another kernel basis: its networks must learn kernel codes again",
             start,
         )
     return networks
 
 
 def _copy_fitting(module: nn.Module, known: dict[str, nn.Parameter], levels: int) -> list[str]:
-    """Copy what fits into `module`; return the names of the parameters that nothing fits."""
+    """Copy the tensors that fit into `module`; return the names of the other parameters."""
     missing = []
     for key, parameter in module.named_parameters():
         value = _fitted(known[key].data, parameter.shape, levels) if key in known else None
@@ -102,10 +106,10 @@ def _copy_normalization(ours: IkcNetworks, theirs: IkcNetworks) -> None:
 
 
 def _fitted(value: Tensor, shape: torch.Size, levels: int) -> Tensor | None:
-    """`value` in the given shape; with `levels` more rows or columns of zeros; None if it differs.
+    """Return `value` in the given shape, padded by `levels` rows or columns, or None.
 
-    Layers read the code behind everything else that they read (columns), and the predictor's last
-    layer gives the levels behind the spread (rows).
+    Layers read the code after all their other inputs (columns), and the last layer of the predictor
+    returns the levels after the spread (rows).
     """
     if value.shape == shape:
         return value

@@ -1,4 +1,4 @@
-"""What a recipe file trains, by its `kind`: the three networks of IKC if it names none."""
+"""Training jobs of recipe files by their `kind`; without one, the three networks of IKC."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ikc_deploy.training.usrnet_training import train_usrnet
 
 
 class TrainingJob(Protocol):
-    """A recipe that was read and waits to be trained; see `ikc_deploy.training.trainer.train`."""
+    """A job that trains one recipe; see `ikc_deploy.training.trainer.train`."""
 
     def __call__(
         self,
@@ -35,14 +35,19 @@ class TrainingJob(Protocol):
         keep_going: Callable[[], bool],
         processes: ProcessGroup,
     ) -> Path | None:
-        """Train in the folder `run`; None if `keep_going` said no."""
+        """Train in the folder `run` and return the result, or None if `keep_going` was False."""
         ...
 
 
 def load_job(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> TrainingJob:
-    """Read a recipe of any kind; `data` replaces its folders of training images.
+    """Read a recipe of any kind and return its job.
 
-    Raises `RecipeError` naming the file and the setting that is missing, unknown or impossible.
+    Args:
+        path: TOML file.
+        data: Folders of HR images instead of the recipe's; empty for the recipe's own.
+
+    Raises:
+        RecipeError: A setting is missing, unknown or invalid; the message names it and the file.
     """
     kind = read_toml(Path(path)).get("kind", _IKC)
     if not isinstance(kind, str) or kind not in _KINDS:
@@ -58,7 +63,7 @@ def _ikc_job(path: str | PathLike[str], data: tuple[Path, ...]) -> TrainingJob:
 
 def _fkp_job(path: str | PathLike[str], data: tuple[Path, ...]) -> TrainingJob:
     if data:
-        raise RecipeError(f"the recipe '{path}' trains on kernels, not on images: leave out --data")
+        raise RecipeError(f"the recipe '{path}' trains on kernels, not on images; omit --data")
     return _single_process(partial(train_fkp, load_fkp_recipe(path)))
 
 
@@ -67,11 +72,13 @@ def _usrnet_job(path: str | PathLike[str], data: tuple[Path, ...]) -> TrainingJo
 
 
 def _single_process(job: Callable[..., Path | None]) -> TrainingJob:
-    """A job that is small enough for one process, and written for one."""
+    """Return a job that refuses to run in several processes."""
 
     def run(run: Path, *, processes: ProcessGroup, **how: Any) -> Path | None:
         if processes.size > 1:
-            raise RecipeError("this kind of recipe is trained by one process; leave out torchrun")
+            raise RecipeError(
+                "this kind of recipe supports only one process; start it without torchrun"
+            )
         return job(run, **how)
 
     return run

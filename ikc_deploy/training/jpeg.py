@@ -1,4 +1,4 @@
-"""JPEG compression of batches on any device: what a file of a given quality does to pixels.
+"""JPEG compression of batches on any device: the loss of a file of a given quality.
 
 The baseline of ITU-T T.81 without its lossless half: YCbCr (JFIF), chroma at half resolution,
 8x8 DCT, the quantisation tables of Annex K scaled by the quality as the IJG library does.
@@ -24,7 +24,7 @@ _LUMA: Final = (
     (49, 64, 78, 87, 103, 121, 120, 101),
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
-"""T.81, table K.1."""
+"""Quantisation table of luma: T.81, table K.1."""
 _CHROMA: Final = (
     (17, 18, 24, 47, 99, 99, 99, 99),
     (18, 21, 26, 66, 99, 99, 99, 99),
@@ -32,20 +32,27 @@ _CHROMA: Final = (
     (47, 66, 99, 99, 99, 99, 99, 99),
     *((99,) * 8 for _ in range(4)),
 )
-"""T.81, table K.2."""
+"""Quantisation table of chroma: T.81, table K.2."""
 _TO_YCBCR: Final = (
     (0.299, 0.587, 0.114),
     (-0.168735892, -0.331264108, 0.5),
     (0.5, -0.418687589, -0.081312411),
 )
-"""JFIF 1.02, full range; Cb and Cr without their offset of 128."""
+"""Matrix from RGB to YCbCr: JFIF 1.02, full range; Cb and Cr without their offset of 128."""
 
 
 def jpeg(images: Tensor, quality: Tensor) -> Tensor:
-    """Images `[N,3,H,W]` in [0,1] as a JPEG file of quality `[N]` (1 to 100) would return them.
+    """Return images after JPEG compression.
 
-    Chroma is subsampled 4:2:0. The result lies on the 8-bit grid. Within a level, on average, of
-    what the IJG library gives (tested); its integer arithmetic is not imitated.
+    Chroma is subsampled 4:2:0. The result is within one level of that of the IJG library on average
+    (tested), whose integer arithmetic is not imitated.
+
+    Args:
+        images: RGB images `[N,3,H,W]` in [0,1].
+        quality: Quality `[N]` of each, 1 to 100, on the device of `images`.
+
+    Returns:
+        Images `[N,3,H,W]` float32 in [0,1], on the 8-bit grid.
     """
     height, width = images.shape[-2:]
     side = 2 * _BLOCK
@@ -62,7 +69,7 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
 
 
 def _table(base: tuple[tuple[int, ...], ...], quality: Tensor) -> Tensor:
-    """The quantisation steps `[N,1,8,8]` of each image."""
+    """Return the quantisation steps `[N,1,8,8]` of each image."""
     quality = quality.float()[:, None, None, None]
     percent = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)
     steps = torch.tensor(base, device=quality.device, dtype=torch.float32)
@@ -70,7 +77,7 @@ def _table(base: tuple[tuple[int, ...], ...], quality: Tensor) -> Tensor:
 
 
 def _compressed(planes: Tensor, steps: Tensor) -> Tensor:
-    """Planes `[N,C,8a,8b]` through DCT, quantisation and back."""
+    """Return planes `[N,C,8a,8b]` after DCT, quantisation and inverse DCT."""
     basis = _dct(planes.device)
     count, channels, height, width = planes.shape
     shape = (count, channels, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
@@ -82,7 +89,7 @@ def _compressed(planes: Tensor, steps: Tensor) -> Tensor:
 
 
 def _dct(device: torch.device) -> Tensor:
-    """The orthonormal DCT-II of eight points, `[8,8]`."""
+    """Return the matrix `[8,8]` of the orthonormal DCT-II of eight points."""
     order = torch.arange(_BLOCK, device=device, dtype=torch.float32)
     angles = math.pi / _BLOCK * order[:, None] * (order[None, :] + 0.5)
     scale = torch.full((_BLOCK, 1), math.sqrt(2 / _BLOCK), device=device)

@@ -1,4 +1,4 @@
-"""Training recipes: TOML files read into frozen settings, checked before anything starts."""
+"""Training recipes: TOML files, read into frozen settings and checked before training starts."""
 
 from __future__ import annotations
 
@@ -20,38 +20,42 @@ _Settings = TypeVar("_Settings")
 MAX_BATCH: Final = 65_536
 MAX_UNROLL: Final = 1_000
 MAX_COUNT: Final = 10**9
-"""Of steps and everything else that is counted: centuries of training."""
+"""Largest number of steps, or of anything else that is counted: centuries of training."""
 MAX_SEED: Final = 2**32 - 1
-"""Seeds above are for held-out data."""
+"""Largest seed of a recipe; larger ones are for held-out data."""
 
 
 @dataclass(frozen=True)
 class StageRecipe:
-    """How long and on what one stage trains."""
+    """The settings of one stage.
+
+    Raises:
+        RecipeError: A setting is out of range.
+    """
 
     steps: int
-    """Optimizer steps."""
+    """Number of optimizer steps."""
     batch: int
-    """Crops in a step."""
+    """Number of crops in a step."""
     patch: int
     """Side of a crop in LR pixels."""
     learning_rate: float
-    """Peak of the schedule: linear warm-up, then a cosine down to a hundredth."""
+    """Peak learning rate, in (0, 1); see `ikc_deploy.training.trainer.learning_rate`."""
     warmup: int = 200
-    """Steps of the warm-up."""
+    """Number of steps of the linear warm-up."""
     ema_decay: float = 0.999
-    """Decay of the exponential moving average of the weights, which is what a stage returns."""
+    """Decay of the exponential moving average of the weights, the result of a stage; in [0, 1)."""
     unroll: int = 4
-    """Corrections in a row that `corrector` trains on; `joint` trains on one of them, drawn at
-    random; other stages ignore it."""
+    """Number of successive corrections that `corrector` trains on; `joint` trains on a random one
+    of them; other stages ignore it."""
     random_start_share: float = 0.1
-    """Share of the batch that `corrector` starts at a random code, and `joint` at the true one,
-    instead of P's."""
+    """Share of the batch that starts at a random code in `corrector`, and at the true code in
+    `joint`, instead of P's; in [0, 1]."""
     cooldown: float = 1.0
-    """Share of the steps, at the end, over which the learning rate falls by a half cosine; before,
-    it is constant. Below 1 a run may be resumed with more steps before its cooldown."""
+    """Share of the steps, at the end, in which the learning rate falls by a half cosine, in (0, 1];
+    before, it is constant. Below 1, a run may be resumed with more steps before its cooldown."""
     loss: ImageLoss = "l1"
-    """What `sftmd` minimises on RGB in [0,1]."""
+    """Loss that `sftmd` minimises on RGB in [0,1]."""
 
     def __post_init__(self) -> None:
         require_counts(self, "steps", "patch")
@@ -71,20 +75,22 @@ class StageRecipe:
 
     @property
     def stable_steps(self) -> int:
-        """Steps before the learning rate begins to fall."""
+        """Number of steps before the learning rate begins to fall."""
         return self.steps - round(self.cooldown * self.steps)
 
 
 @dataclass(frozen=True)
 class ValidationRecipe:
-    """A small Gaussian8-like measurement in the log while training."""
+    """The settings of a small measurement like Gaussian8 in the log while training."""
 
     folder: str
-    """HR images, relative to the recipe file. A missing folder switches validation off."""
+    """Folder of HR images, relative to the recipe file. If it is missing, validation is off."""
     sigmas: tuple[float, ...]
+    """Sigmas of the blurs in HR pixels."""
     every: int
-    """Steps between validations; the end of each stage is always validated."""
+    """Number of steps between validations; the end of each stage is always validated."""
     iters: int = 7
+    """Number of corrections after the predictor."""
 
     def __post_init__(self) -> None:
         require_counts(self, "every")
@@ -96,16 +102,16 @@ class ValidationRecipe:
 
 @dataclass(frozen=True)
 class CropRecipe:
-    """Which crops of the images are drawn; by default all alike."""
+    """The selection of crops; by default every image and position is equally probable."""
 
     candidates: int = 1
-    """Crops drawn for each one that is taken, which is the most detailed of them."""
+    """Number of crops drawn for each one that is used, the most detailed of them."""
     area_weight: float = 0.0
-    """An image is drawn in proportion to its pixels to this power: 0 for all images alike, 1 for
-    all pixels alike."""
+    """Exponent of the number of pixels in the probability of an image, in [0, 1]: with 0 all images
+    are equally probable, with 1 all pixels."""
     halved_from: int | None = None
-    """Images whose short side has at least this many pixels are there a second time at half size,
-    free of their compression and sharper; None for none."""
+    """Smallest short side in pixels of images that are used a second time at half size, where they
+    are sharper and less compressed; None for none."""
 
     def __post_init__(self) -> None:
         require_counts(self, "candidates")
@@ -117,14 +123,14 @@ class CropRecipe:
 
 @dataclass(frozen=True)
 class DegradationRecipe:
-    """What happens to the LR image after blur and shrinking; nothing by default."""
+    """The degradation of LR images after blur and shrinking; by default none."""
 
     noise: float = 0.0
-    """Largest sigma of additive Gaussian noise, in 8-bit levels; uniform from 0 for each image."""
+    """Largest sigma of additive Gaussian noise in 8-bit levels; uniform from 0 for each image."""
     jpeg: tuple[int, int] | None = None
-    """Lowest and highest JPEG quality, uniform for each image."""
+    """Lowest and highest JPEG quality, 1 to 100, uniform for each image; None for no JPEG."""
     share: float = 1.0
-    """Share of the images that get noise, and independently the share that is compressed."""
+    """Share of the images with noise and, independently, of compressed images; in (0, 1]."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -139,38 +145,54 @@ class DegradationRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run: stages in the order sftmd, predictor, corrector, joint."""
+    """One training run: stages in the order sftmd, predictor, corrector, joint.
+
+    Raises:
+        RecipeError: A setting is out of range.
+    """
 
     name: str
+    """Name of the recipe, by default that of its file."""
     architecture: Architecture
+    """Architecture of the networks."""
     data: tuple[Path, ...]
     """Folders of HR images, as absolute paths."""
     crops: CropRecipe
+    """Selection of the crops."""
     sftmd: StageRecipe
+    """Training of F with the true kernel code."""
     predictor: StageRecipe
+    """Training of P on LR images."""
     corrector: StageRecipe
+    """Training of C on the states of the loop."""
     joint: StageRecipe | None
-    """Fine-tuning of all three networks on the images of the loop; optional."""
+    """Fine-tuning of all three networks on the images of the loop; None for none."""
     degradation: DegradationRecipe
+    """Degradation of LR images after blur and shrinking."""
     init_from: str | None
-    """Weights to start from instead of random ones: a checkpoint, relative to the recipe, or the
-    name of shipped weights, of the same scale and design. Tensors of other shapes start at random;
-    a warning names them."""
+    """Initial weights instead of random ones: a checkpoint, relative to the recipe, or the name of
+    shipped weights, of the same scale and design. Tensors of other shapes start at random; a
+    warning names them."""
     seed: int
+    """Seed of random weights and batches, 0 to `MAX_SEED`."""
     precision: Precision
+    """Type of convolutions in training."""
     compile: bool
-    """Whether torch.compile makes the networks faster; worth its start-up in runs of hours."""
+    """Whether torch.compile compiles the networks; worth its start-up time in runs of hours."""
     log_every: int
+    """Number of steps between lines of the log."""
     save_every: int
+    """Number of steps between saved states."""
     validation: ValidationRecipe | None
+    """Measurement in the log; None for none."""
     folder: Path
-    """Where the recipe lies: relative folders start here."""
+    """Folder of the recipe file, to which its paths are relative."""
 
     def __post_init__(self) -> None:
         require_counts(self, "log_every", "save_every")
         require_counts(self, "seed", least=0, most=MAX_SEED)
         if self.init_from is not None:
-            require_path("start", self.init_from)
+            require_path("init_from", self.init_from)
         scale, (low, high) = self.architecture.scale, self.architecture.sigma_range
         reach = KERNEL_SIZE // 2
         for name, stage in self.stages.items():
@@ -188,13 +210,13 @@ class Recipe:
 
     @property
     def stages(self) -> dict[str, StageRecipe]:
-        """The stages by name, in training order."""
+        """Stages by name, in training order."""
         stages = {"sftmd": self.sftmd, "predictor": self.predictor, "corrector": self.corrector}
         return stages if self.joint is None else stages | {"joint": self.joint}
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """The settings that decide what is computed."""
+        """Settings that determine the result of the run."""
         return {
             "architecture": self.architecture.to_dict(),
             "seed": self.seed,
@@ -207,9 +229,14 @@ class Recipe:
 
 
 def load_recipe(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Recipe:
-    """Read a recipe; `data` replaces the recipe's folders of training images.
+    """Read a recipe for the three networks of IKC.
 
-    Raises `RecipeError` naming the file and the setting that is missing, unknown or impossible.
+    Args:
+        path: TOML file.
+        data: Folders of HR images instead of the recipe's; empty for the recipe's own.
+
+    Raises:
+        RecipeError: A setting is missing, unknown or invalid; the message names it and the file.
     """
     file = Path(path)
     values = read_toml(file)
@@ -220,7 +247,11 @@ def load_recipe(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Recip
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """The values of a recipe file. Raises `RecipeError` if it is missing or no TOML."""
+    """Return the values of a recipe file.
+
+    Raises:
+        RecipeError: The file is missing or not valid TOML.
+    """
     try:
         return toml_settings.read_toml(file, "recipe")
     except SettingError as error:
@@ -228,7 +259,16 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def image_folders(listed: Any, file: Path, data: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Folders of HR images: `data`, or else those that the recipe `file` lists."""
+    """Return the folders of HR images as absolute paths.
+
+    Args:
+        listed: Value of `data` in the recipe, relative to its folder.
+        file: Recipe file.
+        data: Folders instead of the recipe's; empty for the recipe's own.
+
+    Raises:
+        RecipeError: There are no folders, or a value is not a path.
+    """
     entries = parse_value(tuple[str, ...], listed, "data")
     for entry in (*entries, *map(str, data)):
         require_path("data", entry)
@@ -257,7 +297,9 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
         corrector=parse_settings(StageRecipe, values["corrector"], "corrector"),
         joint=parse_settings(StageRecipe, values["joint"], "joint") if "joint" in values else None,
         degradation=parse_settings(DegradationRecipe, values.get("degradation", {}), "degradation"),
-        init_from=parse_value(str, values["start"], "start") if "start" in values else None,
+        init_from=parse_value(str, values["init_from"], "init_from")
+        if "init_from" in values
+        else None,
         seed=parse_value(int, values.get("seed", 0), "seed"),
         precision=parse_value(Precision, values.get("precision", "float32"), "precision"),
         compile=parse_value(bool, values.get("compile", False), "compile"),
@@ -284,7 +326,11 @@ def _architecture(value: Any) -> Architecture:
 
 
 def parse_settings(kind: type[_Settings], values: Any, table: str) -> _Settings:
-    """Settings of this kind from a TOML `table`. Raises `RecipeError` that names it."""
+    """Return settings of the dataclass `kind` from the values of a TOML `table`.
+
+    Raises:
+        RecipeError: A setting is missing, unknown or invalid; the message names the table.
+    """
     try:
         return toml_settings.read_settings(kind, values)
     except (SettingError, RecipeError, CheckpointError) as error:
@@ -292,7 +338,11 @@ def parse_settings(kind: type[_Settings], values: Any, table: str) -> _Settings:
 
 
 def parse_value(hint: Any, value: Any, name: str) -> Any:
-    """A single setting as the annotation `hint` has it. Raises `RecipeError` that names it."""
+    """Return a setting as the type `hint`.
+
+    Raises:
+        RecipeError: The value has another type; the message names the setting.
+    """
     try:
         return toml_settings.typed(hint, value, name)
     except SettingError as error:
@@ -300,7 +350,7 @@ def parse_value(hint: Any, value: Any, name: str) -> Any:
 
 
 def require_names(values: dict[str, Any], known: set[str], required: set[str]) -> None:
-    """Raise `RecipeError` unless a file has all `required` settings and no unknown ones."""
+    """Raise `RecipeError` unless `values` have all `required` settings and no unknown ones."""
     try:
         toml_settings.refuse_unknown(values, known)
     except SettingError as error:
@@ -311,7 +361,7 @@ def require_names(values: dict[str, Any], known: set[str], required: set[str]) -
 
 
 def require_counts(settings: object, *names: str, least: int = 1, most: int = MAX_COUNT) -> None:
-    """Raise `RecipeError` unless the named settings are whole numbers in [least, most]."""
+    """Raise `RecipeError` unless the named settings are integers from `least` to `most`."""
     for name in names:
         value = getattr(settings, name)
         if type(value) is not int or not least <= value <= most:

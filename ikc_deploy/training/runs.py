@@ -1,11 +1,11 @@
-"""A run's folder: the state to resume from and the log of what happened.
+"""The folder of a run: the state to resume from, and the log.
 
-`state.json` says where the run stands and names two files: `weights-*.pt` (the networks and the
-moving average) and `optimizer-*.pt` (twice as large). It is written last, so that a killed run
-always finds a whole state. A run moved without its optimizer file goes on, with fresh moments.
+`state.json` specifies stage and step and names two files: `weights-*.pt` (the networks and the
+moving average) and `optimizer-*.pt` (twice as large). It is written last, so a killed run always
+leaves a complete state. A run that was moved without its optimizer file resumes with new moments.
 
-`run.json` comes first: a folder that has it holds a run, though maybe one that saved nothing yet. A
-new run is not begun in a folder with anything else in it.
+`run.json` is written first: a folder that has it holds a run, even if no state was saved yet. A new
+run is not started in a folder that holds anything else.
 """
 
 from __future__ import annotations
@@ -46,33 +46,43 @@ _LOG = logging.getLogger(__name__)
 
 
 class Trained(Protocol):
-    """A recipe."""
+    """A recipe of any kind."""
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """The settings that decide what is computed; `stages` holds those of each stage."""
+        """Settings that determine the result of the run; `stages` holds those of each stage."""
         ...
 
 
 @dataclass
 class RunState:
-    """Where a run stands."""
+    """The state of a run."""
 
     stage: str
+    """Name of the current stage."""
     step: int
-    """Steps of the stage that are done."""
+    """Number of completed steps of the stage."""
     networks: dict[str, dict[str, Tensor]]
+    """State dicts of the networks, by name."""
     average: dict[str, Tensor]
+    """State dict of the moving average; empty if the kind of recipe has none."""
     optimizer: dict[str, Any] | None
-    """None if the run was moved without it."""
+    """State dict of the optimizer; None if the run was moved without it."""
     basis: KernelBasis | None = None
-    """What the networks' codes mean; never fitted again, as another machine rounds otherwise."""
+    """Basis of the networks' codes; never fitted again, as another machine rounds differently."""
 
 
 def save_state(run: Path, recipe: Trained, state: RunState, images: ImageSet | None = None) -> None:
-    """Write the state; a process killed at any moment leaves the last one or this one.
+    """Write the state; a process killed at any moment leaves the previous one or this one.
 
-    Raises `TrainingError` instead if weights are not finite: then the last state stays.
+    Args:
+        run: Folder of the run.
+        recipe: Recipe of the run.
+        state: State to write; tensors may be on any device.
+        images: Training images of the run, if it has any.
+
+    Raises:
+        TrainingError: Weights are not finite; the previous state is kept.
     """
     for tensors in (*state.networks.values(), state.average):
         broken = unusable({k: v for k, v in tensors.items() if v.is_floating_point()})
@@ -101,14 +111,23 @@ def save_state(run: Path, recipe: Trained, state: RunState, images: ImageSet | N
 def open_run(
     recipe: Trained, run: Path, resume: bool, images: ImageSet | None = None
 ) -> RunState | None:
-    """The state to go on from, or None for a new run, whose folder is made.
+    """Return the state to resume from; create the folder of a new run and return None.
+
+    Args:
+        recipe: Recipe of the run.
+        run: Folder of the run.
+        resume: Whether to resume from the state in `run`.
+        images: Training images of the run, if it has any.
+
+    Returns:
+        The state with its tensors on the CPU, or None for a new run.
 
     Raises:
-        InputError: There is nothing to resume, there is a run already and `resume` is false, or the
+        InputError: There is no state to resume, `run` holds a state and `resume` is False, or the
             state is damaged.
-        OutputError: A new run's folder cannot be written, or holds anything but a run that was
+        OutputError: The folder of a new run cannot be written, or holds anything but a run that was
             killed before it saved its state.
-        RecipeError: The state is another recipe's or was trained on other images than `images`.
+        RecipeError: The state is of another recipe, or was trained on other images than `images`.
     """
     path = run / STATE_FILE
     if not path.exists():
@@ -117,7 +136,7 @@ def open_run(
         _begin(recipe, run)
         return None
     if not resume:
-        raise InputError(f"'{run}' already holds a run; add --resume to go on, or choose another")
+        raise InputError(f"'{run}' already holds a run; add --resume, or choose another folder")
     try:
         pointer = json.loads(path.read_text())
         weights = _read(run / pointer["weights"])
@@ -135,29 +154,34 @@ def open_run(
     except Exception as error:
         raise InputError(f"'{path}' cannot be read; the run cannot be resumed ({error})") from error
     if moments is None:
-        _LOG.warning("'%s' is missing: the optimizer's moments start afresh", optimizer)
+        _LOG.warning("'%s' is missing: the optimizer starts with new moments", optimizer)
     if _fixed(recorded, begun) != _fixed(json.loads(json.dumps(recipe.fingerprint)), begun):
         raise RecipeError(
             f"the run in '{run}' was started with other settings; "
-            "resume it with its own recipe or start a new run"
+            "resume it with its own recipe, or start a new run"
         )
     if trained_on != images:
         raise RecipeError(
-            f"the run in '{run}' was trained on other images ({_label(trained_on)}, and now "
-            f"{_label(images)}); give it the same folders in the same order, or start a new run"
+            f"the run in '{run}' was trained on other images ({_label(trained_on)}, now "
+            f"{_label(images)}); pass the same folders in the same order, or start a new run"
         )
     return state
 
 
 def restore(module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Put the tensors of a state into a module. Raises `CheckpointError` if they do not fit."""
+    """Copy the tensors of a state into a module.
+
+    Raises:
+        CheckpointError: The tensors do not fit.
+    """
     fill({"": module}, tensors, "the saved state does not fit the recipe's networks")
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, moments: dict[str, Any] | None) -> None:
-    """Put the moments of a state, if it has any, into an optimizer.
+    """Copy the moments of a state, if it has any, into an optimizer.
 
-    Raises `CheckpointError` if they are not its own.
+    Raises:
+        CheckpointError: The moments do not fit.
     """
     if moments is None:
         return
@@ -168,7 +192,14 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, moments: dict[str, Any] 
 
 
 class RunLog:
-    """Appends to log.jsonl and TensorBoard."""
+    """A log of a run in log.jsonl and TensorBoard.
+
+    Args:
+        run: Folder of the run, which must exist.
+
+    Raises:
+        MissingExtraError: TensorBoard is not installed.
+    """
 
     def __init__(self, run: Path) -> None:
         try:
@@ -180,9 +211,10 @@ class RunLog:
         self._board = SummaryWriter(str(run / _BOARD_FOLDER))
 
     def write(self, stage: str, step: int, figures: dict[str, float]) -> None:
-        """One line, and the same figures for TensorBoard.
+        """Append one line, and the same figures to TensorBoard.
 
-        Raises `TrainingError` for a loss that is not finite: every step after it is wasted.
+        Raises:
+            TrainingError: The loss in `figures` is not finite, so further steps are useless.
         """
         if not math.isfinite(figures.get("loss", 0.0)):
             raise TrainingError(_diverged(self.path.parent, stage, step, "the loss"))
@@ -194,7 +226,7 @@ class RunLog:
         self._board.flush()
 
     def forget_after(self, stage: str, step: int, stages: list[str]) -> None:
-        """Drop the lines of steps that were made but not saved, which a resumed run makes again."""
+        """Remove the lines of steps that were not saved, which a resumed run repeats."""
         if not self.path.exists():
             return
         kept = []
@@ -206,7 +238,7 @@ class RunLog:
         write_atomically(self.path, "".join(kept).encode())
 
     def last(self, stage: str) -> dict[str, float]:
-        """The newest value of every figure of a stage."""
+        """Return the last value of every figure of a stage."""
         merged: dict[str, float] = {}
         for line in self.path.read_text().splitlines():
             entry = json.loads(line)
@@ -263,13 +295,13 @@ def _begin(recipe: Trained, run: Path) -> None:
 
     check_folder(run, own, "a run of ikc-train", whole=False)
     run.mkdir(parents=True, exist_ok=True)
-    # What a run that saved nothing has logged is done again.
+    # A run without a saved state repeats everything that it has logged.
     (run / LOG_FILE).unlink(missing_ok=True)
     write_atomically(run / RUN_FILE, json.dumps({"recipe": recipe.fingerprint}, indent=1).encode())
 
 
 def _state_files(run: Path, stages: Iterable[str]) -> list[str]:
-    """The names of all files in a run's folder that are part of a state."""
+    """Return the names of all files in a run's folder that are part of a state."""
     names = "|".join(map(re.escape, stages))
     own = re.compile(rf"(weights|optimizer)-({names})-\d+\.pt")
     return [path.name for path in run.iterdir() if own.fullmatch(path.name)]
@@ -286,6 +318,6 @@ def _read(path: Path) -> Any:
 
 
 def _fixed(fingerprint: dict[str, Any], begun: list[str]) -> dict[str, Any]:
-    """What a resumed run may not change: everything but the stages that it has not begun."""
+    """Return what a resumed run may not change: all but the stages that it has not begun."""
     stages = fingerprint["stages"]
     return fingerprint | {"stages": {name: stages.get(name) for name in begun}}

@@ -1,8 +1,9 @@
-"""The step size of the loop: a line search that ends the stages which train the corrector.
+"""The step size of the loop: a line search at the end of the stages that train the corrector.
 
-P and C read almost the same evidence. A full step throws P's reading away, a damped one weighs the
-two. Which weight serves the image is measured on fresh crops: the images of the last step must not
-be worse than P's at any sigma. Only the compact corrector, whose step is a few numbers.
+P and C read almost the same evidence. A full step discards P's estimate, a damped one is a weighted
+mean of the two. The best weight is measured on new crops: the images of the last step must not be
+worse than P's at any sigma. The search applies only to the statistics corrector, whose step is a
+few numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ikc_deploy.training.stages import StageContext
 
 STEP_SIZES: Final = (1.0, 0.3, 0.1, 0.05, 0.02)
-"""Step sizes that are tried, of the one that was trained."""
+"""Step sizes that are compared, relative to the trained one."""
 
 _BATCHES: Final = 8
 _ITERS: Final = 7
@@ -27,20 +28,22 @@ _BINS: Final = 4
 
 @dataclass(frozen=True)
 class Gains:
-    """What seven steps of one size gain over P's code: fall of the L1 on RGB in [0,1]."""
+    """The gains of seven steps over P's code, as decreases of the L1 on RGB in [0,1]."""
 
     step_size: float
+    """Size of the steps, relative to the trained one."""
     mean: float
+    """Mean gain over all crops."""
     worst: float
-    """Of the quarters of the crops by sigma, the one that gains least."""
+    """Mean gain of the worst quarter of the crops, ordered by sigma."""
 
 
 @torch.no_grad()
 def search_step_size(context: StageContext) -> dict[str, float]:
-    """Scale the corrector's last layer by the best step size; returns figures to log.
+    """Scale the corrector's last layer by the best step size; return figures to log.
 
-    Of the sizes that make no quarter of the blurs worse, the one that gains most; if every size
-    does, the smallest. Does nothing for the reference corrector.
+    The best size is the one with the largest gain among those that make no quarter of the blurs
+    worse, or the smallest if there are none. The reference corrector stays unchanged.
     """
     corrector = context.networks.corrector
     if not isinstance(corrector, StatisticsCorrector):
@@ -62,7 +65,10 @@ def search_step_size(context: StageContext) -> dict[str, float]:
 
 
 def choose(measured: list[Gains]) -> float:
-    """The step size that gains most among those that make nothing worse, else the smallest."""
+    """Return the step size with the largest gain among those that make no quarter worse.
+
+    If there are none, return the smallest.
+    """
     harmless = [gains for gains in measured if gains.worst >= 0]
     if not harmless:
         return min(gains.step_size for gains in measured)

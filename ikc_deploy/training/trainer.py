@@ -1,6 +1,6 @@
 """The training loop: stages in order, average of the weights, log, and a state to resume from.
 
-A run is a folder (runs.py); at the end it holds `checkpoint.safetensors`, which `ikc-export` takes.
+A run is a folder (runs.py); at the end it holds `checkpoint.safetensors`, input of `ikc-export`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FINAL_RATE: Final = 0.01
 _GRADIENT_NORM: Final = 1.0
 
 Progress = Callable[[str, int, int, float], None]
-"""Called after every step with (stage, steps done, steps in all, last loss that was logged)."""
+"""Callback after every step with (stage, completed steps, total steps, last logged loss)."""
 
 
 def train(
@@ -53,24 +53,41 @@ def train(
     keep_going: Callable[[], bool] = lambda: True,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Path | None:
-    """Train (or go on training) all stages of `recipe` in the folder `run`.
+    """Train all stages of a recipe, or resume their training.
 
-    `keep_going` is asked before every step. Returns the checkpoint's path, or None if it said no;
-    then, as after any interruption, the state on disk goes on exactly as an unbroken run would.
-    Stages that a run has not begun may still be changed or added. Every process of `processes`
-    calls this alike; the first one writes.
-    Raises `RecipeError` if the folder holds another run or one on other images, `InputError` for
-    unusable data, `TrainingError` if the training diverges.
+    After any interruption, the state on disk resumes exactly like an uninterrupted run. Stages that
+    a run has not begun may still be changed or added.
+
+    Args:
+        recipe: Recipe of the run.
+        run: Folder of the run; created for a new one.
+        resume: Whether to resume from the state in `run`.
+        device: Device of the training.
+        progress: Called after every step.
+        keep_going: Called before every step; False saves the state and stops.
+        processes: Processes of the run. Each of them calls this with the same arguments, except for
+            the device; only the main process writes.
+
+    Returns:
+        The path of the checkpoint, or None if `keep_going` returned False.
+
+    Raises:
+        InputError: The images are unusable, there is no state to resume, or `run` holds a state and
+            `resume` is False.
+        OutputError: The folder of a new run cannot be written or holds other files.
+        RecipeError: The state is of another recipe or other images, a crop is larger than all
+            images, or a batch cannot be split.
+        TrainingError: The training diverged.
     """
     images = ImageSet.of_folders(recipe.data)
     state = open_run(recipe, run, resume, images)
     crops = CropSource.from_folders(recipe.data, device, recipe.crops)
     for stage in recipe.stages.values():
-        # Now, and not after the hours of the stages before.
+        # Check now, not after hours of earlier stages.
         crops.at_least(stage.patch * recipe.architecture.scale)
         processes.shard(stage.batch)
     networks = _networks(recipe, state, device)
-    # All have read the state before the first one writes.
+    # Every process has read the state before the main process writes.
     processes.barrier()
     log = RunLog(run) if processes.is_main else None
     if state is not None and log:
@@ -104,7 +121,7 @@ def train(
 
 
 class _StageTrainer:
-    """One stage in progress: optimizer, schedule, moving average."""
+    """The training of one stage: optimizer, schedule, moving average."""
 
     def __init__(
         self,
@@ -120,7 +137,7 @@ class _StageTrainer:
         self.settings: StageRecipe = recipe.stages[name]
         self.done = 0
         self.loss = math.nan
-        """The mean loss of the last line of the log."""
+        """Mean loss of the last line of the log."""
         self._recipe, self._images = recipe, images
         self._networks = networks
         self._device = device
@@ -145,7 +162,7 @@ class _StageTrainer:
         return self.done >= self.settings.steps
 
     def step(self) -> None:
-        """One optimizer step."""
+        """Make one optimizer step."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self.done, self.settings)
         with torch.autocast(
@@ -157,14 +174,14 @@ class _StageTrainer:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.done += 1
-        # Early on, a long memory would hold on to the random start.
+        # At first, a slow average would keep the random initial weights for too long.
         decay = min(self.settings.ema_decay, self.done / (self.done + 10))
         with torch.no_grad():
             torch._foreach_lerp_(
                 list(self._average.parameters()), list(self._module.parameters()), 1 - decay
             )
         if self._processes.is_main:
-            # Reading a loss waits for the GPU, so it is read when it is logged.
+            # Reading a loss waits for the GPU, so it is read only when it is logged.
             self._recent.append(loss.detach())
 
     def report(self, log: RunLog, cases: list[ValidationCase]) -> None:
@@ -188,11 +205,11 @@ class _StageTrainer:
             self._clock = time.monotonic()
 
     def use_average(self) -> None:
-        """The stage's result is the average, not the last step."""
+        """Replace the weights of the module by their average, the result of the stage."""
         self._module.load_state_dict(self._average.state_dict())
 
     def finish(self, log: RunLog | None) -> None:
-        """Put the stage's result in place."""
+        """Replace the weights by the result of the stage."""
         self.use_average()
         figures = self._stage.finish()
         if figures and log:
@@ -209,7 +226,7 @@ class _StageTrainer:
         save_state(run, self._recipe, state, self._images)
 
     def restore(self, state: RunState) -> None:
-        """Go on from a saved state of this stage."""
+        """Resume from a saved state of this stage."""
         restore(self._average, state.average)
         restore_optimizer(self._optimizer, state.optimizer)
         self.done = state.step
@@ -224,7 +241,10 @@ class _StageTrainer:
 
 
 def learning_rate(step: int, settings: StageRecipe) -> float:
-    """Linear warm-up, constant, then a half cosine down to a hundredth of the peak."""
+    """Return the learning rate of the step after `step` steps.
+
+    Linear warm-up, constant, then a half cosine down to a hundredth of the peak.
+    """
     warm = min(1.0, (step + 1) / max(settings.warmup, 1))
     stable = settings.stable_steps
     turn = 0.5 * (1 + math.cos(math.pi * max(0, step - stable) / (settings.steps - stable)))
@@ -232,7 +252,7 @@ def learning_rate(step: int, settings: StageRecipe) -> float:
 
 
 class _LossModule(nn.Module):
-    """A stage's loss as a forward pass, which is what DistributedDataParallel averages."""
+    """A stage's loss as a forward pass, whose gradients DistributedDataParallel averages."""
 
     def __init__(self, stage: TrainingStage) -> None:
         super().__init__()

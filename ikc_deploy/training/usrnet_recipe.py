@@ -26,19 +26,19 @@ from ikc_deploy.training.recipes import (
 KIND: Final = "usrnet"
 
 _STEP: Final = 8
-"""The prior works at an eighth of the resolution."""
+"""Divisor of crop sides: the prior works at an eighth of the resolution."""
 
 
 @dataclass(frozen=True)
 class BlurRecipe:
-    """What HR crops become LR images by: FKP's kernels, then noise, then 8 bits."""
+    """The degradation of HR crops to LR images: FKP's kernels, then noise, then 8 bits."""
 
     scales: tuple[int, ...] = FKP_SCALES
-    """One of them, drawn at random, in every step."""
+    """SR factors; every step draws one of them at random."""
     noise: float = 15.0
     """Largest sigma of additive Gaussian noise, in 8-bit levels; uniform from 0 for each image."""
     clean: float = 0.5
-    """Share of the images that get no noise."""
+    """Share of the images without noise, in [0, 1]."""
 
     def __post_init__(self) -> None:
         if not self.scales or not set(self.scales) <= set(FKP_SCALES):
@@ -56,16 +56,24 @@ class UsrnetRecipe:
     """One training run of a USRNet; a single stage."""
 
     name: str
+    """Name of the recipe, by default that of its file."""
     network: UsrnetSettings
+    """Size of the network."""
     data: tuple[Path, ...]
     """Folders of HR images, as absolute paths."""
     training: StageRecipe
-    """`patch` is in HR pixels, as scales differ; `unroll` and `random_start_share` do nothing."""
+    """Settings of the training; `patch` is in HR pixels, as scales differ. `unroll` and
+    `random_start_share` have no effect."""
     blur: BlurRecipe
+    """Degradation of the crops."""
     seed: int
+    """Seed of weights and batches."""
     precision: Precision
+    """Type of convolutions in training."""
     log_every: int
+    """Number of steps between lines of the log."""
     save_every: int
+    """Number of steps between saved states."""
 
     def __post_init__(self) -> None:
         require_counts(self, "log_every", "save_every")
@@ -80,7 +88,7 @@ class UsrnetRecipe:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """The settings that decide what is computed."""
+        """Settings that determine the result of the run."""
         return {
             "network": self.network.to_dict(),
             "seed": self.seed,
@@ -91,9 +99,14 @@ class UsrnetRecipe:
 
 
 def load_usrnet_recipe(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> UsrnetRecipe:
-    """Read a recipe; `data` replaces the recipe's folders of training images.
+    """Read a recipe for a USRNet.
 
-    Raises `RecipeError` naming the file and the setting that is missing, unknown or impossible.
+    Args:
+        path: TOML file.
+        data: Folders of HR images instead of the recipe's; empty for the recipe's own.
+
+    Raises:
+        RecipeError: A setting is missing, unknown or invalid; the message names it and the file.
     """
     file = Path(path)
     values = read_toml(file)

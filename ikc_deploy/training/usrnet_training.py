@@ -1,6 +1,6 @@
-"""Training of a USRNet: L1 on its image under the true kernel, which is drawn as FKP draws them.
+"""Training of a USRNet: L1 on its image under the true kernel, drawn from FKP's distribution.
 
-A run is a folder as those of `trainer` are, and goes on exactly where it was stopped.
+A run is a folder like those of `trainer` and resumes exactly where it was stopped.
 """
 
 from __future__ import annotations
@@ -47,12 +47,28 @@ def train_usrnet(
     progress: Progress,
     keep_going: Callable[[], bool] = lambda: True,
 ) -> Path | None:
-    """Train (or go on training) in the folder `run`.
+    """Train a USRNet, or resume its training.
 
-    `keep_going` is asked before every step. Returns the checkpoint's path, or None if it said no;
-    then, as after any interruption, the state on disk goes on exactly as an unbroken run would.
-    Raises `RecipeError` if the folder holds another run or one on other images, `InputError` for
-    unusable data, `TrainingError` if the training diverges.
+    After any interruption, the state on disk resumes exactly like an uninterrupted run.
+
+    Args:
+        recipe: Recipe of the run.
+        run: Folder of the run; created for a new one.
+        resume: Whether to resume from the state in `run`.
+        device: Device of the training.
+        progress: Called after every step.
+        keep_going: Called before every step; False saves the state and stops.
+
+    Returns:
+        The path of the checkpoint, or None if `keep_going` returned False.
+
+    Raises:
+        InputError: The images are unusable, there is no state to resume, or `run` holds a state and
+            `resume` is False.
+        OutputError: The folder of a new run cannot be written or holds other files.
+        RecipeError: The state is of another recipe or other images, or a crop is larger than all
+            images.
+        TrainingError: The training diverged.
     """
     images = ImageSet.of_folders(recipe.data)
     state = open_run(recipe, run, resume, images)
@@ -112,7 +128,7 @@ class _UsrnetTrainer:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.done += 1
-        # Early on, a long memory would hold on to the random start.
+        # At first, a slow average would keep the random initial weights for too long.
         decay = min(self._settings.ema_decay, self.done / (self.done + 10))
         with torch.no_grad():
             torch._foreach_lerp_(
@@ -121,7 +137,7 @@ class _UsrnetTrainer:
         self._recent.append(loss.detach())
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-        """HR crops, LR images on the 8-bit grid, kernels, noise levels, and the scale.
+        """Return HR crops, LR images on the 8-bit grid, kernels, noise levels, and the scale.
 
         They depend on the seed and the step alone.
         """

@@ -1,4 +1,4 @@
-"""A small measurement while training: a few HR images, a few sigmas, in torch."""
+"""Validation while training: PSNR and sigma errors on a few HR images and sigmas, in torch."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ class ValidationCase:
     """One degraded image."""
 
     hr: NDArray[np.uint8]
+    """HR image `[sH,sW,3]`."""
     lr: Tensor
+    """LR image `[1,3,H,W]` float32 in [0,1], on the CPU."""
     sigma: float
+    """Sigma of the blur in HR pixels."""
 
 
 TOLERATED_LOSS: Final = 0.02
-"""Decibels that a correction has to gain to be worth its time."""
+"""Largest loss of PSNR in dB that is accepted for fewer corrections."""
 
 
 def recommended_iters(curve: Sequence[float]) -> int:
@@ -42,7 +45,11 @@ def recommended_iters(curve: Sequence[float]) -> int:
 
 
 def load_cases(folder: Path, sigmas: tuple[float, ...], scale: int) -> list[ValidationCase]:
-    """Every image of `folder` degraded by every sigma."""
+    """Return every image of `folder` degraded by every sigma, in HR pixels.
+
+    Raises:
+        InputError: The folder is empty, or an image cannot be read.
+    """
     cases = []
     for path in list_images(folder):
         hr = crop_to_multiple(read_rgb(path), scale)
@@ -56,10 +63,18 @@ def load_cases(folder: Path, sigmas: tuple[float, ...], scale: int) -> list[Vali
 def validate(
     networks: IkcNetworks, cases: list[ValidationCase], stage: str, iters: int, device: torch.device
 ) -> dict[str, float]:
-    """Mean PSNR-Y (dB) of what the stage has made possible, and mean absolute sigma errors.
+    """Return the mean PSNR-Y in dB and mean absolute sigma errors of the networks trained so far.
 
-    Keys: `true_kernel`; from the predictor on `step0`, `sigma_mae0`; from the corrector on
-    `step1`... and `sigma_mae1`... up to `iters`.
+    Args:
+        networks: Networks on `device`, in evaluation mode.
+        cases: Images to upscale.
+        stage: Name of the current stage.
+        iters: Number of corrections after the predictor.
+        device: Device of the networks.
+
+    Returns:
+        Means over `cases`: `true_kernel` in `sftmd` and `joint`; `step0` and `sigma_mae0` after
+        `sftmd`; `step1`... and `sigma_mae1`... up to `iters` after `predictor`.
     """
     scale, basis = networks.architecture.scale, networks.basis
     figures: dict[str, list[float]] = {}

@@ -153,7 +153,7 @@ def test_tensorrt_without_its_gpu_leaves_a_complete_bundle(
     out = tmp_path / "out"
     arguments = ("--weights", small_checkpoint, "--fp16", "--out", out, "--engine", "tensorrt")
     done = invoke(main, *arguments)
-    mend = "builds on the target GPU itself, and there is no GPU here"
+    mend = "builds on the target GPU itself, but there is no GPU here"
     assert_one_clear_line(done, mend, f"The bundle '{out}' is complete without it")
     bundle = Bundle.open(out)
     assert bundle.manifest.parity and read_engines(bundle) == ()
@@ -186,7 +186,7 @@ def test_an_unknown_compute_capability_is_one_line(half: Bundle, tmp_path: Path)
     pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX: pip install tensorrt_rtx")
     file = target(tmp_path, "99.9")
     done = invoke(main, "--bundle", half.path, "--engine", "tensorrt-rtx", "--target", file)
-    assert_one_clear_line(done, "does not know compute capability 99.9", "it builds for")
+    assert_one_clear_line(done, "does not support compute capability 99.9", "it builds for")
     assert Bundle.open(half.path).files == half.files
 
 

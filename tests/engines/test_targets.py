@@ -27,9 +27,12 @@ def test_shapes_are_read_as_they_are_written(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("64x64:540x960", "MIN:OPT:MAX, as 64x64:256x256:540x960, got '64x64:540x960'"),
-        ("64:256:540", "HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH in LR pixels.*got '64'"),
-        ("64x64:-1x256:540x960", "got '-1x256'"),
+        ("64x64:540x960", "invalid shapes '64x64:540x960': expected MIN:OPT:MAX"),
+        (
+            "64:256:540",
+            "invalid shape '64': expected HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH in LR pixels",
+        ),
+        ("64x64:-1x256:540x960", "invalid shape '-1x256'"),
         ("64x64:32x256:540x960", "min <= opt <= max must hold, and the height goes 64, 32, 540"),
         ("4x64x64:1x64x64:1x64x64", "the batch goes 4, 1, 1"),
         ("0x64:8x64:8x64", "whole numbers from 1 to 65536"),
@@ -56,7 +59,7 @@ def test_settings_left_out_have_defaults(tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         ("workspace = 3", "unknown settings workspace; known are builder_level"),
-        ('compute_capabilities = ["8.x"]', "texts such as \"8.9\", got '8.x'"),
+        ('compute_capabilities = ["8.x"]', "strings such as \"8.9\", got '8.x'"),
         ("compute_capabilities = [8.9]", r"compute_capabilities\[0\] must be a text, got 8\.9"),
         ("workspace_mib = 0", "workspace_mib must lie in 1 to .*got 0"),
         ("builder_level = 6", "builder_level must lie in 0 to 5, got 6"),

@@ -40,7 +40,7 @@ def test_tensorrt_refuses_a_target_that_is_another_gpu(
 ) -> None:
     gpus(tmp_path, monkeypatch, "8.9")
     with pytest.raises(
-        EngineError, match=r"for compute capability 9\.0, and the GPU here has 8\.9"
+        EngineError, match=r"for compute capability 9\.0, but the GPU here has 8\.9"
     ):
         prepare_toolchain("tensorrt", Target(("9.0",)))
 
@@ -71,7 +71,7 @@ def test_rtx_without_a_target_builds_for_the_gpu_that_is_here(
 
 
 def test_an_unknown_compute_capability_is_refused_with_the_known_ones(rtx: Toolchain) -> None:
-    with pytest.raises(EngineError, match=r"does not know .* 9\.0, 99\.9; it builds for .*8\.9"):
+    with pytest.raises(EngineError, match=r"does not support .* 9\.0, 99\.9; it builds for .*8\.9"):
         prepare_toolchain("tensorrt-rtx", Target(("99.9", "8.9", "9.0")))
 
 
@@ -83,5 +83,5 @@ def test_auto_takes_what_works_and_says_why_not_the_other(rtx: Toolchain) -> Non
 
 
 def test_auto_with_nothing_that_works_gives_every_reason(rtx: Toolchain) -> None:
-    with pytest.raises(EngineError, match=r"on the target GPU itself.*does not know .*99\.9"):
+    with pytest.raises(EngineError, match=r"on the target GPU itself.*does not support .*99\.9"):
         choose_toolchain("auto", Target(("99.9",)))

@@ -157,7 +157,7 @@ def test_engines_are_not_judged_without_what_rounding_costs(
     seal(folder, replace(exported.manifest, parity=None))
     bundle = Bundle.open(folder)
     content = {name: bundle.graph_bytes(name) for name in GRAPHS}
-    with pytest.raises(BundleError, match="does not say what rounding costs"):
+    with pytest.raises(BundleError, match="has no rounding errors of its graphs"):
         compare(bundle, runners(content), 24)
     assert isinstance(exported.manifest.parity, Parity)
     assert not Deviation(float("nan"), 1.0, 3.0).passed

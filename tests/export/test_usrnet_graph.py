@@ -88,7 +88,7 @@ def test_frames_too_small_for_the_network_leave_the_bundle_as_it_was(
     save_usrnet(near_bicubic_usrnet(), weights)
     with pytest.raises(InputError, match="at least 32x32"):
         UsrnetExport(weights, (16, 64))
-    with pytest.raises(InputError, match=r"32x32 are too small.*give a larger --res"):
+    with pytest.raises(InputError, match=r"32x32 are too small.*set a larger --res"):
         add_usrnet(copied, UsrnetExport(weights, (32, 32)))
     assert Bundle.open(copied).files == small_bundle.files
 

@@ -137,7 +137,7 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 def test_files_that_hold_no_such_flow_are_refused(tmp_path: Path, small_checkpoint: Path) -> None:
     file = tmp_path / "flow.safetensors"
     save_flow(any_flow(2).float(), file)
-    with pytest.raises(CheckpointError, match="x2, and x4 is asked for"):
+    with pytest.raises(CheckpointError, match="x2, but x4 is needed"):
         load_flow(4, file)
     with pytest.raises(CheckpointError, match="not an ikc-deploy kernel flow"):
         load_flow(4, small_checkpoint)

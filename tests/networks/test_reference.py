@@ -191,5 +191,5 @@ def test_unreadable_files_are_named(tmp_path: Path, content: bytes | None) -> No
 
 def test_files_without_named_tensors_are_refused(files: dict[str, Path]) -> None:
     torch.save([torch.zeros(2)], files["predictor"])
-    with pytest.raises(CheckpointError, match=r"predictor\.pth.*no state dict"):
+    with pytest.raises(CheckpointError, match=r"predictor\.pth.*does not hold a state dict"):
         import_reference(**files)

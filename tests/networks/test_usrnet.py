@@ -150,7 +150,7 @@ def test_published_weights_of_any_size_are_imported(published: Path, tmp_path: P
     with pytest.raises(CheckpointError, match=r"missing: prior\.up\.1\.1\.res\.0\.weight"):
         import_usrnet(tmp_path / "less.pth")
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="holds no USRNet"):
+    with pytest.raises(CheckpointError, match="is not a USRNet checkpoint"):
         import_usrnet(tmp_path / "other.pth")
 
 

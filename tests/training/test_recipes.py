@@ -126,7 +126,7 @@ def test_a_mistake_is_reported_with_file_and_setting(
             "degradation = {jpeg = [1, 2, 3]}",
             r"\[degradation\] jpeg must be a list of 2",
         ),
-        ("seed = 5", 'start = "a\\u0000b"', r"start must be a path, got 'a\\x00b'"),
+        ("seed = 5", 'init_from = "a\\u0000b"', r"init_from must be a path, got 'a\\x00b'"),
         ("seed = 5", "name = 1979-05-27", "name must be a text"),
         ("seed = 5", "a = " + 3000 * "[", "not valid TOML"),
         ("seed = 5", "seed = " + 5000 * "9", "not valid TOML"),
