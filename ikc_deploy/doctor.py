@@ -1,4 +1,4 @@
-"""What works on this machine, what does not, and the command that mends it.
+"""Report what works on this machine, what does not, and the command that fixes it.
 
 Nothing here imports torch, TensorRT or CUDA: versions come from package metadata, GPUs from
 nvidia-smi. ONNX Runtime lists every execution provider that it was built with, whether or not its

@@ -81,7 +81,10 @@ class CameraError(VideoError):
 class MissingExtraError(IkcError):
     """A command needs an optional dependency that is not installed.
 
-    The extra's name is part of the message, so that one `pip install` mends it.
+    Args:
+        module: Name of the missing module.
+        extra: Name of the extra of ikc-deploy that installs it.
+        purpose: What needs the module, at the beginning of the message.
     """
 
     def __init__(self, module: str, extra: str, purpose: str) -> None:

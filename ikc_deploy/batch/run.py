@@ -43,7 +43,7 @@ def run_batch(
     on_output: Callable[[Upscaled | Joined], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> BatchReport:
-    """Make the outputs that are missing; `on_output` hears of each, `progress` of frames.
+    """Write the missing outputs of a batch; a later run continues an interrupted one.
 
     `progress` is called with how many pictures and frames are done and how many there are. What
     cannot be made is in the report, and the rest is made. Raises `InputError` for inputs or outputs

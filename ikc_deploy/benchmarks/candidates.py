@@ -21,9 +21,9 @@ MODES: Final[dict[str, Mapping[str, Any]]] = {
     "crops": {"estimate": "crops"},
     "track": {"estimate": "track"},
 }
-"""Ways to estimate the blur: suffix of the candidate's name, arguments of `Upscaler.__call__`.
-The exact loop has neither. To the tracker, the calls of a race are a clip in which nothing
-moves."""
+"""Arguments of `Upscaler.__call__` for each way to estimate the blur, by the suffix of the
+candidate's name. The exact loop has neither. For the tracker, the calls of a benchmark are a clip
+without motion."""
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def _qualities(suite: Suite, folder: Path, watch: SuiteObserver) -> Iterator[Can
                 try:
                     bundle = our_bundle(subject, candidate.ours.precision)
                 except ExportError:
-                    # The race has said why it does not run.
+                    # The timing has reported why it does not run.
                     continue
                 quality = measure_quality(
                     bundle, candidate.ours, folder, count, suite.threads, report

@@ -1,4 +1,4 @@
-"""Image folders laid out like the reference implementation's dataset script (generate_mod_LR_bic).
+"""Image folders like those of the reference implementation's script (generate_mod_LR_bic).
 
     DST/HR/x4/NAME.png      the source, cropped to multiples of the scale
     DST/LR/x4/NAME.png      HR shrunk bicubically, not blurred

@@ -129,10 +129,17 @@ class KernelBasis:
     ) -> KernelBasis:
         """The principal directions of a family of Gaussians with sigmas uniform in `sigma_range`.
 
-        Deterministic: sigma is laid out on a grid, not drawn, and each component's largest entry
-        is made positive, because the signs of a singular value decomposition are arbitrary and
-        a flipped sign silently breaks every network trained with the other one. Among entries
-        that symmetry makes equal the first one decides, not the one that rounding makes largest.
+        Args:
+            sigma_range: Smallest and largest sigma in HR pixels.
+            code_size: Number of components of a code.
+            size: Side of the kernels in pixels, odd.
+            family: Isotropic or anisotropic Gaussians.
+
+        Returns:
+            The basis, without levels.
+
+        Raises:
+            KernelError: The range, the size or the code size is invalid.
         """
         kernels = family_kernels(family, sigma_range, size)
         mean = kernels.mean(axis=0).ravel()

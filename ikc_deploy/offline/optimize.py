@@ -1,4 +1,4 @@
-"""What the offline methods share: a fit that is stepped, shown, stopped, kept and gone on with.
+"""The common loop of the offline methods: a fit that can be stopped, saved and resumed.
 
 A method makes a `Fit`: networks, optimizers and a random generator of its own, all made from a
 seed. `optimize` steps it to its end. Between steps a fit is whole: it can be stopped there, written
@@ -39,7 +39,7 @@ class Fit(Protocol):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What was asked for, as JSON values: a file of another fit is not gone on with."""
+        """Identity of the fit, as JSON values: a file of another fit is not resumed."""
         ...
 
     def step(self) -> Losses:
@@ -123,12 +123,18 @@ def optimize(
     stop: threading.Event | None = None,
     state: Path | None = None,
 ) -> FitResult:
-    """Step `fit` to its end, or until `stop` is set, and give what it has found.
+    """Step `fit` to its end, or until `stop` is set.
 
-    With `state`, a file, the fit is kept there now and then and when it ends, and an earlier run's
-    is gone on with: the result is that of an unbroken run. Raises `InputError` if the file
-    is damaged, of another fit or further than this one goes, before the first step; and if a loss
-    is no longer finite.
+    Args:
+        fit: Fit to step.
+        progress: Called after every iteration.
+        stop: Event that ends the fit after the current iteration.
+        state: File in which the fit is saved periodically and at its end. If the file exists, the
+            fit in it is resumed; the result is that of an uninterrupted run.
+
+    Raises:
+        InputError: Before the first step: the file is damaged, of another fit, or has more
+            iterations than this one. Later: a loss is no longer finite.
     """
     record = _StateFile(state)
     record.take_up(fit)
@@ -137,8 +143,8 @@ def optimize(
         losses = fit.step()
         if not all(np.isfinite(value) for value in losses.values()):
             raise InputError(
-                f"the fit left all bounds at iteration {len(history) + 1} ({losses}); "
-                "try another seed"
+                f"optimization diverged at iteration {len(history) + 1} ({losses}); "
+                "try another --seed"
             )
         history.append(losses)
         progress(len(history), fit.iterations, losses)

@@ -49,7 +49,7 @@ class TritonPythonModel:
             return triton.InferenceResponse(await self._upscale(request))
         except IkcError as error:
             refusal = triton.TritonError(str(error), triton.TritonError.INVALID_ARG)
-        except Exception as error:  # whatever it is, the instance lives and the client hears of it
+        except Exception as error:  # the instance must survive, and the client gets the error
             refusal = triton.TritonError(f"{type(error).__name__}: {error}")
         return triton.InferenceResponse(error=refusal)
 

@@ -58,8 +58,15 @@ class CameraSettings:
 class Camera:
     """Frames as they come, stamped with the time of their arrival, past lost connections.
 
-    Connects at once: raises `CameraError` if nothing answers. Once it has answered, lost
-    connections are taken up again until `stop` is set. `notify` hears of both.
+    Connects when created. After that, lost connections are re-established until `stop` is set.
+
+    Args:
+        settings: Address and waiting times.
+        stop: Event that ends the frames.
+        notify: Called with a message for each lost, failed and re-established connection.
+
+    Raises:
+        CameraError: The camera does not answer or sends no frame.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Coded video in pieces, so that a run that dies can be gone on with.
+"""Coded video in chunks, so that an interrupted run can be resumed.
 
 A work folder beside the output holds finished pieces, and a description of the run that they
 belong to. A piece is written under another name and renamed when it is whole, so what has its

@@ -108,7 +108,7 @@ class Sink(Protocol):
         """
 
     def abort(self) -> None:
-        """Leave what can be gone on with, and nothing else."""
+        """Keep what a later run can resume, and delete the rest."""
 
 
 class FrameUpscaler(Protocol):

@@ -100,10 +100,19 @@ def open_source(
     stop: threading.Event,
     notify: Callable[[str], None],
 ) -> Generator[Source, None, None]:
-    """The source of a request; closed at the end of the block.
+    """Open the source of a request; close it at the end of the block.
 
-    `stdin` gives the pipe if there is one; `notify` hears of lost connections.
-    Raises `UnreadableClipError`, `NoVideoError`, `CameraError` or `InputError`.
+    Args:
+        request: The request.
+        stdin: Returns the input pipe; called only if the source is `PIPE`.
+        stop: Event that ends a camera or a pipe.
+        notify: Called with messages about the connection of a camera.
+
+    Raises:
+        UnreadableClipError: The clip or pipe cannot be read.
+        NoVideoError: The clip has no video stream.
+        CameraError: The camera does not answer.
+        InputError: The folder has no readable image.
     """
     rate = request.rate or _DEFAULT_RATE
     if request.camera is not None:

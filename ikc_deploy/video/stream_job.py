@@ -16,7 +16,7 @@ class StreamOutcome:
     """What came of a run."""
 
     frames: int
-    """Frames in the output, those of an earlier run that was gone on with included."""
+    """Number of frames in the output, including those of a resumed run."""
     dropped: int
     """Frames of a live source that newer ones replaced."""
     interrupted: bool

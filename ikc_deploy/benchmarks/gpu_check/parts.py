@@ -60,7 +60,7 @@ def require(holds: bool, otherwise: str) -> None:
 
 
 def opened(opener: Callable[[], Any]) -> Any:
-    """What `opener` gives. That it cannot be had here is no failure: raises `NotRunError`."""
+    """Return `opener()`; raise `NotRunError` if that is not possible on this machine."""
     try:
         return opener()
     except (BackendError, EngineError, MissingExtraError, ImportError) as error:

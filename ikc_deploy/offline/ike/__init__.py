@@ -8,9 +8,9 @@ no family of kernels, no weights. Run forward, the network shrinks; run backward
     fit:        the small image of the LR must look like the LR, patch for patch
     result:     backward(LR, U(rest of the LR))       U upsamples what the small image leaves over
 
-A shrinking under which an image looks like itself is, where nature repeats itself across scales,
-the one that made it (KernelGAN's principle), whatever it is: no kernel is ever made explicit, so
-it need not be linear. `docs/offline.md` says what each loss is for, and what it brought.
+Because natural images repeat themselves across scales, the downscaling under which the LR image
+resembles itself is the one that produced it (the principle of KernelGAN). No kernel is explicit, so
+the downscaling need not be linear. `docs/offline.md` has the purpose and the effect of each loss.
 """
 
 from ikc_deploy.offline.ike.ike_fit import IkeFit, fit
