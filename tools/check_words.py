@@ -131,7 +131,7 @@ def check_file(path: Path, name: Path, rules: Sequence[Rule] = RULES) -> list[Fi
 
 def checked_files(root: Path) -> list[Path]:
     """Return the files below `root` that are checked, relative to it and in order."""
-    found = []
+    found: list[Path] = []
     for place in PLACES:
         start = root / place
         found += [start] if start.is_file() else sorted(start.rglob("*"))
