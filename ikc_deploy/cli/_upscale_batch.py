@@ -39,7 +39,7 @@ class RayOptions:
     def given(self) -> bool:
         """Return whether `--ray` is given; raise `InputError` if only its companions are."""
         if not self.ray and (self.address or self.actors):
-            raise InputError("--address and --actors belong to --ray; give it too")
+            raise InputError("--address and --actors belong to --ray; give --ray too")
         return self.ray
 
 

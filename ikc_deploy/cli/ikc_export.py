@@ -194,7 +194,7 @@ def main(
 
 def _target(variant: str | None, file: Path | None, shapes: tuple[str, ...]) -> Target:
     if variant is None and (file or shapes):
-        raise InputError("--target and --shapes belong to --engine; give it too")
+        raise InputError("--target and --shapes belong to --engine; give --engine too")
     target = read_target(file) if file else Target()
     return replace(target, profiles=tuple(map(parse_shapes, shapes))) if shapes else target
 

@@ -127,7 +127,13 @@ class KernelBasis:
         size: int = KERNEL_SIZE,
         family: Family = "isotropic",
     ) -> KernelBasis:
-        """The principal directions of a family of Gaussians with sigmas uniform in `sigma_range`.
+        """Fit a basis to a family of Gaussians with sigmas uniform in `sigma_range`.
+
+        The components are the family's principal directions. The result is deterministic: sigmas
+        lie on a grid, and each component's largest entry is made positive. The signs of a singular
+        value decomposition are arbitrary, and a flipped sign silently breaks every network that was
+        trained with the other one. Among entries that are equal by symmetry, the first one
+        determines the sign, not the one that rounding makes largest.
 
         Args:
             sigma_range: Smallest and largest sigma in HR pixels.

@@ -56,7 +56,7 @@ class CameraSettings:
 
 
 class Camera:
-    """Frames as they come, stamped with the time of their arrival, past lost connections.
+    """A live source, whose frames are stamped with their time of arrival, with reconnection.
 
     Connects when created. After that, lost connections are re-established until `stop` is set.
 
@@ -67,6 +67,7 @@ class Camera:
 
     Raises:
         CameraError: The camera does not answer or sends no frame.
+        NoVideoError: The camera has no video stream.
     """
 
     def __init__(
