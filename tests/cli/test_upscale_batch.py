@@ -83,7 +83,7 @@ def test_failures_come_at_the_end_with_exit_code_2(
         (("in",), ("name the inputs, and the folder",)),
         (("-o", "out"), ("name the inputs, and the folder",)),
         (("gone", "-o", "out"), ("no image, clip or folder 'gone'",)),
-        (("in", "-o", "out", "--resume", "--start", "1"), ("--start, --resume", "without --ray")),
+        (("in", "-o", "out", "--resume", "--start", "1"), ("--start, --resume", "leave out --ray")),
         (("in", "-o", "out", "--save-steps", "s"), ("--save-steps",)),
         (("in", "-o", "out", "--sigma", "9"), ("sigma must lie in",)),
         (("in", "-o", "in"), ("would be overwritten",)),
