@@ -1,5 +1,5 @@
-# Everything runs in .venv, made from setup.cfg. The two that matter: `make demo` and `make test`.
-# Ray and Triton have environments of their own, below .scale.
+# Everything runs in .venv, created from setup.cfg. Start with `make demo` and `make test`.
+# Ray and Triton have their own environments below .scale.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,24 +10,25 @@ WHEELS ?= $(wildcard ../shared/gpu_wheels shared/gpu_wheels)
 
 .PHONY: demo test test-scale lint bench format gpu-check clean
 
-demo: $(VENV)/demo.stamp ## Export the shipped weights, upscale a real photo, print PSNR and where the picture is
+demo: $(VENV)/demo.stamp ## Export the shipped weights, upscale a real photo, print PSNR and the image's path
 	$(BIN)/ikc-export --fp32 --out demo/bundle
 	$(BIN)/python examples/demo.py --bundle demo/bundle --out demo
 
-test: $(VENV)/dev.stamp ## The whole test suite
+test: $(VENV)/dev.stamp ## Run the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-test-scale: .scale/bundle/manifest.json ## Real Ray and a real Triton server, started and stopped on the loopback
+test-scale: .scale/bundle/manifest.json ## Test with real Ray and a real Triton server, started and stopped on the loopback
 	bash tests/scale/run.sh ray $(PYTHON)
 	bash tests/scale/run.sh triton $(PYTHON)
 
 .scale/bundle/manifest.json: $(VENV)/demo.stamp
 	$(BIN)/ikc-export --fp32 --out .scale/bundle
 
-lint: $(VENV)/dev.stamp ## Formatting, lint and types
+lint: $(VENV)/dev.stamp ## Check formatting, lint, types and words
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m tools.check_words
 
 bench: $(VENV)/demo.stamp ## Measure benchmarks/suite.toml, fill in the tables of docs/performance.md
 	$(BIN)/ikc-bench --suite benchmarks/suite.toml --out benchmarks/results
@@ -37,7 +38,7 @@ format: $(VENV)/dev.stamp ## Fix formatting and what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-gpu-check: ## Everything that a machine with an NVIDIA GPU can check; offline, with the Python that is there
+gpu-check: ## Run all checks that need an NVIDIA GPU; offline, with the installed Python
 	$(PYTHON) -m ikc_deploy.benchmarks.gpu_check $(if $(WHEELS),--wheels $(firstword $(WHEELS)))
 
 $(VENV)/bin/python:
@@ -51,5 +52,5 @@ $(VENV)/dev.stamp: $(VENV)/bin/python setup.cfg constraints.txt
 	$(PIP) -e '.[dev]'
 	touch $@
 
-clean: ## Remove what the targets made, the environment included
+clean: ## Remove everything that the targets created, including the environment
 	rm -rf $(VENV) .scale demo build *.egg-info

@@ -1,12 +1,12 @@
-"""What works on this machine, what does not, and the command that mends it.
+"""What works on this machine, what does not, and the command that fixes it.
 
 Nothing here imports torch, TensorRT or CUDA: versions come from package metadata, GPUs from
-nvidia-smi. ONNX Runtime lists every execution provider that it was built with, whether or not its
-libraries and a device are there. So each one runs a tiny model in a process of its own, in which a
-driver may print, hang or crash without taking the doctor along.
+nvidia-smi. ONNX Runtime lists every execution provider that it was built with, even if libraries or
+devices are missing. So each provider runs a tiny model in a separate process, where a driver may
+print, hang or crash without effect on the doctor.
 
     python -m ikc_deploy.doctor                           # that process: the listed providers
-    python -m ikc_deploy.doctor CUDAExecutionProvider     # the providers that a session really got
+    python -m ikc_deploy.doctor CUDAExecutionProvider     # the providers that a session uses
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def atomic_folder(
 ) -> Iterator[Path]:
     """Yield a new folder that replaces `path` if the block succeeds. Hold the lock of `path`.
 
-    What a killed writer left is put right first. Links are followed.
+    The remains of a killed writer are removed first. Links are followed.
 
     Args:
         path: The folder to make or replace.
@@ -112,7 +112,11 @@ def atomic_folder(
 
 
 def restore(path: str | PathLike[str]) -> None:
-    """Put right what a killed writer of the folder `path` left. Hold its lock."""
+    """Recover the folder `path` from a killed writer, and delete its remains. Hold its lock.
+
+    Raises:
+        OutputError: The file system refuses.
+    """
     target = Path(os.path.realpath(path))
     with _output_errors(target):
         aside = hidden_sibling(target, ".ikc-old")

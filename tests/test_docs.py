@@ -65,6 +65,27 @@ def test_make_knows_the_targets_that_the_readme_names(repository: Path) -> None:
         assert done.returncode == 0, target
 
 
+def test_the_table_of_places_names_files_and_what_they_hold(repository: Path) -> None:
+    text = (repository / "CONTRIBUTING.md").read_text()
+    (section,) = re.findall(r"## Where is \.\.\.\n(.*?)\n## ", text, re.DOTALL)
+    rows = [row.strip("|").split("|") for row in section.splitlines()[2:] if row.startswith("|")]
+    assert len(rows) >= 10
+    for what, file, named in rows:
+        files = [repository / path for path in re.findall(r"`([\w/]+\.\w+)`", file + named)]
+        assert files, what
+        assert all(path.is_file() for path in files), what
+        words = re.findall(r"`(\w+)`", named)
+        assert words, what
+        defined = {
+            word
+            for path in files
+            for word in re.findall(
+                r"^ *(?:def |class )?(\w+)(?=[(:\[]| =)", path.read_text(), re.MULTILINE
+            )
+        }
+        assert set(words) <= defined, what
+
+
 @pytest.mark.parametrize("folder", ["ikc_deploy", "tests", "tools", "examples", "training", "docs"])
 def test_nothing_names_a_path_of_one_machine(repository: Path, folder: str) -> None:
     here = str(repository.parent) + "/"

@@ -35,7 +35,7 @@ def new_bundle(path: str | PathLike[str]) -> Iterator[Path]:
 
     Raises:
         OutputError: As `check_bundle_folder`, before anything is written, or the lock cannot be
-            had. Then, as after a kill, `path` is as it was.
+            acquired. Then, as after a kill, `path` is unchanged.
     """
     check_bundle_folder(path)
     with locked(path), atomic_folder(path, listed_files, KIND) as folder:

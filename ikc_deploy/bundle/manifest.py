@@ -188,9 +188,16 @@ class Bundle:
     def open(cls, path: str | PathLike[str]) -> Bundle:
         """Open a bundle folder and verify it.
 
-        Raises `BundleError` saying what is wrong and what mends it: no bundle there, a damaged
-        manifest or one with an impossible entry, another schema, a file that is missing, cut short
-        or altered, a path that leads out of the folder, or a basis that is not the manifest's.
+        Args:
+            path: The folder.
+
+        Returns:
+            The verified bundle.
+
+        Raises:
+            BundleError: The folder is not a bundle; the manifest is damaged, invalid or of another
+                schema; a file is missing, truncated or altered; a path leads out of the folder; or
+                the basis is not that of the manifest. The message states how to fix it.
         """
         folder = Path(path)
         if is_interrupted(folder):

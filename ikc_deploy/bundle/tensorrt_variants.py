@@ -93,8 +93,15 @@ class TensorRT:
 def load_tensorrt(name: TensorRTVariantName) -> TensorRT:
     """Import a variant; the same object every time.
 
-    Raises `EngineError` if it is not installed, does not load or has a version that is not known
-    to work, each with the command that mends it.
+    Args:
+        name: "tensorrt" or "tensorrt-rtx".
+
+    Returns:
+        The loaded variant; it lives until the process ends.
+
+    Raises:
+        EngineError: It is not installed, does not load or has an unsupported version. The message
+            contains the command that fixes it.
     """
     with _LOADING:
         return _load(name)

@@ -1,4 +1,4 @@
-"""The options that say how a picture was blurred, or how to find out."""
+"""Options that give the blur of the input, or the way to estimate it."""
 
 from __future__ import annotations
 
@@ -17,30 +17,38 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class BlurOptions:
-    """The options as given; None means not given."""
+    """The blur options of a command line; None for those not given.
+
+    Raises `InputError` if both are given.
+    """
 
     sigma: float | None
     estimate: Estimate | None
 
     def __post_init__(self) -> None:
         if self.sigma is not None and self.estimate is not None:
-            raise InputError("give --sigma, or --estimate to have it estimated, not both")
+            raise InputError(
+                "--sigma gives the blur and --estimate estimates it; give only one of them"
+            )
 
 
 def blur_options(command: _Command) -> _Command:
-    """Decorator: `--sigma` and `--estimate`, as one parameter `blur`; inside `reports_errors`."""
+    """Add `--sigma` and `--estimate` to a command, as one parameter `blur: BlurOptions`.
+
+    Apply it inside `reports_errors`: it raises `InputError`.
+    """
 
     @click.option(
         "--sigma",
         type=float,
-        help="The blur, in pixels of the output; it is then not estimated, and nothing is "
-        "corrected.",
+        help="Known blur: standard deviation in pixels of the output. Nothing is estimated or "
+        "corrected then.",
     )
     @click.option(
         "--estimate",
         type=click.Choice(ESTIMATES),
-        help="How the blur is found: by the loop on the whole frame, on a few textured crops, or "
-        "from the frame before.  [default: full; for video, track]",
+        help="Way to estimate the blur: the loop on the whole frame, corrections on a few textured "
+        "crops, or tracking from the previous frame.  [default: full; for video, track]",
     )
     @wraps(command)
     def gathered(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The options that choose a bundle, shared by the commands that run one."""
+"""Options that choose a bundle, for all commands that run one."""
 
 from __future__ import annotations
 
@@ -18,25 +18,32 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def bundle_options(command: _Command) -> _Command:
-    """Decorator: `--weights` and `--bundle`, as the parameters `weights` and `folder`."""
+    """Add `--weights` and `--bundle` to a command, as the parameters `weights` and `folder`."""
     weights = click.option(
         "--weights",
-        help="Shipped weights, a checkpoint file, or random:ARCHITECTURE; exported once into the "
-        f"cache.  [default: {DEFAULT_WEIGHTS}]",
+        help="Shipped weights, a checkpoint file, or random:ARCHITECTURE; exported into the cache "
+        f"on first use.  [default: {DEFAULT_WEIGHTS}]",
     )
     folder = click.option(
         "--bundle",
         "folder",
         type=click.Path(path_type=Path),
-        help="A folder written by ikc-export, instead of --weights.",
+        help="Folder written by ikc-export, instead of --weights.",
     )
     return weights(folder(command))
 
 
 def open_bundle(weights: str | None, folder: Path | None, precision: Precision = "fp32") -> Bundle:
-    """The bundle that the options mean; `precision` is for weights, a folder has its own.
+    """Return the bundle that the options choose; weights are exported on first use.
 
-    Raises `InputError` if both options are given, and what opening or exporting raises.
+    Args:
+        weights: The value of `--weights`; None for the default weights.
+        folder: The value of `--bundle`; None to use `weights`.
+        precision: Precision of the export; ignored for a folder, which has its own.
+
+    Raises:
+        InputError: Both options are given.
+        IkcError: The bundle cannot be opened, or the weights cannot be exported.
     """
     if folder is None:
         name = weights or DEFAULT_WEIGHTS

@@ -1,4 +1,4 @@
-"""How commands show a bundle: its graphs, their parity, its engines and their layer precision."""
+"""Terminal output about a bundle: graphs, parity, engines and their layer precision."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MIB = 2**20
 
 
 def print_fact(line: str) -> None:
-    """Print a line as it is, however long."""
+    """Print a line on standard output without wrapping, markup or highlighting."""
     out_console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def graphs_table(bundle: Bundle) -> Table:
-    """Convolutions and size of each graph."""
+    """Return a table of each graph's convolutions by dtype and its size in MiB."""
     manifest = bundle.manifest
     table = Table(
         title=Text(f"{manifest.name}, x{manifest.scale}, {manifest.precision}, {manifest.io}")
@@ -35,7 +35,7 @@ def graphs_table(bundle: Bundle) -> Table:
 
 
 def parity_table(bundle: Bundle) -> Table:
-    """The loop of the graphs against torch, step by step."""
+    """Return a table of the loop on the graphs against torch, one row for each step."""
     table = Table(title="against torch float32")
     for column in ("step", "image dB", "rounding alone", "frame levels", "largest |dh|"):
         table.add_column(column)
@@ -52,8 +52,11 @@ def parity_table(bundle: Bundle) -> Table:
 
 
 def deviations_table(bundle: Bundle) -> Table:
-    """Each graph against torch on the same inputs: RMS, and what rounding alone costs."""
-    table = Table(title="each graph against torch, RMS, and what rounding alone costs")
+    """Return a table of each graph's RMS error against torch on the same inputs.
+
+    Beside each error is the one that rounding alone causes.
+    """
+    table = Table(title="each graph against torch: RMS error, and that of rounding alone")
     for column in ("graph", "in float32", "rounding", "as it is", "rounding"):
         table.add_column(column)
     parity = bundle.manifest.parity
@@ -65,7 +68,7 @@ def deviations_table(bundle: Bundle) -> Table:
 
 
 def print_verified(bundle: Bundle) -> None:
-    """Each engine that was compared with ONNX Runtime, step by step."""
+    """Print the comparison of every verified engine with ONNX Runtime, step by step."""
     for fingerprint, verification in bundle.manifest.verified.items():
         verdict = "passed" if verification.passed else "FAILED"
         print_fact(f"engine {fingerprint} against ONNX Runtime: {verdict}")
@@ -80,7 +83,7 @@ def print_verified(bundle: Bundle) -> None:
 
 
 def usrnet_line(record: UsrnetRecord) -> str:
-    """The fourth graph."""
+    """Return a line about the fourth graph: sizes, margin, convolutions and parity."""
     parity = record.parity
     measured = "not compared with torch"
     if parity is not None:
@@ -96,7 +99,7 @@ def usrnet_line(record: UsrnetRecord) -> str:
 
 
 def print_graphs(bundle: Bundle) -> None:
-    """The graphs and all that was measured on them."""
+    """Print the graphs and everything that was measured on them."""
     manifest = bundle.manifest
     out_console.print(
         graphs_table(bundle), deviations_table(bundle), parity_table(bundle), sep="\n"
@@ -108,16 +111,16 @@ def print_graphs(bundle: Bundle) -> None:
 
 
 def int8_line(found: Int8Parity) -> str:
-    """What 8 bits cost."""
+    """Return a line about the PSNR-Y that 8-bit convolutions cost."""
     return (
-        f"PSNR-Y on {found.images} images that did not calibrate: {found.int8_db:.2f} dB, "
-        f"in float32 {found.fp32_db:.2f}: 8 bits cost {found.loss_db:.2f} dB; "
-        f"{len(found.kept)} convolutions of the SR network were kept in float32 for that"
+        f"PSNR-Y on {found.images} images not used for calibration: {found.int8_db:.2f} dB, "
+        f"in float32 {found.fp32_db:.2f}: 8 bits cost {found.loss_db:.2f} dB, with "
+        f"{len(found.kept)} convolutions of the SR network kept in float32"
     )
 
 
 def print_engine(engine: Engine, state: str) -> None:
-    """What an engine is for, the sizes of its plans, `state`, and its layer precision."""
+    """Print an engine's target, plan sizes, `state` (whether it is used here), and layers."""
     record = engine.record
     print_fact(
         f"engine {record.fingerprint}: {record.variant} {record.version}, "

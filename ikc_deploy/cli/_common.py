@@ -1,9 +1,9 @@
-"""What every command shares: errors as one line with exit code 2, and where text goes.
+"""Parts of every command: errors as one line with exit code 2, and output streams.
 
-Names of files are bytes, and a terminal may know no more than ASCII. So that no name can end a
-command, `reports_errors` has the standard streams replace what they cannot encode, whoever prints;
-and `say`, `warn` and errors show control characters of names as escapes, not as commands to the
-terminal.
+File names are bytes, and a terminal may support no more than ASCII. No file name may stop a
+command: `reports_errors` makes the standard streams replace what they cannot encode, for all code
+that prints; `say`, `warn` and errors print control characters in names as escapes, so the terminal
+does not interpret them.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ HELP: Final = {"help_option_names": ["-h", "--help"]}
 """Context settings of every command."""
 
 out_console = Console()
-"""Results."""
+"""Standard output: results."""
 
 err_console = Console(stderr=True)
-"""Progress, warnings and errors."""
+"""Standard error: progress, warnings and errors."""
 
 
 def encodable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """An error handler for `codecs`: what cannot be encoded becomes a replacement character."""
+    """Return replacement characters for what cannot be encoded: an error handler for `codecs`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     length = error.end - error.start
     if error.encoding.lower().startswith("utf"):
-        # As bytes: Python's UTF-8 encoder takes no other characters than ASCII from a handler.
+        # As bytes: Python's UTF-8 encoder accepts only ASCII characters from a handler.
         return (length * "\N{REPLACEMENT CHARACTER}").encode(error.encoding), error.end
     return length * "?", error.end
 
 
 def encodable_or_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
-    """The same, but for undecodable bytes of names, which pass through as they are."""
+    """Return undecodable bytes of names as they are, and replacement characters for the rest."""
     try:
         return codecs.lookup_error("surrogateescape")(error)
     except UnicodeError:
@@ -63,11 +63,11 @@ _HANDLERS: Final = {
     "surrogatepass": ("ikc-encodable", encodable),
     "surrogateescape": ("ikc-encodable-or-bytes", encodable_or_bytes),
 }
-"""By the standard handler that they stand in for: those that can fail."""
+"""Replacements for the standard handlers that can fail, by the standard handler's name."""
 
 
 def printable(text: str) -> str:
-    """`text` with control characters as escapes; line ends stay."""
+    """Return `text` with control characters as escapes, except line ends."""
     return "".join(
         character if character == "\n" or not _is_control(character) else _escaped(character)
         for character in text
@@ -75,12 +75,12 @@ def printable(text: str) -> str:
 
 
 def say(line: str, err: bool = False) -> None:
-    """Print a line of results on standard output; on standard error with `err`."""
+    """Print a line of results on standard output, or on standard error if `err`."""
     click.echo(printable(line), err=err)
 
 
 class CommandError(click.ClickException):
-    """A clear sentence on standard error, exit code 2, no traceback."""
+    """An error that ends the command: one message on standard error, exit code 2, no traceback."""
 
     exit_code = 2
 
@@ -91,9 +91,9 @@ class CommandError(click.ClickException):
 
 
 class _OutputFile(click.Path):
-    """A path that is refused, before the command does anything, if no file can be written there.
+    """A path that is refused before the command runs if no file can be written there.
 
-    `-` is left to the command.
+    `-` is not checked; the command interprets it.
     """
 
     def convert(
@@ -112,13 +112,13 @@ class _OutputFile(click.Path):
 
 
 OUTPUT_FILE: Final = _OutputFile(path_type=Path)
-"""The type of options that name a file to write."""
+"""Type of options that name a file to write."""
 
 
 def reports_errors(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-    """Decorator: errors of this project and of the file system become a `CommandError`.
+    """Return the command with errors of this project and the file system as `CommandError`.
 
-    Python's warnings become a line each on standard error.
+    Each Python warning becomes a line on standard error.
     """
 
     @functools.wraps(command)
@@ -131,7 +131,7 @@ def reports_errors(command: Callable[_Parameters, _Result]) -> Callable[_Paramet
         except IkcError as error:
             raise CommandError(str(error)) from error
         except BrokenPipeError:
-            # click ends quietly when the reader of a pipe (head, less) has gone.
+            # click exits quietly when the reader of a pipe (head, less) has ended.
             raise
         except OSError as error:
             raise CommandError(f"{error.strerror or error}: {error.filename or ''}") from error
@@ -147,12 +147,12 @@ def warn(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Print a line on standard error that is about nothing wrong."""
+    """Print an informational line on standard error."""
     err_console.print(escape(printable(message)), soft_wrap=True, highlight=False)
 
 
 def note_skipped(inputs: Sequence[Path], suffixes: Sequence[str] = IMAGE_SUFFIXES) -> None:
-    """Print what was not taken of the folders among `inputs`, and why, on standard error."""
+    """Print on standard error what was skipped in the folders among `inputs`, with the reason."""
     for path in inputs:
         if path.is_dir():
             for line in list_folder(path, suffixes).notes():
@@ -164,7 +164,7 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 def _print_any_name() -> None:
-    """Have the standard streams replace what they cannot encode."""
+    """Make the standard streams replace what they cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in _HANDLERS:
             name, handler = _HANDLERS[stream.errors]

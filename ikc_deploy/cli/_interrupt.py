@@ -10,7 +10,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def interruptible(stop: threading.Event) -> Generator[threading.Event, None, None]:
-    """In the block, the first Ctrl-C sets `stop` and the yielded event; a second is as usual."""
+    """Make the first Ctrl-C in the block set `stop` and the yielded event.
+
+    A second Ctrl-C has its usual effect.
+    """
     interrupted = threading.Event()
 
     def finish(*_: object) -> None:

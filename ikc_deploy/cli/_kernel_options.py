@@ -1,4 +1,4 @@
-"""The options that give a picture's blur kernel."""
+"""Options that give the blur kernel of the input."""
 
 from __future__ import annotations
 
@@ -25,23 +25,28 @@ from ikc_deploy.runtime.nonblind import (
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 Convention = Literal["fkp", "ikc"]
-"""What a kernel in a file means (see `ikc_deploy.kernels.conventions`)."""
+"""Convention of a kernel in a file (see `ikc_deploy.kernels.conventions`)."""
 
 
 @dataclass(frozen=True, eq=False)
 class KernelOptions:
-    """A kernel that was given, and what else is known."""
+    """A given blur kernel, and what else is known about the degradation."""
 
     kernel: NDArray[np.float64]
-    """`[k,k]`, sum 1."""
+    """Blur kernel `[k,k]`, sum 1."""
     convention: Convention
     noise: float
+    """Standard deviation of the noise in 8-bit levels."""
     border: Border
+    """Content beyond the image's edges."""
 
     def nonblind_upscale(
         self, network: NonBlind
     ) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
-        """Restores images under it. Raises `KernelError` if it is too large for the network."""
+        """Return a function that upscales RGB images `[H,W,3]` uint8 under the kernel.
+
+        Raises `KernelError` if the kernel is too large for the network.
+        """
         kernel = self.kernel
         if self.convention == "ikc":
             kernel = fkp_in_place(kernel, network.scale)
@@ -50,42 +55,44 @@ class KernelOptions:
 
 
 def kernel_options(command: _Command) -> _Command:
-    """Decorator: `--kernel` and what belongs to it, as one parameter `known`, None without it.
+    """Add `--kernel` and its companions to a command, as one parameter `known`.
 
-    Inside `reports_errors`.
+    `known` is a `KernelOptions`, or None without `--kernel`. Apply it inside `reports_errors`.
     """
 
     @click.option(
         "--kernel",
         type=click.Path(path_type=Path),
-        help="The blur kernel [k,k], sum 1, in an .npy file, as ikc-offline writes it; for bundles "
-        "with the graph that ikc-export --usrnet adds.",
+        help="Known blur kernel [k,k], sum 1, in an .npy file, as ikc-offline writes it; requires "
+        "a bundle with the graph that ikc-export --usrnet adds.",
     )
     @click.option(
         "--kernel-convention",
         "convention",
         type=click.Choice(["fkp", "ikc"]),
-        help="What the kernel in --kernel does: all of the shrinking (fkp), or a centred blur "
+        help="Convention of --kernel: it includes the shrinking filter (fkp), or is a centred blur "
         "before bicubic shrinking (ikc).  [default: fkp]",
     )
     @click.option(
         "--noise",
         type=float,
         help="With --kernel, the standard deviation of the noise in 8-bit levels.  "
-        "[default: 0.29, as rounding leaves]",
+        "[default: 0.29, that of rounding]",
     )
     @click.option(
         "--border",
         type=click.Choice(["reflect", "wrap"]),
-        help="With --kernel, what lies beyond the edges: a mirror image, or the opposite edge, as "
-        "in test images that were blurred so.  [default: reflect]",
+        help="With --kernel, the content beyond the edges: the mirror image, or the opposite edge "
+        "(for test images with a cyclic blur).  [default: reflect]",
     )
     @wraps(command)
     def gathered(*args: Any, **kwargs: Any) -> Any:
         file = kwargs.pop("kernel")
         rest = {name: kwargs.pop(name) for name in ("convention", "noise", "border")}
         if file is None and any(value is not None for value in rest.values()):
-            raise InputError("--kernel-convention, --noise and --border belong to --kernel")
+            raise InputError(
+                "--kernel-convention, --noise and --border belong to --kernel; give it too"
+            )
         known = file and KernelOptions(
             read_kernel(file),
             rest["convention"] or "fkp",

@@ -1,4 +1,4 @@
-"""The options that bound memory."""
+"""Options that limit memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
 def memory_options(command: _Command) -> _Command:
-    """Decorator: `--tile` and `--max-memory`, as one parameter `tiles`; inside `reports_errors`."""
+    """Add `--tile` and `--max-memory` to a command, as one parameter `tiles: TileSettings`.
+
+    Apply it inside `reports_errors`.
+    """
 
     @click.option(
         "--tile",
@@ -26,14 +29,15 @@ def memory_options(command: _Command) -> _Command:
         default="auto",
         show_default=True,
         callback=_tile,
-        help="Cut frames into tiles of so many pixels of the input; auto: if memory calls for it; "
-        "none: never.",
+        help="Side of the tiles that frames are cut into, in pixels of the input; auto: tiles only "
+        "if memory requires them; none: never.",
     )
     @click.option(
         "--max-memory",
         metavar="SIZE",
         callback=_bytes,
-        help="What auto may use for a frame, as 800M or 4G.  [default: half of what is free]",
+        help="Memory that auto may use for a frame, for example 800M or 4G.  "
+        "[default: half of the free memory]",
     )
     @wraps(command)
     def gathered(*args: Any, **kwargs: Any) -> Any:
@@ -50,7 +54,9 @@ def _tile(_: click.Context, __: click.Parameter, text: str) -> Tile:
     if word == "none":
         return None
     if not word.isdecimal():
-        raise click.BadParameter(f"'{text}' is no tile; write auto, none or a side as 256")
+        raise click.BadParameter(
+            f"invalid tile '{text}': expected auto, none or a side, for example 256"
+        )
     return int(word)
 
 
@@ -59,5 +65,5 @@ def _bytes(_: click.Context, __: click.Parameter, text: str | None) -> int | Non
         return None
     size = _SIZE.fullmatch(text.strip().upper())
     if size is None:
-        raise click.BadParameter(f"'{text}' is no size; write 800M or 4G")
+        raise click.BadParameter(f"invalid size '{text}': expected for example 800M or 4G")
     return int(float(size[1]) * _UNITS[size[2]])

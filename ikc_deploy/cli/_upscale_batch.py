@@ -1,4 +1,4 @@
-"""The part of ikc-upscale that is about many actors: its options, its progress, its report."""
+"""ikc-upscale --ray: options, progress and report of a batch on many actors."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _VIDEO: Final = {"--codec", "--crf"}
-"""Options for video that make sense for many clips."""
+"""Video options that apply to many clips."""
 
 
 @dataclass(frozen=True)
 class RayOptions:
-    """The options as given; None and False mean not given."""
+    """The Ray options of a command line; None and False for those not given."""
 
     ray: bool
     address: str | None
     actors: int | None
 
     def given(self) -> bool:
-        """True for --ray. Raises `InputError` if only its companions are there."""
+        """Return whether `--ray` is given; raise `InputError` if only its companions are."""
         if not self.ray and (self.address or self.actors):
-            raise InputError("--address and --actors say how to use Ray; give --ray too")
+            raise InputError("--address and --actors belong to --ray; give --ray too")
         return self.ray
 
 
 def ray_options(command: _Command) -> _Command:
-    """Decorator: the options for Ray, as one parameter `ray`."""
+    """Add the options for Ray to a command, as one parameter `ray: RayOptions`."""
 
     @wraps(command)
     def gathered(*args: Any, **kwargs: Any) -> Any:
@@ -60,17 +60,18 @@ _OPTIONS: Final = (
     click.option(
         "--ray",
         is_flag=True,
-        help="Upscale images and clips into the folder OUT by many actors; again, what is missing.",
+        help="Upscale images and clips into the folder OUT on many actors; repeat to add what is "
+        "missing.",
     ),
     click.option(
         "--address",
-        help="The Ray cluster to use, or auto for the one of this machine.  "
-        "[default: one of its own, for this run]",
+        help="Address of the Ray cluster, or auto for the one running on this machine.  "
+        "[default: a new one for this run]",
     ),
     click.option(
         "--actors",
         type=click.IntRange(min=1),
-        help="How many; each has one GPU, or --threads cores.  [default: what there is room for]",
+        help="Number of actors; each uses one GPU or --threads cores.  [default: as many as fit]",
     ),
 )
 
@@ -85,15 +86,15 @@ def upscale_batch(
     as_json: bool,
     max_pixels: int | None,
 ) -> None:
-    """Run a batch with one bar, a line for each output, and all that failed at the end.
+    """Run a batch with one progress bar and a line for each output.
 
-    Raises `InputError` with all that failed, and what `run_batch` raises.
+    Raises `InputError` that lists everything that failed, and what `run_batch` raises.
     """
     refused = [name for name in video.given() if name not in _VIDEO]
     if refused:
-        raise InputError(f"{', '.join(refused)}: for a single clip or stream, without --ray")
+        raise InputError(f"{', '.join(refused)}: only for a single clip or stream; leave out --ray")
     if not inputs or out is None:
-        raise InputError("name the inputs, and the folder of the outputs with -o")
+        raise InputError("name the inputs, and the folder of the outputs with -o OUT")
     try:
         from ikc_deploy.batch.cluster import require_ray
         from ikc_deploy.batch.plan import BATCH_SUFFIXES
@@ -120,7 +121,7 @@ def upscale_batch(
 
 @contextmanager
 def _bar() -> Generator[Callable[[int, int], None], None, None]:
-    """A bar on standard error, unless that goes to a file; yields what to call with the counts."""
+    """Show a bar on standard error if it is a terminal; yield a function that takes the counts."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -147,10 +148,10 @@ def _show_clip(done: Joined, as_json: bool) -> None:
 
 def _conclude(report: BatchReport, as_json: bool) -> None:
     if report.kept and not as_json:
-        click.echo(f"{report.kept} were there already")
+        click.echo(f"{report.kept} were complete already")
     if report.failures:
         total = report.made + report.kept + len(report.failures)
         heading = (
-            f"{len(report.failures)} of {total} outputs failed; a second run tries only these:"
+            f"{len(report.failures)} of {total} outputs failed; a second run retries only these:"
         )
         raise InputError("\n".join([heading, *report.failures]))

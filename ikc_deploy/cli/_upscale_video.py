@@ -1,4 +1,4 @@
-"""The part of ikc-upscale that is about video: its options, its progress, its interruption."""
+"""ikc-upscale on video: options, progress and interruption."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 VIDEO_ESTIMATE: Final[Estimate] = "track"
-"""How the blur of video is found unless an option says otherwise: docs/estimation.md has why."""
+"""Default way to estimate the blur of video; docs/estimation.md explains it."""
 
 _CLOCK: Final = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
 _SIZE: Final = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -50,7 +50,7 @@ _SIZE: Final = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """The options as given; None and False mean not given."""
+    """The video options of a command line; None and False for those not given."""
 
     codec: str | None
     crf: float | None
@@ -64,12 +64,12 @@ class VideoOptions:
     rate: Fraction | None
 
     def given(self) -> list[str]:
-        """Their names on the command line."""
+        """Return the names of the given options, as on the command line."""
         return [f"--{each.name}" for each in fields(self) if getattr(self, each.name)]
 
 
 def video_options(command: _Command) -> _Command:
-    """Decorator: the options for video, as one parameter `video`."""
+    """Add the options for video to a command, as one parameter `video: VideoOptions`."""
 
     @wraps(command)
     def gathered(*args: Any, **kwargs: Any) -> Any:
@@ -86,7 +86,9 @@ def _seconds(_: click.Context, __: click.Parameter, text: str | None) -> Fractio
         return None
     clock = _CLOCK.fullmatch(text.strip())
     if clock is None:
-        raise click.BadParameter(f"'{text}' is no time; write 90, 1:30 or 0:01:30.5")
+        raise click.BadParameter(
+            f"invalid time '{text}': expected for example 90, 1:30 or 0:01:30.5"
+        )
     return 3600 * int(clock[1] or 0) + 60 * int(clock[2] or 0) + Fraction(clock[3])
 
 
@@ -95,7 +97,9 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
         return None
     size = _SIZE.fullmatch(text.strip().lower())
     if size is None:
-        raise click.BadParameter(f"'{text}' is no size; write WIDTHxHEIGHT, as 640x360")
+        raise click.BadParameter(
+            f"invalid size '{text}': expected WIDTHxHEIGHT, for example 640x360"
+        )
     return int(size[1]), int(size[2])
 
 
@@ -103,13 +107,15 @@ def _rate(_: click.Context, __: click.Parameter, text: str | None) -> Fraction |
     try:
         return None if text is None else Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise click.BadParameter(f"'{text}' is no rate; write 25 or 30000/1001") from None
+        raise click.BadParameter(
+            f"invalid rate '{text}': expected for example 25 or 30000/1001"
+        ) from None
 
 
 _OPTIONS: Final = (
     click.option(
         "--codec",
-        help="h264, hevc, av1 or vp9 (on the GPU where that opens), or an encoder of FFmpeg's.  "
+        help="h264, hevc, av1 or vp9 (on the GPU if NVENC opens), or an encoder of FFmpeg.  "
         "[default: h264; hevc above 8 bits or 4096 pixels]",
     ),
     click.option(
@@ -117,24 +123,32 @@ _OPTIONS: Final = (
         type=click.FloatRange(0, 63),
         help="Constant quality on the encoder's scale; lower is better.  [default: by encoder]",
     ),
-    click.option("--start", metavar="TIME", callback=_seconds, help="Where in the clip to begin."),
-    click.option("--duration", metavar="TIME", callback=_seconds, help="How much of it."),
+    click.option("--start", metavar="TIME", callback=_seconds, help="Start time in the clip."),
     click.option(
-        "--preview", is_flag=True, help="Three seconds; the left half is only enlarged bicubically."
+        "--duration", metavar="TIME", callback=_seconds, help="Length of the part to upscale."
     ),
-    click.option("--resume", is_flag=True, help="Go on with an interrupted run."),
+    click.option(
+        "--preview",
+        is_flag=True,
+        help="Upscale three seconds; the left half is only enlarged bicubically.",
+    ),
+    click.option("--resume", is_flag=True, help="Resume an interrupted run."),
     click.option(
         "--camera",
         metavar="ADDRESS",
-        help="Instead of INPUT: the number of a V4L2 device, or a URL (rtsp://...); "
-        "without -o, into a window.",
+        help="Camera instead of INPUT: the number of a V4L2 device, or a URL (rtsp://...); "
+        "without -o, shown in a window.",
     ),
-    click.option("--raw", metavar="FORMAT", help="What pipes (-) carry: rgb24, yuv420p, ..."),
-    click.option("--size", metavar="WxH", callback=_size, help="Size of raw frames that come in."),
+    click.option(
+        "--raw",
+        metavar="FORMAT",
+        help="Pixel format of raw video on pipes (-): rgb24, yuv420p, ...",
+    ),
+    click.option("--size", metavar="WxH", callback=_size, help="Size of the raw input frames."),
     click.option(
         "--rate",
         callback=_rate,
-        help="Frames a second of a folder of frames or raw video.  [default: 25]",
+        help="Frames per second of a folder of frames or raw video.  [default: 25]",
     ),
 )
 
@@ -142,18 +156,20 @@ _OPTIONS: Final = (
 def video_request(
     inputs: tuple[Path, ...], out: Path | None, video: VideoOptions
 ) -> Request | None:
-    """What the command line asks for; None if it is about pictures.
+    """Return the request that the command line makes; None if its inputs are images.
 
-    Raises `InputError` or `VideoError` for what cannot be, `MissingExtraError` without PyAV.
+    Raises `InputError` or `VideoError` for invalid combinations, `MissingExtraError` without PyAV.
     """
     if video.camera is None and not is_video(inputs, out):
         if video.given():
-            raise InputError(f"{', '.join(video.given())}: for video, but these are pictures")
+            raise InputError(
+                f"{', '.join(video.given())}: only for video, but the inputs are images"
+            )
         return None
     if len(inputs) > 1:
-        raise InputError("one clip at a time: each needs an output of its own")
+        raise InputError("give one clip at a time, each with its own output")
     if video.size is not None and video.raw is None:
-        raise InputError("--size says how large raw frames are; give --raw too")
+        raise InputError("--size is the size of raw frames; give --raw too")
     try:
         from ikc_deploy.video.camera import CameraSettings
         from ikc_deploy.video.clip import Span
@@ -185,9 +201,9 @@ def upscale_video(
     blur: BlurOptions,
     as_json: bool,
 ) -> None:
-    """Run a request with progress, warnings and a line at the end.
+    """Run a request with a progress bar and warnings, and print a line at the end.
 
-    Exits with code 130 if Ctrl-C ended it; the output is finished first, as far as it goes.
+    Exits with code 130 after Ctrl-C; the output is completed first, with the frames done so far.
     """
     from ikc_deploy.video.interfaces import UpscalerAdapter
     from ikc_deploy.video.preview import SplitView
@@ -195,7 +211,7 @@ def upscale_video(
     from ikc_deploy.video.stream_job import upscale_stream
 
     stop = threading.Event()
-    # Only looked at where they are pipes of frames: under a test or a service there may be none.
+    # Accessed only if they carry frames: under a test or a service they may not exist.
     pipes = (lambda: sys.stdin.buffer), (lambda: sys.stdout.buffer)
     with open_source(request, pipes[0], stop, warn) as source, open_upscaler() as upscaler:
         estimate = blur.estimate or VIDEO_ESTIMATE
@@ -226,7 +242,7 @@ def upscale_video(
 
 @contextmanager
 def _progress(total: int | None, done: int) -> Generator[Callable[[int], None], None, None]:
-    """A bar on standard error, unless that goes to a file; yields what to call with the count."""
+    """Show a bar on standard error if it is a terminal; yield a function that takes the count."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -242,7 +258,7 @@ def _progress(total: int | None, done: int) -> Generator[Callable[[int], None], 
 
 class _FramesPerSecond(ProgressColumn):
     def render(self, task: Task) -> Text:
-        """How fast it has been lately."""
+        """Return the recent speed in frames per second."""
         return Text("" if task.speed is None else f"{task.speed:.2f} fps")
 
 
@@ -256,7 +272,7 @@ def _line(request: Request, lr: StreamFacts, sr: StreamFacts, outcome: StreamOut
     if outcome.interrupted:
         parts.append("interrupted")
         resumable = not request.live and PIPE not in (request.source, request.target)
-        parts += ["go on with --resume"] if resumable else []
+        parts += ["continue with --resume"] if resumable else []
     return ", ".join(parts)
 
 

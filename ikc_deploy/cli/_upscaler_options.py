@@ -1,4 +1,4 @@
-"""The options that say which upscaler is opened, and how; as one value."""
+"""Options that choose an upscaler and its settings, as one value."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class UpscalerOptions:
-    """The options as given."""
+    """The upscaler options of a command line, as given."""
 
     iters: int | None
     blur: BlurOptions
     tiles: TileSettings
     weights: str | None
     folder: Path | None
-    """Of a bundle."""
+    """Folder of a bundle; None to use `weights`."""
     backend: str
     threads: int
 
     def open_bundle(self) -> Bundle:
-        """The bundle, fit for pictures and for the sigma that was given.
+        """Return the bundle, checked once for image files and for the given sigma.
 
-        Raises `InputError` or `KernelError` if it is not, here once and not for every picture.
+        Raises `InputError` or `KernelError` if it does not support them.
         """
         if self.weights is not None and self.weights.startswith(RANDOM_PREFIX):
             raise InputError(
-                f"'{self.weights}' means random weights, for benches; give trained ones"
+                f"'{self.weights}' means random weights, for benchmarks only; give trained ones"
             )
         bundle = open_bundle(self.weights, self.folder)
         check_bundle(bundle)
@@ -55,7 +55,7 @@ class UpscalerOptions:
         return bundle
 
     def settings(self) -> UpscalerSettings:
-        """For upscalers of other processes, each of which opens its own."""
+        """Return the settings with which other processes open their own upscalers."""
         return UpscalerSettings(
             bundle=self.open_bundle().path.absolute(),
             backend=self.backend,
@@ -67,7 +67,7 @@ class UpscalerOptions:
         )
 
     def open_upscaler(self) -> Upscaler:
-        """The upscaler of this process."""
+        """Return a new upscaler in this process; the caller closes it."""
         return load(
             self.open_bundle(),
             self.backend,
@@ -80,13 +80,17 @@ class UpscalerOptions:
 
 
 def upscaler_options(command: _Command) -> _Command:
-    """Decorator: all of them as one parameter `options`; inside `reports_errors`."""
+    """Add all upscaler options to a command, as one parameter `options: UpscalerOptions`.
+
+    Apply it inside `reports_errors`.
+    """
 
     @click.option(
         "--iters",
         type=click.IntRange(min=0),
         default=None,
-        help="Corrections of the estimated blur.  [default: what the weights gain from]",
+        help="Number of corrections of the estimated blur.  [default: the number that the weights "
+        "recommend]",
     )
     @blur_options
     @memory_options
@@ -95,10 +99,13 @@ def upscaler_options(command: _Command) -> _Command:
         "--backend",
         default="auto",
         show_default=True,
-        help=f"auto, or one of: {', '.join(BACKENDS)}.",
+        help=f"Runtime of the networks: auto, or one of {', '.join(BACKENDS)}.",
     )
     @click.option(
-        "--threads", type=click.IntRange(min=0), default=0, help="CPU cores to use.  [default: all]"
+        "--threads",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Number of CPU cores to use.  [default: all]",
     )
     @wraps(command)
     def gathered(*args: Any, **kwargs: Any) -> Any:

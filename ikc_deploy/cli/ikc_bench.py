@@ -1,4 +1,4 @@
-"""ikc-bench: what a frame costs on this machine, and what it would cost otherwise."""
+"""ikc-bench: measure the cost of a frame on this machine, and compare implementations."""
 
 from __future__ import annotations
 
@@ -38,14 +38,16 @@ _FILE = click.Path(path_type=Path)
 
 
 @click.command(context_settings=HELP)
-@click.option("--compare", help="Candidates that take turns: all, or a list of names.")
+@click.option(
+    "--compare", help="Candidates to measure in turn: all, or a comma-separated list of names."
+)
 @click.option(
     "--res",
     "sizes",
     multiple=True,
     default=("256",),
     show_default=True,
-    help="Size of the LR frame in pixels, SIDE or WIDTHxHEIGHT (repeatable).",
+    help="Size of the LR frame in pixels: SIDE or WIDTHxHEIGHT (repeatable).",
 )
 @click.option(
     "--iters",
@@ -53,7 +55,7 @@ _FILE = click.Path(path_type=Path)
     type=int,
     default=(DEFAULT_ITERS,),
     show_default=True,
-    help="Corrections after the predictor (repeatable).",
+    help="Number of corrections after the predictor (repeatable).",
 )
 @click.option(
     "--batch",
@@ -62,7 +64,7 @@ _FILE = click.Path(path_type=Path)
     type=int,
     default=(1,),
     show_default=True,
-    help="Frames of a call (repeatable).",
+    help="Frames per call (repeatable).",
 )
 @click.option(
     "--weights",
@@ -75,49 +77,68 @@ _FILE = click.Path(path_type=Path)
     "folders",
     multiple=True,
     type=_FILE,
-    help="A folder written by ikc-export, instead of --weights (repeatable).",
+    help="Folder written by ikc-export, instead of --weights (repeatable).",
 )
-@click.option("--fp16", "precision", flag_value="fp16", help="Ours with float16 convolutions.")
-@click.option("--fp32", "precision", flag_value="fp32", help="Ours in float32.  [default]")
-@click.option("--int8", "precision", flag_value="int8", help="Ours with 8-bit convolutions.")
 @click.option(
-    "--backend", default="auto", show_default=True, help=f"auto, or one of: {', '.join(BACKENDS)}."
+    "--fp16", "precision", flag_value="fp16", help="Measure our graphs with float16 convolutions."
 )
-@click.option("--threads", type=int, default=0, show_default=True, help="CPU cores; 0 for all.")
+@click.option(
+    "--fp32", "precision", flag_value="fp32", help="Measure our graphs in float32.  [default]"
+)
+@click.option(
+    "--int8", "precision", flag_value="int8", help="Measure our graphs with 8-bit convolutions."
+)
+@click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    help=f"Runtime of our graphs: auto, or one of {', '.join(BACKENDS)}.",
+)
+@click.option(
+    "--threads", type=int, default=0, show_default=True, help="Number of CPU cores; 0 for all."
+)
 @click.option(
     "--warmup",
     type=FiniteRange(min=0),
     default=TimingBudget.warmup,
     show_default=True,
-    help="Seconds of calls thrown away, for each candidate; at least one call.",
+    help="Seconds of warm-up calls for each candidate; at least one call.",
 )
 @click.option(
     "--min-time",
     type=FiniteRange(min=0),
     default=TimingBudget.min_time,
     show_default=True,
-    help="Seconds of timed calls, for each candidate; 3 rounds at least and 200 at most.",
+    help="Seconds of timed calls for each candidate; at least 3 and at most 200 rounds.",
 )
-@click.option("--runs", type=int, help="Timed rounds, instead of --min-time.")
-@click.option("--memory/--no-memory", default=True, help="Peak memory, in a process for each.")
+@click.option("--runs", type=int, help="Number of timed rounds, instead of --min-time.")
 @click.option(
-    "--quality", type=_FILE, help="PSNR-Y of ours on Gaussian8 of this folder of HR images."
-)
-@click.option("--json", "json_path", type=OUTPUT_FILE, help="Write everything here; - for stdout.")
-@click.option(
-    "--csv", "csv_path", type=OUTPUT_FILE, help="Write a line for each case and candidate."
+    "--memory/--no-memory",
+    default=True,
+    help="Measure peak memory, each candidate in its own process.",
 )
 @click.option(
-    "--html", "html_path", type=OUTPUT_FILE, help="Write one page with tables and charts."
+    "--quality",
+    type=_FILE,
+    help="Folder of HR images on which to measure the PSNR-Y of our graphs (Gaussian8).",
 )
-@click.option("--suite", type=_FILE, help="Measure what this TOML file asks for, into --out.")
-@click.option("--out", type=_FILE, help="Folder for the JSON files of a --suite.")
+@click.option(
+    "--json", "json_path", type=OUTPUT_FILE, help="JSON file for all results; - for stdout."
+)
+@click.option(
+    "--csv", "csv_path", type=OUTPUT_FILE, help="CSV file with a line for each case and candidate."
+)
+@click.option("--html", "html_path", type=OUTPUT_FILE, help="HTML file with tables and charts.")
+@click.option(
+    "--suite", type=_FILE, help="TOML file of measurements to run; results are written to --out."
+)
+@click.option("--out", type=_FILE, help="Folder for the results of a --suite.")
 @click.option(
     "--diff",
     nargs=2,
     type=_FILE,
     metavar="OLD NEW",
-    help="Measure nothing: show what changed between two JSON files, beyond noise.",
+    help="Measure nothing; show the changes beyond noise between two JSON files.",
 )
 @reports_errors
 def main(
@@ -140,8 +161,8 @@ def main(
 ) -> None:
     """Measure latency, stages, peak memory and quality of blind super-resolution.
 
-    Every combination of --res, --batch and --iters is measured in turn, and with --compare all
-    candidates take turns within each. Frames are random with the statistics of photographs.
+    Every combination of --res, --batch and --iters is measured; with --compare all candidates
+    take turns within each. Frames are random, with the statistics of photographs.
     """
     outputs = {"--json": json_path, "--csv": csv_path, "--html": html_path}
     _check_outputs(outputs)
@@ -149,7 +170,9 @@ def main(
         _show_changes(BenchmarkReport.read(diff[0]), BenchmarkReport.read(diff[1]))
         return
     if (suite is None) != (out is None):
-        raise InputError("--suite says what to measure and --out where to write it; give both")
+        raise InputError(
+            "--suite gives the measurements and --out the folder of the results; give both"
+        )
     if suite is not None and out is not None:
         for name, plan in read_suites(suite).items():
             err_console.print(f"{name}: {plan.command()}", soft_wrap=True, markup=False)
@@ -174,7 +197,7 @@ def main(
 def _check_outputs(outputs: dict[str, Path | None]) -> None:
     for option, path in outputs.items():
         if path is not None and path.is_dir():
-            raise InputError(f"{option} '{path}' is a folder; give a file in it")
+            raise InputError(f"{option} '{path}' is a folder; give a file")
 
 
 def _subjects(
@@ -186,7 +209,7 @@ def _subjects(
         found = Bundle.open(folder).manifest.precision
         if precision is not None and precision != found:
             raise InputError(
-                f"'{folder}' is an {found} bundle; leave --{precision} out, or export it again in "
+                f"'{folder}' is an {found} bundle; leave out --{precision}, or export it again in "
                 "that precision"
             )
     if folders:
@@ -195,7 +218,10 @@ def _subjects(
 
 
 def _precision_of(folders: tuple[Path, ...]) -> Precision:
-    """That of the bundles; float32 for weights. Bundles of several would not be one candidate."""
+    """Return the precision of the bundles, float32 for weights.
+
+    Raises `InputError` if it is not the same for all, as they would not be one candidate.
+    """
     found = {Bundle.open(folder).manifest.precision for folder in folders} or {"fp32"}
     if len(found) > 1:
         raise InputError(
@@ -209,7 +235,7 @@ def _measure(plan: Suite, outputs: dict[str, Path | None]) -> BenchmarkReport:
     report = BenchmarkReport(plan.command(), {})
     with _watching() as watch:
         for report in run_suite(plan, watch):
-            # After every case, so that an interrupted bench keeps what it has.
+            # After every case, so that an interrupted run keeps its results.
             _write(report, {"--json": outputs.get("--json"), "--csv": outputs.get("--csv")})
     _write(report, outputs)
     return report
@@ -224,7 +250,7 @@ def _write(report: BenchmarkReport, outputs: dict[str, Path | None]) -> None:
 
 def _render(option: str, report: BenchmarkReport) -> str:
     if option == "--html":
-        # matplotlib is slow to import, and only the page needs it.
+        # matplotlib is slow to import, and only the HTML page needs it.
         from ikc_deploy.benchmarks.render.page import to_html
 
         return to_html(report)
@@ -232,7 +258,7 @@ def _render(option: str, report: BenchmarkReport) -> str:
 
 
 class _Watch:
-    """A bar with what is being done, and a line for every case."""
+    """Progress of a suite: a bar with the current phase, and a line for every case."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
@@ -275,10 +301,12 @@ def _print(report: BenchmarkReport) -> None:
 
 def _show_changes(old: BenchmarkReport, new: BenchmarkReport) -> None:
     if not same_machine(old, new):
-        err_console.print("the reports are of different machines: times do not compare")
+        err_console.print("the reports are from different machines: their times are not comparable")
     found = compare_reports(old, new)
     if not found:
-        raise InputError("the two reports have no case of one candidate in common")
+        raise InputError(
+            "the two reports have no case and candidate in common; give reports of the same suite"
+        )
     print_table(out_console, change_table(found))
 
 

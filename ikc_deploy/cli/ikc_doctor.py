@@ -1,4 +1,4 @@
-"""ikc-doctor: what works on this machine, and what mends the rest."""
+"""ikc-doctor: show what works on this machine, and how to fix the rest."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ikc_deploy.doctor import BASE, Command, DoctorReport, examine
 
 
 @click.command(context_settings=HELP)
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @reports_errors
 def main(as_json: bool) -> None:
     """Show versions, execution providers that really load, GPUs, weights, and which commands work.
 
-    Exit code 0 if images can be upscaled here, whatever else is missing; 1 if not.
+    The exit code is 0 if images can be upscaled here, even if other parts are missing, else 1.
     """
     with err_console.status("trying every execution provider"):
         report = examine()
@@ -77,7 +77,7 @@ def _print_fact(line: str) -> None:
 
 def _commands(commands: tuple[Command, ...]) -> Table:
     table = _table("commands")
-    for column in ("command", "state", "mended by"):
+    for column in ("command", "state", "fixed by"):
         table.add_column(column, overflow="fold")
     for command in commands:
         name = command.name

@@ -1,4 +1,4 @@
-"""ikc-eval: a bundle's quality under known blurs, Gaussian8 or others."""
+"""ikc-eval: measure a bundle's quality under known blurs, Gaussian8 or others."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _STDOUT: Final = Path("-")
 
 @dataclass(frozen=True)
 class _Outputs:
-    """What to write besides the tables on standard output, which one of the files replaces by -."""
+    """Files to write besides the tables on standard output; one of them may be - instead."""
 
     json: Path | None
     csv: Path | None
@@ -55,7 +55,7 @@ class _Outputs:
     per_blur: bool
 
     def __post_init__(self) -> None:
-        """Refuse now what would fail after a long measurement."""
+        """Raise an error now for what would fail after a long measurement."""
         files = {"--json": self.json, "--csv": self.csv, "--markdown": self.markdown}
         named = {option: path for option, path in files.items() if path not in (None, _STDOUT)}
         for path in named.values():
@@ -70,7 +70,7 @@ class _Outputs:
             check_plots(self.plots)
 
     def write(self, report: EvaluationReport, summaries: tuple[DatasetSummary, ...]) -> None:
-        """Print first: a file that cannot be written then loses nothing."""
+        """Print the results, then write the files, so that a failed write loses nothing."""
         found = tables(report, summaries, self.per_blur)
         figures = json.dumps(to_dict(report, summaries), indent=2, allow_nan=False)
         texts = {
@@ -97,30 +97,34 @@ class _Outputs:
     multiple=True,
     required=True,
     type=_PATH,
-    help="Folder of HR images; the dataset is named like it (repeatable).",
+    help="Folder of HR images; its name is the name of the dataset (repeatable).",
 )
 @click.option(
-    "--scale", type=int, help="Refuse weights of another scale.  [default: the weights' scale]"
+    "--scale",
+    type=int,
+    help="Expected scale of the weights; others are refused.  [default: the weights' scale]",
 )
 @bundle_options
 @click.option(
-    "--iters", type=int, default=DEFAULT_ITERS, show_default=True, help="Corrections to follow."
+    "--iters", type=int, default=DEFAULT_ITERS, show_default=True, help="Number of corrections."
 )
 @click.option(
     "--estimate",
     type=click.Choice(["full", "crops"]),
     default="full",
     show_default=True,
-    help="Correct the blur on the whole image, or on a few textured crops.",
+    help="Where the blur is corrected: on the whole image, or on a few textured crops.",
 )
-@click.option("--threads", type=int, default=0, help="CPU cores to use.  [default: all]")
+@click.option("--threads", type=int, default=0, help="Number of CPU cores to use.  [default: all]")
 @click.option(
     "--sigma-list",
     metavar="S,S,...",
-    help="Gaussians of these sigmas in HR pixels.  [default: the eight of Gaussian8]",
+    help="Blur by Gaussians of these sigmas in HR pixels.  [default: the eight of Gaussian8]",
 )
 @click.option(
-    "--ellipses8", is_flag=True, help="Gaussian8's stretched 3:2, each in another direction."
+    "--ellipses8",
+    is_flag=True,
+    help="Blur by the Gaussians of Gaussian8 stretched 3:2, each in another direction.",
 )
 @click.option(
     "--kernels",
@@ -131,34 +135,36 @@ class _Outputs:
     "--degradation",
     "degraded_by",
     type=click.Choice(DEGRADATIONS),
-    help="Degrade by a filter that no kernel stands for, or by kernels drawn at random, instead.",
+    help="Degrade by a filter that has no kernel, or by kernels drawn at random, instead.",
 )
 @click.option(
     "--noise",
     type=FiniteRange(min=0),
     default=0.0,
     metavar="LEVELS",
-    help="Gaussian noise on the LR images: its standard deviation, of 255.",
+    help="Add Gaussian noise to the LR images, with this standard deviation in 8-bit levels.",
 )
-@click.option("--jpeg", type=int, metavar="QUALITY", help="LR images through JPEG, 1 to 100.")
+@click.option(
+    "--jpeg", type=int, metavar="QUALITY", help="Compress the LR images by JPEG, quality 1 to 100."
+)
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of the noise, of kernels drawn at random, and of the intervals.",
+    help="Seed of the noise, of kernels drawn at random, and of the intervals.",
 )
 @click.option(
-    "--per-sigma", is_flag=True, help="Tables with a row for every sigma (or kernel) too."
+    "--per-sigma", is_flag=True, help="Print tables with a row for every sigma (or kernel) too."
 )
 @click.option(
     "--json",
     "json_path",
     type=_PATH,
-    help="Write means and intervals to this file; - (of this or the next two) prints instead.",
+    help="JSON file for means and intervals; - (for one of JSON, CSV, Markdown) prints instead.",
 )
-@click.option("--csv", "csv_path", type=_PATH, help="Write every image's figures to this file.")
-@click.option("--markdown", type=_PATH, help="Write the tables to this file.")
+@click.option("--csv", "csv_path", type=_PATH, help="CSV file for the figures of every image.")
+@click.option("--markdown", type=_PATH, help="Markdown file for the tables.")
 @click.option("--plots", type=_PATH, help="Folder for plots of PSNR by step and of sigma (PNG).")
 @reports_errors
 def main(
@@ -185,8 +191,8 @@ def main(
     """Measure PSNR and SSIM (luma) and the error of the estimated blur, step by step.
 
     Every HR image is degraded by the eight Gaussians of the Gaussian8 protocol, or by the blurs
-    given. Figures are means over images and blurs, at fixed steps, beside bicubic upscaling and the
-    true kernel; 95 % intervals are for other images of the same kind (bootstrap).
+    given. Figures are means over images and blurs at fixed steps, with bicubic upscaling and the
+    true kernel for comparison; 95 % intervals are for other images of the same kind (bootstrap).
     """
     outputs = _Outputs(json_path, csv_path, markdown, plots, per_sigma)
     degradation = Degradation(noise, jpeg, seed)
@@ -195,11 +201,11 @@ def main(
     if bundle.manifest.random_weights:
         err_console.print(
             f"[yellow]warning:[/] {bundle.manifest.name} has random weights: only the bicubic "
-            "figures mean anything",
+            "figures are meaningful",
             soft_wrap=True,
         )
     protocol = Protocol(choose_blurs(bundle.manifest.scale), degradation)
-    # Whole images, whatever memory there is: figures must not depend on the machine.
+    # Whole images regardless of memory: figures must not depend on the machine.
     with load(bundle, iters=iters, threads=threads, estimate=estimate, tile=None) as upscaler:
         report = _evaluate(upscaler, folders, protocol)
     outputs.write(report, summarise(report.records, seed))
@@ -213,7 +219,7 @@ def _blurs(
     degraded_by: DegradationName | None,
     seed: int,
 ) -> Callable[[int], BlurSet]:
-    """The blurs that the options ask for, by scale; files are read and checked now."""
+    """Return a function from scale to the blurs that the options choose; files are read now."""
     options = {
         "--sigma-list": sigma_list,
         "--ellipses8": ellipses8,
@@ -241,7 +247,7 @@ def _parse_sigmas(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",") if text.strip())
     except ValueError:
         raise InputError(
-            f"--sigma-list takes numbers with commas between, as 1.8,2.6; got '{text}'"
+            f"invalid --sigma-list '{text}': expected numbers with commas, for example 1.8,2.6"
         ) from None
 
 

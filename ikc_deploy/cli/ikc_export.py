@@ -1,4 +1,4 @@
-"""ikc-export: weights to a bundle, TensorRT engines into it, and a repository for Triton."""
+"""ikc-export: export weights to a bundle, with TensorRT engines, or a repository for Triton."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
         return None
     found = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
     if found is None:
-        raise click.BadParameter(f"'{text}' is no size; write HEIGHTxWIDTH, as 128x128")
+        raise click.BadParameter(
+            f"invalid size '{text}': expected HEIGHTxWIDTH, for example 128x128"
+        )
     return int(found[1]), int(found[2])
 
 
@@ -53,17 +55,21 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 @click.option("--fp32", "precision", flag_value="fp32", help="Convolutions in float32.  [default]")
 @click.option("--fp16", "precision", flag_value="fp16", help="Convolutions in float16.")
 @click.option(
-    "--int8", "precision", flag_value="int8", help="Convolutions in 8 bits, if that costs little."
+    "--int8",
+    "precision",
+    flag_value="int8",
+    help="Convolutions in 8 bits, if the loss of PSNR is within its limit.",
 )
 @click.option(
     "--calibrate",
     type=click.Path(path_type=Path),
-    help="HR images for --int8: one half calibrates, the other measures.  [default: made images]",
+    help="Folder of HR images for --int8: half of them calibrate, the others measure.  "
+    "[default: synthetic images]",
 )
 @click.option(
     "--io",
     type=click.Choice(["uint8", "float"]),
-    help="Frames as N,H,W,3 uint8, or N,3,H,W float32 in [0,1].  [default: uint8]",
+    help="Layout of frames: N,H,W,3 uint8, or N,3,H,W float32 in [0,1].  [default: uint8]",
 )
 @click.option(
     "--out",
@@ -74,52 +80,52 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
     "--bundle",
     "folder",
     type=click.Path(path_type=Path),
-    help="Export nothing: take this bundle for --usrnet, --engine, --verify or --triton; only "
-    "--usrnet needs torch.",
+    help="Existing bundle for --usrnet, --engine, --verify or --triton; nothing is exported, and "
+    "only --usrnet needs torch.",
 )
 @click.option(
     "--usrnet",
     metavar="FILE",
-    help="Add a fourth graph, which upscales under a given kernel of any shape: a checkpoint of a "
-    "USRNet, or the word shipped.",
+    help="Add a fourth graph, which upscales under a given blur kernel of any shape: a USRNet "
+    "checkpoint, or the word shipped.",
 )
 @click.option(
     "--res",
     callback=_size,
-    help="Height and width of the LR frames that the fourth graph takes, as 128x128; others are "
-    "cut into such tiles.  [default: what makes frames of about 512x512]",
+    help="Height and width of the LR frames that the fourth graph accepts, for example 128x128; "
+    "others are cut into such tiles.  [default: for SR frames of about 512x512]",
 )
 @click.option(
     "--engine",
     "variant",
     type=click.Choice([*TENSORRT_VARIANTS, "auto"]),
-    help="Add TensorRT plans: on the target GPU itself (tensorrt), ahead of time (tensorrt-rtx), "
-    "or what works here (auto).",
+    help="Add a TensorRT engine: built on the target GPU (tensorrt), ahead of time (tensorrt-rtx), "
+    "or by the variant that works here (auto).",
 )
 @click.option(
     "--target",
     "target_file",
     type=click.Path(path_type=Path),
-    help="What the --engine is for: a TOML file as those in engines/.  "
+    help="Target of the --engine: a name such as rtx-desktop, or a TOML file.  "
     "[default: the GPU of this machine]",
 )
 @click.option(
     "--shapes",
     multiple=True,
-    help="LR frames that the --engine takes, MIN:OPT:MAX as 64x64:256x256:540x960 (HEIGHTxWIDTH "
-    "or BATCHxHEIGHTxWIDTH; repeatable); instead of the target's.",
+    help="LR frames that the --engine accepts, MIN:OPT:MAX, for example 64x64:256x256:540x960 "
+    "(HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH; repeatable), instead of the target's.",
 )
 @click.option(
     "--verify",
     type=click.Choice(["polygraphy"]),
-    help="Compare the engine with ONNX Runtime, per graph and per step, on a machine that runs it; "
-    "with --bundle alone, every engine of it that runs here.",
+    help="Compare the new engine with ONNX Runtime, per graph and per step, on a machine that runs "
+    "it; with --bundle and no --engine, every engine that runs here.",
 )
 @click.option(
     "--triton",
     "repository",
     type=click.Path(path_type=Path),
-    help="Write a model repository for Triton Inference Server into this folder.",
+    help="Folder for a model repository of Triton Inference Server.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @reports_errors
@@ -143,10 +149,10 @@ def main(
 
     With --usrnet, a fourth graph is added, for ikc-upscale --kernel.
 
-    With --engine, TensorRT plans are added to it. Whatever stops them, the bundle stays.
+    With --engine, a TensorRT engine is added. If that fails, the bundle remains usable.
 
-    With --triton, the bundle (with its plans of the variant tensorrt, if it has any) is also
-    written as five models that Triton Inference Server runs: see docs/serving.md.
+    With --triton, the bundle (with its plans of the variant tensorrt, if any) is also written as
+    five models for Triton Inference Server: see docs/serving.md.
     """
     target = _target(variant, target_file, shapes)
     if res is not None and usrnet is None:
@@ -165,8 +171,8 @@ def main(
         (weights, precision, calibrate, io, out) != (None,) * 5
     ):
         raise InputError(
-            "--bundle takes a bundle that is there; give --usrnet, --engine, --verify or --triton "
-            "with it, and nothing that changes its three graphs"
+            "--bundle uses an existing bundle; give --usrnet, --engine, --verify or --triton with "
+            "it, and no option that changes its three graphs"
         )
     else:
         bundle = Bundle.open(folder)
@@ -188,7 +194,7 @@ def main(
 
 def _target(variant: str | None, file: Path | None, shapes: tuple[str, ...]) -> Target:
     if variant is None and (file or shapes):
-        raise InputError("--target and --shapes say what an engine is for; give --engine too")
+        raise InputError("--target and --shapes belong to --engine; give --engine too")
     target = read_target(file) if file else Target()
     return replace(target, profiles=tuple(map(parse_shapes, shapes))) if shapes else target
 
@@ -251,7 +257,7 @@ def _verify(bundle: Bundle, added: Engine | None) -> None:
 
 
 class _ExportProgress(Progress):
-    """One bar for each graph, with the phase that TensorRT is in."""
+    """One progress bar for each graph, with TensorRT's current phase."""
 
     def __init__(self) -> None:
         columns = (
@@ -267,7 +273,7 @@ class _ExportProgress(Progress):
         }
 
     def report(self, graph: str, phase: str, done: int, total: int) -> None:
-        """See `ikc_deploy.engines.builder.BuildProgress`."""
+        """Update the graph's bar: see `ikc_deploy.engines.builder.BuildProgress`."""
         self.update(self._tasks_of[graph], completed=done, total=total, phase=phase)
 
 

@@ -1,4 +1,4 @@
-"""ikc-import: published checkpoints to checkpoints of this project."""
+"""ikc-import: convert published checkpoints to checkpoints of this project."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ _FILE = click.Path(path_type=Path)
 @click.option("--corrector", type=_FILE, help="IKC's C: Corrector .pth file.")
 @click.option("--pca", type=_FILE, help="IKC's PCA matrix [pixels, code size], .pth.")
 @click.option("--fkp", type=_FILE, help="FKP's kernel prior: FKP_x2.pt, FKP_x3.pt or FKP_x4.pt.")
-@click.option("--usrnet", type=_FILE, help="USRNet: usrnet_tiny.pth or another size of it.")
-@click.option(
-    "--out", "-o", type=OUTPUT_FILE, required=True, help="The .safetensors file to write."
-)
+@click.option("--usrnet", type=_FILE, help="USRNet: usrnet_tiny.pth or another size.")
+@click.option("--out", "-o", type=OUTPUT_FILE, required=True, help="Output file (.safetensors).")
 @reports_errors
 def main(
     sftmd: Path | None,
@@ -34,9 +32,9 @@ def main(
 ) -> None:
     """Convert .pth files of a reference implementation into one checkpoint.
 
-    Either IKC's four files, or another network's one. Scale and sizes are read off the tensors.
-    Files are read with weights_only: nothing in them is executed. IKC's networks are exported
-    with: ikc-export --weights OUT, a USRNet is with: ikc-export --usrnet OUT
+    Give either IKC's four files, or the one file of another network. Scale and sizes are derived
+    from the tensors. Files are read with weights_only: nothing in them is executed. To export IKC's
+    networks: ikc-export --weights OUT; to export a USRNet: ikc-export --usrnet OUT
     """
     networks = {"--sftmd": sftmd, "--predictor": predictor, "--corrector": corrector, "--pca": pca}
     given = {name: path for name, path in networks.items() if path is not None}

@@ -1,4 +1,4 @@
-"""ikc-inspect: what is in a bundle, and which of its engines would run here."""
+"""ikc-inspect: show the contents of a bundle, and which of its engines run here."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ _MAX_UNLISTED: Final = 20
 @click.argument("folder", metavar="BUNDLE", type=click.Path(path_type=Path))
 @click.option(
     "--shape",
-    help="Judge engines for LR frames of this HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH.  [default: any]",
+    help="Size of the LR frames to choose an engine for: HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH.  "
+    "[default: any]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @reports_errors
 def main(folder: Path, shape: str | None, as_json: bool) -> None:
     """Verify BUNDLE and show its graphs, parity and engines with their layer precision.
 
-    Of each engine it says whether it would be used on this machine, and if not, why.
+    For each engine it shows whether it is used on this machine, and if not, the reason.
     """
     wanted = parse_shape(shape) if shape else None
     bundle = Bundle.open(folder)
@@ -50,18 +51,18 @@ def main(folder: Path, shape: str | None, as_json: bool) -> None:
 
 
 def _engines_here(bundle: Bundle, shape: Shape | None) -> list[tuple[Engine, str]]:
-    """Every engine with the reason why it is not used here; empty for the one that is."""
+    """Return every engine with the reason why it is not used here, empty for the one that is."""
     states: list[tuple[Engine, str]] = []
     used = ""
     for variant in TENSORRT_VARIANTS:
         engines = [e for e in read_engines(bundle) if e.record.variant == variant]
-        # A variant that no engine is for is not even imported.
+        # A variant without engines is not even imported.
         choice = choose_engine(bundle, this_host(variant), shape) if engines else None
         if choice is None:
             continue
         if choice.engine is not None:
             states.append(
-                (choice.engine, f"it fits as well, and {used} comes first" if used else "")
+                (choice.engine, f"it fits as well, but {used} has priority" if used else "")
             )
             used = used or choice.engine.record.variant
         states += [(e, reason) for e, reason in choice.others if e.record.variant == variant]
@@ -98,7 +99,7 @@ def _print(bundle: Bundle, states: list[tuple[Engine, str]]) -> None:
         print_engine(engine, f"not used here: {reason}" if reason else "used here")
     print_verified(bundle)
     if not states:
-        print_fact("engines: none; add one with ikc-export --bundle ... --engine")
+        print_fact("engines: none; add one with ikc-export --bundle BUNDLE --engine")
     elif all(reason for _, reason in states):
         print_fact("no engine is used here: ONNX Runtime runs the graphs")
     total = sum(record.bytes for record in bundle.files.values())
@@ -108,7 +109,7 @@ def _print(bundle: Bundle, states: list[tuple[Engine, str]]) -> None:
 
 def _print_unlisted(names: Sequence[str]) -> None:
     for name in names[:_MAX_UNLISTED]:
-        print_fact(f"not part of the bundle: '{printable(name)}'; it is never used, delete it")
+        print_fact(f"not part of the bundle: '{printable(name)}'; it is never used; delete it")
     if len(names) > _MAX_UNLISTED:
         print_fact(f"and {len(names) - _MAX_UNLISTED} more that are not part of the bundle")
 

@@ -1,4 +1,4 @@
-"""ikc-offline: one picture whose blur no network was trained on."""
+"""ikc-offline: upscale one image whose blur no network was trained on."""
 
 from __future__ import annotations
 
@@ -34,45 +34,50 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 _METHODS: Final = ("dip-fkp", "kernelgan-fkp", "ike")
 _FINISHES: Final = ("usrnet", "sftmd")
-# Of the shipped weights of a scale, those that know the most kernels.
+# The shipped weights of each scale that were trained on the most kernels.
 _WEIGHTS: Final = {2: "x2-lite", 3: "x3-lite", 4: "x4-aniso"}
 
 
 @dataclass(frozen=True)
 class _NonBlindWeights:
-    """The options that choose the network of `--then`."""
+    """Options that choose the network of `--then`."""
 
     usrnet: Path | None
     weights: str | None
     bundle: Path | None
 
     def check(self, then: str | None) -> None:
-        """Refuse options of another network than `then`."""
+        """Raise `InputError` for options of another network than `then`."""
         if self.usrnet is not None and then != "usrnet":
             raise InputError("--usrnet is for --then usrnet")
         if then != "sftmd" and (self.weights or self.bundle):
             raise InputError("--weights and --bundle are for --then sftmd")
 
     def open_bundle(self, scale: int) -> Bundle:
-        """The bundle, shipped weights of `scale` unless others were named."""
+        """Return the bundle: shipped weights of `scale` unless others were given."""
         default = _WEIGHTS[scale] if self.bundle is None else None
         bundle = open_bundle(self.weights or default, self.bundle)
         found = bundle.manifest.scale
         if found != scale:
-            raise InputError(f"{bundle.manifest.name} upscales x{found}, not x{scale}")
+            raise InputError(
+                f"{bundle.manifest.name} upscales x{found}, not x{scale}; give other --weights"
+            )
         return bundle
 
 
 @click.command(context_settings=HELP)
 @reports_errors
 @click.argument("image", type=_PATH)
-@click.option("--method", type=click.Choice(_METHODS), required=True, help="How it is done.")
-@click.option("--scale", type=click.IntRange(2, 4), required=True, help="SR side over LR side.")
+@click.option("--method", type=click.Choice(_METHODS), required=True, help="Method to fit.")
+@click.option(
+    "--scale", type=click.IntRange(2, 4), required=True, help="SR side divided by LR side."
+)
 @click.option("--out", "-o", type=_PATH, required=True, help="Folder of the results.")
 @click.option(
     "--iterations",
     type=click.IntRange(min=1),
-    help="How long; the FKP methods go on if it is more than before.  [default: the method's]",
+    help="Number of iterations; the FKP methods continue an earlier fit if it is larger.  "
+    "[default: the method's]",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
@@ -80,25 +85,26 @@ class _NonBlindWeights:
     "--crop",
     type=click.IntRange(min=32),
     metavar="N",
-    help="Fit only the NxN LR pixels with the most texture; --then makes the whole picture.",
+    help="Fit only the NxN LR pixels with the most texture; --then upscales the whole image.",
 )
 @click.option(
     "--alignment",
     type=click.Choice(["centre", "fkp"]),
-    help="Where LR pixels lie in the picture: as in resizing, or as in FKP's test images.  "
+    help="Position of LR pixels in the HR image: as in resizing, or as in FKP's test images.  "
     "[default: centre]",
 )
 @click.option("--prior", type=_PATH, help="Weights of the kernel flow instead of the shipped ones.")
-@click.option("--reference", type=_PATH, help="The HR image: prints PSNR-Y.")
+@click.option("--reference", type=_PATH, help="HR image, to print PSNR-Y.")
 @click.option(
     "--true-kernel",
     type=_PATH,
-    help="The kernel [k,k] of an .npy file, in the FKP convention: prints the kernel PSNR.",
+    help="True kernel [k,k] in an .npy file, in the FKP convention, to print the kernel PSNR.",
 )
 @click.option(
     "--then",
     type=click.Choice(_FINISHES),
-    help="Make the picture again, by USRNet or our SFTMD under the kernel that was found.",
+    help="Upscale the image again by USRNet, or by the SR network of a bundle, under the kernel "
+    "that was found.",
 )
 @click.option("--usrnet", type=_PATH, help="Weights for --then usrnet instead of the shipped ones.")
 @bundle_options
@@ -120,14 +126,14 @@ def main(
     weights: str | None,
     folder: Path | None,
 ) -> None:
-    """Find the blur of IMAGE and upscale it by fitting networks to it alone: minutes, not frames.
+    """Estimate the blur of IMAGE and upscale it by fitting networks to it alone, for minutes.
 
     Writes image.png, kernel.png and kernel.npy (in the FKP convention), history.csv, history.png
     and report.json; with --then also image-usrnet.png or image-sftmd.png. --weights and --bundle
     are for --then sftmd. Transparency is dropped.
 
-    Ctrl-C ends the fit after the iteration under way and writes what there is (exit code 130). The
-    same command again goes on, to the very result of an unbroken run.
+    Ctrl-C ends the fit after the current iteration and writes the results so far (exit code 130).
+    The same command continues it, with the same result as an uninterrupted run.
     """
     require_matplotlib("ikc-offline", "offline")
     try:
@@ -160,7 +166,7 @@ def main(
         say(line)
     if interrupted.is_set():
         done = len(outcome.result.history)
-        err_console.print(f"stopped after {done} iterations; the same command goes on")
+        err_console.print(f"stopped after {done} iterations; run the same command to continue")
         raise SystemExit(130)
 
 
@@ -168,7 +174,7 @@ def main(
 def _nonblind_stage(
     then: str | None, scale: int, alignment: Alignment, device: str, given: _NonBlindWeights
 ) -> Generator[NonBlindStage | None, None, None]:
-    """What `--then` asks for, opened before anything is fitted."""
+    """Open the network of `--then` before anything is fitted; yield None without `--then`."""
     given.check(then)
     if then is None:
         yield None
@@ -186,7 +192,7 @@ def _nonblind_stage(
 
 @contextmanager
 def _bar(method: str) -> Generator[Callable[[int, int, Losses], None], None, None]:
-    """A bar with the losses of the iteration before."""
+    """Show a bar with the losses of the previous iteration; yield the function that updates it."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -207,7 +213,7 @@ def _bar(method: str) -> Generator[Callable[[int, int, Losses], None], None, Non
 
 
 def _lines(outcome: OfflineOutcome, then: str | None) -> list[str]:
-    """The files, and what was measured."""
+    """Return lines with the files and what was measured."""
     result, figures = outcome.result, outcome.figures
     height, width = result.image.shape[:2]
     lines = [f"{outcome.paths[0].parent}: {', '.join(path.name for path in outcome.paths)}"]

@@ -1,4 +1,4 @@
-"""ikc-prepare: HR images to the folders that super-resolution code expects."""
+"""ikc-prepare: degrade HR images into the folders that super-resolution code expects."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ from ikc_deploy.evaluation.prepare import IMAGE_FOLDERS, Layout, PrepareSettings
     metavar="DST",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder to write HR, LR, LRblur, Bic and kernels into.",
+    help="Folder for HR, LR, LRblur, Bic and kernels.",
 )
-@click.option("--scale", type=int, default=4, show_default=True, help="HR side over LR side.")
+@click.option("--scale", type=int, default=4, show_default=True, help="HR side divided by LR side.")
 @click.option("--sigma", type=float, help="Blur every image by this sigma, in HR pixels.")
 @click.option(
     "--sigma-range",
     type=(float, float),
     metavar="LO HI",
-    help="Draw each image's sigma uniformly from here.  [default: the scale's range in the paper]",
+    help="Range from which each image's sigma is drawn uniformly.  [default: the paper's range for "
+    "the scale]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the drawn sigmas.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed for drawing the sigmas.")
 @reports_errors
 def main(
     sources: tuple[Path, ...],
@@ -53,7 +54,7 @@ def main(
 
     Writes DST/HR/x4, DST/LR/x4 (shrunk, not blurred), DST/LRblur/x4 (blurred and shrunk),
     DST/Bic/x4 (LR enlarged) and the sigmas as DST/kernels/x4.json. The same seed and file name
-    always give the same blur.
+    always produce the same blur.
     """
     if sigma is not None and sigma_range is not None:
         raise InputError("give --sigma or --sigma-range, not both")
@@ -73,7 +74,7 @@ def main(
     kernels = Layout(destination, scale).kernels
     note_skipped(sources)
     say(f"{destination}: {', '.join(IMAGE_FOLDERS)} (images: {len(sigmas)})")
-    say(f"{kernels}: their sigmas")
+    say(f"{kernels}: the sigmas of the images")
 
 
 if __name__ == "__main__":

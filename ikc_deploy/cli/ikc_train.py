@@ -29,15 +29,13 @@ from ikc_deploy.locks import locked
 @click.option(
     "--out", "run", type=click.Path(path_type=Path), required=True, help="Folder of the run."
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--resume", is_flag=True, help="Resume the run in --out.")
 @click.option(
     "--minutes",
     type=FiniteRange(min=0, min_open=True),
-    help="Stop cleanly after this long; --resume goes on as if unbroken.",
+    help="Stop cleanly after this time; --resume continues as if uninterrupted.",
 )
-@click.option(
-    "--device", default="cpu", show_default=True, help="A torch device: cpu, cuda, cuda:1."
-)
+@click.option("--device", default="cpu", show_default=True, help="Torch device: cpu, cuda, cuda:1.")
 @click.option(
     "--data",
     multiple=True,
@@ -55,7 +53,7 @@ def main(
 ) -> None:
     """Train the networks of RECIPE (a TOML file) and write a checkpoint into RUN.
 
-    Interrupt it whenever you like: --resume goes on exactly where it was saved last.
+    It can be interrupted at any time: --resume continues exactly where the run was saved last.
     For several GPUs: torchrun --nproc-per-node N -m ikc_deploy.cli.ikc_train RECIPE --out RUN
     --device cuda.
     """
@@ -67,19 +65,21 @@ def main(
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "training", "ikc-train") from error
     if importlib.util.find_spec("tensorboard") is None:
-        # The log of a run writes for it; known now, and not after the images were decoded.
+        # The log of a run needs it; checked now, not after the images were decoded.
         raise MissingExtraError("tensorboard", "training", "ikc-train")
     try:
         target = local_device(device)
         torch.empty(1, device=target)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"the device '{device}' cannot be used: {reason}") from error
+        raise InputError(
+            f"the device '{device}' cannot be used: {reason}; give another --device"
+        ) from error
     train = load_job(recipe, data)
     ends = time.monotonic() + 60 * minutes if minutes else math.inf
     with (
         join_process_group(target) as processes,
-        # Whoever comes second would only find a run that has begun.
+        # The other processes would only find a run that has begun.
         locked(run, seconds=0) if processes.is_main else nullcontext(),
         _TrainingProgress(shown=processes.is_main) as bars,
     ):
@@ -94,13 +94,13 @@ def main(
     if not processes.is_main:
         return
     if checkpoint is None:
-        click.echo(f"stopped after {minutes:g} minutes; go on with --resume")
+        click.echo(f"stopped after {minutes:g} minutes; continue with --resume")
     else:
         click.echo(checkpoint)
 
 
 class _TrainingProgress(Progress):
-    """A bar for each stage with its loss."""
+    """One progress bar for each stage, with its loss."""
 
     def __init__(self, shown: bool) -> None:
         columns = (
@@ -110,13 +110,13 @@ class _TrainingProgress(Progress):
             TextColumn("loss {task.fields[loss]:.4f}"),
             TimeRemainingColumn(),
         )
-        # Off a terminal even a finished bar leaves lines behind; the log has it all.
+        # Off a terminal even a finished bar leaves lines behind; the log has everything.
         quiet = not err_console.is_terminal
         super().__init__(*columns, console=err_console, disable=quiet or not shown)
         self._tasks_of: dict[str, TaskID] = {}
 
     def show(self, stage: str, done: int, steps: int, loss: float) -> None:
-        """See `ikc_deploy.training.trainer.Progress`."""
+        """Update the stage's bar: see `ikc_deploy.training.trainer.Progress`."""
         if stage not in self._tasks_of:
             self._tasks_of[stage] = self.add_task(stage, total=steps, loss=loss)
         self.update(self._tasks_of[stage], completed=done, loss=loss)

@@ -1,4 +1,4 @@
-"""ikc-upscale: picture files and folders of them, clips, cameras and pipes."""
+"""ikc-upscale: upscale image files, folders, clips, cameras and pipes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def _pixels(_: click.Context, __: click.Parameter, text: str) -> int | None:
         return None
     count = _COUNT.fullmatch(text.strip().upper())
     if count is None or not float(count[1]):
-        raise click.BadParameter(f"'{text}' is no number of pixels; write 200M or none")
+        raise click.BadParameter(
+            f"invalid number of pixels '{text}': expected for example 200M, or none"
+        )
     return round(float(count[1]) * _UNITS[count[2]])
 
 
@@ -61,14 +63,15 @@ def _pixels(_: click.Context, __: click.Parameter, text: str) -> int | None:
     "--out",
     "-o",
     type=_PATH,
-    help="The output file of one image or clip, a folder for images, %06d.png for frames, or -.",
+    help="Output: a file for one image or clip, a folder for images, a name such as %06d.png for "
+    "frames, or - for a pipe.",
 )
 @upscaler_options
 @kernel_options
 @click.option(
     "--save-steps",
     type=_PATH,
-    help="Folder for the image of every step and a figure of the kernels, by name of the input.",
+    help="Folder for the image of every step and a figure of the kernels, named after the input.",
 )
 @click.option(
     "--max-pixels",
@@ -76,8 +79,8 @@ def _pixels(_: click.Context, __: click.Parameter, text: str) -> int | None:
     default="179M",
     show_default=True,
     callback=_pixels,
-    help="Of the largest picture that is read, as 200M, or none; files can be made to exhaust "
-    "memory.",
+    help="Pixels of the largest image that is read, for example 200M, or none; it protects against "
+    "files made to exhaust memory.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each output.")
 @video_options
@@ -99,27 +102,27 @@ def main(
     written at quality 95.
 
     EXIF rotation is applied; grey stays grey; transparency is upscaled bicubically and kept; the
-    ICC profile is copied, other metadata is not. Palettes, CMYK and CIELAB become RGB, 16-bit
-    samples 8-bit. Animations are refused.
+    ICC profile is copied, other metadata is not. Palettes, CMYK and CIELAB become RGB, and 16-bit
+    samples become 8-bit. Animations are refused.
 
-    An image that cannot be upscaled does not stop the others: it is named at the end, with exit
-    code 2. So is what was skipped in a folder: hidden files, folders in it, other formats.
+    An image that cannot be upscaled does not stop the others: it is listed at the end, with exit
+    code 2. What was skipped in a folder is listed too: hidden files, subfolders, other formats.
 
     A clip keeps its sound, subtitles, time stamps and colour. A folder of frames becomes a clip if
-    the output is one; - is raw video on a pipe. Ctrl-C finishes the clip as far as it is, and
-    --resume goes on.
+    the output is one; - is raw video on a pipe. After Ctrl-C the clip is completed with the frames
+    done so far, and --resume continues it.
 
-    With --kernel, pictures are upscaled under a blur of any shape, by the bundle's fourth graph on
-    the CPU; in tiles, as it takes one size of frames.
+    With --kernel, images are upscaled under a blur of any shape by the bundle's fourth graph on the
+    CPU, in tiles of the one size that the graph accepts.
 
-    With --ray, pictures, clips and folders of both are upscaled into the folder OUT by many
-    processes, on this machine or a cluster; run it again, and it does what is missing.
+    With --ray, images, clips and folders of both are upscaled into the folder OUT by many
+    processes, on this machine or a cluster. A second run adds what is missing.
     """
     if known is not None:
         _check_known(options, save_steps, ray)
     if ray.given():
         if save_steps is not None:
-            raise InputError("--save-steps is for pictures without --ray")
+            raise InputError("--save-steps is only for images without --ray")
         upscale_batch(inputs, out, ray, video, options.settings, _show, as_json, max_pixels)
         return
     request = video_request(inputs, out, video)
@@ -128,12 +131,12 @@ def main(
         return
     for name, value in {"--kernel": known, "--save-steps": save_steps}.items():
         if value is not None:
-            raise InputError(f"{name} is for pictures; take a frame out of the clip first")
+            raise InputError(f"{name} is only for images; extract a frame of the clip first")
     upscale_video(request, options.open_upscaler, options.blur, as_json)
 
 
 def _check_known(options: UpscalerOptions, save_steps: Path | None, ray: RayOptions) -> None:
-    """Refuse options that mean nothing beside a known kernel."""
+    """Refuse options that have no meaning with a known kernel."""
     cpu = options.backend in ("auto", CPU_BACKEND)
     odd = {
         "--sigma": options.blur.sigma,
@@ -145,7 +148,7 @@ def _check_known(options: UpscalerOptions, save_steps: Path | None, ray: RayOpti
     }
     refused = [name for name, value in odd.items() if value is not None]
     if refused:
-        raise InputError(f"--kernel gives the blur, and goes without {', '.join(refused)}")
+        raise InputError(f"--kernel gives the blur; leave out {', '.join(refused)}")
 
 
 def _upscale_pictures(
@@ -158,12 +161,14 @@ def _upscale_pictures(
     as_json: bool,
 ) -> None:
     if not inputs or out is None:
-        raise InputError("name the inputs, and the output with -o")
+        raise InputError("name the inputs, and the output with -o OUT")
     jobs = plan_tasks(inputs, out, save_steps, max_pixels)
     if save_steps is not None:
         require_matplotlib("--save-steps")
     if options.blur.estimate == "track":
-        raise InputError("--estimate track is for video: pictures do not follow from one another")
+        raise InputError(
+            "--estimate track is only for video: images are independent; give full or crops"
+        )
     if known is not None:
         with NonBlind(options.open_bundle(), options.threads) as network:
             restore, scale = known.nonblind_upscale(network), network.scale
@@ -179,7 +184,7 @@ def _do(
     inputs: Sequence[Path],
     as_json: bool,
 ) -> None:
-    """Do every job, and say what was skipped; raises `InputError` with all that failed."""
+    """Run every job and print what was skipped; raise `InputError` listing all that failed."""
     failures: list[str] = []
     with _progress(len(jobs)) as bars:
         task = bars.add_task("", total=len(jobs))
@@ -199,7 +204,7 @@ def _do(
 
 
 def _progress(images: int) -> Progress:
-    """A bar on standard error; none for a single image, or where it goes to a file."""
+    """Return a bar on standard error; disabled for a single image, or if it is no terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -207,7 +212,7 @@ def _progress(images: int) -> Progress:
         TimeRemainingColumn(),
         console=err_console,
         transient=True,
-        # It would move results that go to a file or a pipe to standard error.
+        # True would redirect results meant for a file or a pipe to standard error.
         redirect_stdout=False,
         disable=images == 1 or not err_console.is_terminal,
     )
@@ -219,7 +224,7 @@ def _show(done: Upscaled, as_json: bool) -> None:
 
 def _print(line: str) -> None:
     if err_console.is_terminal and sys.stdout.isatty():
-        # Both are one terminal: the bar's console writes above the bar, not into it.
+        # Both are the same terminal: the bar's console writes above the bar, not into it.
         note(line)
     else:
         say(line)
@@ -228,6 +233,7 @@ def _print(line: str) -> None:
 _TOLD_NOISE: Final = 1.0
 """Noise in 8-bit levels below which a line does not mention it."""
 _TOLD_QUALITY: Final = 97.0
+"""JPEG quality from which on a line does not mention it."""
 
 
 def _line(done: Upscaled) -> str:

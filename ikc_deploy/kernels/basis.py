@@ -127,12 +127,25 @@ class KernelBasis:
         size: int = KERNEL_SIZE,
         family: Family = "isotropic",
     ) -> KernelBasis:
-        """The principal directions of a family of Gaussians with sigmas uniform in `sigma_range`.
+        """Fit a basis to a family of Gaussians with sigmas uniform in `sigma_range`.
 
-        Deterministic: sigma is laid out on a grid, not drawn, and each component's largest entry
-        is made positive, because the signs of a singular value decomposition are arbitrary and
-        a flipped sign silently breaks every network trained with the other one. Among entries
-        that symmetry makes equal the first one decides, not the one that rounding makes largest.
+        The components are the family's principal directions. The result is deterministic: sigmas
+        lie on a grid, and each component's largest entry is made positive. The signs of a singular
+        value decomposition are arbitrary, and a flipped sign silently breaks every network that was
+        trained with the other one. Among entries that are equal by symmetry, the first one
+        determines the sign, not the one that rounding makes largest.
+
+        Args:
+            sigma_range: Smallest and largest sigma in HR pixels.
+            code_size: Number of components of a code.
+            size: Side of the kernels in pixels, odd.
+            family: Isotropic or anisotropic Gaussians.
+
+        Returns:
+            The basis, without levels.
+
+        Raises:
+            KernelError: The range, the size or the code size is invalid.
         """
         kernels = family_kernels(family, sigma_range, size)
         mean = kernels.mean(axis=0).ravel()

@@ -1,11 +1,11 @@
-"""From a frame to its kernel code, without running the whole loop on the whole frame.
+"""Estimation of a frame's kernel code without running the whole loop on the whole frame.
 
-The predictor is cheap, so it sees the whole frame. A correction needs an SR image, and that is
-dear; but the blur is one for the frame, so a few crops tell it: the four with the most texture,
-because a flat sky looks the same under every blur. They are corrected in one batch, with a code
-each; the frame's code is the mean of those in the middle of their order by sigma, so that a crop
-that misleads (a caption, a saturated light) does not count. Then F runs once over the frame.
-docs/estimation.md has what that loses and gains.
+The predictor is cheap, so it runs on the whole frame. A correction needs an SR image, which is
+expensive. But the blur is the same in all of the frame, so a few crops are enough: the four with
+the most texture, because a flat sky looks the same with every blur. They are corrected in one
+batch, each with its own code. The frame's code is the mean of the middle half of these codes in
+order of sigma, so that misleading crops (a caption, a saturated light) are ignored. Then the SR
+network F runs once on the frame. docs/estimation.md reports losses and gains.
 """
 
 from __future__ import annotations

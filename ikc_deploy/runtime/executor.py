@@ -67,7 +67,7 @@ class NetworkExecutor:
     def correct(
         self, frames: Frames, code: NDArray[np.float32], corrections: int
     ) -> NDArray[np.float32]:
-        """`code` `[code_size]` and what F and C make of it on each frame, so many times.
+        """Correct one initial code on each frame.
 
         Returns `[corrections+1,N,code_size]`; `corrections` is at most `iters`.
         """

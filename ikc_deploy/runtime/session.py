@@ -127,7 +127,10 @@ class Session:
         return self._sequence(("predictor", 0))
 
     def correct(self, corrections: int) -> LaunchSequence:
-        """F and C, so many times (at most `iters`), from `codes[0]` on; no image at the end."""
+        """Return the sequence of `corrections` (at most `iters`) times F, C, from `codes[0]`.
+
+        It ends with a code, without the image of that code.
+        """
         return self._sequence(
             *(pair for i in range(corrections) for pair in (("sftmd", i), ("corrector", i + 1)))
         )

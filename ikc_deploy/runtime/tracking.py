@@ -24,9 +24,9 @@ _THUMBNAIL: Final = 16
 _CUT_LEVELS: Final = 2.0
 _CUT_CONTRAST: Final = 0.4
 _CUT_MOTION: Final = 3.0
-"""A cut changes the blocks on average by more than so many 8-bit levels, than this share of their
-standard deviation (two pictures that have nothing in common: 1.1), and than so many times the
-change in the last frames: fast motion lasts, a cut does not."""
+"""Three lower bounds of the mean change of the blocks at a cut: a number of 8-bit levels, a share
+of the blocks' standard deviation (unrelated images: 1.1), and a multiple of the mean change in the
+last frames, because fast motion lasts and a cut does not."""
 
 _MOTION_SHARE: Final = 0.25
 """Weight of the newest frame in the mean of the motion."""

@@ -167,15 +167,32 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         estimate: Estimate | None = None,
         steps: bool = False,
     ) -> ResultFuture[Result]:
-        """As a call, without waiting for it: `ticket.result(timeout)` gives the `Result`.
+        """Queue a frame and return a future of its result.
 
-        Frames are begun in the order of their submission, `streams` of them at once, so that one
-        is copied while another is computed; each stream has buffers of its own. It waits itself
-        while `FRAMES_PER_STREAM` frames a stream are unfinished. A numpy frame is copied and may
-        be used again at once; one in GPU memory must stay as it is until its result is there. What
-        is wrong with the frame or the blur is raised by the ticket.
+        Frames start in the order of submission, `streams` of them at the same time, so that one is
+        copied while another is computed. Each stream has its own buffers. This call blocks while
+        `FRAMES_PER_STREAM` frames for each stream are unfinished.
 
-        Raises `InputError` if the blur should be tracked, which takes one frame after the other.
+        Args:
+            frame: As in a call. A numpy frame is copied and may be changed at once; a frame in GPU
+                memory must not change until its result is ready.
+            sigma: As in a call.
+            kernel: As in a call.
+            code: As in a call.
+            estimate: As in a call, except "track", which needs one frame after the other.
+            steps: As in a call.
+
+        Returns:
+            A future: `result(timeout)` waits and returns the `Result`. It raises the errors of the
+            frame and the blur, as a call does.
+
+        Raises:
+            InputError: The blur would be tracked, the frame is of an unknown type, or the upscaler
+                is closed.
+
+        Example:
+            >>> futures = [upscaler.submit(frame) for frame in frames]  # doctest: +SKIP
+            >>> images = [future.result().image for future in futures]  # doctest: +SKIP
         """
         way = self.estimate if estimate is None else check_estimate(estimate)
         if way == "track" and sigma is None and kernel is None and code is None:

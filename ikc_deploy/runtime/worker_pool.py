@@ -1,4 +1,4 @@
-"""Jobs in flight: workers with a thread each, tickets for what they make, and a bound.
+"""A pool of workers with one thread each, futures of their results, and a bound on pending jobs.
 
 Jobs go to the workers in turn, and each worker does its own in order. While one waits for a copy,
 another computes. The bound on jobs that are not done yet holds the caller back, so that memory does

@@ -215,8 +215,11 @@ def test_an_image_that_cannot_be_read_is_one_line(small_bundle: Bundle, hr: Path
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--sigma-list", "1.8;2.6"), "--sigma-list takes numbers with commas between"),
-        (("--sigma-list", "1.8,"), "--sigma-list takes numbers"),
+        (
+            ("--sigma-list", "1.8;2.6"),
+            "invalid --sigma-list '1.8;2.6': expected numbers with commas",
+        ),
+        (("--sigma-list", "1.8,"), "invalid --sigma-list '1.8,'"),
         (("--sigma-list", ""), "at least one sigma"),
         (("--sigma-list", "2.6,2.6"), "sigma 2.6 is given twice"),
         (("--sigma-list", "-1"), "sigma must be positive"),

@@ -169,8 +169,8 @@ def test_tensorrt_without_its_gpu_leaves_a_complete_bundle(
         (["--engine", "auto", "--shapes", "4x4:4x4:8x8"], "at least 8 pixels on each side"),
         (["--engine", "auto", "--target", "no.toml"], "no target file at 'no.toml'"),
         (["--bundle", "b"], "give --usrnet, --engine, --verify or --triton"),
-        (["--bundle", "b", "--engine", "auto", "--fp16"], "nothing that changes it"),
-        (["--bundle", "b", "--triton", "t", "--fp16"], "nothing that changes it"),
+        (["--bundle", "b", "--engine", "auto", "--fp16"], "no option that changes it"),
+        (["--bundle", "b", "--triton", "t", "--fp16"], "no option that changes it"),
         (["--bundle", "no-bundle", "--engine", "auto"], "'no-bundle' is not a bundle"),
     ],
 )

@@ -95,7 +95,7 @@ def test_control_c_writes_what_there_is_and_the_same_command_goes_on(
     arguments = dip(folder, tmp_path / "broken", 4)
     result = invoke(main, *arguments)
     assert result.exit_code == 130
-    assert "stopped after 2 iterations; the same command goes on" in result.stderr
+    assert "stopped after 2 iterations; run the same command to continue" in result.stderr
     assert signal.getsignal(signal.SIGINT) is before
     assert (tmp_path / "broken" / "image.png").exists()
     assert invoke(main, *arguments).exit_code == 0

@@ -206,8 +206,8 @@ def test_out_of_memory_is_a_warning_and_a_picture_all_the_same(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--estimate", "crops", "--sigma", "2"), ("--sigma, or --estimate", "not both")),
-        (("--estimate", "track"), ("--estimate track is for video",)),
+        (("--estimate", "crops", "--sigma", "2"), ("--sigma gives the blur", "only one of them")),
+        (("--estimate", "track"), ("--estimate track is only for video",)),
         (("--tile", "70"), ("a multiple of 16", "70")),
         (("--max-memory", "0"), ("a positive number of bytes",)),
         (("--max-memory", "9K"), ("too little even for tiles of 64",)),
@@ -237,4 +237,4 @@ def test_a_large_picture_is_read_if_asked_for(bundle: Bundle, tmp_path: Path) ->
     assert_one_clear_line(invoke(main, *paths, "--max-pixels", "1.9K"), "50x40", "--max-pixels")
     for most in ("2K", "200M", "none"):
         assert invoke(main, *paths, "--max-pixels", most).exit_code == 0
-    assert "write 200M or none" in invoke(main, *paths, "--max-pixels", "big").stderr
+    assert "expected for example 200M" in invoke(main, *paths, "--max-pixels", "big").stderr

@@ -86,10 +86,10 @@ def test_a_file_that_is_no_kernel_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--kernel", "KERNEL", "--sigma", 2], "goes without --sigma"),
-        (["--kernel", "KERNEL", "--estimate", "crops"], "goes without --estimate"),
-        (["--kernel", "KERNEL", "--tile", 64], "goes without --tile or --max-memory"),
-        (["--kernel", "KERNEL", "--backend", "tensorrt"], "goes without --backend"),
+        (["--kernel", "KERNEL", "--sigma", 2], "leave out --sigma"),
+        (["--kernel", "KERNEL", "--estimate", "crops"], "leave out --estimate"),
+        (["--kernel", "KERNEL", "--tile", 64], "leave out --tile or --max-memory"),
+        (["--kernel", "KERNEL", "--backend", "tensorrt"], "leave out --backend"),
         (["--kernel", "gone.npy"], "no kernels file"),
         (["--kernel", "in.mat"], "not a .npy or .npz file"),
         (["--noise", 3], "belong to --kernel"),

@@ -57,7 +57,7 @@ def test_a_folder_of_pictures_and_clips(bundle: Bundle, folder: Path, tmp_path: 
     assert clip == f"{out / 'b.mp4'}: 5 frames"
     assert picture.startswith(f"{out / 'a.png'}: 16x12 -> 64x48, sigma ")
     assert result.stderr == ""
-    assert invoke(main, folder, *options).stdout == "2 were there already\n"
+    assert invoke(main, folder, *options).stdout == "2 were complete already\n"
     (out / "b.mp4").unlink()
     result = invoke(main, folder, *options, "--json")
     facts = {"input": str(folder / "b.mp4"), "output": str(out / "b.mp4"), "frames": 5}
@@ -72,7 +72,7 @@ def test_failures_come_at_the_end_with_exit_code_2(
     result = invoke(main, folder, "--ray", "-o", tmp_path / "out", "--bundle", bundle.path)
     assert result.exit_code == 2
     heading, damaged = result.stderr.splitlines()
-    assert heading == "error: 1 of 3 outputs failed; a second run tries only these:"
+    assert heading == "error: 1 of 3 outputs failed; a second run retries only these:"
     assert damaged.startswith(f"'{folder / 'c.png'}' cannot be read as an image")
 
 
@@ -83,7 +83,7 @@ def test_failures_come_at_the_end_with_exit_code_2(
         (("in",), ("name the inputs, and the folder",)),
         (("-o", "out"), ("name the inputs, and the folder",)),
         (("gone", "-o", "out"), ("no image, clip or folder 'gone'",)),
-        (("in", "-o", "out", "--resume", "--start", "1"), ("--start, --resume", "without --ray")),
+        (("in", "-o", "out", "--resume", "--start", "1"), ("--start, --resume", "leave out --ray")),
         (("in", "-o", "out", "--save-steps", "s"), ("--save-steps",)),
         (("in", "-o", "out", "--sigma", "9"), ("sigma must lie in",)),
         (("in", "-o", "in"), ("would be overwritten",)),

@@ -112,7 +112,7 @@ def test_control_c_finishes_the_file_and_resume_goes_on(
     options = ("-o", target, "--bundle", bundle.path, "--iters", 0)
     result = invoke(main, clip, *options)
     assert result.exit_code == 130
-    assert "9 frames, interrupted, go on with --resume" in result.stdout
+    assert "9 frames, interrupted, continue with --resume" in result.stdout
     assert numbers(target) == list(range(9))
     assert signal.getsignal(signal.SIGINT) is before
     assert_one_clear_line(invoke(main, clip, *options), "unfinished run", "--resume")
@@ -208,9 +208,9 @@ def test_a_truncated_clip_is_upscaled_with_a_warning(bundle: Bundle, tmp_path: P
         (("in.mp4",), ("name the output with -o",)),
         (("in.mp4", "-o", "-"), ("--raw rgb24",)),
         (("in.mp4", "-o", "out.mp4", "--size", "8x8"), ("give --raw too",)),
-        (("in.mp4", "-o", "out.mp4", "--save-steps", "x"), ("--save-steps is for pictures",)),
+        (("in.mp4", "-o", "out.mp4", "--save-steps", "x"), ("--save-steps is only for images",)),
         (("in.mp4", "-o", "out.mp4", "--sigma", "9"), ("sigma must lie in",)),
-        (("a.png", "-o", "b.png", "--crf", "9", "--preview"), ("--crf, --preview: for video",)),
+        (("a.png", "-o", "b.png", "--crf", "9", "--preview"), ("--crf, --preview: only for",)),
         (("--camera", "rtsp://me:secret@127.0.0.1:9/", "-o", "out.mp4"), ("does not answer",)),
         ((), ("name the inputs",)),
     ],

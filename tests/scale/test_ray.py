@@ -90,7 +90,7 @@ def test_two_actors_make_the_same_bytes_as_one_process(
     (tmp_path / "07.png").unlink()
     said = upscale(bundle, "--ray", "--actors", 2, folder, "-o", tmp_path)
     assert said.splitlines()[0].startswith(str(tmp_path / "07.png"))
-    assert said.splitlines()[1:] == ["24 were there already"]
+    assert said.splitlines()[1:] == ["24 were complete already"]
     assert contents(tmp_path) == contents(local)
 
 

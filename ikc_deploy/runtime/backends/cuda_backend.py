@@ -32,14 +32,30 @@ class GraphRunner(Protocol):
     """As in `load(backend=...)`."""
 
     def register_stream(self, stream: CudaStream) -> None:
-        """Load what this stream needs. Raises `BackendError` if it cannot be had."""
+        """Load everything that this stream needs.
+
+        Raises:
+            BackendError: It cannot be loaded.
+        """
 
     def unregister_stream(self, stream: CudaStream) -> None:
         """Drop what only this stream needs."""
 
     def bind(self, bindings: Sequence[Binding], stream: CudaStream) -> list[StreamBoundGraph]:
-        """One call for each binding, all for `stream`; they never run at once, so that they may
-        share scratch memory. Raises `BackendError` or `EngineError` if a graph cannot be had."""
+        """Bind graphs to buffers and a stream.
+
+        Args:
+            bindings: The graphs and their buffers.
+            stream: The stream on which they run.
+
+        Returns:
+            A bound graph for each binding. They never run at the same time, and may share scratch
+            memory.
+
+        Raises:
+            BackendError: A graph cannot be prepared.
+            EngineError: No engine fits.
+        """
 
     def close(self) -> None:
         """Free what is shared by all streams."""
