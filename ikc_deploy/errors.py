@@ -1,4 +1,4 @@
-"""The error family: one base, narrow subclasses, and messages that say what to do next.
+"""Exceptions: one base class, narrow subclasses, and messages that state what to do next.
 
 The command line turns every `IkcError` into one line on standard error and exit code 2.
 """
@@ -7,81 +7,89 @@ from __future__ import annotations
 
 
 class IkcError(Exception):
-    """Base of every error that ikc-deploy raises on purpose."""
+    """Base class of every error that ikc-deploy raises on purpose."""
 
 
 class InputError(IkcError):
-    """A frame, image, file or argument from outside cannot be used as it is."""
+    """An invalid frame, image, file or argument from the caller."""
 
 
 class OutputError(IkcError):
-    """An output cannot be written: something would be lost, another writes it, or no place is."""
+    """An output that cannot be written.
+
+    Other files would be lost, another process is writing it, or the path is not writable.
+    """
 
 
 class KernelError(IkcError):
-    """A blur kernel, kernel code or basis has the wrong shape, range or identity."""
+    """A blur kernel, kernel code or basis with the wrong shape, range or identity."""
 
 
 class CheckpointError(IkcError):
-    """A checkpoint is missing, damaged, or holds other networks than were asked for."""
+    """A checkpoint that is missing or damaged, or holds other networks than requested."""
 
 
 class RecipeError(IkcError):
-    """A training recipe has a missing, unknown or impossible setting."""
+    """A training recipe with a missing, unknown or invalid setting."""
 
 
 class TrainingError(IkcError):
-    """A training cannot go on: its loss or its weights are no finite numbers any more."""
+    """A training that cannot continue: its loss or its weights are no longer finite."""
 
 
 class ExportError(IkcError):
-    """A graph could not be exported, or failed its parity or precision gate."""
+    """A graph that could not be exported, or that failed its parity or precision gate."""
 
 
 class BundleError(IkcError):
-    """A bundle is missing, incomplete, altered, or from another schema version."""
+    """A bundle that is missing, incomplete, altered, or from another schema version."""
 
 
 class EngineError(IkcError):
-    """A TensorRT engine cannot be built here, or none of a bundle's engines fits this machine."""
+    """A TensorRT engine that cannot be built here, or a bundle without one for this machine."""
 
 
 class BackendError(IkcError):
-    """No backend can run the graphs here, or the backend refused one."""
+    """A backend that cannot run the graphs on this machine, or that refused one."""
 
 
 class OutOfMemoryError(BackendError):
-    """The device has not enough memory for a frame or tile of this size."""
+    """Too little memory on the device for a frame or tile of this size."""
 
 
 class VideoError(IkcError):
-    """A video cannot be read, upscaled or written as asked."""
+    """A video that cannot be read, upscaled or written as requested."""
 
 
 class UnreadableClipError(VideoError):
-    """A clip is missing, damaged beyond use, or in no format that can be decoded."""
+    """A clip that is missing, too damaged to use, or in a format that cannot be decoded."""
 
 
 class NoVideoError(VideoError):
-    """A clip has no video stream."""
+    """A clip without a video stream."""
 
 
 class DiskFullError(VideoError):
-    """There is no room left for the output."""
+    """No space left on the disk for the output."""
 
 
 class EncoderError(VideoError):
-    """No encoder opens for the output that was asked for."""
+    """No usable encoder for the requested output."""
 
 
 class CameraError(VideoError):
-    """A camera does not answer, or changed what it delivers."""
+    """A camera that does not respond, or that changed its format."""
 
 
 class MissingExtraError(IkcError):
-    """A command needs an optional dependency that is not installed.
+    """An optional dependency that is needed and not installed.
 
-    The extra's name is part of the message, so that one `pip install` mends it.
+    The message names the extra, so that one `pip install` fixes it.
+
+    Args:
+        module: Name of the missing module.
+        extra: Name of the extra of ikc-deploy that installs it.
+        purpose: What needs the module, at the beginning of the message.
     """
 
     def __init__(self, module: str, extra: str, purpose: str) -> None:
