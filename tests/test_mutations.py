@@ -268,15 +268,15 @@ GOOD: Final = {
     ("change", "words"),
     [
         # 400 MB of zeros are half a megabyte of file.
-        ({"components": header((10_000_000, 10)) + bytes(400_000_000)}, "which no basis does"),
+        ({"components": header((10_000_000, 10)) + bytes(400_000_000)}, "holds invalid"),
         ({"components": header((441, 10)) + bytes(50_000_000)}, "should hold 17640"),
-        ({"mean": header((441,), "|O") + b"cos\nsystem\n."}, "which no basis does"),
+        ({"mean": header((441,), "|O") + b"cos\nsystem\n."}, "holds invalid"),
         ({"mean": npy(np.full(441, np.nan, np.float32))}, "finite"),
         ({"sigma_range": npy(np.array([0.2, np.inf]))}, "low < high"),
         ({"sigma_range": npy(np.array([np.nan, 4.0]))}, "low < high"),
         ({"components": npy(np.zeros((441, 10), np.float32))}, "orthonormal"),
         ({"components": npy(np.zeros((441, 0), np.float32))}, "component"),
-        ({"components": npy(BASIS.components.astype(np.complex64))}, "which no basis does"),
+        ({"components": npy(BASIS.components.astype(np.complex64))}, "holds invalid"),
         ({"more": npy(np.zeros(3))}, "no others"),
     ],
     ids=["bomb", "tail", "pickle", "nan", "inf", "nan range", "zero", "empty", "complex", "more"],
