@@ -30,7 +30,7 @@ def test_shapes_are_read_as_they_are_written(
         ("64x64:540x960", "MIN:OPT:MAX, as 64x64:256x256:540x960, got '64x64:540x960'"),
         ("64:256:540", "HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH in LR pixels.*got '64'"),
         ("64x64:-1x256:540x960", "got '-1x256'"),
-        ("64x64:32x256:540x960", "min <= opt <= max must hold, and the height goes 64, 32, 540"),
+        ("64x64:32x256:540x960", "min <= opt <= max must hold, got 64, 32, 540 for the height"),
         ("4x64x64:1x64x64:1x64x64", "the batch goes 4, 1, 1"),
         ("0x64:8x64:8x64", "whole numbers of at least 1"),
     ],
