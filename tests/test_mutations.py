@@ -207,7 +207,7 @@ def test_every_basis_is_read_or_refused() -> None:
         (b'{"schema": NaN}', "NaN is no number"),
         (b'{"schema": 1e999}', "too large"),
         (b'{"schema": ' + b"9" * 5000 + b"}", "too large"),
-        (b'{"schema": 2, "a": "\\ud800"}', "no Unicode text"),
+        (b'{"schema": 2, "a": "\\ud800"}', "not valid Unicode"),
         (b'\xff\xfe{"schema": 2}', "decode"),
         (b"[]", "damaged"),
         (b"3", "damaged"),

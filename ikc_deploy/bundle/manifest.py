@@ -3,11 +3,11 @@
     NAME/manifest.json  predictor.onnx  sftmd.onnx  corrector.onnx  basis.npz  engines/...
     and, if requested, usrnet.onnx, for known kernels of any shape
 
-`write_manifest` seals a folder: the manifest lists the files that its writer wrote or verified, each with
-size and sha256, and a digest of its own content. `Bundle.open` refuses a folder that differs from
-what was sealed, before any byte of a graph reaches a parser. Files that are used later are read and
-checked again, and the checked bytes themselves are parsed. Files that are not listed are not part
-of the bundle.
+`write_manifest` seals a folder: the manifest lists the files that its writer wrote or verified,
+each with size and sha256, and a digest of its own content. `Bundle.open` refuses a folder that
+differs from what was sealed, before any byte of a graph reaches a parser. Files that are used later
+are read and checked again, and the checked bytes themselves are parsed. Files that are not listed
+are not part of the bundle.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def test_a_graph_without_its_record_and_a_record_without_its_graph_are_refused(
     shutil.copy(usrnet_bundle.path / "usrnet.onnx", folder)
     seal(folder, usrnet_bundle.manifest)
     rewrite(folder, lambda values: values["bundle"]["usrnet"].update(height=0))
-    with pytest.raises(BundleError, match=r"usrnet is impossible: height must lie in"):
+    with pytest.raises(BundleError, match=r"usrnet is invalid: height must lie in"):
         Bundle.open(folder)
 
 
