@@ -81,7 +81,7 @@ def real_array(
     """
     try:
         array = np.asarray(value)
-    except Exception as caught:  # whatever a foreign array raises that is elsewhere or ragged
+    except Exception as caught:  # arrays of other libraries on a device, or ragged ones, raise any
         raise error(f"{name} must be numbers in host memory, got {shown(value)}") from caught
     if array.dtype.kind not in "fiu":
         raise error(f"{name} must be real numbers, got {shown(value)}")

@@ -63,8 +63,8 @@ def _make(file: Path, path: str | PathLike[str]) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(
-            f"'{path}' cannot be written: its lock '{file}' cannot be made ({reason}); "
-            "choose another place"
+            f"'{path}' cannot be written: its lock '{file}' cannot be created ({reason}); "
+            "choose another folder"
         ) from error
 
 

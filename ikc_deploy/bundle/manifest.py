@@ -526,5 +526,5 @@ def _missing(folder: Path, name: str) -> _MissingError:
 def _outside(folder: Path, name: str) -> BundleError:
     return BundleError(
         f"the manifest of '{folder}' names '{printable(name)}', which lies outside the bundle; "
-        "do not use it unless you know who made it"
+        "do not use it unless you trust its source"
     )

@@ -75,7 +75,7 @@ class Messages:
             new = [(error, text) for number, error, text in self._kept if number > mark]
         errors = [text for error, text in new if error]
         told = [text for text in errors if NOISE not in text] or errors
-        return "; ".join(told or [text for _, text in new]) or "it gave no reason"
+        return "; ".join(told or [text for _, text in new]) or "it reported no reason"
 
 
 @dataclass(frozen=True, eq=False)

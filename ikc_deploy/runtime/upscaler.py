@@ -32,7 +32,7 @@ from ikc_deploy.runtime.worker_pool import ResultFuture, WorkerPool
 DEFAULT_STREAMS: Final = 2
 """Default number of streams: one computes while the other copies."""
 
-_CODE_WORDS: Final = "code must give one finite code for each frame, or one for all; its values"
+_CODE_WORDS: Final = "code must be one finite kernel code, or one for each frame; its values"
 
 _LONGEST_CODE: Final = 4.0
 """Maximum Euclidean norm of a given kernel code. Codes of kernels with sum 1 have a norm of at most
@@ -163,7 +163,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
     ) -> Result:
         """Upscale one RGB frame, or a batch of independent frames, and estimate the blur.
 
-        If `sigma`, `kernel` or `code` gives the blur, the SR network runs alone. (If the weights
+        If `sigma`, `kernel` or `code` specifies the blur, only the SR network runs. (If the weights
         also estimate noise and compression, the predictor runs first, unless `code` is given.)
 
         Args:
@@ -409,7 +409,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         if not named:
             return None
         if len(named) > 1:
-            raise InputError(f"give the blur once: got {' and '.join(named)}")
+            raise InputError(f"got {' and '.join(named)}: specify the blur by only one of them")
         basis = self.bundle.basis
         if sigma is not None:
             codes = basis.code_of_sigma(sigma)
@@ -420,8 +420,8 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         wanted = (count, basis.code_size)
         if codes.shape not in (wanted[1:], wanted):
             raise InputError(
-                f"{named[0]} must give one code, or one for each of {count} frames; "
-                f"it gave an array of shape {list(codes.shape)}"
+                f"{named[0]} must specify one blur, or one for each of {count} frames; "
+                f"got codes of shape {list(codes.shape)}"
             )
         longest = float(np.linalg.norm(codes, axis=-1).max())
         if longest > _LONGEST_CODE:

@@ -109,7 +109,7 @@ def test_a_single_failure_is_one_line(bundle: Bundle, tmp_path: Path) -> None:
     [
         (("--sigma", "4.5"), ("sigma must lie in [0.2, 4]", "4.5")),
         (("--sigma", "nan"), ("sigma must lie in [0.2, 4]",)),
-        (("--backend", "abacus"), ("no backend 'abacus'", "onnxruntime")),
+        (("--backend", "abacus"), ("invalid backend 'abacus'", "onnxruntime")),
         (("--weights", "x4-lite"), ("--weights or --bundle, not both",)),
     ],
 )

@@ -43,7 +43,7 @@ def open_backend(
     """
     if not isinstance(name, str) or name not in ("auto", *BACKENDS):
         raise BackendError(
-            f"there is no backend {shown(name)}; choose one of auto, {', '.join(BACKENDS)}"
+            f"invalid backend {shown(name)}: expected one of auto, {', '.join(BACKENDS)}"
         )
     threads = whole_number(threads, "threads", 0, " (0: all cores)")
     if name == "auto":

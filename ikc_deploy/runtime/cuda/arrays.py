@@ -117,7 +117,7 @@ class DeviceMemoryPool:
     def __init__(self, device: Device) -> None:
         self._device = device
         self._things: list[Any] = []
-        with device.current(), pycuda_errors("make a memory pool"):
+        with device.current(), pycuda_errors("create a memory pool"):
             self._things.append(pycuda_driver().DeviceMemoryPool())
         self.free = device.owned(self, self._things)
 

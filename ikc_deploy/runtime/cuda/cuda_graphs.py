@@ -65,7 +65,7 @@ def capture(stream: CudaStream, queue: Callable[[], None]) -> CudaGraph:
             stream.capturing = False
         graph = checked(bindings.cuStreamEndCapture(stream.handle), "record a graph")
         try:
-            executable = checked(bindings.cuGraphInstantiate(graph, 0), "make a recorded graph run")
+            executable = checked(bindings.cuGraphInstantiate(graph, 0), "instantiate a graph")
         finally:
             checked(bindings.cuGraphDestroy(graph), "free a graph")
         made = CudaGraph(stream, executable)

@@ -33,7 +33,7 @@ class CudaStream:
         self.capturing = False
         """Whether `ikc_deploy.runtime.cuda.cuda_graphs` captures the work instead of running it."""
         self._things: list[Any] = []
-        with device.current(), pycuda_errors("make a stream"):
+        with device.current(), pycuda_errors("create a stream"):
             self._things.append(pycuda_driver().Stream(_NON_BLOCKING))
         self.handle: int = self._things[0].handle
         """CUstream handle, for other libraries."""
@@ -78,7 +78,7 @@ class CudaEvent:
     def __init__(self, device: Device) -> None:
         self.device = device
         with device.current():
-            self.handle = checked(cuda_bindings().cuEventCreate(0), "make an event")
+            self.handle = checked(cuda_bindings().cuEventCreate(0), "create an event")
         self.free = weakref.finalize(self, _destroy_event, device, self.handle)
 
     def record(self, stream: CudaStream) -> None:
