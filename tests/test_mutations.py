@@ -204,7 +204,7 @@ def test_every_basis_is_read_or_refused() -> None:
         (b"[" * 100_000, "nested deeper"),
         (b'{"a":' * 5000 + b"1" + b"}" * 5000, "nested deeper"),
         (b'{"schema": 2, "schema": 2}', "comes twice"),
-        (b'{"schema": NaN}', "NaN is no number"),
+        (b'{"schema": NaN}', "NaN is not a valid JSON number"),
         (b'{"schema": 1e999}', "too large"),
         (b'{"schema": ' + b"9" * 5000 + b"}", "too large"),
         (b'{"schema": 2, "a": "\\ud800"}', "not valid Unicode"),

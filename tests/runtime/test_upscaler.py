@@ -220,7 +220,7 @@ def test_a_blur_that_cannot_be_is_refused(upscaler: Upscaler) -> None:
         upscaler(frame, kernel=np.ones((5, 5)))
     with pytest.raises(InputError, match="got sigma and kernel: specify the blur"):
         upscaler(frame, sigma=1.0, kernel=np.ones((21, 21)))
-    with pytest.raises(InputError, match="one finite code"):
+    with pytest.raises(InputError, match="one finite kernel code"):
         upscaler(frame, code=np.full(10, np.nan))
     with pytest.raises(InputError, match="one for each of 1 frames"):
         upscaler(frame, sigma=[1.0, 2.0, 3.0])
