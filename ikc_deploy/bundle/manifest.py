@@ -134,7 +134,7 @@ class Manifest:
     weights_sha256: str
     """sha256 of the exported weights; equal for equal weights."""
     random_weights: bool
-    """True for seeded random weights, which serve benchmarks only."""
+    """Whether the weights are random (seeded), for benchmarks only."""
     opset: int
     """Version of the ONNX operator set."""
     architecture: dict[str, Any]

@@ -88,8 +88,8 @@ class TensorRT:
     module: Any
     """Python module of the variant."""
     logger: Any
-    """The process's only `ILogger` of this variant, for every builder, parser and runtime: TensorRT
-    ignores a second one."""
+    """Only `ILogger` of the process for this variant, used by every builder, parser and runtime:
+    TensorRT ignores a second one."""
     messages: Messages
     """Messages that the logger received."""
 

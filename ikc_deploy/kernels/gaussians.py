@@ -17,7 +17,7 @@ SIGMA_RANGES: Final[dict[int, tuple[float, float]]] = {2: (0.2, 2.0), 3: (0.2, 3
 """Range of the Gaussian's sigma for each scale, in HR pixels (IKC, section 4.1)."""
 
 Family = Literal["isotropic", "anisotropic"]
-"""Which Gaussians a basis is fitted to: circular ones, or ellipses of any direction."""
+"""Family of Gaussians of a basis: circular ones, or ellipses of any direction."""
 
 FIT_SAMPLES: Final = 4096
 """Number of sigmas that sample a range."""
