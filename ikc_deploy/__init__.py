@@ -6,7 +6,7 @@
         result = upscaler(frame)        # RGB uint8 [H,W,3]
         result.image, result.sigma      # [4H,4W,3] uint8, the estimated blur
 
-Importing this package imports numpy and nothing heavier; graphs and devices wait for `load`.
+Importing this package imports numpy and nothing heavier; `load` opens graphs and devices.
 """
 
 from __future__ import annotations
@@ -79,28 +79,50 @@ def load(
     tile: Tile = "auto",
     max_memory: int | None = None,
 ) -> Upscaler:
-    """An `Upscaler`, ready for frames.
+    """Open a bundle on a backend and return an `Upscaler` that is ready for frames.
 
-    `bundle` is a folder written by `ikc-export`, or None for the shipped weights, which
-    are exported into the user's cache on first use (that needs the `export` extra; later uses do
-    not). `iters` is t, the number of corrections: the loop is P, F, then t times C, F. None takes
-    what the weights were measured to gain from (`Manifest.recommended_iters`); the paper's is 7.
+    The caller owns the `Upscaler`: use it as a context manager, or call its `close`.
 
-    `backend` is "tensorrt", "tensorrt-rtx" (both need an engine in the bundle), "onnxruntime-cuda",
-    "onnxruntime" (the CPU), or "auto" for the first of these that loads; a named one is never
-    replaced by another. `threads` bounds CPU cores of the CPU backend, 0 for all. `streams` is the
-    number of frames that `Upscaler.submit` works on at once. `cuda_graph=False` starts each network
-    of the loop by itself where TensorRT would run all of it as one recorded graph.
+    Args:
+        bundle: A folder written by `ikc-export`, an opened `Bundle`, or None for the shipped
+            weights. These are exported into the user's cache on first use, which needs the
+            `export` extra; later uses do not.
+        backend: "tensorrt" or "tensorrt-rtx" (both need an engine in the bundle),
+            "onnxruntime-cuda", "onnxruntime" (the CPU), or "auto" for the first of these that
+            loads. A named backend is never replaced by another.
+        iters: Number t >= 0 of corrections. The loop runs predictor P and SR network F, then t
+            times corrector C and F (IKC, Algorithm 1). None uses the number that the weights were
+            measured to gain from (`Manifest.recommended_iters`); the paper uses 7.
+        threads: Number of CPU cores that the CPU backend may use; 0 for all.
+        streams: Number of frames that `Upscaler.submit` processes at the same time, at least 1.
+        cuda_graph: Whether TensorRT backends run the loop as one recorded CUDA graph. False
+            launches each network separately.
+        estimate: How the blur is estimated. "full": the loop on the whole frame. "crops":
+            corrections on four textured crops, then one SR pass over the frame. "track": for the
+            frames of one clip in order, from the last frame's kernel code with one correction.
+        tile: Side in LR pixels of the tiles that frames are cut into. "auto" cuts only frames that
+            need more memory than allowed; None never cuts.
+        max_memory: Number of bytes that "auto" may use for one frame; None for half of the free
+            memory.
 
-    `estimate` is how the blur is found: "full" (that loop, on the whole frame), "crops" (corrected
-    on four textured crops, then one SR pass over the frame) or "track" (for the frames of one clip,
-    in order: from the last frame's blur, with one correction). `tile` is the side in LR pixels of
-    the tiles that frames are cut into, "auto" for none until memory calls for them, or None for
-    none; `max_memory`, in bytes, is what "auto" may use (None: half of what is free).
+    Returns:
+        The `Upscaler`, with graphs loaded and no buffers allocated yet.
 
-    Raises `BundleError` if the bundle is missing, damaged or from another version, `BackendError`
-    if the backend does not run here, `EngineError` if the bundle has no engine for it, and
-    `MissingExtraError` if an export is needed and cannot be made.
+    Raises:
+        InputError: An argument is of the wrong type or out of range.
+        BundleError: The bundle is missing, damaged or from another version.
+        BackendError: The backend does not run on this machine.
+        EngineError: The bundle has no engine for the backend.
+        MissingExtraError: An export is needed, and the `export` extra is not installed.
+
+    Example:
+        >>> import numpy as np
+        >>> import ikc_deploy
+        >>> frame = np.zeros((90, 160, 3), np.uint8)
+        >>> with ikc_deploy.load(backend="onnxruntime") as upscaler:  # doctest: +SKIP
+        ...     result = upscaler(frame)
+        >>> result.image.shape  # doctest: +SKIP
+        (360, 640, 3)
     """
     if bundle is None:
         from ikc_deploy.export.default_bundle import default_bundle

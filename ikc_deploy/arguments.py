@@ -1,4 +1,4 @@
-"""Arguments from outside that should be numbers: checked once, and refused in one sentence."""
+"""Checks of numeric arguments from callers, each with a message of one sentence."""
 
 from __future__ import annotations
 
@@ -13,9 +13,19 @@ from ikc_deploy.errors import IkcError, InputError
 
 
 def whole_number(value: object, name: str, least: int, hint: str = "") -> int:
-    """`value` as an int. Raises `InputError` unless it is a whole number of at least `least`.
+    """Return `value` as an int.
 
-    Python's and numpy's integers are taken, True and 2.0 are not; `hint` comes after the bound.
+    Args:
+        value: An integer of Python or numpy; True and 2.0 are refused.
+        name: Name of the argument, for the message.
+        least: Minimum.
+        hint: Text after the minimum in the message.
+
+    Returns:
+        The integer.
+
+    Raises:
+        InputError: `value` is not a whole number of at least `least`.
     """
     if not is_whole(value, least):
         raise InputError(
@@ -25,13 +35,27 @@ def whole_number(value: object, name: str, least: int, hint: str = "") -> int:
 
 
 def is_whole(value: object, least: int) -> bool:
-    """Whether `value` is a whole number of at least `least`; True and 2.0 are none."""
+    """Return whether `value` is an integer of at least `least`; not so for True and 2.0."""
     whole = isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
     return whole and value >= least  # type: ignore[operator]
 
 
 def real_number(value: object, name: str, low: float, high: float, unit: str = "") -> float:
-    """`value` as a float. Raises `InputError` unless it is a number in [`low`, `high`]."""
+    """Return `value` as a float.
+
+    Args:
+        value: A real number of Python or numpy; True and NaN are refused.
+        name: Name of the argument, for the message.
+        low: Minimum.
+        high: Maximum.
+        unit: Unit after the range in the message, with a leading space.
+
+    Returns:
+        The float.
+
+    Raises:
+        InputError: `value` is not a number in [`low`, `high`].
+    """
     number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
     if not number or not low <= float(value) <= high:  # type: ignore[arg-type]
         raise InputError(f"{name} must lie in [{low:g}, {high:g}]{unit}, got {shown(value)}")
@@ -41,13 +65,23 @@ def real_number(value: object, name: str, low: float, high: float, unit: str = "
 def real_array(
     value: Any, name: str, error: type[IkcError] = InputError, finite: bool = True
 ) -> NDArray[np.float64]:
-    """`value`, a number or nested numbers of any shape, as float64.
+    """Return numbers of any shape as a new float64 array.
 
-    Raises `error` for anything else, and, if they have to be `finite`, for NaN and infinity.
+    Args:
+        value: A number, nested numbers, or an array in host memory.
+        name: Name of the argument, for the message.
+        error: Class of the exception.
+        finite: Whether NaN and infinity are refused.
+
+    Returns:
+        float64 of the same shape.
+
+    Raises:
+        IkcError: `value` is empty, not real numbers, or not finite; the class is `error`.
     """
     try:
         array = np.asarray(value)
-    except Exception as caught:  # whatever a foreign array raises that is elsewhere or ragged
+    except Exception as caught:  # arrays of other libraries on a device, or ragged ones, raise any
         raise error(f"{name} must be numbers in host memory, got {shown(value)}") from caught
     if array.dtype.kind not in "fiu":
         raise error(f"{name} must be real numbers, got {shown(value)}")
@@ -60,7 +94,7 @@ def real_array(
 
 
 def shown(value: object) -> str:
-    """What to say that a value is: itself if that is short, else its type and shape."""
+    """Return how messages show a value: its repr if that is short, else its type and shape."""
     if isinstance(value, str | int | float | type(None)) and len(repr(value)) <= 60:
         return repr(value)
     if isinstance(value, float) and not math.isfinite(value):

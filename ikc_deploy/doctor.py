@@ -35,7 +35,7 @@ from ikc_deploy.weights import shipped_weights
 DISTRIBUTION: Final = "ikc-deploy"
 
 BASE: Final = ""
-"""The extra's name of what every installation needs."""
+"""Name in place of an extra for the packages that every installation needs."""
 
 COMMANDS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "ikc-upscale": (
@@ -54,12 +54,13 @@ COMMANDS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "ikc-import": ((BASE, ""), ("export", "")),
     "ikc-offline": ((BASE, ""), ("offline", "")),
 }
-"""The extras of every command, each with the part of it that needs them ("" for all)."""
+"""Extras that every command needs, each with the part of the command that needs it ("" for all)."""
 
 _STAND_INS: Final = {FOR_GPUS: FOR_CPUS, FOR_CPUS: FOR_GPUS}
-"""Distributions that bring the same modules as the required one."""
+"""Distributions that contain the same modules as the required one."""
 
 _PROBE_SECONDS: Final = 30.0
+"""Maximum time in seconds to try a provider."""
 
 # y = x + x, float32 [1], opset 17: made once with onnx.helper.make_node("Add", ["x", "x"], ["y"]),
 # make_graph, make_model(ir_version=8) and SerializeToString, so that probing does not need onnx.
@@ -70,7 +71,7 @@ _MODEL: Final = (
 _EXTRA: Final = re.compile(r"\bextra\s*==\s*['\"]([^'\"]+)['\"]")
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 _REASONS: Final = (r"with error: (.+)", r"CUDA failure \d+: ([^;]+)", r"\[E:onnxruntime.*?\] (.+)")
-"""Where ONNX Runtime's messages say why a provider did not load, most telling first."""
+"""Patterns of the reasons in ONNX Runtime's messages why a provider did not load, best first."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +80,11 @@ class Package:
 
     name: str
     version: str | None
-    """None if it is not installed."""
+    """Installed version; None if it is not installed."""
     extras: tuple[str, ...]
-    """The extras that bring it; `BASE` among them if every installation has it."""
+    """Extras that require it; `BASE` among them if every installation needs it."""
     requirement: str
-    """What to hand to pip."""
+    """Requirement for pip."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +93,21 @@ class Provider:
 
     name: str
     loads: bool
-    """True if a session with it ran a model."""
+    """Whether a session with it ran a model."""
     reason: str
-    """Why it does not load; empty if it does."""
+    """Reason why it does not load; empty if it does."""
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Something that a command lacks."""
+    """Packages that a command lacks."""
 
     purpose: str
-    """The part of the command that lacks it; empty for all of it."""
+    """Part of the command that needs them; empty for the whole command."""
     missing: tuple[str, ...]
+    """Names of the missing packages."""
     fix: str
-    """The command that installs it."""
+    """Shell command that installs them."""
 
 
 @dataclass(frozen=True)
@@ -114,37 +116,49 @@ class Command:
 
     name: str
     ready: bool
-    """True if nothing is missing that all of it needs."""
+    """Whether the command runs, possibly without some of its parts."""
     gaps: tuple[Gap, ...]
+    """Missing packages."""
 
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """Everything that the doctor found."""
+    """The result of all checks."""
 
     usable: bool
-    """True if images can be upscaled here."""
+    """Whether images can be upscaled on this machine."""
     python: str
+    """Version of Python."""
     ikc_deploy: str | None
-    """The installed version; None in a checkout that was never installed."""
+    """Installed version of ikc-deploy; None in a checkout that was never installed."""
     packages: tuple[Package, ...]
+    """Required packages, installed or not."""
     providers: tuple[Provider, ...]
+    """Execution providers of ONNX Runtime."""
     gpus: tuple[Gpu, ...]
+    """NVIDIA GPUs."""
     no_gpu: str
-    """Why no GPU was found; empty if one was."""
+    """Reason why no GPU was found; empty if one was found."""
     weights: tuple[str, ...]
     """Names of the shipped weights."""
     cache: str
     """Folder of the cached bundles."""
     cached: tuple[str, ...]
-    """Names of the bundles in it."""
+    """Names of the bundles in the cache folder."""
     commands: tuple[Command, ...]
+    """Console commands and the packages that they lack."""
     problems: tuple[str, ...]
-    """What is wrong beyond something missing, each with what to do about it."""
+    """Problems other than missing packages, each with what to do about it."""
 
 
 def examine() -> DoctorReport:
-    """Look at everything; takes a few seconds at most."""
+    """Run all checks.
+
+    It takes a few seconds, and longer only if a driver or provider does not respond.
+
+    Returns:
+        The report.
+    """
     packages = required_packages()
     commands = tuple(check_command(name, needs, packages) for name, needs in COMMANDS.items())
     providers, not_started = probe_providers()
@@ -167,9 +181,10 @@ def examine() -> DoctorReport:
 
 
 def required_packages() -> tuple[Package, ...]:
-    """What the installed metadata of ikc-deploy requires here, extras included, and what is there.
+    """Return the packages that ikc-deploy requires on this platform, extras included.
 
-    Requirements for other platforms are left out.
+    Returns:
+        The packages by name; empty if ikc-deploy is not installed.
     """
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION) or []
@@ -179,7 +194,14 @@ def required_packages() -> tuple[Package, ...]:
 
 
 def merge_requirements(requirements: Iterable[str]) -> tuple[Package, ...]:
-    """One `Package` for each distribution that `Requires-Dist` lines want here, sorted by name."""
+    """Return the packages of requirements that apply to this platform.
+
+    Args:
+        requirements: Values of `Requires-Dist` in package metadata.
+
+    Returns:
+        One `Package` for each distribution, sorted by name.
+    """
     extras: dict[str, list[str]] = {}
     wanted: dict[str, str] = {}
     for requirement in map(Requirement, requirements):
@@ -200,7 +222,16 @@ def merge_requirements(requirements: Iterable[str]) -> tuple[Package, ...]:
 def check_command(
     name: str, needs: Iterable[tuple[str, str]], packages: Iterable[Package]
 ) -> Command:
-    """What of `packages` a command lacks, given its needs as in `COMMANDS`."""
+    """Return whether a command runs and which packages it lacks.
+
+    Args:
+        name: Name of the command.
+        needs: Its extras and the parts that need them, as in `COMMANDS`.
+        packages: The required packages.
+
+    Returns:
+        The command.
+    """
     absent = [package for package in packages if package.version is None]
     gaps = []
     for extra, purpose in needs:
@@ -212,7 +243,11 @@ def check_command(
 
 
 def probe_providers() -> tuple[tuple[Provider, ...], tuple[str, ...]]:
-    """Every provider that ONNX Runtime lists, tried; and a problem if it lists none."""
+    """Try every provider that ONNX Runtime lists.
+
+    Returns:
+        The providers, and problems if ONNX Runtime does not start.
+    """
     listed, said = _ask_child()
     if not listed:
         return (), (f"ONNX Runtime does not start: {_reason(said)}; run: {_reinstall()}",)
@@ -221,13 +256,13 @@ def probe_providers() -> tuple[tuple[Provider, ...], tuple[str, ...]]:
 
 
 def probe_provider(name: str) -> Provider:
-    """Whether an ONNX Runtime session with this provider runs a model, and if not, why."""
+    """Return whether an ONNX Runtime session with this provider runs a model, and if not, why."""
     got, said = _ask_child(name)
     return Provider(name, True, "") if name in got else Provider(name, False, _reason(said))
 
 
 def _ask_child(*arguments: str) -> tuple[list[str], str]:
-    """The provider names that a child process answers, and all else that it said."""
+    """Return the provider names that a child process prints, and all of its output."""
     command = [sys.executable, "-m", __name__, *arguments]
     try:
         child = subprocess.run(
@@ -252,7 +287,7 @@ def _reason(said: str) -> str:
         if found:
             return found[1].strip()
     lines = plain.strip().splitlines()
-    return lines[-1].strip() if lines else "it said nothing"
+    return lines[-1].strip() if lines else "it printed no reason"
 
 
 def _answer(arguments: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The error family: one base, narrow subclasses, and messages that say what to do next.
+"""Exceptions: one base class, narrow subclasses, and messages that state what to do next.
 
 The command line turns every `IkcError` into one line on standard error and exit code 2.
 """

@@ -1,13 +1,13 @@
-"""Outputs that are either whole or as they were: written to a temporary name, then renamed.
+"""Atomic outputs, complete or unchanged: written under a temporary name, then renamed.
 
 A file is replaced by renaming. A folder is replaced by exchanging two names, in one step where the
-system can; where it cannot, the old folder steps aside first, and `restore` brings it back if a
-kill fell between the two steps. Beside a target `X` lie, for as long as a write takes or until the
-next one after a kill:
+system can. Where it cannot, the old folder is renamed first, and `restore` brings it back if the
+process is killed between the two steps. During a write, and until the next one after a kill, these
+lie beside a target `X`:
 
-    .ikc-1a2b3c4d.png   the new file: nobody's once its lock is free, and then deleted
-    .X.ikc-new          the new folder, or the old one on its way out
-    .X.ikc-old          the old folder while it is aside
+    .ikc-1a2b3c4d.png   the new file; abandoned once its lock is free, and then deleted
+    .X.ikc-new          the new folder, or the old one before it is deleted
+    .X.ikc-old          the old folder before the new one has its name
 
 A folder is replaced only if nothing in it is lost: see `check_folder`.
 """
@@ -36,28 +36,34 @@ if sys.platform != "win32":
     import fcntl
 
 Listed = Callable[[Path], Iterable[str]]
-"""Gives the files that a folder's own record lists, as names relative to it with /.
+"""A function that returns the files that a folder's own record lists, as relative names with /.
 
-Raises `IkcError` if the folder has no such record, or a damaged one.
+It raises `IkcError` if the folder's record is missing or damaged.
 """
 
 _TEMPORARY: Final = re.compile(r"\.ikc-[0-9a-f]{8}(\.\w{1,15})?")
 _SUFFIX: Final = re.compile(r"\.\w{1,15}", re.ASCII)
 _LONGEST_NAME: Final = 255
 _NAMED: Final = 4
-"""Unexpected entries that a message names."""
+"""Maximum number of unexpected entries that a message names."""
 
 
 @contextmanager
 def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path` that becomes `path` if the block succeeds.
 
-    The temporary file is there, empty, and keeps the suffix, from which image and video writers
-    take the format; the rest of its name is short and plain whatever the target is called. Parent
-    folders are made, links are followed. If the block raises, `path` is as it was.
+    The temporary file exists and is empty. It keeps the suffix, from which image and video writers
+    take the format; the rest of its name is short and plain for any target. Parent folders are
+    created, links are followed. If the block raises, `path` is unchanged.
+
+    Args:
+        path: The file to write or replace.
+
+    Yields:
+        The temporary path.
 
     Raises:
-        OSError: The file cannot be made, or `path` is a folder or a device.
+        OSError: The file cannot be created, or `path` is a folder or a device.
     """
     target = _regular(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -73,27 +79,35 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
 
 
 def write_atomically(path: str | PathLike[str], data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all."""
+    """Write `data` to `path`, completely or not at all.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
 @contextmanager
 def atomic_folder(
-    path: str | PathLike[str], listed: Listed | None = None, kind: str = "a folder of ours"
+    path: str | PathLike[str], listed: Listed | None = None, kind: str = "a folder of this package"
 ) -> Iterator[Path]:
     """Yield a new folder that replaces `path` if the block succeeds. Hold the lock of `path`.
 
     The remains of a killed writer are removed first. Links are followed.
 
     Args:
-        path: The folder to make or replace.
-        listed: What may be replaced; None for nothing but an empty folder.
-        kind: What `listed` knows, for messages: "a bundle".
+        path: The folder to create or replace.
+        listed: Reads which files may be replaced; None if only an empty folder may be.
+        kind: Kind of the folders that `listed` reads, for messages, for example "a bundle".
+
+    Yields:
+        The new, empty folder.
 
     Raises:
-        OutputError: `path` cannot be made, or holds what would be lost (see `check_folder`);
-            before the block, and once more after it. Then `path` is as it was.
+        OutputError: `path` cannot be created, or has entries that would be lost (see
+            `check_folder`). This is checked before the block and again after it; `path` is
+            unchanged.
     """
     target = Path(os.path.realpath(path))
     new = hidden_sibling(target, ".ikc-new")
@@ -128,7 +142,7 @@ def restore(path: str | PathLike[str]) -> None:
 
 
 def is_interrupted(path: str | PathLike[str]) -> bool:
-    """Return whether the folder `path` is gone because a writer was killed while it replaced it."""
+    """Return whether `path` is missing because a writer was killed while it replaced the folder."""
     target = Path(os.path.realpath(path))
     if not target.name or os.path.lexists(target):
         return False
@@ -138,23 +152,23 @@ def is_interrupted(path: str | PathLike[str]) -> bool:
 def check_folder(
     path: str | PathLike[str],
     listed: Listed | None = None,
-    kind: str = "a folder of ours",
+    kind: str = "a folder of this package",
     *,
     whole: bool = True,
 ) -> None:
-    """Refuse a folder that cannot be made, or in which something would be lost.
+    """Refuse a folder that cannot be created, or in which something would be lost.
 
-    What may be taken is nothing, an empty folder, or one whose entries all are listed by its own
-    record. Nothing is written that stays.
+    Accepted are a missing folder, an empty folder, and a folder whose own record lists all of its
+    entries. The check leaves no files.
 
     Args:
         path: The folder.
         listed: Reads the record; None if no folder has one.
-        kind: What a folder with such a record is, for messages: "a bundle".
-        whole: The folder itself is replaced, not only files in it.
+        kind: Kind of the folders with such a record, for messages, for example "a bundle".
+        whole: Whether the folder itself is replaced, not only files in it.
 
     Raises:
-        OutputError: Saying what is in the way, and what to do.
+        OutputError: The folder is refused; the message states what is in the way and what to do.
     """
     check_name(path)
     folder = Path(os.path.realpath(path))
@@ -174,8 +188,13 @@ def check_folder(
 def check_entries(folder: Path, listed: Listed | None, kind: str) -> None:
     """Refuse a folder with entries that its own record does not list.
 
+    Args:
+        folder: The folder.
+        listed: Reads the record; None if no folder has one.
+        kind: Kind of the folders with such a record, for messages.
+
     Raises:
-        OutputError: Naming them.
+        OutputError: There are such entries; the message names them.
     """
     if not unexpected_entries(folder, ()):
         return
@@ -196,9 +215,16 @@ def check_entries(folder: Path, listed: Listed | None, kind: str) -> None:
 
 
 def unexpected_entries(folder: Path, listed: Iterable[str]) -> list[str]:
-    """Return what is in a folder besides the `listed` files, folders with a / at the end.
+    """Return the entries of a folder that are not listed.
 
-    Temporary files of ours do not count, nor does what Python makes of listed .py files.
+    Our temporary files, and compiled files of listed .py files, do not count.
+
+    Args:
+        folder: The folder.
+        listed: Names of the expected files relative to it, with /.
+
+    Returns:
+        Relative names; those of folders end with /.
     """
     files = set(listed)
     folders = {str(parent) for name in files for parent in PurePosixPath(name).parents}
@@ -222,7 +248,10 @@ def unexpected_entries(folder: Path, listed: Iterable[str]) -> list[str]:
 
 
 def check_file(path: str | PathLike[str]) -> None:
-    """Refuse a path at which no file can be written. Nothing is written that stays.
+    """Refuse a path at which no file can be written. The check leaves no files.
+
+    Args:
+        path: The file to write or replace.
 
     Raises:
         OutputError: The path is a folder or device, a name in it is too long, a file is where its
@@ -237,7 +266,7 @@ def hidden_sibling(target: Path, ending: str) -> Path:
     """Return the hidden path `.NAME` + `ending` beside `target`, shortened if it is too long.
 
     Raises:
-        OutputError: `target` is the root of a file system's tree.
+        OutputError: `target` is the root folder of a file system.
     """
     if not target.name:
         raise OutputError(f"'{target}' cannot be written to; give a folder in it")
@@ -249,14 +278,18 @@ def hidden_sibling(target: Path, ending: str) -> Path:
 
 
 def sha256_file(path: str | PathLike[str]) -> str:
-    """Return the sha256 of a file, in hex."""
+    """Return the sha256 of a file, in hex.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def _output_errors(path: str | PathLike[str]) -> Iterator[None]:
-    """Say of an error of the file system which output it stops."""
+    """Turn an error of the file system into an `OutputError` that names the output."""
     try:
         yield
     except OSError as error:
@@ -266,20 +299,24 @@ def _output_errors(path: str | PathLike[str]) -> Iterator[None]:
 
 
 def check_name(path: str | PathLike[str]) -> None:
-    """Refuse a path that no file system takes. Raises `OutputError`."""
-    # A parent that is not there yet hides this from the system until it is.
+    """Refuse a path that no file system accepts.
+
+    Raises:
+        OutputError: A name in it is too long or contains NUL.
+    """
+    # The system notices such a name only once its parent folder exists.
     for name in Path(path).parts:
         if "\0" in name or len(os.fsencode(name)) > _LONGEST_NAME:
             shown = name.replace("\0", "\\0")
             shown = shown if len(shown) < 40 else f"{shown[:24]}..."
             raise OutputError(
-                f"'{shown}' is no name for an output: names have at most {_LONGEST_NAME} bytes "
+                f"invalid name '{shown}' for an output: use at most {_LONGEST_NAME} bytes "
                 "and no NUL"
             )
 
 
 def _check_room(folder: Path, path: str | PathLike[str]) -> None:
-    """Refuse `path` if nothing can be made in `folder`, by making a file there without a name."""
+    """Refuse `path` if nothing can be created in `folder`; an unnamed file there is the test."""
     while not os.path.lexists(folder):
         folder = folder.parent
     if not folder.is_dir():
@@ -309,7 +346,7 @@ def _is_compiled(folder: Path, prefix: str, files: set[str]) -> bool:
 
 
 def _regular(path: str | PathLike[str]) -> Path:
-    """Return `path` with links followed. Raises `OSError` if what is there is not a file."""
+    """Return `path` with links followed; raise `OSError` if it exists and is not a file."""
     with suppress(FileNotFoundError, NotADirectoryError):
         mode = Path(path).stat().st_mode
         if stat.S_ISDIR(mode):
@@ -320,9 +357,10 @@ def _regular(path: str | PathLike[str]) -> Path:
 
 
 def _new_temporary(target: Path) -> tuple[Path, int | None]:
-    """Make a temporary file beside `target`; returns a descriptor too, whose lock says it is used.
+    """Create a temporary file beside `target`, and return its path and an open descriptor.
 
-    None where the system has no such locks: nothing is swept there.
+    The descriptor holds a lock while the file is in use. It is None where the system has no such
+    locks; no temporary files are swept there.
     """
     suffix = target.suffix if _SUFFIX.fullmatch(target.suffix) else ""
     while True:
@@ -334,7 +372,7 @@ def _new_temporary(target: Path) -> tuple[Path, int | None]:
         if sys.platform == "win32":
             os.close(descriptor)
             return path, None
-        # A sweep may have come between the two calls; then another name is taken.
+        # Another process may have swept the file between the two calls; then try another name.
         if _takes_lock(descriptor, without_locks=True) and _is_open_at(descriptor, path):
             return path, descriptor
         os.close(descriptor)
@@ -344,7 +382,7 @@ def _new_temporary(target: Path) -> tuple[Path, int | None]:
 def _sweep_once(folder: Path) -> None:
     """Delete the temporary files of killed writers, once for each folder in a process.
 
-    More often would make writing n files into a folder a matter of n squared.
+    Sweeping for each file would make the time to write n files quadratic in n.
     """
     if sys.platform == "win32":
         return
@@ -385,14 +423,14 @@ def _is_open_at(descriptor: int, path: Path) -> bool:
 
 
 def _replace_folder(new: Path, target: Path, listed: Listed | None, kind: str) -> None:
-    """Make `new` what `target` was; what was there lies in `new` afterwards, or is gone."""
+    """Move `new` to `target`; the old content of `target` is in `new` afterwards, or deleted."""
     if not target.exists():
         new.rename(target)
         return
     shutil.copymode(target, new)
     if exchange(new, target):
         try:
-            # Nobody can put anything in any more: what came last is seen now.
+            # The old folder has lost its name, so that no more entries appear: check it last.
             check_entries(new, listed, kind)
         except OutputError:
             exchange(new, target)
@@ -410,9 +448,12 @@ def _replace_folder(new: Path, target: Path, listed: Listed | None, kind: str) -
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Let two paths change places in one step; returns False if the system cannot.
+    """Exchange two paths in one step; return False if the system cannot.
 
-    Linux alone has it, and not every file system there.
+    Only Linux can, and not on every file system.
+
+    Raises:
+        OSError: The system can, and refuses these paths.
     """
     if sys.platform != "linux":
         return False

@@ -1,8 +1,8 @@
-"""JSON from outside as typed, bounded records.
+"""Untrusted JSON as typed, bounded records.
 
-`read_json` takes bytes apart and refuses what the JSON that we write never has. `parse` makes a
-dataclass of the values, by its annotations, and refuses every other name, type and range. Both
-raise `ValueError` and nothing else.
+`read_json` decodes bytes and refuses JSON that this package never writes. `parse` creates a
+dataclass from the values by its annotations, and refuses every other name, type and range. Both
+raise only `ValueError`.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from ikc_deploy.errors import IkcError
 from ikc_deploy.text import printable
 
 DEEPEST: Final = 32
-"""Lists and objects within each other."""
+"""Maximum nesting of lists and objects."""
 
 MAX_INT: Final = 2**63 - 1
-"""Of either sign."""
+"""Maximum absolute value of an integer."""
 
 LONGEST_STRING: Final = 1024
-"""Characters of a string in a typed record."""
+"""Maximum number of characters of a string in a typed record."""
 
 MAX_ENTRIES: Final = 10_000
-"""Of a list or an object in a typed record."""
+"""Maximum number of entries of a list or an object in a typed record."""
 
 _SHOWN: Final = 60
 
@@ -37,9 +37,16 @@ _Record = TypeVar("_Record")
 def read_json(data: bytes) -> Any:
     """Return the value of a JSON text in UTF-8.
 
-    Raises `ValueError` for what is no JSON, and for names that come twice in an object, numbers
-    that are not finite or beyond `MAX_INT`, lone surrogates, and nesting deeper than
-    `DEEPEST`.
+    Args:
+        data: The encoded text.
+
+    Returns:
+        Dicts, lists, strings, numbers, booleans and None.
+
+    Raises:
+        ValueError: The text is not valid JSON in UTF-8, an object has a name twice, a number is not
+            finite or beyond `MAX_INT`, a string has a lone surrogate, or nesting is deeper than
+            `DEEPEST`.
     """
     try:
         value = json.loads(
@@ -56,12 +63,22 @@ def read_json(data: bytes) -> Any:
 
 
 def parse(kind: type[_Record], value: Any, name: str = "") -> _Record:
-    """Return the dataclass `kind` made of JSON values; `name` is where they lie, for messages.
+    """Return a dataclass created from JSON values.
 
     Annotations may be `bool`, `int`, `float`, `str`, `Any`, literals, `dict[str, X]`, `list[X]`,
-    tuples, dataclasses, and unions with None. Strings have to be printable. Raises `ValueError`
-    that names the first entry that is missing, unknown, of another type, or refused by the
-    dataclass itself.
+    tuples, dataclasses, and unions with None. Strings must be printable.
+
+    Args:
+        kind: The dataclass.
+        value: A value from `read_json`.
+        name: Path of the value in the JSON document, for messages.
+
+    Returns:
+        An instance of `kind`.
+
+    Raises:
+        ValueError: An entry is missing, unknown, of another type, or refused by the dataclass. The
+            message names the first one.
     """
     return cast(_Record, _parsed(kind, value, name))
 
@@ -87,7 +104,7 @@ def _float(text: str) -> float:
 
 
 def _int(text: str) -> int:
-    # Longer ones Python refuses to convert, in other words.
+    # Do not convert long texts: Python refuses very long ones with another message.
     value = int(text) if len(text) < 20 else MAX_INT + 1
     if abs(value) > MAX_INT:
         raise ValueError(f"the number {printable(text, _SHOWN)} is too large")
@@ -107,7 +124,7 @@ def _check_tree(value: Any) -> None:
                 inside += item
         for text in texts:
             if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-                raise ValueError(f"'{printable(text, _SHOWN)}' is no Unicode text")
+                raise ValueError(f"'{printable(text, _SHOWN)}' is not valid Unicode")
         if not inside:
             return
         level = inside
@@ -181,12 +198,12 @@ def _dataclass(kind: type, value: Any, name: str) -> Any:
     try:
         return kind(**values)
     except (IkcError, ValueError) as error:
-        raise ValueError(f"{_where(name)}is impossible: {error}") from error
+        raise ValueError(f"{_where(name)}is invalid: {error}") from error
 
 
 @functools.cache
 def _fields(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
-    """The annotation of each field, and which fields have no default."""
+    """Return the annotation of each field, and the names of the fields without a default."""
     hints = get_type_hints(kind)
     fields = dataclasses.fields(kind)
     none = dataclasses.MISSING
@@ -209,7 +226,7 @@ def _scalar(kind: Any, value: Any, name: str) -> Any:
         if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_STRING:
             raise _other(f"printable text of at most {LONGEST_STRING} characters", value, name)
     else:
-        raise TypeError(f"{kind} is no annotation that can be parsed")
+        raise TypeError(f"unsupported annotation {kind}")
     return value
 
 

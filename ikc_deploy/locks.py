@@ -1,4 +1,4 @@
-"""Who may write an output: one process at a time, and the others are told for whom they wait."""
+"""Locks of outputs: one process writes at a time, and the others log for which one they wait."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ikc_deploy.errors import OutputError
 from ikc_deploy.files import check_name, hidden_sibling
 
 LOCK_SECONDS: Final = 3600.0
-"""How long `locked` waits unless it is told otherwise; compiling engines takes the longest."""
+"""Default maximum wait of `locked` in seconds; compiling engines takes the longest."""
 
 _MAX_SAID: Final = 4096
 _LOG = logging.getLogger(__name__)
@@ -29,15 +29,16 @@ def locked(path: str | PathLike[str], seconds: float = LOCK_SECONDS) -> Iterator
     """Hold the lock of `path` (a hidden file beside it, which stays) or wait for it.
 
     The thread that holds it may take it again. Every writer of a bundle takes the bundle's lock;
-    readers need none, as bundles are replaced and sealed by renaming. Who waits logs one warning
-    that says for whom, which goes to standard error unless logging is set up otherwise.
+    readers need none, as bundles are replaced and sealed by renaming. A waiting process logs one
+    warning that names the holder; it goes to standard error unless logging is configured otherwise.
 
     Args:
-        path: What is guarded; it need not exist. Its parent folders are made.
-        seconds: How long to wait at most; 0 does not wait.
+        path: The guarded path; it need not exist. Its parent folders are created.
+        seconds: Maximum wait in seconds; 0 does not wait.
 
     Raises:
-        OutputError: The lock cannot be made, at once, or another process kept it.
+        OutputError: The lock file cannot be created (raised without waiting), or another process
+            still holds the lock.
     """
     check_name(path)
     target = Path(os.path.realpath(path))
@@ -55,15 +56,15 @@ def locked(path: str | PathLike[str], seconds: float = LOCK_SECONDS) -> Iterator
 
 
 def _make(file: Path, path: str | PathLike[str]) -> None:
-    """Open the lock's file once: `FileLock` takes some refusals for another's hold, and waits."""
+    """Create the lock file: `FileLock` mistakes some errors for a lock that is held, and waits."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o666))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(
-            f"'{path}' cannot be written: its lock '{file}' cannot be made ({reason}); "
-            "choose another place"
+            f"'{path}' cannot be written: its lock '{file}' cannot be created ({reason}); "
+            "choose another folder"
         ) from error
 
 
@@ -90,7 +91,7 @@ def _acquire(lock: FileLock, file: Path, path: str | PathLike[str], seconds: flo
 
 
 def _holder(file: Path) -> str:
-    """Say who holds a lock, as far as its file tells."""
+    """Return who holds a lock, as far as its file specifies."""
     try:
         with open(file, "rb") as opened:
             holder = json.loads(opened.read(_MAX_SAID))
@@ -100,6 +101,6 @@ def _holder(file: Path) -> str:
 
 
 def _write_holder(file: Path, holder: dict[str, object] | None) -> None:
-    # Only a courtesy to those who wait; where a locked file cannot be written, they are told less.
+    # Only for the warning of waiting processes; some systems cannot write to a locked file.
     with suppress(OSError):
         file.write_text("" if holder is None else json.dumps(holder))

@@ -1,4 +1,4 @@
-"""Where this version of the package keeps what it can make again."""
+"""The cache folder of this version of the package, for files that it can create again."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from ikc_deploy.version import __version__
 
 
 def cache_folder() -> Path:
-    """The folder of cached bundles, timing caches and runtime caches; it need not exist yet."""
+    """Return the folder of cached bundles, timing caches and runtime caches; it may not exist."""
     return Path(platformdirs.user_cache_dir("ikc-deploy", appauthor=False)) / __version__

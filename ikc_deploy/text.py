@@ -1,4 +1,4 @@
-"""Text from outside, made fit to be printed."""
+"""Escaping of untrusted text for printing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ _MAX: Final = 200
 
 
 def printable(text: object, most: int = _MAX) -> str:
-    """Return `text` on one line, without anything that a terminal obeys.
+    """Return `text` on one line, without control sequences for a terminal.
 
-    What is not printable (control and format characters, line breaks, lone surrogates, which stand
-    for bytes of a file's name that are not UTF-8) is escaped as in a Python string; what is longer
-    than `most` characters is cut.
+    Characters that are not printable (control and format characters, line breaks, and lone
+    surrogates, which represent bytes of a file name that are not UTF-8) are escaped as in a Python
+    string.
+
+    Args:
+        text: Any value; its `str` is used.
+        most: Maximum number of characters before escaping; longer text is cut and ends with "...".
+
+    Returns:
+        The printable text.
     """
     whole = str(text)
     cut = whole if len(whole) <= most else whole[:most] + "..."

@@ -1,8 +1,8 @@
-"""Settings from outside, as TOML or JSON has them: checked against the types of a dataclass.
+"""Settings from TOML or JSON files, checked against the types of a dataclass.
 
-A dataclass of settings says in its annotations what each value is, and in `__post_init__` which
-values are possible. What a file holds is compared with the annotations here, so that
-`__post_init__` only meets values of the right type, finite and without control over the program.
+A dataclass of settings specifies types in its annotations and ranges in `__post_init__`. This
+module checks the values of a file against the annotations, so that `__post_init__` receives only
+finite values of the right type.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 MAX_TOML_BYTES: Final = 1 << 20
-"""A hundred times the longest file of settings in this project."""
+"""Maximum size in bytes of a file, a hundred times the longest one in this project."""
 
 _Settings = TypeVar("_Settings")
 _WORDS: Final = {
@@ -30,11 +30,18 @@ _WORDS: Final = {
 
 
 class SettingError(ValueError):
-    """Settings that cannot be read, or one of the wrong type; callers raise it as their own."""
+    """Unreadable settings, or a setting of the wrong type; callers raise their own error for it."""
 
 
 def read_toml(path: str | PathLike[str], what: str) -> dict[str, Any]:
-    """Return the values of a TOML file; `what` it is ("recipe") is for messages.
+    """Return the values of a TOML file.
+
+    Args:
+        path: The file.
+        what: Kind of the file for messages, for example "recipe".
+
+    Returns:
+        The top-level table.
 
     Raises:
         SettingError: The file is missing, unreadable, larger than `MAX_TOML_BYTES` or not TOML.
@@ -49,7 +56,7 @@ def read_toml(path: str | PathLike[str], what: str) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SettingError(f"the {what} {str(file)!r} cannot be read: {reason}") from error
     if len(content) > MAX_TOML_BYTES:
-        raise SettingError(f"'{file}' is no {what}: it is larger than {MAX_TOML_BYTES} bytes")
+        raise SettingError(f"'{file}' is not a {what}: it is larger than {MAX_TOML_BYTES} bytes")
     try:
         return tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
@@ -59,12 +66,19 @@ def read_toml(path: str | PathLike[str], what: str) -> dict[str, Any]:
 def read_settings(kind: type[_Settings], values: object) -> _Settings:
     """Return settings of the dataclass `kind` from a table of plain values.
 
-    Lists become tuples, and whole numbers become floats where the annotation says so.
+    Lists become tuples, and whole numbers become floats where the annotation specifies them.
+
+    Args:
+        kind: The dataclass.
+        values: A table from `read_toml`, or a dict from JSON.
+
+    Returns:
+        An instance of `kind`.
 
     Raises:
-        SettingError: `values` is no table, or a name is unknown or missing, or a value is not of
+        SettingError: `values` is not a table, a name is unknown or missing, or a value is not of
             its type. The message names the setting, the value and what is allowed.
-        Exception: Whatever `__post_init__` of `kind` raises for impossible values.
+        Exception: `__post_init__` of `kind` refuses a value.
     """
     if not isinstance(values, dict):
         raise SettingError(f"must be a table, got {shown(values)}")
@@ -83,7 +97,7 @@ def read_settings(kind: type[_Settings], values: object) -> _Settings:
 
 
 def refuse_unknown(values: Mapping[str, Any], known: set[str]) -> None:
-    """Raise `SettingError` that names the settings that are not `known`, and those that are."""
+    """Raise `SettingError` if some settings are not `known`; the message names both."""
     unknown = sorted(map(_name, set(values) - known))
     if unknown:
         raise SettingError(
@@ -92,9 +106,15 @@ def refuse_unknown(values: Mapping[str, Any], known: set[str]) -> None:
 
 
 def typed(hint: Any, value: object, name: str) -> Any:
-    """Return `value` as the annotation `hint` has it; `name` is for the message.
+    """Return `value` converted to the type of an annotation.
 
-    Annotations may be int, float, str, bool, Literal, optional ones, tuples and dataclasses.
+    Args:
+        hint: int, float, str, bool, Literal, a tuple, a dataclass, or a union of one with None.
+        value: A value of TOML or JSON.
+        name: Name of the setting, for the message.
+
+    Returns:
+        The value; lists as tuples, tables as dataclasses.
 
     Raises:
         SettingError: The value is of another type, or a number is not finite.
@@ -123,7 +143,7 @@ def typed(hint: Any, value: object, name: str) -> Any:
 
 
 def shown(value: object) -> str:
-    """Return a value as messages show it: on one line, escaped, cut where it is long."""
+    """Return how messages show a value: on one line, escaped, and cut if it is long."""
     brief = reprlib.Repr()
     brief.maxstring = brief.maxother = brief.maxlong = 60
     return brief.repr(value).replace("\n", " ")

@@ -123,7 +123,7 @@ def test_the_cpu_provider_really_loads_and_an_unknown_one_does_not() -> None:
         ),
         ("kill -SEGV $$", "was killed by signal 11"),
         ("exec sleep 60", "no answer within"),
-        ("exit 3", "it said nothing"),
+        ("exit 3", "it printed no reason"),
     ],
     ids=["falls back", "no device", "crashes", "hangs", "is silent"],
 )

@@ -1,1 +1,1 @@
-"""Bundles: the manifest, the engines beside it, and what runs them."""
+"""Bundles: the manifest, the files it lists, TensorRT engines, and the hosts that they fit."""

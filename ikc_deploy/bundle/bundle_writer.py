@@ -1,7 +1,7 @@
-"""Writing bundles so that none is ever half of one, and none takes anything else's place.
+"""Writing of whole bundles that never overwrite anything but a bundle.
 
-A bundle is always replaced as a whole, also where only an engine or a manifest's field is new: a
-kill leaves the old one or the new one, and nothing that no manifest lists.
+A bundle is always replaced as a whole, also where only an engine or a manifest's field is new. If
+the process is killed, the old or the new bundle remains, without unlisted files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ KIND: Final = "a bundle"
 
 
 def check_bundle_folder(path: str | PathLike[str]) -> None:
-    """Refuse a place where no bundle can be written, or where one would take something's place.
+    """Refuse a path where no bundle can be written, or where one would replace something else.
+
+    Args:
+        path: The bundle folder.
 
     Raises:
         OutputError: `path` is neither absent nor empty nor a bundle whose manifest lists all files
@@ -32,6 +35,12 @@ def check_bundle_folder(path: str | PathLike[str]) -> None:
 @contextmanager
 def new_bundle(path: str | PathLike[str]) -> Iterator[Path]:
     """Hold the lock of the bundle `path` and yield an empty folder that becomes it at the end.
+
+    Args:
+        path: The bundle folder to create or replace.
+
+    Yields:
+        The empty folder. The block writes all files into it and seals it with `write_manifest`.
 
     Raises:
         OutputError: As `check_bundle_folder`, before anything is written, or the lock cannot be
@@ -46,10 +55,15 @@ def new_bundle(path: str | PathLike[str]) -> Iterator[Path]:
 def changed_bundle(path: str | PathLike[str]) -> Iterator[tuple[Bundle, Path]]:
     """Hold the lock of a bundle; yield it and a copy of its files that replaces it at the end.
 
-    The copy has no manifest: the block seals it with `write_manifest`.
+    Args:
+        path: The bundle folder.
+
+    Yields:
+        The opened bundle, and a folder with a copy of its files. The copy has no manifest: the
+        block seals it with `write_manifest`.
 
     Raises:
-        BundleError: There is no bundle, or a damaged one.
+        BundleError: The bundle is missing or damaged.
         OutputError: As `new_bundle`.
     """
     Bundle.open(path)

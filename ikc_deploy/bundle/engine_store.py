@@ -3,8 +3,9 @@
     engines/<fingerprint>/  predictor.plan  sftmd.plan  corrector.plan  engine.json
 
 An engine is the three graphs compiled by one variant and version of TensorRT, for some compute
-capabilities and frame sizes. `ikc_deploy.engines` writes them; this module reads, and needs neither
-TensorRT nor a GPU to tell whether one would run. Only engines that the manifest lists count.
+capabilities and frame sizes. `ikc_deploy.engines` writes engines. This module reads them, and needs
+neither TensorRT nor a GPU to determine whether one would run. Only engines that the manifest lists
+are used.
 
     host = Host("tensorrt-rtx", version="1.7.1.116", compute_capability="8.9")
     engine, profile = find_engine(bundle, host, shape=(1, 540, 960))
@@ -27,33 +28,40 @@ from ikc_deploy.json_records import parse, read_json
 from ikc_deploy.text import printable
 
 SCHEMA: Final = 1
-"""Version of `engine.json`; a reader refuses others."""
+"""Version of the schema of `engine.json`; a reader refuses others."""
 
 ENGINES_FOLDER: Final = "engines"
 ENGINE_FILE: Final = "engine.json"
 
 MAX_RECORD: Final = 2**20
-"""Bytes of an `engine.json`; larger ones are not read."""
+"""Maximum size of an `engine.json` in bytes; larger files are not read."""
 
 _MAX_FRAMES: Final = 2**16
-"""In a batch, and pixels of a side."""
+"""Maximum number of frames in a batch, and of pixels along a side."""
 
 _AGAIN: Final = "build the engine again with ikc-export --engine, or copy the bundle again"
 
 Shape = tuple[int, int, int]
-"""A batch of LR frames: how many, height, width."""
+"""Shape of a batch of LR frames: number of frames, height, width."""
 
 LayerPrecision = dict[str, dict[str, int]]
-"""Layers of a network by type, then dtype: `{"CONVOLUTION": {"HALF": 105}, ...}`."""
+"""Number of layers of a network by type, then dtype: `{"CONVOLUTION": {"HALF": 105}, ...}`."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The LR shapes that an engine takes, and the one that it is tuned for."""
+    """The range of LR shapes that an engine accepts, and the shape that it is tuned for.
+
+    Raises:
+        InputError: A size is invalid, or min <= opt <= max does not hold.
+    """
 
     min: Shape
+    """Smallest batch, height and width."""
     opt: Shape
+    """Batch, height and width that the engine is tuned for."""
     max: Shape
+    """Largest batch, height and width."""
 
     def __post_init__(self) -> None:
         for name, shape in (("min", self.min), ("opt", self.opt), ("max", self.max)):
@@ -67,11 +75,11 @@ class Profile:
             low, tuned, high = self.min[axis], self.opt[axis], self.max[axis]
             if not low <= tuned <= high:
                 raise InputError(
-                    f"min <= opt <= max must hold, and the {name} goes {low}, {tuned}, {high}"
+                    f"min <= opt <= max must hold, got {low}, {tuned}, {high} for the {name}"
                 )
 
     def covers(self, shape: Shape) -> bool:
-        """Whether frames of this shape fit."""
+        """Return whether the profile covers frames of this shape."""
         sizes = zip(self.min, shape, self.max, strict=True)
         return all(low <= size <= high for low, size, high in sizes)
 
@@ -81,25 +89,26 @@ class Profile:
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """What `engine.json` says: everything that the plans depend on, and what is in them."""
+    """The content of `engine.json`: everything that the plans depend on, and their layers."""
 
     fingerprint: str
-    """Of all below but the layer precision; the folder's name."""
+    """Digest of all fields below except the layer precision; name of the engine's folder."""
     variant: TensorRTVariantName
     version: str
-    """TensorRT's."""
+    """Version of TensorRT that built the engine."""
     platform: str
-    """Where it was built, as `this_platform`."""
+    """Platform of the build, as from `this_platform`."""
     compute_capabilities: tuple[str, ...]
-    """As "8.9"."""
+    """Compute capabilities that the engine runs on, for example "8.9"."""
     profiles: tuple[Profile, ...]
     workspace_mib: int | None
-    """Bound of TensorRT's scratch memory in MiB; None for the whole GPU."""
+    """Maximum of TensorRT's scratch memory in MiB; None for the whole GPU."""
     builder_level: int
+    """Optimization level of TensorRT's builder."""
     graphs: dict[str, str]
-    """sha256 of the ONNX file behind each plan."""
+    """sha256 of the ONNX file of each plan, by graph."""
     layer_precision: dict[str, LayerPrecision]
-    """Layers of each parsed network."""
+    """Number of layers of each parsed network, by graph."""
 
     def __post_init__(self) -> None:
         if not self.compute_capabilities or not self.profiles:
@@ -108,24 +117,31 @@ class EngineRecord:
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine in an opened bundle."""
+    """An engine of an opened bundle."""
 
     bundle: Bundle
     record: EngineRecord
 
     @property
     def path(self) -> Path:
-        """Its folder."""
+        """Folder of the engine."""
         return self.bundle.path / ENGINES_FOLDER / self.record.fingerprint
 
     def plan_bytes(self, graph: str) -> int:
-        """Size of a plan."""
+        """Return the size in bytes of the plan of "predictor", "sftmd" or "corrector"."""
         return self.bundle.files[self._name(graph)].bytes
 
     def plan(self, graph: str) -> bytes:
-        """The plan of "predictor", "sftmd" or "corrector", for TensorRT to deserialise.
+        """Return the plan of a graph, for TensorRT to deserialise.
 
-        Raises `BundleError` if it was altered since the bundle was opened.
+        Args:
+            graph: "predictor", "sftmd" or "corrector".
+
+        Returns:
+            The verified content of the plan.
+
+        Raises:
+            BundleError: The plan was altered since the bundle was opened.
         """
         try:
             return self.bundle.read(self._name(graph))
@@ -138,40 +154,47 @@ class Engine:
 
 @dataclass(frozen=True)
 class Host:
-    """What an engine has to fit: a variant of TensorRT and a GPU."""
+    """The variant of TensorRT and the GPU that an engine has to fit."""
 
     variant: TensorRTVariantName
     version: str | None
-    """None if the variant cannot be used here."""
+    """Installed version of the variant; None if it cannot be used here."""
     compute_capability: str | None
-    """As "8.9"; None without a GPU."""
+    """Compute capability of the GPU, for example "8.9"; None without a GPU."""
     problem: str = ""
-    """Why the variant cannot be used, where more is known than that it is not installed."""
+    """Reason why the variant cannot be used, if it is other than that it is not installed."""
     platform: str = ""
-    """As `this_platform`, which the empty string means."""
+    """Platform, as from `this_platform`; the empty string means the current one."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which engine of a bundle a host uses."""
+    """The engine of a bundle that a host uses."""
 
     engine: Engine | None
-    """None if none fits."""
+    """Chosen engine; None if none fits."""
     profile: int
-    """Index of the profile to use; 0 if no shape was asked for."""
+    """Index of the profile to use; 0 if no shape was requested."""
     others: tuple[tuple[Engine, str], ...]
-    """Every other engine, with a sentence that says why it is not the one."""
+    """All other engines, each with a sentence why it was not chosen."""
 
 
 def this_platform() -> str:
-    """The system and processor, as "linux-x86_64"."""
+    """Return the system and processor, for example "linux-x86_64"."""
     return f"{sys.platform}-{platform.machine().lower()}"
 
 
 def read_engines(bundle: Bundle) -> tuple[Engine, ...]:
-    """Every engine of an opened bundle, in the order of their fingerprints.
+    """Return every engine of an opened bundle, in the order of their fingerprints.
 
-    Raises `BundleError` for an `engine.json` that is incomplete or of another schema.
+    Args:
+        bundle: The opened bundle.
+
+    Returns:
+        The engines that the manifest lists.
+
+    Raises:
+        BundleError: An `engine.json` is damaged, incomplete or of another schema.
     """
     listed = sorted(
         name
@@ -182,10 +205,21 @@ def read_engines(bundle: Bundle) -> tuple[Engine, ...]:
 
 
 def choose_engine(bundle: Bundle, host: Host, shape: Shape | None = None) -> Choice:
-    """The engine for `host` and frames of `shape` (None for any), and why not the others.
+    """Choose the engine for a host and a frame shape.
 
-    Of several that fit, the one that is tuned for the nearest size wins, then the one that is
-    built for the fewest compute capabilities.
+    Of several engines that fit, the one tuned for the nearest size is chosen, then the one built
+    for the fewest compute capabilities.
+
+    Args:
+        bundle: The opened bundle.
+        host: The variant of TensorRT and the GPU.
+        shape: Batch, height and width of LR frames; None for any.
+
+    Returns:
+        The choice, with the reasons against the other engines.
+
+    Raises:
+        BundleError: As `read_engines`.
     """
     fitting: list[tuple[tuple[float, int], int, Engine]] = []
     others = []
@@ -206,9 +240,19 @@ def choose_engine(bundle: Bundle, host: Host, shape: Shape | None = None) -> Cho
 
 
 def find_engine(bundle: Bundle, host: Host, shape: Shape | None = None) -> tuple[Engine, int]:
-    """The engine that `choose_engine` picks and the index of its profile for `shape`.
+    """Return the engine that `choose_engine` chooses and the index of its profile.
 
-    Raises `EngineError` that says of every engine why it does not fit, and how to build one.
+    Args:
+        bundle: The opened bundle.
+        host: The variant of TensorRT and the GPU.
+        shape: Batch, height and width of LR frames; None for any.
+
+    Returns:
+        The engine, and the index of its profile for `shape`.
+
+    Raises:
+        EngineError: No engine fits. The message states why for each, and how to build one.
+        BundleError: As `read_engines`.
     """
     choice = choose_engine(bundle, host, shape)
     if choice.engine is not None:
@@ -222,7 +266,16 @@ def find_engine(bundle: Bundle, host: Host, shape: Shape | None = None) -> tuple
 
 
 def incompatibility(engine: Engine, host: Host, shape: Shape | None = None) -> str:
-    """Why `host` cannot use `engine` for frames of `shape` (None for any); empty if it can."""
+    """Return why a host cannot use an engine.
+
+    Args:
+        engine: The engine.
+        host: The variant of TensorRT and the GPU.
+        shape: Batch, height and width of LR frames; None for any.
+
+    Returns:
+        The reason, as a clause for messages; empty if the host can use it.
+    """
     record = engine.record
     if record.variant != host.variant:
         return f"it is for {record.variant}, not for {host.variant}"
@@ -253,26 +306,35 @@ def incompatibility(engine: Engine, host: Host, shape: Shape | None = None) -> s
 
 
 def build_command(bundle: Bundle, variant: TensorRTVariantName) -> str:
-    """What to run on the target to add an engine of this variant."""
+    """Return the command that adds an engine of this variant, to run on the target machine."""
     return f"ikc-export --bundle '{bundle.path}' --engine {variant}"
 
 
 def write_record(folder: Path, record: EngineRecord) -> None:
-    """Write `engine.json` into the folder of an engine."""
+    """Write `engine.json` into `folder`, that of an engine."""
     values = {"schema": SCHEMA, **asdict(record)}
     (folder / ENGINE_FILE).write_text(json.dumps(values, indent=2) + "\n")
 
 
 def engine_files(fingerprint: str) -> list[str]:
-    """The files of an engine, by their path in the bundle."""
+    """Return the files of an engine as paths in the bundle."""
     names = (*(f"{graph}.plan" for graph in GRAPHS), ENGINE_FILE)
     return [f"{ENGINES_FOLDER}/{fingerprint}/{name}" for name in names]
 
 
 def copy_engines(old: Bundle, new: Path) -> tuple[set[str], set[str]]:
-    """Copy the engines of `old` whose graphs are those of `new`, a bundle folder without engines.
+    """Copy the engines of a bundle into a new bundle folder with the same graphs.
 
-    Returns the fingerprints of those that were copied, and of those that stayed behind.
+    Args:
+        old: The bundle with engines.
+        new: A bundle folder with graphs and without engines.
+
+    Returns:
+        The fingerprints of the engines that were copied, and of those that were not, because they
+        were built from other graphs.
+
+    Raises:
+        BundleError: An engine is damaged.
     """
     written = record_files(new, (f"{graph}.onnx" for graph in GRAPHS))
     graphs = {graph: written[f"{graph}.onnx"].sha256 for graph in GRAPHS}
@@ -305,12 +367,15 @@ def _read_record(bundle: Bundle, name: str) -> EngineRecord:
     whole = set(engine_files(record.fingerprint)) <= set(bundle.files)
     whole = whole and set(record.graphs) == set(record.layer_precision) == set(GRAPHS)
     if path.parent.name != record.fingerprint or not whole:
-        raise BundleError(f"'{path.parent}' is not the whole engine that it says; {_AGAIN}")
+        raise BundleError(f"'{path.parent}' is not the engine that its record describes; {_AGAIN}")
     return record
 
 
 def _nearest_profile(record: EngineRecord, shape: Shape | None) -> tuple[float, int]:
-    """How far the best profile for `shape` is from the shape it is tuned for, and its index."""
+    """Return how far `shape` is from what its best profile is tuned for, and the profile's index.
+
+    The distance is the ratio of the numbers of pixels, at least 1; it is 0 without a shape.
+    """
     if shape is None:
         return 0.0, 0
     distances = []

@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, asked of the driver's own tool: no CUDA is loaded."""
+"""The NVIDIA GPUs of this machine, as nvidia-smi lists them: no CUDA library is loaded."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ class Gpu:
     name: str
     driver: str
     memory_mib: int | None
-    """None where memory is shared with the CPU and the driver gives no size (Jetson)."""
+    """Memory in MiB; None where the CPU shares it and the driver reports no size (Jetson)."""
     compute_capability: str
 
 
 def find_gpus(command: str = "nvidia-smi") -> tuple[tuple[Gpu, ...], str]:
-    """The GPUs that the driver reports, and, if there are none, why."""
+    """Return the GPUs that the driver reports, and the reason if there are none.
+
+    Args:
+        command: The nvidia-smi executable.
+
+    Returns:
+        The GPUs, and a reason for messages, empty if there are GPUs.
+    """
     query = [command, f"--query-gpu={_GPU_FIELDS}", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(

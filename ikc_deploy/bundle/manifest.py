@@ -1,13 +1,13 @@
 """The bundle: a folder with everything that a machine needs to upscale, verified before it is read.
 
     NAME/manifest.json  predictor.onnx  sftmd.onnx  corrector.onnx  basis.npz  engines/...
-    and, if asked for, usrnet.onnx, for a known kernel of any shape
+    and, if requested, usrnet.onnx, for known kernels of any shape
 
-`write_manifest` seals a folder: the manifest lists the files that its writer vouches for, each with
-size and sha256, and a digest of its own content. `Bundle.open` refuses a folder that is not what
-was sealed, before any byte of a graph reaches a parser. What is used later is read once more,
-checked again, and parsed from the very bytes that were checked. Files that are not listed are not
-part of the bundle.
+`write_manifest` seals a folder: the manifest lists the files that its writer wrote or verified,
+each with size and sha256, and a digest of its own content. `Bundle.open` refuses a folder that
+differs from what was sealed, before any byte of a graph reaches a parser. Files that are used later
+are read and checked again, and the checked bytes themselves are parsed. Files that are not listed
+are not part of the bundle.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ SCHEMA: Final = 2
 """Version of the manifest's schema; a reader refuses others."""
 
 DEFAULT_ITERS: Final = 7
-"""Corrections after the predictor (IKC, section 4.1)."""
+"""Default number of corrections after the predictor (IKC, section 4.1)."""
 
 _MAX_ITERS: Final = 1000
 
 GRAPHS: Final = ("predictor", "sftmd", "corrector")
 USRNET: Final = "usrnet"
-"""The graph that a bundle may have besides."""
+"""Name of the optional fourth graph, for known kernels."""
 
 MANIFEST_FILE: Final = "manifest.json"
 BASIS_FILE: Final = "basis.npz"
 
 FrameIO = Literal["uint8", "float"]
-"""What frames are: RGB `[N,H,W,3]` uint8, or `[N,3,H,W]` float32 in [0,1]."""
+"""Layout and dtype of frames: RGB `[N,H,W,3]` uint8, or `[N,3,H,W]` float32 in [0,1]."""
 
 Precision = Literal["fp32", "fp16", "int8"]
-"""Precision of the convolutions: "int8" may leave some in float32."""
+"""Precision of the convolutions; with "int8" some may stay in float32."""
 
 MAX_MANIFEST: Final = 8 * 2**20
-"""Bytes; larger ones are not read."""
+"""Maximum size of a manifest in bytes; larger files are not read."""
 
 _MAX_BASIS: Final = 32 * 2**20
 _MAX_FILE: Final = 2**40
@@ -72,7 +72,9 @@ class FileRecord:
     """Size and checksum of one file of a bundle."""
 
     bytes: int
+    """Size in bytes."""
     sha256: str
+    """Checksum, in hex."""
 
     def __post_init__(self) -> None:
         _check_range("bytes", self.bytes, 0, _MAX_FILE)
@@ -80,68 +82,78 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class UsrnetRecord:
-    """What a bundle says about its fourth graph, which takes LR frames of one size alone."""
+    """Properties of a bundle's fourth graph, which accepts LR frames of one size only."""
 
     height: int
-    """Of the LR frames, in pixels."""
+    """Height of the LR frames in pixels."""
     width: int
+    """Width of the LR frames in pixels."""
     kernel_size: int
-    """Side of the kernel that it takes."""
+    """Side in pixels of the kernels that the graph accepts, odd."""
     halo: int
-    """LR pixels from the edge of a frame that a pixel's image depends on, as measured."""
+    """Number of LR pixels from a frame's edge within which its image may be wrong, as measured."""
     precision: Precision
-    """Of the convolutions; all else is float32."""
+    """Precision of the convolutions; everything else is float32."""
     weights_sha256: str
+    """sha256 of the exported weights."""
     parity: UsrnetParity | None
-    """Against torch in float32; None before it is measured."""
+    """Difference from torch in float32; None before it is measured."""
     convolutions: dict[str, int]
-    """Conv nodes by dtype."""
+    """Number of Conv nodes by dtype."""
     training: dict[str, Any]
-    """How the weights came to be; empty for random ones."""
+    """Record of the training of the weights; empty for random weights."""
 
     def __post_init__(self) -> None:
         for name in ("height", "width", "kernel_size"):
             _check_range(name, getattr(self, name), 1, _MAX_SIDE)
-        _check_range("reach", self.halo, 0, _MAX_SIDE)
+        _check_range("halo", self.halo, 0, _MAX_SIDE)
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle says about itself."""
+    """The properties of a bundle, as its manifest file records them.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
 
     name: str
-    """A label: the name of the weights."""
+    """Name of the weights, a label."""
     scale: int
-    """SR side over LR side."""
+    """Scale factor: SR side divided by LR side."""
     code_size: int
+    """Number of components of a kernel code."""
     precision: Precision
     """Precision of the convolutions."""
     io: FrameIO
+    """Layout and dtype of frames."""
     basis_id: str
-    """The id of the kernel basis that the codes mean."""
+    """Identity of the kernel basis of the codes (`KernelBasis.id`)."""
     weights_sha256: str
-    """sha256 over the checkpoint that was exported; equal weights, equal value."""
+    """sha256 of the exported weights; equal for equal weights."""
     random_weights: bool
-    """True for seeded random weights: fit for benches, useless for pictures."""
+    """Whether the weights are random (seeded), for benchmarks only."""
     opset: int
+    """Version of the ONNX operator set."""
     architecture: dict[str, Any]
+    """Parameters of the networks."""
     training: dict[str, Any]
-    """How the weights came to be; empty for random ones."""
+    """Record of the training of the weights; empty for random weights."""
     tools: dict[str, str]
-    """Versions of what wrote the bundle."""
+    """Versions of the tools that wrote the bundle."""
     recommended_iters: int = DEFAULT_ITERS
     """Number of corrections after which more gain nothing, measured on images; 0 where the
-    predictor alone is as good. An `Upscaler` runs it unless it is told a number."""
+    predictor alone is as good. An `Upscaler` runs this number unless another is given."""
     parity: Parity | None = None
-    """Graphs against torch in float32; None before it is measured."""
+    """Differences of the graphs from torch in float32; None before they are measured."""
     convolutions: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Conv nodes of each graph by dtype."""
+    """Number of Conv nodes of each graph by dtype."""
     verified: dict[str, Verification] = field(default_factory=dict)
-    """By fingerprint of an engine: what comparing it with ONNX Runtime gave."""
+    """Results of comparing engines with ONNX Runtime, by fingerprint of the engine."""
     usrnet: UsrnetRecord | None = None
-    """The fourth graph; None if there is none."""
+    """Properties of the fourth graph; None without one."""
 
     def __post_init__(self) -> None:
         if self.scale not in SIGMA_RANGES:
@@ -158,7 +170,7 @@ def _check_range(name: str, value: int, low: int, high: int) -> None:
 
 @dataclass(frozen=True)
 class _Sealed:
-    """All of a manifest file."""
+    """The whole content of a manifest file."""
 
     schema: int
     bundle: Manifest
@@ -171,7 +183,15 @@ class _Sealed:
 
 
 class Bundle:
-    """An opened and verified bundle."""
+    """An opened and verified bundle: graphs, kernel basis and engines of one set of weights.
+
+    Create it with `Bundle.open`. It holds no open files, and may be shared between threads.
+
+    Example:
+        >>> bundle = Bundle.open("x4.bundle")  # doctest: +SKIP
+        >>> bundle.manifest.scale, bundle.manifest.precision  # doctest: +SKIP
+        (4, 'fp16')
+    """
 
     def __init__(
         self,
@@ -182,11 +202,11 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self.files = files
-        """The listed files by their path in the bundle; what is not listed is not part of it."""
+        """Listed files by their path in the bundle; other files are not part of it."""
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Bundle:
-        """Open a bundle folder and verify it.
+        """Open a bundle folder and verify all of its files.
 
         Args:
             path: The folder.
@@ -214,7 +234,7 @@ class Bundle:
             _verify_file(folder, name, record)
         if (manifest.usrnet is None) == (f"{USRNET}.onnx" in files):
             raise BundleError(
-                f"the manifest of '{folder}' does not say of its {USRNET} graph what it lists; "
+                f"the manifest of '{folder}' contradicts its list of files about {USRNET}.onnx; "
                 f"{_EXPORT_AGAIN}"
             )
         bundle = cls(folder, manifest, files)
@@ -228,7 +248,11 @@ class Bundle:
 
     @cached_property
     def basis(self) -> KernelBasis:
-        """The kernel basis that the codes mean."""
+        """Kernel basis of the bundle's codes.
+
+        Raises:
+            BundleError: The file was altered since the bundle was opened.
+        """
         if self.files[BASIS_FILE].bytes > _MAX_BASIS:
             raise BundleError(
                 f"'{self.path / BASIS_FILE}' has {self.files[BASIS_FILE].bytes} bytes, more than "
@@ -241,7 +265,11 @@ class Bundle:
 
     @property
     def usrnet(self) -> UsrnetRecord:
-        """The record of the fourth graph. Raises `BundleError` if there is none."""
+        """Properties of the fourth graph.
+
+        Raises:
+            BundleError: The bundle has no such graph.
+        """
         if self.manifest.usrnet is None:
             raise BundleError(
                 f"'{self.path}' has no graph for known kernels; add it with: ikc-export "
@@ -250,20 +278,31 @@ class Bundle:
         return self.manifest.usrnet
 
     def graph(self, name: str) -> Path:
-        """The ONNX file of `predictor`, `sftmd`, `corrector`, or `usrnet` if there is one.
+        """Return the path of an ONNX file, for messages and writers; to load it, use `graph_bytes`.
 
-        For its name, and for those who write it; whoever loads the graph takes `graph_bytes`.
+        Args:
+            name: "predictor", "sftmd", "corrector", or "usrnet" if the bundle has it.
+
+        Returns:
+            The path, also if there is no such file.
         """
         return self.path / f"{name}.onnx"
 
     def graph_bytes(self, name: str) -> bytes:
-        """The content of that file, as `read` gives it."""
+        """Return the verified content of the ONNX file of a graph; see `read`."""
         return self.read(f"{name}.onnx")
 
     def read(self, name: str) -> bytes:
-        """The content of a listed file, by its path in the bundle, checked as it is now.
+        """Return the content of a listed file, after checking it again.
 
-        Raises `BundleError` if it is not listed, or was altered since the bundle was opened.
+        Args:
+            name: Path of the file in the bundle.
+
+        Returns:
+            The verified content.
+
+        Raises:
+            BundleError: The file is not listed, or was altered since the bundle was opened.
         """
         record = self.files.get(name)
         if record is None:
@@ -271,7 +310,7 @@ class Bundle:
         try:
             with _opened(self.path, name) as file:
                 _check_size(self.path / name, file, record)
-                # No more than that: it may grow while it is read.
+                # Read at most one byte more than recorded: the file may grow meanwhile.
                 data = file.read(record.bytes + 1)
         except _MissingError as error:
             raise BundleError(
@@ -284,9 +323,9 @@ class Bundle:
         return data
 
     def unlisted(self) -> list[str]:
-        """What else lies in the folder, by its path there: nothing of it is ever read.
+        """Return the paths in the folder that the manifest does not list; they are never read.
 
-        Of a folder that is not listed at all, the folder alone. Links are not followed.
+        A folder without listed files is returned without its content. Links are not followed.
         """
         parents = {
             parent.as_posix() for name in self.files for parent in PurePosixPath(name).parents
@@ -309,10 +348,16 @@ class Bundle:
 def listed_files(folder: Path) -> list[str]:
     """Return the files that a bundle folder consists of, the manifest among them.
 
-    Only the manifest is read: a damaged bundle is one, too.
+    Only the manifest is read, so that a bundle with damaged files counts as a bundle, too.
+
+    Args:
+        folder: The bundle folder.
+
+    Returns:
+        Paths relative to the folder.
 
     Raises:
-        BundleError: There is no manifest, or it is damaged or of another version.
+        BundleError: The manifest is missing, damaged or of another version.
     """
     if not (folder / MANIFEST_FILE).is_file():
         raise BundleError(f"'{folder}' is not a bundle: it has no {MANIFEST_FILE}")
@@ -320,7 +365,7 @@ def listed_files(folder: Path) -> list[str]:
 
 
 def record_files(folder: Path, names: Iterable[str]) -> dict[str, FileRecord]:
-    """Size and checksum of files that were just written into `folder`, by their path there."""
+    """Return size and checksum of files that were just written into `folder`, by their path."""
     return {
         name: FileRecord((folder / name).stat().st_size, sha256_file(folder / name))
         for name in names
@@ -330,7 +375,13 @@ def record_files(folder: Path, names: Iterable[str]) -> dict[str, FileRecord]:
 def copy_verified(bundle: Bundle, names: Iterable[str], folder: Path) -> None:
     """Write listed files of `bundle` into `folder`, under the same names.
 
-    Raises `BundleError` if one was altered since the bundle was opened.
+    Args:
+        bundle: The opened bundle.
+        names: Paths of the files in the bundle.
+        folder: The target folder, which exists.
+
+    Raises:
+        BundleError: A file was altered since the bundle was opened.
     """
     for name in names:
         target = folder / name
@@ -341,9 +392,14 @@ def copy_verified(bundle: Bundle, names: Iterable[str], folder: Path) -> None:
 def write_manifest(folder: Path, manifest: Manifest, files: Mapping[str, FileRecord]) -> None:
     """Seal `folder`: write a `manifest.json` that lists `files` and nothing else.
 
-    `files` are those of a verified bundle (`Bundle.files`), those that the caller has just written
-    (`record_files`), or both: whatever else lies in the folder stays out. Raises `BundleError` if
-    the result could not be opened.
+    Args:
+        folder: The bundle folder.
+        manifest: The properties of the bundle.
+        files: Files of a verified bundle (`Bundle.files`), files that the caller has just written
+            (`record_files`), or both. Other files in the folder are not part of the bundle.
+
+    Raises:
+        BundleError: The result could not be opened.
     """
     values: dict[str, Any] = {
         "schema": SCHEMA,
@@ -388,7 +444,7 @@ def _read_manifest(folder: Path) -> _Sealed:
         return parse(_Sealed, values)
     except ValueError as error:
         raise BundleError(
-            f"the manifest of '{folder}' is incomplete or impossible ({error}); {_EXPORT_AGAIN}"
+            f"the manifest of '{folder}' is incomplete or invalid ({error}); {_EXPORT_AGAIN}"
         ) from error
 
 
@@ -410,8 +466,8 @@ def _check_listing(folder: Path, files: Mapping[str, FileRecord]) -> None:
         long = any(len(part.encode()) > _LONGEST_NAME for part in relative.parts)
         if relative.as_posix() != name or name in (".", MANIFEST_FILE) or long:
             raise BundleError(
-                f"the manifest of '{folder}' lists '{printable(name)}', which is no name of a "
-                f"file of a bundle; {_EXPORT_AGAIN}"
+                f"the manifest of '{folder}' lists the invalid file name '{printable(name)}'; "
+                f"{_EXPORT_AGAIN}"
             )
 
 
@@ -433,7 +489,7 @@ def _check_size(path: Path, file: BufferedReader, record: FileRecord) -> None:
 
 
 def _opened(folder: Path, name: str) -> BufferedReader:
-    """A plain file of a bundle, wherever links lead as long as it is inside."""
+    """Open a regular file of a bundle; links are followed as long as they stay inside."""
     path = folder / name
     try:
         root = folder.resolve(strict=True)
@@ -445,7 +501,7 @@ def _opened(folder: Path, name: str) -> BufferedReader:
         raise BundleError(f"'{path}' cannot be read: {error}; {_EXPORT_AGAIN}") from error
     if not target.is_relative_to(root):
         raise _outside(folder, name)
-    # Without waiting for the writer of a named pipe, and not through a link that was put there now.
+    # Do not wait for the writer of a named pipe, and do not follow a link that was placed just now.
     flags = os.O_RDONLY
     for flag in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):
         flags |= getattr(os, flag, 0)
@@ -460,7 +516,7 @@ def _opened(folder: Path, name: str) -> BufferedReader:
 
 
 class _MissingError(BundleError):
-    """A listed file is not there."""
+    """A listed file that is missing."""
 
 
 def _missing(folder: Path, name: str) -> _MissingError:
@@ -470,5 +526,5 @@ def _missing(folder: Path, name: str) -> _MissingError:
 def _outside(folder: Path, name: str) -> BundleError:
     return BundleError(
         f"the manifest of '{folder}' names '{printable(name)}', which lies outside the bundle; "
-        "do not use it unless you know who made it"
+        "do not use it unless you trust its source"
     )

@@ -1,7 +1,7 @@
-"""What exports and comparisons measured, as a manifest keeps it.
+"""Results of the parity checks of exports and engines, as a manifest stores them.
 
-Root mean squares (RMS) are of differences: of images in units of their peak, 1, and of kernel codes
-over all components.
+Root mean squares (RMS) are those of differences: of images in [0,1], and of kernel codes over all
+components.
 """
 
 from __future__ import annotations
@@ -11,116 +11,130 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far a graph is from its network, and how far rounding alone would take it."""
+    """The difference between a graph and its network, and the part that rounding explains."""
 
     found: float
     """RMS of the graph's output minus the network's."""
     rounding: float
-    """RMS that the same rounding costs in an independent computation; what `found` is held
-    against."""
+    """RMS error of the same rounding in an independent computation, the reference for `found`."""
     factor: float
-    """How many times `rounding` is allowed."""
+    """Maximum allowed ratio of `found` to `rounding`."""
 
     @property
     def passed(self) -> bool:
-        """Whether it is allowed; nothing that is not finite is."""
+        """Whether the difference is allowed; False if it is not finite."""
         return self.found <= self.factor * self.rounding
 
 
 @dataclass(frozen=True)
 class GraphParity:
-    """One graph against its network, both on the same inputs."""
+    """The differences between one graph and its network on the same inputs."""
 
     weights: Deviation
-    """With everything but the weights in float32: what the graph computes."""
+    """Difference with everything but the weights in float32: checks the graph's operations."""
     whole: Deviation
-    """As it is, with rounded activations: what an engine computes."""
+    """Difference of the graph as it is, with rounded activations, as an engine runs it."""
 
 
 @dataclass(frozen=True)
 class StepParity:
-    """How far the loop of the graphs is from torch's after one step."""
+    """The difference between the loop of the graphs and that of torch after one step."""
 
     step: int
+    """Step of the loop; 0 is the predictor's."""
     image_db: float
     """PSNR of the two `sr` over all channels, peak 1, before rounding to 8 bits; at most 150 dB."""
     rounding_db: float
-    """The same of a loop in torch that only rounds as the graphs do."""
+    """PSNR between torch's loop and one in torch that only rounds as the graphs do."""
     frame_levels: float
     """Largest distance of the 8-bit `frame` from the unrounded image of the same graph, in levels;
-    0 where the graph gives no frames."""
+    0 where the graph returns no frames."""
     code_error: float
     """Largest absolute difference of any code component."""
 
 
 @dataclass(frozen=True)
 class Int8Parity:
-    """PSNR-Y with one correction against the HR images that did not calibrate."""
+    """PSNR-Y with one correction, on HR images that were not used for calibration."""
 
     fp32_db: float
+    """PSNR-Y of the float32 graphs in dB."""
     int8_db: float
+    """PSNR-Y of the INT8 graphs in dB."""
     loss_db: float
-    """What 8 bits cost."""
+    """Loss of PSNR-Y by INT8 in dB."""
     images: int
+    """Number of images."""
     kept: tuple[str, ...]
-    """Weights of the SR network's convolutions that stay in float32."""
+    """Names of the weights of the SR network's convolutions that stay in float32."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The three graphs against torch."""
+    """The differences between the three graphs and torch."""
 
     graphs: dict[str, GraphParity]
-    """By the name of the graph."""
+    """Differences of each graph, by name."""
     steps: tuple[StepParity, ...]
+    """Differences of the loop after each step."""
     int8: Int8Parity | None = None
-    """None for other precisions."""
+    """Loss by INT8; None for other precisions."""
 
 
 @dataclass(frozen=True)
 class UsrnetParity:
-    """The fourth graph against torch."""
+    """The difference between the USRNet graph and torch."""
 
     image_db: float
+    """PSNR of the graph's image against torch's, peak 1, in dB."""
     rounding_db: float
-    """The same of torch that only rounds as the graph does."""
+    """PSNR between torch and torch that only rounds as the graph does, in dB."""
     frame_levels: float
-    """Largest distance of a frame from torch's unrounded image; 0 where the graph gives none."""
+    """Largest distance of a frame from torch's unrounded image, in 8-bit levels; 0 where the graph
+    returns no frames."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """One output of one graph of an engine on one input, against ONNX Runtime on the same."""
+    """One output of one graph of an engine, compared with ONNX Runtime on the same input."""
 
     index: int
-    """Of the input."""
+    """Index of the input."""
     name: str
+    """Name of the output."""
     max_error: float | None
-    """None if it is not finite."""
+    """Maximum absolute error; None if it is not finite."""
     mean_error: float | None
+    """Mean absolute error; None if it is not finite."""
     limit: float
-    """Of the mean error."""
+    """Maximum allowed mean error."""
     passed: bool
-    """Polygraphy's verdict."""
+    """Whether Polygraphy accepts the output."""
 
 
 @dataclass(frozen=True)
 class EngineStep:
-    """The loops of an engine and of ONNX Runtime after a step, each on its own codes."""
+    """The loops of an engine and of ONNX Runtime after a step, each with its own codes."""
 
     step: int
+    """Step of the loop; 0 is the predictor's."""
     image_db: float | None
     """PSNR of the two `sr`, peak 1, at most 150 dB; None if one is not finite."""
     code_error: float | None
+    """Largest absolute difference of any code component; None if it is not finite."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What comparing an engine with ONNX Runtime gave."""
+    """The result of comparing an engine with ONNX Runtime."""
 
     tools: dict[str, str]
+    """Versions of the tools that compared."""
     frame: tuple[int, int]
     """Height and width of the LR frame."""
     graphs: dict[str, list[Output]]
+    """Outputs of each graph, by name."""
     steps: list[EngineStep]
+    """Comparison of the loop after each step."""
     passed: bool
+    """Whether all outputs and steps are within their limits."""

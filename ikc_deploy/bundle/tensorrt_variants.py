@@ -1,8 +1,8 @@
-"""The two variants of TensorRT: loaded when asked for, never before, with one logger each.
+"""The two variants of TensorRT: each is loaded on first use, with one logger.
 
 `tensorrt` builds on the GPU that will run the plan. `tensorrt-rtx` (TensorRT for RTX) builds ahead
-of time for named compute capabilities, also without a GPU. Their Python interfaces are the same as
-far as `ikc_deploy.engines` and `ikc_deploy.runtime` use them.
+of time for given compute capabilities, also without a GPU. The parts of their Python interfaces
+that `ikc_deploy.engines` and `ikc_deploy.runtime` use are the same.
 """
 
 from __future__ import annotations
@@ -23,21 +23,24 @@ _MESSAGES_KEPT: Final = 64
 _LOADING: Final = threading.Lock()
 
 NOISE: Final = "catchCudaError"
-"""On a machine without a driver, TensorRT for RTX adds a message with this to every real one."""
+"""Text in messages that TensorRT for RTX adds to every real error on a machine without a driver."""
 
 
 @dataclass(frozen=True)
 class TensorRTVariant:
-    """What to import and install."""
+    """The module and the versions of a variant of TensorRT."""
 
     name: TensorRTVariantName
     module: str
+    """Name of the Python module and of its distribution."""
     at_least: str
+    """Oldest supported version."""
     below: str
+    """Oldest version that is too new."""
 
     @property
     def requirement(self) -> str:
-        """What to hand to pip."""
+        """Requirement for pip."""
         return f"{self.module}>={self.at_least},<{self.below}"
 
 
@@ -45,11 +48,11 @@ TENSORRT_VARIANTS: Final[dict[TensorRTVariantName, TensorRTVariant]] = {
     "tensorrt": TensorRTVariant("tensorrt", "tensorrt", "10.12", "12"),
     "tensorrt-rtx": TensorRTVariant("tensorrt-rtx", "tensorrt_rtx", "1.1", "2"),
 }
-"""In the order in which `auto` tries them."""
+"""Variants by name, in the order in which `auto` tries them."""
 
 
 class Messages:
-    """The last warnings and errors of one TensorRT library, so that exceptions can carry them."""
+    """The last warnings and errors of one TensorRT library, for the messages of exceptions."""
 
     def __init__(self) -> None:
         self._kept: deque[tuple[int, bool, str]] = deque(maxlen=_MESSAGES_KEPT)
@@ -57,41 +60,42 @@ class Messages:
         self._lock = threading.Lock()
 
     def add(self, text: str, error: bool) -> None:
-        """Keep a message; TensorRT calls this from any of its threads."""
+        """Keep a message; any thread of TensorRT may call this."""
         with self._lock:
             self._count += 1
             self._kept.append((self._count, error, " ".join(text.split())))
 
     def mark(self) -> int:
-        """Now, for `since`."""
+        """Return the current position, for `since`."""
         return self._count
 
     def since(self, mark: int) -> str:
-        """The errors after `mark` in one line; if there were none, the warnings."""
+        """Return the errors after `mark` on one line, or the warnings if there are no errors."""
         with self._lock:
             new = [(error, text) for number, error, text in self._kept if number > mark]
         errors = [text for error, text in new if error]
         told = [text for text in errors if NOISE not in text] or errors
-        return "; ".join(told or [text for _, text in new]) or "it gave no reason"
+        return "; ".join(told or [text for _, text in new]) or "it reported no reason"
 
 
 @dataclass(frozen=True, eq=False)
 class TensorRT:
-    """A loaded variant."""
+    """A loaded variant of TensorRT."""
 
     variant: TensorRTVariant
     version: str
+    """Installed version."""
     module: Any
-    """The Python module."""
+    """Python module of the variant."""
     logger: Any
-    """The process's only `ILogger` of this variant: TensorRT ignores a second one. Every builder,
-    parser and runtime takes it."""
+    """Only `ILogger` of the process for this variant, used by every builder, parser and runtime:
+    TensorRT ignores a second one."""
     messages: Messages
-    """What the logger was told."""
+    """Messages that the logger received."""
 
 
 def load_tensorrt(name: TensorRTVariantName) -> TensorRT:
-    """Import a variant; the same object every time.
+    """Import a variant of TensorRT and return it, the same object every time.
 
     Args:
         name: "tensorrt" or "tensorrt-rtx".

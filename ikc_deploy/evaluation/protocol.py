@@ -173,7 +173,9 @@ def _measure_case(
         sigma = float(basis.sigma_of_code(code))
         yield case.record(image, scale, "blind", step, sigma, decibels)
     if kernel is not None:
-        yield case.record(upscaler(lr, kernel=kernel).image, scale, "true kernel")
+        # As a code: of a kernel outside the basis, this column is the nearest one inside.
+        code = basis.take_levels(basis.encode(kernel), blind.codes[0])
+        yield case.record(upscaler(lr, code=code).image, scale, "true kernel")
 
 
 def _check_codes(upscaler: Upscaler, blind: Result) -> None:

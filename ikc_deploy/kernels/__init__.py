@@ -1,8 +1,8 @@
-"""Blur kernels: Gaussians, the code of a kernel, and the two conventions for what a kernel does.
+"""Blur kernels: Gaussians, kernel codes, and the two conventions for applying a kernel.
 
-`gaussians` has centred kernels by sigma, `basis` the linear code that our networks pass
-between them, and `conventions` the FKP convention with its family of kernels and the conversion
-between it and ours. numpy only: embedders and servers import this package.
+`gaussians` computes centred kernels by sigma, `basis` the linear kernel code that the networks
+exchange, and `conventions` the FKP convention, its family of kernels, and the conversion between
+it and our convention. This package imports numpy only, because embedders and servers import it.
 """
 
 from ikc_deploy.kernels.basis import (

@@ -1,11 +1,11 @@
-"""The linear code of a blur kernel that the networks pass between them.
+"""The linear code of a blur kernel that the networks exchange.
 
 A *kernel* k is a square blur kernel with sum 1. Its *kernel code* h has few components (ten for
 isotropic Gaussians): h = M^T k with an orthonormal basis M fitted by principal component analysis
 to the kernels of a sigma range (IKC, CVPR 2019, section 3.2; the reference implementation removes
-no mean before projecting, and neither do we). `KernelBasis` owns M, the mean kernel that the
-projection drops, and the range; it is stored with every checkpoint and
-bundle, because a network means nothing with another basis.
+no mean before projecting, and neither do we). `KernelBasis` holds M, the mean kernel that the
+projection drops, and the range. It is stored with every checkpoint and bundle, because networks
+are valid only with the basis that they were trained with.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from ikc_deploy.kernels.gaussians import (
 )
 
 CODE_SIZE: Final = 10
-"""Components of a kernel code (IKC, section 4.1)."""
+"""Number of components of a kernel code (IKC, section 4.1)."""
 
 LEVELS: Final = ("noise", "jpeg")
-"""Trailing components of a code with levels: how noisy and how compressed the LR image is.
+"""Names of the trailing components of a code with levels: noise and compression of the LR image.
 
 Each is 0 for a clean image and 1 at `LEVEL_UNITS`."""
 
@@ -44,33 +44,44 @@ LEVEL_UNITS: Final = (25.0, 50.0)
 """Sigma of Gaussian noise in 8-bit levels, and 100 minus the quality of a JPEG file, at level 1."""
 
 _TIE: Final = 0.999
-"""Entries of a component that reach this share of the largest are equal to it but for rounding."""
+"""Share of a component's largest entry from which entries count as equal to it, up to rounding."""
 
 _CURVE_SAMPLES: Final = 2048
 _ARRAYS: Final = ("components", "mean", "sigma_range")
 
 _MAX_SIDE: Final = 127
-"""Pixels of a kernel's side in a file."""
+"""Maximum side in pixels of a kernel in a file."""
 _MAX_CODE: Final = 256
-"""Components of a code in a file."""
+"""Maximum number of components of a code in a file."""
 _LONGEST_HEADER: Final = 4096
-"""Bytes before an array's values in a file."""
+"""Maximum number of bytes before an array's values in a file."""
 _MAX_FILE: Final = 8 * (_MAX_SIDE**2 * (_MAX_CODE + 1) + 2) + 4 * _LONGEST_HEADER
 
 
 def explained_variance(
     family: Family, sigma_range: tuple[float, float], size: int = KERNEL_SIZE
 ) -> NDArray[np.float64]:
-    """Share of a family's variance that the first 1, 2, ... components hold: float64 `[size^2]`.
+    """Return the share of a family's variance that the first 1, 2, ... components hold.
 
-    What a code size is chosen by: ten components hold more than 0.9999 of the isotropic families.
+    It serves to choose a code size: ten components hold more than 0.9999 of the isotropic families.
+
+    Args:
+        family: Which Gaussians.
+        sigma_range: Smallest and largest sigma in HR pixels.
+        size: Side of the kernels in pixels, odd.
+
+    Returns:
+        float64 `[size * size]`, rising to 1.
     """
     values, _ = _principal(family_kernels(family, sigma_range, size))
     return np.cumsum(values) / values.sum()
 
 
 def _principal(kernels: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Variances `[P]` in falling order and directions `[P, P]` in columns, of `[N, size, size]`."""
+    """Return the principal components of kernels `[N, size, size]` of P = size^2 pixels.
+
+    These are variances `[P]` in falling order and directions `[P, P]` in columns.
+    """
     flat = kernels.reshape(len(kernels), -1)
     centred = flat - flat.mean(axis=0)
     values, vectors = np.linalg.eigh(centred.T @ centred)
@@ -80,17 +91,28 @@ def _principal(kernels: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
 
 @dataclass(frozen=True, eq=False)
 class KernelBasis:
-    """An affine chart between kernels `[size, size]` and kernel codes `[code_size]`.
+    """An affine map between kernels `[size, size]` and kernel codes `[code_size]`.
 
-    Encoding is h = M^T k. Decoding restores what the projection dropped of the mean kernel:
-    k = M h + (I - M M^T) kbar. Two bases are the same if their `id` is.
+    Encoding is h = M^T k (IKC, section 3.2). Decoding adds the part of the mean kernel that the
+    projection drops: k = M h + (I - M M^T) kbar. Two bases are equal if their `id` is equal.
+
+    Raises:
+        KernelError: Shapes do not match, a value is not finite, the columns are not orthonormal, or
+            the sigma range is empty.
+
+    Example:
+        >>> from ikc_deploy import KernelBasis, gaussian_kernel
+        >>> basis = KernelBasis.fit((0.2, 4.0))
+        >>> code = basis.encode(gaussian_kernel(1.5))
+        >>> code.shape, round(float(basis.sigma_of_code(code)), 2)
+        ((10,), 1.5)
     """
 
     components: NDArray[np.float32]
-    """M, `[size * size, code_size]`: orthonormal columns, and behind them a column of zeros for
+    """Matrix M `[size * size, code_size]`: orthonormal columns, followed by a column of zeros for
     every level, so that levels neither come from a kernel nor change one."""
     mean: NDArray[np.float32]
-    """kbar, `[size * size]`: the mean kernel over the sigma range, sum 1."""
+    """Mean kernel kbar `[size * size]` over the sigma range, sum 1."""
     sigma_range: tuple[float, float]
     """Smallest and largest sigma that the basis was fitted to, in HR pixels."""
 
@@ -154,7 +176,7 @@ class KernelBasis:
         sizes = np.abs(components)
         first = (sizes >= _TIE * sizes.max(axis=0)).argmax(axis=0)
         peaks = components[first, np.arange(code_size)]
-        # In one memory layout, saved and loaded or not: products round by it.
+        # Use one memory layout, before and after saving: the rounding of products depends on it.
         rounded = np.ascontiguousarray((components * np.sign(peaks)).astype(np.float32))
         return cls(rounded, mean.astype(np.float32), sigma_range)
 
@@ -162,9 +184,19 @@ class KernelBasis:
     def from_components(
         cls, components: NDArray[np.floating], sigma_range: tuple[float, float]
     ) -> KernelBasis:
-        """A basis around a given M (a reference PCA matrix), signs as they are.
+        """Return a basis with a given M (a reference PCA matrix), signs unchanged.
 
         The mean kernel, which the reference does not store, is that of `sigma_range`.
+
+        Args:
+            components: M `[size * size, code_size]` with orthonormal columns.
+            sigma_range: Smallest and largest sigma in HR pixels.
+
+        Returns:
+            The basis, with a copy of `components` unless they are contiguous float32 already.
+
+        Raises:
+            KernelError: `components` are not such a matrix, or the range is invalid.
         """
         side = round(len(components) ** 0.5)
         kernels = gaussian_kernel(np.linspace(*sigma_range, FIT_SAMPLES), side)
@@ -177,17 +209,17 @@ class KernelBasis:
 
     @property
     def code_size(self) -> int:
-        """Components of a code, levels included."""
+        """Number of components of a code, levels included."""
         return int(self.components.shape[1])
 
     @cached_property
     def levels(self) -> int:
-        """Trailing components of a code that describe degradation (`LEVELS`) and no kernel."""
+        """Number of trailing components of a code that describe degradation (`LEVELS`)."""
         used = np.flatnonzero(np.any(self.components != 0, axis=0))
         return self.code_size - (int(used[-1]) + 1 if used.size else 0)
 
     def with_levels(self, levels: int) -> KernelBasis:
-        """Return this basis with `levels` components in its codes that describe no kernel."""
+        """Return this basis with `levels` trailing components in its codes for degradation."""
         zeros = np.zeros((len(self.components), levels), dtype=np.float32)
         kernel = self.components[:, : self.code_size - self.levels]
         components = np.concatenate((kernel, zeros), axis=1)
@@ -200,7 +232,7 @@ class KernelBasis:
 
     @cached_property
     def id(self) -> str:
-        """sha256 (hex) over M, kbar and the range, as little-endian float32 and float64."""
+        """Identity of the basis: sha256 (hex) of M and kbar (float32) and the range (float64)."""
         digest = hashlib.sha256()
         digest.update(np.ascontiguousarray(self.components, dtype="<f4").tobytes())
         digest.update(np.ascontiguousarray(self.mean, dtype="<f4").tobytes())
@@ -208,7 +240,17 @@ class KernelBasis:
         return digest.hexdigest()
 
     def encode(self, kernel: ArrayLike) -> NDArray[np.float32]:
-        """Code of kernels `[..., size, size]` (sum 1): float32 `[..., code_size]`."""
+        """Return the codes of kernels.
+
+        Args:
+            kernel: `[..., size, size]`, each with sum 1.
+
+        Returns:
+            float32 `[..., code_size]`, levels 0.
+
+        Raises:
+            KernelError: The array is of another shape, or not numeric.
+        """
         kernels = real_array(kernel, "a kernel", KernelError, finite=False)
         side = self.kernel_size
         if kernels.shape[-2:] != (side, side):
@@ -220,16 +262,33 @@ class KernelBasis:
         return (flat @ self.components.astype(np.float64)).astype(np.float32)
 
     def decode(self, code: ArrayLike) -> NDArray[np.float32]:
-        """Kernels of codes `[..., code_size]`: float32 `[..., size, size]`, sum about 1."""
+        """Return the kernels of codes.
+
+        Args:
+            code: `[..., code_size]`; levels are ignored.
+
+        Returns:
+            float32 `[..., size, size]`, each with sum about 1.
+
+        Raises:
+            KernelError: The array is of another shape, or not numeric.
+        """
         codes = self._codes(code)
         kernels = codes @ self.components.astype(np.float64).T + self._dropped_mean
         side = self.kernel_size
         return kernels.reshape(*codes.shape[:-1], side, side).astype(np.float32)
 
     def code_of_sigma(self, sigma: ArrayLike) -> NDArray[np.float32]:
-        """Codes of isotropic Gaussians: sigma of any shape `S` gives float32 `[*S, code_size]`.
+        """Return the codes of isotropic Gaussians.
 
-        Raises `KernelError` for a sigma outside `sigma_range`: the networks never saw one.
+        Args:
+            sigma: In HR pixels, of any shape `S`, within `sigma_range`.
+
+        Returns:
+            float32 `[*S, code_size]`.
+
+        Raises:
+            KernelError: A sigma is outside `sigma_range`: the networks were not trained on it.
         """
         low, high = self.sigma_range
         sigmas = real_array(sigma, "sigma", KernelError, finite=False)
@@ -241,10 +300,19 @@ class KernelBasis:
         return self.encode(gaussian_kernel(sigmas, self.kernel_size))
 
     def sigma_of_code(self, code: ArrayLike) -> NDArray[np.float64]:
-        """Sigma of the isotropic Gaussian whose code is nearest (Euclidean) to each code.
+        """Return the sigma of the isotropic Gaussian whose code is nearest to each code.
 
-        Codes `[..., code_size]` give float64 `[...]` within `sigma_range`. As M is orthonormal,
-        nearest in code space is nearest among kernels inside the basis.
+        The distance is Euclidean. As M is orthonormal, the nearest code is that of the nearest
+        kernel within the basis.
+
+        Args:
+            code: `[..., code_size]`.
+
+        Returns:
+            float64 `[...]` in HR pixels, within `sigma_range`.
+
+        Raises:
+            KernelError: The array is of another shape, or not numeric.
         """
         codes = self._codes(code)
         flat = codes.reshape(-1, 1, self.code_size)
@@ -292,7 +360,7 @@ class KernelBasis:
         return 100 - LEVEL_UNITS[1] * self._codes(code)[..., -1]
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the basis as an .npz file (arrays only, no pickles)."""
+        """Write the basis to `path` as an .npz file (arrays only, no pickles)."""
         with open(path, "wb") as file:
             np.savez(
                 file,
@@ -303,7 +371,17 @@ class KernelBasis:
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> KernelBasis:
-        """Read a basis written by `save`. Raises `KernelError` if the file is not one."""
+        """Read a basis written by `save`.
+
+        Args:
+            path: The .npz file.
+
+        Returns:
+            The basis.
+
+        Raises:
+            KernelError: The file is missing, unreadable or not a kernel basis.
+        """
         try:
             with open(path, "rb") as file:
                 data = file.read(_MAX_FILE + 1)
@@ -315,10 +393,20 @@ class KernelBasis:
 
     @classmethod
     def from_bytes(cls, data: bytes, source: str) -> KernelBasis:
-        """Read the content of a file written by `save`; `source` names it in messages.
+        """Read a basis from the content of a file written by `save`.
 
-        Nothing is inflated before the headers of its arrays say that it is small, and no pickle is
-        ever loaded. Raises `KernelError` if it is not such a file.
+        No array is decompressed before its header shows that it is small, and pickles are never
+        loaded.
+
+        Args:
+            data: The content.
+            source: Name of the file, for messages.
+
+        Returns:
+            The basis.
+
+        Raises:
+            KernelError: The content is not a kernel basis.
         """
         try:
             components, mean, sigma_range = _read_arrays(data)
@@ -353,7 +441,10 @@ class KernelBasis:
 
 
 def _read_arrays(data: bytes) -> list[NDArray[np.floating]]:
-    """The three arrays of an .npz file, whose sizes are bounded. Raises all that zipfile does."""
+    """Return the three arrays of an .npz file, with bounded sizes.
+
+    It also raises the exceptions of `zipfile`.
+    """
     if len(data) > _MAX_FILE:
         raise KernelError(f"it has more than {_MAX_FILE} bytes")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -365,7 +456,7 @@ def _read_arrays(data: bytes) -> list[NDArray[np.floating]]:
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[np.floating]:
     with archive.open(name) as file:
-        # A header is text to be evaluated; numpy bounds its length, and we bound what is inflated.
+        # numpy evaluates the header's text and bounds its length; here we bound what is inflated.
         start = io.BytesIO(file.read(_LONGEST_HEADER))
         version = np.lib.format.read_magic(start)
         if version != (1, 0):
@@ -378,7 +469,7 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[np.floating]:
         }[name]
         bounded = len(shape) == len(largest) and all(map(int.__le__, shape, largest))
         if not bounded or dtype.kind != "f" or dtype.itemsize > 8:
-            raise KernelError(f"'{name}' holds {dtype} of shape {list(shape)}, which no basis does")
+            raise KernelError(f"'{name}' holds invalid {dtype} values of shape {list(shape)}")
         size = math.prod(shape) * dtype.itemsize
         values = start.read() + file.read(max(size - _LONGEST_HEADER, 0) + _LONGEST_HEADER)
     if len(values) != size:

@@ -1,6 +1,6 @@
-"""The bicubic filter that shrinks pictures: a part of the blur of every LR picture.
+"""The bicubic filter that shrinks images: a part of the blur of every LR image.
 
-Keys' cubic with a = -0.5, widened by the factor when shrinking: MATLAB's imresize.
+Keys' cubic with a = -0.5, widened by the scale factor when shrinking, as in MATLAB's imresize.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Keys' cubic at distances x, any shape."""
+    """Return Keys' cubic (a = -0.5) at distances x, an array of any shape."""
     x = np.abs(x)
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
@@ -18,9 +18,15 @@ def cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def shrinking_taps(scale: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Shrinking by a whole number: LR pixel i is the sum of weight * HR pixel (scale * i + offset).
+    """Return the offsets and weights that shrink one axis by the whole number `scale`.
 
-    Returns the offsets and the weights (sum 1) along one axis, away from the border.
+    LR pixel i is the sum over offsets of weight * HR pixel (scale * i + offset).
+
+    Args:
+        scale: Scale factor, at least 1.
+
+    Returns:
+        The offsets in HR pixels and the weights (sum 1), valid away from the border.
     """
     centre = (scale - 1) / 2
     reach = 2 * scale

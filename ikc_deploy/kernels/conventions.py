@@ -1,21 +1,21 @@
 """The FKP convention for blur kernels, its family of kernels, and conversion from and to ours.
 
-There are two ways of writing down what makes an LR picture of an HR one.
+There are two conventions for how an HR image becomes an LR image.
 
-*Ours* (IKC): correlate with a centred kernel, the border reflected, and shrink bicubically. Bicubic
-shrinking blurs too, and puts an LR pixel into the middle of its scale x scale HR pixels.
+*Our convention* (IKC): correlate with a centred kernel, with a reflected border, and shrink
+bicubically. Bicubic shrinking blurs, too, and centres an LR pixel on its scale x scale HR pixels.
 
-*FKP*: correlate with a kernel, the picture wrapping around, and take every scale-th pixel from the
-top left corner. All blur is in the kernel, and its place says where the LR pixels lie: FKP's
-kernels have their centre of mass at (k - scale) / 2 pixels from the first, which is (scale - 1) / 2
-above and left of pixel 0, where bicubic shrinking is as much below and right of it. So pictures of
-the two conventions lie `lag(scale)` HR pixels apart in both directions. What is the same blur is
-that of a picture moved by so much:
+*FKP convention*: correlate with a kernel, with a wrapped border, and take every scale-th pixel from
+the top left corner. The kernel contains all of the blur, and its centre determines where the LR
+pixels lie. FKP's kernels have their centre of mass at (k - scale) / 2 pixels from the first pixel.
+That is (scale - 1) / 2 above and left of pixel 0, whereas bicubic shrinking lies (scale - 1) / 2
+below and right of it. So images of the two conventions lie `lag(scale)` HR pixels apart along both
+axes, and are equal after a shift of the HR image:
 
     ours(hr, kernel) = degrade_fkp(np.roll(hr, (-lag, -lag), (0, 1)), to_fkp(kernel))
 
-away from the border. (The true convolution of the same kernel would lie where ours does; that is
-not how the reference's pictures were made.)
+away from the border. (A true convolution with the same kernel would lie where ours does; the
+reference implementation did not compute its images that way.)
 """
 
 from __future__ import annotations
@@ -38,39 +38,59 @@ _WIDEST: Final = 2.5
 _MAX_VARIANCE: Final = 10.0
 _MEAN_STEPS: Final = 16
 _DAMPING: Final = 1e-2
-"""Frequencies that shrinking leaves less of than this are not restored: what a kernel says of them
-is noise of its estimate."""
+"""Gain of shrinking below which frequencies are not recovered: in an estimated kernel they are
+noise."""
 
 
 def fkp_size(scale: int) -> int:
-    """Side k of FKP's kernels: 11, 15, 19 for x2, x3, x4. Raises `KernelError` for other scales."""
+    """Return the side k of FKP's kernels in HR pixels: 11, 15, 19 for scale 2, 3, 4.
+
+    Raises:
+        KernelError: `scale` is not 2, 3 or 4.
+    """
     if scale not in FKP_SCALES:
         raise KernelError(f"FKP has kernels for scale 2, 3 and 4, got {scale!r}")
     return min(4 * scale + 3, _MAX_SIZE)
 
 
 def fkp_variances(scale: int) -> tuple[float, float]:
-    """Smallest and largest variance of FKP's Gaussians along an axis, in HR pixels squared."""
+    """Return the smallest and largest variance of FKP's Gaussians, in HR pixels squared.
+
+    Raises:
+        KernelError: `scale` is not 2, 3 or 4.
+    """
     fkp_size(scale)
     return _NARROWEST * scale, min(_WIDEST * scale, _MAX_VARIANCE)
 
 
 def lag(scale: int) -> int:
-    """HR pixels that a picture lies further down and right in the FKP convention than in ours."""
+    """Return by how many HR pixels images of the two conventions differ, down and right.
+
+    Images of the FKP convention lie further down and right than those of our convention.
+    """
     return scale - 1
 
 
 def shifted_gaussian(
     variance1: ArrayLike, variance2: ArrayLike, theta: ArrayLike, scale: int
 ) -> NDArray[np.float64]:
-    """FKP's elliptic Gaussians: centre of mass at (k - scale) / 2 along both axes, sum 1.
+    """Return FKP's elliptic Gaussians: centre of mass at (k - scale) / 2 along both axes, sum 1.
 
-    `variance1` lies along the direction `theta` (radians, from the x axis towards the y axis,
-    which points down) and `variance2` across it, in HR pixels squared. The three broadcast to a
-    shape `S`; returns float64 `[*S,k,k]`. As the reference makes them: sampled, cut off by the
-    square, then moved into place by cubic splines, which leaves zeros on the side that they came
-    from and overshoots below zero by less than a thousandth of the peak.
-    Raises `KernelError` for impossible values.
+    They are computed as in the reference implementation of FKP: sampled, cut off at the edges of
+    the square, then shifted by cubic splines. The shift leaves zeros on one side, and overshoots
+    below zero by less than a thousandth of the peak.
+
+    Args:
+        variance1: Variance along the direction `theta`, in HR pixels squared, > 0.
+        variance2: Variance across it. The three broadcast to a shape `S`.
+        theta: Direction in radians, from the x axis towards the y axis, which points down.
+        scale: 2, 3 or 4.
+
+    Returns:
+        float64 `[*S,k,k]` with k = `fkp_size(scale)`.
+
+    Raises:
+        KernelError: A value is out of range or not finite.
     """
     size = fkp_size(scale)
     along, across, angle = np.broadcast_arrays(
@@ -92,7 +112,7 @@ def shifted_gaussian(
 
 
 def random_fkp_kernels(random: np.random.Generator, count: int, scale: int) -> NDArray[np.float64]:
-    """Kernels `[count,k,k]` drawn as FKP draws them: variances and direction uniform."""
+    """Return random kernels `[count,k,k]` with FKP's uniform variances and directions."""
     low, high = fkp_variances(scale)
     variance1, variance2 = random.uniform(low, high, (2, count))
     return shifted_gaussian(variance1, variance2, random.uniform(0, np.pi, count), scale)
@@ -100,7 +120,7 @@ def random_fkp_kernels(random: np.random.Generator, count: int, scale: int) -> N
 
 @lru_cache
 def mean_fkp_kernel(scale: int) -> NDArray[np.float64]:
-    """The mean `[k,k]` of FKP's kernels, read-only: what is known of a kernel without looking."""
+    """Return the mean `[k,k]` of FKP's kernels, read-only: the best guess without an image."""
     low, high = fkp_variances(scale)
     middles = (np.arange(_MEAN_STEPS) + 0.5) / _MEAN_STEPS
     variances, angles = low + (high - low) * middles, np.pi * middles
@@ -113,11 +133,22 @@ def mean_fkp_kernel(scale: int) -> NDArray[np.float64]:
 def degrade_fkp(
     hr: NDArray[np.uint8], kernel: NDArray[np.floating], scale: int
 ) -> NDArray[np.float64]:
-    """The LR image `[H/s,W/s,3]`, not rounded, of an HR image `[H,W,3]` and a kernel `[k,k]`.
+    """Return the LR image of an HR image and a kernel in the FKP convention.
 
-    k is odd. Correlated with the image wrapping around, then sampled from the top left corner.
-    Raises `InputError` for sides that are no multiples of `scale`, `KernelError` for a kernel of
-    another shape.
+    The HR image is correlated with the kernel, with a wrapped border, then sampled at every
+    scale-th pixel from the top left corner.
+
+    Args:
+        hr: HR image `[H,W,3]` in 8-bit levels; H and W are multiples of `scale`.
+        kernel: Kernel `[k,k]`, k odd.
+        scale: Scale factor.
+
+    Returns:
+        LR image `[H/scale,W/scale,3]`, float64 in 8-bit levels, not rounded.
+
+    Raises:
+        InputError: A side of `hr` is not a multiple of `scale`.
+        KernelError: The kernel is not square with an odd side.
     """
     side = _odd_side(kernel)
     height, width = hr.shape[:2]
@@ -136,21 +167,39 @@ def degrade_fkp(
 
 
 def to_fkp(kernel: NDArray[np.floating], scale: int) -> NDArray[np.float64]:
-    """Our blur and bicubic shrinking as one kernel in the FKP convention; exact.
+    """Return our blur and bicubic shrinking as one kernel in the FKP convention; exact.
 
-    A centred kernel `[n,n]`, n odd, gives `[m,m]`, larger by the reach of the bicubic filter: 29,
-    33 and 39 for n = 21 at x2, x3 and x4. See the module for where the picture then lies.
+    The module docstring describes the shift between images of the two conventions.
+
+    Args:
+        kernel: Centred kernel `[n,n]` of our convention, n odd.
+        scale: Scale factor.
+
+    Returns:
+        float64 `[m,m]`, larger by the width of the bicubic filter: m = 29, 33 and 39 for n = 21 at
+        scale 2, 3 and 4.
+
+    Raises:
+        KernelError: The kernel is not square with an odd side.
     """
     shrinking = _shrinking(_odd_side(kernel), scale)
     return shrinking @ kernel.astype(np.float64) @ shrinking.T
 
 
 def to_ours(kernel: NDArray[np.floating], scale: int) -> tuple[NDArray[np.float64], float]:
-    """The centred kernel `[21,21]`, sum 1, that under our convention does what `kernel` does.
+    """Return the kernel of our convention that is nearest to a kernel of the FKP convention.
 
-    `kernel` `[k,k]`, k odd, is in the FKP convention. Returns also the relative error: the norm of
-    `to_fkp(result) - kernel` over that of `kernel`. It is small for kernels at least as wide
-    as the bicubic filter, which our convention cannot do without.
+    Args:
+        kernel: Kernel `[k,k]`, k odd, in the FKP convention.
+        scale: Scale factor.
+
+    Returns:
+        The centred kernel `[21,21]`, sum 1, and the relative error: the norm of
+        `to_fkp(result) - kernel` divided by that of `kernel`. It is small for kernels at least as
+        wide as the bicubic filter, which is part of every blur in our convention.
+
+    Raises:
+        KernelError: The kernel is not square with an odd side.
     """
     side = _odd_side(kernel)
     shrinking = _shrinking(KERNEL_SIZE, scale)
@@ -178,7 +227,7 @@ def _margin(side: int, size: int) -> int:
 
 @lru_cache
 def _shrinking(side: int, scale: int) -> NDArray[np.float64]:
-    """`[m,side]`: one axis of a centred kernel of ours to one of a kernel in the FKP convention."""
+    """Return the matrix `[m,side]` from one axis of our centred kernel to one of FKP's kernel."""
     offsets, weights = shrinking_taps(scale)
     offsets = offsets - lag(scale)
     reach = side // 2 + int(np.abs(offsets).max())
@@ -191,9 +240,9 @@ def _shrinking(side: int, scale: int) -> NDArray[np.float64]:
 
 
 def _moving(shift: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """`[*S,size,size]` that moves `size` samples by `shift` `[*S]` pixels along a cubic spline.
+    """Return the matrix `[*S,size,size]` that shifts `size` samples by `shift` `[*S]` pixels.
 
-    Where they came from, zeros follow.
+    It interpolates with a cubic spline. Samples from outside are 0.
     """
     places = np.arange(size) - shift[..., None]
     weights = _spline(places[..., None] - np.arange(-1, size + 1))
@@ -205,7 +254,7 @@ def _moving(shift: NDArray[np.float64], size: int) -> NDArray[np.float64]:
 
 
 def _spline(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The cubic B-spline at distances x."""
+    """Return the cubic B-spline at distances x."""
     x = np.abs(x)
     near = 2 / 3 - x**2 + x**3 / 2
     far = (2 - x) ** 3 / 6
@@ -214,7 +263,7 @@ def _spline(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache
 def _spline_coefficients(size: int) -> NDArray[np.float64]:
-    """`[size,size]`: samples to the coefficients of the spline through them."""
+    """Return the matrix `[size,size]` from samples to the coefficients of their spline."""
     samples = 2 / 3 * np.eye(size)
     samples += (np.eye(size, k=1) + np.eye(size, k=-1)) / 6
     samples[0, 1] = samples[-1, -2] = 1 / 3

@@ -1,4 +1,4 @@
-"""Gaussian blur kernels, centred: isotropic ones by sigma, elliptic ones, and families of them."""
+"""Centred Gaussian blur kernels: isotropic, anisotropic, and families of them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,32 @@ SIGMA_RANGES: Final[dict[int, tuple[float, float]]] = {2: (0.2, 2.0), 3: (0.2, 3
 """Range of the Gaussian's sigma for each scale, in HR pixels (IKC, section 4.1)."""
 
 Family = Literal["isotropic", "anisotropic"]
-"""Which Gaussians a basis is fitted to: round ones, or ellipses of any direction."""
+"""Family of Gaussians of a basis: circular ones, or ellipses of any direction."""
 
 FIT_SAMPLES: Final = 4096
-"""Sigmas that stand for a range."""
+"""Number of sigmas that sample a range."""
 
 _FIT_AXES: Final = (24, 24, 24)
-"""Sigmas along the two axes and directions of the ellipses that a basis is fitted to."""
+"""Number of sigmas along either axis, and of directions, of the ellipses in a fit."""
 
 
 def gaussian_kernel(sigma: ArrayLike, size: int = KERNEL_SIZE) -> NDArray[np.float64]:
-    """Isotropic Gaussian blur kernels, sampled at pixel centres and normalised to sum 1.
+    """Return isotropic Gaussian blur kernels, sampled at pixel centres and normalised to sum 1.
 
-    `sigma` is in pixels, any shape `S`, each value > 0. Returns float64 `[*S, size, size]`.
-    Raises `KernelError` for a sigma that is not positive and finite or an even size.
+    Args:
+        sigma: Standard deviation in HR pixels, any shape `S`, each value > 0.
+        size: Side of a kernel in pixels, odd.
+
+    Returns:
+        float64 `[*S, size, size]`, a new array.
+
+    Raises:
+        KernelError: A sigma is not positive and finite, or the size is not odd.
+
+    Example:
+        >>> from ikc_deploy import gaussian_kernel
+        >>> gaussian_kernel([1.0, 2.0]).shape
+        (2, 21, 21)
     """
     sigmas = real_array(sigma, "sigma", KernelError, finite=False)
     if not np.all(np.isfinite(sigmas)) or np.any(sigmas <= 0):
@@ -47,11 +59,19 @@ def gaussian_kernel(sigma: ArrayLike, size: int = KERNEL_SIZE) -> NDArray[np.flo
 def anisotropic_kernel(
     sigma1: ArrayLike, sigma2: ArrayLike, theta: ArrayLike, size: int = KERNEL_SIZE
 ) -> NDArray[np.float64]:
-    """Elliptic Gaussian blur kernels, sampled at pixel centres and normalised to sum 1.
+    """Return anisotropic Gaussian blur kernels, sampled at pixel centres and normalised to sum 1.
 
-    `sigma1` lies along the direction `theta` (radians, from the x axis towards the y axis, which
-    points down) and `sigma2` across it, both in pixels and > 0. The three broadcast to a shape
-    `S`; returns float64 `[*S, size, size]`. Raises `KernelError` for impossible values.
+    Args:
+        sigma1: Standard deviation along the direction `theta`, in HR pixels, > 0.
+        sigma2: Standard deviation across it. The three broadcast to a shape `S`.
+        theta: Direction in radians, from the x axis towards the y axis, which points down.
+        size: Side of a kernel in pixels, odd.
+
+    Returns:
+        float64 `[*S, size, size]`, a new array.
+
+    Raises:
+        KernelError: A value is out of range or not finite.
     """
     along, across, angle = np.broadcast_arrays(
         *(np.asarray(value, dtype=np.float64) for value in (sigma1, sigma2, theta))
@@ -74,7 +94,7 @@ def ellipse(
     x: NDArray[np.floating] | NDArray[np.integer],
     y: NDArray[np.floating] | NDArray[np.integer],
 ) -> NDArray[np.float64]:
-    """An elliptic Gaussian, 1 at its centre, of shape `S` at positions x, y `[h,w]`: `[*S,h,w]`."""
+    """Return elliptic Gaussians of shape `S`, 1 at the centre, at x, y `[h,w]`: `[*S,h,w]`."""
     cosine, sine = (f(theta)[..., None, None] for f in (np.cos, np.sin))
     u = (cosine * x + sine * y) / along[..., None, None]
     v = (cosine * y - sine * x) / across[..., None, None]
@@ -84,7 +104,7 @@ def ellipse(
 def family_kernels(
     family: Family, sigma_range: tuple[float, float], size: int = KERNEL_SIZE
 ) -> NDArray[np.float64]:
-    """The kernels `[N, size, size]` that stand for a family: every sigma equally often."""
+    """Return kernels `[N, size, size]` that sample a family, with uniform sigmas."""
     if family == "isotropic":
         return gaussian_kernel(np.linspace(*sigma_range, FIT_SAMPLES), size)
     first, second, directions = _FIT_AXES

@@ -1,4 +1,4 @@
-"""Which arrays are blur kernels, and which of them a basis knows."""
+"""Checks of blur kernels, and how well a basis represents them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ikc_deploy.kernels.basis import KernelBasis
 from ikc_deploy.kernels.conventions import to_fkp
 
 MAX_LOST: Final = 0.15
-"""Relative error of a projected kernel above which a basis does not know it."""
+"""Maximum relative error of a projected kernel that a basis is taken to represent."""
 
 MAX_NEGATIVE: Final = 0.1
-"""Sum of a centred blur's negative weights. Decoded codes have up to 0.04 (measured), and what
-sharpens has more."""
+"""Maximum absolute sum of a centred blur's negative weights. Decoded codes have up to 0.04
+(measured), and sharpening kernels have more."""
 
 _SUM_TOLERANCE: Final = 1e-3
 
@@ -25,10 +25,20 @@ _SUM_TOLERANCE: Final = 1e-3
 def check_kernels(
     kernel: Any, most_negative: float, single: bool = False, tolerance: float = _SUM_TOLERANCE
 ) -> NDArray[np.float64]:
-    """`kernel` as float64 `[k,k]` or, unless `single`, `[N,k,k]`.
+    """Check blur kernels and return them as float64.
 
-    Raises `KernelError` unless each is square, k odd, all weights finite, their sum 1, and the
-    sum of the negative ones at most `most_negative`.
+    Args:
+        kernel: `[k,k]` or, unless `single`, `[N,k,k]`; k odd.
+        most_negative: Maximum absolute sum of the negative weights of a kernel.
+        single: Whether only one kernel is accepted.
+        tolerance: Maximum distance of a kernel's sum from 1.
+
+    Returns:
+        The kernels in the shape given.
+
+    Raises:
+        KernelError: A kernel is not square with an odd side, a weight is not finite, the sum is not
+            1, or the negative weights are too large.
     """
     kernels = real_array(kernel, "a kernel", KernelError)
     shape = kernels.shape
@@ -43,17 +53,24 @@ def check_kernels(
     negative = float(-np.minimum(kernels, 0).sum(axis=(-2, -1)).min())
     if negative > most_negative:
         raise KernelError(
-            f"a kernel's weights must not be negative: these sum to {-negative:.3g}, and a blur "
-            "has none but for rounding"
+            f"a kernel's weights must not be negative: the negative weights sum to "
+            f"{-negative:.3g}, more than rounding explains; give a blur kernel"
         )
     return kernels
 
 
 def projection_error(kernel: NDArray[np.float64], basis: KernelBasis, scale: int) -> float:
-    """How far what the nearest kernel of a basis does is from what `kernel` `[k,k]` does.
+    """Return the relative error of the nearest kernel of a basis.
 
-    Both are centred blurs before bicubic shrinking by `scale`; the norm of the difference over
-    that of what `kernel` does.
+    Both kernels are compared as centred blurs followed by bicubic shrinking (`to_fkp`).
+
+    Args:
+        kernel: Centred kernel `[k,k]`, sum 1.
+        basis: The basis.
+        scale: Scale factor.
+
+    Returns:
+        The norm of the difference divided by the norm for `kernel`.
     """
     asked = to_fkp(kernel, scale)
     given = to_fkp(basis.decode(basis.encode(kernel)), scale)

@@ -46,7 +46,8 @@ def import_flow(path: str | PathLike[str]) -> KernelFlow:
     for key, value in state.items():
         if key in _CONSTANTS or key.endswith(".mask"):
             continue
-        tensors[_our_name(key)] = torch.where(value.abs() < _MIN_SIZE, 0.0, value)
+        # In the tensor's own type, so that integers are still seen and refused.
+        tensors[_our_name(key)] = torch.where(value.abs() < _MIN_SIZE, value.new_zeros(()), value)
     fill({"": flow}, tensors, f"'{fspath(path)}' is not an FKP checkpoint for x{flow.scale}")
     flow.clear_unused()
     return flow.eval().requires_grad_(False)

@@ -1,6 +1,6 @@
 """A bounded queue between two threads that either side can end.
 
-The standard library's queue can do so from Python 3.13 on (`Queue.shutdown`); we support 3.11.
+The queue of the standard library can from Python 3.13 on (`Queue.shutdown`); we support 3.11.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Final, Generic, TypeVar
 _Item = TypeVar("_Item")
 
 _LOOK_SECONDS: Final = 0.1
-"""How often a waiting taker looks whether it was told to stop."""
+"""Interval in seconds at which a waiting consumer checks whether it should stop."""
 
 
 class BoundedQueue(Generic[_Item]):
-    """At most `capacity` items on their way from one thread to another.
+    """A queue of at most `capacity` items from one thread to another.
 
-    A full channel makes `put` wait; with `newest_wins` it drops the oldest item instead, and
+    If the queue is full, `put` waits; with `newest_wins` it drops the oldest item instead, and
     counts it in `dropped`.
     """
 
@@ -33,7 +33,7 @@ class BoundedQueue(Generic[_Item]):
         self._cancelled = False
 
     def put(self, item: _Item) -> bool:
-        """Hand over an item; False if the other side takes no more."""
+        """Add an item; return False if the queue was cancelled."""
         with self._changed:
             if self._newest_wins and len(self._items) == self._capacity:
                 self._items.popleft()
@@ -46,20 +46,20 @@ class BoundedQueue(Generic[_Item]):
             return True
 
     def finish(self) -> None:
-        """Say that no more items will come; those on their way arrive."""
+        """Add no more items; those in the queue are still delivered."""
         with self._changed:
             self._finished = True
             self._changed.notify_all()
 
     def cancel(self) -> None:
-        """Say that no more items are wanted; those on their way are forgotten."""
+        """Take no more items; those in the queue are dropped."""
         with self._changed:
             self._cancelled = True
             self._items.clear()
             self._changed.notify_all()
 
     def items(self, stop: threading.Event | None = None) -> Iterator[_Item]:
-        """Items as they come, until the channel is finished or cancelled, or `stop` is set."""
+        """Yield items as they arrive, until the queue is finished or cancelled or `stop` is set."""
         while True:
             with self._changed:
                 while not (self._items or self._finished or self._cancelled):

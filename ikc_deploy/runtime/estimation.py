@@ -25,11 +25,11 @@ from ikc_deploy.runtime.tiling import TILE_STEP
 from ikc_deploy.runtime.tracking import Tracker
 
 Estimate = Literal["full", "crops", "track"]
-"""How the kernel code of a frame is found:
+"""Way to estimate the kernel code of a frame:
 
 - "full": the loop on the whole frame (IKC, Algorithm 1);
 - "crops": the predictor on the whole frame, corrections on a few textured crops, then F once;
-- "track": for clips: as "crops", but from the last frame's code, with a single correction.
+- "track" (for clips): as "crops", but from the last frame's code, with a single correction.
 """
 
 ESTIMATES: Final = get_args(Estimate)
@@ -37,21 +37,25 @@ ESTIMATES: Final = get_args(Estimate)
 CROPS: Final = 4
 
 _SHARE: Final = 0.07
-"""Of the frame's area, for all crops together: corrections on more would cost as much as F."""
+"""Share of the frame's area for all crops together: corrections on more would take as long as F."""
 
 _MIN_CROP, _MAX_CROP, _CROP_STEP = 32, 64, TILE_STEP
-"""Sides of crops in LR pixels. Below 32 the estimates scatter; above 64 more crops would be worth
-more than larger ones."""
+"""Minimum, maximum and step of the sides of crops in LR pixels. Below 32 the estimates vary too
+much; above 64 more crops would help more than larger ones."""
 
 _EDGE: Final = 16
-"""8-bit levels."""
+"""Maximum difference of neighbouring pixels, in 8-bit levels, that counts as texture."""
 
 Area = tuple[slice, slice]
-"""Rows and columns."""
+"""Rows and columns of a frame, in LR pixels."""
 
 
 def check_estimate(estimate: str) -> Estimate:
-    """`estimate`, if there is such a way. Raises `InputError` with those there are."""
+    """Return `estimate` if it is one of `ESTIMATES`.
+
+    Raises:
+        InputError: It is not.
+    """
     for known in ESTIMATES:
         if isinstance(estimate, str) and estimate == known:
             return known
@@ -59,7 +63,10 @@ def check_estimate(estimate: str) -> Estimate:
 
 
 class Estimator:
-    """Finds kernel codes of single frames, `[H,W,3]` uint8 or `[3,H,W]` float32 as `io` says."""
+    """An estimator of the kernel codes of single frames on the host.
+
+    Frames are `[H,W,3]` uint8 or `[3,H,W]` float32 in [0,1], as `io` specifies.
+    """
 
     def __init__(self, executor: NetworkExecutor, basis: KernelBasis, io: FrameIO) -> None:
         self._executor = executor
@@ -67,16 +74,30 @@ class Estimator:
         self._io: FrameIO = io
 
     def loop(self, frame: NDArray[Any], tile_size: int | None) -> NDArray[np.float32]:
-        """Codes h0..ht `[t+1,code_size]`, corrected on crops; for frames in tiles see `on_tiles`.
+        """Run the correction loop on crops of a frame.
 
-        `tile_size` is that of the tiles in which the frame is restored, if it is.
+        Args:
+            frame: The frame.
+            tile_size: Side in LR pixels of the tiles in which the frame is upscaled; None if it
+                is upscaled whole.
+
+        Returns:
+            Codes h0..ht `[t+1,code_size]`.
         """
         return self._corrected(frame, self.predict(frame, tile_size), self._executor.iters)
 
     def on_tiles(self, frame: NDArray[Any], tile_size: int) -> NDArray[np.float32]:
-        """Codes h0..ht `[t+1,code_size]` of the loop on the most textured tiles.
+        """Run the correction loop on the most textured tiles of a frame.
 
-        For frames whose whole does not fit; one tile at a time, so that memory is bounded.
+        This serves "full" for frames that do not fit into memory as a whole. The tiles run one by
+        one, which bounds the memory.
+
+        Args:
+            frame: The frame.
+            tile_size: Side of the tiles in LR pixels.
+
+        Returns:
+            Codes h0..ht `[t+1,code_size]`.
         """
         start, iters = self.predict(frame, tile_size), self._executor.iters
         tiles = self._tiles(frame, tile_size)
@@ -85,13 +106,23 @@ class Estimator:
     def track(
         self, frame: NDArray[Any], tile_size: int | None, tracker: Tracker
     ) -> NDArray[np.float32]:
-        """Codes of the next frame of a clip: as `loop` where a scene begins, else two rows."""
+        """Estimate the code of the next frame of a clip.
+
+        Args:
+            frame: The frame.
+            tile_size: As in `loop`.
+            tracker: State of the clip; it is updated.
+
+        Returns:
+            Codes `[t+1,code_size]` as `loop` at the beginning of a scene; otherwise
+            `[2,code_size]`, before and after the correction.
+        """
         if not tracker.is_same_scene(green_channel(frame, self._io)):
             codes = self.loop(frame, tile_size)
             tracker.reset(codes[-1])
             return codes
         start = tracker.initial_code(self.predict(frame, tile_size))
-        # With no corrections at all, what the predictor says is tracked.
+        # Without corrections, the predictor's code is tracked.
         corrected = self._corrected(frame, start, min(1, self._executor.iters))[-1]
         return np.stack([start, tracker.update(corrected)])
 
@@ -115,25 +146,33 @@ class Estimator:
         return np.stack([frame[(*lead, *area)] for area in areas])
 
     def _frame_code(self, codes: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """One code for each step, of codes `[t+1,N,code_size]` of several areas."""
+        """Return one code for each step, from codes `[t+1,N,code_size]` of several areas."""
         return trimmed_mean_code(np.concatenate(codes, axis=1), self._basis)
 
 
 def green_channel(frame: NDArray[Any], io: FrameIO) -> NDArray[Any]:
-    """The green plane `[H,W]` of a frame, in 8-bit levels: brightness enough to find texture."""
+    """Return the green plane `[H,W]` of a frame in 8-bit levels.
+
+    It is close enough to the brightness to find texture.
+    """
     return frame[..., 1] if io == "uint8" else 255 * frame[1]
 
 
 def crop_side(height: int, width: int) -> int:
-    """Side of the crops of such a frame, in LR pixels; at least the frame's if it is small."""
+    """Return the side in LR pixels of the crops of a frame; it may exceed that of a small frame."""
     side = math.sqrt(_SHARE * height * width / CROPS)
     return int(np.clip(_CROP_STEP * round(side / _CROP_STEP), _MIN_CROP, _MAX_CROP))
 
 
 def crop_areas(levels: NDArray[Any]) -> list[Area]:
-    """Where the crops of a frame lie, given as `[H,W]` 8-bit levels.
+    """Return the areas of the crops of a frame.
 
-    The whole frame if it is not at least twice as large as its crops: there is nothing to save.
+    Args:
+        levels: One plane of the frame `[H,W]` in 8-bit levels.
+
+    Returns:
+        The most textured areas; or the whole frame if it is less than twice as large as its crops,
+        as crops would save nothing.
     """
     height, width = levels.shape
     side = crop_side(height, width)
@@ -143,11 +182,18 @@ def crop_areas(levels: NDArray[Any]) -> list[Area]:
 
 
 def textured_areas(levels: NDArray[Any], side: int, count: int) -> list[Area]:
-    """The most textured squares in `[H,W]` 8-bit levels, at most `count`, disjoint.
+    """Return the most textured squares of a frame, disjoint.
 
-    Their side is `tile_size`, a multiple of `TILE_STEP`, or the largest that fits. Texture is the
-    mean absolute difference of neighbouring pixels, of which large ones count as `_EDGE`: else one
-    hard edge would outweigh all texture.
+    Texture is the mean absolute difference of neighbouring pixels. Differences are limited to
+    `_EDGE`; otherwise one hard edge would outweigh all texture.
+
+    Args:
+        levels: One plane of the frame `[H,W]` in 8-bit levels.
+        side: Side of the squares in LR pixels, a multiple of `TILE_STEP`; smaller if the frame is.
+        count: Maximum number of squares.
+
+    Returns:
+        Their areas, most textured first.
     """
     height, width = levels.shape
     side = min(side, TILE_STEP * (min(height, width) // TILE_STEP))
@@ -168,9 +214,14 @@ def textured_areas(levels: NDArray[Any], side: int, count: int) -> list[Area]:
 
 
 def trimmed_mean_code(codes: NDArray[np.float32], basis: KernelBasis) -> NDArray[np.float32]:
-    """One code `[...,code_size]` for codes `[...,K,code_size]` of the same blur.
+    """Return the mean of the middle half of codes of the same blur, in order of sigma.
 
-    The mean of the codes in the middle half by sigma.
+    Args:
+        codes: `[...,K,code_size]`.
+        basis: The basis of the codes.
+
+    Returns:
+        float32 `[...,code_size]`.
     """
     order = np.argsort(basis.sigma_of_code(codes), axis=-1)
     count = codes.shape[-2]
@@ -180,9 +231,9 @@ def trimmed_mean_code(codes: NDArray[np.float32], basis: KernelBasis) -> NDArray
 
 
 def _block_texture(levels: NDArray[Any], block: int) -> NDArray[np.float32]:
-    """Sums of absolute differences of neighbours in blocks of this side.
+    """Return sums of absolute differences of neighbours in blocks of this side.
 
-    Of every fourth row and column only: as good for choosing, and 4K frames come in time.
+    Only every fourth row and column counts, which chooses equally well and is fast enough for 4K.
     """
     rows, columns = (size // block for size in levels.shape)
     trimmed = levels[: rows * block, : columns * block].astype(np.float32)

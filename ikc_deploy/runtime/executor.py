@@ -1,8 +1,8 @@
-"""The three networks on frames: a session for each shape, the last few of them kept.
+"""The three networks on frames, with a session for each of the last few frame shapes.
 
-Frames go in, images and kernel codes come out, and `timings` says what it took. Which passes a
-frame needs is decided elsewhere: in `estimation` for its code, in `tiling` for its image.
-Not thread-safe: the `Upscaler` that owns it has the lock.
+The executor takes frames, returns images and kernel codes, and records `timings`. Other modules
+decide which passes a frame needs: `estimation` for its code, `tiling` for its image.
+Not thread-safe: the `Upscaler` that owns the executor has a lock.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _SESSIONS_KEPT: Final = 4
 
 
 class NetworkExecutor:
-    """Runs the networks of one bundle on one backend, with up to `iters` corrections."""
+    """An executor of one bundle's networks on one backend, with up to `iters` corrections."""
 
     def __init__(self, backend: Backend, manifest: Manifest, iters: int) -> None:
         self.iters = iters
         self.timings = dict.fromkeys(STAGES, 0.0)
-        """Milliseconds by network since `restart_clock`."""
+        """Milliseconds since `restart_clock`, by network."""
         self._backend = backend
         self._manifest = manifest
         self._sessions: OrderedDict[FrameShape, Session] = OrderedDict()
@@ -43,9 +43,18 @@ class NetworkExecutor:
         self._sessions.clear()
 
     def loop(self, frames: Frames, steps: bool = False) -> tuple[list[Any], NDArray[np.float32]]:
-        """Algorithm 1 on `frames` `[N,...]`: the last images and all codes `[t+1,N,code_size]`.
+        """Run the correction loop (IKC, Algorithm 1) on whole frames.
 
-        With `steps`, the images of every step. They are where the frames are.
+        Args:
+            frames: Batch `[N,...]` in the bundle's layout.
+            steps: Whether to return the images of every step instead of the last ones.
+
+        Returns:
+            A list of images `[N,...]`, where the frames are, and codes `[t+1,N,code_size]`.
+
+        Raises:
+            BackendError: The device failed, or a code is not finite.
+            OutOfMemoryError: The device has too little memory.
         """
         session = self._uploaded(frames)
         images: list[Any] = []
@@ -59,7 +68,7 @@ class NetworkExecutor:
         return images, self._codes(session, self.iters)
 
     def predict(self, frames: Frames) -> NDArray[np.float32]:
-        """The predictor's codes `[N,code_size]`."""
+        """Return the predictor's codes `[N,code_size]`."""
         session = self._uploaded(frames)
         self._run(session.predict())
         return _finite(self._backend.download(session.codes[0]))
@@ -69,23 +78,42 @@ class NetworkExecutor:
     ) -> NDArray[np.float32]:
         """Correct one initial code on each frame.
 
-        Returns `[corrections+1,N,code_size]`; `corrections` is at most `iters`.
+        Args:
+            frames: Batch `[N,...]` in the bundle's layout.
+            code: Initial code `[code_size]`.
+            corrections: Number of corrections, at most `iters`.
+
+        Returns:
+            `[corrections+1,N,code_size]`, the initial code first.
         """
         session = self._uploaded(frames, code)
         self._run(session.correct(corrections))
         return self._codes(session, corrections)
 
     def upscale(self, frames: Frames, codes: NDArray[np.float32]) -> Any:
-        """F alone: images of `frames`, where they are, under one code or one for each."""
+        """Run the SR network alone, with one code for all frames or one for each.
+
+        Args:
+            frames: Batch `[N,...]` in the bundle's layout.
+            codes: `[code_size]` or `[N,code_size]`.
+
+        Returns:
+            Images `[N,...]`, where the frames are.
+        """
         session = self._uploaded(frames, codes)
         self._run(session.known())
         return self._image(session, frames)
 
     def on_host(self, frames: Frames, whole: bool) -> NDArray[Any]:
-        """`frames` as a host array.
+        """Return frames as a host array.
 
-        If they are to be restored as a `whole`, their session's buffer serves, and nothing is
-        allocated for each frame.
+        Args:
+            frames: Batch in the bundle's layout.
+            whole: Whether the frames are upscaled whole. Then the buffer of their session is used,
+                and nothing is allocated for each frame.
+
+        Returns:
+            `frames` itself if it is on the host, else a copy.
         """
         if isinstance(frames, np.ndarray):
             return frames
@@ -131,10 +159,10 @@ class NetworkExecutor:
 
 
 def _finite(codes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`codes`, if they are: an image made with any other code would be worth nothing."""
+    """Return `codes` if all are finite, and raise `BackendError` otherwise."""
     if not np.isfinite(codes).all():
         raise BackendError(
-            "the networks gave a kernel code that is not a number: their weights are damaged, or "
+            "the networks returned a kernel code that is not finite: their weights are damaged, or "
             "this frame overflows their precision; export them again, or with --fp32"
         )
     return codes

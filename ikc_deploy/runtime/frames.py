@@ -1,4 +1,4 @@
-"""Which arrays are frames, and what is wrong with those that are not."""
+"""Frames: which arrays are accepted, and checks of their dtype, shape and range."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ Frames = NDArray[Any] | DeviceFrames
 """A frame or a batch of them, in host memory or on the backend's device."""
 
 _HOST_MEMORY: Final = (1, 3)
-"""DLPack's device types of memory that the CPU can read: kDLCPU and kDLCUDAHost."""
+"""Device types of DLPack whose memory the CPU can read: kDLCPU and kDLCUDAHost."""
 
 MIN_SIDE: Final = 8
-"""Frames with a shorter side are refused: there is nothing in them to estimate a blur from."""
+"""Minimum side of a frame in LR pixels: in smaller frames there is too little to estimate blur."""
 
 
 @dataclass(frozen=True)
 class FrameShape:
-    """Frames in a batch and their size in LR pixels."""
+    """The number of frames in a batch and their size in LR pixels."""
 
     batch: int
+    """Number of frames."""
     height: int
+    """Height in LR pixels."""
     width: int
+    """Width in LR pixels."""
 
     def array(self, io: FrameIO, scale: int = 1) -> tuple[int, ...]:
-        """The array shape of such frames, or of the upscaled ones."""
+        """Return the shape of an array of such frames, upscaled by `scale`, in the layout `io`."""
         height, width = scale * self.height, scale * self.width
         if io == "uint8":
             return (self.batch, height, width, 3)
@@ -39,11 +42,18 @@ class FrameShape:
 
 
 def accept(frame: object, backend: Backend) -> Frames:
-    """`frame` without a copy, from any library whose arrays can be read here.
+    """Return an array of any supported library as frames, without a copy.
 
-    numpy arrays are taken as they are. Others have to offer DLPack or, for GPU memory,
-    `__cuda_array_interface__`. Raises `InputError` for anything else, and for memory of another
-    device than the backend's.
+    Args:
+        frame: A numpy array, returned unchanged; or an array of another library with DLPack or,
+            in GPU memory, `__cuda_array_interface__`.
+        backend: The backend that will read it.
+
+    Returns:
+        A numpy array, or `DeviceFrames` on the backend's device. Both share the memory of `frame`.
+
+    Raises:
+        InputError: The type is not supported, or the memory is on another device.
     """
     if isinstance(frame, np.ndarray):
         return frame
@@ -61,11 +71,18 @@ def accept(frame: object, backend: Backend) -> Frames:
 
 
 def check_frames(frame: Frames, io: FrameIO) -> Frames:
-    """`frame` as a batch (a view), after checking that the graphs take it.
+    """Check a frame or batch and return it as a batch.
 
-    With io "uint8": `[H,W,3]` or `[N,H,W,3]` uint8. With io "float": `[3,H,W]` or `[N,3,H,W]`
-    float32 in [0,1] (the range is only checked in host memory). Raises `InputError` that names
-    what it got and how to convert it.
+    Args:
+        frame: With io "uint8", `[H,W,3]` or `[N,H,W,3]` uint8. With io "float", `[3,H,W]` or
+            `[N,3,H,W]` float32 in [0,1]; the range is checked in host memory only.
+        io: Layout and dtype of frames.
+
+    Returns:
+        A view with a leading batch axis.
+
+    Raises:
+        InputError: dtype, shape or range is wrong; the message states how to convert the frame.
     """
     if frame.ndim not in (3, 4):
         hint = "; repeat a grey image's plane three times" if frame.ndim == 2 else ""
@@ -85,7 +102,7 @@ def check_frames(frame: Frames, io: FrameIO) -> Frames:
 
 
 def frame_shape(batch: Frames | Buffer, io: FrameIO) -> FrameShape:
-    """The sizes of a batch of frames."""
+    """Return the number, height and width of a batch of frames in the layout `io`."""
     if io == "uint8":
         return FrameShape(batch.shape[0], batch.shape[1], batch.shape[2])
     return FrameShape(batch.shape[0], batch.shape[2], batch.shape[3])

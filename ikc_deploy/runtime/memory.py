@@ -1,4 +1,4 @@
-"""How much memory frames need, and how much there is."""
+"""Memory that frames need, and memory that is available."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ from pathlib import Path
 from typing import Final
 
 RESTORE_BYTES: Final = 8 * 2**10
-"""Memory for each LR pixel of an SR pass: buffers, activations and the result.
+"""Number of bytes for each LR pixel of an SR pass: buffers, activations and the result.
 
-An upper bound of what was measured, by the peak resident set of a process, on ONNX Runtime's CPU
-provider: 3.7 KiB for x4-lite, 3.5 for x2-lite, 5.9 for x4.
+It is an upper bound of the peak resident set of a process with ONNX Runtime's CPU provider, as
+measured: 3.7 KiB for x4-lite, 3.5 for x2-lite, 5.9 for x4.
 """
 
 LOOP_BYTES: Final = 24 * 2**10
-"""The same for the whole loop, whose corrector works at SR resolution: 10.0 KiB for x4-lite, 7.4
-for x2-lite, 21.9 for x4."""
+"""Number of bytes for each LR pixel of the whole loop, whose corrector works at SR resolution.
+Measured: 10.0 KiB for x4-lite, 7.4 for x2-lite, 21.9 for x4."""
 
 
 def available_memory(
     proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")
 ) -> int | None:
-    """Bytes that a process can still take, as far as the system says; None if it does not.
+    """Return the number of bytes that a process can still allocate; None if unknown.
 
-    A container's limit counts where it is below the machine's memory.
+    A container's limit applies if it is lower than the machine's available memory.
+
+    Args:
+        proc: Folder of the proc file system.
+        cgroup: Folder of the process's control group.
+
+    Returns:
+        The number of bytes, or None where the system does not report it.
     """
     meminfo = proc / "meminfo"
     if not meminfo.is_file():

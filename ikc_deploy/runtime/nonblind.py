@@ -1,18 +1,18 @@
-"""Frames under a kernel that is known, of any shape: a bundle's fourth graph on frames of any size.
+"""Upscaling with known kernels of any shape: a bundle's USRNet graph on frames of any size.
 
-The graph (see `ikc_deploy.export.usrnet_graph`) takes frames of one size, and takes them to wrap
-round. Photographs do neither. So a frame gets a margin as wide as the graph reaches in from an
-edge, and what is then larger than the graph is cut into tiles, which overlap by as much. Only a
-frame that really wraps round, as the degradation of the FKP convention has it, and that has the
-graph's own size is taken as it is.
+The graph (see `ikc_deploy.export.usrnet_graph`) accepts frames of one size, and assumes that they
+wrap around. Photographs have other sizes and do not wrap around. So a frame gets a margin as wide
+as the graph's halo. If it is then larger than the graph's size, it is cut into tiles that overlap
+accordingly. A frame is used unchanged only if it wraps around, as in the degradation of the FKP
+convention, and has the graph's size.
 
-What lies beyond a photograph's edges is not known, and its mirror image is not what the kernel
-would have made: mirrored, a diagonal blur runs along the other diagonal. A network that trusts
-such pixels rings far into the picture. So a frame is restored twice: first as if it were noisy,
-with its mirror image around it; then with a margin that is the first image blurred by the kernel.
-docs/offline.md has what that gains.
+The content beyond a photograph's edges is unknown, and a mirrored margin differs from what the
+kernel would have produced: in it, a diagonal blur runs along the other diagonal. A network that
+trusts such pixels produces ringing far into the image. So a frame is upscaled twice: first as if it
+were noisy, with a mirrored margin; then with a margin that is the first image blurred by the
+kernel. docs/offline.md reports the gain.
 
-ONNX Runtime on the CPU runs it.
+The graph runs in ONNX Runtime on the CPU.
 """
 
 from __future__ import annotations
@@ -36,28 +36,40 @@ from ikc_deploy.runtime.frames import FrameShape, check_frames
 from ikc_deploy.runtime.tiling import upscale_in_tiles
 
 Border = Literal["reflect", "wrap"]
-"""What is taken to lie beyond a frame's edges: its mirror image, or its opposite edge."""
+"""Assumed content beyond a frame's edges: its mirror image, or its opposite edge."""
 
 MAX_NOISE: Final = 50.0
-"""8-bit levels; far beyond what networks are trained on."""
+"""Maximum noise in 8-bit levels, far beyond what networks are trained on."""
 
 ROUNDING_NOISE: Final = 1 / math.sqrt(12)
-"""The standard deviation, in levels, of what rounding to 8 bits does: every frame's least noise."""
+"""Standard deviation of the error of rounding to 8 bits, in levels: a frame's minimum noise."""
 
 _FIRST_NOISE: Final = 10.0
-"""Levels that a frame with a mirrored margin is taken to have: what does not fit is smoothed."""
+"""Assumed noise in levels of a frame with a mirrored margin; it smooths what does not fit."""
 
 _MAX_NEGATIVE: Final = 0.5
-"""Bicubic shrinking, which is a part of kernels here, has 0.2."""
+"""Maximum absolute sum of negative weights; bicubic shrinking, a part of these kernels, has 0.2."""
 _MAX_CUT: Final = 1e-3
-"""Share of a kernel's weight that may lie outside the square that the graph takes."""
+"""Maximum share of a kernel's weight outside the square that the graph accepts."""
 
 
 class NonBlind(AbstractContextManager["NonBlind"]):
-    """Upscales frames under given kernels. Calls come from one thread at a time.
+    """An upscaler of frames with given kernels. One thread at a time may call it.
 
-    Use it as a context manager, or `close` it. Raises `BundleError` if the bundle has no such
-    graph, `BackendError` if ONNX Runtime does not load it.
+    Use it as a context manager, or call `close`.
+
+    Args:
+        bundle: An opened bundle with the fourth graph (`ikc-export --usrnet`).
+        threads: Number of CPU cores; 0 for all.
+
+    Raises:
+        InputError: `threads` is invalid.
+        BundleError: The bundle has no such graph.
+        BackendError: ONNX Runtime does not load it.
+
+    Example:
+        >>> with NonBlind(Bundle.open("x4.bundle")) as nonblind:  # doctest: +SKIP
+        ...     image = nonblind(frame, kernel)
     """
 
     def __init__(self, bundle: Bundle, threads: int = 0) -> None:
@@ -86,13 +98,24 @@ class NonBlind(AbstractContextManager["NonBlind"]):
         noise: float = ROUNDING_NOISE,
         border: Border = "reflect",
     ) -> NDArray[Any]:
-        """The SR image `[sH,sW,3]` uint8 of an RGB frame `[H,W,3]` uint8; a new array.
+        """Upscale one RGB frame with a known kernel.
 
-        (With a bundle of io "float": `[3,sH,sW]` of `[3,H,W]`, float32 in [0,1].) `kernel` `[k,k]`
-        is in the FKP convention, k odd, sum 1; `noise` the standard deviation of the frame's
-        noise in 8-bit levels, by default what rounding leaves. Raises `InputError` for other
-        frames, noise or borders, `KernelError` for other kernels and for one that is larger than
-        the graph takes.
+        Args:
+            frame: numpy array `[H,W,3]` uint8, or `[3,H,W]` float32 in [0,1] for a bundle with io
+                "float".
+            kernel: Blur kernel `[k,k]` in the FKP convention, k odd, sum 1.
+            noise: Standard deviation of the frame's noise in 8-bit levels, 0 to `MAX_NOISE`; by
+                default that of rounding.
+            border: Assumed content beyond the frame's edges.
+
+        Returns:
+            SR image `[sH,sW,3]` uint8 or `[3,sH,sW]` float32, a new array.
+
+        Raises:
+            InputError: The frame, noise or border is invalid.
+            KernelError: The kernel is invalid, or has weight outside the size that the graph
+                accepts.
+            BackendError: ONNX Runtime failed.
         """
         if not isinstance(frame, np.ndarray):
             raise InputError(f"a frame must be a numpy array, got {type(frame).__name__}")
@@ -117,7 +140,7 @@ class NonBlind(AbstractContextManager["NonBlind"]):
         self._backend.upload(np.array([levels / 255], np.float32), self._noise)
 
     def _wrapped(self, frame: NDArray[Any]) -> NDArray[Any]:
-        """The image of a frame that wraps round."""
+        """Return the SR image of a frame that wraps around."""
         if self._sizes(frame) == (self._record.height, self._record.width):
             return self._restored(frame)
         return self._inside(self._tiled(self._padded(frame, "wrap")), frame)
@@ -126,7 +149,7 @@ class NonBlind(AbstractContextManager["NonBlind"]):
         return frame.shape[self._rows], frame.shape[self._rows + 1]
 
     def _padded(self, frame: NDArray[Any], border: Border) -> NDArray[Any]:
-        """`frame` with a margin, and at least as large as the graph."""
+        """Return `frame` with a margin, at least as large as the graph's size."""
         before = self._record.halo
         margins = [(0, 0)] * 3
         graph = self._record.height, self._record.width
@@ -139,7 +162,7 @@ class NonBlind(AbstractContextManager["NonBlind"]):
         return upscale_in_tiles(padded, graph, reach, self._io, self.scale, self._restored)
 
     def _inside(self, image: NDArray[Any], frame: NDArray[Any]) -> NDArray[Any]:
-        """The image of `frame` itself, from that of a padded one."""
+        """Return the SR image of `frame`, cut out of that of the padded frame."""
         start = self.scale * self._record.halo
         inside = [slice(None)] * 3
         for axis, size in enumerate(self._sizes(frame)):
@@ -153,7 +176,7 @@ class NonBlind(AbstractContextManager["NonBlind"]):
         image: NDArray[Any],
         kernel: NDArray[np.float32],
     ) -> NDArray[Any]:
-        """`padded` with a margin that is what `kernel` makes of its `image`."""
+        """Return `padded` with a new margin: its SR `image`, degraded by `kernel`."""
         made, before = padded.copy(), self._record.halo
         small, large = (
             np.moveaxis(each, (self._rows, self._rows + 1), (0, 1)) for each in (made, image)
@@ -172,7 +195,7 @@ class NonBlind(AbstractContextManager["NonBlind"]):
         return self._backend.download(self._sr)[0]
 
     def close(self) -> None:
-        """Free the graph. Calling it again does nothing."""
+        """Free the graph; a second call does nothing."""
         self._backend.close()
 
     def __exit__(self, *_: object) -> None:
@@ -187,7 +210,10 @@ def _blurred(
     start: int,
     stop: int,
 ) -> NDArray[np.float64]:
-    """LR rows (axis 0) or columns `start` to `stop` of an SR image `[sH,sW,3]`, in FKP's way."""
+    """Return LR rows (axis 0) or columns `start` to `stop` of a degraded SR image `[sH,sW,3]`.
+
+    The degradation is that of the FKP convention.
+    """
     reach = -(-(len(kernel) // 2) // scale)
     first, last = max(0, start - reach), min(image.shape[axis] // scale, stop + reach)
     place = slice(scale * first, scale * last)
@@ -197,10 +223,18 @@ def _blurred(
 
 
 def fitted_kernel(kernel: NDArray[np.floating], size: int) -> NDArray[np.float32]:
-    """`kernel` `[k,k]` as float32 `[size,size]`: with zeros around it, or its edge cut off.
+    """Pad or crop a kernel to the size that the graph accepts.
 
-    Raises `KernelError` if it is not square with an odd side and sum 1, if it has much negative
-    weight, or if there is weight on the edge that would be cut off.
+    Args:
+        kernel: `[k,k]`, k odd, sum 1.
+        size: Side of the result, odd.
+
+    Returns:
+        float32 `[size,size]`, sum 1.
+
+    Raises:
+        KernelError: The kernel is not square with an odd side and sum 1, its negative weights are
+            too large, or there is weight on the edge that would be cut off.
     """
     kernel = check_kernels(kernel, _MAX_NEGATIVE, single=True)
     side = len(kernel)
@@ -212,15 +246,23 @@ def fitted_kernel(kernel: NDArray[np.floating], size: int) -> NDArray[np.float32
     if cut > _MAX_CUT:
         raise KernelError(
             f"this kernel of {side} pixels has {cut:.1%} of its weight outside the {size}x{size} "
-            "pixels that the graph takes; give a narrower one"
+            "pixels that the graph accepts; give a narrower one"
         )
     return (middle / middle.sum()).astype(np.float32)
 
 
 def fkp_in_place(kernel: NDArray[np.floating], scale: int) -> NDArray[np.float64]:
-    """Our blur by a centred `kernel` `[n,n]` and our bicubic shrinking, as one FKP kernel `[m,m]`.
+    """Return our blur and bicubic shrinking as one FKP kernel without a shift of the image.
 
-    Unlike `to_fkp` its picture lies where ours does, so that SR images need no moving.
+    In contrast to `to_fkp`, the image lies where that of our convention does, so that the SR image
+    need not be shifted.
+
+    Args:
+        kernel: Centred kernel `[n,n]` of our convention, n odd.
+        scale: Scale factor.
+
+    Returns:
+        float64 `[m,m]`, m odd.
     """
     before = 2 * lag(scale)
     return np.pad(to_fkp(kernel, scale), ((before, 0), (before, 0)))

@@ -1,10 +1,10 @@
-"""The graphs of a bundle as bytes, looked at before a parser of another project gets them.
+"""The graphs of a bundle as bytes, checked before the parser of another project reads them.
 
-ONNX lets a tensor lie in another file, named in the graph: relative to the graph's own, or to
-wherever the process runs if the graph comes as bytes. The manifest's checksum does not cover that
-file, and ONNX Runtime even takes an address in its own memory for a name. Our graphs hold all of
+In ONNX, a graph may name another file that contains a tensor: relative to the graph's file, or to
+the working folder if the graph is given as bytes. The manifest's checksum does not cover that file,
+and ONNX Runtime even accepts an address in its own memory as a name. Our graphs contain all of
 their tensors, so a graph that names a file is refused. Only numpy and ONNX Runtime need to be
-installed here, so the few fields are read off the protobuf encoding itself.
+installed, so the few fields are read directly from the protobuf encoding.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _INSIDE: Final[dict[int, dict[int, int]]] = {
     _SPARSE: {1: _TENSOR, 2: _TENSOR},
     _TENSOR: {},
 }
-"""By message, the fields that hold messages in which tensors may be (onnx.proto, IR version 13)."""
+"""Fields that hold messages in which tensors may be, by message (onnx.proto, IR version 13)."""
 
 _GRAPH_FIELD: Final = 7
 _EXTERNAL_DATA, _DATA_LOCATION, _EXTERNAL = 13, 14, 1
@@ -37,16 +37,24 @@ _DEEPEST: Final = 64
 
 
 def read_graph(bundle: Bundle, name: str) -> bytes:
-    """Return the verified bytes of a graph, as a parser may have them.
+    """Return the verified bytes of a graph, safe for a parser.
 
-    Raises `BundleError` if the file was altered since the bundle was opened, is no ONNX model, or
-    keeps tensors in other files.
+    Args:
+        bundle: The opened bundle.
+        name: "predictor", "sftmd", "corrector" or "usrnet".
+
+    Returns:
+        The content of the ONNX file.
+
+    Raises:
+        BundleError: The file was altered since the bundle was opened, is not an ONNX model, or has
+            tensors in other files.
     """
     data = bundle.graph_bytes(name)
     try:
         external = keeps_tensors_elsewhere(data)
     except ValueError as error:
-        raise BundleError(f"'{bundle.graph(name)}' is no ONNX model: {error}") from error
+        raise BundleError(f"'{bundle.graph(name)}' is not an ONNX model: {error}") from error
     if external:
         raise BundleError(
             f"'{bundle.graph(name)}' keeps tensors in other files, which no checksum of the "
@@ -56,7 +64,11 @@ def read_graph(bundle: Bundle, name: str) -> bytes:
 
 
 def keeps_tensors_elsewhere(model: bytes) -> bool:
-    """Whether a tensor of an ONNX model lies outside of it. Raises `ValueError` for no model."""
+    """Return whether a tensor of an encoded ONNX model is in another file.
+
+    Raises:
+        ValueError: `model` is not an ONNX model.
+    """
     view = memoryview(model)
     fields = {number for number, _ in _fields(view)}
     if _GRAPH_FIELD not in fields:
@@ -80,7 +92,7 @@ def keeps_tensors_elsewhere(model: bytes) -> bool:
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The number and the value of each field of a protobuf message."""
+    """Yield the number and the value of each field of a protobuf message."""
     place = 0
     while place < len(content):
         key, place = _varint(content, place)
@@ -94,7 +106,7 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         elif kind in (_FIXED64, _FIXED32):
             length = 8 if kind == _FIXED64 else 4
         else:
-            raise ValueError(f"byte {place} begins nothing")
+            raise ValueError(f"invalid field at byte {place}")
         if number == 0 or place + length > len(content):
             raise ValueError("it is cut short")
         yield number, content[place : place + length]

@@ -2,10 +2,10 @@
 
     h0 = P(lr);  sr0 = F(lr, h0);  for i in 1..t:  hi = C(sr(i-1), h(i-1));  sri = F(lr, hi)
 
-A `Session` owns the buffers, allocated once. Every step has a code buffer of its own (a few bytes
-each), so that all codes can be read after the loop and no step waits for a copy; `sr` and `frame`
-are overwritten by every step. Its programs are what can be run on those buffers; a backend that can
-records a program after its first run, and from then on starts all of it at once.
+A `Session` owns the buffers, allocated once. Every step has its own code buffer (a few bytes), so
+that all codes can be read after the loop and no step waits for a copy. Every step overwrites `sr`
+and `frame`. A session's launch sequences run on these buffers. A backend that can captures a
+sequence after its first run, and then launches all of it at once.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from ikc_deploy.runtime.backends.base import (
 from ikc_deploy.runtime.frames import FrameShape
 
 STAGES: Final = ("predictor", "sftmd", "corrector")
-"""The networks, as timings name them."""
+"""Names of the networks in timings."""
 
 StageStep = tuple[str, int]
-"""A network and the step of the loop at which it runs; C of step i makes code i."""
+"""A network and the step of the loop at which it runs; C of step i computes code i."""
 
 
 @dataclass(frozen=True)
 class StageLaunch:
-    """One enqueued graph: which network, at which step of the loop."""
+    """One graph to enqueue: its network, and its step of the loop."""
 
     stage: str
     step: int
@@ -48,7 +48,7 @@ class StageLaunch:
 
 
 class LaunchSequence:
-    """Launches in order, the events between them, and their captured graph once there is one."""
+    """Launches in order, the events between them, and their captured graph after the first run."""
 
     def __init__(self, backend: Backend, launches: Sequence[StageLaunch]) -> None:
         self.launches = tuple(launches)
@@ -58,19 +58,19 @@ class LaunchSequence:
         self._captured: CapturedGraph | None = None
 
     def run(self) -> dict[str, float]:
-        """Enqueue everything and wait; returns milliseconds by stage."""
+        """Enqueue everything and wait; return milliseconds by stage."""
         self.queue()
         self._backend.synchronize()
         times = _times(self._backend, self.launches, list(pairwise(self._events)))
         if not self._ran:
-            # Not before it ran once: libraries allocate what they need on their first call.
+            # Capture after one run, because libraries allocate memory on their first call.
             graphs = [launch.graph for launch in self.launches]
             self._captured = self._backend.capture(graphs, self._enqueue)
             self._ran = True
         return times
 
     def queue(self) -> None:
-        """Enqueue everything, recorded or call by call, and do not wait."""
+        """Enqueue everything, captured or launch by launch, without waiting."""
         if not self._events:
             self._events = [self._backend.create_event() for _ in range(len(self.launches) + 1)]
         if self._captured is None:
@@ -79,7 +79,7 @@ class LaunchSequence:
             self._captured.launch()
 
     def run_watched(self, after_image: Callable[[int], None]) -> dict[str, float]:
-        """As `run`, call by call, with `after_image(step)` after each SR pass."""
+        """Run launch by launch, with a call of `after_image(step)` after each SR pass."""
         spans: list[tuple[Event, Event]] = []
         for launch in self.launches:
             spans.append((self._backend.create_event(), self._backend.create_event()))
@@ -99,7 +99,14 @@ class LaunchSequence:
 
 
 class Session:
-    """The loop of up to `iters` corrections for frames of one shape."""
+    """The buffers and launch sequences for frames of one shape.
+
+    Args:
+        backend: Allocates the buffers and runs the graphs.
+        manifest: The manifest of the bundle.
+        shape: Batch, height and width of the LR frames.
+        iters: Maximum number of corrections.
+    """
 
     def __init__(self, backend: Backend, manifest: Manifest, shape: FrameShape, iters: int) -> None:
         frame_dtype = np.uint8 if manifest.io == "uint8" else np.float32
@@ -118,12 +125,12 @@ class Session:
         self._sequences: dict[tuple[StageStep, ...], LaunchSequence] = {}
 
     def blind(self) -> LaunchSequence:
-        """Algorithm 1: P, F, then `iters` times C, F."""
+        """Return the sequence of IKC's Algorithm 1: P, F, then `iters` times C, F."""
         loop = [pair for i in range(1, self.iters + 1) for pair in (("corrector", i), ("sftmd", i))]
         return self._sequence(("predictor", 0), ("sftmd", 0), *loop)
 
     def predict(self) -> LaunchSequence:
-        """P alone, to `codes[0]`."""
+        """Return the sequence of P alone, which writes `codes[0]`."""
         return self._sequence(("predictor", 0))
 
     def correct(self, corrections: int) -> LaunchSequence:
@@ -136,7 +143,7 @@ class Session:
         )
 
     def known(self) -> LaunchSequence:
-        """F alone, under the code that was uploaded to `codes[0]`."""
+        """Return the sequence of F alone, with the code that was uploaded to `codes[0]`."""
         return self._sequence(("sftmd", 0))
 
     def _sequence(self, *steps: StageStep) -> LaunchSequence:
@@ -162,15 +169,23 @@ class Session:
 def run(
     backend: Backend, sequence: LaunchSequence, after_image: Callable[[int], None] | None = None
 ) -> dict[str, float]:
-    """Enqueue the program in order and wait; returns milliseconds by stage.
+    """Enqueue a launch sequence and wait for it.
 
-    `after_image(step)` is called after each SR pass, for callers that want every image; it
-    costs a wait each time.
+    Args:
+        backend: The backend of the sequence.
+        sequence: The launches.
+        after_image: Called with the step after each SR pass, for callers that read every image.
+
+    Returns:
+        Milliseconds by stage.
+
+    Raises:
+        BackendError: The device failed.
     """
     try:
         return sequence.run() if after_image is None else sequence.run_watched(after_image)
     except BaseException:
-        # What was queued before the failure still uses the session's buffers.
+        # Launches that were queued before the failure still use the session's buffers.
         with suppress(BackendError):
             backend.synchronize()
         raise

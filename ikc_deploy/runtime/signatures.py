@@ -1,6 +1,7 @@
-"""What the graphs of a bundle take and give, as its manifest says (see `ikc_deploy.export.graphs`).
+"""Inputs and outputs of a bundle's graphs, as its manifest defines them.
 
-Every backend holds what it loaded against this, whoever made the graphs.
+`ikc_deploy.export.graphs` describes them. Every backend checks the graphs that it loads against
+this, whatever tool exported them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ikc_deploy.runtime.backends.base import sr_dtype
 from ikc_deploy.runtime.frames import FrameShape
 
 Dims = tuple[int | None, ...]
-"""A shape; None where any size goes."""
+"""Shape of a tensor; None where any size is allowed."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,19 @@ class Signature:
 
 
 def signature(bundle: Bundle, graph: str, frames: FrameShape | None = None) -> Signature:
-    """Return what `graph` of `bundle` has to take and give, for frames of one shape or of any."""
+    """Return the inputs and outputs that a graph of a bundle must have.
+
+    Args:
+        bundle: The opened bundle.
+        graph: "predictor", "sftmd", "corrector" or "usrnet".
+        frames: Shape of the LR frames; None for any shape.
+
+    Returns:
+        The signature; sizes that depend on the frames are None if `frames` is.
+
+    Raises:
+        BundleError: `graph` is "usrnet", and the bundle has none.
+    """
     manifest = bundle.manifest
     uint8 = manifest.io == "uint8"
     pixels = np.dtype(np.uint8 if uint8 else np.float32)
@@ -76,10 +89,16 @@ def check_signature(
     found: Signature,
     frames: FrameShape | None = None,
 ) -> None:
-    """Hold what a loaded graph takes and gives against the manifest.
+    """Check the inputs and outputs of a loaded graph against the manifest.
 
-    A size that the graph leaves open fits any. Raises `BundleError` that names the first tensor
-    which differs.
+    Args:
+        bundle: The opened bundle.
+        graph: Name of the graph.
+        found: Inputs and outputs of the loaded graph; an open size (None) fits any.
+        frames: Shape of the LR frames; None for any shape.
+
+    Raises:
+        BundleError: A tensor differs; the message names the first one.
     """
     wanted = signature(bundle, graph, frames)
     for kind, expected, given in (
@@ -98,7 +117,7 @@ def check_signature(
 def _fits(expected: Tensor, given: Tensor) -> bool:
     if expected.dtype != given.dtype or len(expected.shape) != len(given.shape):
         return False
-    # An open size has to be open in the graph, too; a fixed one may be.
+    # The graph must accept any size where the manifest does, and may where the manifest does not.
     pairs = zip(expected.shape, given.shape, strict=True)
     return all(have is None or have == want for want, have in pairs)
 
@@ -116,6 +135,6 @@ def _mismatch(bundle: Bundle, graph: str, found: str, wanted: str) -> BundleErro
     manifest = bundle.manifest
     return BundleError(
         f"the {graph} of '{bundle.path}' has {found}, and its manifest (x{manifest.scale}, "
-        f"{manifest.precision}, {manifest.io}, codes of {manifest.code_size}) says {wanted}; "
+        f"{manifest.precision}, {manifest.io}, codes of {manifest.code_size}) requires {wanted}; "
         "export it again with ikc-export"
     )

@@ -1,4 +1,4 @@
-"""`Stream`: the frames of one clip or camera in, results out, and how it is going."""
+"""`Stream`: an iterator over the results for the frames of one clip or camera, and its status."""
 
 from __future__ import annotations
 
@@ -19,34 +19,49 @@ if TYPE_CHECKING:
     from ikc_deploy.runtime.upscaler import Result
 
 _FRAMES_TIMED: Final = 256
-"""How many of the last frames the percentiles are of."""
+"""Number of most recent frames that the percentiles cover."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """How a stream is going."""
+    """Counts and durations of a stream at one moment.
+
+    Example:
+        >>> status = results.status  # doctest: +SKIP
+        >>> f"{status.frames_out} frames, {status.p50_ms['total']:.0f} ms"  # doctest: +SKIP
+        '120 frames, 14 ms'
+    """
 
     frames_in: int
-    """Frames taken from the source."""
+    """Number of frames taken from the source."""
     frames_out: int
-    """Results made."""
+    """Number of results returned."""
     dropped: int
-    """Frames of a live source that newer ones replaced."""
+    """Number of frames of a live source that newer frames replaced."""
     p50_ms: dict[str, float]
-    """Median milliseconds of the last 256 frames: `wait` (for a frame), each network, and `total`
-    (of the call, without the wait). Empty before the first result."""
+    """Median durations of the last 256 frames in milliseconds: `wait` (for a frame), each network,
+    and `total` (of the call, without the wait). Empty before the first result."""
     p90_ms: dict[str, float]
-    """Their 90th percentile."""
+    """90th percentiles of the durations in `p50_ms`."""
     sigma: float | None
-    """The blur of the last result in HR pixels; None before the first."""
+    """Sigma of the last result in HR pixels; None before the first."""
 
 
 class Stream(AbstractContextManager["Stream"]):
-    """Iterates over the results of `upscale` for `frames`, each made when it is asked for.
+    """An iterator over the results of `upscale` for `frames`; `Upscaler.stream` creates it.
 
-    Several threads may iterate: each frame is given to one of them. `status` may be read from
-    anywhere at any time. Leaving it as a context manager, or `close`, ends it: `frames` is closed
-    if it is a generator.
+    Each result is computed when it is requested. Several threads may iterate: each frame goes to
+    one of them. Any thread may read `status` at any time. `close`, or the end of the `with` block,
+    ends the stream, and closes `frames` if it is a generator.
+
+    Args:
+        frames: The frames of one clip in order.
+        upscale: A function from a frame to its `Result`.
+        live: Whether to keep only the newest of the frames that arrive while one is upscaled.
+
+    Example:
+        >>> with upscaler.stream(frames) as results:  # doctest: +SKIP
+        ...     images = [result.image for result in results]
     """
 
     def __init__(
@@ -80,7 +95,7 @@ class Stream(AbstractContextManager["Stream"]):
 
     @property
     def status(self) -> Status:
-        """How it is going now."""
+        """Current `Status` of the stream."""
         with self._counting:
             out, sigma, times = self._out, self._sigma, list(self._times)
         stages = times[0] if times else {}
@@ -92,7 +107,7 @@ class Stream(AbstractContextManager["Stream"]):
         return Status(self._frames.taken, out, self._frames.dropped, p50, p90, sigma)
 
     def close(self) -> None:
-        """Take no more frames. Calling it again does nothing."""
+        """Stop taking frames; a second call does nothing."""
         self._frames.close()
 
     def __exit__(self, *_: object) -> None:
@@ -100,7 +115,7 @@ class Stream(AbstractContextManager["Stream"]):
 
 
 class _EveryFrame:
-    """Frames one after the other, when they are asked for."""
+    """All frames in order, each read when it is requested."""
 
     dropped = 0
 
@@ -122,7 +137,7 @@ class _EveryFrame:
 
 
 class _NewestFrames:
-    """The newest frame of a source that does not wait, read by a thread of its own."""
+    """The newest frame of a source that does not wait, read by a separate thread."""
 
     def __init__(self, frames: Iterable[NDArray[Any]]) -> None:
         self.taken = 0
@@ -152,7 +167,7 @@ class _NewestFrames:
                 self.taken += 1
                 if not self._queue.put(frame):
                     break
-        except BaseException as error:  # raised where the frames are taken
+        except BaseException as error:  # raised again by `take`
             self._error = error
         finally:
             _close(self._frames)

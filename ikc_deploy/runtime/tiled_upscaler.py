@@ -1,4 +1,4 @@
-"""F over frames whose code is known: whole, or in tiles where memory does not hold the whole."""
+"""The SR network on frames with known codes: whole, or in tiles where memory is too small."""
 
 from __future__ import annotations
 
@@ -24,10 +24,14 @@ from ikc_deploy.runtime.tiling import (
 
 
 class TiledUpscaler:
-    """Makes images of frames and codes.
+    """An upscaler of frames with known kernel codes, in tiles where memory is too small.
 
-    `free` is the memory that the device had at first, in bytes, if known: the tiles' shape must not
-    follow its ups and downs, or every frame would need buffers of its own.
+    Args:
+        executor: Runs the networks.
+        bundle: The bundle of the networks.
+        tiles: When and how frames are cut.
+        free: Free memory of the device in bytes when the upscaler was created; None if unknown. It
+            is measured once, because buffers are allocated again when the tile size changes.
     """
 
     def __init__(
@@ -43,19 +47,37 @@ class TiledUpscaler:
         self._halo: int | None = None
 
     def tile_size(self, shape: FrameShape, loop: bool) -> int | None:
-        """Side of the tiles for such frames, in LR pixels; None if they stay whole.
+        """Return the tile size for frames of a shape.
 
-        `loop` says whether the whole loop is to run on them; with corrections, it needs more memory
-        than F.
+        Args:
+            shape: Batch, height and width of the LR frames.
+            loop: Whether the whole loop runs on them, which needs more memory than the SR network
+                alone if there are corrections.
+
+        Returns:
+            Side of the tiles in LR pixels; None for whole frames.
+
+        Raises:
+            InputError: Memory is too small even for the smallest tile.
         """
         corrects = loop and self._executor.iters > 0
         pixel_bytes = shape.batch * (LOOP_BYTES if corrects else RESTORE_BYTES)
         return self._tiles.tile_size(shape.height, shape.width, pixel_bytes, self._free)
 
     def upscale(self, frames: Frames, codes: NDArray[np.float32], tile_size: int | None) -> Any:
-        """Images of `frames` `[N,...]` under `codes` `[N,code_size]`, in tiles of `tile_size`.
+        """Upscale frames with known codes.
 
-        They are where the frames are, but on the host if there are tiles.
+        Args:
+            frames: Batch `[N,...]` in the bundle's layout.
+            codes: Kernel codes `[N,code_size]`.
+            tile_size: Side of the tiles in LR pixels; None for whole frames.
+
+        Returns:
+            Images `[N,...]`: where the frames are, or on the host if there are tiles.
+
+        Raises:
+            BackendError: The device failed.
+            OutOfMemoryError: The device has too little memory.
         """
         if tile_size is None:
             return self._executor.upscale(frames, codes)
@@ -65,15 +87,22 @@ class TiledUpscaler:
         )
 
     def halve_tile_size(self, shape: FrameShape, loop: bool, error: OutOfMemoryError) -> None:
-        """Use tiles half as large from now on, with a warning.
+        """Halve the tile size for all later frames, with a `RuntimeWarning`.
 
-        Raises `error` if that was done before, is forbidden, or would make them too small.
+        Args:
+            shape: Shape of the frames that were too large.
+            loop: As in `tile_size`.
+            error: The error of the device.
+
+        Raises:
+            OutOfMemoryError: `error`, if the tile size was halved before, tiles are forbidden, or
+                they would become too small.
         """
         tile_size = self.tile_size(shape, loop) or max(shape.height, shape.width)
         half = TILE_STEP * (tile_size // 2 // TILE_STEP)
         if self._halved or self._tiles.tile is None or half < MIN_TILE:
             raise error
-        message = f"{error}; going on with tiles of {half} LR pixels"
+        message = f"{error}; continuing with tiles of {half} LR pixels"
         warnings.warn(message, RuntimeWarning, stacklevel=5)
         self._halved = True
         self._tiles = TileSettings(half)

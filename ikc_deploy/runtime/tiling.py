@@ -1,9 +1,9 @@
-"""Frames in pieces: tiles of one shape with overlap, upscaled with one code, blended.
+"""Tiles of one shape with overlap, upscaled with one kernel code and blended.
 
-Every tile has the same shape, so one session (one engine, one CUDA graph) serves them all; the
+Every tile has the same shape, so that one session (one engine, one CUDA graph) serves them all; the
 last ones overlap more instead of being smaller. Near a tile's edge the network sees padding where
-the frame goes on, and what it makes of it is wrong: that far it *reaches*. So tiles overlap by
-twice the halo, where each is replaced by the other, and by `RAMP` pixels more, over which one
+the frame continues, and its image is wrong there; the width of that border is the *halo*. So tiles
+overlap by twice the halo, where the other tile is used, and by `RAMP` pixels more, over which one
 fades into the other. The halo is measured on the network itself.
 """
 
@@ -23,38 +23,44 @@ from ikc_deploy.bundle.manifest import FrameIO
 from ikc_deploy.errors import InputError
 
 Tile = int | Literal["auto"] | None
-"""Side of the tiles in LR pixels; "auto" for whole frames as long as memory allows; None for whole
-frames always."""
+"""Tile setting: side of the tiles in LR pixels; "auto" for whole frames where memory allows; None
+for whole frames always."""
 
 TILE_STEP: Final = 16
-"""Sides of tiles and crops are multiples of this: texture is summed in blocks of a quarter of the
-side, over every fourth row and column."""
+"""Divisor of the sides of tiles and crops: texture is summed in blocks of a quarter of the side,
+over every fourth row and column."""
 
 MIN_TILE: Final = 64
+"""Minimum side of a tile in LR pixels."""
 
 RAMP: Final = 8
-"""LR pixels over which a tile fades into the next."""
+"""Number of LR pixels over which a tile fades into the next."""
 
 SPARE: Final = 2
-"""LR pixels beyond the last that differs by more than one 8-bit level: there it is under half a
-level (measured: docs/tiling.md)."""
+"""Number of LR pixels added to the halo beyond the last pixel that differs by more than one 8-bit
+level: after them the difference is less than half a level (measured: docs/tiling.md)."""
 
 UpscaleTile = Callable[[NDArray[Any]], NDArray[Any]]
-"""An image `[sH,sW,3]` (or planes) of a frame `[H,W,3]` (or planes), as the bundle's io says."""
+"""A function from a frame `[H,W,3]` to its image `[sH,sW,3]` (channels first with io "float")."""
 
 Span = tuple[slice, NDArray[np.float32]]
-"""Where a tile lies along an axis, in LR pixels, and the weights with which it begins to cover the
-tile before, in SR pixels."""
+"""Position of a tile along an axis in LR pixels, and the weights, one for each SR pixel, with which
+it begins to cover the previous tile."""
 
 
 @dataclass(frozen=True)
 class TileSettings:
-    """When and how frames are cut."""
+    """When and how frames are cut into tiles.
+
+    Raises:
+        InputError: `tile` or `max_memory` is invalid.
+    """
 
     tile: Tile = "auto"
+    """Side of the tiles in LR pixels, "auto", or None for whole frames."""
     max_memory: int | None = None
-    """Bytes that buffers and activations of a frame may take; None for half of what is free. Only
-    "auto" looks at it."""
+    """Maximum number of bytes for the buffers and activations of a frame; None for half of the free
+    memory. Only "auto" uses it."""
 
     def __post_init__(self) -> None:
         if self.max_memory is not None and not is_whole(self.max_memory, 1):
@@ -73,10 +79,19 @@ class TileSettings:
             raise InputError(f"tile must be a multiple of {TILE_STEP} LR pixels, got {tile_size}")
 
     def tile_size(self, height: int, width: int, pixel_bytes: int, free: int | None) -> int | None:
-        """The tiles' side for such a frame, None to leave it whole.
+        """Return the tile size for frames of a shape.
 
-        `pixel_bytes` is what an LR pixel needs; `free` the memory there is, in bytes, if known.
-        Raises `InputError` if memory is too small even for the smallest tile.
+        Args:
+            height: Height of a frame in LR pixels.
+            width: Width of a frame in LR pixels.
+            pixel_bytes: Number of bytes that an LR pixel needs.
+            free: Free memory in bytes; None if unknown.
+
+        Returns:
+            Side of the tiles in LR pixels; None for whole frames.
+
+        Raises:
+            InputError: Memory is too small even for the smallest tile.
         """
         bound = self.max_memory if self.max_memory is not None else free and free // 2
         if self.tile != "auto":
@@ -93,7 +108,7 @@ def _tile_size_that_fits(memory: int, pixel_bytes: int) -> int:
     if tile_size < MIN_TILE:
         raise InputError(
             f"{memory / 2**20:.0f} MiB are too little even for tiles of {MIN_TILE} LR pixels, "
-            f"which need {MIN_TILE**2 * pixel_bytes / 2**20:.0f}; allow more memory"
+            f"which need {MIN_TILE**2 * pixel_bytes / 2**20:.0f} MiB; allow more memory"
         )
     return tile_size
 
@@ -106,12 +121,21 @@ def upscale_in_tiles(
     scale: int,
     upscale: UpscaleTile,
 ) -> NDArray[Any]:
-    """The image of `frame`, restored in tiles of `tile_shape`, or less where it is smaller.
+    """Upscale a frame in tiles and blend them.
 
-    `tile_shape` are height and width in LR pixels.
+    Args:
+        frame: `[H,W,3]` uint8 or `[3,H,W]` float32, on the host.
+        tile_shape: Height and width of the tiles in LR pixels; smaller where the frame is.
+        halo: Halo of the network in LR pixels, as `measure_halo` returns it.
+        io: Layout and dtype of frames.
+        scale: Scale factor.
+        upscale: Upscales a tile.
 
-    `halo` is the network's, as `measure_halo` gives it. Raises `InputError` if the tiles are too
-    small for it.
+    Returns:
+        The image `[sH,sW,3]` uint8 or `[3,sH,sW]` float32.
+
+    Raises:
+        InputError: The tiles are too small for the halo.
     """
     _check_tile_size(min(tile_shape), halo)
     pixels = _channels_last(frame, io)
@@ -131,12 +155,22 @@ def upscale_in_tiles(
 
 
 def measure_halo(upscale: UpscaleTile, tile_size: int, io: FrameIO, scale: int) -> int:
-    """How many LR pixels from a tile's edge its image can be wrong, on tiles of `tile_size`.
+    """Measure how many LR pixels from a tile's edge its image can be wrong.
 
     Two tiles of noise in black, white and bright colours, the hardest content, are shifted by half
-    a side; where both lie, they differ as far as the network reaches in from their edges. `upscale`
-    should use the widest blur, which reaches farthest. Raises `InputError` if it reaches farther
-    than such tiles can show.
+    a side. Where they overlap, their images differ within the halo of their edges.
+
+    Args:
+        upscale: Upscales a tile. It should use the widest blur, which has the largest halo.
+        tile_size: Side of the tiles in LR pixels.
+        io: Layout and dtype of frames.
+        scale: Scale factor.
+
+    Returns:
+        The halo in LR pixels, `SPARE` included.
+
+    Raises:
+        InputError: The halo is larger than such tiles can show.
     """
     random = np.random.default_rng(0)
     blocks = random.integers(
@@ -161,13 +195,13 @@ def measure_halo(upscale: UpscaleTile, tile_size: int, io: FrameIO, scale: int) 
 def _check_tile_size(tile_size: int, halo: int) -> None:
     if tile_size <= 2 * halo + RAMP:
         raise InputError(
-            f"tiles of {tile_size} LR pixels are too small for this network: what it makes of a "
+            f"tiles of {tile_size} LR pixels are too small for this network, whose output at a "
             "pixel depends on too many others; use larger tiles"
         )
 
 
 def _spans(length: int, tile_size: int, halo: int, scale: int) -> list[Span]:
-    """Where tiles lie along an axis, and the weights with which each begins to cover the last."""
+    """Return the positions of tiles along an axis, and the weights that cover the previous tile."""
     tile_size = min(tile_size, length)
     overlap = 2 * halo + RAMP
     count = 1 if tile_size == length else math.ceil((length - overlap) / (tile_size - overlap))
@@ -182,7 +216,7 @@ def _spans(length: int, tile_size: int, halo: int, scale: int) -> list[Span]:
 
 
 def _blended(parts: Iterable[tuple[Span, NDArray[Any]]], scale: int, length: int) -> NDArray[Any]:
-    """Parts `[sh,W,3]` of an image, put together along the first axis: `[s*length,W,3]`."""
+    """Blend parts `[sh,W,3]` of an image along the first axis, and return `[s*length,W,3]`."""
     image: NDArray[Any] | None = None
     for (span, weights), part in parts:
         if image is None:
@@ -198,7 +232,7 @@ def _blended(parts: Iterable[tuple[Span, NDArray[Any]]], scale: int, length: int
 
 
 def to_8bit_range(image: NDArray[Any], io: FrameIO) -> NDArray[np.float32]:
-    """`[H,W,3]` in 8-bit levels."""
+    """Return an image as `[H,W,3]` float32 in 8-bit levels (0 to 255)."""
     return (1 if io == "uint8" else 255) * _channels_last(image, io).astype(np.float32)
 
 

@@ -1,14 +1,14 @@
-"""What is carried from one frame of a clip to the next: the kernel code, and what the scene is.
+"""Tracking of the kernel code and the scene from one frame of a clip to the next.
 
-Within a scene blur changes slowly, so a frame's code starts from the last one's. Three things keep
-that from going wrong:
+Within a scene, blur changes slowly, so a frame's code starts from the last frame's code. Three
+rules keep this stable:
 
-- A cut is seen in the picture, and the code starts over.
-- The start is moved towards what the predictor says of the new frame. Corrections alone would be
-  carried on for ever, to wherever their errors add up; so they fade after a few frames.
-- The code that is used follows the corrected one smoothly, so that the picture does not flicker.
+- A cut is detected in the frames, and the code is estimated again from the beginning.
+- The initial code is moved towards the predictor's code of the new frame. With corrections alone,
+  their errors would accumulate without bound; this way they fade after a few frames.
+- The code that is used follows the corrected code smoothly, so that the images do not flicker.
 
-The two weights decide between flicker and lag; docs/estimation.md has what others gave.
+The two weights balance flicker and lag; docs/estimation.md reports the results of others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _THUMBNAIL: Final = 16
-"""Blocks across and down in which a frame is compared with the last one."""
+"""Number of blocks along each axis in which a frame is compared with the last one."""
 
 _CUT_LEVELS: Final = 2.0
 _CUT_CONTRAST: Final = 0.4
@@ -32,14 +32,14 @@ _MOTION_SHARE: Final = 0.25
 """Weight of the newest frame in the mean of the motion."""
 
 _PULL: Final = 0.25
-"""How far the start is moved towards the predictor's code."""
+"""Share by which the initial code is moved towards the predictor's code."""
 
 _SMOOTHING: Final = 0.5
 """Weight of a frame's corrected code in the code that is used."""
 
 
 class Tracker:
-    """The state of one clip."""
+    """The tracking state of one clip."""
 
     def __init__(self) -> None:
         self._corrected: NDArray[np.float32] | None = None
@@ -48,7 +48,15 @@ class Tracker:
         self._motion = 0.0
 
     def is_same_scene(self, levels: NDArray[Any]) -> bool:
-        """Whether the next frame, a plane `[H,W]` in 8-bit levels, is of a scene with a code."""
+        """Take the next frame, and return whether it continues a scene that has a code.
+
+        Args:
+            levels: One plane of the frame `[H,W]` in 8-bit levels.
+
+        Returns:
+            False for the first frame and after a cut: call `reset` with its code. True otherwise:
+            call `initial_code` and `update`.
+        """
         thumbnail, last = _thumbnail(levels), self._thumbnail
         self._thumbnail = thumbnail
         if last is None or last.shape != thumbnail.shape:
@@ -63,16 +71,16 @@ class Tracker:
         return self._used is not None
 
     def reset(self, code: NDArray[np.float32]) -> None:
-        """Take the code of a scene's first frame."""
+        """Set the code `[code_size]` of a scene's first frame."""
         self._corrected = self._used = code
 
     def initial_code(self, predicted: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The code to correct, when the predictor says `predicted`."""
+        """Return the code to correct, given the predictor's code; both `[code_size]`."""
         assert self._corrected is not None
         return self._corrected + np.float32(_PULL) * (predicted - self._corrected)
 
     def update(self, corrected: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The code to use, after the start was corrected to this."""
+        """Take the corrected code and return the smoothed code to use; both `[code_size]`."""
         assert self._used is not None
         self._corrected = corrected
         self._used = self._used + np.float32(_SMOOTHING) * (corrected - self._used)
@@ -80,7 +88,7 @@ class Tracker:
 
 
 def _thumbnail(levels: NDArray[Any]) -> NDArray[np.float32]:
-    """Means of blocks, `[H,W]` to at most `[_THUMBNAIL, _THUMBNAIL]` or a few more."""
+    """Return the means of blocks of `[H,W]`, at most about `[_THUMBNAIL, _THUMBNAIL]` of them."""
     height, width = (max(1, size // _THUMBNAIL) for size in levels.shape)
     rows, columns = levels.shape[0] // height, levels.shape[1] // width
     trimmed = levels[: rows * height, : columns * width]

@@ -30,66 +30,88 @@ from ikc_deploy.runtime.tracking import Tracker
 from ikc_deploy.runtime.worker_pool import ResultFuture, WorkerPool
 
 DEFAULT_STREAMS: Final = 2
-"""One computes while the other copies."""
+"""Default number of streams: one computes while the other copies."""
 
-_CODE_WORDS: Final = "code must give one finite code for each frame, or one for all; its values"
+_CODE_WORDS: Final = "code must be one finite kernel code, or one for each frame; its values"
 
 _LONGEST_CODE: Final = 4.0
-"""That of a kernel with sum 1 has at most length 1; a network may overshoot."""
+"""Maximum Euclidean norm of a given kernel code. Codes of kernels with sum 1 have a norm of at most
+1; codes from a network may exceed it."""
 
 FRAMES_PER_STREAM: Final = 2
-"""Submitted frames that are not finished, for each stream: one under way and one waiting."""
+"""Maximum number of unfinished submitted frames for each stream: one in progress, one waiting."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One upscaled frame (or batch). All arrays are new and the caller's own.
+    """One upscaled frame, or a batch of them, with the estimated blur.
 
-    `image` and `steps` are where the frame was: a frame in GPU memory gives `DeviceArray`s, which
-    other libraries take without a copy (see `ikc_deploy.runtime.cuda.arrays`), all else numpy. So
-    do frames that had to be cut into tiles, wherever they were.
+    All arrays are new and owned by the caller. `image` and `steps` are where the frame was: for a
+    frame in GPU memory they are `DeviceArray`s, which other libraries read without a copy (see
+    `ikc_deploy.runtime.cuda.arrays`), otherwise numpy arrays. For frames that were cut into tiles
+    they are always numpy arrays.
 
-    For a batch of N frames, `image` and each of `steps` have a leading N, `codes` is
-    `[t+1, N, code_size]`, `sigma` is `[N]` and `kernel` `[N, k, k]`.
+    For a batch of N frames, `image` and each of `steps` have a leading axis of N, `codes` is
+    `[t+1, N, code_size]`, `sigma` is `[N]` and `kernel` is `[N, k, k]`.
+
+    Example:
+        >>> result = upscaler(frame)  # doctest: +SKIP
+        >>> result.image.shape, result.image.dtype  # doctest: +SKIP
+        ((360, 640, 3), dtype('uint8'))
+        >>> f"sigma {result.sigma:.2f} after {len(result.codes) - 1} corrections"  # doctest: +SKIP
+        'sigma 1.84 after 2 corrections'
     """
 
     image: Any
-    """The SR frame after the last step, in the layout and dtype of the input: `[sH,sW,3]` uint8,
+    """SR frame after the last step, in the layout and dtype of the input: `[sH,sW,3]` uint8,
     or `[3,sH,sW]` float32 in [0,1] from a bundle with io "float"."""
     codes: NDArray[np.float32]
-    """Kernel codes h0..ht, `[t+1, code_size]`; the last one made the image. One row if the blur was
-    given; two, before and after the correction, if it was tracked."""
+    """Kernel codes h0..ht, `[t+1, code_size]`; the image was computed with the last one. One row if
+    the blur was given; two, before and after the correction, if it was tracked."""
     sigma: Any
     """Sigma in HR pixels of the isotropic Gaussian nearest to the last code: float, or `[N]`."""
     kernel: NDArray[np.float32]
-    """The last code decoded, `[k, k]`, sum about 1."""
+    """Blur kernel decoded from the last code, `[k, k]`, sum about 1."""
     timings: dict[str, float]
-    """Milliseconds: `predictor`, `sftmd`, `corrector` (each summed over the loop) and `total`,
-    which includes the copies in and out."""
+    """Durations in milliseconds: `predictor`, `sftmd`, `corrector` (each summed over the loop) and
+    `total`, which includes the copies to and from the device."""
     noise: Any = None
-    """Standard deviation of the noise that was read in the frame, in 8-bit levels: float or `[N]`;
-    None if the weights do not tell."""
+    """Estimated standard deviation of the noise in the frame, in 8-bit levels: float or `[N]`;
+    None if the weights do not estimate it."""
     jpeg_quality: Any = None
-    """Quality of the JPEG file that the frame came from, as it was read, 100 for none: float or
-    `[N]`; None if the weights do not tell."""
+    """Estimated quality of the JPEG file that the frame came from, 100 for none: float or `[N]`;
+    None if the weights do not estimate it."""
     steps: tuple[Any, ...] = ()
-    """The image of every step 0..t if asked for with `steps=True`, else empty."""
+    """Images of every step 0..t if requested with `steps=True`, else empty."""
 
 
 class Upscaler(AbstractContextManager["Upscaler"]):
-    """Upscales frames with one bundle on one backend.
+    """An upscaler of frames with one bundle on one backend; `ikc_deploy.load` creates it.
 
-    Buffers are allocated once for each frame shape and kept for the last few shapes. Calls from
-    several threads are served one after the other. `submit` does not wait: up to `streams` frames
-    are worked on at once. Use it as a context manager, or `close` it.
+    Buffers are allocated once for each frame shape and kept for the last few shapes. Any thread may
+    call it; calls run one after the other. `submit` does not wait: up to `streams` frames are
+    processed at the same time. Use it as a context manager, or call `close`.
 
-    `estimate` says how the blur is found where a call does not: "full", "crops" or "track" (see
-    `ikc_deploy.runtime.estimation`). With "track" the calls are the frames of one clip, in order of
-    time; for several clips at once, use `stream`.
+    If the device runs out of memory, the tile size (or the side of whole frames, unless
+    `tiles.tile` is None) is halved once, with a `RuntimeWarning`, and the frame is upscaled again.
 
-    `tiles` says when frames are cut into tiles, all of which get one code. Where the device runs
-    out of memory, the tiles (or whole frames, unless `tiles.tile` is None) are halved, once, with a
-    `RuntimeWarning`; the frame is not lost.
+    Args:
+        bundle: An opened bundle.
+        backend: The backend that runs its graphs. The upscaler owns it and closes it.
+        iters: Number of corrections, at least 0; None for the bundle's recommended number.
+        streams: Number of frames that `submit` processes at the same time, at least 1.
+        estimate: Default way to estimate the blur: "full", "crops" or "track" (see
+            `ikc_deploy.runtime.estimation`). With "track", the calls must be the frames of one
+            clip in time order; for several clips, use `stream`.
+        tiles: When frames are cut into tiles, which share one kernel code; None for the default.
+
+    Raises:
+        InputError: `iters`, `streams`, `estimate` or `tiles` is invalid.
+
+    Example:
+        >>> with ikc_deploy.load("x4.bundle", estimate="crops") as upscaler:  # doctest: +SKIP
+        ...     known = upscaler(frame, sigma=1.8)
+        ...     blind = upscaler(frame)
     """
 
     def __init__(
@@ -126,7 +148,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
 
     @property
     def scale(self) -> int:
-        """SR side over LR side."""
+        """Scale factor: SR side divided by LR side."""
         return self.bundle.manifest.scale
 
     def __call__(
@@ -139,21 +161,37 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         estimate: Estimate | None = None,
         steps: bool = False,
     ) -> Result:
-        """Upscale an RGB frame `[H,W,3]` uint8, or a batch `[N,H,W,3]` of independent frames.
+        """Upscale one RGB frame, or a batch of independent frames, and estimate the blur.
 
-        (A bundle with io "float" takes `[3,H,W]` or `[N,3,H,W]` float32 in [0,1].) Arrays of other
-        libraries are read in place: any that speak DLPack or `__cuda_array_interface__`, in host
-        memory or on the backend's GPU; work of theirs that is still to come is waited for there.
-        The blur is estimated, unless one of these gives it; then F alone runs (after P, which reads
-        noise and compression, if the weights know them and no `code` says): `sigma` in HR
-        pixels (one, or one for each frame), `kernel` `[k,k]` or `[N,k,k]` with sum 1, or `code`
-        `[code_size]` or `[N,code_size]`. `estimate` is for this call, None for the upscaler's own
-        way; "track" takes the frames of one clip, one at a time. `steps=True` also returns every
-        step's image.
+        If `sigma`, `kernel` or `code` specifies the blur, only the SR network runs. (If the weights
+        also estimate noise and compression, the predictor runs first, unless `code` is given.)
 
-        Raises `InputError` for anything that is not such a frame, `KernelError` for a blur
-        outside the basis (or a kernel of which it loses more than 15 %), `BackendError` if the
-        device fails, of which `OutOfMemoryError` if it is too small even for halved tiles.
+        Args:
+            frame: `[H,W,3]` or `[N,H,W,3]` uint8, or `[3,H,W]` or `[N,3,H,W]` float32 in [0,1] for
+                a bundle with io "float". Sides have at least 8 pixels. An array of numpy, or of
+                another library with DLPack or `__cuda_array_interface__`, in host memory or on the
+                backend's GPU. It is read without a copy, and not changed; work that is queued on it
+                is waited for on the device.
+            sigma: Standard deviation of an isotropic Gaussian blur in HR pixels: one, or one for
+                each frame `[N]`.
+            kernel: Blur kernel `[k,k]` or `[N,k,k]`, centred, sum 1.
+            code: Kernel code `[code_size]` or `[N,code_size]`.
+            estimate: Way to estimate the blur in this call; None for that of the upscaler. "track"
+                takes the frames of one clip, one at a time.
+            steps: Whether to return the image of every step, too.
+
+        Returns:
+            The `Result`, with its image where the frame is.
+
+        Raises:
+            InputError: The frame or an argument is invalid, or the upscaler is closed.
+            KernelError: The blur is outside the kernel basis, or the basis loses more than 15 % of
+                the kernel.
+            BackendError: The device failed.
+            OutOfMemoryError: The device has too little memory, also with halved tiles.
+
+        Example:
+            >>> upscaler(frame, kernel=ikc_deploy.gaussian_kernel(1.5)).image  # doctest: +SKIP
         """
         return self._upscale(frame, (sigma, kernel, code), estimate, steps, self._tracker)
 
@@ -197,8 +235,8 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         way = self.estimate if estimate is None else check_estimate(estimate)
         if way == "track" and sigma is None and kernel is None and code is None:
             raise InputError(
-                "frames that are submitted are worked on at once, so that their blur cannot be "
-                'tracked; estimate it by "crops", or give them to stream()'
+                "submitted frames are processed at the same time, so their blur cannot be "
+                'tracked; use estimate="crops", or pass them to stream()'
             )
         pool = self._open_pool()
         taken = accept(frame, self.backend)
@@ -217,12 +255,27 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         estimate: Estimate = "track",
         live: bool = False,
     ) -> Stream:
-        """The results for the frames of one clip, in order, as they are asked for.
+        """Return an iterator over the results for the frames of one clip, in order.
 
-        `sigma`, in HR pixels, gives the blur of all of them. With `live`, a thread takes frames as
-        they come, and those that arrive while one is being upscaled replace each other: the newest
-        wins. Raises `InputError` for an unknown `estimate`; iterating raises what a call raises,
-        and what `frames` raises. See `Stream`.
+        Each result is computed when the iterator requests it.
+
+        Args:
+            frames: Frames `[H,W,3]` (or `[3,H,W]`, as in a call), all of one clip.
+            sigma: Standard deviation of the blur of all frames in HR pixels; None to estimate it.
+            estimate: How the blur of each frame is estimated.
+            live: Whether a thread takes frames as they arrive, as from a camera. Frames that
+                arrive while another is being upscaled replace each other; the newest is kept.
+
+        Returns:
+            The `Stream`. Iterating raises the errors of a call and those of `frames`.
+
+        Raises:
+            InputError: `estimate` is unknown, or `frames` is not iterable.
+
+        Example:
+            >>> with upscaler.stream(camera_frames, live=True) as results:  # doctest: +SKIP
+            ...     for result in results:
+            ...         show(result.image)
         """
         tracker, way = Tracker(), check_estimate(estimate)
         if not isinstance(frames, Iterable):
@@ -253,7 +306,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
             )
         with self._lock:
             if self._closed:
-                raise InputError("this Upscaler is closed; load the bundle again")
+                raise InputError("this Upscaler is closed; create a new one with ikc_deploy.load()")
             self._executor.restart_clock()
             job = _Job(batch, given, way, steps, tracker, levels_given=blur[2] is not None)
             try:
@@ -268,7 +321,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         return self._result(images, codes, timings, steps)
 
     def _done(self, job: _Job) -> tuple[list[Any], NDArray[np.float32]]:
-        """Images `[N,...]`, of every step if asked for, and codes `[t+1,N,code_size]`."""
+        """Return images `[N,...]`, of every step if requested, and codes `[t+1,N,code_size]`."""
         tile_size = self._tiled_upscaler.tile_size(frame_shape(job.batch, self._io), job.loops)
         if job.loops and tile_size is None:
             return self._executor.loop(job.batch, job.steps)
@@ -283,9 +336,9 @@ class Upscaler(AbstractContextManager["Upscaler"]):
     def _with_levels(
         self, job: _Job, given: NDArray[np.float32], tile_size: int | None
     ) -> NDArray[np.float32]:
-        """The given codes, with the degradation levels that the predictor reads.
+        """Return the given codes with the degradation levels that the predictor estimates.
 
-        A sigma or a kernel says nothing about noise and compression; a whole code does.
+        A sigma or a kernel specifies neither noise nor compression; a whole code does.
         """
         basis = self.bundle.basis
         if not basis.levels or job.levels_given:
@@ -297,7 +350,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         return basis.take_levels(given, np.stack(read))
 
     def _codes(self, frame: NDArray[Any], job: _Job, tile_size: int | None) -> NDArray[np.float32]:
-        """Codes `[t+1,code_size]` of a frame that does not go through the loop as a whole."""
+        """Return the codes `[t+1,code_size]` of a frame on which the loop does not run whole."""
         if job.estimate == "track":
             return self._estimator.track(frame, tile_size, job.tracker)
         if job.estimate == "full" and tile_size is not None:
@@ -305,9 +358,9 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         return self._estimator.loop(frame, tile_size)
 
     def close(self) -> None:
-        """Free buffers and graphs. Calling it again does nothing.
+        """Free buffers and graphs; a second call does nothing.
 
-        Submitted frames that are under way are finished, those that wait are cancelled.
+        Submitted frames in progress are finished; waiting ones are cancelled.
         """
         with self._pool_lock:
             done, self._closed = self._closed, True
@@ -329,7 +382,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
     def _open_pool(self) -> WorkerPool[Upscaler, Result]:
         with self._pool_lock:
             if self._closed:
-                raise InputError("this Upscaler is closed; load the bundle again")
+                raise InputError("this Upscaler is closed; create a new one with ikc_deploy.load()")
             if self._pool is None:
                 while len(self._lanes) < self.streams:
                     self._lanes.append(
@@ -356,7 +409,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         if not named:
             return None
         if len(named) > 1:
-            raise InputError(f"give the blur once: got {' and '.join(named)}")
+            raise InputError(f"got {' and '.join(named)}: specify the blur by only one of them")
         basis = self.bundle.basis
         if sigma is not None:
             codes = basis.code_of_sigma(sigma)
@@ -367,19 +420,23 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         wanted = (count, basis.code_size)
         if codes.shape not in (wanted[1:], wanted):
             raise InputError(
-                f"{named[0]} must give one code, or one for each of {count} frames; "
-                f"it gave an array of shape {list(codes.shape)}"
+                f"{named[0]} must specify one blur, or one for each of {count} frames; "
+                f"got codes of shape {list(codes.shape)}"
             )
         longest = float(np.linalg.norm(codes, axis=-1).max())
         if longest > _LONGEST_CODE:
             raise InputError(
-                f"a code of length {longest:.3g} stands for no blur, whose codes have lengths of "
-                "at most 1; give one that a result or KernelBasis.encode gave"
+                f"invalid kernel code of length {longest:.3g}: codes of blur kernels have lengths "
+                "of at most 1; use one from Result.codes or KernelBasis.encode"
             )
         return np.ascontiguousarray(np.broadcast_to(codes, wanted))
 
     def _code_of_kernel(self, kernel: ArrayLike) -> NDArray[np.float32]:
-        """Codes `[code_size]` or `[N,code_size]`. Raises `KernelError` for kernels it cannot do."""
+        """Return codes `[code_size]` or `[N,code_size]` of kernels that the basis represents.
+
+        Raises:
+            KernelError: The basis loses too much of a kernel.
+        """
         basis, name = self.bundle.basis, self.bundle.manifest.name
         codes = basis.encode(kernel)
         kernels = check_kernels(kernel, MAX_NEGATIVE)
@@ -387,9 +444,9 @@ class Upscaler(AbstractContextManager["Upscaler"]):
             lost = projection_error(each, basis, self.scale)
             if lost > MAX_LOST:
                 raise KernelError(
-                    f"{name} does not know this kernel: the nearest one of its basis is "
+                    f"{name} cannot represent this kernel: the nearest kernel of its basis is "
                     f"{lost:.0%} off, and {MAX_LOST:.0%} is the limit; for kernels of any shape "
-                    "take USRNet (ikc-export --usrnet, then ikc-upscale --kernel or NonBlind)"
+                    "use USRNet (ikc-export --usrnet, then ikc-upscale --kernel or NonBlind)"
                 )
         return codes
 
@@ -415,26 +472,26 @@ class Upscaler(AbstractContextManager["Upscaler"]):
 
 
 def _number(values: NDArray[np.float64] | None) -> Any:
-    """A float for an array of no dimension."""
+    """Return a float for an array without axes, and other values unchanged."""
     return float(values) if values is not None and values.ndim == 0 else values
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """One call: frames `[N,...]` and what is wanted of them."""
+    """One call: frames `[N,...]` and how to upscale them."""
 
     batch: Frames
     given: NDArray[np.float32] | None
-    """Codes `[N,code_size]`; None to estimate them."""
+    """Given codes `[N,code_size]`; None to estimate them."""
     estimate: Estimate
     steps: bool
     tracker: Tracker
     levels_given: bool = False
-    """Whether `given` also says how noisy and how compressed the frames are."""
+    """Whether `given` also specifies the noise and compression of the frames."""
 
     @property
     def loops(self) -> bool:
-        """Whether the whole loop should run on whole frames."""
+        """Whether the whole loop runs on whole frames."""
         return self.given is None and self.estimate == "full"
 
 
@@ -449,10 +506,30 @@ def load_bundle(
     estimate: Estimate = "full",
     tiles: TileSettings | None = None,
 ) -> Upscaler:
-    """An `Upscaler` for a bundle folder or an opened bundle; see `ikc_deploy.load`."""
+    """Return an `Upscaler` for a bundle folder or an opened bundle.
+
+    Args:
+        bundle: The folder, or the opened bundle.
+        backend: As in `ikc_deploy.load`, as are all that follow.
+        iters: Number of corrections; None for the recommended number.
+        threads: Number of CPU cores; 0 for all.
+        streams: Number of frames that `Upscaler.submit` processes at the same time.
+        cuda_graph: Whether the loop runs as one recorded CUDA graph.
+        estimate: How the blur is estimated.
+        tiles: When frames are cut into tiles; None for the default.
+
+    Returns:
+        The `Upscaler`, owned by the caller.
+
+    Raises:
+        InputError: An argument is of the wrong type or out of range.
+        BundleError: The bundle is missing, damaged or from another version.
+        BackendError: The backend does not run on this machine.
+        EngineError: The bundle has no engine for the backend.
+    """
     if not isinstance(bundle, Bundle | str | PathLike):
         raise InputError(f"a bundle is a folder or an opened Bundle, got {shown(bundle)}")
-    # Before a device is opened, which may take seconds.
+    # Check the arguments before a device is opened, which may take seconds.
     if iters is not None:
         whole_number(iters, "iters", 0)
     whole_number(streams, "streams", 1)

@@ -163,8 +163,8 @@ def test_what_the_manifest_does_not_list_is_no_engine(bundle: Bundle) -> None:
         ({"schema": SCHEMA + 1}, "has schema 2, and 1 is read here"),
         ({"profiles": [{"min": [1, 8, 8]}]}, "is damaged"),
         ({"unheard": 1}, "is damaged"),
-        ({"fingerprint": "b"}, "not the whole engine"),
-        ({"graphs": {}}, "not the whole engine"),
+        ({"fingerprint": "b"}, "not the engine that its record describes"),
+        ({"graphs": {}}, "not the engine that its record describes"),
     ],
 )
 def test_an_engine_of_another_make_is_refused(

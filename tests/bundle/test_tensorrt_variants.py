@@ -83,7 +83,7 @@ def test_messages_are_told_from_earlier_ones_and_from_noise() -> None:
     messages = Messages()
     messages.add("earlier", error=True)
     mark = messages.mark()
-    assert messages.since(mark) == "it gave no reason"
+    assert messages.since(mark) == "it reported no reason"
     messages.add("catchCudaError: no driver", error=True)
     assert messages.since(mark) == "catchCudaError: no driver"
     messages.add("the cause", error=True)

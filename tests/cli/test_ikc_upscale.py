@@ -109,7 +109,7 @@ def test_a_single_failure_is_one_line(bundle: Bundle, tmp_path: Path) -> None:
     [
         (("--sigma", "4.5"), ("sigma must lie in [0.2, 4]", "4.5")),
         (("--sigma", "nan"), ("sigma must lie in [0.2, 4]",)),
-        (("--backend", "abacus"), ("no backend 'abacus'", "onnxruntime")),
+        (("--backend", "abacus"), ("invalid backend 'abacus'", "onnxruntime")),
         (("--weights", "x4-lite"), ("--weights or --bundle, not both",)),
     ],
 )
@@ -199,7 +199,7 @@ def test_out_of_memory_is_a_warning_and_a_picture_all_the_same(
     options = ("-o", tmp_path / "out.png", "--bundle", bundle.path, "--iters", 0)
     result = invoke(main, tmp_path / "a.png", *options)
     assert result.exit_code == 0, result.output
-    assert result.stderr == "warning: no room; going on with tiles of 64 LR pixels\n"
+    assert result.stderr == "warning: no room; continuing with tiles of 64 LR pixels\n"
     np.testing.assert_array_equal(read_rgb(tmp_path / "out.png"), repeated(photo(120, 140)))
 
 

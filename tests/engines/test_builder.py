@@ -102,7 +102,7 @@ def test_an_operator_that_does_not_exist_is_named(tmp_path: Path, rtx: Toolchain
 def test_a_file_that_is_no_onnx_is_refused(half: Bundle, rtx: Toolchain) -> None:
     half.graph("predictor").write_bytes(b"not a graph")
     seal(half.path, half.manifest)
-    with pytest.raises(BundleError, match="is no ONNX model"):
+    with pytest.raises(BundleError, match="is not an ONNX model"):
         build(Bundle.open(half.path), rtx)
     # What looks like one from outside: a model whose graph is text.
     half.graph("predictor").write_bytes(b"\x3a\x04text")

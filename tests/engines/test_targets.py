@@ -33,8 +33,8 @@ def test_shapes_are_read_as_they_are_written(
             "invalid shape '64': expected HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH in LR pixels",
         ),
         ("64x64:-1x256:540x960", "invalid shape '-1x256'"),
-        ("64x64:32x256:540x960", "min <= opt <= max must hold, and the height goes 64, 32, 540"),
-        ("4x64x64:1x64x64:1x64x64", "the batch goes 4, 1, 1"),
+        ("64x64:32x256:540x960", "min <= opt <= max must hold, got 64, 32, 540 for the height"),
+        ("4x64x64:1x64x64:1x64x64", "got 4, 1, 1 for the batch"),
         ("0x64:8x64:8x64", "whole numbers from 1 to 65536"),
     ],
 )
@@ -71,12 +71,18 @@ def test_settings_left_out_have_defaults(tmp_path: Path) -> None:
             "min must be a list of 3, each a whole",
         ),
         ("[[profiles]]\nmin=[1,4,64]\nopt=[1,64,64]\nmax=[1,64,64]", "at least 8 pixels"),
-        ("[[profiles]]\nmin=[1,64,64]\nopt=[1,64,64]\nmax=[1,64,32]", "width goes 64, 64, 32"),
+        (
+            "[[profiles]]\nmin=[1,64,64]\nopt=[1,64,64]\nmax=[1,64,32]",
+            "got 64, 64, 32 for the width",
+        ),
         ("min = ", "is not valid TOML"),
         ("profiles = [[1]]", r"profiles\[0\]: must be a table"),
         ("builder_level = true", "builder_level must be a whole number, got True"),
         ("workspace_mib = 99999999999999999999", "workspace_mib must lie in"),
-        ("[[profiles]]\nmin=[1,64,64]\nopt=[1,64,64]\nmax=[1,64,9999999]", "from 1 to 65536"),
+        (
+            "[[profiles]]\nmin=[1,64,64]\nopt=[1,64,64]\nmax=[1,64,9999999]",
+            "whole numbers from 1 to 65536",
+        ),
         ("a = " + 3000 * "[", "is not valid TOML"),
     ],
 )

@@ -190,7 +190,7 @@ def test_closing_cancels_what_has_not_begun(bundle: Bundle, driver: Driver) -> N
     threading.Timer(0.2, go.set).start()
     upscaler.close()
     assert under_way.result(60).image.shape == (64, 80, 3)
-    with pytest.raises(InputError, match="closed before this frame's turn"):
+    with pytest.raises(InputError, match="closed before this frame was upscaled"):
         waiting.result(60)
     with pytest.raises(InputError, match="is closed"):
         upscaler.submit(photo(16, 20))

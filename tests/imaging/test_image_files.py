@@ -391,7 +391,7 @@ def test_every_input_gets_its_output(
         (["in"], "new.gif", ["'new.gif': files ending in '.gif' cannot be written", ".png"]),
         (["in/a.png"], "new.jpgg", ["'new.jpgg': files ending in '.jpgg'", "create the folder"]),
         (["in"], "new.avi", ["'new.avi': files ending in '.avi'"]),
-        (["in/a.png"], "new/" + 252 * "x" + ".png", ["names have at most 255 bytes"]),
+        (["in/a.png"], "new/" + 252 * "x" + ".png", ["use at most 255 bytes"]),
         (["in/a.png"], "in/notes.txt/a.png", ["notes.txt' is a file, not a folder"]),
         (["in"], "more/../in", ["'in/a.png' would be overwritten"]),
         (["in/a.png"], "in/a.png", ["'in/a.png' would be overwritten"]),

@@ -150,7 +150,7 @@ def test_submitted_frames_are_estimated_alike(upscaler: Upscaler) -> None:
     frame = half_sky(100, 96)
     ticket = upscaler.submit(frame, estimate="crops")
     assert np.array_equal(ticket.result(60).codes, upscaler(frame, estimate="crops").codes)
-    with pytest.raises(InputError, match=r"worked on at once.*cannot be tracked"):
+    with pytest.raises(InputError, match=r"processed at the same time.*cannot be tracked"):
         upscaler.submit(frame, estimate="track")
     assert upscaler.submit(frame, estimate="track", sigma=1.0).result(60).codes.shape == (1, 10)
 

@@ -43,7 +43,7 @@ def test_out_of_memory_halves_the_frame_once_with_a_warning_and_loses_nothing(
 ) -> None:
     frame, iters = photo(150, 200), 2
     with Upscaler(bundle, Cramped(bundle, room=100 * 100), iters) as upscaler:
-        with pytest.warns(RuntimeWarning, match=r"no room.*going on with tiles of 96 LR pixels"):
+        with pytest.warns(RuntimeWarning, match=r"no room.*continuing with tiles of 96 LR pixels"):
             first = upscaler(frame)
         with warnings.catch_warnings():
             warnings.simplefilter("error")

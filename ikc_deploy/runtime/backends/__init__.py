@@ -1,4 +1,4 @@
-"""Backends: what runs the three graphs of a bundle."""
+"""Backends, which run the three graphs of a bundle."""
 
 from __future__ import annotations
 
@@ -13,26 +13,37 @@ from ikc_deploy.errors import BackendError, EngineError
 from ikc_deploy.runtime.backends.base import Backend
 
 BACKENDS: Final = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime")
-"""Names that `open_backend` knows, best first."""
+"""Names of the backends, best first."""
 
 CPU_BACKEND: Final = "onnxruntime"
-"""The one that works everywhere."""
+"""Name of the backend that runs on every machine."""
 
 
 def open_backend(
     name: str, bundle: Bundle, threads: int = 0, *, cuda_graph: bool = True
 ) -> Backend:
-    """The backend called `name` ("auto" for the best that loads) for the graphs of `bundle`.
+    """Open a backend for the graphs of a bundle.
 
-    `threads` bounds the CPU cores of CPU backends; 0 means all. `cuda_graph=False` lets GPU
-    backends start every network of the loop one by one. Raises `InputError` for negative
-    `threads`, `BackendError` for an unknown name or if the backend does not load here, and
-    `EngineError` if it does and the bundle has no engine for it; another backend than the named
-    one is never taken instead.
+    A named backend is never replaced by another.
+
+    Args:
+        name: One of `BACKENDS`, or "auto" for the best that loads.
+        bundle: The opened bundle.
+        threads: Number of CPU cores for CPU backends; 0 for all.
+        cuda_graph: Whether GPU backends capture the loop as one CUDA graph. False launches each
+            network separately.
+
+    Returns:
+        The backend, owned by the caller, who closes it.
+
+    Raises:
+        InputError: `threads` is invalid.
+        BackendError: The name is unknown, or the backend does not run on this machine.
+        EngineError: The backend needs an engine, and the bundle has none for this machine.
     """
     if not isinstance(name, str) or name not in ("auto", *BACKENDS):
         raise BackendError(
-            f"there is no backend {shown(name)}; choose one of auto, {', '.join(BACKENDS)}"
+            f"invalid backend {shown(name)}: expected one of auto, {', '.join(BACKENDS)}"
         )
     threads = whole_number(threads, "threads", 0, " (0: all cores)")
     if name == "auto":
@@ -43,10 +54,20 @@ def open_backend(
 def choose_backend(
     bundle: Bundle, threads: int = 0, *, cuda_graph: bool = True
 ) -> tuple[Backend, dict[str, str]]:
-    """What "auto" takes, and for each better backend, why not that one.
+    """Open the best backend that runs here.
 
-    A variant of TensorRT is only looked at if the bundle has engines of it. Raises `BackendError`
-    if none loads.
+    A variant of TensorRT is tried only if the bundle has engines of it.
+
+    Args:
+        bundle: The opened bundle.
+        threads: Number of CPU cores for CPU backends; 0 for all.
+        cuda_graph: As in `open_backend`.
+
+    Returns:
+        The backend, owned by the caller, and the reason why each better one was not chosen.
+
+    Raises:
+        BackendError: No backend runs on this machine.
     """
     passed: dict[str, str] = {}
     built = {engine.record.variant for engine in read_engines(bundle)}

@@ -1,9 +1,9 @@
-"""What a backend owes the loop: buffers, calls bound to them, copies, and marks in time.
+"""The interface of backends: buffers, graphs bound to them, copies, and timing events.
 
-A backend runs one bundle's three graphs on one device. Calls are bound to fixed buffers when a
-session is made, so that the loop only enqueues. Everything a backend enqueues runs in order;
-`synchronize` waits for it. A backend serves one thread at a time; `clone` makes another one
-for another thread.
+A backend runs one bundle's three graphs on one device. Graphs are bound to fixed buffers when a
+session is created, so that the loop only enqueues. All work that a backend enqueues runs in order;
+`synchronize` waits for it. One thread at a time may use a backend; `clone` creates another one for
+another thread.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class Buffer(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its fixed shape."""
+        """Fixed shape."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Its fixed dtype."""
+        """Fixed dtype."""
 
     @property
     def nbytes(self) -> int:
-        """Its size in bytes."""
+        """Size in bytes."""
 
 
 class DeviceFrames(Protocol):
@@ -37,34 +37,36 @@ class DeviceFrames(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+        """Shape of the array."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Its dtype."""
+        """Type of the entries."""
 
     @property
     def ndim(self) -> int:
-        """Its number of axes."""
+        """Number of axes."""
 
     def __len__(self) -> int:
-        """The size of its first axis."""
+        """Return the size of the first axis."""
 
     def __getitem__(self, index: int) -> DeviceFrames:
-        """An entry of its first axis, in the same memory."""
+        """Return an entry of the first axis, in the same memory."""
 
     def reshape(self, shape: tuple[int, ...]) -> DeviceFrames:
-        """The same memory under another shape."""
+        """Return the same memory with another shape."""
 
 
 @dataclass(frozen=True)
 class Binding:
-    """A graph and the buffers for its tensors, by name."""
+    """A graph and the buffers of its tensors."""
 
     graph: str
-    """One of the bundle's graphs: "predictor", "sftmd" or "corrector"."""
+    """Name of one of the bundle's graphs, for example "predictor", "sftmd" or "corrector"."""
     inputs: Mapping[str, Buffer]
+    """Buffers of the inputs, by name."""
     outputs: Mapping[str, Buffer]
+    """Buffers of the outputs, by name."""
 
 
 class BoundGraph(Protocol):
@@ -73,7 +75,9 @@ class BoundGraph(Protocol):
     def enqueue(self) -> None:
         """Queue one execution.
 
-        Raises `BackendError` if the backend refuses it, `OutOfMemoryError` if for want of memory.
+        Raises:
+            BackendError: The backend refuses it.
+            OutOfMemoryError: The device has too little memory.
         """
 
 
@@ -81,70 +85,114 @@ class Event(Protocol):
     """A point in the queue whose time can be read."""
 
     def record(self) -> None:
-        """Put it at the end of the queue; it may be moved there any number of times."""
+        """Place the event at the end of the queue; it may be recorded any number of times."""
 
 
 class CapturedGraph(Protocol):
-    """Calls and marks that were recorded together."""
+    """Bound graphs and events that were captured together."""
 
     def launch(self) -> None:
-        """Queue all of them. Raises `BackendError` if the backend refuses."""
+        """Queue all of them.
+
+        Raises:
+            BackendError: The backend refuses.
+        """
 
 
 class Backend(Protocol):
-    """Runs the graphs of one bundle on one device."""
+    """A runner of the graphs of one bundle on one device."""
 
     name: str
-    """As in `load(backend=...)`."""
+    """Name of the backend, as in `load(backend=...)`."""
     device: str
-    """What it runs on, for people."""
+    """Name of the device, for people."""
 
     def clone(self) -> Backend:
-        """Another queue with the same graphs on the same device; close it before this one."""
+        """Create another queue with the same graphs on the same device.
+
+        Returns:
+            The other backend; the caller closes it before this one.
+
+        Raises:
+            BackendError: The device refuses.
+        """
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-        """Device memory for one tensor. Raises `OutOfMemoryError` if there is not enough."""
+        """Allocate device memory for one tensor; it is freed when the buffer is dropped.
+
+        Raises:
+            OutOfMemoryError: The device has too little memory.
+        """
 
     def bind(self, bindings: Sequence[Binding]) -> list[BoundGraph]:
-        """A call for each binding, ready to enqueue. They may share scratch memory."""
+        """Bind graphs to buffers.
+
+        Args:
+            bindings: The graphs and their buffers.
+
+        Returns:
+            A bound graph for each binding. They never run at the same time, and may share scratch
+            memory.
+
+        Raises:
+            BackendError: The backend refuses a shape.
+            EngineError: The bundle has no engine for a shape.
+        """
 
     def from_dlpack(self, frame: object) -> DeviceFrames:
-        """An array of another library on this device, without a copy.
+        """Return an array of another library on this device, without a copy.
 
-        Raises `InputError` if it lies elsewhere. Call it in the thread whose work made the array.
+        Call it in the thread that created the array.
+
+        Raises:
+            InputError: The array is on another device.
         """
 
     def upload(self, array: NDArray[Any] | Any, buffer: Buffer) -> None:
-        """Queue a copy of a host array, or of `DeviceFrames`, of the buffer's shape and dtype."""
+        """Queue a copy to a buffer.
+
+        Args:
+            array: A host array or `DeviceFrames` with the buffer's shape and dtype.
+            buffer: The target.
+        """
 
     def download(self, buffer: Buffer) -> NDArray[Any]:
-        """A new host array with the buffer's content; waits for everything queued before."""
+        """Wait for all queued work and return a new host array with the buffer's content."""
 
     def copy_to_device_array(self, buffer: Buffer) -> DeviceFrames:
-        """A copy of the buffer on the device, complete on return and the caller's own."""
+        """Return a copy of the buffer on the device, complete on return, owned by the caller."""
 
     def create_event(self) -> Event:
-        """A new mark, not yet in the queue."""
+        """Return a new event that is not in the queue yet."""
 
     def elapsed_ms(self, start: Event, end: Event) -> float:
-        """Milliseconds between two marks that the device has passed."""
+        """Return milliseconds between two events that the device has reached."""
 
     def capture(
         self, graphs: Sequence[BoundGraph], queue: Callable[[], None]
     ) -> CapturedGraph | None:
-        """What `queue` enqueues (those calls, and marks), recorded instead of run.
+        """Capture work as one graph instead of running it.
 
-        None if the backend runs calls one by one only.
+        Args:
+            graphs: The bound graphs that `queue` enqueues.
+            queue: A function that enqueues them and records events.
+
+        Returns:
+            The captured graph, or None if the backend can only run bound graphs one by one.
         """
 
     def synchronize(self) -> None:
-        """Wait until everything queued is done."""
+        """Wait until all queued work is complete.
+
+        Raises:
+            BackendError: Some of it failed.
+        """
 
     def close(self) -> None:
-        """Free what the backend holds; it cannot be used afterwards."""
+        """Free all memory of the backend; it cannot be used afterwards."""
 
 
 def sr_dtype(precision: str, io: str) -> np.dtype[Any]:
-    """The dtype of the graphs' `sr` (see `ikc_deploy.export.graphs`)."""
+    """Return the dtype of the graphs' `sr` (see `ikc_deploy.export.graphs`)."""
     half = precision == "fp16" and io == "uint8"
     return np.dtype(np.float16 if half else np.float32)

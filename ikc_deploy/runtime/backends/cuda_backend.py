@@ -1,7 +1,7 @@
-"""A backend on one GPU: memory, copies and order are here, and a `GraphRunner` computes the graphs.
+"""A backend on one GPU. It handles memory, copies and order; a `GraphRunner` runs the graphs.
 
-Every backend of this kind queues on a stream of its own. Siblings share the device and what the
-runner has loaded, so that one can copy while another computes.
+Every such backend queues on its own stream. Clones share the device and the graphs that the runner
+has loaded, so that one can copy while another computes.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _Thing = TypeVar("_Thing")
 
 
 class GraphRunner(Protocol):
-    """Computes a bundle's graphs on device memory, for any number of streams."""
+    """A runner of a bundle's graphs on device memory, for any number of streams."""
 
     name: str
-    """As in `load(backend=...)`."""
+    """Name of the backend, as in `load(backend=...)`."""
 
     def register_stream(self, stream: CudaStream) -> None:
         """Load everything that this stream needs.
@@ -39,7 +39,7 @@ class GraphRunner(Protocol):
         """
 
     def unregister_stream(self, stream: CudaStream) -> None:
-        """Drop what only this stream needs."""
+        """Free everything that only this stream needs."""
 
     def bind(self, bindings: Sequence[Binding], stream: CudaStream) -> list[StreamBoundGraph]:
         """Bind graphs to buffers and a stream.
@@ -58,19 +58,28 @@ class GraphRunner(Protocol):
         """
 
     def close(self) -> None:
-        """Free what is shared by all streams."""
+        """Free everything that the streams share."""
 
 
 class StreamBoundGraph(BoundGraph, Protocol):
-    """A call on one stream."""
+    """A graph bound to its buffers and one stream."""
 
     @property
     def capturable(self) -> bool:
-        """Whether a CUDA graph can record it."""
+        """Whether a CUDA graph can capture it."""
 
 
 class CudaBackend:
-    """The graphs of one bundle on one GPU and one stream."""
+    """A backend with one GPU and one stream.
+
+    Args:
+        runner: Runs the graphs. The first backend owns it, its clones do not.
+        device: The GPU.
+        cuda_graph: Whether to capture CUDA graphs.
+
+    Raises:
+        BackendError: The runner cannot load the graphs, or the device refuses.
+    """
 
     def __init__(self, runner: GraphRunner, device: Device, cuda_graph: bool = True) -> None:
         self.name = runner.name
@@ -83,27 +92,27 @@ class CudaBackend:
         self._staging: weakref.WeakKeyDictionary[DeviceBuffer, PinnedBuffer]
         self._staging = weakref.WeakKeyDictionary()
         self._stream = self._own(CudaStream(device))
-        # Frames are adopted in the caller's thread, while another may be recording on the stream.
+        # The caller's thread takes frames in, while another thread may capture the other stream.
         self._entrance = self._own(CudaStream(device))
         self._results = self._own(DeviceMemoryPool(device))
         runner.register_stream(self._stream)
 
     def clone(self) -> CudaBackend:
-        """Another stream for the same graphs; close it before this one."""
+        """Create a backend with the same graphs and another stream; close it before this one."""
         made = CudaBackend(self._open_runner(), self._gpu, self._cuda_graph)
         made._owns_runner = False
         return made
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-        """Uninitialised device memory."""
+        """Allocate uninitialised device memory."""
         return self._own(DeviceBuffer(self._gpu, shape, dtype))
 
     def bind(self, bindings: Sequence[Binding]) -> list[BoundGraph]:
-        """Calls that queue on the stream."""
+        """Bind graphs to buffers and the stream."""
         return list(self._open_runner().bind(bindings, self._stream))
 
     def from_dlpack(self, frame: object) -> DeviceArray:
-        """Another library's array on this GPU, by DLPack or `__cuda_array_interface__`."""
+        """Return an array on this GPU with DLPack or `__cuda_array_interface__`, uncopied."""
         return from_dlpack(frame, self._gpu, self._entrance)
 
     def upload(self, array: NDArray[Any] | DeviceArray, buffer: Buffer) -> None:
@@ -114,19 +123,19 @@ class CudaBackend:
                 self._stream.wait(array.ready)
             self._stream.copy(array.address, target.address, target.nbytes)
             return
-        # A copy that is still on its way would read the new content.
+        # A copy that has not finished yet would read the new content.
         self._stream.synchronize()
         staging = self._staged(target)
         np.copyto(staging.array, array, casting="no")
         self._stream.upload(staging, target)
 
     def download(self, buffer: Buffer) -> NDArray[Any]:
-        """A new host array, copied through pinned memory."""
+        """Return a new host array, copied through pinned memory."""
         source = device_buffer(buffer)
         return to_host(self._stream, source, self._staged(source))
 
     def copy_to_device_array(self, buffer: Buffer) -> DeviceArray:
-        """A copy of its own in device memory, complete on return."""
+        """Return a new copy in device memory, complete on return."""
         source = device_buffer(buffer)
         result = self._results.array(source.shape, source.dtype)
         self._stream.copy(source.address, result.address, source.nbytes)
@@ -134,17 +143,17 @@ class CudaBackend:
         return result
 
     def create_event(self) -> Event:
-        """A CUDA event."""
+        """Return a CUDA event."""
         return _StreamEvent(self._own(CudaEvent(self._gpu)), self._stream)
 
     def elapsed_ms(self, start: Event, end: Event) -> float:
-        """By the GPU's own clock."""
+        """Return milliseconds between two events, by the GPU's clock."""
         return cast(_StreamEvent, start).event.elapsed_ms(cast(_StreamEvent, end).event)
 
     def capture(
         self, graphs: Sequence[BoundGraph], queue: Callable[[], None]
     ) -> CapturedGraph | None:
-        """A CUDA graph of what `queue` puts on the stream; None if one of the calls refuses."""
+        """Capture the work of `queue` as a CUDA graph; return None if a graph is not capturable."""
         wanted = self._cuda_graph and len(graphs) > 0
         if not wanted or not all(cast(StreamBoundGraph, graph).capturable for graph in graphs):
             return None
@@ -155,11 +164,11 @@ class CudaBackend:
         self._stream.synchronize()
 
     def close(self) -> None:
-        """Wait for the stream, then free everything; results that were handed out stay."""
+        """Wait for the stream, then free everything except results that the caller owns."""
         if self._runner is None:
             return
         runner, self._runner = self._runner, None
-        # Last in, first out, and whatever one of them raises, the others follow.
+        # The stack frees in reverse order, and continues if one of the callbacks raises.
         with ExitStack() as stack:
             for thing in sorted(self._owned, key=_order_of_end, reverse=True):
                 stack.callback(thing.free)
@@ -196,13 +205,17 @@ class _StreamEvent:
 
 
 def _order_of_end(thing: object) -> int:
-    """Graphs before what they use, streams last."""
+    """Return the rank of an object: graphs end before what they use, streams last."""
     kinds = (CudaGraph, CudaEvent, DeviceBuffer, PinnedBuffer, DeviceMemoryPool, CudaStream)
     return kinds.index(type(thing))
 
 
 def device_buffer(buffer: Buffer) -> DeviceBuffer:
-    """`buffer`, which has to be one that a `CudaBackend` allocated."""
+    """Return `buffer` if a `CudaBackend` allocated it.
+
+    Raises:
+        BackendError: The buffer is not in GPU memory.
+    """
     if not isinstance(buffer, DeviceBuffer):
         raise BackendError(f"a buffer of type {type(buffer).__name__} is not in GPU memory")
     return buffer

@@ -17,8 +17,8 @@ from ikc_deploy.runtime.onnx_files import read_graph
 from ikc_deploy.runtime.signatures import Signature, Tensor, check_signature, signature
 
 EXACT_INT8: Final = ("session.x64quantprecision", "1")
-"""Entry of a session's configuration: x86 CPUs without VNNI instructions add products of 8-bit
-numbers in 16 bits, which overflow silently, unless ONNX Runtime is told to take exact ones."""
+"""Entry of a session's configuration that selects exact INT8 arithmetic. Otherwise x86 CPUs without
+VNNI instructions add products of 8-bit numbers in 16 bits, which overflows silently."""
 
 _DTYPES: Final = {
     f"tensor({name})": np.dtype(kind)
@@ -31,7 +31,7 @@ _DTYPES: Final = {
         "int64": np.int64,
     }.items()
 }
-"""By ONNX Runtime's words."""
+"""Dtypes by ONNX Runtime's names of tensor types."""
 
 
 def load_sessions(
@@ -41,12 +41,24 @@ def load_sessions(
     threads: int = 0,
     graphs: Sequence[str] = GRAPHS,
 ) -> dict[str, Any]:
-    """An `InferenceSession` for each of `graphs`; `threads` bounds CPU cores, 0 for all.
+    """Load graphs of a bundle into ONNX Runtime.
 
-    Raises `BackendError` if ONNX Runtime is not installed, does not load a graph, or would run
-    it with another provider, as it does without an exception where one cannot start; `BundleError`
-    for a graph that was altered, keeps tensors in other files, or takes and gives other tensors
-    than the manifest says.
+    Args:
+        bundle: The opened bundle.
+        provider: The execution provider. Another one is never used, although ONNX Runtime falls
+            back to others without an exception.
+        options: Options of the provider.
+        threads: Number of CPU cores; 0 for all.
+        graphs: Names of the graphs.
+
+    Returns:
+        An `InferenceSession` for each graph, by name.
+
+    Raises:
+        BackendError: ONNX Runtime is not installed, does not load a graph, or would use another
+            provider.
+        BundleError: A graph was altered, has tensors in other files, or has other inputs and
+            outputs than the manifest specifies.
     """
     try:
         import onnxruntime
@@ -56,15 +68,15 @@ def load_sessions(
         ) from error
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
-    # Errors arrive as exceptions; printed as well, they would come twice.
+    # Errors are raised as exceptions; do not print them, too.
     settings.log_severity_level = 4
     settings.add_session_config_entry("session.load_model_format", "ONNX")
     settings.add_session_config_entry(*EXACT_INT8)
-    # Three sessions take turns: a pool that spins while another computes takes its cores.
+    # Three sessions take turns: a thread pool that spins would occupy the cores of the others.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if provider == "CPUExecutionProvider":
-        # They also take turns with memory: one arena for all, filled as blocks are needed instead
-        # of reserved by a plan, needs a third of the memory and no more time (measured).
+        # They also take turns with memory: one arena for all, which allocates blocks on demand
+        # instead of by a plan, needs a third of the memory and no more time (measured).
         settings.enable_mem_pattern = False
         settings.add_session_config_entry("session.use_env_allocators", "1")
         _share_arena()
@@ -81,8 +93,8 @@ def load_sessions(
         given = session.get_providers()
         if given[0] != provider:
             raise BackendError(
-                f"ONNX Runtime gave {', '.join(given)} where {provider} was asked for; "
-                "ikc-doctor says why"
+                f"ONNX Runtime uses {', '.join(given)} instead of {provider}; "
+                "run ikc-doctor for the reason"
             )
         check_signature(bundle, graph, _signature(session))
         if graph == "sftmd" and provider == "CPUExecutionProvider":
@@ -92,7 +104,7 @@ def load_sessions(
 
 
 def _signature(session: Any) -> Signature:
-    """What a session says of its graph."""
+    """Return the inputs and outputs of a session's graph."""
 
     def tensors(values: Any) -> dict[str, Tensor]:
         return {
@@ -107,10 +119,10 @@ def _signature(session: Any) -> Signature:
 
 
 def _check_scale(bundle: Bundle, session: Any) -> None:
-    """Hold the size of images against the manifest's scale, which only running the graph tells.
+    """Check the size of images against the manifest's scale, by running the smallest frame.
 
-    On the smallest frame. (On a GPU, where that would take longer, ONNX Runtime refuses the first
-    frame's buffers instead.)
+    (On a GPU, where this would take longer, ONNX Runtime refuses the first frame's buffers
+    instead.)
     """
     shape = FrameShape(1, MIN_SIDE, MIN_SIDE)
     taken = signature(bundle, "sftmd", shape)
@@ -132,7 +144,7 @@ def _check_scale(bundle: Bundle, session: Any) -> None:
 
 @cache
 def _share_arena() -> None:
-    """Register the arena that sessions of this process share, once: it cannot be taken back."""
+    """Register the arena that all sessions of this process share; it cannot be unregistered."""
     import onnxruntime
 
     place = onnxruntime.OrtMemoryInfo(
@@ -155,7 +167,12 @@ class BoundSession:
         self._keep = tuple(keep)
 
     def enqueue(self) -> None:
-        """Run it, or queue it where the provider does that."""
+        """Run the graph, or queue it where the provider is asynchronous.
+
+        Raises:
+            BackendError: ONNX Runtime failed.
+            OutOfMemoryError: The device has too little memory.
+        """
         try:
             self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:  # onnxruntime's exceptions share no base of their own

@@ -28,15 +28,27 @@ class OnnxRuntimeCpu:
 
     @classmethod
     def open(cls, bundle: Bundle, threads: int = 0) -> OnnxRuntimeCpu:
-        """Load the graphs of `bundle`; `threads` is the number of cores to use, 0 for all."""
+        """Load the graphs of a bundle.
+
+        Args:
+            bundle: The opened bundle.
+            threads: Number of CPU cores; 0 for all.
+
+        Returns:
+            The backend, owned by the caller.
+
+        Raises:
+            BackendError: ONNX Runtime is not installed or does not load a graph.
+            BundleError: A graph was altered or does not match the manifest.
+        """
         return cls(load_sessions(bundle, CPU_PROVIDER, {}, threads))
 
     def clone(self) -> OnnxRuntimeCpu:
-        """The same sessions, which any number of threads may run."""
+        """Return a backend with the same sessions, which any number of threads may run."""
         return OnnxRuntimeCpu(self._sessions)
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-        """A numpy array."""
+        """Allocate a numpy array."""
         try:
             return np.zeros(shape, dtype)
         except MemoryError as error:
@@ -46,11 +58,11 @@ class OnnxRuntimeCpu:
             ) from error
 
     def bind(self, bindings: Sequence[Binding]) -> list[BoundGraph]:
-        """Calls that run synchronously on the arrays' own memory."""
+        """Bind graphs that run synchronously in the memory of the arrays."""
         return [self._bind(binding) for binding in bindings]
 
     def from_dlpack(self, frame: object) -> Never:
-        """Refuses: nothing but host memory can be read here."""
+        """Refuse the frame: this backend reads host memory only."""
         raise InputError(
             f"a frame of type {type(frame).__name__} in GPU memory needs a backend on that GPU, "
             "and this one runs on the CPU; copy the frame to numpy, or choose another backend"
@@ -61,19 +73,19 @@ class OnnxRuntimeCpu:
         np.copyto(_array(buffer), array, casting="no")
 
     def download(self, buffer: Buffer) -> NDArray[Any]:
-        """A copy of the buffer's array."""
+        """Return a copy of the buffer's array."""
         return _array(buffer).copy()
 
     def copy_to_device_array(self, buffer: Buffer) -> Never:  # noqa: ARG002
-        """Refuses, as `from_dlpack` does."""
+        """Refuse, as this backend has no device memory."""
         raise BackendError("the backend 'onnxruntime' has no device memory")
 
     def create_event(self) -> Event:
-        """A reading of the clock, as calls run synchronously."""
+        """Return an event that reads the host's clock, as graphs run synchronously."""
         return _HostEvent()
 
     def elapsed_ms(self, start: Event, end: Event) -> float:
-        """Difference of two readings."""
+        """Return milliseconds between two events."""
         return 1e3 * (cast(_HostEvent, end).time - cast(_HostEvent, start).time)
 
     def capture(
@@ -81,11 +93,11 @@ class OnnxRuntimeCpu:
         graphs: Sequence[BoundGraph],  # noqa: ARG002
         queue: Callable[[], None],  # noqa: ARG002
     ) -> CapturedGraph | None:
-        """Nothing: calls run one by one."""
+        """Return None: graphs run one by one."""
         return None
 
     def synchronize(self) -> None:
-        """Nothing to wait for."""
+        """Return at once: graphs run synchronously."""
 
     def close(self) -> None:
         """Drop the sessions."""

@@ -1,6 +1,6 @@
-"""ONNX Runtime on a GPU, by I/O binding on the backend's own buffers and stream.
+"""ONNX Runtime on a GPU, with I/O binding to the backend's buffers and stream.
 
-Its CUDA provider takes a stream when a session is made, so every stream has sessions of its own.
+Its CUDA provider takes a stream when a session is created, so every stream has its own sessions.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ class OnnxRuntimeCuda:
             "user_compute_stream": str(stream.handle),
             # float32 means float32, as in our TensorRT engines.
             "use_tf32": "0",
-            # Memory that the loop does not need stays with the other users of the GPU.
+            # Leave memory that the loop does not need to other users of the GPU.
             "arena_extend_strategy": "kSameAsRequested",
         }
         with self._device.current():
             self._sessions[stream.handle] = load_sessions(self._bundle, _PROVIDER, options)
 
     def unregister_stream(self, stream: CudaStream) -> None:
-        """Drop the stream's sessions; calls that are still there keep theirs."""
+        """Drop the stream's sessions; graphs that are still bound keep theirs."""
         with self._device.current():
             self._sessions.pop(stream.handle, None)
 
     def bind(self, bindings: Sequence[Binding], stream: CudaStream) -> list[StreamBoundGraph]:
-        """Calls on the sessions of this stream."""
+        """Bind graphs to the sessions of this stream."""
         sessions = self._sessions[stream.handle]
         return [self._bind(sessions[wanted.graph], wanted) for wanted in bindings]
 
@@ -82,7 +82,7 @@ class OnnxRuntimeCuda:
 
 class _StreamBoundSession:
     capturable = False
-    """ONNX Runtime allocates while it runs, which a capture forbids."""
+    """False, because ONNX Runtime allocates memory while it runs, which a capture forbids."""
 
     def __init__(self, call: BoundSession, device: Device) -> None:
         self._call = call
@@ -101,6 +101,6 @@ def _find_libraries() -> None:
         raise BackendError(
             f"ONNX Runtime is not installed. Install it with: pip install {FOR_GPUS}"
         ) from error
-    # It prints what it does not find; whether the provider starts is checked anyway.
+    # It prints which libraries are missing; whether the provider starts is checked later.
     with contextlib.redirect_stdout(io.StringIO()):
         onnxruntime.preload_dlls()

@@ -1,8 +1,8 @@
-"""TensorRT and TensorRT for RTX on a bundle's engines; their Python interfaces are the same here.
+"""TensorRT and TensorRT for RTX on a bundle's engines, by the common part of their interfaces.
 
-Contexts are made for one shape of frames and never change it, so that what a CUDA graph recorded
-of them stays true. They get their scratch memory from us: the graphs of a session never run at
-once, so one piece as large as the largest needs serves all three.
+Contexts are created for one frame shape and never change it, so that captured CUDA graphs stay
+valid. This module provides their scratch memory: the graphs of a session never run at the same
+time, so one block of the largest size serves all three.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TensorRTRunner:
         self._device = device
         self._library = load_tensorrt(variant)
         self._host = Host(variant, self._library.version, device.compute_capability)
-        # Whatever the frames will be: without any engine for this machine nothing will run.
+        # Check for any frame shape: without an engine for this machine nothing would run.
         find_engine(bundle, self._host)
         self._lock = threading.Lock()
         self._loaded: dict[tuple[str, str], _Loaded] = {}
@@ -51,7 +51,7 @@ class TensorRTRunner:
             self._runtime = self._library.module.Runtime(self._library.logger)
 
     def register_stream(self, stream: CudaStream) -> None:
-        """Begin to keep account of the stream's scratch memory; engines serve any stream."""
+        """Start to track the stream's scratch memory; engines serve any stream."""
         self._scratch[stream] = weakref.WeakSet()
 
     def unregister_stream(self, stream: CudaStream) -> None:
@@ -60,7 +60,7 @@ class TensorRTRunner:
             scratch.free()
 
     def bind(self, bindings: Sequence[Binding], stream: CudaStream) -> list[StreamBoundGraph]:
-        """Calls on new contexts, one for each graph that is bound, with common scratch memory."""
+        """Bind graphs to new contexts, one for each graph, with shared scratch memory."""
         if not bindings:
             return []
         shape = frame_shape(_tensors(bindings)["lr"], self._bundle.manifest.io)
@@ -86,7 +86,7 @@ class TensorRTRunner:
         ]
 
     def close(self) -> None:
-        """Keep what TensorRT for RTX compiled for this GPU, then drop the engines."""
+        """Save the kernels that TensorRT for RTX compiled for this GPU, then drop the engines."""
         with self._lock, self._device.current():
             for loaded in self._loaded.values():
                 loaded.save()
@@ -101,7 +101,7 @@ class TensorRTRunner:
             require(context.execute_async_v3(stream.handle), "")
 
     def capturable(self, context: Any, stream: CudaStream) -> bool:
-        """Whether a CUDA graph can record it; only TensorRT for RTX has cases where not."""
+        """Return whether a CUDA graph can capture a context; TensorRT for RTX may refuse."""
         if self.name != "tensorrt-rtx":
             return True
         with self._device.current():
@@ -139,9 +139,10 @@ class TensorRTRunner:
         return self._loaded[key]
 
     def _check_tensors(self, engine: Any, graph: str) -> None:
-        """A plan takes and gives what the manifest says; its sizes show when a context is made.
+        """Check the names and dtypes of a plan's tensors against the manifest.
 
-        The kernel code stays float32, whatever the convolutions are.
+        Shapes are checked when a context is created. The kernel code must be float32 for every
+        precision of the convolutions.
         """
         trt = self._library.module
         wanted = signature(self._bundle, graph)
@@ -150,7 +151,7 @@ class TensorRTRunner:
         if sorted(names) != sorted(tensors):
             raise EngineError(
                 f"the {graph} of the engine has the tensors {', '.join(sorted(names))}, and the "
-                f"manifest says {', '.join(sorted(tensors))}; build the engine again"
+                f"manifest requires {', '.join(sorted(tensors))}; build the engine again"
             )
         for name in names:
             kind = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
@@ -158,13 +159,13 @@ class TensorRTRunner:
                 raise EngineError(f"the {graph} has a kernel code of {kind}; it must be float32")
             if kind != tensors[name].dtype:
                 raise EngineError(
-                    f"the {graph} of the engine has a {name} of {kind}, and the manifest says "
+                    f"the {graph} of the engine has a {name} of {kind}, and the manifest requires "
                     f"{tensors[name].dtype}; build the engine again"
                 )
 
     @contextmanager
     def _checked(self, doing: str) -> Iterator[Any]:
-        """Gives `require(done, reason)`; what TensorRT refuses or raises becomes `BackendError`."""
+        """Yield `require(done, reason)`; turn failures in the block into `BackendError`."""
         messages = self._library.messages
         mark = messages.mark()
 
@@ -179,7 +180,7 @@ class TensorRTRunner:
         try:
             yield require
         except (TypeError, ValueError, RuntimeError) as error:
-            # The bindings raise these where the library gives back nothing or refuses an argument.
+            # The bindings raise these where the library returns nothing or refuses an argument.
             raise refused(str(error)) from error
 
 
@@ -196,12 +197,15 @@ class _Loaded:
         )
 
     def save(self) -> None:
-        """Nothing: TensorRT's plans are compiled when they are built."""
+        """Do nothing: TensorRT compiles plans when they are built."""
 
 
 class _LoadedRtx(_Loaded):
-    """A plan of TensorRT for RTX, which compiles kernels for the GPU and shapes at hand, and their
-    cache on disk, which saves that the next time."""
+    """A plan of TensorRT for RTX, with the cache on disk of its compiled kernels.
+
+    TensorRT for RTX compiles kernels for the GPU and shapes in use; the cache saves this time in
+    the next process.
+    """
 
     def __init__(self, trt: Any, engine: Any, path: Path) -> None:
         super().__init__(trt, engine)
@@ -210,7 +214,7 @@ class _LoadedRtx(_Loaded):
         self._config.set_execution_context_allocation_strategy(
             trt.ExecutionContextAllocationStrategy.USER_MANAGED
         )
-        # Else kernels are compiled in the background, after a graph has recorded slower ones.
+        # Otherwise kernels are compiled in the background, after a graph has captured slower ones.
         strategies = trt.DynamicShapesKernelSpecializationStrategy
         self._config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         self._cache = self._config.create_runtime_cache()
@@ -219,10 +223,10 @@ class _LoadedRtx(_Loaded):
         except OSError as error:
             self._known = b""
             _warn(path, error)
-        # One of another driver or GPU is refused, and replaced when this one is kept.
+        # A cache of another driver or GPU is refused, and replaced by this one in `save`.
         self._valid = bool(self._known) and self._cache.deserialize(self._known)
         if not self._config.set_runtime_cache(self._cache):
-            raise BackendError("tensorrt-rtx takes no runtime cache")
+            raise BackendError("tensorrt-rtx refuses its runtime cache; update tensorrt_rtx")
 
     def new_context(self) -> Any:
         return self._engine.create_execution_context(self._config)
@@ -240,7 +244,7 @@ class _LoadedRtx(_Loaded):
 
 
 def _warn(path: Path, error: OSError) -> None:
-    """Without the cache everything works, after compiling again."""
+    """Warn that the cache is not used; the kernels are compiled again."""
     warnings.warn(
         f"compiled kernels are not kept in '{path}': {error.strerror}", RuntimeWarning, stacklevel=2
     )
@@ -259,7 +263,7 @@ class _BoundContext:
         self._context = context
         self._wanted = wanted
         self._stream = stream
-        # The context holds its raw address.
+        # Keep the scratch memory alive: the context holds its raw address.
         self._scratch = scratch
 
     @property

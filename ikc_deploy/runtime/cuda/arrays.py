@@ -1,4 +1,4 @@
-"""`DeviceArray`: frames in GPU memory, of other libraries on the way in, ours on the way out."""
+"""`DeviceArray`: frames of other libraries in GPU memory, and images that we return there."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ikc_deploy.runtime.cuda.streams import CudaEvent, CudaStream, to_host
 class DeviceArray:
     """A C-contiguous array in GPU memory.
 
-    Other libraries take it without a copy, by `__cuda_array_interface__` or DLPack:
-    `torch.from_dlpack(image)`, `cupy.asarray(image)`, `numba.cuda.as_cuda_array(image)`. What they
-    make of it keeps it alive. It is complete when it is handed out, so nobody needs to wait for
-    it. Its memory is used again once nothing refers to it any more: finish your own work on it
-    first, as by a synchronise.
+    Other libraries read it without a copy, by `__cuda_array_interface__` or DLPack:
+    `torch.from_dlpack(image)`, `cupy.asarray(image)`, `numba.cuda.as_cuda_array(image)`. Their
+    arrays keep it alive. An array that a call returns is complete: there is nothing to wait for.
+    Its memory is reused once nothing refers to it any more, so synchronize your own work on it
+    before you drop it.
     """
 
     def __init__(
@@ -39,24 +39,28 @@ class DeviceArray:
         self.shape = shape
         self.dtype = dtype
         self.ready = ready
-        """Reached when the content is complete; None if it is."""
+        """Event that is reached when the content is complete; None if it is complete."""
         self._keep = keep
 
     @property
     def ndim(self) -> int:
-        """The number of axes."""
+        """Number of axes."""
         return len(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """The size in bytes."""
+        """Size in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, index: int) -> DeviceArray:
-        """The entry of the first axis, in the same memory."""
+        """Return an entry of the first axis, in the same memory.
+
+        Raises:
+            IndexError: There is no such entry.
+        """
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is outside of {len(self)} entries")
         rest = self.shape[1:]
@@ -66,13 +70,17 @@ class DeviceArray:
         )
 
     def reshape(self, shape: tuple[int, ...]) -> DeviceArray:
-        """The same memory under another shape of as many entries."""
+        """Return the same memory with another shape.
+
+        Raises:
+            InputError: The number of entries differs.
+        """
         if math.prod(shape) != math.prod(self.shape):
             raise InputError(f"{list(self.shape)} cannot be reshaped to {list(shape)}")
         return DeviceArray(self.device, self.address, shape, self.dtype, self._keep, self.ready)
 
     def to_numpy(self) -> NDArray[Any]:
-        """A copy in host memory."""
+        """Return a copy in host memory, after the content is complete."""
         stream = CudaStream(self.device)
         if self.ready is not None:
             stream.wait(self.ready)
@@ -104,17 +112,21 @@ class DeviceArray:
 
 
 class DeviceMemoryPool:
-    """Memory for results: blocks that come back are kept, so that in the long run none is made."""
+    """A pool of device memory for results; it keeps freed blocks and uses them again."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self._things: list[Any] = []
-        with device.current(), pycuda_errors("make a memory pool"):
+        with device.current(), pycuda_errors("create a memory pool"):
             self._things.append(pycuda_driver().DeviceMemoryPool())
         self.free = device.owned(self, self._things)
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
-        """Uninitialised memory of its own. Raises `OutOfMemoryError` if there is not enough."""
+        """Return a new array with uninitialised memory.
+
+        Raises:
+            OutOfMemoryError: The device has too little memory.
+        """
         size = math.prod(shape) * dtype.itemsize
         block = _PoolBlock()
         with self._device.current(), pycuda_errors(f"allocate {size:,} bytes for a result"):
@@ -125,22 +137,32 @@ class DeviceMemoryPool:
         return DeviceArray(self._device, address, shape, dtype, block)
 
     def stop(self) -> None:
-        """Free what nobody uses; what is in use is freed when it comes back."""
+        """Free unused blocks; blocks in use are freed when their arrays are dropped."""
         with self._device.current():
             self._things[0].stop_holding()
 
 
 class _PoolBlock:
-    """Stands for a piece of the pool; its end gives the piece back."""
+    """The owner of a block of the pool, which returns when this object is dropped."""
 
 
 def from_dlpack(frame: object, device: Device, stream: CudaStream) -> DeviceArray:
-    """Another library's array on `device`, without a copy and kept alive.
+    """Return another library's array as a `DeviceArray`, without a copy.
 
-    Work that its library has queued on it is waited for by the GPU, not by the caller, if it says
-    so (DLPack, or a stream in `__cuda_array_interface__`); call this in the thread that made it.
-    `stream` is only the place where that wait is queued. Raises `InputError` if the array lies
-    elsewhere or is not C-contiguous.
+    If the array specifies its stream (by DLPack, or in `__cuda_array_interface__`), the GPU waits
+    for the work that is queued there, and the caller does not. Call this in the thread that created
+    the array.
+
+    Args:
+        frame: An array with DLPack or `__cuda_array_interface__`; the result keeps it alive.
+        device: The GPU on which it must be.
+        stream: Stream on which the wait is queued.
+
+    Returns:
+        The array, in the same memory.
+
+    Raises:
+        InputError: The array is on another device or not C-contiguous.
     """
     if isinstance(frame, DeviceArray) and frame.device is device:
         return frame
@@ -160,7 +182,7 @@ def from_dlpack(frame: object, device: Device, stream: CudaStream) -> DeviceArra
     shape, dtype = tuple(view.shape), np.dtype(view.dtype)
     if view.strides is not None and not _c_contiguous(shape, tuple(view.strides)):
         raise InputError(
-            "a frame on the GPU must be C-contiguous; make it so first, as by .contiguous()"
+            "a frame on the GPU must be C-contiguous; copy it first, for example by .contiguous()"
         )
     ready = CudaEvent(device)
     ready.record(stream)
@@ -168,7 +190,7 @@ def from_dlpack(frame: object, device: Device, stream: CudaStream) -> DeviceArra
 
 
 def _c_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether strides, in entries, are those of a dense array; axes of length 1 do not matter."""
+    """Return whether strides, in entries, are those of a dense array; ignore axes of length 1."""
     expected = 1
     for size, stride in zip(reversed(shape), reversed(strides), strict=True):
         if size != 1 and stride != expected:

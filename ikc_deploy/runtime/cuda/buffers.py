@@ -1,4 +1,4 @@
-"""Memory of the device, and pinned memory of the host, which copies beside other work need."""
+"""Device memory, and pinned host memory, which asynchronous copies need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from ikc_deploy.runtime.cuda.driver import pycuda_driver, pycuda_errors
 
 
 class DeviceBuffer:
-    """Uninitialised, C-contiguous memory on the device for one tensor."""
+    """Uninitialised, C-contiguous memory on the device for one tensor.
+
+    Raises:
+        OutOfMemoryError: The device has too little memory.
+    """
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         self.device = device
@@ -21,7 +25,7 @@ class DeviceBuffer:
         self.dtype = np.dtype(dtype)
         self.nbytes = math.prod(shape) * self.dtype.itemsize
         with device.current(), pycuda_errors(f"allocate {self.nbytes:,} bytes"):
-            # CUDA refuses an allocation of nothing.
+            # CUDA refuses an allocation of 0 bytes.
             allocation = pycuda_driver().mem_alloc(max(1, self.nbytes))
             self.address = int(allocation)
             self.free = device.owned(self, [allocation])
@@ -29,7 +33,7 @@ class DeviceBuffer:
 
 
 class PinnedBuffer:
-    """Page-locked host memory for one tensor; `array` is only to be copied from and to."""
+    """Page-locked host memory for one tensor; use `array` for copies only."""
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         size = math.prod(shape) * np.dtype(dtype).itemsize
@@ -40,6 +44,6 @@ class PinnedBuffer:
 
     @property
     def array(self) -> NDArray[Any]:
-        """The memory. An array that outlives its buffer would leak it."""
+        """Array in the memory. If it outlives the buffer, the memory leaks."""
         array: NDArray[Any] = self._things[0]
         return array

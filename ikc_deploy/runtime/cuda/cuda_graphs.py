@@ -1,4 +1,4 @@
-"""CUDA graphs: what is queued on a stream, recorded once and then launched as a whole."""
+"""CUDA graphs: work that is captured from a stream once and then launched as a whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ikc_deploy.runtime.cuda.streams import CudaStream
 
 
 class CudaGraph:
-    """Recorded work. What it reads and writes must live as long as it does."""
+    """A captured CUDA graph. The memory that it reads and writes must live as long as it does."""
 
     def __init__(self, stream: CudaStream, executable: Any) -> None:
         self._stream = stream
@@ -21,17 +21,32 @@ class CudaGraph:
         self.free = weakref.finalize(self, _destroy, stream.device, executable)
 
     def launch(self) -> None:
-        """Queue all of it on the stream that it was recorded from."""
+        """Queue all of the work on the stream from which it was captured.
+
+        Raises:
+            BackendError: The driver refuses.
+        """
         with self._stream.device.current():
             answer = cuda_bindings().cuGraphLaunch(self._executable, self._stream.handle)
             checked(answer, "launch a graph")
 
 
 def capture(stream: CudaStream, queue: Callable[[], None]) -> CudaGraph:
-    """Record what `queue` puts on the stream, without running it.
+    """Capture the work that a function queues on a stream, without running it.
 
-    The mode is thread-local: allocations by other threads do not break it, its own do. Raises
-    `BackendError` if the driver refuses, and whatever `queue` raises; the stream is usable again.
+    The capture mode is thread-local: allocations in this thread break the capture, those in other
+    threads do not.
+
+    Args:
+        stream: The stream.
+        queue: A function that queues work on it.
+
+    Returns:
+        The graph, ready to launch.
+
+    Raises:
+        BackendError: The driver refuses. The stream can be used again.
+        Exception: The exception of `queue`. The stream can be used again.
     """
     bindings = cuda_bindings()
     mode = bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
@@ -41,7 +56,7 @@ def capture(stream: CudaStream, queue: Callable[[], None]) -> CudaGraph:
         try:
             queue()
         except BaseException:
-            # Else the stream would go on recording. The answer no longer matters.
+            # Otherwise the stream would remain in capture mode. Ignore further errors.
             status, unfinished = bindings.cuStreamEndCapture(stream.handle)
             if status.value == 0 and int(unfinished):
                 bindings.cuGraphDestroy(unfinished)
@@ -50,12 +65,12 @@ def capture(stream: CudaStream, queue: Callable[[], None]) -> CudaGraph:
             stream.capturing = False
         graph = checked(bindings.cuStreamEndCapture(stream.handle), "record a graph")
         try:
-            executable = checked(bindings.cuGraphInstantiate(graph, 0), "make a recorded graph run")
+            executable = checked(bindings.cuGraphInstantiate(graph, 0), "instantiate a graph")
         finally:
             checked(bindings.cuGraphDestroy(graph), "free a graph")
         made = CudaGraph(stream, executable)
         try:
-            # Or the first launch would do it.
+            # Otherwise the first launch would include the upload.
             checked(bindings.cuGraphUpload(executable, stream.handle), "load a graph")
         except BackendError:
             made.free()

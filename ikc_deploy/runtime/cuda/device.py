@@ -1,4 +1,4 @@
-"""`Device`: one GPU and its primary context, shared by everything in the process that uses it."""
+"""`Device`: one GPU and its primary context, which all libraries in the process share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OPENING: Final = threading.Lock()
 class Device:
     """One GPU. Get it from `open_device`: there is one object for each GPU and process.
 
-    Its primary context stays retained until the process ends, as other libraries keep it, too.
+    Its primary context stays retained until the process ends, because other libraries use it, too.
     """
 
     def __init__(self, ordinal: int) -> None:
@@ -29,15 +29,15 @@ class Device:
             major, minor = device.compute_capability()
             self.name: str = device.name()
             self._context = device.retain_primary_context()
-        # pycuda would call the wrong function for a primary context that it finds still alive.
+        # At exit, pycuda would call the wrong function for a primary context that is still alive.
         weakref.finalize(self, _release, self._context)
         self.ordinal = ordinal
         self.compute_capability = f"{major}.{minor}"
-        """As "8.9"."""
+        """Compute capability, for example "8.9"."""
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Makes the context current in this thread for the block; then the one before it is."""
+        """Make the context current in this thread for the block, then restore the previous one."""
         self._context.push()
         try:
             yield
@@ -45,24 +45,42 @@ class Device:
             self._context.pop()
 
     def owned(self, owner: object, things: list[Any]) -> weakref.finalize[..., Any]:
-        """Call it to destroy pycuda's `things`; otherwise `owner`'s end does.
+        """Return a function that destroys objects of pycuda; it also runs when `owner` is dropped.
 
-        pycuda leaks what dies while its context is not current, or in a thread that is not the
-        context's: so they have to be referred to from `things` only, and are dropped from there.
+        pycuda leaks objects that are destroyed while their context is not current, or in a thread
+        other than the context's. So only `things` may refer to them, and they are dropped from it.
+
+        Args:
+            owner: The object that owns them.
+            things: The objects; no other references may exist.
+
+        Returns:
+            The finalizer.
         """
         return weakref.finalize(owner, _drop, self, things)
 
     def free_memory(self) -> tuple[int, int]:
-        """Bytes of GPU memory that are free, and all."""
+        """Return the free and the total GPU memory in bytes.
+
+        Raises:
+            BackendError: The driver refuses.
+        """
         with self.current(), pycuda_errors("ask for its free memory"):
             free, total = pycuda_driver().mem_get_info()
         return int(free), int(total)
 
 
 def open_device(ordinal: int = 0) -> Device:
-    """The GPU with this number among those that CUDA_VISIBLE_DEVICES shows.
+    """Return a GPU, the same object every time.
 
-    Raises `BackendError` without pycuda, a driver or such a GPU.
+    Args:
+        ordinal: Index of the GPU, from 0, among those that CUDA_VISIBLE_DEVICES shows.
+
+    Returns:
+        The device; it lives until the process ends.
+
+    Raises:
+        BackendError: pycuda, the driver or the GPU is missing.
     """
     with _OPENING:
         return _open(ordinal)

@@ -1,4 +1,4 @@
-"""pycuda and cuda-bindings: imported when asked for, and their failures as `BackendError`."""
+"""pycuda and cuda-bindings: imported on first use, with their errors as `BackendError`."""
 
 from __future__ import annotations
 
@@ -18,24 +18,44 @@ _FIX: Final = {
 
 
 def pycuda_driver() -> Any:
-    """The module `pycuda.driver`. Raises `BackendError` if it is not there or finds no driver."""
+    """Import and return `pycuda.driver`.
+
+    Raises:
+        BackendError: pycuda is not installed, or finds no driver.
+    """
     return _import("pycuda.driver")
 
 
 def cuda_bindings() -> Any:
-    """The module `cuda.bindings.driver`. Raises `BackendError` if it is not there."""
+    """Import and return `cuda.bindings.driver`.
+
+    Raises:
+        BackendError: cuda-bindings is not installed or does not load.
+    """
     return _import("cuda.bindings.driver")
 
 
 def memory_view() -> Any:
-    """cuda-core's `StridedMemoryView`. Raises `BackendError` if it is not there."""
+    """Import and return cuda-core's `StridedMemoryView`.
+
+    Raises:
+        BackendError: cuda-core is not installed or does not load.
+    """
     return _import("cuda.core.utils").StridedMemoryView
 
 
 def checked(answer: tuple[Any, ...], doing: str) -> Any:
-    """What a call of cuda-bindings returned beside its status: nothing, one value, or a tuple.
+    """Return the result of a call of cuda-bindings without its status.
 
-    Raises `BackendError` that says what was being done if the status is not success.
+    Args:
+        answer: The status and the values that the call returned.
+        doing: Description of the call for the message, as an infinitive.
+
+    Returns:
+        None, one value, or a tuple of several values.
+
+    Raises:
+        BackendError: The status is not success.
     """
     status, *values = answer
     if status.value != 0:
@@ -51,7 +71,15 @@ def checked(answer: tuple[Any, ...], doing: str) -> Any:
 
 @contextmanager
 def pycuda_errors(doing: str) -> Iterator[None]:
-    """Turns what pycuda raises into `BackendError` that says what was being done."""
+    """Turn errors of pycuda in the block into errors that state what was being done.
+
+    Args:
+        doing: Description of the block for the message, as an infinitive.
+
+    Raises:
+        OutOfMemoryError: The device has too little memory.
+        BackendError: pycuda raised another error.
+    """
     driver = pycuda_driver()
     try:
         yield
@@ -66,7 +94,7 @@ def pycuda_errors(doing: str) -> Iterator[None]:
 def _import(name: str) -> Any:
     try:
         with warnings.catch_warnings():
-            # pycuda says twice what its exception says: once as a warning.
+            # pycuda repeats the message of its exception as a warning.
             warnings.simplefilter("ignore")
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -77,5 +105,5 @@ def _import(name: str) -> Any:
             f"a GPU needs the module {module}, which is not installed; run: {_FIX[module]}"
         ) from error
     except ImportError as error:
-        # As when libcuda.so.1 is missing.
+        # For example if libcuda.so.1 is missing.
         raise BackendError(f"{name} does not load, so there is no GPU here: {error}") from error

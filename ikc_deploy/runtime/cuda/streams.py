@@ -1,4 +1,4 @@
-"""Streams, along which work runs in order, and events, which are points on them."""
+"""CUDA streams, on which work runs in order, and events, which mark points on them."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ a capture would otherwise break as soon as they do."""
 
 
 class OnDevice(Protocol):
-    """Something in device memory."""
+    """An object in device memory."""
 
     @property
     def address(self) -> int:
-        """Where it begins."""
+        """Address of its first byte."""
 
 
 class CudaStream:
-    """A queue of work on the device, apart from all others."""
+    """A queue of work on the device, independent of all others."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
         self.capturing = False
-        """True while `ikc_deploy.runtime.cuda.cuda_graphs` records instead of running."""
+        """Whether `ikc_deploy.runtime.cuda.cuda_graphs` captures the work instead of running it."""
         self._things: list[Any] = []
-        with device.current(), pycuda_errors("make a stream"):
+        with device.current(), pycuda_errors("create a stream"):
             self._things.append(pycuda_driver().Stream(_NON_BLOCKING))
         self.handle: int = self._things[0].handle
-        """The CUstream, for other libraries."""
+        """CUstream handle, for other libraries."""
         self.free = device.owned(self, self._things)
 
     def upload(self, source: PinnedBuffer, target: DeviceBuffer) -> None:
-        """Queue a copy to the device; `source` must stay as it is until it is done."""
+        """Queue a copy to the device; `source` must not change until the copy is complete."""
         with self.device.current(), pycuda_errors("copy a frame to the GPU"):
             driver = pycuda_driver()
             driver.memcpy_htod_async(target.address, source.array, self._things[0])
@@ -52,48 +52,52 @@ class CudaStream:
             driver.memcpy_dtoh_async(target.array, source.address, self._things[0])
 
     def copy(self, source: int, target: int, nbytes: int) -> None:
-        """Queue a copy between two addresses of the device."""
+        """Queue a copy of `nbytes` bytes between two addresses of the device."""
         with self.device.current(), pycuda_errors("copy a frame on the GPU"):
             pycuda_driver().memcpy_dtod_async(target, source, nbytes, self._things[0])
 
     def wait(self, event: CudaEvent) -> None:
-        """Let all that is queued from now on wait until `event` is reached."""
+        """Let all work that is queued later wait until `event` is reached."""
         with self.device.current():
             answer = cuda_bindings().cuStreamWaitEvent(self.handle, event.handle, 0)
             checked(answer, "wait for an event")
 
     def synchronize(self) -> None:
-        """Wait until everything queued is done. Raises `BackendError` if some of it failed."""
+        """Wait until all queued work is complete.
+
+        Raises:
+            BackendError: Some of the work failed.
+        """
         with self.device.current(), pycuda_errors("finish the work that was queued"):
             self._things[0].synchronize()
 
 
 class CudaEvent:
-    """A point on a stream, with its time. In a recorded graph it is reached by every launch."""
+    """A point on a stream with its time. In a captured graph, every launch reaches it."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
         with device.current():
-            self.handle = checked(cuda_bindings().cuEventCreate(0), "make an event")
+            self.handle = checked(cuda_bindings().cuEventCreate(0), "create an event")
         self.free = weakref.finalize(self, _destroy_event, device, self.handle)
 
     def record(self, stream: CudaStream) -> None:
-        """Put it at the end of what is queued on `stream`."""
+        """Place the event at the end of the work that is queued on `stream`."""
         bindings = cuda_bindings()
         flags = bindings.CUevent_record_flags
-        # Without the flag, an event inside a capture is no point in time and cannot be read.
+        # Without the flag, an event inside a capture has no time and cannot be read.
         flag = flags.CU_EVENT_RECORD_EXTERNAL if stream.capturing else flags.CU_EVENT_RECORD_DEFAULT
         with self.device.current():
             answer = bindings.cuEventRecordWithFlags(self.handle, stream.handle, flag)
             checked(answer, "record an event")
 
     def synchronize(self) -> None:
-        """Wait until the device has reached it."""
+        """Wait until the device has reached the event."""
         with self.device.current():
             checked(cuda_bindings().cuEventSynchronize(self.handle), "wait for an event")
 
     def elapsed_ms(self, later: CudaEvent) -> float:
-        """Milliseconds from this event to `later`; the device must have reached both."""
+        """Return milliseconds from this event to `later`; the device must have reached both."""
         with self.device.current():
             answer = cuda_bindings().cuEventElapsedTime(self.handle, later.handle)
             return float(checked(answer, "read the time of an event"))
@@ -105,7 +109,19 @@ def _destroy_event(device: Device, handle: Any) -> None:
 
 
 def to_host(stream: CudaStream, source: OnDevice, staging: PinnedBuffer) -> NDArray[Any]:
-    """A new host array with the source's content, once all that was queued before is done."""
+    """Wait for all queued work, and return a new host array with the content of `source`.
+
+    Args:
+        stream: Stream of the copy.
+        source: Device memory of the shape and dtype of `staging`.
+        staging: Pinned memory that the copy goes through.
+
+    Returns:
+        The array, owned by the caller.
+
+    Raises:
+        BackendError: Some of the queued work failed.
+    """
     stream.download(source, staging)
     stream.synchronize()
     return np.array(staging.array)
