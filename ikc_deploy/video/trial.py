@@ -21,7 +21,7 @@ import av
 from av.audio.stream import AudioStream
 
 from ikc_deploy.errors import UnreadableClipError, VideoError
-from ikc_deploy.files import atomic_path
+from ikc_deploy.files import check_name, atomic_path
 from ikc_deploy.video.clip import video_stream
 from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.opening import open_input
@@ -116,7 +116,8 @@ class Trial:
             VideoError: The file or the header cannot be written.
             DiskFullError: The disk is full.
         """
-        if target.is_dir():
+        check_name(target)
+    if target.is_dir():
             raise VideoError(f"'{target}' is a folder; choose another output")
         with explained(), writing(target), suppress(_Enough), atomic_path(target) as temporary:
             if path is None:
