@@ -21,7 +21,7 @@ import av
 from av.audio.stream import AudioStream
 
 from ikc_deploy.errors import UnreadableClipError, VideoError
-from ikc_deploy.files import check_name, atomic_path
+from ikc_deploy.files import atomic_path, check_name
 from ikc_deploy.video.clip import video_stream
 from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.opening import open_input
@@ -117,7 +117,7 @@ class Trial:
             DiskFullError: The disk is full.
         """
         check_name(target)
-    if target.is_dir():
+        if target.is_dir():
             raise VideoError(f"'{target}' is a folder; choose another output")
         with explained(), writing(target), suppress(_Enough), atomic_path(target) as temporary:
             if path is None:
