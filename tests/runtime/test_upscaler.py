@@ -255,7 +255,7 @@ def test_the_levels_of_a_given_blur_are_read_and_those_of_a_code_are_taken(tmp_p
         np.testing.assert_allclose(given.codes[0, -2:], read[-2:], atol=1e-6)
         assert given.noise == pytest.approx(25 * read[-2], abs=1e-4)
         assert given.jpeg_quality == pytest.approx(100 - 50 * read[-1], abs=1e-4)
-        whole = np.append(bundle.basis.code_of_sigma(2.0)[:-2], np.float32([0.25, 0.5]))
+        whole = np.append(bundle.basis.code_of_sigma(2.0)[:-2], np.array([0.25, 0.5], np.float32))
         np.testing.assert_array_equal(upscaler(frame, code=whole).codes[0], whole)
         batch = upscaler(np.stack([frame, frame]), sigma=[1.0, 2.0])
         np.testing.assert_allclose(batch.codes[0, :, -2:], [read[-2:]] * 2, atol=1e-6)
