@@ -108,11 +108,11 @@ import sys
 from dataclasses import replace
 from ikc_deploy.bundle.manifest import write_manifest
 from ikc_deploy.bundle.bundle_writer import changed_bundle
-from ikc_deploy.bundle.measurements import Opinion
+from ikc_deploy.bundle.measurements import Verification
 for number in range(10):
     with changed_bundle(sys.argv[1]) as (now, folder):
         verified = now.manifest.verified | {
-            f"{sys.argv[2]}{number}": Opinion({}, (64, 64), {}, [], True)
+            f"{sys.argv[2]}{number}": Verification({}, (64, 64), {}, [], True)
         }
         write_manifest(folder, replace(now.manifest, verified=verified), now.files)
 """

@@ -116,7 +116,7 @@ def test_a_crop_is_fitted_and_the_whole_picture_made_by_sftmd(
     assert_one_clear_line(invoke(main, *arguments), "does not support this kernel", "--then usrnet")
     assert read_rgb(tmp_path / "out" / "image.png").shape == (128, 128, 3)
     assert not (tmp_path / "out" / "image-sftmd.png").exists()
-    monkeypatch.setattr(nonblind_stage, "MOST_LOST", 10.0)
+    monkeypatch.setattr(nonblind_stage, "MAX_LOST", 10.0)
     result = invoke(main, *arguments)
     assert result.exit_code == 0, result.output
     assert "sftmd: under a kernel " in result.stdout

@@ -22,6 +22,7 @@ from ikc_deploy.export.int8 import best_scale, quantize_graph
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.weights_loader import Weights, load_weights
+from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
 
 
 class Modulated(nn.Module):
@@ -60,7 +61,9 @@ def test_the_quantised_graph_stays_close_to_the_float_one(
     quantized: tuple[Path, NDArray[np.float32], NDArray[np.float32]],
 ) -> None:
     path, x, expected = quantized
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(*EXACT_INT8)
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"x": x})
     noise = np.mean((found - expected) ** 2) / np.mean(expected**2)
     assert 0 < noise < 1e-3

@@ -32,7 +32,7 @@ def test_every_image_gets_one_code_of_its_own(
     networks = untrained(design)
     lr = torch.rand(count, 3, height, width)
     codes = networks.predictor(lr)
-    assert codes.shape == (count, 10)
+    assert codes.shape == (count, networks.basis.code_size)
     torch.testing.assert_close(codes[-1:], networks.predictor(lr[-1:]), atol=1e-4, rtol=1e-4)
 
 

@@ -11,7 +11,8 @@ from torch import nn
 from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import new_networks, random_networks
-from ikc_deploy.networks.sftmd import BicubicPhases, CodeBorder, Sftmd, conditioned_conv
+from ikc_deploy.networks.sftmd import BicubicPhases, CodeBorder, conditioned_conv
+from ikc_deploy.networks.sr_network import build_sr_network
 from tests.samples import DESIGNS, photo, small_architecture
 
 
@@ -26,10 +27,11 @@ def test_output_is_an_image_scale_times_as_large(
     design: Design, scale: int, count: int, height: int, width: int
 ) -> None:
     torch.manual_seed(0)
-    network = Sftmd(small_architecture(design, scale)).requires_grad_(False)
+    settings = small_architecture(design, scale)
+    network = build_sr_network(settings).requires_grad_(False)
     # Loud weights, so that only the clamp keeps the range.
     network.conv_output.weight.mul_(1000)
-    sr = network(torch.rand(count, 3, height, width), torch.randn(count, 10))
+    sr = network(torch.rand(count, 3, height, width), torch.randn(count, settings.code_size))
     assert sr.shape == (count, 3, scale * height, scale * width)
     assert sr.min() >= 0 and sr.max() <= 1
 

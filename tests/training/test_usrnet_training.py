@@ -97,7 +97,7 @@ def test_batches_are_degraded_as_pictures_are(scale: int) -> None:
     [
         (("patch = 48", "patch = 50"), "multiple of 8 and of every scale"),
         (("patch = 48", "patch = 16"), "at least 11 HR pixels|multiple of 8"),
-        (("iterations = 2", "iterations = 0"), "iterations must be a positive integer"),
+        (("iterations = 2", "iterations = 0"), "iterations must be a whole number from 1"),
         (("iterations = 2", "iteration = 2"), "unknown settings iteration"),
         (("[network]", "[blur]\nnoise = 300\n[network]"), "noise must lie in"),
         (("[network]", "[blur]\nscales = [2, 5]\n[network]"), "scales must be among"),
