@@ -276,5 +276,5 @@ def test_a_sigma_that_the_bundle_does_not_know_is_refused(upscaler: Upscaler, pa
     narrow.basis = KernelBasis.fit((0.2, 3.0))
     with pytest.raises(InputError, match=r"covers sigma 0\.2 to 3 .* of sigma 3\.2"):
         evaluate(Upscaler(narrow, upscaler.backend, ITERS), [pair], GAUSSIAN8)
-    with pytest.raises(InputError, match=r"covers sigma 0\.2 to 4, .* of sigma 4\.1"):
+    with pytest.raises(InputError, match=r"covers sigma 0\.2 to 4 .* of sigma 4\.1"):
         evaluate(upscaler, [pair], Protocol(BlurSet.gaussians((2.6, 4.1))))
