@@ -93,12 +93,15 @@ def test_every_sabotaged_graph_is_refused_by_the_export(
     assert blamed == {graph}
 
 
+SUBTLE = ("scaled by 1.2", "scaled by 1.5", "swapped channels")
+
+
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_sabotaged_engine_is_refused_by_polygraphys_table(
     exported: Bundle, graph: str, kind: str
 ) -> None:
-    if exported.manifest.precision == "int8" and kind in ("scaled by 1.2", "swapped channels"):
+    if exported.manifest.precision == "int8" and kind in SUBTLE:
         pytest.skip("it is less than what two ways to compute 8-bit graphs differ by")
     content = {name: exported.graph_bytes(name) for name in GRAPHS}
     content[graph] = sabotaged(content[graph], kind)
