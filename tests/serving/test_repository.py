@@ -144,3 +144,18 @@ def test_float_bundles_are_refused(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--io uint8"):
         write_repository(Bundle.open(folder), tmp_path / "models")
     assert not (tmp_path / "models").exists()
+
+
+def test_the_model_needs_nothing_of_the_package_but_what_it_takes_along(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    model = write_repository(bundle, tmp_path / "models")["ikc"] / "1"
+    program = f"""
+import sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+sys.path.insert(0, {str(model)!r})
+import ikc_deploy.kernels, ikc_deploy.serving.loop
+assert ikc_deploy.__file__.startswith({str(model)!r})
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
