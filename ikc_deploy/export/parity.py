@@ -63,7 +63,7 @@ _SIGMAS: Final = (0.3, 0.8, 0.5, 0.2, 0.65, 0.4)
 """Sigmas of the blurs, as shares of the sigma range."""
 _EXACT_DB: Final = 130.0
 """PSNR in dB that float32 reaches at the end of the loop."""
-_MIN: Final = 2.0**-20
+_MIN: Final = 2.0**-21
 """Smallest float32 error relative to an output's RMS: a few roundings of the last bit."""
 
 Outputs = dict[str, list[NDArray[Any]]]

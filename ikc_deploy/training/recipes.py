@@ -53,7 +53,7 @@ class StageRecipe:
     `joint`, instead of P's; in [0, 1]."""
     cooldown: float = 1.0
     """Share of the steps, at the end, in which the learning rate falls by a half cosine, in (0, 1];
-    before, it is constant. Below 1, a run may be resumed with more steps before its cooldown."""
+    before, it is constant."""
     loss: ImageLoss = "l1"
     """Loss that `sftmd` minimises on RGB in [0,1]."""
 

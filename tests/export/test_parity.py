@@ -93,7 +93,7 @@ def test_every_sabotaged_graph_is_refused_by_the_export(
     assert blamed == {graph}
 
 
-SUBTLE = ("scaled by 1.2", "scaled by 1.5", "swapped channels")
+SUBTLE = ("scaled by 1.2", "swapped channels")
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -101,7 +101,8 @@ SUBTLE = ("scaled by 1.2", "scaled by 1.5", "swapped channels")
 def test_every_sabotaged_engine_is_refused_by_polygraphys_table(
     exported: Bundle, graph: str, kind: str
 ) -> None:
-    if exported.manifest.precision == "int8" and kind in SUBTLE:
+    subtle = kind in SUBTLE or (kind, graph) == ("scaled by 1.5", "sftmd")
+    if exported.manifest.precision == "int8" and subtle:
         pytest.skip("it is less than what two ways to compute 8-bit graphs differ by")
     content = {name: exported.graph_bytes(name) for name in GRAPHS}
     content[graph] = sabotaged(content[graph], kind)
