@@ -150,24 +150,14 @@ class FilmModulations(nn.Module):
         self.affine = nn.Linear(second.out_features, 2 * sum(c.conv.out_channels for c in convs))
         self.affine.to(dtype)
         self.embed = nn.Sequential(normalized, relu, second, nn.ReLU())
-        scales, shifts = zip(
-            *(
-                (
-                    layer.modulation.weight.detach().chunk(2),
-                    layer.modulation.bias.detach().chunk(2),
-                )
-                for layer in convs
-            ),
-            strict=True,
-        )
+        # All have the same width, so scales and shifts can be cut out of one stack.
+        scale_weight, shift_weight = _stacked([layer.modulation.weight for layer in convs])
+        scale_bias, shift_bias = _stacked([layer.modulation.bias for layer in convs])
+        scale_bias = 1 + scale_bias
         with torch.no_grad():
             normalized.weight.copy_(first.weight / deviation)
             normalized.bias.copy_(first.bias - normalized.weight @ mean)
             biases = torch.cat([_bias(layer.conv) for layer in convs])
-            scale_weight = torch.cat([weight[0] for weight in scales])
-            scale_bias = 1 + torch.cat([bias[0] for bias in shifts])
-            shift_weight = torch.cat([weight[1] for weight in scales])
-            shift_bias = torch.cat([bias[1] for bias in shifts])
             self.affine.weight.copy_(
                 torch.cat((scale_weight, shift_weight + biases[:, None] * scale_weight))
             )
@@ -347,6 +337,12 @@ def _fold_through_shuffle(conv: nn.Conv2d, factor: int) -> nn.Conv2d:
                         target[at + at_cell] = conv.weight[:, :, dy + reach, dx + reach]
         _bias(folded).copy_(_bias(conv).repeat_interleave(factor**2))
     return folded
+
+
+def _stacked(parameters: list[nn.Parameter]) -> tuple[Tensor, Tensor]:
+    """Return the first halves of `[2C,...]` parameters in one tensor, and the second halves."""
+    first, second = torch.stack([each.detach() for each in parameters]).chunk(2, dim=1)
+    return first.flatten(0, 1), second.flatten(0, 1)
 
 
 def _without_bias(conv: nn.Conv2d) -> nn.Conv2d:

@@ -110,3 +110,36 @@ def test_processes_make_the_parts_of_one_batch(recipe: Recipe) -> None:
         torch.testing.assert_close(parts, getattr(whole, field.name), atol=1e-6, rtol=0)
     with pytest.raises(RecipeError, match="cannot be split evenly among 3"):
         BatchSource(CROPS, networks, recipe, "sftmd", CPU, ProcessGroup(0, 3))
+
+
+def test_levels_are_those_of_the_noise_and_the_compression(recipe: Recipe) -> None:
+    stage = dataclasses.replace(recipe.sftmd, batch=64)
+    recipe, networks = prepared(dataclasses.replace(recipe, sftmd=stage), "film")
+    clean = BatchSource(CROPS, networks, recipe, "sftmd", CPU).batch(3)
+    assert not clean.levels.any() and not clean.code[:, -2:].any()
+    noise_only = DegradationRecipe(noise=20.0, share=0.5)
+    noisy = BatchSource(
+        CROPS, networks, dataclasses.replace(recipe, degradation=noise_only), "sftmd", CPU
+    ).batch(3)
+    torch.testing.assert_close(noisy.hr, clean.hr)
+    torch.testing.assert_close(noisy.code[:, :-2], clean.code[:, :-2])
+    torch.testing.assert_close(noisy.code[:, -2:], noisy.levels)
+    assert 0.3 < (noisy.levels[:, 0] > 0).float().mean() < 0.7 and not noisy.levels[:, 1].any()
+    inside = (clean.lr > 0.3) & (clean.lr < 0.7)
+    for level, before, after, where in zip(
+        noisy.levels[:, 0], clean.lr, noisy.lr, inside, strict=True
+    ):
+        deviation = 25 * float(level)
+        if level == 0:
+            assert torch.equal(before, after)
+        # Below a level rounding decides; without grey pixels the clamp does.
+        elif deviation > 2 and where.sum() >= 100:
+            found = float((255 * (after - before))[where].std())
+            assert found == pytest.approx((deviation**2 + 1 / 6) ** 0.5, rel=0.25)
+    jpeg_only = DegradationRecipe(jpeg=(50, 99), share=0.5)
+    compressed = BatchSource(
+        CROPS, networks, dataclasses.replace(recipe, degradation=jpeg_only), "sftmd", CPU
+    ).batch(3)
+    changed = (compressed.lr != clean.lr).flatten(1).any(dim=1)
+    assert torch.equal(changed, compressed.levels[:, 1] > 0) and not compressed.levels[:, 0].any()
+    assert float(compressed.levels.max()) <= 1

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ikc_deploy.errors import InputError, RecipeError
 from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.training.data import CropSource
+from ikc_deploy.training.recipes import CropRecipe
 from tests.samples import photo
 
 
@@ -93,3 +94,41 @@ def test_images_smaller_than_a_crop_are_left_out() -> None:
     assert SOURCE.at_least(22).sizes.tolist() == [[30, 50]]
     with pytest.raises(RecipeError, match=r"31 pixels.*'patch'"):
         SOURCE.at_least(31)
+
+
+def detailed(height: int, width: int, texture: slice) -> NDArray[np.uint8]:
+    """A flat image with noise in the columns `texture`."""
+    image = np.full((height, width, 3), 128, np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, image[:, texture].shape)
+    image[:, texture] = noise.astype(np.uint8)
+    return image
+
+
+def test_of_several_candidates_the_most_detailed_crop_is_taken() -> None:
+    images = [detailed(64, 256, slice(192, 256)), np.full((64, 256, 3), 9, np.uint8)]
+    shares = []
+    for candidates in (1, 16):
+        source = CropSource(images, settings=CropRecipe(candidates=candidates))
+        crops = source.crops(np.random.default_rng(1), 400, 32).float()
+        shares.append(float((crops.std(dim=(1, 2, 3)) > 10).float().mean()))
+    # A crop reaches the noise of one of the two images from 64 of 225 positions: with a probability
+    # of 0.14 by chance, and of 1 - 0.86^16 = 0.91 for the best of 16.
+    assert shares[0] < 0.25 and shares[1] > 0.8
+
+
+def test_images_are_drawn_by_a_power_of_their_area() -> None:
+    images = [np.full((32, 32, 3), 0, np.uint8), np.full((32, 288, 3), 1, np.uint8)]
+    for power, share in ((0.0, 1 / 2), (0.5, 3 / 4), (1.0, 9 / 10)):
+        source = CropSource(images, settings=CropRecipe(area_weight=power))
+        crops = source.crops(np.random.default_rng(2), 4000, 8)
+        assert float(crops[:, 0, 0, 0].float().mean()) == pytest.approx(share, abs=0.03)
+
+
+def test_large_images_are_there_at_half_size_too() -> None:
+    images = [np.full((40, 60, 3), 50, np.uint8), np.full((39, 60, 3), 90, np.uint8)]
+    source = CropSource(images, settings=CropRecipe(halved_from=40))
+    assert source.sizes.tolist() == [[40, 60], [39, 60], [20, 30]]
+    assert CropSource(images).sizes.tolist() == [[40, 60], [39, 60]]
+    crops = source.crops(np.random.default_rng(0), 300, 16)
+    # The copy of the first image has its value, and there is none of the second.
+    assert (crops == 50).float().mean() == pytest.approx(2 / 3, abs=0.1)

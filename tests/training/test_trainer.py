@@ -361,6 +361,13 @@ def test_weights_of_another_scale_or_design_are_no_start(
         started_networks(recipe.architecture, 0, "other.safetensors", tmp_path)
 
 
+def test_the_learning_rate_is_constant_before_its_cooldown() -> None:
+    settings = StageRecipe(1000, 1, 16, 0.2, warmup=10, cooldown=0.3)
+    rates = [learning_rate(step, settings) for step in range(1000)]
+    assert set(rates[10:701]) == {0.2}
+    assert rates[850] == pytest.approx(0.2 * 0.505) and rates[-1] == pytest.approx(0.002, rel=1e-2)
+
+
 def test_the_learning_rate_warms_up_and_falls_to_a_hundredth() -> None:
     settings = StageRecipe(steps=1000, batch=1, patch=16, learning_rate=0.2, warmup=10)
     rates = [learning_rate(step, settings) for step in range(1000)]
