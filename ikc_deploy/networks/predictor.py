@@ -64,23 +64,21 @@ class StatisticsPredictor(nn.Module):
         centre = [0.5 * (low + high)] + [0.0] * (self.chart.parameter_count - 1)
         self.register_buffer("centre", torch.tensor(centre), persistent=False)
 
-    def kernel_parameters(self, lr: Tensor) -> Tensor:
-        """Return the spread `[N,S]` in HR pixels of the blur of lr `[N,3,H,W]`, not clamped.
-
-        S = 1, sigma, for isotropic kernels; S = 3 for anisotropic ones (ellipses.py).
-        """
-        return self.readings(lr)[0]
-
     def readings(self, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the spread `[N,S]` and the levels `[N,levels]` of lr `[N,3,H,W]`, not clamped."""
+        """Return what lr `[N,3,H,W]` in [0,1] shows of its blur and its degradation, not clamped.
+
+        Returns:
+            The kernel parameters `[N,S]` in HR pixels: S = 1, sigma, for isotropic kernels; S = 3
+            for anisotropic ones (ellipses.py). The levels `[N,levels]`, in `LEVEL_UNITS`.
+        """
         found = widened(self.head(statistics(self.features(lr))))
         unit, levels = torch.split(found, [self.chart.parameter_count, self.levels], dim=1)
-        spread = cast(Tensor, self.centre) + 0.5 * (self.chart.high - self.chart.low) * unit
-        return spread, levels
+        half_range = 0.5 * (self.chart.high - self.chart.low)
+        return cast(Tensor, self.centre) + half_range * unit, levels
 
-    def code(self, spread: Tensor, levels: Tensor) -> Tensor:
-        """Return the code `[N,code_size]` of a spread `[N,S]` and levels `[N,levels]`."""
-        code = self.chart.code(spread)
+    def code(self, parameters: Tensor, levels: Tensor) -> Tensor:
+        """Return the code `[N,code_size]` of kernel parameters `[N,S]` and levels `[N,levels]`."""
+        code = self.chart.code(parameters)
         if not self.levels:
             return code
         # A parametrization returns zeros in the components of the levels.
