@@ -339,7 +339,7 @@ def _fold_through_shuffle(conv: nn.Conv2d, factor: int) -> nn.Conv2d:
     return folded
 
 
-def _stacked(parameters: list[nn.Parameter]) -> tuple[Tensor, Tensor]:
+def _stacked(parameters: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the first halves of `[2C,...]` parameters in one tensor, and the second halves."""
     first, second = torch.stack([each.detach() for each in parameters]).chunk(2, dim=1)
     return first.flatten(0, 1), second.flatten(0, 1)
