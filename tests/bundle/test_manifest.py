@@ -52,7 +52,7 @@ def test_one_flipped_byte_is_refused(copied: Path, file: str) -> None:
 
 def test_every_flipped_byte_of_the_manifest_is_refused(copied: Path) -> None:
     path = copied / MANIFEST_FILE
-    content = path.read_bytes()
+    content, before = path.read_bytes(), Bundle.open(copied)
     for position in range(0, len(content), 97):
         changed = bytearray(content)
         changed[position] ^= 1
@@ -61,8 +61,8 @@ def test_every_flipped_byte_of_the_manifest_is_refused(copied: Path) -> None:
             opened = Bundle.open(copied)
         except BundleError:
             continue
-        # White space may change without changing what the manifest says.
-        assert content[position : position + 1].isspace() or opened is None
+        # White space and the last digit of a float may change, if all values stay the same.
+        assert opened.manifest == before.manifest and opened.files == before.files
 
 
 def test_a_truncated_graph_is_refused_with_its_sizes(copied: Path) -> None:

@@ -164,7 +164,7 @@ def test_tensorrt_without_its_gpu_leaves_a_complete_bundle(
     [
         (["--target", "t.toml"], "give --engine too"),
         (["--shapes", "64x64:64x64:64x64"], "give --engine too"),
-        (["--engine", "auto", "--shapes", "64x64:32x32:64x64"], "the height goes 64, 32, 64"),
+        (["--engine", "auto", "--shapes", "64x64:32x32:64x64"], "got 64, 32, 64 for the height"),
         (["--engine", "auto", "--shapes", "64"], "MIN:OPT:MAX"),
         (["--engine", "auto", "--shapes", "4x4:4x4:8x8"], "at least 8 pixels on each side"),
         (["--engine", "auto", "--target", "no.toml"], "no target file at 'no.toml'"),

@@ -65,6 +65,8 @@ def test_json_is_one_object_for_each_image(bundle: Bundle, folder: Path, tmp_pat
         "lr": [12, 16],
         "sr": [48, 64],
         "sigma": pytest.approx(2.5, abs=1e-3),
+        "noise": None,
+        "jpeg_quality": None,
     }
     assert timings["predictor"] == timings["corrector"] == 0 < timings["sftmd"] < timings["total"]
     assert second["lr"] == [10, 9]

@@ -33,9 +33,12 @@ def bundle(tmp_path: Path) -> Bundle:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"io": "float"}, "the predictor .* has an input lr of uint8 .* says float32"),
-        ({"precision": "fp32"}, "the sftmd .* has an output sr of float16 .* says float32"),
-        ({"scale": 3}, r"the sftmd .* sr of float16 \[1, 3, 32, 32\].*says float16 \[1, 3, 24, 24"),
+        ({"io": "float"}, "the predictor .* has an input lr of uint8 .* requires float32"),
+        ({"precision": "fp32"}, "the sftmd .* has an output sr of float16 .* requires float32"),
+        (
+            {"scale": 3},
+            r"the sftmd .* sr of float16 \[1, 3, 32, 32\].*requires float16 \[1, 3, 24, 24",
+        ),
     ],
 )
 def test_a_manifest_of_other_graphs_is_refused(
