@@ -119,21 +119,18 @@ class Architecture:
 
 
 def _sizes(scale: int) -> dict[str, Architecture]:
-    full, sigma_range = f"x{scale}", SIGMA_RANGES[scale]
-    lite, film = f"x{scale}-lite", f"x{scale}-film"
+    full, lite = f"x{scale}", f"x{scale}-lite"
     levels = len(LEVELS)
-    code_size = CODE_SIZE + levels
     return {
-        full: Architecture(full, scale, "reference", 64, 16, 64, sigma_range),
+        full: Architecture(full, scale, "reference", 64, 16, 64, SIGMA_RANGES[scale]),
         lite: Architecture(
-            lite, scale, "compact", 48, 8, 64, sigma_range, code_size, levels=levels
+            lite, scale, "film", 48, 20, 64, SIGMA_RANGES[scale], CODE_SIZE + levels, levels=levels
         ),
-        film: Architecture(film, scale, "film", 48, 20, 64, sigma_range, code_size, levels=levels),
     }
 
 
 ARCHITECTURES: Final[dict[str, Architecture]] = _sizes(2) | _sizes(3) | _sizes(4)
-"""The named architectures: `x2`, `x3`, `x4`, and their `-lite` and `-film` sizes."""
+"""The named architectures: `x2`, `x3`, `x4`, and their `-lite` sizes."""
 
 
 def architecture(name: str) -> Architecture:

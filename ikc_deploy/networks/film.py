@@ -75,6 +75,11 @@ class FilmTrunk(nn.Module):
         self.conv_output = nn.Conv2d(channels, 3 * scale**2, 3, padding=1)
         self.bicubic = BicubicPhases(scale)
 
+    @property
+    def residual_blocks(self) -> list[FilmBlock]:
+        """Residual blocks, in order."""
+        return [cast(FilmBlock, block) for block in self.blocks]
+
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
         """Return sr `[N,3,s*H,s*W]` in [0,1] from lr `[N,3,H,W]` and code `[N,code_size]`."""
         return self.unclamped(lr, code).clamp(0.0, 1.0)
@@ -83,7 +88,7 @@ class FilmTrunk(nn.Module):
         """Return the image before the final clamp, for the training loss."""
         embedding = self.embed(self.normalize(code))
         before = features = self.conv_first(lr)
-        for block in self.blocks:
+        for block in self.residual_blocks:
             features = block(features, embedding)
         image = self.conv_output(before + self.conv_mid(features))
         # The skip stays in float32 under autocast: bfloat16 cannot hold an 8-bit image.
@@ -95,8 +100,8 @@ class FilmTrunk(nn.Module):
         """Initialise all layers (He); blocks start near the identity and the image near bicubic."""
         initialize_he(self, 0.0)
         with torch.no_grad():
-            for block in self.blocks:
-                cast(FilmBlock, block).second.conv.weight.mul_(0.1)
-                for part in (cast(FilmBlock, block).first, cast(FilmBlock, block).second):
+            for block in self.residual_blocks:
+                block.second.conv.weight.mul_(0.1)
+                for part in (block.first, block.second):
                     part.modulation.weight.mul_(0.1)
             self.conv_output.weight.mul_(0.001)

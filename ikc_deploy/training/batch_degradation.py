@@ -5,6 +5,8 @@ The same operations as `ikc_deploy.imaging.degrade`, batched in torch, one kerne
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,9 @@ def blur(images: Tensor, kernels: Tensor) -> Tensor:
     count = images.shape[0]
     reach = kernels.shape[-1] // 2
     padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
+    if images.is_cuda:
+        # cuDNN has no fast kernel for large filters with one group per image.
+        return _correlated_by_fft(padded, kernels)[..., : images.shape[-2], : images.shape[-1]]
     # One group per image: its channels are the batch, its kernel the only filter.
     weights = kernels[:, None].to(images.dtype)
     return F.conv2d(padded.transpose(0, 1), weights, groups=count).transpose(0, 1)
@@ -25,8 +30,8 @@ def blur(images: Tensor, kernels: Tensor) -> Tensor:
 
 def shrink(images: Tensor, scale: int) -> Tensor:
     """Shrink `[N,C,H,W]` by `scale`, bicubic, antialiased, with symmetric border (imresize)."""
-    rows = _matrix(images.shape[-2], scale, images)
-    columns = _matrix(images.shape[-1], scale, images)
+    rows = _matrix(images.shape[-2], scale, images.device, images.dtype)
+    columns = _matrix(images.shape[-1], scale, images.device, images.dtype)
     return rows @ images @ columns.T
 
 
@@ -65,6 +70,15 @@ def quantized(images: Tensor) -> Tensor:
     return (images * 255).round().clamp(0, 255) / 255
 
 
-def _matrix(length: int, scale: int, like: Tensor) -> Tensor:
+def _correlated_by_fft(padded: Tensor, kernels: Tensor) -> Tensor:
+    """Return the circular correlation of `[N,C,H,W]` with `[N,k,k]`; its first rows are valid."""
+    size = padded.shape[-2:]
+    response = torch.fft.rfft2(kernels.to(padded.dtype), s=size).conj()[:, None]
+    return torch.fft.irfft2(torch.fft.rfft2(padded) * response, s=size)
+
+
+# Cached, because a copy to a GPU at every batch would wait for all its queued work.
+@lru_cache(maxsize=64)
+def _matrix(length: int, scale: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     matrix = np.array(bicubic_matrix(length, 1 / scale))
-    return torch.from_numpy(matrix).to(like.device, like.dtype)
+    return torch.from_numpy(matrix).to(device, dtype)

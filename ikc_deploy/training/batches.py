@@ -40,6 +40,10 @@ class Batch:
     code: Tensor
     """Codes `[N,code_size]` of the true kernels and levels."""
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all tensors, in the order of the constructor."""
+        return self.hr, self.lr, self.kernel_parameters, self.levels, self.code
+
 
 class BatchSource:
     """A source of the batches of one stage.
@@ -133,4 +137,6 @@ class BatchSource:
         return lr, torch.stack((noise_level, jpeg_level), dim=1)
 
     def _here(self, values: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(values[self._part]).to(self._device, torch.float32)
+        # Without waiting for the device: the values are copied before the call returns.
+        here = torch.from_numpy(values[self._part].astype(np.float32))
+        return here.to(self._device, non_blocking=True)

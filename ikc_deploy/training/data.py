@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +49,10 @@ class CropSource:
         self._starts = np.cumsum([0] + [image.size for image in images[:-1]], dtype=np.int64)
         pixels = np.concatenate([image.reshape(-1) for image in images])
         self._pixels = torch.from_numpy(pixels).to(device)
-        self._detail = [_detail(image) for image in images] if settings.candidates > 1 else []
+        self._detail: list[NDArray[np.float32]] = []
+        if settings.candidates > 1:
+            with ThreadPoolExecutor() as threads:
+                self._detail = list(threads.map(_detail, images))
 
     @classmethod
     def from_folders(
@@ -69,12 +73,8 @@ class CropSource:
                 readable.
         """
         paths = [path for folder in folders for path in list_images(folder)]
-        images = []
-        for path in paths:
-            try:
-                images.append(read_rgb(path))
-            except InputError as error:
-                _log.warning("skipped: %s", error)
+        with ThreadPoolExecutor() as threads:
+            images = [image for image in threads.map(_decoded, paths) if image is not None]
         if not images:
             raise InputError("not one training image could be read; check the folders of 'data'")
         return cls(images, device, settings)
@@ -125,7 +125,7 @@ class CropSource:
         down = np.where(flips[:, 2:], columns, rows)[part]
         across = np.where(flips[:, 2:], rows, columns)[part]
         device = self._pixels.device
-        row, column = (torch.from_numpy(a).to(device) for a in (down, across))
+        row, column = (torch.from_numpy(a).to(device, non_blocking=True) for a in (down, across))
         channel = torch.arange(3, device=device)[None, :, None, None]
         return self._pixels[row[:, None, :, None] + column[:, None, None, :] + channel]
 
@@ -154,6 +154,14 @@ class CropSource:
         return float(self._detail[image][top : end[0], left : end[1]].mean())
 
 
+def _decoded(path: Path) -> NDArray[np.uint8] | None:
+    try:
+        return read_rgb(path)
+    except InputError as error:
+        _log.warning("skipped: %s", error)
+        return None
+
+
 def _detail(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the mean absolute difference of neighbouring green values in every cell."""
     green = image[..., 1].astype(np.int16)
@@ -174,7 +182,9 @@ def _halved(images: Sequence[NDArray[np.uint8]], side: int | None) -> list[NDArr
         return []
     large = [image for image in images if min(image.shape[:2]) >= side]
     sizes = [(image.shape[1] // 2, image.shape[0] // 2) for image in large]
-    return [
-        np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
-        for image, size in zip(large, sizes, strict=True)
-    ]
+
+    def shrunk(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(shrunk, large, sizes))

@@ -37,17 +37,17 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
 
     Raises:
         CheckpointError: There are no such weights, or they are damaged.
-        RecipeError: The weights are for another scale or design, or no tensor of a network fits.
+        RecipeError: The weights are for another scale, or no tensor of P or C fits. F may start at
+            random: P and C of the compact and film designs fit each other.
     """
     file = folder / start
     source = load_weights(str(file) if file.is_file() else start).networks
     theirs = source.architecture
-    for name in ("scale", "design"):
-        if getattr(settings, name) != getattr(theirs, name):
-            raise RecipeError(
-                f"init_from '{start}' has {name} {getattr(theirs, name)}, but the recipe's "
-                f"architecture has {getattr(settings, name)}; start from other weights or from none"
-            )
+    if settings.scale != theirs.scale:
+        raise RecipeError(
+            f"init_from '{start}' has scale {theirs.scale}, but the recipe's architecture has "
+            f"{settings.scale}; start from other weights or from none"
+        )
     same_codes = _same_codes(settings, theirs)
     basis = source.basis.with_levels(settings.levels) if same_codes else None
     networks = new_networks(settings, seed, basis)
@@ -55,7 +55,7 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
     for name, module in networks.modules().items():
         known = dict(source.modules()[name].named_parameters())
         missing = _copy_fitting(module, known, settings.levels - theirs.levels)
-        if len(missing) == len(list(module.parameters())):
+        if len(missing) == len(list(module.parameters())) and name != "sftmd":
             raise RecipeError(
                 f"init_from '{start}': no tensor of its {name} fits the recipe's architecture; "
                 "start from other weights or from none"

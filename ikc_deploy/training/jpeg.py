@@ -7,6 +7,7 @@ The baseline of ITU-T T.81 without its lossless half: YCbCr (JFIF), chroma at ha
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Final
 
 import torch
@@ -58,13 +59,13 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
     side = 2 * _BLOCK
     padding = (0, -width % side, 0, -height % side)
     padded = F.pad(images.float() * 255, padding, mode="replicate")
-    to_ycbcr = torch.tensor(_TO_YCBCR, device=images.device)
+    to_ycbcr, to_rgb = _colour_matrices(images.device)
     ycbcr = torch.einsum("dc,nchw->ndhw", to_ycbcr, padded).round()
     luma = _compressed(ycbcr[:, :1] - 128, _table(_LUMA, quality)) + 128
     chroma = _compressed(F.avg_pool2d(ycbcr[:, 1:], 2).round(), _table(_CHROMA, quality))
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
     decoded = torch.cat((luma.clamp(0, 255), chroma.clamp(-128, 127)), dim=1).round()
-    rgb = torch.einsum("dc,nchw->ndhw", torch.linalg.inv(to_ycbcr), decoded)
+    rgb = torch.einsum("dc,nchw->ndhw", to_rgb, decoded)
     return rgb[..., :height, :width].round().clamp(0, 255) / 255
 
 
@@ -72,8 +73,7 @@ def _table(base: tuple[tuple[int, ...], ...], quality: Tensor) -> Tensor:
     """Return the quantisation steps `[N,1,8,8]` of each image."""
     quality = quality.float()[:, None, None, None]
     percent = torch.where(quality < 50, (5000 / quality).floor(), 200 - 2 * quality)
-    steps = torch.tensor(base, device=quality.device, dtype=torch.float32)
-    return ((steps * percent + 50) / 100).floor().clamp(1, 255)
+    return ((_constant(base, quality.device) * percent + 50) / 100).floor().clamp(1, 255)
 
 
 def _compressed(planes: Tensor, steps: Tensor) -> Tensor:
@@ -88,6 +88,20 @@ def _compressed(planes: Tensor, steps: Tensor) -> Tensor:
     return decoded.transpose(-2, -3).reshape(planes.shape).round()
 
 
+# Constants are cached, because a copy to a GPU at every batch would wait for all its queued work.
+@cache
+def _constant(values: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device, dtype=torch.float32)
+
+
+@cache
+def _colour_matrices(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the matrices from RGB to YCbCr and back."""
+    to_ycbcr = torch.tensor(_TO_YCBCR)
+    return to_ycbcr.to(device), torch.linalg.inv(to_ycbcr).to(device)
+
+
+@cache
 def _dct(device: torch.device) -> Tensor:
     """Return the matrix `[8,8]` of the orthonormal DCT-II of eight points."""
     order = torch.arange(_BLOCK, device=device, dtype=torch.float32)

@@ -56,6 +56,10 @@ class StageRecipe:
     before, it is constant."""
     loss: ImageLoss = "l1"
     """Loss that `sftmd` minimises on RGB in [0,1]."""
+    predicted_share: float = 0.0
+    """Share of the batch for which `sftmd` gets P's code instead of the true one; in [0, 1]."""
+    precision: Precision = "float32"
+    """Type of the convolutions. P reads sigma less exactly if it is trained in bfloat16."""
 
     def __post_init__(self) -> None:
         require_counts(self, "steps", "patch")
@@ -66,10 +70,9 @@ class StageRecipe:
             raise RecipeError(f"learning_rate must lie in (0, 1), got {self.learning_rate!r}")
         if not 0 <= self.ema_decay < 1:
             raise RecipeError(f"ema_decay must lie in [0, 1), got {self.ema_decay!r}")
-        if not 0 <= self.random_start_share <= 1:
-            raise RecipeError(
-                f"random_start_share must lie in [0, 1], got {self.random_start_share!r}"
-            )
+        for name in ("random_start_share", "predicted_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RecipeError(f"{name} must lie in [0, 1], got {getattr(self, name)!r}")
         if not 0 < self.cooldown <= 1:
             raise RecipeError(f"cooldown must lie in (0, 1], got {self.cooldown!r}")
 
@@ -145,7 +148,7 @@ class DegradationRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run: stages in the order sftmd, predictor, corrector, joint.
+    """One training run: stages in the order predictor, sftmd, corrector, joint.
 
     Raises:
         RecipeError: A setting is out of range.
@@ -159,10 +162,10 @@ class Recipe:
     """Folders of HR images, as absolute paths."""
     crops: CropRecipe
     """Selection of the crops."""
-    sftmd: StageRecipe
-    """Training of F with the true kernel code."""
     predictor: StageRecipe
     """Training of P on LR images."""
+    sftmd: StageRecipe
+    """Training of F with the true kernel code, or P's for a share of the batch."""
     corrector: StageRecipe
     """Training of C on the states of the loop."""
     joint: StageRecipe | None
@@ -175,10 +178,8 @@ class Recipe:
     warning names them."""
     seed: int
     """Seed of random weights and batches, 0 to `MAX_SEED`."""
-    precision: Precision
-    """Type of convolutions in training."""
     compile: bool
-    """Whether torch.compile compiles the networks; worth its start-up time in runs of hours."""
+    """Whether torch.compile compiles the blocks of F: worth its start-up time on a GPU."""
     log_every: int
     """Number of steps between lines of the log."""
     save_every: int
@@ -211,7 +212,7 @@ class Recipe:
     @property
     def stages(self) -> dict[str, StageRecipe]:
         """Stages by name, in training order."""
-        stages = {"sftmd": self.sftmd, "predictor": self.predictor, "corrector": self.corrector}
+        stages = {"predictor": self.predictor, "sftmd": self.sftmd, "corrector": self.corrector}
         return stages if self.joint is None else stages | {"joint": self.joint}
 
     @property
@@ -221,7 +222,6 @@ class Recipe:
             "architecture": self.architecture.to_dict(),
             "seed": self.seed,
             "start": self.init_from,
-            "precision": self.precision,
             "degradation": asdict(self.degradation),
             "crops": asdict(self.crops),
             "stages": {name: asdict(stage) for name, stage in self.stages.items()},
@@ -282,7 +282,7 @@ def image_folders(listed: Any, file: Path, data: tuple[Path, ...]) -> tuple[Path
 
 
 def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe:
-    known = {"kind", "name", "architecture", "init_from", "data", "seed", "precision", "compile"}
+    known = {"kind", "name", "architecture", "init_from", "data", "seed", "compile"}
     known |= {"log_every", "save_every", "degradation", "validation", "crops"}
     known |= {"sftmd", "predictor", "corrector", "joint"}
     require_names(values, known, {"architecture", "sftmd", "predictor", "corrector"})
@@ -292,8 +292,8 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
         architecture=_architecture(values["architecture"]),
         data=image_folders(values.get("data", []), file, data),
         crops=parse_settings(CropRecipe, values.get("crops", {}), "crops"),
-        sftmd=parse_settings(StageRecipe, values["sftmd"], "sftmd"),
         predictor=parse_settings(StageRecipe, values["predictor"], "predictor"),
+        sftmd=parse_settings(StageRecipe, values["sftmd"], "sftmd"),
         corrector=parse_settings(StageRecipe, values["corrector"], "corrector"),
         joint=parse_settings(StageRecipe, values["joint"], "joint") if "joint" in values else None,
         degradation=parse_settings(DegradationRecipe, values.get("degradation", {}), "degradation"),
@@ -301,7 +301,6 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
         if "init_from" in values
         else None,
         seed=parse_value(int, values.get("seed", 0), "seed"),
-        precision=parse_value(Precision, values.get("precision", "float32"), "precision"),
         compile=parse_value(bool, values.get("compile", False), "compile"),
         log_every=parse_value(int, values.get("log_every", 50), "log_every"),
         save_every=parse_value(int, values.get("save_every", 500), "save_every"),

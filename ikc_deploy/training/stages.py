@@ -1,7 +1,8 @@
 """The stages of training and their losses.
 
-1. `sftmd`: F with the true kernel code, L1 on the image (IKC, section 4.1).
-2. `predictor`: P on LR images alone.
+1. `predictor`: P on LR images alone.
+2. `sftmd`: F with the true kernel code (IKC, section 4.1), or with P's for a share of the batch, as
+   F meets P's errors in use (DCLS trains so, too); L1 on the image.
 3. `corrector`: C on the states of its own loop with F frozen. The loop starts from P's code or from
    a random one, makes a few steps, and every step is a sample. If C is trained on single
    corrections near the truth instead, the loop drifts to a biased fixed point (docs/training.md).
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Protocol, cast
+from typing import Final, Protocol
 
 import numpy as np
 import torch
@@ -52,14 +53,10 @@ class StageContext:
     """Device of the training."""
     processes: ProcessGroup = SINGLE_PROCESS
     """Processes of the run."""
-    compile: bool = False
-    """Whether torch.compile compiles F."""
-
-    @cached_property
-    def restore(self) -> Any:
+    @property
+    def restore(self) -> Callable[[Tensor, Tensor], Tensor]:
         """F without its clamp: (lr, code) to an SR image `[N,3,sH,sW]`."""
-        unclamped = self.networks.sftmd.unclamped
-        return torch.compile(unclamped) if self.compile else unclamped
+        return self.networks.sftmd.unclamped
 
     @cached_property
     def normalize(self) -> CodeNormalization:
@@ -71,6 +68,12 @@ class StageContext:
         ]
         normalization.fit_to(torch.cat(codes).cpu().numpy())
         return normalization.to(self.device)
+
+    def draw(self, step: int, share: float) -> StageInputs:
+        """Return the batch of a step, with a random `share` of its samples chosen."""
+        random = self.source.random(step).spawn(1)[0]
+        random_code = self.source.codes(self.source.kernel_parameters(random))
+        return StageInputs(self.source.batch(step), self.source.chosen(random, share), random_code)
 
     def predicted(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return P's code `[N,code_size]` for a batch, and its error, a scalar."""
@@ -100,7 +103,7 @@ class StageContext:
 
     def image(self, batch: Batch, code: Tensor) -> Tensor:
         """Return F's image `[N,3,sH,sW]` as the input of C: float32, clamped."""
-        return cast(Tensor, self.restore(batch.lr, code)).float().clamp(0, 1)
+        return self.restore(batch.lr, code).float().clamp(0, 1)
 
     def exactly(self) -> torch.autocast:
         """Return a context without autocast: codes are float32, even with bfloat16 convolutions."""
@@ -114,49 +117,98 @@ _NORMALIZED_ON = 64
 """Number of batches whose blurs determine the deviation of each component of a code."""
 
 
+@dataclass(frozen=True)
+class StageInputs:
+    """The random inputs of one step: all that differs from step to step."""
+
+    batch: Batch
+    """Images, blurs and codes."""
+    chosen: Tensor
+    """Bool `[N,1]`: the samples that a stage treats in its second way."""
+    random_code: Tensor
+    """Codes `[N,code_size]` of other random blurs."""
+
+    def copy_(self, other: StageInputs) -> None:
+        """Overwrite all tensors with those of `other`."""
+        for ours, theirs in zip(self.tensors(), other.tensors(), strict=True):
+            ours.copy_(theirs)
+
+    def clone(self) -> StageInputs:
+        """Return a copy in memory of its own."""
+        batch = Batch(*(each.clone() for each in self.batch.tensors()))
+        return StageInputs(batch, self.chosen.clone(), self.random_code.clone())
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return all tensors, in a fixed order."""
+        return (*self.batch.tensors(), self.chosen, self.random_code)
+
+
 class TrainingStage(Protocol):
     """A stage: the module that it trains, and the loss of a step."""
 
     module: nn.Module
     """Module that is trained, in place."""
+    recordable: bool
+    """Whether a step computes the same operations for all inputs, so that a CUDA graph of one step
+    can be replayed for all."""
 
-    def loss(self, step: int) -> Tensor:
+    def draw(self, step: int) -> StageInputs:
+        """Return the inputs of a step; they depend on (seed, stage, step) alone."""
+
+    def loss(self, inputs: StageInputs) -> Tensor:
         """Return the mean loss of this process's samples, with gradients to `module` only."""
 
     def finish(self) -> dict[str, float]:
         """Finish the stage after its last step, with averaged weights; return figures to log."""
 
 
-class SftmdStage:
-    """The training of F with the true kernel code."""
+class PredictorStage:
+    """The training of P on LR images."""
+
+    recordable = True
 
     def __init__(self, context: StageContext) -> None:
-        self.module: nn.Module = context.networks.sftmd
+        self.module: nn.Module = context.networks.predictor
         self._context = context
 
-    def loss(self, step: int) -> Tensor:
-        """Return the image loss of a step, with gradients to F."""
-        batch = self._context.source.batch(step)
-        image = self._context.restore(batch.lr, batch.code).float()
-        loss = F.l1_loss if self._context.settings.loss == "l1" else F.mse_loss
-        return loss(image, batch.hr)
+    def draw(self, step: int) -> StageInputs:
+        """Return the inputs of a step."""
+        return self._context.draw(step, 0.0)
+
+    def loss(self, inputs: StageInputs) -> Tensor:
+        """Return the error of P, with gradients to P."""
+        _, error = self._context.predicted(inputs.batch)
+        return error
 
     def finish(self) -> dict[str, float]:
         """Return no figures; there is nothing to do."""
         return {}
 
 
-class PredictorStage:
-    """The training of P on LR images."""
+class SftmdStage:
+    """The training of F with the true kernel code, or P's for a share of the batch."""
+
+    recordable = True
 
     def __init__(self, context: StageContext) -> None:
-        self.module: nn.Module = context.networks.predictor
+        self.module: nn.Module = context.networks.sftmd
         self._context = context
 
-    def loss(self, step: int) -> Tensor:
-        """Return the error of P in a step, with gradients to P."""
-        _, error = self._context.predicted(self._context.source.batch(step))
-        return error
+    def draw(self, step: int) -> StageInputs:
+        """Return the inputs of a step; the chosen samples get P's code."""
+        return self._context.draw(step, self._context.settings.predicted_share)
+
+    def loss(self, inputs: StageInputs) -> Tensor:
+        """Return the image loss, with gradients to F."""
+        batch, settings = inputs.batch, self._context.settings
+        code = batch.code
+        if settings.predicted_share:
+            with torch.no_grad():
+                predicted, _ = self._context.predicted(batch)
+            code = torch.where(inputs.chosen, predicted, code)
+        image = self._context.restore(batch.lr, code).float()
+        loss = F.l1_loss if settings.loss == "l1" else F.mse_loss
+        return loss(image, batch.hr)
 
     def finish(self) -> dict[str, float]:
         """Return no figures; there is nothing to do."""
@@ -166,15 +218,25 @@ class PredictorStage:
 class CorrectorStage:
     """The training of C on the states of the loop, F and P frozen."""
 
+    recordable = True
+
     def __init__(self, context: StageContext) -> None:
         self.module: nn.Module = context.networks.corrector
         self._context = context
 
-    def loss(self, step: int) -> Tensor:
-        """Return the mean error of C in a step, with gradients to C."""
-        context = self._context
-        batch = context.source.batch(step)
-        code = self._start(batch, step)
+    def draw(self, step: int) -> StageInputs:
+        """Return the inputs of a step; the chosen samples start at a random code.
+
+        So C learns the whole range, not only the surroundings of P's codes.
+        """
+        return self._context.draw(step, self._context.settings.random_start_share)
+
+    def loss(self, inputs: StageInputs) -> Tensor:
+        """Return the mean error of C, with gradients to C."""
+        context, batch = self._context, inputs.batch
+        with torch.no_grad():
+            predicted, _ = context.predicted(batch)
+        code = torch.where(inputs.chosen, inputs.random_code, predicted)
         errors = []
         for _ in range(context.settings.unroll):
             with torch.no_grad():
@@ -188,17 +250,6 @@ class CorrectorStage:
         """Choose the step size of the loop; return the gains of all."""
         return search_step_size(self._context)
 
-    def _start(self, batch: Batch, step: int) -> Tensor:
-        """Return P's codes, a share of them random instead, so that C learns the whole range."""
-        source = self._context.source
-        random = source.random(step).spawn(1)[0]
-        anywhere = source.codes(source.kernel_parameters(random))
-        with torch.no_grad():
-            predicted, _ = self._context.predicted(batch)
-        return torch.where(
-            source.chosen(random, self._context.settings.random_start_share), anywhere, predicted
-        )
-
 
 class JointStage:
     """The training of F, P and C on the loss of the first image and one later image of the loop.
@@ -209,22 +260,29 @@ class JointStage:
     code.
     """
 
+    recordable = False
+
     def __init__(self, context: StageContext) -> None:
         self.module: nn.Module = nn.ModuleDict(context.networks.modules())
         self._context = context
+        self._corrections = 0
 
-    def loss(self, step: int) -> Tensor:
-        """Return the loss of a step, with gradients to all three networks."""
-        context = self._context
-        batch = context.source.batch(step)
-        random = context.source.random(step).spawn(1)[0]
-        given = context.source.chosen(random, context.settings.random_start_share)
+    def draw(self, step: int) -> StageInputs:
+        """Return the inputs of a step; the chosen samples start at their true code."""
+        settings = self._context.settings
+        random = self._context.source.random(step).spawn(2)[1]
+        self._corrections = int(random.integers(settings.unroll))
+        return self._context.draw(step, settings.random_start_share)
+
+    def loss(self, inputs: StageInputs) -> Tensor:
+        """Return the loss, with gradients to all three networks."""
+        context, batch = self._context, inputs.batch
         predicted, predictor_error = context.predicted(batch)
-        code = torch.where(given, batch.code, predicted)
+        code = torch.where(inputs.chosen, batch.code, predicted)
         first = context.restore(batch.lr, code).float()
         sr, code = first.detach().clamp(0, 1), code.detach()
         with torch.no_grad():
-            for _ in range(int(random.integers(context.settings.unroll))):
+            for _ in range(self._corrections):
                 code, _ = context.corrected(batch, sr, code)
                 sr = context.image(batch, code)
         code, corrector_error = context.corrected(batch, sr, code)
@@ -238,8 +296,8 @@ class JointStage:
 
 
 STAGES: Final[dict[str, Callable[[StageContext], TrainingStage]]] = {
-    "sftmd": SftmdStage,
     "predictor": PredictorStage,
+    "sftmd": SftmdStage,
     "corrector": CorrectorStage,
     "joint": JointStage,
 }

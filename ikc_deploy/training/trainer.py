@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks, save_checkpoint
+from ikc_deploy.networks.sr_network import SrNetwork
 from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -33,7 +34,8 @@ from ikc_deploy.training.runs import (
     restore_optimizer,
     save_state,
 )
-from ikc_deploy.training.stages import STAGES, StageContext, TrainingStage
+from ikc_deploy.training.recorded_steps import Gradients, RecordedGradients
+from ikc_deploy.training.stages import STAGES, StageContext, StageInputs, TrainingStage
 from ikc_deploy.training.validation import ValidationCase, load_cases, recommended_iters, validate
 
 _FINAL_RATE: Final = 0.01
@@ -79,6 +81,10 @@ def train(
             images, or a batch cannot be split.
         TrainingError: The training diverged.
     """
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        # The bicubic skip is float32; TF32 cannot hold an 8-bit image.
+        torch.backends.cudnn.allow_tf32 = False
     images = ImageSet.of_folders(recipe.data)
     state = open_run(recipe, run, resume, images)
     crops = CropSource.from_folders(recipe.data, device, recipe.crops)
@@ -146,10 +152,13 @@ class _StageTrainer:
             module.eval().requires_grad_(False)
         source = BatchSource(crops, networks, recipe, name, device, processes)
         self._stage: TrainingStage = STAGES[name](
-            StageContext(networks, source, self.settings, device, processes, recipe.compile)
+            StageContext(networks, source, self.settings, device, processes)
         )
         self._module = self._stage.module.requires_grad_(True)
         self._step_loss = _shared_loss(self._stage, processes)
+        self._gradients: Gradients = self._computed_gradients
+        if device.type == "cuda" and self._stage.recordable and processes.size == 1:
+            self._gradients = RecordedGradients(self._computed_gradients)
         self._average = copy.deepcopy(self._module).requires_grad_(False)
         self._optimizer = torch.optim.Adam(
             self._module.parameters(), lr=self.settings.learning_rate, betas=(0.9, 0.99), fused=True
@@ -165,14 +174,9 @@ class _StageTrainer:
         """Make one optimizer step."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self.done, self.settings)
-        with torch.autocast(
-            self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bfloat16"
-        ):
-            loss = self._step_loss(self.done)
-        loss.backward()
+        loss = self._gradients(self._stage.draw(self.done))
         nn.utils.clip_grad_norm_(self._module.parameters(), _GRADIENT_NORM)
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
         self.done += 1
         # At first, a slow average would keep the random initial weights for too long.
         decay = min(self.settings.ema_decay, self.done / (self.done + 10))
@@ -182,7 +186,7 @@ class _StageTrainer:
             )
         if self._processes.is_main:
             # Reading a loss waits for the GPU, so it is read only when it is logged.
-            self._recent.append(loss.detach())
+            self._recent.append(loss)
 
     def report(self, log: RunLog, cases: list[ValidationCase]) -> None:
         """Log the loss at the recipe's interval, and a validation at its own."""
@@ -231,6 +235,16 @@ class _StageTrainer:
         restore_optimizer(self._optimizer, state.optimizer)
         self.done = state.step
 
+    def _computed_gradients(self, inputs: StageInputs) -> Tensor:
+        # A recorded step then writes its gradients instead of adding them.
+        self._module.zero_grad(set_to_none=True)
+        with torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"
+        ):
+            loss: Tensor = self._step_loss(inputs)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
     def _with_average(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
         current = copy.deepcopy(self._module.state_dict())
         self.use_average()
@@ -259,11 +273,11 @@ class _LossModule(nn.Module):
         self.trained = stage.module
         self._loss = stage.loss
 
-    def forward(self, step: int) -> Tensor:
-        return self._loss(step)
+    def forward(self, inputs: StageInputs) -> Tensor:
+        return self._loss(inputs)
 
 
-def _shared_loss(stage: TrainingStage, processes: ProcessGroup) -> Callable[[int], Any]:
+def _shared_loss(stage: TrainingStage, processes: ProcessGroup) -> Callable[[StageInputs], Any]:
     if processes.size == 1:
         return stage.loss
     return DistributedDataParallel(_LossModule(stage), broadcast_buffers=False)
@@ -279,6 +293,10 @@ def _networks(recipe: Recipe, state: RunState | None, device: torch.device) -> I
         )
     for name, module in networks.modules().items():
         module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if recipe.compile and isinstance(module, SrNetwork):
+            # All blocks share one compiled function, so this takes seconds instead of minutes.
+            for block in module.residual_blocks:
+                block.compile()
         if state is not None:
             restore(module, state.networks.get(name, {}))
     return networks

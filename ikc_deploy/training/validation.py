@@ -73,8 +73,8 @@ def validate(
         device: Device of the networks.
 
     Returns:
-        Means over `cases`: `true_kernel` in `sftmd` and `joint`; `step0` and `sigma_mae0` after
-        `sftmd`; `step1`... and `sigma_mae1`... up to `iters` after `predictor`.
+        Means over `cases`: `sigma_mae0` in every stage; `true_kernel` in `sftmd` and `joint`;
+        `step0` after `predictor`; `step1`... and `sigma_mae1`... up to `iters` after `sftmd`.
     """
     scale, basis = networks.architecture.scale, networks.basis
     figures: dict[str, list[float]] = {}
@@ -88,13 +88,14 @@ def validate(
         if stage in ("sftmd", "joint"):
             code = torch.from_numpy(basis.code_of_sigma([case.sigma])).to(device)
             record(case, "true_kernel", networks.sftmd(lr, code))
-        if stage == "sftmd":
-            continue
         code = networks.predictor(lr)
-        for step in range(1 if stage == "predictor" else iters + 1):
+        for step in range(iters + 1 if stage in ("corrector", "joint") else 1):
             sigma = float(basis.sigma_of_code(code.cpu().numpy())[0])
             figures.setdefault(f"sigma_mae{step}", []).append(abs(sigma - case.sigma))
+            if stage == "predictor":
+                continue
             sr = networks.sftmd(lr, code)
             record(case, f"step{step}", sr)
-            code = networks.corrector(sr, code)
+            if step < iters:
+                code = networks.corrector(sr, code)
     return {key: float(np.mean(values)) for key, values in figures.items()}

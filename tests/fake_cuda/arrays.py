@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import time
 from typing import Any
 
 import numpy as np
 from cuda.core.utils import StridedMemoryView
 from numpy.typing import NDArray
 
+from ikc_deploy.runtime.cuda.arrays import DeviceArray
 from ikc_deploy.runtime.cuda.buffers import DeviceBuffer, PinnedBuffer
 from ikc_deploy.runtime.cuda.device import Device
-from ikc_deploy.runtime.cuda.streams import CudaStream
+from ikc_deploy.runtime.cuda.streams import LEGACY_STREAM, CudaStream
 from tests.fake_cuda.kernels import Kernel
 
 
@@ -74,3 +77,44 @@ class _Interface:
             "strides": None,
             "stream": stream,
         }
+
+
+class Unnamed:
+    """Memory that the legacy default stream writes after a while, in an array that names no stream."""
+
+    def __init__(self, device: Device, content: NDArray[Any]) -> None:
+        self._buffer = DeviceBuffer(device, content.shape, content.dtype)
+
+        def write() -> None:
+            time.sleep(0.1)
+            ctypes.memmove(self._buffer.address, content.tobytes(), content.nbytes)
+
+        self._write = Kernel(write, device)
+        self._write.launch(LEGACY_STREAM.handle)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        interface: dict[str, Any] = _Interface(self._buffer, 0).__cuda_array_interface__
+        return interface | {"stream": None}
+
+
+class LateReader:
+    """A library that reads an array by DLPack on its own stream, after other work."""
+
+    def __init__(self, image: DeviceArray) -> None:
+        self._stream = CudaStream(image.device)
+        self._read = np.zeros(image.shape, image.dtype)
+        address, nbytes = image.address, image.nbytes
+
+        def read() -> None:
+            time.sleep(0.1)
+            ctypes.memmove(self._read.ctypes.data, address, nbytes)
+
+        image.__dlpack__(stream=self._stream.handle)
+        self._kernel = Kernel(read, image.device)
+        self._kernel.launch(self._stream.handle)
+
+    def __call__(self) -> NDArray[Any]:
+        """Return what was read."""
+        self._stream.synchronize()
+        return self._read

@@ -549,9 +549,25 @@ static void enqueue(CUstream stream, op o) { /* with the lock held */
     pthread_cond_broadcast(&changed);
 }
 
+static CUstream new_stream(void) {
+    CUstream made = calloc(1, sizeof *made);
+    pthread_create(&made->worker, NULL, work, made);
+    pthread_detach(made->worker);
+    return made;
+}
+
+/* The legacy default stream, on which other libraries work. It does not wait for other streams here. */
+static CUstream resolved(CUstream stream) {
+    static CUstream legacy = NULL;
+    if ((uintptr_t)stream > 2) return stream;
+    pthread_mutex_lock(&lock);
+    if (!legacy) legacy = new_stream();
+    pthread_mutex_unlock(&lock);
+    return legacy;
+}
+
 static CUresult give(CUstream stream, op o) {
-    /* The default stream is not for libraries: other users of the process wait on it. */
-    if ((uintptr_t)stream <= 2) return CUDA_ERROR_NOT_SUPPORTED;
+    stream = resolved(stream);
     pthread_mutex_lock(&lock);
     enqueue(stream, o);
     pthread_mutex_unlock(&lock);
@@ -575,7 +591,7 @@ CUresult cuStreamCreate(CUstream *stream, unsigned int flags) {
     ENTER;
     /* A stream that waits for the default stream waits for every other library. */
     if (flags != CU_STREAM_NON_BLOCKING) return CUDA_ERROR_NOT_SUPPORTED;
-    CUstream made = calloc(1, sizeof *made);
+    CUstream made = new_stream();
     pthread_mutex_lock(&lock);
     counters[STREAMS_MADE]++;
     for (int i = 0; i < STREAMS; i++)
@@ -584,8 +600,6 @@ CUresult cuStreamCreate(CUstream *stream, unsigned int flags) {
             break;
         }
     pthread_mutex_unlock(&lock);
-    pthread_create(&made->worker, NULL, work, made);
-    pthread_detach(made->worker);
     *stream = made;
     return CUDA_SUCCESS;
 }
@@ -695,7 +709,7 @@ CUresult cuEventDestroy_v2(CUevent event) {
 }
 
 static CUresult record(CUevent event, CUstream stream, int external) {
-    if ((uintptr_t)stream <= 2) return CUDA_ERROR_NOT_SUPPORTED;
+    stream = resolved(stream);
     if (stream->capture && !external) {
         event->captured = 1; /* a dependency inside the graph, which cannot be timed */
         return CUDA_SUCCESS;

@@ -23,7 +23,7 @@ from ikc_deploy.runtime.cuda.buffers import DeviceBuffer
 from ikc_deploy.runtime.cuda.device import open_device
 from ikc_deploy.runtime.cuda.streams import CudaStream
 from tests.bundles import save_small
-from tests.fake_cuda.arrays import WithDlpack
+from tests.fake_cuda.arrays import LateReader, Unnamed, WithDlpack
 from tests.fake_cuda.driver import Driver
 from tests.fake_cuda.kernels import Kernel
 
@@ -50,6 +50,12 @@ class OnFakeCuda:
     def frame(self, frame: NDArray[np.uint8]) -> object:
         device = open_device()
         return WithDlpack(device, frame, CudaStream(device))
+
+    def unnamed(self, frame: NDArray[np.uint8]) -> object:
+        return Unnamed(open_device(), frame)
+
+    def read_late(self, image: DeviceArray) -> Callable[[], NDArray[np.uint8]]:
+        return LateReader(image)
 
     def image(self, image: DeviceArray) -> NDArray[np.uint8]:
         return image.to_numpy()

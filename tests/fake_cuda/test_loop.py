@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 import ikc_deploy
 from ikc_deploy import BackendError, Bundle, InputError, OutOfMemoryError, Result, Upscaler
+from ikc_deploy.runtime.backends import cuda_backend
+from ikc_deploy.runtime.cuda.cuda_graphs import CudaGraph, capture
+from ikc_deploy.runtime.cuda.streams import CudaStream
 from ikc_deploy.runtime.frames import FrameShape
 from ikc_deploy.runtime.session import Session, run
 from tests.fake_cuda.driver import OUT_OF_MEMORY, Driver
@@ -113,15 +118,10 @@ def test_shapes_that_come_and_go_leave_nothing(bundle: Bundle, driver: Driver) -
 
 
 REFUSED = [
-    # A network in the middle of the first loop, of its recording, and of a later one.
+    # A network in the middle of the first loop.
     ("cuLaunchHostFunc", 4),
-    ("cuLaunchHostFunc", 2 * (ITERS + 1) + 4),
     ("cuGraphLaunch", 0),
     ("cuGraphLaunch", 1),
-    ("cuGraphInstantiateWithFlags", 0),
-    ("cuGraphUpload", 0),
-    ("cuStreamBeginCapture_v2", 0),
-    ("cuStreamEndCapture", 0),
     ("cuMemcpyHtoDAsync_v2", 1),
     ("cuMemcpyDtoHAsync_v2", 3),
     ("cuStreamSynchronize", 2),
@@ -147,6 +147,47 @@ def test_what_the_driver_refuses_is_raised_and_mended(
     for seed in range(3):
         assert_equal(upscaler(photo(16, 20, seed)), cpu(photo(16, 20, seed)))
     upscaler.close()
+    assert driver.left() == {}
+
+
+REFUSED_CAPTURE = [
+    ("cuLaunchHostFunc", 2 * (ITERS + 1) + 4),
+    ("cuGraphInstantiateWithFlags", 0),
+    ("cuGraphUpload", 0),
+    ("cuStreamBeginCapture_v2", 0),
+    ("cuStreamEndCapture", 0),
+]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(("function", "after"), REFUSED_CAPTURE)
+def test_a_refused_capture_costs_no_frame(
+    bundle: Bundle,
+    cpu: Upscaler,
+    driver: Driver,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    after: int,
+    times: int,
+) -> None:
+    captures = []
+
+    def failing(stream: CudaStream, queue: Callable[[], None]) -> CudaGraph:
+        captures.append(function)
+        if len(captures) > 1 and times > 1:
+            driver.fail(function, 4 if after else 0)
+        return capture(stream, queue)
+
+    monkeypatch.setattr(cuda_backend, "capture", failing)
+    driver.fail(function, after)
+    with Upscaler(bundle, open_fake_cuda(bundle), ITERS) as upscaler:
+        for seed in range(4):
+            assert_equal(upscaler(photo(16, 20, seed)), cpu(photo(16, 20, seed)))
+        assert len(captures) == 2
+        # Tried once more; then said once, and never tried again.
+        assert len(caplog.records) == times - 1
+        assert driver.count("graph launches") == (3 if times == 1 else 0)
     assert driver.left() == {}
 
 

@@ -64,7 +64,7 @@ class GpuCheckSettings:
     """Heights and widths of LR frames, in turn."""
     frames: int = 1000
     """Number of frames of the leak test."""
-    latency_shapes: tuple[tuple[int, int], ...] = ((128, 128), (270, 480))
+    latency_shapes: tuple[tuple[int, int], ...] = ((64, 64), (256, 256))
     """Heights and widths of the LR frames that are timed."""
     latency_runs: int = 30
     """Number of timed calls."""
@@ -105,31 +105,43 @@ class Check:
             "streams and events": self.streams,
             "graph of copies": self.graph_of_copies,
         }
+        parts |= self._loop_parts("torch")
         for precision in _PRECISIONS:
-            parts[f"export, {precision}"] = partial(self.exported, precision)
-        for runner in RUNNERS:
-            for name, part in (
-                ("graph equals eager loop", self.graph_equals_eager),
-                ("against torch on the CPU", self.against_the_cpu),
-                ("arrays of torch", self.foreign_arrays),
-                ("shape changes", self.shape_changes),
-                ("two threads", self.two_threads),
-                ("submit", self.submitted),
-                ("leak", self.leak),
-            ):
-                for precision in _PRECISIONS:
-                    parts[f"{runner}, {precision}: {name}"] = partial(part, runner, precision)
-        for precision in _PRECISIONS:
-            for runner in RUNNERS:
-                key = f"latency: {runner}, {precision}"
-                parts[key] = partial(self.latency, runner, precision)
+            parts[f"latency: torch, {precision}"] = partial(self.latency, "torch", precision)
             key = f"latency: plain torch, {precision}"
             parts[key] = partial(self.torch_latency, precision, False)
+        for precision in reversed(_PRECISIONS):
             key = f"latency: torch.compile, channels_last, {precision}"
             parts[key] = partial(self.torch_latency, precision, True)
+        # Exporting takes longer than everything above.
+        for precision in _PRECISIONS:
+            parts[f"export, {precision}"] = partial(self.exported, precision)
+        for runner in RUNNERS[1:]:
+            parts |= self._loop_parts(runner)
+            for precision in _PRECISIONS:
+                key = f"latency: {runner}, {precision}"
+                parts[key] = partial(self.latency, runner, precision)
+        for precision in _PRECISIONS:
             key = f"latency: ONNX Runtime, buffers on the host, {precision}"
             parts[key] = partial(self.host_latency, precision)
         return parts
+
+    def _loop_parts(self, runner: str) -> dict[str, Part]:
+        checks = {
+            "graph equals eager loop": self.graph_equals_eager,
+            "against torch on the CPU": self.against_the_cpu,
+            "arrays of torch": self.foreign_arrays,
+            "arrays that are still written or read": self.racing_arrays,
+            "shape changes": self.shape_changes,
+            "two threads": self.two_threads,
+            "submit": self.submitted,
+            "leak": self.leak,
+        }
+        return {
+            f"{runner}, {precision}: {name}": partial(check, runner, precision)
+            for name, check in checks.items()
+            for precision in _PRECISIONS
+        }
 
     # Checks of CUDA itself.
 
@@ -238,6 +250,26 @@ class Check:
                 found = self.place.image(image)
                 require(np.array_equal(found, wanted), "the image of a frame on the GPU differs")
         return {"frames": len(frames)}
+
+    def racing_arrays(self, runner: str, precision: Precision) -> Facts:
+        """Check frames whose arrays name no stream, and results that are dropped before they are read.
+
+        Both fail without a word if a stream does not wait for another library's work.
+        """
+        frames = self._frames(4)
+        with self._open(runner, precision) as upscaler:
+            for frame in frames:
+                wanted = upscaler(frame).image
+                image = upscaler(self.place.unnamed(frame)).image
+                found = self.place.image(image)
+                require(np.array_equal(found, wanted), "a frame was read before it was written")
+            for frame in frames:
+                wanted = upscaler(frame).image
+                read = self.place.read_late(upscaler(self.place.frame(frame)).image)
+                # Its result goes into the same memory.
+                upscaler(self.place.frame(255 - frame))
+                require(np.array_equal(read(), wanted), "a result was overwritten while it was read")
+        return {"frames": 3 * len(frames)}
 
     def shape_changes(self, runner: str, precision: Precision) -> Facts:
         """Check that images stay the same while shapes alternate."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +23,10 @@ from ikc_deploy.runtime.backends.cuda_backend import StreamBoundGraph, device_bu
 from ikc_deploy.runtime.cuda.arrays import DeviceArray
 from ikc_deploy.runtime.cuda.buffers import DeviceBuffer
 from ikc_deploy.runtime.cuda.streams import CudaStream
+
+
+_CYCLES: Final = 100_000_000
+"""Length of the work before a race is decided, in GPU clock cycles: some 50 ms."""
 
 
 class Place(Protocol):
@@ -48,8 +52,14 @@ class Place(Protocol):
     def frame(self, frame: NDArray[np.uint8]) -> object:
         """Return a frame in device memory of another library; its copy may be in progress."""
 
+    def unnamed(self, frame: NDArray[np.uint8]) -> object:
+        """Return a frame that is still being written, in an array that names no stream."""
+
     def image(self, image: DeviceArray) -> NDArray[np.uint8]:
         """Return the content of our array as another library reads it."""
+
+    def read_late(self, image: DeviceArray) -> Callable[[], NDArray[np.uint8]]:
+        """Queue a read of our array after other work, and return a function that waits for it."""
 
     def milliseconds(self, work: Callable[[], object], count: int) -> float:
         """Return the time of one of `count` runs of `work`, queued without waiting in between."""
@@ -92,6 +102,20 @@ class OnTheGpu:
     def image(self, image: DeviceArray) -> NDArray[np.uint8]:
         """See `Place`: by DLPack."""
         return np.asarray(torch.utils.dlpack.from_dlpack(image).cpu().numpy())
+
+    def unnamed(self, frame: NDArray[np.uint8]) -> object:
+        """See `Place`: a tensor, without its stream."""
+        source = torch.from_numpy(frame).pin_memory()
+        target = torch.zeros(frame.shape, dtype=torch.uint8, device="cuda")
+        torch.cuda._sleep(_CYCLES)  # type: ignore[no-untyped-call]
+        target.copy_(source, non_blocking=True)
+        return _Unnamed(target)
+
+    def read_late(self, image: DeviceArray) -> Callable[[], NDArray[np.uint8]]:
+        """See `Place`: a copy of the tensor, whose kernel is queued behind another one."""
+        torch.cuda._sleep(_CYCLES)  # type: ignore[no-untyped-call]
+        copy = torch.utils.dlpack.from_dlpack(image).clone()
+        return lambda: np.asarray(copy.cpu().numpy())
 
     def milliseconds(self, work: Callable[[], object], count: int) -> float:
         """See `Place`: by CUDA events."""
@@ -167,6 +191,21 @@ class _BoundModule:
 
     def enqueue(self) -> None:
         self._enqueue()
+
+
+class _Unnamed:
+    """A tensor that speaks `__cuda_array_interface__` without a stream, as Numba's arrays do."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._keep = tensor
+        self.__cuda_array_interface__: dict[str, Any] = {
+            "version": 3,
+            "shape": tuple(tensor.shape),
+            "typestr": "|u1",
+            "data": (tensor.data_ptr(), False),
+            "strides": None,
+            "stream": None,
+        }
 
 
 class _Interface:

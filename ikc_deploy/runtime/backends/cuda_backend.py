@@ -6,6 +6,7 @@ has loaded, so that one can copy while another computes.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from ikc_deploy.runtime.cuda.cuda_graphs import CudaGraph, capture
 from ikc_deploy.runtime.cuda.device import Device
 from ikc_deploy.runtime.cuda.streams import CudaEvent, CudaStream, to_host
 
+_LOG = logging.getLogger(__name__)
 _Thing = TypeVar("_Thing")
 
 
@@ -137,7 +139,7 @@ class CudaBackend:
     def copy_to_device_array(self, buffer: Buffer) -> DeviceArray:
         """Return a new copy in device memory, complete on return."""
         source = device_buffer(buffer)
-        result = self._results.array(source.shape, source.dtype)
+        result = self._results.array(source.shape, source.dtype, self._stream)
         self._stream.copy(source.address, result.address, source.nbytes)
         self._stream.synchronize()
         return result
@@ -153,11 +155,24 @@ class CudaBackend:
     def capture(
         self, graphs: Sequence[BoundGraph], queue: Callable[[], None]
     ) -> CapturedGraph | None:
-        """Capture the work of `queue` as a CUDA graph; return None if a graph is not capturable."""
+        """Capture the work of `queue` as a CUDA graph; return None if that is not possible.
+
+        A capture that something else in the process has disturbed is tried once more. If it is
+        refused again, a warning says so, and the graphs are launched one by one from then on.
+        """
         wanted = self._cuda_graph and len(graphs) > 0
         if not wanted or not all(cast(StreamBoundGraph, graph).capturable for graph in graphs):
             return None
-        return self._own(capture(self._stream, queue))
+        try:
+            try:
+                return self._own(capture(self._stream, queue))
+            except BackendError:
+                self._stream.synchronize()
+                return self._own(capture(self._stream, queue))
+        except BackendError as error:
+            self._cuda_graph = False
+            _LOG.warning("%s; frames are launched graph by graph, which is slower", error)
+            return None
 
     def synchronize(self) -> None:
         """Wait for the stream."""
@@ -175,7 +190,6 @@ class CudaBackend:
             if self._owns_runner:
                 stack.callback(runner.close)
             stack.callback(runner.unregister_stream, self._stream)
-            stack.callback(self._results.stop)
             self._stream.synchronize()
 
     def _open_runner(self) -> GraphRunner:

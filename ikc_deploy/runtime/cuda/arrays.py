@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
+import weakref
+from collections import deque
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.errors import InputError
-from ikc_deploy.runtime.cuda.buffers import PinnedBuffer
+from ikc_deploy.errors import InputError, OutOfMemoryError
+from ikc_deploy.runtime.cuda.buffers import DeviceBuffer, PinnedBuffer
 from ikc_deploy.runtime.cuda.device import Device
-from ikc_deploy.runtime.cuda.driver import memory_view, pycuda_driver, pycuda_errors
-from ikc_deploy.runtime.cuda.streams import CudaEvent, CudaStream, to_host
+from ikc_deploy.runtime.cuda.driver import memory_view
+from ikc_deploy.runtime.cuda.streams import (
+    LEGACY_STREAM,
+    CudaEvent,
+    CudaStream,
+    ForeignStream,
+    to_host,
+)
 
 
 class DeviceArray:
@@ -21,8 +29,8 @@ class DeviceArray:
     Other libraries read it without a copy, by `__cuda_array_interface__` or DLPack:
     `torch.from_dlpack(image)`, `cupy.asarray(image)`, `numba.cuda.as_cuda_array(image)`. Their
     arrays keep it alive. An array that a call returns is complete: there is nothing to wait for.
-    Its memory is reused once nothing refers to it any more, so synchronize your own work on it
-    before you drop it.
+    Its memory is reused once nothing refers to it any more and all work is complete that the
+    reading library has queued on the stream that it named (by DLPack), or on its default stream.
     """
 
     def __init__(
@@ -89,6 +97,7 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
+        self._is_read_on(LEGACY_STREAM)
         return {
             "version": 3,
             "shape": self.shape,
@@ -103,55 +112,110 @@ class DeviceArray:
         return self._view().__dlpack_device__()
 
     def __dlpack__(self, **options: Any) -> object:
-        # A consumer's stream has nothing to wait for.
+        # A consumer's stream has nothing to wait for, but the memory has to wait for the consumer.
+        named = options.get("stream")
+        self._is_read_on(ForeignStream(named) if named and named > 2 else LEGACY_STREAM)
         options["stream"] = None
         return self._view().__dlpack__(**options)
+
+    def _is_read_on(self, stream: ForeignStream) -> None:
+        if isinstance(self._keep, _Block):
+            self._keep.readers.add(stream)
 
     def _view(self) -> Any:
         return memory_view().from_cuda_array_interface(self, stream_ptr=-1)
 
 
 class DeviceMemoryPool:
-    """A pool of device memory for results; it keeps freed blocks and uses them again."""
+    """A pool of device memory for results; it keeps freed blocks and uses them again.
+
+    Another library may still read a block when its last array is dropped: torch frees a tensor as
+    soon as its kernels are queued. So a block returns with an event on every stream on which it was
+    read, and its next user waits for these events on the device.
+    """
 
     def __init__(self, device: Device) -> None:
         self._device = device
-        self._things: list[Any] = []
-        with device.current(), pycuda_errors("create a memory pool"):
-            self._things.append(pycuda_driver().DeviceMemoryPool())
-        self.free = device.owned(self, self._things)
+        self._unused: _Unused | None = {}
 
-    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
-        """Return a new array with uninitialised memory.
+    def array(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], stream: CudaStream
+    ) -> DeviceArray:
+        """Return a new array with uninitialised memory, to be written on `stream`.
 
         Raises:
-            OutOfMemoryError: The device has too little memory.
+            OutOfMemoryError: The device has too little memory, also without the unused blocks.
         """
-        size = math.prod(shape) * dtype.itemsize
-        block = _PoolBlock()
-        with self._device.current(), pycuda_errors(f"allocate {size:,} bytes for a result"):
-            allocation = self._things[0].allocate(size)
-            address = int(allocation)
-            self._device.owned(block, [allocation])
-            del allocation
-        return DeviceArray(self._device, address, shape, dtype, block)
+        buffer = self._reused(math.prod(shape) * dtype.itemsize, stream)
+        block = _Block()
+        weakref.finalize(block, _take_back, self, buffer, block.readers)
+        return DeviceArray(self._device, buffer.address, shape, dtype, block)
 
-    def stop(self) -> None:
+    def free(self) -> None:
         """Free unused blocks; blocks in use are freed when their arrays are dropped."""
-        with self._device.current():
-            self._things[0].stop_holding()
+        unused, self._unused = self._unused, None
+        for blocks in (unused or {}).values():
+            while blocks:
+                _wait_and_free(*blocks.pop())
+
+    def _reused(self, size: int, stream: CudaStream) -> DeviceBuffer:
+        # Arrays are dropped in any thread, at any time: a deque needs no lock for that.
+        blocks = (self._unused or {}).get(size)
+        if blocks:
+            buffer, events = blocks.pop()
+            for event in events:
+                stream.wait(event)
+            return buffer
+        try:
+            return DeviceBuffer(self._device, (size,), np.uint8)
+        except OutOfMemoryError:
+            for kept in (self._unused or {}).values():
+                while kept:
+                    _wait_and_free(*kept.pop())
+            return DeviceBuffer(self._device, (size,), np.uint8)
+
+    def take_back(self, buffer: DeviceBuffer, readers: set[ForeignStream]) -> None:
+        """Keep a block that nothing refers to any more."""
+        events = []
+        for reader in readers:
+            event = CudaEvent(self._device)
+            event.record(reader)
+            events.append(event)
+        if self._unused is None:
+            _wait_and_free(buffer, events)
+        else:
+            self._unused.setdefault(buffer.nbytes, deque()).append((buffer, events))
 
 
-class _PoolBlock:
+_Unused = dict[int, deque[tuple[DeviceBuffer, list[CudaEvent]]]]
+"""Unused blocks by size in bytes, with the events after which they can be written."""
+
+
+class _Block:
     """The owner of a block of the pool, which returns when this object is dropped."""
+
+    def __init__(self) -> None:
+        self.readers: set[ForeignStream] = set()
+
+
+def _take_back(
+    pool: DeviceMemoryPool, buffer: DeviceBuffer, readers: set[ForeignStream]
+) -> None:
+    pool.take_back(buffer, readers)
+
+
+def _wait_and_free(buffer: DeviceBuffer, events: list[CudaEvent]) -> None:
+    for event in events:
+        event.synchronize()
+    buffer.free()
 
 
 def from_dlpack(frame: object, device: Device, stream: CudaStream) -> DeviceArray:
     """Return another library's array as a `DeviceArray`, without a copy.
 
-    If the array specifies its stream (by DLPack, or in `__cuda_array_interface__`), the GPU waits
-    for the work that is queued there, and the caller does not. Call this in the thread that created
-    the array.
+    The GPU waits for the work that is queued on the array's stream (by DLPack, or in
+    `__cuda_array_interface__`) and on the legacy default stream, which libraries use that name
+    none; the caller does not wait. Call this in the thread that created the array.
 
     Args:
         frame: An array with DLPack or `__cuda_array_interface__`; the result keeps it alive.
@@ -184,6 +248,9 @@ def from_dlpack(frame: object, device: Device, stream: CudaStream) -> DeviceArra
         raise InputError(
             "a frame on the GPU must be C-contiguous; copy it first, for example by .contiguous()"
         )
+    default = CudaEvent(device)
+    default.record(LEGACY_STREAM)
+    stream.wait(default)
     ready = CudaEvent(device)
     ready.record(stream)
     return DeviceArray(device, int(view.ptr), shape, dtype, view, ready)

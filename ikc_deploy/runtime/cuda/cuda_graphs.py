@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,17 @@ def capture(stream: CudaStream, queue: Callable[[], None]) -> CudaGraph:
         BackendError: The driver refuses. The stream can be used again.
         Exception: The exception of `queue`. The stream can be used again.
     """
+    collects = gc.isenabled()
+    # Python's garbage collector may free memory of other libraries, which breaks a capture.
+    gc.disable()
+    try:
+        return _capture(stream, queue)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _capture(stream: CudaStream, queue: Callable[[], None]) -> CudaGraph:
     bindings = cuda_bindings()
     mode = bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
     with stream.device.current():

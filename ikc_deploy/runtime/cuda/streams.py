@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -15,6 +16,20 @@ from ikc_deploy.runtime.cuda.driver import checked, cuda_bindings, pycuda_driver
 _NON_BLOCKING: Final = 1
 """CU_STREAM_NON_BLOCKING: the stream does not wait for the default one, which torch and others use;
 a capture would otherwise break as soon as they do."""
+
+
+@dataclass(frozen=True)
+class ForeignStream:
+    """A stream of another library."""
+
+    handle: int
+    """CUstream handle."""
+    capturing = False
+
+
+LEGACY_STREAM: Final = ForeignStream(1)
+"""The legacy default stream. Work that is queued there waits for all blocking streams, and libraries
+whose arrays name no stream queue theirs there."""
 
 
 class OnDevice(Protocol):
@@ -81,7 +96,7 @@ class CudaEvent:
             self.handle = checked(cuda_bindings().cuEventCreate(0), "create an event")
         self.free = weakref.finalize(self, _destroy_event, device, self.handle)
 
-    def record(self, stream: CudaStream) -> None:
+    def record(self, stream: CudaStream | ForeignStream) -> None:
         """Place the event at the end of the work that is queued on `stream`."""
         bindings = cuda_bindings()
         flags = bindings.CUevent_record_flags
