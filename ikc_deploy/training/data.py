@@ -49,10 +49,8 @@ class CropSource:
         self._starts = np.cumsum([0] + [image.size for image in images[:-1]], dtype=np.int64)
         pixels = np.concatenate([image.reshape(-1) for image in images])
         self._pixels = torch.from_numpy(pixels).to(device)
-        self._detail: list[NDArray[np.float32]] = []
-        if settings.candidates > 1:
-            with ThreadPoolExecutor() as threads:
-                self._detail = list(threads.map(_detail, images))
+        self._detail = _DetailTables(images) if settings.candidates > 1 else None
+        self._indices = np.arange(len(images))
 
     @classmethod
     def from_folders(
@@ -95,9 +93,8 @@ class CropSource:
             )
         chosen = object.__new__(CropSource)
         chosen.sizes, chosen._starts = self.sizes[fitting], self._starts[fitting]
-        chosen._pixels = self._pixels
-        chosen._settings = self._settings
-        chosen._detail = [d for d, fits in zip(self._detail, fitting, strict=False) if fits]
+        chosen._pixels, chosen._settings = self._pixels, self._settings
+        chosen._detail, chosen._indices = self._detail, self._indices[fitting]
         return chosen
 
     def crops(
@@ -138,20 +135,42 @@ class CropSource:
         chosen = random.choice(len(weights), size=(count, candidates), p=weights / weights.sum())
         room = self.sizes[chosen] - side + 1
         corners = (random.random((count, candidates, 2)) * room).astype(np.int64)
-        if candidates == 1:
+        if self._detail is None:
             return chosen[:, 0], corners[:, 0]
-        detail = np.array(
-            [
-                [self._detail_at(i, corner, side) for i, corner in zip(row, at, strict=True)]
-                for row, at in zip(chosen, corners, strict=True)
-            ]
-        )
+        detail = self._detail.means(self._indices[chosen], corners, side)
         best = (np.arange(count), detail.argmax(axis=1))
         return chosen[best], corners[best]
 
-    def _detail_at(self, image: int, corner: NDArray[np.int64], side: int) -> float:
-        (top, left), end = corner // _CELL, (corner + side - 1) // _CELL + 1
-        return float(self._detail[image][top : end[0], left : end[1]].mean())
+
+class _DetailTables:
+    """The detail of every image in cells, summed from its top left corner, in one array."""
+
+    def __init__(self, images: Sequence[NDArray[np.uint8]]) -> None:
+        with ThreadPoolExecutor() as threads:
+            tables = list(threads.map(_summed_detail, images))
+        self._starts = np.cumsum([0] + [table.size for table in tables[:-1]], dtype=np.int64)
+        self._widths = np.array([table.shape[1] for table in tables], dtype=np.int64)
+        self._sums = np.concatenate([table.ravel() for table in tables])
+
+    def means(
+        self, images: NDArray[np.int64], corners: NDArray[np.int64], side: int
+    ) -> NDArray[np.float64]:
+        """Return the mean detail of crops.
+
+        Args:
+            images: Index of the image of each crop, `[...]`.
+            corners: Top left corners in pixels, `[...,2]`.
+            side: Side of the crops in pixels.
+        """
+        first, end = corners // _CELL, (corners + side - 1) // _CELL + 1
+        starts, widths = self._starts[images], self._widths[images]
+
+        def at(row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.float64]:
+            return self._sums[starts + row * widths + column]
+
+        (top, left), (bottom, right) = np.moveaxis(first, -1, 0), np.moveaxis(end, -1, 0)
+        total = at(bottom, right) - at(top, right) - at(bottom, left) + at(top, left)
+        return np.asarray(total / ((bottom - top) * (right - left)), np.float64)
 
 
 def _decoded(path: Path) -> NDArray[np.uint8] | None:
@@ -160,6 +179,11 @@ def _decoded(path: Path) -> NDArray[np.uint8] | None:
     except InputError as error:
         _log.warning("skipped: %s", error)
         return None
+
+
+def _summed_detail(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the sums of `_detail` over all cells above and left of each corner of a cell."""
+    return np.pad(_detail(image).astype(np.float64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
 
 
 def _detail(image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -160,8 +160,10 @@ class _StageTrainer:
         if device.type == "cuda" and self._stage.recordable and processes.size == 1:
             self._gradients = RecordedGradients(self._computed_gradients)
         self._average = copy.deepcopy(self._module).requires_grad_(False)
+        self._parameters = list(self._module.parameters())
+        self._averages = list(self._average.parameters())
         self._optimizer = torch.optim.Adam(
-            self._module.parameters(), lr=self.settings.learning_rate, betas=(0.9, 0.99), fused=True
+            self._parameters, lr=self.settings.learning_rate, betas=(0.9, 0.99), fused=True
         )
         self._clock = time.monotonic()
         self._recent: list[Tensor] = []
@@ -175,15 +177,13 @@ class _StageTrainer:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate(self.done, self.settings)
         loss = self._gradients(self._stage.draw(self.done))
-        nn.utils.clip_grad_norm_(self._module.parameters(), _GRADIENT_NORM)
+        nn.utils.clip_grad_norm_(self._parameters, _GRADIENT_NORM)
         self._optimizer.step()
         self.done += 1
         # At first, a slow average would keep the random initial weights for too long.
         decay = min(self.settings.ema_decay, self.done / (self.done + 10))
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self._average.parameters()), list(self._module.parameters()), 1 - decay
-            )
+            torch._foreach_lerp_(self._averages, self._parameters, 1 - decay)
         if self._processes.is_main:
             # Reading a loss waits for the GPU, so it is read only when it is logged.
             self._recent.append(loss)
