@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Wheels for a machine without a network: `make gpu-check` uses them for its run.
 WHEELS ?= $(wildcard ../shared/gpu_wheels shared/gpu_wheels)
 
-.PHONY: demo test test-scale lint bench format gpu-check clean
+.PHONY: demo test test-scale lint bench format gpu-check gpu-visit clean
 
 demo: $(VENV)/demo.stamp ## Export the shipped weights, upscale a real photo, print PSNR and the image's path
 	$(BIN)/ikc-export --fp32 --out demo/bundle
@@ -37,6 +37,9 @@ bench: $(VENV)/demo.stamp ## Measure benchmarks/suite.toml, fill in the tables o
 format: $(VENV)/dev.stamp ## Fix formatting and what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+gpu-visit: $(VENV)/demo.stamp ## Pack for a visit to a borrowed GPU machine, and print its calls
+	$(BIN)/python -m tools.gpu_visit pack
 
 gpu-check: ## Run all checks that need an NVIDIA GPU; offline, with the installed Python
 	$(PYTHON) -m ikc_deploy.benchmarks.gpu_check $(if $(WHEELS),--wheels $(firstword $(WHEELS)))

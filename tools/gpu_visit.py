@@ -1,11 +1,12 @@
-"""A visit to a borrowed GPU machine: train for the time that is left, bring the weights back.
+"""A visit to a borrowed GPU machine: pack what travels, train there, bring the weights back.
 
-    python -m tools.gpu_visit --data DIR --out DIR --seconds 570
+    python -m tools.gpu_visit pack        # here: fills .visit/ and prints the calls of the visit
+    python -m tools.gpu_visit train ...   # there
 
-Each run of `training/visit.toml` is first run for a few steps, which compiles its kernels and measures
-its speed, then with as many steps as fit into its time, so that the learning rate reaches its end.
-OUT gets, for every run, NAME.safetensors (float16) and NAME.log.jsonl, and speeds.json. A later visit
-continues from shipped weights by `init_from`.
+Each run of the plan (gpu_visit.toml) is first made with a few steps, which compiles its kernels
+and measures its speed, then with as many steps as fit into its time, so that the learning rate
+reaches its end. A later visit continues from the weights that came back, by `init_from` in a
+recipe.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
 import tempfile
 import time
 import tomllib
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,85 +27,133 @@ import click
 import torch
 
 from ikc_deploy.networks.checkpoints import load_checkpoint, save_checkpoint
-from ikc_deploy.training.batch_degradation import _correlated_by_fft
 from ikc_deploy.training.recipes import Recipe, load_recipe
 from ikc_deploy.training.runs import CHECKPOINT_FILE, LOG_FILE
 from ikc_deploy.training.trainer import train
 
-RECIPES: Final = Path(__file__).parents[1] / "training"
-_TRIAL: Final = {"predictor": 150, "sftmd": 150, "corrector": 60}
-"""Steps of the trial of each stage."""
+ROOT: Final = Path(__file__).parents[1]
+MAX_MIB: Final = 62
+"""Most that one call carries, tracked files included; the limit of the machine is 64 MiB."""
+
 _TRIAL_LINES: Final = 3
+"""Number of lines of a trial's log; the last one is free of compilation."""
 _MIN_STEPS: Final = 20
+_CALLS: Final = """\
+1. carry .visit/data, limit 595 s:
+   nvidia-smi -L; PYTHONUNBUFFERED=1 timeout 585 python3 -m tools.gpu_visit train \\
+       --data .visit/data --out $OUT --seconds 535 2>&1 | tee $OUT/log.txt
+2. at once, while the machine is warm; carry .visit/wheels, limit 240 s:
+   PYTHONUNBUFFERED=1 timeout 230 python3 -m ikc_deploy.benchmarks.gpu_check \\
+       --wheels .visit/wheels --out $OUT/gpu-check.json --seconds 200 2>&1 | tee $OUT/check.txt"""
 
 
-@click.command()
+@click.group()
+def main() -> None:
+    """Pack for a GPU visit, or train during one."""
+
+
+@main.command()
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    default=ROOT / "../shared/data/train/hr_free_gpu40.txt",
+    help="List of the image files; they are in the folder of its name without _gpu40.",
+)
+@click.option("--wheels", type=click.Path(path_type=Path), default=ROOT / "../shared/gpu_wheels")
+@click.option("--out", type=click.Path(path_type=Path), default=ROOT / ".visit")
+def pack(images: Path, wheels: Path, out: Path) -> None:
+    """Copy what travels into OUT, and print the calls of the visit."""
+    folder = images.with_name(images.stem.removesuffix("_gpu40"))
+    shutil.rmtree(out, ignore_errors=True)
+    for name in images.read_text().split():
+        _copy(folder / name, out / "data")
+    for wheel in wheels.glob("*.whl"):
+        _copy(wheel, out / "wheels")
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split("\0")
+    files = [ROOT / name for name in tracked if (ROOT / name).is_file()]
+    mib = {
+        part: sum(file.stat().st_size for file in [*files, *(out / part).iterdir()]) / 2**20
+        for part in ("data", "wheels")
+    }
+    for part, size in mib.items():
+        click.echo(f"{out / part} and the repository: {size:.1f} MiB")
+    if max(mib.values()) > MAX_MIB:
+        raise click.ClickException(f"that is more than {MAX_MIB} MiB; list fewer images")
+    click.echo(_CALLS)
+
+
+@main.command("train")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of HR images.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of results.")
 @click.option("--seconds", type=float, required=True, help="Time in all.")
 @click.option("--device", default="cuda", show_default=True)
 @click.option(
-    "--plan",
-    "plan_file",
-    type=click.Path(path_type=Path),
-    default=RECIPES / "visit.toml",
-    show_default="training/visit.toml",
+    "--plan", "plan_file", type=click.Path(path_type=Path), default=ROOT / "tools/gpu_visit.toml"
 )
-def main(data: Path, out: Path, seconds: float, device: str, plan_file: Path) -> None:
-    """Train the runs of the plan with DATA, and write their weights into OUT."""
+@click.option("--trial-steps", default=150, show_default=True)
+def train_plan(
+    data: Path, out: Path, seconds: float, device: str, plan_file: Path, trial_steps: int
+) -> None:
+    """Train the runs of a plan with DATA.
+
+    OUT gets NAME.safetensors (float16) and NAME.log.jsonl of every run, and speeds.json.
+    """
     ends = time.monotonic() + seconds
     place = torch.device(device)
     out.mkdir(parents=True, exist_ok=True)
     if place.type == "cuda":
         _say(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
-        _say(f"blur of 64 crops of 256: {_blur_times()}")
-    runs = tomllib.loads(plan_file.read_text())["runs"]
+    runs = [_Run(**entry) for entry in tomllib.loads(plan_file.read_text())["runs"]]
     work = Path(tempfile.mkdtemp(prefix="ikc-visit-"))
     speeds: dict[str, Any] = {}
     finished: dict[str, Path] = {}
     for index, run in enumerate(runs):
-        recipe = load_recipe(RECIPES / f"{run['name']}.toml", (data,))
-        start = run.get("init_from")
-        if start is not None:
-            if start not in finished:
-                _say(f"{run['name']}: skipped, as {start} did not finish")
-                continue
-            recipe = dataclasses.replace(recipe, init_from=str(finished[start].resolve()))
-        if device == "cpu":
-            recipe = dataclasses.replace(recipe, compile=False)
-        recipe, speed = _trial(recipe, work / f"{run['name']}-trial", place)
-        speeds[run["name"]] = {"seconds_per_step": speed}
-        planned = sum(sum(each["seconds"].values()) for each in runs[index:])
+        recipe = load_recipe(plan_file.parent / run.recipe, (data,))
+        if run.init_from is not None:
+            recipe = dataclasses.replace(recipe, init_from=str(finished[run.init_from].resolve()))
+        recipe, speed = _trial(recipe, trial_steps, work / f"{recipe.name}-trial", place)
+        planned = sum(sum(each.seconds.values()) for each in runs[index:])
         factor = max(0.0, ends - time.monotonic()) / planned
         steps = {
-            name: max(_MIN_STEPS, int(run["seconds"][name] * factor / speed[name]))
-            for name in recipe.stages
+            stage: max(_MIN_STEPS, int(run.seconds[stage] * factor / speed[stage]))
+            for stage in recipe.stages
         }
-        speeds[run["name"]]["steps"] = steps
-        _say(f"{run['name']}: factor {factor:.2f}, {steps}, seconds a step {speed}")
+        speeds[recipe.name] = {"seconds_per_step": speed, "steps": steps}
+        _say(f"{recipe.name}: factor {factor:.2f}, steps {steps}, seconds a step {speed}")
         (out / "speeds.json").write_text(json.dumps(speeds, indent=1))
-        checkpoint = _run(_with_steps(recipe, steps, log_every=200), work / run["name"], place)
-        finished[run["name"]] = checkpoint
-        save_checkpoint(load_checkpoint(checkpoint), out / f"{run['name']}.safetensors", torch.float16)
-        shutil.copy(checkpoint.parent / LOG_FILE, out / f"{run['name']}.log.jsonl")
-        _say(f"{run['name']}: finished, {ends - time.monotonic():.0f} s left")
+        checkpoint = _train(_with_steps(recipe, steps, log_every=200), work / recipe.name, place)
+        finished[run.recipe] = checkpoint
+        save_checkpoint(
+            load_checkpoint(checkpoint), out / f"{recipe.name}.safetensors", torch.float16
+        )
+        shutil.copy(checkpoint.parent / LOG_FILE, out / f"{recipe.name}.log.jsonl")
+        _say(f"{recipe.name}: finished, {ends - time.monotonic():.0f} s left")
+
+
+@dataclass(frozen=True)
+class _Run:
+    recipe: str
+    seconds: dict[str, float]
+    init_from: str | None = None
 
 
 def _trial(
-    recipe: Recipe, folder: Path, device: torch.device
+    recipe: Recipe, steps: int, folder: Path, device: torch.device
 ) -> tuple[Recipe, dict[str, float]]:
-    """Return the recipe, without compilation if that fails, and the seconds a step of each stage."""
-    short = _with_steps(recipe, _TRIAL, log_every=min(_TRIAL.values()) // _TRIAL_LINES)
+    """Return the recipe, not compiled if that fails, and the seconds a step of each stage."""
+    short = _with_steps(recipe, dict.fromkeys(recipe.stages, steps), steps // _TRIAL_LINES)
     started = time.monotonic()
     try:
-        _run(short, folder, device)
+        _train(short, folder, device)
     except Exception:  # whatever fails in the compiler must not end the visit
         if not recipe.compile:
             raise
         traceback.print_exc()
         recipe = dataclasses.replace(recipe, compile=False)
         folder = folder.with_name(f"{folder.name}-eager")
-        _run(dataclasses.replace(short, compile=False), folder, device)
+        _train(dataclasses.replace(short, compile=False), folder, device)
     _say(f"{recipe.name}: trial of {time.monotonic() - started:.0f} s")
     speed = {}
     for line in (folder / LOG_FILE).read_text().splitlines():
@@ -113,15 +164,14 @@ def _trial(
 
 
 def _with_steps(recipe: Recipe, steps: dict[str, int], log_every: int) -> Recipe:
-    stages = {
+    stages: dict[str, Any] = {
         name: dataclasses.replace(stage, steps=steps[name]) for name, stage in recipe.stages.items()
     }
     return dataclasses.replace(recipe, **stages, log_every=log_every, save_every=10**8)
 
 
-def _run(recipe: Recipe, folder: Path, device: torch.device) -> Path:
-    progress = _Progress()
-    train(recipe, folder, resume=False, device=device, progress=progress)
+def _train(recipe: Recipe, folder: Path, device: torch.device) -> Path:
+    train(recipe, folder, resume=False, device=device, progress=_Progress())
     return folder / CHECKPOINT_FILE
 
 
@@ -129,7 +179,7 @@ class _Progress:
     """A line every 20 seconds."""
 
     def __init__(self) -> None:
-        self._next = time.monotonic()
+        self._next = time.monotonic() + 20
 
     def __call__(self, stage: str, done: int, steps: int, loss: float) -> None:
         if time.monotonic() >= self._next:
@@ -137,26 +187,9 @@ class _Progress:
             _say(f"  {stage} {done}/{steps} loss {loss:.5f}")
 
 
-def _blur_times() -> dict[str, float]:
-    """Return the milliseconds of both ways to blur a batch on the GPU."""
-    images = torch.rand(64, 3, 276, 276, device="cuda")
-    kernels = torch.rand(64, 21, 21, device="cuda")
-    ways = {
-        "fft": lambda: _correlated_by_fft(images, kernels),
-        "convolution": lambda: torch.nn.functional.conv2d(
-            images.transpose(0, 1), kernels[:, None], groups=64
-        ),
-    }
-    times = {}
-    for name, way in ways.items():
-        way()
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        for _ in range(5):
-            way()
-        torch.cuda.synchronize()
-        times[name] = round(200 * (time.perf_counter() - started), 3)
-    return times
+def _copy(file: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(file, folder)
 
 
 def _say(line: str) -> None:

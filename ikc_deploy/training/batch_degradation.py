@@ -22,7 +22,7 @@ def blur(images: Tensor, kernels: Tensor) -> Tensor:
     padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
     if images.is_cuda:
         # cuDNN has no fast kernel for large filters with one group per image.
-        return _correlated_by_fft(padded, kernels)[..., : images.shape[-2], : images.shape[-1]]
+        return correlate_by_fft(padded, kernels)[..., : images.shape[-2], : images.shape[-1]]
     # One group per image: its channels are the batch, its kernel the only filter.
     weights = kernels[:, None].to(images.dtype)
     return F.conv2d(padded.transpose(0, 1), weights, groups=count).transpose(0, 1)
@@ -70,8 +70,17 @@ def quantized(images: Tensor) -> Tensor:
     return (images * 255).round().clamp(0, 255) / 255
 
 
-def _correlated_by_fft(padded: Tensor, kernels: Tensor) -> Tensor:
-    """Return the circular correlation of `[N,C,H,W]` with `[N,k,k]`; its first rows are valid."""
+def correlate_by_fft(padded: Tensor, kernels: Tensor) -> Tensor:
+    """Return the circular correlation of images with kernels, one per image.
+
+    Args:
+        padded: Images `[N,C,H,W]`.
+        kernels: Kernels `[N,k,k]`.
+
+    Returns:
+        Images `[N,C,H,W]`: entry (y, x) is the sum over (i, j) of kernel (i, j) times image
+        (y + i, x + j). Without wrapping around, the first H - k + 1 rows and W - k + 1 columns.
+    """
     size = padded.shape[-2:]
     response = torch.fft.rfft2(kernels.to(padded.dtype), s=size).conj()[:, None]
     return torch.fft.irfft2(torch.fft.rfft2(padded) * response, s=size)

@@ -29,8 +29,8 @@ class RecordedGradients:
 
     Args:
         compute: Function to record. It must compute the same operations for all inputs of the same
-            shapes, on the current CUDA stream, without waiting for results. Nothing else may set the
-            gradients to None.
+            shapes, on the current CUDA stream, without waiting for results. Nothing else may set
+            the gradients to None.
     """
 
     def __init__(self, compute: Gradients) -> None:
@@ -53,7 +53,7 @@ class RecordedGradients:
     def _record(self, inputs: StageInputs) -> None:
         kept = inputs.clone()
         try:
-            side = torch.cuda.Stream()
+            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(_WARM_UP):

@@ -25,6 +25,7 @@ from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
 from ikc_deploy.training.image_sets import ImageSet
 from ikc_deploy.training.init_from import started_networks
 from ikc_deploy.training.recipes import Recipe, StageRecipe
+from ikc_deploy.training.recorded_steps import Gradients, RecordedGradients
 from ikc_deploy.training.runs import (
     CHECKPOINT_FILE,
     RunLog,
@@ -34,7 +35,6 @@ from ikc_deploy.training.runs import (
     restore_optimizer,
     save_state,
 )
-from ikc_deploy.training.recorded_steps import Gradients, RecordedGradients
 from ikc_deploy.training.stages import STAGES, StageContext, StageInputs, TrainingStage
 from ikc_deploy.training.validation import ValidationCase, load_cases, recommended_iters, validate
 
@@ -160,8 +160,8 @@ class _StageTrainer:
         if device.type == "cuda" and self._stage.recordable and processes.size == 1:
             self._gradients = RecordedGradients(self._computed_gradients)
         self._average = copy.deepcopy(self._module).requires_grad_(False)
-        self._parameters = list(self._module.parameters())
-        self._averages = list(self._average.parameters())
+        self._parameters: list[Tensor] = list(self._module.parameters())
+        self._averages: list[Tensor] = list(self._average.parameters())
         self._optimizer = torch.optim.Adam(
             self._parameters, lr=self.settings.learning_rate, betas=(0.9, 0.99), fused=True
         )

@@ -80,7 +80,7 @@ class _Interface:
 
 
 class Unnamed:
-    """Memory that the legacy default stream writes after a while, in an array that names no stream."""
+    """Memory that the legacy default stream writes late, in an array that names no stream."""
 
     def __init__(self, device: Device, content: NDArray[Any]) -> None:
         self._buffer = DeviceBuffer(device, content.shape, content.dtype)

@@ -3,11 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy import ndimage
 
 from ikc_deploy.imaging import degrade as gaussian8
 from ikc_deploy.kernels import gaussian_kernel
-from ikc_deploy.training.batch_degradation import blur, degrade, quantized
+from ikc_deploy.training.batch_degradation import blur, correlate_by_fft, degrade, quantized
 from tests.samples import photo
 
 
@@ -21,6 +22,14 @@ def test_every_image_is_correlated_with_its_own_kernel() -> None:
     ]
     blurred = blur(torch.from_numpy(images), torch.from_numpy(kernels))
     np.testing.assert_allclose(blurred, expected, atol=1e-10)
+
+
+def test_correlation_by_fft_is_that_of_the_convolution() -> None:
+    images, kernels = torch.rand(3, 2, 44, 50), torch.rand(3, 21, 21)
+    kernels /= kernels.sum(dim=(1, 2), keepdim=True)
+    expected = F.conv2d(images.double().transpose(0, 1), kernels.double()[:, None], groups=3)
+    found = correlate_by_fft(images, kernels)[..., :24, :30]
+    torch.testing.assert_close(found.double(), expected.transpose(0, 1), atol=3e-6, rtol=0)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

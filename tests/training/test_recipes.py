@@ -55,7 +55,7 @@ every = 10
 def test_shipped_recipes_load(path: Path) -> None:
     recipe = load_recipe(path, data=(path.parent,))
     assert recipe.data == (path.parent,)
-    assert list(recipe.stages)[:3] == ["sftmd", "predictor", "corrector"]
+    assert list(recipe.stages)[:3] == ["predictor", "sftmd", "corrector"]
 
 
 def test_a_recipe_is_read_into_settings(tmp_path: Path) -> None:
@@ -67,8 +67,8 @@ def test_a_recipe_is_read_into_settings(tmp_path: Path) -> None:
     assert recipe.data == (tmp_path.resolve() / "images", Path("/more"))
     assert recipe.seed == 5
     assert {name: stage.steps for name, stage in recipe.stages.items()} == {
-        "sftmd": 30,
         "predictor": 20,
+        "sftmd": 30,
         "corrector": 10,
     }
     assert recipe.corrector.unroll == 2
@@ -88,7 +88,8 @@ def test_a_recipe_is_read_into_settings(tmp_path: Path) -> None:
         ("x2-lite", "x2-tiny", "x2-tiny"),
         ("every = 10\n", "", r"\[validation\] missing settings every"),
         ('data = ["images", "/more"]', "", "'data'"),
-        ("seed = 5", 'precision = "float16"', "precision must be one of.*bfloat16"),
+        ("steps = 30", 'steps = 30\nprecision = "float16"', "precision must be one of.*bfloat16"),
+        ("steps = 30", "steps = 30\npredicted_share = 1.5", "predicted_share must lie in"),
         ("seed = 5", "seed = ", "not valid TOML"),
         ("steps = 30", "steps = 0", "steps must be a whole number from 1.*got 0"),
         ("batch = 3", "batch = 2.5", "batch must be a whole number"),

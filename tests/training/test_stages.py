@@ -47,7 +47,7 @@ def test_a_stage_sends_gradients_to_its_own_networks_only(
 ) -> None:
     recipe, networks = prepared(recipe, design)
     stage = stage_of(name, networks, recipe)
-    loss = stage.loss(0)
+    loss = stage.loss(stage.draw(0))
     assert loss.shape == () and loss.isfinite() and loss > 0
     loss.backward()  # type: ignore[no-untyped-call]
     learning = {
@@ -62,11 +62,44 @@ def test_a_stage_sends_gradients_to_its_own_networks_only(
 
 def test_the_loss_of_f_is_the_mean_absolute_error(recipe: Recipe) -> None:
     recipe, networks = prepared(recipe, "compact")
-    loss = stage_of("sftmd", networks, recipe).loss(5)
+    stage = stage_of("sftmd", networks, recipe)
+    loss = stage.loss(stage.draw(5))
     batch = BatchSource(CROPS, networks, recipe, "sftmd", CPU).batch(5)
     with torch.no_grad():
         expected = (networks.sftmd.unclamped(batch.lr, batch.code) - batch.hr).abs().mean()
     assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_f_gets_the_codes_of_p_for_a_share_of_the_batch(recipe: Recipe) -> None:
+    settings = dataclasses.replace(recipe.sftmd, batch=64, predicted_share=0.25)
+    recipe, networks = prepared(dataclasses.replace(recipe, sftmd=settings), "film")
+    stage = stage_of("sftmd", networks, recipe)
+    given: list[torch.Tensor] = []
+    unclamped = networks.sftmd.unclamped
+    networks.sftmd.unclamped = lambda lr, code: given.append(code) or unclamped(lr, code)  # type: ignore[method-assign, func-returns-value]
+    inputs = stage.draw(5)
+    stage.loss(inputs).backward()  # type: ignore[no-untyped-call]
+    (codes,) = given
+    with torch.no_grad():
+        predicted = networks.predictor(inputs.batch.lr)
+    chosen = inputs.chosen[:, 0]
+    assert 8 <= int(chosen.sum()) <= 24
+    torch.testing.assert_close(codes[chosen], predicted[chosen])
+    assert torch.equal(codes[~chosen], inputs.batch.code[~chosen])
+    assert all(p.grad is None for p in networks.predictor.parameters())
+
+
+def test_the_inputs_of_a_step_can_be_overwritten_in_place(recipe: Recipe) -> None:
+    recipe, networks = prepared(recipe, "film")
+    stage = stage_of("corrector", networks, recipe)
+    first, second = stage.draw(0), stage.draw(1)
+    kept = first.clone()
+    addresses = [tensor.data_ptr() for tensor in kept.tensors()]
+    kept.copy_(second)
+    assert [tensor.data_ptr() for tensor in kept.tensors()] == addresses
+    assert all(map(torch.equal, kept.tensors(), second.tensors()))
+    assert not torch.equal(first.batch.hr, second.batch.hr)
+    assert stage.loss(kept) == stage.loss(second)
 
 
 def test_the_loss_of_the_compact_p_is_on_sigma(recipe: Recipe) -> None:
@@ -75,7 +108,8 @@ def test_the_loss_of_the_compact_p_is_on_sigma(recipe: Recipe) -> None:
     assert isinstance(predictor, StatisticsPredictor)
     for parameter in predictor.head.parameters():
         parameter.data.zero_()
-    loss = stage_of("predictor", networks, recipe).loss(5)
+    stage = stage_of("predictor", networks, recipe)
+    loss = stage.loss(stage.draw(5))
     sigma = (
         BatchSource(CROPS, networks, recipe, "predictor", CPU).batch(5).kernel_parameters.double()
     )
@@ -92,7 +126,7 @@ def test_training_on_one_batch_lowers_its_loss(recipe: Recipe, name: str) -> Non
     optimizer = torch.optim.Adam(stage.module.parameters(), lr=1e-3)
     losses = []
     for _ in range(10):
-        loss = stage.loss(0)
+        loss = stage.loss(stage.draw(0))
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

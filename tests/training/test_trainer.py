@@ -20,12 +20,12 @@ from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_
 from ikc_deploy.training.init_from import started_networks
 from ikc_deploy.training.recipes import Recipe, StageRecipe, ValidationRecipe, load_recipe
 from ikc_deploy.training.runs import LOG_FILE, STATE_FILE
-from ikc_deploy.training.stages import SftmdStage
+from ikc_deploy.training.stages import PredictorStage, StageInputs
 from ikc_deploy.training.trainer import learning_rate, train
 from tests.samples import photo, small_architecture
 
 # What smoke.toml does; it saves the state every third step of a stage.
-STEPS = {"sftmd": 6, "predictor": 4, "corrector": 4, "joint": 4}
+STEPS = {"predictor": 4, "sftmd": 6, "corrector": 4, "joint": 4}
 
 
 class Interruption(Exception):
@@ -120,7 +120,8 @@ def test_resuming_a_finished_run_gives_its_checkpoint_again(
 def test_bfloat16_trains_other_weights_and_resumes_too(
     recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    recipe = dataclasses.replace(recipe, precision="bfloat16")
+    stage = dataclasses.replace(recipe.sftmd, precision="bfloat16")
+    recipe = dataclasses.replace(recipe, sftmd=stage)
     whole = run_training(recipe, tmp_path / "whole")
     assert whole is not None
     assert all(value.isfinite().all() for value in whole.values())
@@ -137,8 +138,8 @@ def test_measuring_on_the_way_does_not_change_the_run(
     measured = run_training(dataclasses.replace(recipe, validation=validation), tmp_path / "run")
     assert_equal(measured, unbroken)
     last = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors").training["last"]
-    assert {"true_kernel"} <= last["sftmd"].keys()
-    assert {"step0", "sigma_mae0"} <= last["predictor"].keys()
+    assert {"sigma_mae0"} <= last["predictor"].keys()
+    assert {"true_kernel", "step0", "sigma_mae0"} <= last["sftmd"].keys()
     assert {"step1", "sigma_mae1"} <= last["corrector"].keys()
     assert {"true_kernel", "step1"} <= last["joint"].keys()
 
@@ -160,7 +161,7 @@ def test_every_stage_is_trained_logged_and_recorded(finished: Path, recipe: Reci
 def test_a_run_goes_on_only_with_its_own_recipe(recipe: Recipe, tmp_path: Path) -> None:
     run_training(recipe, tmp_path, stop_after=2)
     state = (tmp_path / STATE_FILE).read_bytes()
-    longer = dataclasses.replace(recipe, sftmd=dataclasses.replace(recipe.sftmd, steps=9))
+    longer = dataclasses.replace(recipe, predictor=dataclasses.replace(recipe.predictor, steps=9))
     for other in (dataclasses.replace(recipe, seed=1), longer):
         with pytest.raises(RecipeError, match="started with other settings"):
             run_training(other, tmp_path, resume=True)
@@ -269,11 +270,13 @@ def test_a_training_that_diverges_stops_and_keeps_its_last_state(
     run_training(recipe, tmp_path, stop_after=1)
     before = (tmp_path / STATE_FILE).read_bytes()
 
-    def diverged(stage: SftmdStage, step: int) -> Tensor:
+    def diverged(stage: PredictorStage, inputs: StageInputs) -> Tensor:
         return torch.stack([p.sum() for p in stage.module.parameters()]).sum() * value
 
-    monkeypatch.setattr(SftmdStage, "loss", diverged)
-    with pytest.raises(TrainingError, match=r"not finite after step 2 of 'sftmd'.*learning_rate"):
+    monkeypatch.setattr(PredictorStage, "loss", diverged)
+    with pytest.raises(
+        TrainingError, match=r"not finite after step 2 of 'predictor'.*learning_rate"
+    ):
         run_training(recipe, tmp_path, resume=True)
     assert (tmp_path / STATE_FILE).read_bytes() == before
 
@@ -351,14 +354,28 @@ def test_a_start_with_levels_is_the_same_function(tmp_path: Path, design: Design
     torch.testing.assert_close(started.corrector(sr, longer)[:, 10:], longer[:, 10:])
 
 
-@pytest.mark.parametrize("change", [{"scale": 2}, {"design": "reference"}])
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"scale": 2}, "has scale 2"), ({"design": "reference"}, "no tensor of its predictor fits")],
+)
 def test_weights_of_another_scale_or_design_are_no_start(
-    recipe: Recipe, tmp_path: Path, change: dict[str, Any]
+    recipe: Recipe, tmp_path: Path, change: dict[str, Any], reason: str
 ) -> None:
     other = dataclasses.replace(recipe.architecture, **change)
     save_checkpoint(new_networks(other, seed=7), tmp_path / "other.safetensors")
-    with pytest.raises(RecipeError, match=rf"'other.safetensors' has {next(iter(change))}"):
+    with pytest.raises(RecipeError, match=rf"'other.safetensors'.*{reason}"):
         started_networks(recipe.architecture, 0, "other.safetensors", tmp_path)
+
+
+def test_the_estimators_of_the_film_design_fit_the_compact_one(tmp_path: Path) -> None:
+    film = new_networks(small_architecture("film"), seed=7)
+    save_checkpoint(film, tmp_path / "film.safetensors")
+    settings = dataclasses.replace(film.architecture, design="compact")
+    started = started_networks(settings, 0, "film.safetensors", tmp_path)
+    lr, sr = torch.rand(2, 3, 24, 24), torch.rand(2, 3, 96, 96)
+    code = film.predictor(lr)
+    torch.testing.assert_close(started.predictor(lr), code)
+    torch.testing.assert_close(started.corrector(sr, code), film.corrector(sr, code))
 
 
 def test_the_learning_rate_is_constant_before_its_cooldown() -> None:
