@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -54,6 +55,27 @@ def test_the_python_of_the_readme_runs(repository: Path, tmp_path: Path) -> None
         [sys.executable, "-c", block], cwd=repository, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_latencies_of_the_h100_are_those_measured(repository: Path) -> None:
+    names = {"latency: torch": 3, "latency: plain torch": 4, "latency: torch.compile": 5}
+    measured: dict[tuple[str, str, str], dict[int, str]] = {}
+    for path in (repository / "benchmarks" / "results").glob("gpu-check-h100*.json"):
+        report = json.loads(path.read_text())
+        for part in report["parts"]:
+            name, _, rest = part["part"].partition(",")
+            if name in names and part["status"] == "passed":
+                precision = {"32": "float32", "16": "float16"}[rest[-2:]]
+                for shape, times in part["facts"].items():
+                    row = measured.setdefault((report["weights"], precision, shape), {})
+                    row[names[name]] = f"{times['queued_ms']:.1f}"
+    text = (repository / "docs" / "cuda.md").read_text()
+    table = text.split("<!-- gpu-check-h100 -->")[1].split("<!-- end -->")[0]
+    shown = {}
+    for line in table.strip().splitlines()[2:]:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        shown[tuple(cells[:3])] = {i: cells[i] for i in (3, 4, 5) if cells[i]}
+    assert shown == measured
 
 
 def test_make_knows_the_targets_that_the_readme_names(repository: Path) -> None:

@@ -25,8 +25,9 @@ from typing import Any, Final
 
 import click
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from ikc_deploy.networks.checkpoints import load_checkpoint, save_checkpoint
+from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_checkpoint
 from ikc_deploy.training.recipes import Recipe, load_recipe
 from ikc_deploy.training.runs import CHECKPOINT_FILE, LOG_FILE
 from ikc_deploy.training.trainer import train
@@ -120,7 +121,7 @@ def train_plan(
             stage: max(_MIN_STEPS, int(run.seconds[stage] * factor / speed[stage]))
             for stage in recipe.stages
         }
-        speeds[recipe.name] = {"seconds_per_step": speed, "steps": steps}
+        speeds[recipe.name] = speed_record(recipe, speed, steps)
         _say(f"{recipe.name}: factor {factor:.2f}, steps {steps}, seconds a step {speed}")
         (out / "speeds.json").write_text(json.dumps(speeds, indent=1))
         checkpoint = _train(_with_steps(recipe, steps, log_every=200), work / recipe.name, place)
@@ -130,6 +131,26 @@ def train_plan(
         )
         shutil.copy(checkpoint.parent / LOG_FILE, out / f"{recipe.name}.log.jsonl")
         _say(f"{recipe.name}: finished, {ends - time.monotonic():.0f} s left")
+
+
+def speed_record(recipe: Recipe, speed: dict[str, float], steps: dict[str, int]) -> dict[str, Any]:
+    """Return the speed of a run as JSON values, with crops a second and TFLOP/s of F's training."""
+    stage = recipe.sftmd
+    crops = stage.batch / speed["sftmd"]
+    network = new_networks(recipe.architecture, 0).sftmd
+    side = 32
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.unclamped(
+            torch.zeros(1, 3, side, side), torch.zeros(1, recipe.architecture.code_size)
+        )
+    # A backward pass costs two forward passes.
+    operations = 3 * counter.get_total_flops() / side**2 * stage.patch**2
+    return {
+        "seconds_per_step": speed,
+        "steps": steps,
+        "sftmd_crops_per_second": round(crops),
+        "sftmd_tflops": round(crops * operations / 1e12, 1),
+    }
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
                 f"init_from '{start}': no tensor of its {name} fits the recipe's architecture; "
                 "start from other weights or from none"
             )
-        random += [f"{name}.{key}" for key in missing]
+        everything = len(missing) == len(known)
+        random += [f"all of {name}"] if everything else [f"{name}.{key}" for key in missing]
     if random:
         _LOG.warning(
             "init_from '%s' has nothing that fits %s; these tensors start at random",
