@@ -21,6 +21,8 @@ from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import IkcNetworks, load_checkpoint
 
 _IMAGES: Final = {
+    "hr_free": "435 freely licensed photographs ([authors and licences]"
+    "(../../training/hr_free_LICENSES.md))",
     "bsds400": "BSDS500 train and test (400, the images of BSD100 not among them)",
     "t91": "T91 (91)",
     "imagenet883_half": "ImageNet samples halved (883)",
@@ -91,10 +93,7 @@ def _trained_for(training: dict[str, Any], log: list[dict[str, Any]]) -> str:
         before = (stage, step)
     listed = ", ".join(f"{count:,} steps of {_NETWORKS[stage]}" for stage, count in steps.items())
     start = f", from the weights of {training['start']}" if training.get("start") else ""
-    return (
-        f"{listed}{start}; {seconds / 60:.0f} minutes by the log, on two CPU cores with AMX "
-        "bfloat16 shared with other work"
-    )
+    return f"{listed}{start}; {seconds / 60:.0f} minutes by the log"
 
 
 def _blur(settings: Architecture) -> str:
