@@ -12,6 +12,7 @@ from ikc_deploy.errors import CheckpointError, RecipeError
 from ikc_deploy.kernels import KERNEL_SIZE
 from ikc_deploy.networks.architecture import Architecture, architecture
 from ikc_deploy.toml_settings import SettingError, shown
+from ikc_deploy.training.image_set_names import is_name, require_image_set
 
 Precision = Literal["float32", "bfloat16"]
 ImageLoss = Literal["l1", "mse"]
@@ -87,7 +88,8 @@ class ValidationRecipe:
     """The settings of a small measurement like Gaussian8 in the log while training."""
 
     folder: str
-    """Folder of HR images, relative to the recipe file. If it is missing, validation is off."""
+    """Name of an image set, or folder of HR images relative to the recipe file. If it is missing,
+    validation is off."""
     sigmas: tuple[float, ...]
     """Sigmas of the blurs in HR pixels."""
     every: int
@@ -262,19 +264,20 @@ def image_folders(listed: Any, file: Path, data: tuple[Path, ...]) -> tuple[Path
     """Return the folders of HR images as absolute paths.
 
     Args:
-        listed: Value of `data` in the recipe, relative to its folder.
+        listed: Value of `data` in the recipe: names of image sets, or paths relative to its folder.
         file: Recipe file.
         data: Folders instead of the recipe's; empty for the recipe's own.
 
     Raises:
-        RecipeError: There are no folders, or a value is not a path.
+        RecipeError: There are no folders, a value is not a path, or an image set is not found.
     """
     entries = parse_value(tuple[str, ...], listed, "data")
     for entry in (*entries, *map(str, data)):
         require_path("data", entry)
     folder = file.resolve().parent
     folders = tuple(path.resolve() for path in data) or tuple(
-        (folder / entry).resolve() for entry in entries
+        require_image_set(entry) if is_name(entry) else (folder / entry).resolve()
+        for entry in entries
     )
     if not folders:
         raise RecipeError("no training images: set 'data' to folders of HR images")

@@ -22,6 +22,7 @@ from ikc_deploy.networks.sr_network import SrNetwork
 from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
+from ikc_deploy.training.image_set_names import find_image_set, is_name
 from ikc_deploy.training.image_sets import ImageSet
 from ikc_deploy.training.init_from import started_networks
 from ikc_deploy.training.recipes import Recipe, StageRecipe
@@ -304,9 +305,12 @@ def _networks(recipe: Recipe, state: RunState | None, device: torch.device) -> I
 
 def _validation_cases(recipe: Recipe) -> list[ValidationCase]:
     validation = recipe.validation
-    if validation is None or not (recipe.folder / validation.folder).is_dir():
+    if validation is None:
         return []
-    folder = recipe.folder / validation.folder
+    name = validation.folder
+    folder = find_image_set(name) if is_name(name) else recipe.folder / name
+    if folder is None or not folder.is_dir():
+        return []
     return load_cases(folder, validation.sigmas, recipe.architecture.scale)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from ikc_deploy.errors import RecipeError
 from ikc_deploy.networks.architecture import ARCHITECTURES, Architecture
 from ikc_deploy.networks.checkpoints import new_networks
+from ikc_deploy.training.image_set_names import SOURCES
 from ikc_deploy.training.jobs import load_job
 from ikc_deploy.training.recipes import load_recipe
 
@@ -26,7 +28,7 @@ RECIPES = [
 
 VALID = """
 architecture = "x2-lite"
-data = ["images", "/more"]
+data = ["./images", "/more"]
 seed = 5
 [sftmd]
 steps = 30
@@ -77,6 +79,32 @@ def test_a_recipe_is_read_into_settings(tmp_path: Path) -> None:
     assert load_recipe(path, (tmp_path / "other",)).data == (tmp_path.resolve() / "other",)
 
 
+def test_image_sets_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(VALID.replace('["./images", "/more"]', '["bsds400", "mine"]'))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("IKC_DATASETS", raising=False)
+    with pytest.raises(RecipeError, match=r"'bsds400' \(the 400 images of BSDS500's.*IKC_DATASETS"):
+        load_recipe(path)
+    (tmp_path / "datasets" / "bsds400").mkdir(parents=True)
+    with pytest.raises(RecipeError, match="image set 'mine' is in no folder"):
+        load_recipe(path)
+    for folder in ("first", "second"):
+        (tmp_path / folder / "mine").mkdir(parents=True)
+    (tmp_path / "second" / "bsds400").mkdir()
+    monkeypatch.setenv("IKC_DATASETS", os.pathsep.join(("absent", "first", "second")))
+    found = [folder.relative_to(tmp_path.resolve()) for folder in load_recipe(path).data]
+    assert found == [Path("second/bsds400"), Path("first/mine")]
+    assert load_recipe(path, (tmp_path / "own",)).data == ((tmp_path / "own").resolve(),)
+
+
+def test_shipped_recipes_point_nowhere_outside_the_repository() -> None:
+    for path in RECIPE_FOLDER.glob("*.toml"):
+        values = tomllib.loads(path.read_text())
+        named = [*values.get("data", []), values.get("validation", {}).get("folder", "Set5")]
+        assert all(name in SOURCES for name in named), path
+
+
 @pytest.mark.parametrize(
     ("old", "new", "word"),
     [
@@ -87,7 +115,7 @@ def test_a_recipe_is_read_into_settings(tmp_path: Path) -> None:
         ('architecture = "x2-lite"', "", "missing: architecture"),
         ("x2-lite", "x2-tiny", "x2-tiny"),
         ("every = 10\n", "", r"\[validation\] missing settings every"),
-        ('data = ["images", "/more"]', "", "'data'"),
+        ('data = ["./images", "/more"]', "", "'data'"),
         ("steps = 30", 'steps = 30\nprecision = "float16"', "precision must be one of.*bfloat16"),
         ("steps = 30", "steps = 30\npredicted_share = 1.5", "predicted_share must lie in"),
         ("seed = 5", "seed = ", "not valid TOML"),
@@ -115,7 +143,7 @@ def test_a_mistake_is_reported_with_file_and_setting(
         ("seed = 5", "log_every = 0", "log_every"),
         ("every = 10", "every = 0", "every"),
         ("sigmas = [0.8, 1.6]", "sigmas = [0.8, 16]", "sigmas"),
-        ('data = ["images", "/more"]', 'data = "images"', "data"),
+        ('data = ["./images", "/more"]', 'data = "images"', "data"),
         ('architecture = "x2-lite"', "architecture = 2", "architecture"),
         ("learning_rate = 1e-3", "learning_rate = nan", "learning_rate must be a finite number"),
         ("steps = 30", "steps = true", "steps must be a whole number, got True"),
