@@ -30,14 +30,10 @@ from ikc_deploy.errors import (
 )
 from ikc_deploy.kernels import KernelBasis, gaussian_kernel
 from ikc_deploy.runtime.estimation import Estimate
+from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.stream import Status, Stream
 from ikc_deploy.runtime.tiling import Tile, TileSettings
-from ikc_deploy.runtime.upscaler import (
-    DEFAULT_STREAMS,
-    Result,
-    Upscaler,
-    load_bundle,
-)
+from ikc_deploy.runtime.upscaler import DEFAULT_STREAMS, Upscaler, load_bundle
 from ikc_deploy.version import __version__
 
 __all__ = [

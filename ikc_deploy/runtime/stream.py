@@ -8,15 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.runtime.bounded_queue import BoundedQueue
-
-if TYPE_CHECKING:
-    from ikc_deploy.runtime.upscaler import Result
+from ikc_deploy.runtime.result import Result
 
 _FRAMES_TIMED: Final = 256
 """Number of most recent frames that the percentiles cover."""

@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from ikc_deploy.training.stages import StageInputs
+from ikc_deploy.training.stage_context import StageInputs
 
 _LOG = logging.getLogger(__name__)
 _WARM_UP: Final = 3
@@ -29,8 +29,8 @@ class RecordedGradients:
 
     Args:
         compute: Function to record. It must compute the same operations for all inputs of the same
-            shapes, on the current CUDA stream, without waiting for results. Nothing else may set the
-            gradients to None.
+            shapes, on the current CUDA stream, without waiting for results. Nothing else may set
+            the gradients to None.
     """
 
     def __init__(self, compute: Gradients) -> None:

@@ -25,6 +25,7 @@ from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
 from ikc_deploy.training.image_sets import ImageSet
 from ikc_deploy.training.init_from import started_networks
 from ikc_deploy.training.recipes import Recipe, StageRecipe
+from ikc_deploy.training.recorded_steps import Gradients, RecordedGradients
 from ikc_deploy.training.runs import (
     CHECKPOINT_FILE,
     RunLog,
@@ -34,8 +35,8 @@ from ikc_deploy.training.runs import (
     restore_optimizer,
     save_state,
 )
-from ikc_deploy.training.recorded_steps import Gradients, RecordedGradients
-from ikc_deploy.training.stages import STAGES, StageContext, StageInputs, TrainingStage
+from ikc_deploy.training.stage_context import StageContext, StageInputs
+from ikc_deploy.training.stages import STAGES, TrainingStage
 from ikc_deploy.training.validation import ValidationCase, load_cases, recommended_iters, validate
 
 _FINAL_RATE: Final = 0.01

@@ -15,7 +15,8 @@ import pytest
 from ikc_deploy import Bundle
 from ikc_deploy.cli.ikc_upscale import main
 from ikc_deploy.imaging.image_io import read_rgb, write_rgb
-from ikc_deploy.runtime.upscaler import Result, Upscaler
+from ikc_deploy.runtime.result import Result
+from ikc_deploy.runtime.upscaler import Upscaler
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.repeating import repeating_bundle
 from tests.samples import photo

@@ -252,7 +252,7 @@ class Check:
         return {"frames": len(frames)}
 
     def racing_arrays(self, runner: str, precision: Precision) -> Facts:
-        """Check frames whose arrays name no stream, and results that are dropped before they are read.
+        """Check frames whose arrays name no stream, and results dropped before they are read.
 
         Both fail without a word if a stream does not wait for another library's work.
         """
@@ -268,7 +268,9 @@ class Check:
                 read = self.place.read_late(upscaler(self.place.frame(frame)).image)
                 # Its result goes into the same memory.
                 upscaler(self.place.frame(255 - frame))
-                require(np.array_equal(read(), wanted), "a result was overwritten while it was read")
+                require(
+                    np.array_equal(read(), wanted), "a result was overwritten while it was read"
+                )
         return {"frames": 3 * len(frames)}
 
     def shape_changes(self, runner: str, precision: Precision) -> Facts:

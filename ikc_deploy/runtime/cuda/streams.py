@@ -28,8 +28,8 @@ class ForeignStream:
 
 
 LEGACY_STREAM: Final = ForeignStream(1)
-"""The legacy default stream. Work that is queued there waits for all blocking streams, and libraries
-whose arrays name no stream queue theirs there."""
+"""The legacy default stream. Work that is queued there waits for all blocking streams. Libraries
+whose arrays name no stream queue their work there."""
 
 
 class OnDevice(Protocol):
