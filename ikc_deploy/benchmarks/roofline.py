@@ -37,6 +37,7 @@ class Card:
     """Source of the rates."""
 
     def __post_init__(self) -> None:
+        """Require positive rates."""
         if not (self.tflops > 0 and self.gigabytes > 0):
             raise InputError(
                 f"the rates of '{self.name}' must be positive, got tflops {self.tflops:g} and "

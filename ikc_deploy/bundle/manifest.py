@@ -77,6 +77,7 @@ class FileRecord:
     """Checksum, in hex."""
 
     def __post_init__(self) -> None:
+        """Require a size in bytes in the range of the format."""
         _check_range("bytes", self.bytes, 0, _MAX_FILE)
 
 
@@ -104,6 +105,7 @@ class UsrnetRecord:
     """Record of the training of the weights; empty for random weights."""
 
     def __post_init__(self) -> None:
+        """Require sizes in the range of the format, and an odd kernel size."""
         for name in ("height", "width", "kernel_size"):
             _check_range(name, getattr(self, name), 1, _MAX_SIDE)
         _check_range("halo", self.halo, 0, _MAX_SIDE)
@@ -156,6 +158,7 @@ class Manifest:
     """Properties of the fourth graph; None without one."""
 
     def __post_init__(self) -> None:
+        """Require a supported scale, and numbers in the range of the format."""
         if self.scale not in SIGMA_RANGES:
             raise ValueError(f"scale must be one of {sorted(SIGMA_RANGES)}, got {self.scale}")
         _check_range("code_size", self.code_size, 1, _MAX_CODES)

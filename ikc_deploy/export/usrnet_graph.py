@@ -92,6 +92,7 @@ class UsrnetExport:
     """Height and width of the LR frames; None for SR frames of about 512 pixels."""
 
     def __post_init__(self) -> None:
+        """Require frames that are large enough for the graph."""
         if self.size is not None and min(self.size) < MIN_SIDE:
             height, width = self.size
             raise InputError(

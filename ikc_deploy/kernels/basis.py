@@ -117,6 +117,7 @@ class KernelBasis:
     """Smallest and largest sigma that the basis was fitted to, in HR pixels."""
 
     def __post_init__(self) -> None:
+        """Require finite orthonormal columns for a square of odd side, and ranges that fit."""
         pixels, code_size = self.components.shape if self.components.ndim == 2 else (0, 0)
         side = round(pixels**0.5)
         if pixels == 0 or side * side != pixels or side % 2 == 0:

@@ -74,6 +74,7 @@ class UsrnetSettings:
     """Number of channels of the hyper network, 1 to 1024."""
 
     def __post_init__(self) -> None:
+        """Require one number of channels for each level, and sizes in range."""
         if len(self.channels) != _LEVELS:
             raise CheckpointError(
                 f"channels must be {_LEVELS} numbers, got {shown(list(self.channels))}"

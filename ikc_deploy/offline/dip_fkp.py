@@ -93,6 +93,7 @@ class DipFkpSettings:
     """Number of iterations before the kernel is fitted."""
 
     def __post_init__(self) -> None:
+        """Require numbers in range and a known alignment."""
         check_alignment(self.alignment)
         counts = (self.iterations, self.channels, self.levels, self.skip)
         if min(counts) < 1:

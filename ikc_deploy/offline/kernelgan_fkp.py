@@ -79,6 +79,7 @@ class KernelGanFkpSettings:
     """Weight of the gradient penalty."""
 
     def __post_init__(self) -> None:
+        """Require numbers in range and a known alignment."""
         check_alignment(self.alignment)
         counts = (1 if self.iterations is None else self.iterations, self.batch, self.turns)
         if min(*counts, self.channels) < 1:

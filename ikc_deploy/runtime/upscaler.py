@@ -335,6 +335,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
                 self._executor.forget()
 
     def __exit__(self, *_: object) -> None:
+        """Close the upscaler at the end of the `with` block."""
         self.close()
 
     def _open_pool(self) -> WorkerPool[Upscaler, Result]:

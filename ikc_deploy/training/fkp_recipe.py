@@ -44,6 +44,7 @@ class FlowRecipe:
     """Number of kernels on which the statistics of the batch norms are measured at the end."""
 
     def __post_init__(self) -> None:
+        """Require positive numbers, rates in (0, 1) and batches that can be normalised."""
         require_counts(self, "steps")
         # The flow normalises over the batch.
         require_counts(self, "batch", least=2, most=MAX_BATCH)
@@ -82,6 +83,7 @@ class FkpRecipe:
     """Number of held-out kernels."""
 
     def __post_init__(self) -> None:
+        """Require numbers in range and each scale at most once."""
         require_counts(self, "log_every", "save_every")
         require_counts(self, "held_out", least=2, most=MAX_KERNELS)
         require_counts(self, "seed", least=0, most=MAX_SEED)

@@ -62,6 +62,7 @@ class StageRecipe:
     """Type of the convolutions. P reads sigma less exactly if it is trained in bfloat16."""
 
     def __post_init__(self) -> None:
+        """Require numbers in range and shares in [0, 1]."""
         require_counts(self, "steps", "patch")
         require_counts(self, "batch", most=MAX_BATCH)
         require_counts(self, "unroll", most=MAX_UNROLL)
@@ -96,6 +97,7 @@ class ValidationRecipe:
     """Number of corrections after the predictor."""
 
     def __post_init__(self) -> None:
+        """Require numbers in range, a folder and at least one sigma."""
         require_counts(self, "every")
         require_counts(self, "iters", most=MAX_UNROLL)
         require_path("folder", self.folder)
@@ -117,6 +119,7 @@ class CropRecipe:
     are sharper and less compressed; None for none."""
 
     def __post_init__(self) -> None:
+        """Require at least one candidate and a weight in [0, 1]."""
         require_counts(self, "candidates")
         if not 0 <= self.area_weight <= 1:
             raise RecipeError(f"area_weight must lie in [0, 1], got {self.area_weight!r}")
@@ -136,6 +139,7 @@ class DegradationRecipe:
     """Share of the images with noise and, independently, of compressed images; in (0, 1]."""
 
     def __post_init__(self) -> None:
+        """Require a share in (0, 1], noise in [0, 255] levels and JPEG qualities of 1 to 100."""
         if not 0 < self.share <= 1:
             raise RecipeError(f"share must lie in (0, 1], got {self.share!r}")
         if not 0 <= self.noise <= 255:
@@ -190,6 +194,7 @@ class Recipe:
     """Folder of the recipe file, to which its paths are relative."""
 
     def __post_init__(self) -> None:
+        """Require patches that kernels fit into, and sigmas of the architecture's range."""
         require_counts(self, "log_every", "save_every")
         require_counts(self, "seed", least=0, most=MAX_SEED)
         if self.init_from is not None:

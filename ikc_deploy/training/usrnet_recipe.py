@@ -41,6 +41,7 @@ class BlurRecipe:
     """Share of the images without noise, in [0, 1]."""
 
     def __post_init__(self) -> None:
+        """Require scales of FKP, noise in [0, 255] levels and a share in [0, 1]."""
         if not self.scales or not set(self.scales) <= set(FKP_SCALES):
             raise RecipeError(
                 f"scales must be among {list(FKP_SCALES)}, got {shown(list(self.scales))}"
@@ -76,6 +77,7 @@ class UsrnetRecipe:
     """Number of steps between saved states."""
 
     def __post_init__(self) -> None:
+        """Require numbers in range and a patch that every scale divides."""
         require_counts(self, "log_every", "save_every")
         require_counts(self, "seed", least=0, most=MAX_SEED)
         patch = self.training.patch

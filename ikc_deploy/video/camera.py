@@ -47,6 +47,7 @@ class CameraSettings:
     """Seconds without a frame after which a connection counts as lost."""
 
     def __post_init__(self) -> None:
+        """Require positive durations, the first wait not above the longest."""
         if not 0 < self.first_wait <= self.longest_wait or self.silence <= 0:
             raise VideoError("waits must be above 0 seconds, the first not above the longest")
 

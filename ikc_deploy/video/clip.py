@@ -51,6 +51,7 @@ class Span:
     """Duration in seconds; None for the rest of the clip."""
 
     def __post_init__(self) -> None:
+        """Require a start of at least 0 seconds and a positive duration."""
         if self.start < 0 or (self.duration is not None and self.duration <= 0):
             raise VideoError(
                 "a clip starts at 0 seconds or later and lasts more than 0 seconds, "

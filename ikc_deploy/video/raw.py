@@ -31,6 +31,7 @@ class RawFormat:
     """Height in pixels; 0 if the pipe is only written."""
 
     def __post_init__(self) -> None:
+        """Require a pixel format that numpy arrays can hold."""
         if self.pixel_format not in supported_np_pix_fmts:
             raise VideoError(
                 f"invalid pixel format of raw video '{self.pixel_format}': expected for example "

@@ -86,6 +86,7 @@ class Check:
     """Folder for bundles."""
 
     def __post_init__(self) -> None:
+        """Set torch's arithmetic to float32 and export the bundles of both precisions."""
         # float32 means float32, as in the runtime.
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False

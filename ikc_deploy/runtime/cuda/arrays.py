@@ -61,6 +61,7 @@ class DeviceArray:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __len__(self) -> int:
+        """Return the length of the first axis."""
         return self.shape[0]
 
     def __getitem__(self, index: int) -> DeviceArray:
@@ -97,6 +98,11 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
+        """CUDA Array Interface, version 3, of the array, which is C-contiguous and complete.
+
+        The memory is not used again before the work that is queued on the legacy default stream
+        when the last array of the memory is dropped has finished.
+        """
         self._is_read_on(LEGACY_STREAM)
         return {
             "version": 3,
@@ -109,9 +115,19 @@ class DeviceArray:
         }
 
     def __dlpack_device__(self) -> tuple[int, int]:
+        """Return DLPack's device: its type (2 for CUDA) and its ordinal number."""
         return self._view().__dlpack_device__()
 
     def __dlpack__(self, **options: Any) -> object:
+        """Return a DLPack capsule that shares the memory.
+
+        Args:
+            **options: The options of the array API standard. `stream` is the stream on which the
+                consumer reads: the memory is not used again before its work has finished.
+
+        Returns:
+            The capsule, which keeps the array alive.
+        """
         # A consumer's stream has nothing to wait for, but the memory has to wait for the consumer.
         named = options.get("stream")
         self._is_read_on(ForeignStream(named) if named and named > 2 else LEGACY_STREAM)
