@@ -21,7 +21,15 @@ from ikc_deploy.weights import find_weights
 
 
 class PlainGraphsRunner:
-    """A runner of Algorithm 1 over unrewritten graphs; every call takes and returns host arrays."""
+    """A runner of Algorithm 1 over unrewritten graphs; every call takes and returns host arrays.
+
+    Args:
+        subject: What is measured: weights, as a bundle's graphs are rewritten.
+        case: Size and number of frames, corrections and threads.
+
+    Raises:
+        InputError: The subject is a bundle.
+    """
 
     precision = "fp32"
     library = "onnxruntime"

@@ -25,7 +25,11 @@ from ikc_deploy.errors import InputError
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU and its peak rates as published by its maker."""
+    """A GPU and its peak rates as published by its maker.
+
+    Raises:
+        InputError: A rate is not positive.
+    """
 
     name: str
     """Name of the GPU."""

@@ -39,7 +39,16 @@ class TorchSettings:
 
 
 class TorchLoopRunner:
-    """A runner of the plain networks in float32, on the GPU if torch finds one, else on the CPU."""
+    """A runner of the plain networks in float32, on the GPU if torch finds one, else on the CPU.
+
+    Args:
+        subject: What is measured: weights, as a bundle holds only graphs.
+        case: Size and number of frames, corrections and threads.
+        settings: How torch runs the networks.
+
+    Raises:
+        InputError: The subject is a bundle.
+    """
 
     precision = "fp32"
     library = "torch"

@@ -18,7 +18,14 @@ from ikc_deploy.runtime.upscaler import load_bundle
 
 
 class UpscalerRunner:
-    """A runner of `upscaler(frames, **arguments)`; `arguments` select how the blur is estimated."""
+    """A runner of `upscaler(frames, **arguments)`; `arguments` select how the blur is estimated.
+
+    Args:
+        bundle: Bundle to measure.
+        backend: Name of the backend, as in `ikc_deploy.load`.
+        case: Size and number of frames, corrections and threads.
+        arguments: Keyword arguments of every call.
+    """
 
     def __init__(
         self, bundle: Bundle, backend: str, case: BenchmarkCase, arguments: Mapping[str, Any]

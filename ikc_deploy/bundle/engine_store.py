@@ -91,7 +91,11 @@ class Profile:
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """The content of `engine.json`: everything that the plans depend on, and their layers."""
+    """The content of `engine.json`: everything that the plans depend on, and their layers.
+
+    Raises:
+        ValueError: There is no compute capability or no profile.
+    """
 
     fingerprint: str
     """Digest of all fields below except the layer precision; name of the engine's folder."""

@@ -69,7 +69,11 @@ _EXPORT_AGAIN: Final = "export it again with ikc-export, or copy the folder agai
 
 @dataclass(frozen=True)
 class FileRecord:
-    """Size and checksum of one file of a bundle."""
+    """Size and checksum of one file of a bundle.
+
+    Raises:
+        ValueError: The size is out of range.
+    """
 
     bytes: int
     """Size in bytes."""
@@ -83,7 +87,11 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class UsrnetRecord:
-    """Properties of a bundle's fourth graph, which accepts LR frames of one size only."""
+    """Properties of a bundle's fourth graph, which accepts LR frames of one size only.
+
+    Raises:
+        ValueError: A size is out of range, or the kernel size is even.
+    """
 
     height: int
     """Height of the LR frames in pixels."""
@@ -189,6 +197,11 @@ class Bundle:
     """An opened and verified bundle: graphs, kernel basis and engines of one set of weights.
 
     Create it with `Bundle.open`. It holds no open files, and may be shared between threads.
+
+    Args:
+        path: Folder of the bundle.
+        manifest: Its manifest, read and checked.
+        files: Listed files by their path in the bundle, with size and checksum.
 
     Example:
         >>> bundle = Bundle.open("x4.bundle")  # doctest: +SKIP

@@ -124,7 +124,16 @@ def fit(
 
 
 class KernelGanFkp:
-    """A fit in progress; implements `Fit`."""
+    """A fit in progress; implements `Fit`.
+
+    Args:
+        lr: LR image `[H,W,3]`.
+        scale: Scale factor.
+        settings: Settings of the fit.
+
+    Raises:
+        InputError: The image, the scale or the device cannot be used.
+    """
 
     def __init__(self, lr: NDArray[np.uint8], scale: int, settings: KernelGanFkpSettings) -> None:
         check_picture(lr, scale, SCALES, settings.crop, NAME)

@@ -28,7 +28,11 @@ MAX_KERNELS: Final = 1_000_000
 
 @dataclass(frozen=True)
 class FlowRecipe:
-    """The settings of the training of one flow."""
+    """The settings of the training of one flow.
+
+    Raises:
+        RecipeError: A number is out of range.
+    """
 
     steps: int
     """Number of optimizer steps."""
@@ -65,7 +69,11 @@ class FlowRecipe:
 
 @dataclass(frozen=True)
 class FkpRecipe:
-    """One run: a flow for each scale, one after the other."""
+    """One run: a flow for each scale, one after the other.
+
+    Raises:
+        RecipeError: A number is out of range, or a scale is unknown or given twice.
+    """
 
     name: str
     """Name of the recipe, by default that of its file."""

@@ -85,7 +85,11 @@ class StageRecipe:
 
 @dataclass(frozen=True)
 class ValidationRecipe:
-    """The settings of a small measurement like Gaussian8 in the log while training."""
+    """The settings of a small measurement like Gaussian8 in the log while training.
+
+    Raises:
+        RecipeError: A number is out of range, or there is no sigma.
+    """
 
     folder: str
     """Folder of HR images, relative to the recipe file. If it is missing, validation is off."""
@@ -107,7 +111,11 @@ class ValidationRecipe:
 
 @dataclass(frozen=True)
 class CropRecipe:
-    """The selection of crops; by default every image and position is equally probable."""
+    """The selection of crops; by default every image and position is equally probable.
+
+    Raises:
+        RecipeError: A number is out of range.
+    """
 
     candidates: int = 1
     """Number of crops drawn for each one that is used, the most detailed of them."""
@@ -129,7 +137,11 @@ class CropRecipe:
 
 @dataclass(frozen=True)
 class DegradationRecipe:
-    """The degradation of LR images after blur and shrinking; by default none."""
+    """The degradation of LR images after blur and shrinking; by default none.
+
+    Raises:
+        RecipeError: A number is out of range.
+    """
 
     noise: float = 0.0
     """Largest sigma of additive Gaussian noise in 8-bit levels; uniform from 0 for each image."""

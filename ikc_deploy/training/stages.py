@@ -47,7 +47,11 @@ class TrainingStage(Protocol):
 
 
 class PredictorStage:
-    """The training of P on LR images."""
+    """The training of P on LR images.
+
+    Args:
+        context: What the stages share: networks, batches and settings.
+    """
 
     recordable = True
 
@@ -70,7 +74,11 @@ class PredictorStage:
 
 
 class SftmdStage:
-    """The training of F with the true kernel code, or P's for a share of the batch."""
+    """The training of F with the true kernel code, or P's for a share of the batch.
+
+    Args:
+        context: What the stages share: networks, batches and settings.
+    """
 
     recordable = True
 
@@ -100,7 +108,11 @@ class SftmdStage:
 
 
 class CorrectorStage:
-    """The training of C on the states of the loop, F and P frozen."""
+    """The training of C on the states of the loop, F and P frozen.
+
+    Args:
+        context: What the stages share: networks, batches and settings.
+    """
 
     recordable = True
 
@@ -142,6 +154,9 @@ class JointStage:
     there: through more steps, F would learn to help C by producing worse images. A share of the
     batch starts at its true code, so F still supports known blurs and C learns to keep a correct
     code.
+
+    Args:
+        context: What the stages share: networks, batches and settings.
     """
 
     recordable = False

@@ -31,7 +31,11 @@ _STEP: Final = 8
 
 @dataclass(frozen=True)
 class BlurRecipe:
-    """The degradation of HR crops to LR images: FKP's kernels, then noise, then 8 bits."""
+    """The degradation of HR crops to LR images: FKP's kernels, then noise, then 8 bits.
+
+    Raises:
+        RecipeError: A scale is unknown, or a number is out of range.
+    """
 
     scales: tuple[int, ...] = FKP_SCALES
     """SR factors; every step draws one of them at random."""
@@ -54,7 +58,11 @@ class BlurRecipe:
 
 @dataclass(frozen=True)
 class UsrnetRecipe:
-    """One training run of a USRNet; a single stage."""
+    """One training run of a USRNet; a single stage.
+
+    Raises:
+        RecipeError: A number is out of range, or the patch does not fit a scale.
+    """
 
     name: str
     """Name of the recipe, by default that of its file."""

@@ -32,7 +32,11 @@ TIME_BASE: Final = Fraction(1, 90000)
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """The address of a camera, and the waiting times of its connection."""
+    """The address of a camera, and the waiting times of its connection.
+
+    Raises:
+        VideoError: A duration is not positive, or the first wait is above the longest.
+    """
 
     address: str = field(repr=False)
     """Number of a V4L2 device, a URL that FFmpeg opens, or "lavfi:" followed by an FFmpeg test

@@ -256,7 +256,12 @@ class Clip:
 
 
 class Decoder:
-    """A decoder of one stream of a container, from its start to its end, skipping damage."""
+    """A decoder of one stream of a container, from its start to its end, skipping damage.
+
+    Args:
+        container: Opened container; the caller closes it.
+        stream: Its video stream.
+    """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.damaged = 0

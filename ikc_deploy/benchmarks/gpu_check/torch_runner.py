@@ -133,7 +133,13 @@ class OnTheGpu:
 
 
 class TorchGraphRunner:
-    """The runner "torch"."""
+    """The runner "torch".
+
+    Args:
+        networks: Networks on the CPU; they stay unchanged.
+        precision: Precision of the convolutions.
+        place: Device on which torch computes.
+    """
 
     name = "torch"
 

@@ -31,6 +31,14 @@ class DeviceArray:
     arrays keep it alive. An array that a call returns is complete: there is nothing to wait for.
     Its memory is reused once nothing refers to it any more and all work is complete that the
     reading library has queued on the stream that it named (by DLPack), or on its default stream.
+
+    Args:
+        device: GPU that holds the memory.
+        address: Address of the first entry.
+        shape: Shape of the array.
+        dtype: Type of the entries.
+        keep: Object that owns the memory; the array keeps it alive.
+        ready: Event that is reached when the content is complete; None if it is complete.
     """
 
     def __init__(
@@ -148,6 +156,9 @@ class DeviceMemoryPool:
     Another library may still read a block when its last array is dropped: torch frees a tensor as
     soon as its kernels are queued. So a block returns with an event on every stream on which it was
     read, and its next user waits for these events on the device.
+
+    Args:
+        device: GPU that holds the memory.
     """
 
     def __init__(self, device: Device) -> None:
