@@ -305,7 +305,18 @@ class Bundle:
         return self.path / f"{name}.onnx"
 
     def graph_bytes(self, name: str) -> bytes:
-        """Return the verified content of the ONNX file of a graph; see `read`."""
+        """Return the verified content of the ONNX file of a graph.
+
+        Args:
+            name: "predictor", "sftmd", "corrector", or "usrnet" if the bundle has it.
+
+        Returns:
+            The ONNX model as it is in the file.
+
+        Raises:
+            BundleError: There is no such graph, or the file was altered since the bundle was
+                opened.
+        """
         return self.read(f"{name}.onnx")
 
     def read(self, name: str) -> bytes:

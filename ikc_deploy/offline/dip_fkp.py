@@ -171,7 +171,11 @@ class DipFkp:
         self._kernel = self._lr.new_zeros(flow.size, flow.size)
 
     def step(self) -> Losses:
-        """See `Fit`: `loss` is the minimised loss, `mse` the squared error on the LR image."""
+        """Do one iteration and return its losses.
+
+        Returns:
+            `loss`, which is minimised, and `mse`, the mean squared error on the LR image.
+        """
         picture = self._network(self._noise)
         kernel = self._code.kernel()
         moves = self._taken >= self._settings.frozen_iterations
@@ -190,7 +194,7 @@ class DipFkp:
         return {"loss": float(loss.detach()), "mse": float(mse.detach())}
 
     def image(self) -> NDArray[np.uint8]:
-        """See `Fit`."""
+        """Return the current SR image, RGB `[sH, sW, 3]`."""
         hr = self._picture
         if self._settings.data_step:
             kernel = torch.from_numpy(self.kernel())
@@ -200,14 +204,14 @@ class DipFkp:
         return to_image(self._padded_hr.picture(hr, self._settings.alignment))
 
     def kernel(self) -> NDArray[np.float64]:
-        """See `Fit`."""
+        """Return the current kernel `[k, k]`, sum 1, in the FKP convention."""
         if not self._taken:
             return self._code.array()
         kernel = self._kernel.cpu().numpy().astype(np.float64)
         return kernel / kernel.sum()
 
     def state(self) -> dict[str, Any]:
-        """See `Fit`."""
+        """Return everything that later steps depend on, the random generator included."""
         return {
             "network": self._network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -218,7 +222,7 @@ class DipFkp:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See `Fit`."""
+        """Restore a `state` of a fit with the same fingerprint."""
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._code.restore(state["code"])

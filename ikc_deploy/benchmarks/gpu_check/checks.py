@@ -344,7 +344,11 @@ class Check:
         return facts
 
     def torch_latency(self, precision: Precision, compiled: bool) -> Facts:
-        """Measure the loop as a torch user writes it: eager, or compiled in channels_last."""
+        """Measure the loop as a torch user writes it: eager, or compiled in channels_last.
+
+        Raises:
+            NotRunError: This run leaves compilation out, or torch finds no GPU.
+        """
         if compiled and not self.settings.compile:
             raise NotRunError("left out of this run")
         if not self.place.rehearsal and not torch.cuda.is_available():

@@ -75,6 +75,12 @@ class DeviceArray:
     def __getitem__(self, index: int) -> DeviceArray:
         """Return an entry of the first axis, in the same memory.
 
+        Args:
+            index: Index of the entry; a negative one counts from the end.
+
+        Returns:
+            An array that keeps this memory alive.
+
         Raises:
             IndexError: There is no such entry.
         """
@@ -88,6 +94,12 @@ class DeviceArray:
 
     def reshape(self, shape: tuple[int, ...]) -> DeviceArray:
         """Return the same memory with another shape.
+
+        Args:
+            shape: A shape with the same number of entries.
+
+        Returns:
+            An array that keeps this memory alive.
 
         Raises:
             InputError: The number of entries differs.
