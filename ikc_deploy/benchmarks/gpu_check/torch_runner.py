@@ -25,7 +25,7 @@ from ikc_deploy.runtime.cuda.buffers import DeviceBuffer
 from ikc_deploy.runtime.cuda.streams import CudaStream
 
 _CYCLES: Final = 100_000_000
-"""Length of the work before a race is decided, in GPU clock cycles: some 50 ms."""
+"""Length of the work that delays a kernel, in GPU clock cycles: some 50 ms."""
 
 
 class Place(Protocol):
