@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -72,7 +71,7 @@ def test_standard_words_pass(tmp_path: Path, name: str) -> None:
 
 def test_every_rule_compiles_and_has_a_reason() -> None:
     for rule in RULES:
-        assert isinstance(rule.compiled(), re.Pattern)
+        rule.compiled()
         assert rule.instead
         assert rule.reason
     assert len({rule.pattern for rule in RULES}) == len(RULES)
