@@ -1,6 +1,6 @@
-"""Upscale frames between two GStreamer pipelines. A sketch: no errors are handled.
+r"""Upscale frames between two GStreamer pipelines. A sketch: no errors are handled.
 
-    python examples/gstreamer_elements.py "videotestsrc num-buffers=50 ! video/x-raw,width=160" \\
+    python examples/gstreamer_elements.py "videotestsrc num-buffers=50 ! video/x-raw,width=160" \
         "videoconvert ! autovideosink"
 
 Needs PyGObject and GStreamer with its base plugins (Debian: python3-gi and

@@ -13,54 +13,122 @@ from __future__ import annotations
 
 from os import PathLike
 
-from ikc_deploy.bundle.manifest import Bundle
+from ikc_deploy.bundle.manifest import (
+    Bundle,
+    FileRecord,
+    FrameIO,
+    Manifest,
+    Precision,
+    UsrnetRecord,
+)
+from ikc_deploy.bundle.measurements import (
+    Deviation,
+    EngineOutput,
+    EngineStep,
+    GraphParity,
+    Int8Parity,
+    Parity,
+    StepParity,
+    UsrnetParity,
+    Verification,
+)
 from ikc_deploy.errors import (
     BackendError,
     BundleError,
+    CameraError,
     CheckpointError,
+    DiskFullError,
+    EncoderError,
     EngineError,
     ExportError,
     IkcError,
     InputError,
     KernelError,
     MissingExtraError,
+    NoVideoError,
     OutOfMemoryError,
     OutputError,
     RecipeError,
+    TrainingError,
+    UnreadableClipError,
+    VideoError,
 )
 from ikc_deploy.kernels import KernelBasis, gaussian_kernel
+from ikc_deploy.kernels.gaussians import Family
+from ikc_deploy.runtime.backends.base import (
+    Backend,
+    Binding,
+    BoundGraph,
+    Buffer,
+    CapturedGraph,
+    DeviceFrames,
+    Event,
+)
+from ikc_deploy.runtime.cuda.arrays import DeviceArray
 from ikc_deploy.runtime.estimation import Estimate
+from ikc_deploy.runtime.nonblind import Border, NonBlind
+from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.stream import Status, Stream
 from ikc_deploy.runtime.tiling import Tile, TileSettings
-from ikc_deploy.runtime.upscaler import (
-    DEFAULT_STREAMS,
-    Result,
-    Upscaler,
-    load_bundle,
-)
+from ikc_deploy.runtime.upscaler import DEFAULT_STREAMS, Upscaler, load_bundle
+from ikc_deploy.runtime.worker_pool import ResultFuture
 from ikc_deploy.version import __version__
 
 __all__ = [
+    "Backend",
     "BackendError",
+    "Binding",
+    "Border",
+    "BoundGraph",
+    "Buffer",
     "Bundle",
     "BundleError",
+    "CameraError",
+    "CapturedGraph",
     "CheckpointError",
+    "Deviation",
+    "DeviceArray",
+    "DeviceFrames",
+    "DiskFullError",
+    "EncoderError",
     "EngineError",
+    "EngineOutput",
+    "EngineStep",
     "Estimate",
+    "Event",
     "ExportError",
+    "Family",
+    "FileRecord",
+    "FrameIO",
+    "GraphParity",
     "IkcError",
     "InputError",
+    "Int8Parity",
     "KernelBasis",
     "KernelError",
+    "Manifest",
     "MissingExtraError",
+    "NoVideoError",
+    "NonBlind",
     "OutOfMemoryError",
     "OutputError",
+    "Parity",
+    "Precision",
     "RecipeError",
     "Result",
+    "ResultFuture",
     "Status",
+    "StepParity",
     "Stream",
     "Tile",
+    "TileSettings",
+    "TrainingError",
+    "UnreadableClipError",
     "Upscaler",
+    "UsrnetParity",
+    "UsrnetRecord",
+    "Verification",
+    "VideoError",
     "__version__",
     "gaussian_kernel",
     "load",

@@ -9,6 +9,7 @@ from hypothesis import settings
 
 from ikc_deploy import Bundle
 from tests.bundles import export_small, save_small, with_usrnet
+from tests.repeating import repeating_bundle
 
 settings.register_profile(
     "ikc", deadline=None, max_examples=20, derandomize=True, database=None, print_blob=True
@@ -49,6 +50,12 @@ def small_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_bundle(small_checkpoint: Path) -> Bundle:
     """The float32, uint8-frame export of `small_checkpoint`."""
     return export_small(small_checkpoint.parent)
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundle whose F repeats pixels, to read only; modules with another one override it."""
+    return repeating_bundle(tmp_path_factory.mktemp("bundles") / "repeating")
 
 
 @pytest.fixture(scope="session")

@@ -15,13 +15,10 @@ import numpy as np
 import onnx
 import onnx.parser
 
-from ikc_deploy import Bundle, KernelBasis
+from ikc_deploy import Bundle
 from ikc_deploy.bundle.engine_store import EngineRecord, Profile, write_record
-from ikc_deploy.bundle.manifest import BASIS_FILE, GRAPHS, Manifest
-from tests.sealing import HAND_MADE, seal
-
-SCALE: Final = 4
-BASIS: Final = KernelBasis.fit((0.2, 4.0))
+from ikc_deploy.bundle.manifest import GRAPHS
+from tests.sealing import hand_made_bundle, seal
 
 _HEADER = '<ir_version: 8, opset_import: ["": 18]>'
 _PLANES = """
@@ -73,12 +70,12 @@ def half_bundle(
     folder: Path, changes: Mapping[str, str] | None = None, full: tuple[str, ...] = ()
 ) -> Bundle:
     """Write the bundle to `folder`; the convolution weights of the graphs in `full` are float32."""
-    folder.mkdir(parents=True)
     random = np.random.default_rng(0)
+    graphs = {}
     for name, text in _GRAPHS.items():
         for old, new in (changes or {}).items():
             text = text.replace(old, new)
-        model = onnx.parser.parse_model(_HEADER + text)
+        model = graphs[name] = onnx.parser.parse_model(_HEADER + text)
         dtype = np.float32 if name in full else np.float16
         arrays = {
             "weight": (0.1 * random.standard_normal((_CHANNELS[name], 3, 3, 3))).astype(dtype)
@@ -89,27 +86,7 @@ def half_bundle(
             model.graph.initializer.append(onnx.numpy_helper.from_array(array, key))
         for node in model.graph.node:
             node.name = f"node_{node.output[0]}"
-        onnx.save(model, folder / f"{name}.onnx")
-    BASIS.save(folder / BASIS_FILE)
-    seal(
-        folder,
-        Manifest(
-            name="half",
-            scale=SCALE,
-            code_size=BASIS.code_size,
-            precision="fp16",
-            io="uint8",
-            basis_id=BASIS.id,
-            weights_sha256="",
-            random_weights=True,
-            opset=18,
-            architecture={},
-            training={},
-            tools={},
-            parity=HAND_MADE,
-        ),
-    )
-    return Bundle.open(folder)
+    return hand_made_bundle(folder, graphs, name="half", precision="fp16", random_weights=True)
 
 
 def write_engine(bundle: Bundle, name: str, **changes: Any) -> Bundle:

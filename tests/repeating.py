@@ -14,12 +14,9 @@ import onnx
 import onnx.parser
 from numpy.typing import NDArray
 
-from ikc_deploy import Bundle, KernelBasis
-from ikc_deploy.bundle.manifest import BASIS_FILE, Manifest
-from tests.sealing import HAND_MADE, seal
+from ikc_deploy import Bundle
+from tests.sealing import BASIS, SCALE, hand_made_bundle
 
-SCALE: Final = 4
-BASIS: Final = KernelBasis.fit((0.2, 4.0))
 FIRST_SIGMA: Final = 1.0
 LEVELS: Final = 10
 FIRST: Final = BASIS.code_of_sigma(FIRST_SIGMA)
@@ -60,7 +57,6 @@ _GRAPHS = {
 
 def repeating_bundle(folder: Path, tint: tuple[int, int, int] = (0, 0, 0)) -> Bundle:
     """Write the bundle to `folder`."""
-    folder.mkdir(parents=True)
     constants = {
         "FIRST": FIRST,
         "CORRECTION": CORRECTION,
@@ -71,28 +67,11 @@ def repeating_bundle(folder: Path, tint: tuple[int, int, int] = (0, 0, 0)) -> Bu
         name: "{" + ", ".join(repr(float(value)) for value in values) + "}"
         for name, values in constants.items()
     }
-    for name, graph in _GRAPHS.items():
-        onnx.save(onnx.parser.parse_model(_HEADER + graph.format(**texts)), folder / f"{name}.onnx")
-    BASIS.save(folder / BASIS_FILE)
-    seal(
-        folder,
-        Manifest(
-            name="repeating",
-            scale=SCALE,
-            code_size=BASIS.code_size,
-            precision="fp32",
-            io="uint8",
-            basis_id=BASIS.id,
-            weights_sha256="",
-            random_weights=False,
-            opset=18,
-            architecture={},
-            training={},
-            tools={},
-            parity=HAND_MADE,
-        ),
-    )
-    return Bundle.open(folder)
+    graphs = {
+        name: onnx.parser.parse_model(_HEADER + graph.format(**texts))
+        for name, graph in _GRAPHS.items()
+    }
+    return hand_made_bundle(folder, graphs, name="repeating")
 
 
 def repeated(image: NDArray[Any]) -> NDArray[Any]:

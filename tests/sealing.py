@@ -1,12 +1,26 @@
-"""Manifests for what a test has put into a folder."""
+"""Bundles of what a test has made by hand, and their manifests."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from ikc_deploy.bundle.manifest import GRAPHS, MANIFEST_FILE, Manifest, record_files, write_manifest
+import onnx
+
+from ikc_deploy import Bundle, KernelBasis
+from ikc_deploy.bundle.manifest import (
+    BASIS_FILE,
+    GRAPHS,
+    MANIFEST_FILE,
+    Manifest,
+    record_files,
+    write_manifest,
+)
 from ikc_deploy.bundle.measurements import Deviation, GraphParity, Parity
+
+SCALE: Final = 4
+BASIS: Final = KernelBasis.fit((0.2, 4.0))
 
 ROUNDING: Final = 5e-4
 """What rounding is said to cost hand-made graphs: about a step of float16 below 1."""
@@ -17,7 +31,37 @@ HAND_MADE: Final = Parity(
 """For graphs that no network stands behind."""
 
 
+def manifest(**changes: Any) -> Manifest:
+    """The manifest of hand-made x4 graphs with `BASIS`, in FP32 and for uint8 frames."""
+    values: dict[str, Any] = {
+        "name": "hand-made",
+        "scale": SCALE,
+        "code_size": BASIS.code_size,
+        "precision": "fp32",
+        "io": "uint8",
+        "basis_id": BASIS.id,
+        "weights_sha256": "",
+        "random_weights": False,
+        "opset": 18,
+        "architecture": {},
+        "training": {},
+        "tools": {},
+        "parity": HAND_MADE,
+    }
+    return Manifest(**(values | changes))
+
+
 def seal(folder: Path, manifest: Manifest) -> None:
-    """List everything in `folder`, as whoever wrote all of it may."""
+    """List everything in `folder`, as the process that wrote all of it may."""
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     write_manifest(folder, manifest, record_files(folder, sorted({*names} - {MANIFEST_FILE})))
+
+
+def hand_made_bundle(folder: Path, graphs: Mapping[str, onnx.ModelProto], **changes: Any) -> Bundle:
+    """Write graphs with `BASIS` to a new folder, sealed with `manifest(**changes)`."""
+    folder.mkdir(parents=True)
+    for name, model in graphs.items():
+        onnx.save(model, folder / f"{name}.onnx")
+    BASIS.save(folder / BASIS_FILE)
+    seal(folder, manifest(**changes))
+    return Bundle.open(folder)

@@ -13,8 +13,8 @@ from ikc_deploy import Bundle, IkcError, InputError, KernelError, Upscaler
 from ikc_deploy.kernels import KernelBasis, anisotropic_kernel, gaussian_kernel
 from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.tiling import TileSettings
-from tests.repeating import BASIS, repeating_bundle
 from tests.samples import photo
+from tests.sealing import BASIS
 
 NONSENSE: list[Any] = [
     "7",
@@ -39,11 +39,6 @@ NONSENSE: list[Any] = [
     Fraction(-1, 2),
     lambda: None,
 ]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return repeating_bundle(tmp_path_factory.mktemp("bundles") / "repeating")
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import ikc_deploy
-from ikc_deploy import Upscaler
-from tests.repeating import repeated, repeating_bundle
+from ikc_deploy import Bundle, Upscaler
+from tests.repeating import repeated
 from tests.samples import photo
 from tests.video.clips import make_clip, numbered, numbers, times
 
@@ -22,8 +22,7 @@ TESTED_ELSEWHERE = {"demo", "triton_client"}
 
 
 @pytest.fixture(scope="module")
-def upscaler(tmp_path_factory: pytest.TempPathFactory) -> Upscaler:
-    bundle = repeating_bundle(tmp_path_factory.mktemp("bundles") / "repeating")
+def upscaler(bundle: Bundle) -> Upscaler:
     return ikc_deploy.load(bundle, iters=0)
 
 

@@ -26,7 +26,8 @@ from ikc_deploy.bundle.manifest import BASIS_FILE, MANIFEST_FILE, MAX_MANIFEST
 from ikc_deploy.cli.ikc_inspect import main
 from ikc_deploy.errors import IkcError, KernelError
 from tests.cli.running import assert_one_clear_line, invoke
-from tests.half import BASIS, half_bundle, write_engine
+from tests.half import half_bundle, write_engine
+from tests.sealing import BASIS
 
 MANIFESTS: Final = 1500
 ENGINES: Final = 700

@@ -1,12 +1,24 @@
-"""No class and no module stands for two things."""
+"""No class and no module has the name of another, and the public names are complete."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import inspect
 import re
+import sys
+import typing
 from collections import defaultdict
 from configparser import ConfigParser
+from itertools import chain
 from pathlib import Path
+from typing import Any
+
+import numpy.typing
+
+import ikc_deploy
+from ikc_deploy import errors
+from ikc_deploy.runtime.cuda.arrays import DeviceArray
 
 FOLDERS = ("ikc_deploy", "tools")
 
@@ -67,3 +79,67 @@ def test_limits_are_called_max_and_min(repository: Path) -> None:
         and set(node.id.split("_")) & set(words)
     ]
     assert found == []
+
+
+CREATED_INSIDE = (DeviceArray,)
+"""Public classes that only the package creates: their constructors are no part of the API."""
+
+
+def public_functions(thing: object) -> list[object]:
+    """What carries the annotations of something public: itself, and its public methods."""
+    if not isinstance(thing, type):
+        return [thing] if inspect.isfunction(thing) else []
+    found: list[object] = [thing]
+    for name, member in vars(thing).items():
+        constructor = name == "__init__"
+        if (name.startswith("_") and not name.endswith("__")) or (
+            constructor and thing in CREATED_INSIDE
+        ):
+            continue
+        if isinstance(member, property):
+            member = member.fget
+        elif isinstance(member, functools.cached_property):
+            member = member.func
+        function = inspect.unwrap(getattr(member, "__func__", member))
+        if inspect.isfunction(function):
+            found.append(function)
+    return found
+
+
+def named_types(function: Any) -> dict[str, object]:
+    """Every type of this package that annotations name: classes, and aliases such as `Estimate`."""
+    module = vars(sys.modules[function.__module__])
+    words: set[str] = set()
+    for name, annotation in inspect.get_annotations(function).items():
+        if not name.startswith("_"):
+            nodes = ast.walk(ast.parse(str(annotation), mode="eval"))
+            words |= {node.id for node in nodes if isinstance(node, ast.Name)}
+    known = {word: module[word] for word in words if word in module}
+    return {
+        word: value
+        for word, value in known.items()
+        if (isinstance(value, type) and value.__module__.startswith("ikc_deploy"))
+        or (typing.get_origin(value) is not None and not hasattr(numpy.typing, word))
+    }
+
+
+def test_every_type_of_a_public_signature_is_public() -> None:
+    exported = [getattr(ikc_deploy, name) for name in ikc_deploy.__all__]
+    walked = 0
+    missing = defaultdict(set)
+    for function in chain.from_iterable(map(public_functions, exported)):
+        for name, value in named_types(function).items():
+            walked += 1
+            if getattr(ikc_deploy, name, None) is not value or name not in ikc_deploy.__all__:
+                missing[name].add(getattr(function, "__qualname__", ""))
+    assert walked > 50
+    assert missing == {}
+
+
+def test_every_error_is_public() -> None:
+    found = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.IkcError)
+    }
+    assert found <= set(ikc_deploy.__all__)

@@ -92,6 +92,16 @@ RULES: Final = (
     Rule(r"\btickets?\b", '"future"', "the standard library's term"),
     Rule(r"\b(the|a) races?\b", '"the candidates\' turns"', "a race is a bug between threads"),
     Rule(r"\bput right\b", '"fixed" or "repaired"', "one verb is shorter and searchable"),
+    Rule(r"\banew\b", '"again"', "literary"),
+    Rule(r"\bwhoever\b", '"the process that" or "the caller that"', "the actor has a name"),
+    Rule(r"\balike\b", '"equal", "similar" or "both"', "does not say which"),
+    Rule(r"\bof ours\b", '"own" with the noun', "the noun is missing"),
+    Rule(r"\bgo(es)? on\b(?! (the|a|an) )", '"continue"', "one verb is shorter and searchable"),
+    Rule(r"\bstands? for\b", '"is", "represents" or "replaces"', "does not say which"),
+    Rule(r"\btells?\b", '"states", "returns" or "distinguishes"', "code does not speak"),
+    Rule(r"\basked for\b", '"requested"', "the usual word for arguments and work"),
+    Rule(r"\bunder way\b", '"in progress" or "running"', "the usual words for work"),
+    Rule(r"\bnobody\b", '"no process" or "no caller"', "the actor has a name"),
 )
 """Every banned phrase. To ban another one, remove its uses first."""
 
@@ -110,12 +120,30 @@ def checked_text(source: str, suffix: str) -> str:
         name = tokenize.tok_name[token.type]
         if name not in _TEXT_TOKENS:
             continue
-        (first, start), (last, end) = token.start, token.end
-        for row in range(first, last + 1):
-            begin = start if row == first else 0
-            stop = end if row == last else len(lines[row - 1])
-            kept[row - 1][begin:stop] = lines[row - 1][begin:stop]
+        text = _without_expressions(token.string) if name == "STRING" else token.string
+        row, column = token.start
+        for line in text.splitlines(keepends=True):
+            kept[row - 1][column : column + len(line)] = line
+            row, column = row + 1, 0
     return _JOINTS.sub(lambda joint: re.sub(r"\S", " ", joint[0]), "".join(map("".join, kept)))
+
+
+def _without_expressions(literal: str) -> str:
+    """Return a string literal with zero characters for the names in an f-string's expressions.
+
+    From Python 3.12 on the tokenizer itself separates them; before, an f-string is one token.
+    """
+    prefix = re.match(r"[a-zA-Z]*", literal)
+    if prefix is None or "f" not in prefix[0].lower():
+        return literal
+    depth, kept = 0, []
+    # `{{` is text and opens nothing, so a `}}` in the text has nothing to close.
+    for part in re.findall(r"[{}]|[^{}]+", literal.replace("{{", "  ")):
+        depth = max(0, depth + {"{": 1, "}": -1}.get(part, 0))
+        nested = re.split(r"""("[^"]*"|'[^']*')""", part) if depth > 0 else ["", part]
+        for index, text in enumerate(nested):
+            kept.append(text if index % 2 else re.sub(r"\S", "\0", text))
+    return "".join(kept)
 
 
 def check_file(path: Path, name: Path, rules: Sequence[Rule] = RULES) -> list[Finding]:

@@ -41,6 +41,7 @@ class UpscalerSettings:
     """CPU cores of each actor; 0 to choose from the size of the cluster."""
 
     def __post_init__(self) -> None:
+        """Refuse tracking, which needs the frames of a clip in order on one actor."""
         if self.estimate == "track":
             raise InputError(
                 "invalid estimate 'track' for a batch: clips are split among actors, so the blur "
@@ -80,6 +81,7 @@ class ClusterSettings:
     """Number of actors; None for as many as fit."""
 
     def __post_init__(self) -> None:
+        """Require at least one actor."""
         if self.actors is not None and self.actors < 1:
             raise InputError(f"there must be at least one actor, got {self.actors}")
 

@@ -34,6 +34,7 @@ class BenchmarkCase:
     """Number of CPU cores to use; 0 for all."""
 
     def __post_init__(self) -> None:
+        """Require sides that the networks accept, and numbers in range."""
         if min(self.height, self.width) < MIN_SIDE:
             raise InputError(
                 f"an LR frame of {self.width}x{self.height} is too small; "
@@ -55,6 +56,7 @@ class BenchmarkCase:
         return np.stack([natural_frame(self.height, self.width, seed) for seed in seeds])
 
     def __str__(self) -> str:
+        """Return the case in words, such as `4 of 160x90, iters 7`; a batch of 1 is left out."""
         batch = f"{self.batch} of " if self.batch > 1 else ""
         return f"{batch}{self.width}x{self.height}, iters {self.iters}"
 
@@ -73,10 +75,12 @@ class Subject:
     """Folder of a bundle; None if weights are given."""
 
     def __post_init__(self) -> None:
+        """Require exactly one of `weights` and `bundle`."""
         if (self.weights is None) == (self.bundle is None):
             raise InputError("give --weights or --bundle, not both")
 
     def __str__(self) -> str:
+        """Return the name of the weights or the path of the bundle."""
         return str(self.weights or self.bundle)
 
 

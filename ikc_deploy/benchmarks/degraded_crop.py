@@ -42,6 +42,7 @@ class DegradedCrop:
     """Seed of a random degradation."""
 
     def __post_init__(self) -> None:
+        """Require a corner inside the image and a side of at least one pixel."""
         if min(self.top, self.left) < 0 or self.side < 1:
             raise InputError(
                 f"invalid crop: top {self.top}, left {self.left}, side {self.side}; expected top "

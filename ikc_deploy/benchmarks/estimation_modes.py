@@ -69,6 +69,7 @@ class EstimationPlan:
     """Number of timed calls of each way; 0 to skip the speed."""
 
     def __post_init__(self) -> None:
+        """Require numbers in range, and clips that are longer than the estimate takes to settle."""
         if not 1 <= self.blurs <= 8 or self.clip_images < 1 or self.rounds < 0:
             raise InputError(
                 "--blurs must be 1 to 8, --clip-images at least 1, --rounds at least 0"

@@ -53,6 +53,7 @@ class AblationPlan:
     """Settings of the fits; the rows override the switches."""
 
     def __post_init__(self) -> None:
+        """Require at least one thread, and iterations that divide into equal parts."""
         if self.settings.iterations % _LOOKS:
             raise InputError(f"--iterations must be a multiple of {_LOOKS}")
         if self.threads < 1:

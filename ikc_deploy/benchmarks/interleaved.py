@@ -39,6 +39,7 @@ class TimingBudget:
     """Number of rounds; None for as many as `min_time` requires."""
 
     def __post_init__(self) -> None:
+        """Require durations of 0 to 3600 seconds, and at least one run if `runs` is given."""
         for name in ("warmup", "min_time"):
             if not 0 <= getattr(self, name) <= 3600:
                 raise InputError(

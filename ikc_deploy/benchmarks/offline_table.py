@@ -43,6 +43,7 @@ class OfflineTablePlan:
     """Number of CPU cores to use."""
 
     def __post_init__(self) -> None:
+        """Require at least one thread."""
         if self.threads < 1:
             raise InputError("--threads must be at least 1")
 

@@ -21,7 +21,15 @@ from ikc_deploy.weights import find_weights
 
 
 class PlainGraphsRunner:
-    """A runner of Algorithm 1 over unrewritten graphs; every call takes and returns host arrays."""
+    """A runner of Algorithm 1 over unrewritten graphs; every call takes and returns host arrays.
+
+    Args:
+        subject: What is measured: weights, as a bundle's graphs are rewritten.
+        case: Size and number of frames, corrections and threads.
+
+    Raises:
+        InputError: The subject is a bundle.
+    """
 
     precision = "fp32"
     library = "onnxruntime"
@@ -47,7 +55,7 @@ class PlainGraphsRunner:
         self._image: NDArray[np.uint8] | None = None
 
     def run(self) -> Timing:
-        """See `CandidateRunner`."""
+        """Run one call on the case's frames and return its times."""
         clock = StageClock()
         started = time.perf_counter()
         lr = planes_of(self._frames)
@@ -60,13 +68,17 @@ class PlainGraphsRunner:
         return Timing(1e3 * (time.perf_counter() - started), clock.stages)
 
     def image(self) -> NDArray[Any]:
-        """See `CandidateRunner`."""
+        """Return the result of the last call, `[N,sH,sW,3]` uint8.
+
+        Raises:
+            ValueError: There was no call yet.
+        """
         if self._image is None:
             raise ValueError("no image before the first call; call run() first")
         return self._image
 
     def macs(self) -> int | None:
-        """See `CandidateRunner`."""
+        """Return the multiply-accumulates of one call, corrections included."""
         case, scale = self._case, self.image().shape[1] // self._case.height
         shapes = {
             "lr": (case.batch, 3, case.height, case.width),
@@ -80,7 +92,7 @@ class PlainGraphsRunner:
         return int(loop_total(counted, case.iters))
 
     def close(self) -> None:
-        """See `CandidateRunner`."""
+        """Free the networks."""
         self._sessions.clear()
 
     def _call(self, clock: StageClock, name: str, **inputs: NDArray[Any]) -> NDArray[Any]:

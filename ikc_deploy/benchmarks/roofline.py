@@ -25,7 +25,11 @@ from ikc_deploy.errors import InputError
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU and its peak rates as published by its maker."""
+    """A GPU and its peak rates as published by its maker.
+
+    Raises:
+        InputError: A rate is not positive.
+    """
 
     name: str
     """Name of the GPU."""
@@ -37,6 +41,7 @@ class Card:
     """Source of the rates."""
 
     def __post_init__(self) -> None:
+        """Require positive rates."""
         if not (self.tflops > 0 and self.gigabytes > 0):
             raise InputError(
                 f"the rates of '{self.name}' must be positive, got tflops {self.tflops:g} and "

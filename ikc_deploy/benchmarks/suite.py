@@ -67,6 +67,7 @@ class Suite:
     """Folder of HR images to measure the PSNR of our upscalers on; None for none."""
 
     def __post_init__(self) -> None:
+        """Require at least one value of each list, and valid cases and candidates."""
         for name in ("subjects", "sizes", "iters", "batches"):
             if not getattr(self, name):
                 raise InputError(f"nothing to measure without {name}; give at least one")

@@ -39,7 +39,16 @@ class TorchSettings:
 
 
 class TorchLoopRunner:
-    """A runner of the plain networks in float32, on the GPU if torch finds one, else on the CPU."""
+    """A runner of the plain networks in float32, on the GPU if torch finds one, else on the CPU.
+
+    Args:
+        subject: What is measured: weights, as a bundle holds only graphs.
+        case: Size and number of frames, corrections and threads.
+        settings: How torch runs the networks.
+
+    Raises:
+        InputError: The subject is a bundle.
+    """
 
     precision = "fp32"
     library = "torch"
@@ -61,7 +70,7 @@ class TorchLoopRunner:
         }
 
     def run(self) -> Timing:
-        """See `CandidateRunner`."""
+        """Run one call on the case's frames and return its times."""
         clock = StageClock(self._synchronize)
         started = time.perf_counter()
         with torch.inference_mode():
@@ -72,13 +81,17 @@ class TorchLoopRunner:
         return Timing(1e3 * (time.perf_counter() - started), clock.stages)
 
     def image(self) -> NDArray[Any]:
-        """See `CandidateRunner`."""
+        """Return the result of the last call, `[N,sH,sW,3]` uint8.
+
+        Raises:
+            ValueError: There was no call yet.
+        """
         if self._image is None:
             raise ValueError("no image before the first call; call run() first")
         return self._image
 
     def macs(self) -> int | None:
-        """See `CandidateRunner`. Counted by torch on tensors without memory."""
+        """Return the multiply-accumulates of one call, counted on tensors without memory."""
         counted = {name: _macs(self._networks, name, self._case) for name in self._modules}
         steps = self._case.iters + 1
         corrections = steps if self._settings.round_trips else steps - 1
@@ -86,7 +99,7 @@ class TorchLoopRunner:
         return total + corrections * counted["corrector"]
 
     def close(self) -> None:
-        """See `CandidateRunner`."""
+        """Free the networks."""
         self._modules.clear()
 
     def _prepared(self, module: nn.Module) -> Any:

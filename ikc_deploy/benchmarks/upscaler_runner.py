@@ -18,7 +18,14 @@ from ikc_deploy.runtime.upscaler import load_bundle
 
 
 class UpscalerRunner:
-    """A runner of `upscaler(frames, **arguments)`; `arguments` select how the blur is estimated."""
+    """A runner of `upscaler(frames, **arguments)`; `arguments` select how the blur is estimated.
+
+    Args:
+        bundle: Bundle to measure.
+        backend: Name of the backend, as in `ikc_deploy.load`.
+        case: Size and number of frames, corrections and threads.
+        arguments: Keyword arguments of every call.
+    """
 
     def __init__(
         self, bundle: Bundle, backend: str, case: BenchmarkCase, arguments: Mapping[str, Any]
@@ -33,7 +40,7 @@ class UpscalerRunner:
         self.library = self._upscaler.backend.name
 
     def run(self) -> Timing:
-        """See `CandidateRunner`."""
+        """Run one call on the case's frames and return its times."""
         started = time.perf_counter()
         result = self._upscaler(self._frames, **self._arguments)
         total = 1e3 * (time.perf_counter() - started)
@@ -41,7 +48,11 @@ class UpscalerRunner:
         return Timing(total, {stage: result.timings[stage] for stage in STAGES})
 
     def image(self) -> NDArray[Any]:
-        """See `CandidateRunner`."""
+        """Return the result of the last call, `[N,sH,sW,3]` uint8.
+
+        Raises:
+            ValueError: There was no call yet.
+        """
         if self._image is None:
             raise ValueError("no image before the first call; call run() first")
         if self._image.dtype == np.uint8:
@@ -49,7 +60,7 @@ class UpscalerRunner:
         return np.rint(255 * self._image.transpose(0, 2, 3, 1)).astype(np.uint8)
 
     def macs(self) -> int | None:
-        """See `CandidateRunner`. Only the exact loop is counted, from the graphs that it runs."""
+        """Return the multiply-accumulates of the exact loop; None for others, or without `onnx`."""
         if self._arguments:
             return None
         try:
@@ -58,5 +69,5 @@ class UpscalerRunner:
             return None
 
     def close(self) -> None:
-        """See `CandidateRunner`."""
+        """Close the upscaler."""
         self._upscaler.close()

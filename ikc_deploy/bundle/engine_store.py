@@ -64,6 +64,7 @@ class Profile:
     """Largest batch, height and width."""
 
     def __post_init__(self) -> None:
+        """Require whole positive sizes with min <= opt <= max on each axis."""
         for name, shape in (("min", self.min), ("opt", self.opt), ("max", self.max)):
             counts = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in shape)
             if len(shape) != 3 or not counts or max(shape) > _MAX_FRAMES:
@@ -84,12 +85,17 @@ class Profile:
         return all(low <= size <= high for low, size, high in sizes)
 
     def __str__(self) -> str:
+        """Return the range in words: `1x8x8 to 4x720x1280, tuned for 1x180x320`."""
         return f"{_x(self.min)} to {_x(self.max)}, tuned for {_x(self.opt)}"
 
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """The content of `engine.json`: everything that the plans depend on, and their layers."""
+    """The content of `engine.json`: everything that the plans depend on, and their layers.
+
+    Raises:
+        ValueError: There is no compute capability or no profile.
+    """
 
     fingerprint: str
     """Digest of all fields below except the layer precision; name of the engine's folder."""
@@ -111,6 +117,7 @@ class EngineRecord:
     """Number of layers of each parsed network, by graph."""
 
     def __post_init__(self) -> None:
+        """Require at least one compute capability and one profile."""
         if not self.compute_capabilities or not self.profiles:
             raise ValueError("an engine has at least one compute capability and one profile")
 

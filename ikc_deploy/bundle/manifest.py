@@ -69,7 +69,11 @@ _EXPORT_AGAIN: Final = "export it again with ikc-export, or copy the folder agai
 
 @dataclass(frozen=True)
 class FileRecord:
-    """Size and checksum of one file of a bundle."""
+    """Size and checksum of one file of a bundle.
+
+    Raises:
+        ValueError: The size is out of range.
+    """
 
     bytes: int
     """Size in bytes."""
@@ -77,12 +81,17 @@ class FileRecord:
     """Checksum, in hex."""
 
     def __post_init__(self) -> None:
+        """Require a size in bytes in the range of the format."""
         _check_range("bytes", self.bytes, 0, _MAX_FILE)
 
 
 @dataclass(frozen=True)
 class UsrnetRecord:
-    """Properties of a bundle's fourth graph, which accepts LR frames of one size only."""
+    """Properties of a bundle's fourth graph, which accepts LR frames of one size only.
+
+    Raises:
+        ValueError: A size is out of range, or the kernel size is even.
+    """
 
     height: int
     """Height of the LR frames in pixels."""
@@ -104,6 +113,7 @@ class UsrnetRecord:
     """Record of the training of the weights; empty for random weights."""
 
     def __post_init__(self) -> None:
+        """Require sizes in the range of the format, and an odd kernel size."""
         for name in ("height", "width", "kernel_size"):
             _check_range(name, getattr(self, name), 1, _MAX_SIDE)
         _check_range("halo", self.halo, 0, _MAX_SIDE)
@@ -156,6 +166,7 @@ class Manifest:
     """Properties of the fourth graph; None without one."""
 
     def __post_init__(self) -> None:
+        """Require a supported scale, and numbers in the range of the format."""
         if self.scale not in SIGMA_RANGES:
             raise ValueError(f"scale must be one of {sorted(SIGMA_RANGES)}, got {self.scale}")
         _check_range("code_size", self.code_size, 1, _MAX_CODES)
@@ -186,6 +197,11 @@ class Bundle:
     """An opened and verified bundle: graphs, kernel basis and engines of one set of weights.
 
     Create it with `Bundle.open`. It holds no open files, and may be shared between threads.
+
+    Args:
+        path: Folder of the bundle.
+        manifest: Its manifest, read and checked.
+        files: Listed files by their path in the bundle, with size and checksum.
 
     Example:
         >>> bundle = Bundle.open("x4.bundle")  # doctest: +SKIP
@@ -289,7 +305,18 @@ class Bundle:
         return self.path / f"{name}.onnx"
 
     def graph_bytes(self, name: str) -> bytes:
-        """Return the verified content of the ONNX file of a graph; see `read`."""
+        """Return the verified content of the ONNX file of a graph.
+
+        Args:
+            name: "predictor", "sftmd", "corrector", or "usrnet" if the bundle has it.
+
+        Returns:
+            The ONNX model as it is in the file.
+
+        Raises:
+            BundleError: There is no such graph, or the file was altered since the bundle was
+                opened.
+        """
         return self.read(f"{name}.onnx")
 
     def read(self, name: str) -> bytes:

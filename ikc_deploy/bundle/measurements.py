@@ -95,7 +95,7 @@ class UsrnetParity:
 
 
 @dataclass(frozen=True)
-class Output:
+class EngineOutput:
     """One output of one graph of an engine, compared with ONNX Runtime on the same input."""
 
     index: int
@@ -132,7 +132,7 @@ class Verification:
     """Versions of the tools that compared."""
     frame: tuple[int, int]
     """Height and width of the LR frame."""
-    graphs: dict[str, list[Output]]
+    graphs: dict[str, list[EngineOutput]]
     """Outputs of each graph, by name."""
     steps: list[EngineStep]
     """Comparison of the loop after each step."""

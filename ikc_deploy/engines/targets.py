@@ -52,6 +52,7 @@ class Target:
     TensorRT for RTX measures no timings when it builds.)"""
 
     def __post_init__(self) -> None:
+        """Require valid compute capabilities, profiles for frames, and a workspace in range."""
         for capability in self.compute_capabilities:
             if not re.fullmatch(r"[1-9]\d*\.\d", capability, re.ASCII):
                 raise InputError(

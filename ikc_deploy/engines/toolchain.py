@@ -38,6 +38,7 @@ class Toolchain:
         return self.name == "tensorrt-rtx"
 
     def __str__(self) -> str:
+        """Return the variant, its version and the compute capabilities in words."""
         capabilities = ", ".join(self.compute_capabilities)
         return f"{self.name} {self.library.version} for compute capability {capabilities}"
 

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from ikc_deploy.bundle.bundle_writer import changed_bundle, check_bundle_folder
 from ikc_deploy.bundle.engine_store import Engine, incompatibility, read_engines
 from ikc_deploy.bundle.manifest import GRAPHS, Bundle, write_manifest
-from ikc_deploy.bundle.measurements import EngineStep, Output, Parity, Verification
+from ikc_deploy.bundle.measurements import EngineOutput, EngineStep, Parity, Verification
 from ikc_deploy.bundle.tolerances import ENGINE, FRAME, LOOP
 from ikc_deploy.engines.toolchain import this_host
 from ikc_deploy.errors import BundleError, EngineError, IkcError, MissingExtraError
@@ -225,7 +225,7 @@ def _loop(
 
 def _compare_outputs(
     runners: tuple[Any, Any], feeds: list[Tensors], tolerances: Mapping[str, float]
-) -> list[Output]:
+) -> list[EngineOutput]:
     """Compare one graph with Polygraphy, by the mean error of each output."""
     from polygraphy.comparator import Comparator, SimpleCompareFunc
 
@@ -235,7 +235,7 @@ def _compare_outputs(
     # Polygraphy also divides by the outputs, which may be 0, for unused relative errors.
     with np.errstate(divide="ignore", invalid="ignore"):
         return [
-            Output(
+            EngineOutput(
                 index,
                 name,
                 _finite(result.max_absdiff),
@@ -332,7 +332,7 @@ def _tools() -> dict[str, str]:
     return {name: str(importlib.import_module(name).__version__) for name in names}
 
 
-def _all_passed(outputs: list[Output]) -> bool:
+def _all_passed(outputs: list[EngineOutput]) -> bool:
     return bool(outputs) and all(output.passed for output in outputs)
 
 

@@ -118,6 +118,7 @@ class BlurSet:
     """SHA-256 (hex) of that file."""
 
     def __post_init__(self) -> None:
+        """Require at least one blur, and each blur once."""
         if not self.blurs:
             raise InputError("no blur to measure; give at least one sigma")
         names = [blur.name for blur in self.blurs]

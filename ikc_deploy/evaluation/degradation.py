@@ -33,6 +33,7 @@ class Degradation:
     """Seed of the noise; the image's name is added to it."""
 
     def __post_init__(self) -> None:
+        """Require noise of at least 0 levels and a JPEG quality of 1 to 100."""
         if not 0 <= self.noise < math.inf:
             raise InputError(f"noise must be 0 or more 8-bit levels, got {self.noise:g}")
         if self.jpeg is not None and not 1 <= self.jpeg <= 100:

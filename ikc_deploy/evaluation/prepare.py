@@ -56,6 +56,7 @@ class PrepareSettings:
     """Seed of the sigmas."""
 
     def __post_init__(self) -> None:
+        """Require a supported scale and a positive range of sigma."""
         if self.scale not in SIGMA_RANGES:
             raise InputError(f"scale must be one of {sorted(SIGMA_RANGES)}, got {self.scale!r}")
         low, high = self.resolved_range

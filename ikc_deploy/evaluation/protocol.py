@@ -28,7 +28,8 @@ from ikc_deploy.evaluation.records import Method, Record
 from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.metrics import MAX_PSNR, kernel_psnr, psnr_y, ssim_y
 from ikc_deploy.runtime.estimation import Estimate
-from ikc_deploy.runtime.upscaler import Result, Upscaler
+from ikc_deploy.runtime.result import Result
+from ikc_deploy.runtime.upscaler import Upscaler
 
 Progress = Callable[[str, int, int], None]
 """Callback with a dataset's name, the number of cases done and the number of all cases."""

@@ -60,6 +60,7 @@ class ExportSettings:
     """Folder of HR images for INT8 calibration; None for synthetic images."""
 
     def __post_init__(self) -> None:
+        """Refuse calibration images for a precision that uses none."""
         if self.calibrate is not None and self.precision != "int8":
             raise InputError("--calibrate is for --int8; omit it for other precisions")
 

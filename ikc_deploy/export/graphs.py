@@ -46,7 +46,12 @@ not 0 or 1, which torch.export would treat as constants."""
 
 
 class PredictorGraph(nn.Module):
-    """The predictor graph: `lr` to `code`."""
+    """The predictor graph: `lr` to `code`.
+
+    Args:
+        body: Predictor in the precision of its convolutions.
+        io: Type of the frames.
+    """
 
     def __init__(self, body: nn.Module, io: FrameIO) -> None:
         super().__init__()
@@ -59,7 +64,12 @@ class PredictorGraph(nn.Module):
 
 
 class SftmdGraph(nn.Module):
-    """The SFTMD graph: `lr` and `code` to `sr` (and `frame`)."""
+    """The SFTMD graph: `lr` and `code` to `sr` (and `frame`).
+
+    Args:
+        body: SR network in the precision of its convolutions.
+        io: Type of the frames.
+    """
 
     def __init__(self, body: nn.Module, io: FrameIO) -> None:
         super().__init__()
@@ -74,7 +84,11 @@ class SftmdGraph(nn.Module):
 
 
 class CorrectorGraph(nn.Module):
-    """The corrector graph: `sr` and `code` to `next_code`."""
+    """The corrector graph: `sr` and `code` to `next_code`.
+
+    Args:
+        body: Corrector in the precision of its convolutions.
+    """
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()

@@ -41,7 +41,11 @@ from ikc_deploy.networks.sr_network import SrNetwork
 
 
 class DeployableSft(nn.Module):
-    """An SFT layer whose code enters as a bias from outside; gamma's hidden channels come first."""
+    """An SFT layer whose code enters as a bias from outside; gamma's hidden channels come first.
+
+    Args:
+        plain: Layer as trained; some of its parameters are shared.
+    """
 
     def __init__(self, plain: SftLayer) -> None:
         super().__init__()
@@ -65,6 +69,10 @@ class CodeBiases(nn.Module):
     With border "replicate" a bias is `[N,C,1,1]`. With "zero" it is `[N,C,H,W]`: at the border some
     of the nine taps lie outside, so B[y,x] = sum_ij R[y,i] A[i,j] Q[x,j], where A holds the biases
     of the taps, and R, Q indicate the rows and columns of taps inside.
+
+    Args:
+        plain: Network as trained.
+        layers: All of its SFT layers, in the order of their use.
     """
 
     def __init__(self, plain: Sftmd, layers: list[SftLayer]) -> None:
@@ -98,7 +106,11 @@ class CodeBiases(nn.Module):
 
 
 class DeployableSftmd(nn.Module):
-    """SFTMD rewritten: same inputs as `Sftmd`; the image is unclamped and at least float32."""
+    """SFTMD rewritten: same inputs as `Sftmd`; the image is unclamped and at least float32.
+
+    Args:
+        plain: Network as trained; some of its parameters are shared.
+    """
 
     def __init__(self, plain: Sftmd) -> None:
         super().__init__()
@@ -137,6 +149,10 @@ class FilmModulations(nn.Module):
     """Scale and shift `[N,C,1,1]` of every modulated convolution, by one affine map of a code.
 
     (1 + g) (W x + c) + b = s (W x) + (c s + b) with s = 1 + g: the bias c moves into the shift.
+
+    Args:
+        plain: Trunk as trained.
+        convs: All of its modulated convolutions, in the order of their use.
     """
 
     def __init__(self, plain: FilmTrunk, convs: list[FilmConv]) -> None:
@@ -174,7 +190,11 @@ class FilmModulations(nn.Module):
 
 
 class DeployableFilmTrunk(nn.Module):
-    """The FiLM trunk rewritten: same inputs; the image is unclamped and at least float32."""
+    """The FiLM trunk rewritten: same inputs; the image is unclamped and at least float32.
+
+    Args:
+        plain: Trunk as trained; some of its parameters are shared.
+    """
 
     def __init__(self, plain: FilmTrunk) -> None:
         super().__init__()
@@ -198,7 +218,13 @@ class DeployableFilmTrunk(nn.Module):
 
 
 class CompactTail(nn.Module):
-    """Phases of the residual and of the bicubic image, summed in float32, then arranged."""
+    """Phases of the residual and of the bicubic image, summed in float32, then arranged.
+
+    Args:
+        output: Convolution from features to the phases of the residual.
+        bicubic: Bicubic upscaling to phases.
+        scale: Scale factor s.
+    """
 
     def __init__(self, output: nn.Conv2d, bicubic: BicubicPhases, scale: int) -> None:
         super().__init__()
@@ -211,7 +237,12 @@ class CompactTail(nn.Module):
 
 
 class ReferenceTail(nn.Module):
-    """PixelShuffle stages, activations first; the output convolution folded through a last x2."""
+    """PixelShuffle stages, activations first; the output convolution folded through a last x2.
+
+    Args:
+        upscale: Convolutions, PixelShuffles and activations, in turn.
+        output: Convolution from features to RGB.
+    """
 
     def __init__(self, upscale: nn.Sequential, output: nn.Conv2d) -> None:
         super().__init__()
@@ -234,7 +265,11 @@ class ReferenceTail(nn.Module):
 
 
 class DeployableReferencePredictor(nn.Module):
-    """Reference P with its mean in float32."""
+    """Reference P with its mean in float32.
+
+    Args:
+        plain: Predictor as trained; its convolutions are shared.
+    """
 
     def __init__(self, plain: ReferencePredictor) -> None:
         super().__init__()
@@ -247,7 +282,11 @@ class DeployableReferencePredictor(nn.Module):
 
 
 class DeployableReferenceCorrector(nn.Module):
-    """Reference C with its code branch as a bias, and the mean before the last 1x1 convolution."""
+    """Reference C with its code branch as a bias, and the mean before the last 1x1 convolution.
+
+    Args:
+        plain: Corrector as trained; some of its parameters are shared.
+    """
 
     def __init__(self, plain: ReferenceCorrector) -> None:
         super().__init__()

@@ -92,6 +92,7 @@ class UsrnetExport:
     """Height and width of the LR frames; None for SR frames of about 512 pixels."""
 
     def __post_init__(self) -> None:
+        """Require frames that are large enough for the graph."""
         if self.size is not None and min(self.size) < MIN_SIDE:
             height, width = self.size
             raise InputError(
@@ -106,7 +107,12 @@ class UsrnetExport:
 
 
 class DftMatrices(nn.Module):
-    """The transforms of `Fft` for planes of one size, as products with constant matrices."""
+    """The transforms of `Fft` for planes of one size, as products with constant matrices.
+
+    Args:
+        height: Height of the planes.
+        width: Width of the planes.
+    """
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
@@ -160,7 +166,13 @@ def _angles(length: int, frequencies: int) -> NDArray[np.float64]:
 
 
 class UsrnetGraph(nn.Module):
-    """The USRNet graph: `lr`, `kernel` and `noise` to `frame` or `sr`."""
+    """The USRNet graph: `lr`, `kernel` and `noise` to `frame` or `sr`.
+
+    Args:
+        network: USRNet in float32.
+        scale: Scale factor.
+        io: Type of the frames.
+    """
 
     def __init__(self, network: Usrnet, scale: int, io: FrameIO) -> None:
         super().__init__()

@@ -38,7 +38,8 @@ from ikc_deploy.imaging.image_io import (
 )
 from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.reporting.plotting import kernels_figure, save_figure
-from ikc_deploy.runtime.upscaler import Result, Upscaler
+from ikc_deploy.runtime.result import Result
+from ikc_deploy.runtime.upscaler import Upscaler
 
 NonBlindUpscale = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """A function from an RGB image `[H,W,3]` uint8 to its SR image `[sH,sW,3]` uint8."""

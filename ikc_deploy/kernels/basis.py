@@ -117,6 +117,7 @@ class KernelBasis:
     """Smallest and largest sigma that the basis was fitted to, in HR pixels."""
 
     def __post_init__(self) -> None:
+        """Require finite orthonormal columns for a square of odd side, and ranges that fit."""
         pixels, code_size = self.components.shape if self.components.ndim == 2 else (0, 0)
         side = round(pixels**0.5)
         if pixels == 0 or side * side != pixels or side % 2 == 0:
@@ -219,7 +220,14 @@ class KernelBasis:
         return self.code_size - (int(used[-1]) + 1 if used.size else 0)
 
     def with_levels(self, levels: int) -> KernelBasis:
-        """Return this basis with `levels` trailing components in its codes for degradation."""
+        """Return this basis with trailing components in its codes for degradation levels.
+
+        Args:
+            levels: Number of these components; those that the basis has are replaced.
+
+        Returns:
+            A basis of the same kernels.
+        """
         zeros = np.zeros((len(self.components), levels), dtype=np.float32)
         kernel = self.components[:, : self.code_size - self.levels]
         components = np.concatenate((kernel, zeros), axis=1)
@@ -327,7 +335,18 @@ class KernelBasis:
         return found.reshape(codes.shape[:-1])
 
     def take_levels(self, code: ArrayLike, source: ArrayLike) -> NDArray[np.float32]:
-        """Return `code` with the degradation levels of `source`; both `[..., code_size]`."""
+        """Return codes with the degradation levels of other codes.
+
+        Args:
+            code: Codes `[..., code_size]` whose blur is kept.
+            source: Codes `[..., code_size]` whose levels are taken.
+
+        Returns:
+            New codes `[..., code_size]`.
+
+        Raises:
+            KernelError: Codes have another size than those of this basis.
+        """
         mixed = self._codes(code).astype(np.float32)
         if self.levels:
             mixed[..., -self.levels :] = self._codes(source)[..., -self.levels :]
@@ -360,7 +379,14 @@ class KernelBasis:
         return 100 - LEVEL_UNITS[1] * self._codes(code)[..., -1]
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the basis to `path` as an .npz file (arrays only, no pickles)."""
+        """Write the basis to a file.
+
+        Args:
+            path: The .npz file (arrays only, no pickles), which is overwritten.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
         with open(path, "wb") as file:
             np.savez(
                 file,

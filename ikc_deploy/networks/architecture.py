@@ -65,6 +65,7 @@ class Architecture:
     LR image (`ikc_deploy.kernels.LEVELS`) instead of its blur: 0 or 2."""
 
     def __post_init__(self) -> None:
+        """Require a supported scale, sizes in range, and levels that the design has."""
         if self.scale not in SIGMA_RANGES:
             raise CheckpointError(
                 f"scale must be one of {sorted(SIGMA_RANGES)}, got {shown(self.scale)}"

@@ -20,7 +20,11 @@ _STRIDES = (1, 2, 1, 2, 1, 1, 1)
 
 
 class ReferenceCorrector(nn.Module):
-    """Seven 5x5 convolutions joined with a code branch; loads the published checkpoint."""
+    """Seven 5x5 convolutions joined with a code branch; loads the published checkpoint.
+
+    Args:
+        settings: Sizes of the networks.
+    """
 
     def __init__(self, settings: Architecture) -> None:
         super().__init__()
@@ -58,7 +62,11 @@ class ReferenceCorrector(nn.Module):
 
 
 class StatisticsCorrector(nn.Module):
-    """3x3 convolutions modulated by the code, statistics over space, then a step of the spread."""
+    """3x3 convolutions modulated by the code, statistics over space, then a step of the spread.
+
+    Args:
+        settings: Sizes of the networks.
+    """
 
     def __init__(self, settings: Architecture) -> None:
         super().__init__()

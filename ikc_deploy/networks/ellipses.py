@@ -69,6 +69,10 @@ class EllipseParametrization(nn.Module):
     The inverse reads the second moments of the decoded kernel, which are affine in the code. It is
     inexact because the basis drops part of the kernel and the square support truncates it.
     `fit_to` sets the buffers once; afterwards they are part of the checkpoint.
+
+    Args:
+        code_size: Number of components of a code.
+        sigma_range: Minimum and maximum sigma in HR pixels.
     """
 
     parameter_count = 3

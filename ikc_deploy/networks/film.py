@@ -23,7 +23,11 @@ EMBEDDING: Final = 64
 
 
 class FilmConv(nn.Module):
-    """A 3x3 convolution whose output channels are scaled and shifted: (1 + g) conv(x) + b."""
+    """A 3x3 convolution whose output channels are scaled and shifted: (1 + g) conv(x) + b.
+
+    Args:
+        channels: Number C of input and output channels.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -38,7 +42,11 @@ class FilmConv(nn.Module):
 
 
 class FilmBlock(nn.Module):
-    """Two modulated convolutions and a skip connection."""
+    """Two modulated convolutions and a skip connection.
+
+    Args:
+        channels: Number C of input and output channels.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -56,6 +64,9 @@ class FilmTrunk(nn.Module):
 
     Everything is computed at LR resolution; the last convolution returns the phases of a residual
     that is added to the bicubic image.
+
+    Args:
+        settings: Sizes of the networks.
     """
 
     def __init__(self, settings: Architecture) -> None:

@@ -48,6 +48,9 @@ class KernelFlow(nn.Module):
     """The invertible map between kernels `[N,k,k]` and z `[N,k*k]`.
 
     float32 as loaded; float64 after `.double()`.
+
+    Args:
+        scale: Scale factor of the kernels; it determines their size.
     """
 
     def __init__(self, scale: int) -> None:

@@ -17,7 +17,11 @@ _STRIDES = (1, 1, 1, 2, 1, 1)
 
 
 class ReferencePredictor(nn.Module):
-    """Six 5x5 convolutions and a mean over space; loads the published checkpoint."""
+    """Six 5x5 convolutions and a mean over space; loads the published checkpoint.
+
+    Args:
+        settings: Sizes of the networks.
+    """
 
     def __init__(self, settings: Architecture) -> None:
         super().__init__()
@@ -39,7 +43,11 @@ class ReferencePredictor(nn.Module):
 
 
 class StatisticsPredictor(nn.Module):
-    """3x3 convolutions, mean and deviation over space, then the blur's spread, then its code."""
+    """3x3 convolutions, mean and deviation over space, then the blur's spread, then its code.
+
+    Args:
+        settings: Sizes of the networks.
+    """
 
     def __init__(self, settings: Architecture) -> None:
         super().__init__()

@@ -27,7 +27,11 @@ _MIN_DEVIATION = 1e-3
 
 
 class CodeNormalization(nn.Module):
-    """(code - mean) / deviation per component; the identity in imported reference networks."""
+    """(code - mean) / deviation per component; the identity in imported reference networks.
+
+    Args:
+        code_size: Number of components of a code.
+    """
 
     def __init__(self, code_size: int) -> None:
         super().__init__()
@@ -67,7 +71,13 @@ def conditioned_conv(features: Tensor, code: Tensor, conv: nn.Conv2d, border: Co
 
 
 class SftLayer(nn.Module):
-    """Spatial feature transform: features * sigmoid(gamma) + beta, both from features and code."""
+    """Spatial feature transform: features * sigmoid(gamma) + beta, both from features and code.
+
+    Args:
+        channels: Number of feature channels.
+        code_size: Number of components of a code.
+        border: Padding of the stretched code: "zero" or "replicate".
+    """
 
     def __init__(self, channels: int, code_size: int, border: CodeBorder) -> None:
         super().__init__()
@@ -88,7 +98,13 @@ class SftLayer(nn.Module):
 
 
 class SftResidualBlock(nn.Module):
-    """Two modulated convolutions and a skip connection."""
+    """Two modulated convolutions and a skip connection.
+
+    Args:
+        channels: Number of feature channels.
+        code_size: Number of components of a code.
+        border: Padding of the stretched code: "zero" or "replicate".
+    """
 
     def __init__(self, channels: int, code_size: int, border: CodeBorder) -> None:
         super().__init__()
@@ -109,6 +125,9 @@ class BicubicPhases(nn.Module):
 
     Returns for `[N,3,H,W]` the phases `[N,3*scale**2,H,W]` that PixelShuffle arranges into the
     upscaled image; the border is replicated. It has no trained parameters.
+
+    Args:
+        scale: Scale factor.
     """
 
     def __init__(self, scale: int) -> None:
@@ -128,7 +147,11 @@ class BicubicPhases(nn.Module):
 
 
 class Sftmd(nn.Module):
-    """F: sr `[N,3,s*H,s*W]` in [0,1] from lr `[N,3,H,W]` in [0,1] and code `[N,code_size]`."""
+    """F: sr `[N,3,s*H,s*W]` in [0,1] from lr `[N,3,H,W]` in [0,1] and code `[N,code_size]`.
+
+    Args:
+        settings: Sizes of the networks.
+    """
 
     def __init__(self, settings: Architecture) -> None:
         super().__init__()

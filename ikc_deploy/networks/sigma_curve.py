@@ -27,7 +27,12 @@ where the kernel is a delta) rounding would determine the result."""
 
 
 class PiecewiseLinear(nn.Module):
-    """A function through knots, constant outside them: `[N, 1]` to `[N, outputs]`, float32."""
+    """A function through knots, constant outside them: `[N, 1]` to `[N, outputs]`, float32.
+
+    Args:
+        knots: Number of knots.
+        outputs: Number of values of the function.
+    """
 
     def __init__(self, knots: int, outputs: int) -> None:
         super().__init__()
@@ -57,6 +62,10 @@ class SigmaCurve(nn.Module):
 
     `fit_to` sets the knots once, when networks are created for training; afterwards they are part
     of the checkpoint.
+
+    Args:
+        code_size: Number of components of a code.
+        sigma_range: Minimum and maximum sigma in HR pixels.
     """
 
     parameter_count = 1

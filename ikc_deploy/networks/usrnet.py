@@ -74,6 +74,7 @@ class UsrnetSettings:
     """Number of channels of the hyper network, 1 to 1024."""
 
     def __post_init__(self) -> None:
+        """Require one number of channels for each level, and sizes in range."""
         if len(self.channels) != _LEVELS:
             raise CheckpointError(
                 f"channels must be {_LEVELS} numbers, got {shown(list(self.channels))}"
@@ -122,7 +123,11 @@ class Fft(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(x)))."""
+    """x + conv(relu(conv(x))).
+
+    Args:
+        channels: Number of input and output channels.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -138,7 +143,11 @@ class ResidualBlock(nn.Module):
 
 
 class Prior(nn.Module):
-    """A U-Net without biases: a cleaner image from an image and its assumed noise level."""
+    """A U-Net without biases: a cleaner image from an image and its assumed noise level.
+
+    Args:
+        settings: Sizes of the network.
+    """
 
     def __init__(self, settings: UsrnetSettings) -> None:
         super().__init__()
@@ -196,7 +205,11 @@ class Prior(nn.Module):
 
 
 class Hyper(nn.Module):
-    """An MLP from noise level and scale to the step sizes alpha and beta of every iteration."""
+    """An MLP from noise level and scale to the step sizes alpha and beta of every iteration.
+
+    Args:
+        settings: Sizes of the network.
+    """
 
     def __init__(self, settings: UsrnetSettings) -> None:
         super().__init__()
@@ -234,7 +247,11 @@ class Hyper(nn.Module):
 
 
 class Usrnet(nn.Module):
-    """The whole network: hyper network, data steps and prior."""
+    """The whole network: hyper network, data steps and prior.
+
+    Args:
+        settings: Sizes of the network; None for the published ones.
+    """
 
     def __init__(self, settings: UsrnetSettings | None = None) -> None:
         super().__init__()
@@ -336,7 +353,14 @@ def save_usrnet(
 
 
 class DataStep:
-    """The data step for given LR images and kernels, in float32 (Woodbury form, see above)."""
+    """The data step for given LR images and kernels, in float32 (Woodbury form, see above).
+
+    Args:
+        fourier: Transform: `Fft`, or the constant matrices of an export.
+        lr: LR images `[N,3,h,w]` in [0,1].
+        kernel: Kernels `[N,k,k]`, sum 1.
+        scale: Scale factor.
+    """
 
     def __init__(self, fourier: Any, lr: Tensor, kernel: Tensor, scale: int) -> None:
         self._fourier, self._scale = fourier, scale

@@ -16,6 +16,9 @@ class Critic(nn.Module):
     """A critic: maps patches `[N,3,h,w]` in [0,1] to scores `[N,1,h-10,w-10]`.
 
     Five 3x3 convolutions.
+
+    Args:
+        channels: Number of channels between the convolutions.
     """
 
     def __init__(self, channels: int) -> None:

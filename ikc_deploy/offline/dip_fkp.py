@@ -93,6 +93,7 @@ class DipFkpSettings:
     """Number of iterations before the kernel is fitted."""
 
     def __post_init__(self) -> None:
+        """Require numbers in range and a known alignment."""
         check_alignment(self.alignment)
         counts = (self.iterations, self.channels, self.levels, self.skip)
         if min(counts) < 1:
@@ -139,7 +140,16 @@ def fit(
 
 
 class DipFkp:
-    """A fit in progress; implements `Fit`."""
+    """A fit in progress; implements `Fit`.
+
+    Args:
+        lr: LR image `[H,W,3]`.
+        scale: Scale factor.
+        settings: Settings of the fit.
+
+    Raises:
+        InputError: The image, the scale or the device cannot be used.
+    """
 
     def __init__(self, lr: NDArray[np.uint8], scale: int, settings: DipFkpSettings) -> None:
         _check(lr, scale, settings)
@@ -161,7 +171,11 @@ class DipFkp:
         self._kernel = self._lr.new_zeros(flow.size, flow.size)
 
     def step(self) -> Losses:
-        """See `Fit`: `loss` is the minimised loss, `mse` the squared error on the LR image."""
+        """Do one iteration and return its losses.
+
+        Returns:
+            `loss`, which is minimised, and `mse`, the mean squared error on the LR image.
+        """
         picture = self._network(self._noise)
         kernel = self._code.kernel()
         moves = self._taken >= self._settings.frozen_iterations
@@ -180,7 +194,7 @@ class DipFkp:
         return {"loss": float(loss.detach()), "mse": float(mse.detach())}
 
     def image(self) -> NDArray[np.uint8]:
-        """See `Fit`."""
+        """Return the current SR image, RGB `[sH, sW, 3]`."""
         hr = self._picture
         if self._settings.data_step:
             kernel = torch.from_numpy(self.kernel())
@@ -190,14 +204,14 @@ class DipFkp:
         return to_image(self._padded_hr.picture(hr, self._settings.alignment))
 
     def kernel(self) -> NDArray[np.float64]:
-        """See `Fit`."""
+        """Return the current kernel `[k, k]`, sum 1, in the FKP convention."""
         if not self._taken:
             return self._code.array()
         kernel = self._kernel.cpu().numpy().astype(np.float64)
         return kernel / kernel.sum()
 
     def state(self) -> dict[str, Any]:
-        """See `Fit`."""
+        """Return everything that later steps depend on, the random generator included."""
         return {
             "network": self._network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -208,7 +222,7 @@ class DipFkp:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See `Fit`."""
+        """Restore a `state` of a fit with the same fingerprint."""
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._code.restore(state["code"])

@@ -19,7 +19,15 @@ from ikc_deploy.networks.flow import KernelFlow
 
 
 class KernelCode:
-    """The latent code of one blur kernel and its Adam optimizer; starts at random on the sphere."""
+    """The latent code of one blur kernel and its Adam optimizer; starts at random on the sphere.
+
+    Args:
+        flow: Flow that decodes it; it is moved to `device` and frozen.
+        generator: Source of the random start.
+        rate: Learning rate.
+        device: Name of torch's device.
+        betas: Decay rates of Adam.
+    """
 
     def __init__(
         self,

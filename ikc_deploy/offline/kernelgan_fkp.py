@@ -79,6 +79,7 @@ class KernelGanFkpSettings:
     """Weight of the gradient penalty."""
 
     def __post_init__(self) -> None:
+        """Require numbers in range and a known alignment."""
         check_alignment(self.alignment)
         counts = (1 if self.iterations is None else self.iterations, self.batch, self.turns)
         if min(*counts, self.channels) < 1:
@@ -123,7 +124,16 @@ def fit(
 
 
 class KernelGanFkp:
-    """A fit in progress; implements `Fit`."""
+    """A fit in progress; implements `Fit`.
+
+    Args:
+        lr: LR image `[H,W,3]`.
+        scale: Scale factor.
+        settings: Settings of the fit.
+
+    Raises:
+        InputError: The image, the scale or the device cannot be used.
+    """
 
     def __init__(self, lr: NDArray[np.uint8], scale: int, settings: KernelGanFkpSettings) -> None:
         check_picture(lr, scale, SCALES, settings.crop, NAME)
@@ -144,7 +154,11 @@ class KernelGanFkp:
         self._small = Patches(picture, (settings.crop - flow.size) // _HALF + 1)
 
     def step(self) -> Losses:
-        """See `Fit`: `loss` is that of the kernel, `critic` that of the critic without penalty."""
+        """Do one iteration and return its losses.
+
+        Returns:
+            `loss` of the kernel, and `critic`, that of the critic without its penalty.
+        """
         large = self._large.draw(self._settings.batch, self._generator)
         real = self._small.draw(self._settings.batch, self._generator)
         with torch.no_grad():
@@ -156,7 +170,7 @@ class KernelGanFkp:
         return {"loss": loss, "critic": told_apart}
 
     def image(self) -> NDArray[np.uint8]:
-        """See `Fit`."""
+        """Return the current SR image, RGB `[sH, sW, 3]`: bicubic, consistent with LR."""
         kernel = torch.from_numpy(self.kernel())
         padded_hr = PaddedHr.of(self._lr, self._scale, len(kernel))
         lr = to_tensor(self._lr, "cpu").double()
@@ -166,12 +180,12 @@ class KernelGanFkp:
         return to_image(padded_hr.picture(found, self._settings.alignment))
 
     def kernel(self) -> NDArray[np.float64]:
-        """See `Fit`: 11x11 at x2, 19x19 at x4."""
+        """Return the current kernel, sum 1, in the FKP convention: 11x11 at x2, 19x19 at x4."""
         half = self._code.array()
         return half if self._scale == _HALF else twice(half)
 
     def state(self) -> dict[str, Any]:
-        """See `Fit`."""
+        """Return everything that later steps depend on, the random generator included."""
         return {
             "critic": self._critic.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -180,7 +194,7 @@ class KernelGanFkp:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See `Fit`."""
+        """Restore a `state` of a fit with the same fingerprint."""
         self._critic.load_state_dict(state["critic"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._code.restore(state["code"])

@@ -58,10 +58,10 @@ class UsrnetNonBlind:
     device: str = "cpu"
     """Device, "cpu" or "cuda"."""
     name: str = "usrnet"
-    """See `NonBlindStage`."""
+    """Name in the option `--then` and in the file's name."""
 
     def __call__(self, lr: NDArray[np.uint8], kernel: NDArray[np.float64]) -> NonBlindResult:
-        """See `NonBlindStage`."""
+        """Upscale RGB `[H,W,3]` uint8 under a kernel `[k,k]` in the FKP convention."""
         network = self.network.to(self.device).eval()
         blur = torch.from_numpy(kernel.astype(np.float32))[None].to(self.device)
         # USRNet assumes periodic borders: mirrored borders are added and cut off again.
@@ -81,10 +81,14 @@ class SftmdNonBlind:
     alignment: Alignment = "centre"
     """Alignment of the HR image, see `forward_model`."""
     name: str = "sftmd"
-    """See `NonBlindStage`."""
+    """Name in the option `--then` and in the file's name."""
 
     def __call__(self, lr: NDArray[np.uint8], kernel: NDArray[np.float64]) -> NonBlindResult:
-        """See `NonBlindStage`. Raises `KernelError` if the error is more than `MAX_LOST`."""
+        """Upscale RGB `[H,W,3]` uint8 under a kernel `[k,k]` in the FKP convention.
+
+        Raises:
+            KernelError: The nearest kernel of the basis is off by more than `MAX_LOST`.
+        """
         bundle = self.upscaler.bundle
         projected, lost = projection(kernel, self.upscaler.scale, bundle.basis)
         if lost > MAX_LOST:

@@ -87,7 +87,14 @@ class _StateFile:
     written: float = field(default_factory=time.monotonic)
 
     def take_up(self, fit: Fit) -> None:
-        """Resume the fit in the file, if there is one."""
+        """Resume the fit in the file, if there is one.
+
+        Args:
+            fit: A new fit, which takes the state of the file.
+
+        Raises:
+            InputError: The file is damaged, or holds another fit or more iterations.
+        """
         if self.path is None or not self.path.exists():
             return
         try:

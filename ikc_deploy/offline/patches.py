@@ -16,6 +16,10 @@ class Patches:
     """A sampler of patches of `side` pixels of an image `[1,3,H,W]`, in proportion to texture.
 
     Texture is the mean absolute difference of neighbouring pixels, each limited to `EDGE`.
+
+    Args:
+        picture: Image `[1,3,H,W]` in [0,1].
+        side: Side of a patch in pixels.
     """
 
     def __init__(self, picture: Tensor, side: int) -> None:

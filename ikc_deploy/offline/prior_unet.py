@@ -27,6 +27,11 @@ class DeepImagePrior(nn.Module):
     """A U-Net that maps noise `[1,3,h,w]` to an image `[1,3,h,w]` in [0,1].
 
     Both sides must be at least `smallest_side`.
+
+    Args:
+        channels: Number of channels of every level.
+        levels: Number of levels; each halves both sides.
+        skip: Number of channels of the skip connections.
     """
 
     def __init__(self, channels: int, levels: int, skip: int) -> None:

@@ -21,6 +21,10 @@ class BoundedQueue(Generic[_Item]):
 
     If the queue is full, `put` waits; with `newest_wins` it drops the oldest item instead, and
     counts it in `dropped`.
+
+    Args:
+        capacity: Maximum number of items.
+        newest_wins: Whether `put` drops the oldest item instead of waiting.
     """
 
     def __init__(self, capacity: int, newest_wins: bool = False) -> None:

@@ -66,6 +66,11 @@ class Estimator:
     """An estimator of the kernel codes of single frames on the host.
 
     Frames are `[H,W,3]` uint8 or `[3,H,W]` float32 in [0,1], as `io` specifies.
+
+    Args:
+        executor: Runs the networks.
+        basis: Kernel basis of the codes.
+        io: Type of the frames.
     """
 
     def __init__(self, executor: NetworkExecutor, basis: KernelBasis, io: FrameIO) -> None:

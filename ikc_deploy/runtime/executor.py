@@ -24,7 +24,13 @@ _SESSIONS_KEPT: Final = 4
 
 
 class NetworkExecutor:
-    """An executor of one bundle's networks on one backend, with up to `iters` corrections."""
+    """An executor of one bundle's networks on one backend, with up to `iters` corrections.
+
+    Args:
+        backend: Runs the graphs; the caller owns it.
+        manifest: Manifest of the bundle.
+        iters: Number of corrections.
+    """
 
     def __init__(self, backend: Backend, manifest: Manifest, iters: int) -> None:
         self.iters = iters

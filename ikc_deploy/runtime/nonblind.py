@@ -199,6 +199,7 @@ class NonBlind(AbstractContextManager["NonBlind"]):
         self._backend.close()
 
     def __exit__(self, *_: object) -> None:
+        """Close the object at the end of the `with` block."""
         self.close()
 
 

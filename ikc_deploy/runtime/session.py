@@ -48,7 +48,12 @@ class StageLaunch:
 
 
 class LaunchSequence:
-    """Launches in order, the events between them, and their captured graph after the first run."""
+    """Launches in order, the events between them, and their captured graph after the first run.
+
+    Args:
+        backend: Runs the launches.
+        launches: Launches in order.
+    """
 
     def __init__(self, backend: Backend, launches: Sequence[StageLaunch]) -> None:
         self.launches = tuple(launches)

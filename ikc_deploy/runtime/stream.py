@@ -8,15 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.runtime.bounded_queue import BoundedQueue
-
-if TYPE_CHECKING:
-    from ikc_deploy.runtime.upscaler import Result
+from ikc_deploy.runtime.result import Result
 
 _FRAMES_TIMED: Final = 256
 """Number of most recent frames that the percentiles cover."""
@@ -79,9 +77,19 @@ class Stream(AbstractContextManager["Stream"]):
         self._times: deque[dict[str, float]] = deque(maxlen=_FRAMES_TIMED)
 
     def __iter__(self) -> Iterator[Result]:
+        """Return the stream itself: it can be iterated once."""
         return self
 
     def __next__(self) -> Result:
+        """Upscale the next frame.
+
+        Returns:
+            Its `Result`.
+
+        Raises:
+            StopIteration: There is no further frame, or the stream is closed.
+            IkcError: An error of the upscaler, or of `frames`.
+        """
         with self._turn:
             asked = time.perf_counter()
             frame = self._frames.take()
@@ -111,6 +119,7 @@ class Stream(AbstractContextManager["Stream"]):
         self._frames.close()
 
     def __exit__(self, *_: object) -> None:
+        """Close the stream at the end of the `with` block."""
         self.close()
 
 

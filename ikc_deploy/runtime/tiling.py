@@ -63,6 +63,7 @@ class TileSettings:
     memory. Only "auto" uses it."""
 
     def __post_init__(self) -> None:
+        """Require a tile size that is a multiple of the step, and a positive limit of memory."""
         if self.max_memory is not None and not is_whole(self.max_memory, 1):
             raise InputError(
                 f"max_memory must be a positive number of bytes, got {shown(self.max_memory)}"

@@ -23,6 +23,7 @@ from ikc_deploy.runtime.estimation import Estimate, Estimator, check_estimate
 from ikc_deploy.runtime.executor import NetworkExecutor
 from ikc_deploy.runtime.frames import Frames, accept, check_frames, frame_shape
 from ikc_deploy.runtime.memory import available_memory
+from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.stream import Stream
 from ikc_deploy.runtime.tiled_upscaler import TiledUpscaler
 from ikc_deploy.runtime.tiling import TileSettings
@@ -40,49 +41,6 @@ _LONGEST_CODE: Final = 4.0
 
 FRAMES_PER_STREAM: Final = 2
 """Maximum number of unfinished submitted frames for each stream: one in progress, one waiting."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """One upscaled frame, or a batch of them, with the estimated blur.
-
-    All arrays are new and owned by the caller. `image` and `steps` are where the frame was: for a
-    frame in GPU memory they are `DeviceArray`s, which other libraries read without a copy (see
-    `ikc_deploy.runtime.cuda.arrays`), otherwise numpy arrays. For frames that were cut into tiles
-    they are always numpy arrays.
-
-    For a batch of N frames, `image` and each of `steps` have a leading axis of N, `codes` is
-    `[t+1, N, code_size]`, `sigma` is `[N]` and `kernel` is `[N, k, k]`.
-
-    Example:
-        >>> result = upscaler(frame)  # doctest: +SKIP
-        >>> result.image.shape, result.image.dtype  # doctest: +SKIP
-        ((360, 640, 3), dtype('uint8'))
-        >>> f"sigma {result.sigma:.2f} after {len(result.codes) - 1} corrections"  # doctest: +SKIP
-        'sigma 1.84 after 2 corrections'
-    """
-
-    image: Any
-    """SR frame after the last step, in the layout and dtype of the input: `[sH,sW,3]` uint8,
-    or `[3,sH,sW]` float32 in [0,1] from a bundle with io "float"."""
-    codes: NDArray[np.float32]
-    """Kernel codes h0..ht, `[t+1, code_size]`; the image was computed with the last one. One row if
-    the blur was given; two, before and after the correction, if it was tracked."""
-    sigma: Any
-    """Sigma in HR pixels of the isotropic Gaussian nearest to the last code: float, or `[N]`."""
-    kernel: NDArray[np.float32]
-    """Blur kernel decoded from the last code, `[k, k]`, sum about 1."""
-    timings: dict[str, float]
-    """Durations in milliseconds: `predictor`, `sftmd`, `corrector` (each summed over the loop) and
-    `total`, which includes the copies to and from the device."""
-    noise: Any = None
-    """Estimated standard deviation of the noise in the frame, in 8-bit levels: float or `[N]`;
-    None if the weights do not estimate it."""
-    jpeg_quality: Any = None
-    """Estimated quality of the JPEG file that the frame came from, 100 for none: float or `[N]`;
-    None if the weights do not estimate it."""
-    steps: tuple[Any, ...] = ()
-    """Images of every step 0..t if requested with `steps=True`, else empty."""
 
 
 class Upscaler(AbstractContextManager["Upscaler"]):
@@ -377,6 +335,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
                 self._executor.forget()
 
     def __exit__(self, *_: object) -> None:
+        """Close the upscaler at the end of the `with` block."""
         self.close()
 
     def _open_pool(self) -> WorkerPool[Upscaler, Result]:

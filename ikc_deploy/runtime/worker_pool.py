@@ -20,7 +20,11 @@ T = TypeVar("T")
 
 
 class ResultFuture(Generic[T]):
-    """A result that may not be ready yet; `Upscaler.submit` returns it."""
+    """A result that may not be ready yet; `Upscaler.submit` returns it.
+
+    Args:
+        future: Future of the job.
+    """
 
     def __init__(self, future: Future[T]) -> None:
         self._future = future

@@ -55,6 +55,7 @@ class ServingSettings:
     """Seconds without a request after which a stream is forgotten."""
 
     def __post_init__(self) -> None:
+        """Require positive numbers."""
         for each in fields(self):
             value = getattr(self, each.name)
             if each.name != "limits" and not value > 0:

@@ -48,6 +48,7 @@ class Limits:
     """Number of streams whose last code each instance keeps, 1 or more."""
 
     def __post_init__(self) -> None:
+        """Require positive limits, and default numbers of corrections within them."""
         for name, least in (("smallest_side", 1), ("largest_area", 1), ("streams", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")

@@ -28,7 +28,11 @@ MAX_KERNELS: Final = 1_000_000
 
 @dataclass(frozen=True)
 class FlowRecipe:
-    """The settings of the training of one flow."""
+    """The settings of the training of one flow.
+
+    Raises:
+        RecipeError: A number is out of range.
+    """
 
     steps: int
     """Number of optimizer steps."""
@@ -44,6 +48,7 @@ class FlowRecipe:
     """Number of kernels on which the statistics of the batch norms are measured at the end."""
 
     def __post_init__(self) -> None:
+        """Require positive numbers, rates in (0, 1) and batches that can be normalised."""
         require_counts(self, "steps")
         # The flow normalises over the batch.
         require_counts(self, "batch", least=2, most=MAX_BATCH)
@@ -64,7 +69,11 @@ class FlowRecipe:
 
 @dataclass(frozen=True)
 class FkpRecipe:
-    """One run: a flow for each scale, one after the other."""
+    """One run: a flow for each scale, one after the other.
+
+    Raises:
+        RecipeError: A number is out of range, or a scale is unknown or given twice.
+    """
 
     name: str
     """Name of the recipe, by default that of its file."""
@@ -82,6 +91,7 @@ class FkpRecipe:
     """Number of held-out kernels."""
 
     def __post_init__(self) -> None:
+        """Require numbers in range and each scale at most once."""
         require_counts(self, "log_every", "save_every")
         require_counts(self, "held_out", least=2, most=MAX_KERNELS)
         require_counts(self, "seed", least=0, most=MAX_SEED)

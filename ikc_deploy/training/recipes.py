@@ -63,6 +63,7 @@ class StageRecipe:
     """Type of the convolutions. P reads sigma less exactly if it is trained in bfloat16."""
 
     def __post_init__(self) -> None:
+        """Require numbers in range and shares in [0, 1]."""
         require_counts(self, "steps", "patch")
         require_counts(self, "batch", most=MAX_BATCH)
         require_counts(self, "unroll", most=MAX_UNROLL)
@@ -85,7 +86,11 @@ class StageRecipe:
 
 @dataclass(frozen=True)
 class ValidationRecipe:
-    """The settings of a small measurement like Gaussian8 in the log while training."""
+    """The settings of a small measurement like Gaussian8 in the log while training.
+
+    Raises:
+        RecipeError: A number is out of range, or there is no sigma.
+    """
 
     folder: str
     """Name of an image set, or folder of HR images relative to the recipe file. If it is missing,
@@ -98,6 +103,7 @@ class ValidationRecipe:
     """Number of corrections after the predictor."""
 
     def __post_init__(self) -> None:
+        """Require numbers in range, a folder and at least one sigma."""
         require_counts(self, "every")
         require_counts(self, "iters", most=MAX_UNROLL)
         require_path("folder", self.folder)
@@ -107,7 +113,11 @@ class ValidationRecipe:
 
 @dataclass(frozen=True)
 class CropRecipe:
-    """The selection of crops; by default every image and position is equally probable."""
+    """The selection of crops; by default every image and position is equally probable.
+
+    Raises:
+        RecipeError: A number is out of range.
+    """
 
     candidates: int = 1
     """Number of crops drawn for each one that is used, the most detailed of them."""
@@ -119,6 +129,7 @@ class CropRecipe:
     are sharper and less compressed; None for none."""
 
     def __post_init__(self) -> None:
+        """Require at least one candidate and a weight in [0, 1]."""
         require_counts(self, "candidates")
         if not 0 <= self.area_weight <= 1:
             raise RecipeError(f"area_weight must lie in [0, 1], got {self.area_weight!r}")
@@ -128,7 +139,11 @@ class CropRecipe:
 
 @dataclass(frozen=True)
 class DegradationRecipe:
-    """The degradation of LR images after blur and shrinking; by default none."""
+    """The degradation of LR images after blur and shrinking; by default none.
+
+    Raises:
+        RecipeError: A number is out of range.
+    """
 
     noise: float = 0.0
     """Largest sigma of additive Gaussian noise in 8-bit levels; uniform from 0 for each image."""
@@ -138,6 +153,7 @@ class DegradationRecipe:
     """Share of the images with noise and, independently, of compressed images; in (0, 1]."""
 
     def __post_init__(self) -> None:
+        """Require a share in (0, 1], noise in [0, 255] levels and JPEG qualities of 1 to 100."""
         if not 0 < self.share <= 1:
             raise RecipeError(f"share must lie in (0, 1], got {self.share!r}")
         if not 0 <= self.noise <= 255:
@@ -192,6 +208,7 @@ class Recipe:
     """Folder of the recipe file, to which its paths are relative."""
 
     def __post_init__(self) -> None:
+        """Require patches that kernels fit into, and sigmas of the architecture's range."""
         require_counts(self, "log_every", "save_every")
         require_counts(self, "seed", least=0, most=MAX_SEED)
         if self.init_from is not None:

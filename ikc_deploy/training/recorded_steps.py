@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from ikc_deploy.training.stages import StageInputs
+from ikc_deploy.training.stage_context import StageInputs
 
 _LOG = logging.getLogger(__name__)
 _WARM_UP: Final = 3

@@ -8,140 +8,23 @@
    corrections near the truth instead, the loop drifts to a biased fixed point (docs/training.md).
 4. `joint` (optional): all three on the images of the loop, so that P and C find the code of the
    best image and F uses the estimated codes as well as possible.
-
-The compact estimators are trained on the spread of the blur in pixels (sigma), the reference ones
-on the code, normalised per component.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Final, Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ikc_deploy.networks.checkpoints import IkcNetworks
-from ikc_deploy.networks.corrector import StatisticsCorrector
-from ikc_deploy.networks.predictor import StatisticsPredictor
-from ikc_deploy.networks.sftmd import CodeNormalization
-from ikc_deploy.training.batches import Batch, BatchSource
-from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
-from ikc_deploy.training.recipes import StageRecipe
+from ikc_deploy.training.stage_context import StageContext, StageInputs
 from ikc_deploy.training.step_size_search import search_step_size
 
 KERNEL_WEIGHT: Final = 0.02
 """Weight of the kernel's error relative to the image's in `joint`. Near the truth both have about
 the same influence: 0.1 px of sigma cost 0.3 dB, three hundredths of an L1 of 0.025."""
-
-
-@dataclass(frozen=True, eq=False)
-class StageContext:
-    """The inputs of every stage, and the computations that stages share."""
-
-    networks: IkcNetworks
-    """Networks on `device`."""
-    source: BatchSource
-    """Source of the stage's batches."""
-    settings: StageRecipe
-    """Settings of the stage."""
-    device: torch.device
-    """Device of the training."""
-    processes: ProcessGroup = SINGLE_PROCESS
-    """Processes of the run."""
-
-    @property
-    def restore(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """F without its clamp: (lr, code) to an SR image `[N,3,sH,sW]`."""
-        return self.networks.sftmd.unclamped
-
-    @cached_property
-    def normalize(self) -> CodeNormalization:
-        """Normalisation of codes by the deviation of each component: all have equal weight."""
-        normalization = CodeNormalization(self.networks.architecture.code_size)
-        random = np.random.default_rng(0)
-        codes = [
-            self.source.codes(self.source.kernel_parameters(random)) for _ in range(_NORMALIZED_ON)
-        ]
-        normalization.fit_to(torch.cat(codes).cpu().numpy())
-        return normalization.to(self.device)
-
-    def draw(self, step: int, share: float) -> StageInputs:
-        """Return the batch of a step, with a random `share` of its samples chosen."""
-        random = self.source.random(step).spawn(1)[0]
-        random_code = self.source.codes(self.source.kernel_parameters(random))
-        return StageInputs(self.source.batch(step), self.source.chosen(random, share), random_code)
-
-    def predicted(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return P's code `[N,code_size]` for a batch, and its error, a scalar."""
-        predictor = self.networks.predictor
-        if isinstance(predictor, StatisticsPredictor):
-            parameters, levels = (each.float() for each in predictor.readings(batch.lr))
-            with self.exactly():
-                error = parameter_loss(parameters, batch.kernel_parameters) + levels_loss(
-                    levels, batch.levels
-                )
-                return predictor.code(parameters, levels), error
-        code = predictor(batch.lr).float()
-        return code, self._code_loss(code, batch.code)
-
-    def corrected(self, batch: Batch, sr: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
-        """Return C's code `[N,code_size]` after a step from (sr, code), and its error, a scalar."""
-        corrector = self.networks.corrector
-        if isinstance(corrector, StatisticsCorrector):
-            step = corrector.step(sr, code).float()
-            with self.exactly():
-                parameters = corrector.chart.kernel_parameters(code) + step
-                return corrector.moved(code, step), parameter_loss(
-                    parameters, batch.kernel_parameters
-                )
-        after = corrector(sr, code).float()
-        return after, self._code_loss(after, batch.code)
-
-    def image(self, batch: Batch, code: Tensor) -> Tensor:
-        """Return F's image `[N,3,sH,sW]` as the input of C: float32, clamped."""
-        return self.restore(batch.lr, code).float().clamp(0, 1)
-
-    def exactly(self) -> torch.autocast:
-        """Return a context without autocast: codes are float32, even with bfloat16 convolutions."""
-        return torch.autocast(self.device.type, enabled=False)
-
-    def _code_loss(self, code: Tensor, truth: Tensor) -> Tensor:
-        return F.smooth_l1_loss(self.normalize(code), self.normalize(truth))
-
-
-_NORMALIZED_ON = 64
-"""Number of batches whose blurs determine the deviation of each component of a code."""
-
-
-@dataclass(frozen=True)
-class StageInputs:
-    """The random inputs of one step: all that differs from step to step."""
-
-    batch: Batch
-    """Images, blurs and codes."""
-    chosen: Tensor
-    """Bool `[N,1]`: the samples that a stage treats in its second way."""
-    random_code: Tensor
-    """Codes `[N,code_size]` of other random blurs."""
-
-    def copy_(self, other: StageInputs) -> None:
-        """Overwrite all tensors with those of `other`."""
-        for ours, theirs in zip(self.tensors(), other.tensors(), strict=True):
-            ours.copy_(theirs)
-
-    def clone(self) -> StageInputs:
-        """Return a copy in memory of its own."""
-        batch = Batch(*(each.clone() for each in self.batch.tensors()))
-        return StageInputs(batch, self.chosen.clone(), self.random_code.clone())
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """Return all tensors, in a fixed order."""
-        return (*self.batch.tensors(), self.chosen, self.random_code)
 
 
 class TrainingStage(Protocol):
@@ -164,7 +47,11 @@ class TrainingStage(Protocol):
 
 
 class PredictorStage:
-    """The training of P on LR images."""
+    """The training of P on LR images.
+
+    Args:
+        context: What the stages share: networks, batches and settings.
+    """
 
     recordable = True
 
@@ -187,7 +74,11 @@ class PredictorStage:
 
 
 class SftmdStage:
-    """The training of F with the true kernel code, or P's for a share of the batch."""
+    """The training of F with the true kernel code, or P's for a share of the batch.
+
+    Args:
+        context: What the stages share: networks, batches and settings.
+    """
 
     recordable = True
 
@@ -217,7 +108,11 @@ class SftmdStage:
 
 
 class CorrectorStage:
-    """The training of C on the states of the loop, F and P frozen."""
+    """The training of C on the states of the loop, F and P frozen.
+
+    Args:
+        context: What the stages share: networks, batches and settings.
+    """
 
     recordable = True
 
@@ -259,6 +154,9 @@ class JointStage:
     there: through more steps, F would learn to help C by producing worse images. A share of the
     batch starts at its true code, so F still supports known blurs and C learns to keep a correct
     code.
+
+    Args:
+        context: What the stages share: networks, batches and settings.
     """
 
     recordable = False
@@ -303,15 +201,3 @@ STAGES: Final[dict[str, Callable[[StageContext], TrainingStage]]] = {
     "joint": JointStage,
 }
 """Stages by name, in training order."""
-
-
-def levels_loss(levels: Tensor, truth: Tensor) -> Tensor:
-    """Return the smooth L1 of levels `[N,L]`, quadratic below 0.05; 0 if there are no levels."""
-    if levels.shape[1] == 0:
-        return levels.new_zeros(())
-    return F.smooth_l1_loss(levels, truth, beta=0.05)
-
-
-def parameter_loss(parameters: Tensor, truth: Tensor) -> Tensor:
-    """Return the smooth L1 of spreads `[N,S]` in HR pixels, quadratic below 0.1 pixel."""
-    return F.smooth_l1_loss(parameters.float(), truth, beta=0.1)

@@ -9,14 +9,12 @@ few numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import torch
 
 from ikc_deploy.networks.corrector import StatisticsCorrector
-
-if TYPE_CHECKING:
-    from ikc_deploy.training.stages import StageContext
+from ikc_deploy.training.stage_context import StageContext
 
 STEP_SIZES: Final = (1.0, 0.3, 0.1, 0.05, 0.02)
 """Step sizes that are compared, relative to the trained one."""

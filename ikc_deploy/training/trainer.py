@@ -36,7 +36,8 @@ from ikc_deploy.training.runs import (
     restore_optimizer,
     save_state,
 )
-from ikc_deploy.training.stages import STAGES, StageContext, StageInputs, TrainingStage
+from ikc_deploy.training.stage_context import StageContext, StageInputs
+from ikc_deploy.training.stages import STAGES, TrainingStage
 from ikc_deploy.training.validation import ValidationCase, load_cases, recommended_iters, validate
 
 _FINAL_RATE: Final = 0.01

@@ -31,7 +31,11 @@ _STEP: Final = 8
 
 @dataclass(frozen=True)
 class BlurRecipe:
-    """The degradation of HR crops to LR images: FKP's kernels, then noise, then 8 bits."""
+    """The degradation of HR crops to LR images: FKP's kernels, then noise, then 8 bits.
+
+    Raises:
+        RecipeError: A scale is unknown, or a number is out of range.
+    """
 
     scales: tuple[int, ...] = FKP_SCALES
     """SR factors; every step draws one of them at random."""
@@ -41,6 +45,7 @@ class BlurRecipe:
     """Share of the images without noise, in [0, 1]."""
 
     def __post_init__(self) -> None:
+        """Require scales of FKP, noise in [0, 255] levels and a share in [0, 1]."""
         if not self.scales or not set(self.scales) <= set(FKP_SCALES):
             raise RecipeError(
                 f"scales must be among {list(FKP_SCALES)}, got {shown(list(self.scales))}"
@@ -53,7 +58,11 @@ class BlurRecipe:
 
 @dataclass(frozen=True)
 class UsrnetRecipe:
-    """One training run of a USRNet; a single stage."""
+    """One training run of a USRNet; a single stage.
+
+    Raises:
+        RecipeError: A number is out of range, or the patch does not fit a scale.
+    """
 
     name: str
     """Name of the recipe, by default that of its file."""
@@ -76,6 +85,7 @@ class UsrnetRecipe:
     """Number of steps between saved states."""
 
     def __post_init__(self) -> None:
+        """Require numbers in range and a patch that every scale divides."""
         require_counts(self, "log_every", "save_every")
         require_counts(self, "seed", least=0, most=MAX_SEED)
         patch = self.training.patch

@@ -32,7 +32,11 @@ TIME_BASE: Final = Fraction(1, 90000)
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """The address of a camera, and the waiting times of its connection."""
+    """The address of a camera, and the waiting times of its connection.
+
+    Raises:
+        VideoError: A duration is not positive, or the first wait is above the longest.
+    """
 
     address: str = field(repr=False)
     """Number of a V4L2 device, a URL that FFmpeg opens, or "lavfi:" followed by an FFmpeg test
@@ -47,6 +51,7 @@ class CameraSettings:
     """Seconds without a frame after which a connection counts as lost."""
 
     def __post_init__(self) -> None:
+        """Require positive durations, the first wait not above the longest."""
         if not 0 < self.first_wait <= self.longest_wait or self.silence <= 0:
             raise VideoError("waits must be above 0 seconds, the first not above the longest")
 

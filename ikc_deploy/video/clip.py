@@ -51,6 +51,7 @@ class Span:
     """Duration in seconds; None for the rest of the clip."""
 
     def __post_init__(self) -> None:
+        """Require a start of at least 0 seconds and a positive duration."""
         if self.start < 0 or (self.duration is not None and self.duration <= 0):
             raise VideoError(
                 "a clip starts at 0 seconds or later and lasts more than 0 seconds, "
@@ -255,7 +256,12 @@ class Clip:
 
 
 class Decoder:
-    """A decoder of one stream of a container, from its start to its end, skipping damage."""
+    """A decoder of one stream of a container, from its start to its end, skipping damage.
+
+    Args:
+        container: Opened container; the caller closes it.
+        stream: Its video stream.
+    """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self.damaged = 0

@@ -74,6 +74,7 @@ class Colour:
     """Code point of the transfer characteristics."""
 
     def __post_init__(self) -> None:
+        """Require a colour matrix that the conversion supports."""
         if self.matrix not in _MATRIX_NAMES:
             raise VideoError(
                 f"the colour matrix {self.matrix} (ITU-T H.273) is not supported; convert the "

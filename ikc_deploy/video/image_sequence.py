@@ -24,6 +24,10 @@ _MANY: Final = 9_999_999
 class ImageFolder:
     """The images of a folder in order of their names, as a source of `rate` frames per second.
 
+    Args:
+        folder: Folder with the images.
+        rate: Frames per second.
+
     Raises:
         InputError: The folder has no image, or the first image cannot be read.
     """

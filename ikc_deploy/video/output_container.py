@@ -29,7 +29,11 @@ _FASTEST_CLOCK: Final = 2**31 - 1
 
 
 class TrackError(Exception):
-    """A failure to write tags, chapters or a stream other than the video; see its cause."""
+    """A failure to write tags, chapters or a stream other than the video; see its cause.
+
+    Args:
+        index: Index of the stream in the source; None if it is not known.
+    """
 
     def __init__(self, index: int | None) -> None:
         super().__init__(index)

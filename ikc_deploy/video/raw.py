@@ -21,7 +21,11 @@ _LOOK_SECONDS: Final = 0.1
 
 @dataclass(frozen=True)
 class RawFormat:
-    """The format of raw video on a pipe."""
+    """The format of raw video on a pipe.
+
+    Raises:
+        VideoError: The pixel format is not supported.
+    """
 
     pixel_format: str = "rgb24"
     """FFmpeg's name of the pixel format."""
@@ -31,6 +35,7 @@ class RawFormat:
     """Height in pixels; 0 if the pipe is only written."""
 
     def __post_init__(self) -> None:
+        """Require a pixel format that numpy arrays can hold."""
         if self.pixel_format not in supported_np_pix_fmts:
             raise VideoError(
                 f"invalid pixel format of raw video '{self.pixel_format}': expected for example "
@@ -65,6 +70,11 @@ def open_raw(
 
 class RawSink:
     """A sink that writes raw frames to a pipe.
+
+    Args:
+        pipe: Binary file to write to; the caller closes it.
+        pixel_format: FFmpeg's name of the pixel format.
+        facts: Size and colour of the frames.
 
     Raises:
         VideoError: The pixel format is not supported.

@@ -54,6 +54,7 @@ class Request:
     """Whether to write a short preview with a bicubic half."""
 
     def __post_init__(self) -> None:
+        """Require options that can be used together and with the output."""
         for wrong, message in self._refusals():
             if wrong:
                 raise VideoError(message)

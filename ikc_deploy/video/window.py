@@ -16,6 +16,9 @@ _ENDING_KEYS: Final = (ord("q"), 27)
 class WindowSink:
     """A sink that shows every frame in a window; the keys q and Escape set `stop`.
 
+    Args:
+        stop: Event that is set when the viewer ends the display.
+
     Raises:
         MissingExtraError: OpenCV is not installed.
     """

@@ -23,17 +23,12 @@ from ikc_deploy.cli.ikc_upscale import main
 from ikc_deploy.imaging.image_io import read_rgb, write_rgb
 from ikc_deploy.video.encoders import EncoderSettings
 from tests.cli.running import invoke
-from tests.repeating import repeated, repeating_bundle
+from tests.repeating import repeated
 from tests.samples import photo
 from tests.video.clips import make_clip, numbered, numbers, packets, times
 
 FRAMES = 250
 CODING = {"g": "125", "sc_threshold": "0"}
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return repeating_bundle(tmp_path_factory.mktemp("bundles") / "repeating")
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,8 @@ from ikc_deploy.imaging.degrade import SIGMAS
 from ikc_deploy.imaging.image_io import read_rgb, write_rgb
 from ikc_deploy.runtime.estimation import ESTIMATES
 from tests.cli.running import assert_one_clear_line, invoke
-from tests.repeating import repeating_bundle
 from tests.samples import photo
 from tools.measure_estimation import main
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return repeating_bundle(tmp_path_factory.mktemp("bundles") / "repeating")
 
 
 def test_everything_is_measured_beside_full(

@@ -16,14 +16,9 @@ from ikc_deploy.cli.ikc_upscale import main
 from ikc_deploy.imaging.image_io import read_rgb, write_rgb
 from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from tests.cli.running import assert_one_clear_line, invoke
-from tests.repeating import LEVELS, repeated, repeating_bundle
+from tests.repeating import LEVELS, repeated
 from tests.samples import photo
 from tests.sealing import seal
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return repeating_bundle(tmp_path_factory.mktemp("bundles") / "repeating")
 
 
 @pytest.fixture

@@ -14,14 +14,8 @@ from ikc_deploy.batch.tasks import Task, TaskOutcome, do
 from ikc_deploy.cli.ikc_upscale import main
 from ikc_deploy.imaging.image_io import write_rgb
 from tests.cli.running import assert_one_clear_line, invoke
-from tests.repeating import repeating_bundle
 from tests.samples import photo
 from tests.video.clips import make_clip, numbered
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return repeating_bundle(tmp_path_factory.mktemp("bundles") / "repeating")
 
 
 @pytest.fixture

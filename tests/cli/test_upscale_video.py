@@ -15,9 +15,9 @@ import pytest
 from ikc_deploy import Bundle
 from ikc_deploy.cli.ikc_upscale import main
 from ikc_deploy.imaging.image_io import read_rgb, write_rgb
-from ikc_deploy.runtime.upscaler import Result, Upscaler
+from ikc_deploy.runtime.result import Result
+from ikc_deploy.runtime.upscaler import Upscaler
 from tests.cli.running import assert_one_clear_line, invoke
-from tests.repeating import repeating_bundle
 from tests.samples import photo
 from tests.video.clips import (
     HEIGHT,
@@ -31,11 +31,6 @@ from tests.video.clips import (
     packets,
     times,
 )
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return repeating_bundle(tmp_path_factory.mktemp("bundles") / "repeating")
 
 
 @pytest.fixture

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ikc_deploy.bundle.manifest import Manifest
 from ikc_deploy.evaluation.blurs import BlurSet
 from ikc_deploy.evaluation.degradation import Degradation
 from ikc_deploy.evaluation.protocol import EvaluationReport, Protocol
 from ikc_deploy.evaluation.records import Record
+from tests.sealing import manifest
 
 SIGMAS = (1.8, 2.6)
 STEPS = 3
 PSNR = {("Set5", "a.png"): 30.0, ("Set5", "b.png"): 28.0, ("Set5", "c.png"): 33.0}
 PSNR[("One", "x.png")] = 25.0
 
-MANIFEST = Manifest(
-    name="paper",
-    scale=4,
-    code_size=10,
-    precision="fp32",
-    io="uint8",
-    basis_id="",
-    weights_sha256="abc",
-    random_weights=False,
-    opset=18,
-    architecture={},
-    training={},
-    tools={},
-)
+MANIFEST = manifest(name="paper", weights_sha256="abc", parity=None)
 
 
 def records(gaussian: bool = True) -> Iterator[Record]:

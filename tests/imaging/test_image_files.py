@@ -23,8 +23,9 @@ from ikc_deploy.imaging.image_files import (
 )
 from ikc_deploy.imaging.image_io import Picture, read_picture, write_picture
 from tests.imaging.test_image_io import png16
-from tests.repeating import BASIS, CORRECTION, FIRST, SCALE, repeated, repeating_bundle
+from tests.repeating import CORRECTION, FIRST, repeated, repeating_bundle
 from tests.samples import photo
+from tests.sealing import BASIS, SCALE
 
 ORIENTATION_TAG = 0x0112
 # What EXIF 2.32 says a viewer does to the stored rows and columns.
@@ -38,11 +39,6 @@ UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
     8: np.rot90,
 }
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return repeating_bundle(tmp_path_factory.mktemp("bundles") / "repeating")
 
 
 @pytest.fixture(scope="module")

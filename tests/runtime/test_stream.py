@@ -11,14 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 import ikc_deploy
-from ikc_deploy import InputError, Upscaler
-from tests.repeating import repeated, repeating_bundle
+from ikc_deploy import Bundle, InputError, Upscaler
+from tests.repeating import repeated
 from tests.samples import photo
 
 
 @pytest.fixture(scope="module")
-def upscaler(tmp_path_factory: pytest.TempPathFactory) -> Upscaler:
-    return ikc_deploy.load(repeating_bundle(tmp_path_factory.mktemp("b") / "repeating"), iters=1)
+def upscaler(bundle: Bundle) -> Upscaler:
+    return ikc_deploy.load(bundle, iters=1)
 
 
 def numbered(count: int, closed: list[bool] | None = None) -> Iterator[NDArray[np.uint8]]:

@@ -13,7 +13,7 @@ from ikc_deploy.runtime.backends.base import Buffer
 from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from ikc_deploy.runtime.memory import RESTORE_BYTES, available_memory
 from ikc_deploy.runtime.tiling import TileSettings
-from tests.repeating import repeated, repeating_bundle
+from tests.repeating import repeated
 from tests.samples import photo
 
 
@@ -31,11 +31,6 @@ class Cramped(OnnxRuntimeCpu):
                 raise OutOfMemoryError(f"no room for {pixels} pixels")
             self.largest = max(self.largest, pixels)
         return super().allocate(shape, dtype)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return repeating_bundle(tmp_path_factory.mktemp("bundles") / "repeating")
 
 
 def test_out_of_memory_halves_the_frame_once_with_a_warning_and_loses_nothing(

@@ -10,7 +10,7 @@ import ikc_deploy
 from ikc_deploy import Bundle, Upscaler
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.runtime.tracking import Tracker
-from tests.repeating import CORRECTION, FIRST, repeating_bundle
+from tests.repeating import CORRECTION, FIRST
 from tests.samples import photo
 
 BASIS = KernelBasis.fit((0.2, 4.0))
@@ -75,9 +75,9 @@ def test_a_code_that_scatters_scatters_less_after_tracking() -> None:
 
 
 @pytest.fixture(scope="module")
-def repeating(tmp_path_factory: pytest.TempPathFactory) -> Upscaler:
+def repeating(bundle: Bundle) -> Upscaler:
     """P always says FIRST, and each correction adds CORRECTION."""
-    return ikc_deploy.load(repeating_bundle(tmp_path_factory.mktemp("r") / "bundle"), iters=3)
+    return ikc_deploy.load(bundle, iters=3)
 
 
 def test_a_clip_starts_with_the_loop_and_goes_on_with_one_correction(repeating: Upscaler) -> None:

@@ -12,7 +12,8 @@ from ikc_deploy.networks.predictor import StatisticsPredictor
 from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.recipes import Recipe, load_recipe
-from ikc_deploy.training.stages import STAGES, StageContext, TrainingStage
+from ikc_deploy.training.stage_context import StageContext
+from ikc_deploy.training.stages import STAGES, TrainingStage
 from tests.samples import DESIGNS, photo, small_architecture
 
 CPU = torch.device("cpu")

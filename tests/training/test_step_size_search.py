@@ -14,7 +14,7 @@ from ikc_deploy.networks.predictor import StatisticsPredictor
 from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.recipes import Recipe, load_recipe
-from ikc_deploy.training.stages import StageContext
+from ikc_deploy.training.stage_context import StageContext
 from ikc_deploy.training.step_size_search import STEP_SIZES, Gains, choose, search_step_size
 from tests.samples import photo, small_architecture
 

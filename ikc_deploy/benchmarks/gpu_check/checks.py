@@ -86,6 +86,7 @@ class Check:
     """Folder for bundles."""
 
     def __post_init__(self) -> None:
+        """Set torch's arithmetic to float32 and export the bundles of both precisions."""
         # float32 means float32, as in the runtime.
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -252,7 +253,7 @@ class Check:
         return {"frames": len(frames)}
 
     def racing_arrays(self, runner: str, precision: Precision) -> Facts:
-        """Check frames whose arrays name no stream, and results dropped while they are read.
+        """Check frames whose arrays name no stream, and results dropped before they are read.
 
         Both fail without a word if a stream does not wait for another library's work.
         """
@@ -343,7 +344,11 @@ class Check:
         return facts
 
     def torch_latency(self, precision: Precision, compiled: bool) -> Facts:
-        """Measure the loop as a torch user writes it: eager, or compiled in channels_last."""
+        """Measure the loop as a torch user writes it: eager, or compiled in channels_last.
+
+        Raises:
+            NotRunError: This run leaves compilation out, or torch finds no GPU.
+        """
         if compiled and not self.settings.compile:
             raise NotRunError("left out of this run")
         if not self.place.rehearsal and not torch.cuda.is_available():

@@ -25,7 +25,7 @@ from ikc_deploy.runtime.cuda.buffers import DeviceBuffer
 from ikc_deploy.runtime.cuda.streams import CudaStream
 
 _CYCLES: Final = 100_000_000
-"""Length of the work that something must wait for, in GPU clock cycles: some 50 ms."""
+"""Length of the work that delays a kernel, in GPU clock cycles: some 50 ms."""
 
 
 class Place(Protocol):
@@ -74,16 +74,16 @@ class OnTheGpu:
     rehearsal = False
 
     def tensor(self, buffer: DeviceBuffer) -> Tensor:
-        """See `Place`: by `__cuda_array_interface__`, without a copy."""
+        """Return a tensor that shares the buffer's memory, by `__cuda_array_interface__`."""
         tensor: Tensor = torch.as_tensor(_Interface(buffer), device="cuda")
         return tensor
 
     def pool(self) -> Any:
-        """See `Place`: a memory pool of torch."""
+        """Create a memory pool of torch for the temporaries of one stream."""
         return torch.cuda.MemPool()
 
     def queue(self, work: Callable[[], None], stream: CudaStream, pool: Any) -> Callable[[], None]:
-        """See `Place`: `work` runs with the stream current."""
+        """Return a function that runs `work` with `stream` as torch's current stream."""
         external = torch.cuda.ExternalStream(stream.handle)  # type: ignore[no-untyped-call]
 
         def enqueue() -> None:
@@ -95,15 +95,15 @@ class OnTheGpu:
         return enqueue
 
     def frame(self, frame: NDArray[np.uint8]) -> object:
-        """See `Place`: a tensor whose copy and two negations are only queued."""
+        """Return a tensor whose copy and two negations are only queued."""
         return 255 - (255 - torch.from_numpy(frame).pin_memory().to("cuda", non_blocking=True))
 
     def image(self, image: DeviceArray) -> NDArray[np.uint8]:
-        """See `Place`: by DLPack."""
+        """Return the content of our array as torch reads it, by DLPack."""
         return np.asarray(torch.utils.dlpack.from_dlpack(image).cpu().numpy())
 
     def unnamed(self, frame: NDArray[np.uint8]) -> object:
-        """See `Place`: a tensor, without its stream."""
+        """Return a tensor that is still being written, in an array that names no stream."""
         source = torch.from_numpy(frame).pin_memory()
         target = torch.zeros(frame.shape, dtype=torch.uint8, device="cuda")
         torch.cuda._sleep(_CYCLES)  # type: ignore[no-untyped-call]
@@ -111,13 +111,13 @@ class OnTheGpu:
         return _Unnamed(target)
 
     def read_late(self, image: DeviceArray) -> Callable[[], NDArray[np.uint8]]:
-        """See `Place`: a copy of the tensor, whose kernel is queued behind another one."""
+        """Queue a copy of our array behind another kernel, and return a function that waits."""
         torch.cuda._sleep(_CYCLES)  # type: ignore[no-untyped-call]
         copy = torch.utils.dlpack.from_dlpack(image).clone()
         return lambda: np.asarray(copy.cpu().numpy())
 
     def milliseconds(self, work: Callable[[], object], count: int) -> float:
-        """See `Place`: by CUDA events."""
+        """Return the time of one of `count` runs of `work`, measured by CUDA events."""
         start, end = (torch.cuda.Event(True) for _ in range(2))  # type: ignore[no-untyped-call]
         self.synchronize()
         start.record()
@@ -133,7 +133,13 @@ class OnTheGpu:
 
 
 class TorchGraphRunner:
-    """The runner "torch"."""
+    """The runner "torch".
+
+    Args:
+        networks: Networks on the CPU; they stay unchanged.
+        precision: Precision of the convolutions.
+        place: Device on which torch computes.
+    """
 
     name = "torch"
 

@@ -22,6 +22,11 @@ class Upsampler(nn.Module):
 
     Bicubic upscaling of `[N,C,H,W]`, plus eight 3x3 convolutions of which the last returns zero at
     first: an untrained network adds no details rather than noise.
+
+    Args:
+        channels: Number of channels of the rest.
+        scale: Scale factor s.
+        width: Number of channels between the convolutions.
     """
 
     def __init__(self, channels: int, scale: int, width: int) -> None:
@@ -48,6 +53,10 @@ class Discriminator(nn.Module):
 
     It is trained towards 1 for real patches and 0 for generated ones. All convolutions are
     spectrally normalised.
+
+    Args:
+        colours: Number of channels C of the image.
+        width: Number of channels between the convolutions.
     """
 
     def __init__(self, colours: int, width: int) -> None:

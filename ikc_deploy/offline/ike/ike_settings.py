@@ -59,6 +59,7 @@ class IkeSettings:
     """Number of channels of the upsampler and of the discriminators."""
 
     def __post_init__(self) -> None:
+        """Require a known coupling and numbers in range."""
         if self.coupling not in get_args(CouplingForm):
             names = " or ".join(get_args(CouplingForm))
             raise InputError(f"coupling must be {names}, got '{self.coupling}'")

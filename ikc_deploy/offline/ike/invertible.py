@@ -20,7 +20,13 @@ _CONVOLUTIONS = 5
 
 
 class DenseBlock(nn.Module):
-    """A block of five densely connected 3x3 convolutions; returns zero before training."""
+    """A block of five densely connected 3x3 convolutions; returns zero before training.
+
+    Args:
+        inputs: Number of input channels.
+        outputs: Number of output channels.
+        growth: Number of channels that each convolution adds.
+    """
 
     def __init__(self, inputs: int, outputs: int, growth: int) -> None:
         super().__init__()
@@ -48,6 +54,10 @@ class Coupling(nn.Module):
     in between; without `tri_channel` there is no x3, and the last channel belongs to the middle.
 
         y <- y + F(middle);  middle <- middle * exp(S(y)) + G(y);  y <- y + R(x3)
+
+    Args:
+        channels: Number of channels C.
+        settings: Settings of IKE.
     """
 
     def __init__(self, channels: int, settings: IkeSettings) -> None:
@@ -84,7 +94,12 @@ class Coupling(nn.Module):
 
 
 class InvertibleStage(nn.Module):
-    """A stage: a split and couplings that map `[N,C,H,W]` to `[N,4*C,H/2,W/2]`."""
+    """A stage: a split and couplings that map `[N,C,H,W]` to `[N,4*C,H/2,W/2]`.
+
+    Args:
+        channels: Number of channels C.
+        settings: Settings of IKE.
+    """
 
     def __init__(self, channels: int, settings: IkeSettings) -> None:
         super().__init__()
@@ -111,6 +126,10 @@ class InvertibleNetwork(nn.Module):
     """The invertible network: one stage for x2, two for x4.
 
     The second stage works on all channels of the first.
+
+    Args:
+        scale: Scale factor, 2 or 4.
+        settings: Settings of IKE.
     """
 
     def __init__(self, scale: int, settings: IkeSettings) -> None:

@@ -31,6 +31,14 @@ class DeviceArray:
     arrays keep it alive. An array that a call returns is complete: there is nothing to wait for.
     Its memory is reused once nothing refers to it any more and all work is complete that the
     reading library has queued on the stream that it named (by DLPack), or on its default stream.
+
+    Args:
+        device: GPU that holds the memory.
+        address: Address of the first entry.
+        shape: Shape of the array.
+        dtype: Type of the entries.
+        keep: Object that owns the memory; the array keeps it alive.
+        ready: Event that is reached when the content is complete; None if it is complete.
     """
 
     def __init__(
@@ -61,10 +69,17 @@ class DeviceArray:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __len__(self) -> int:
+        """Return the length of the first axis."""
         return self.shape[0]
 
     def __getitem__(self, index: int) -> DeviceArray:
         """Return an entry of the first axis, in the same memory.
+
+        Args:
+            index: Index of the entry; a negative one counts from the end.
+
+        Returns:
+            An array that keeps this memory alive.
 
         Raises:
             IndexError: There is no such entry.
@@ -79,6 +94,12 @@ class DeviceArray:
 
     def reshape(self, shape: tuple[int, ...]) -> DeviceArray:
         """Return the same memory with another shape.
+
+        Args:
+            shape: A shape with the same number of entries.
+
+        Returns:
+            An array that keeps this memory alive.
 
         Raises:
             InputError: The number of entries differs.
@@ -97,6 +118,11 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
+        """CUDA Array Interface, version 3, of the array, which is C-contiguous and complete.
+
+        The memory is not used again before the work that is queued on the legacy default stream
+        when the last array of the memory is dropped has finished.
+        """
         self._is_read_on(LEGACY_STREAM)
         return {
             "version": 3,
@@ -109,9 +135,19 @@ class DeviceArray:
         }
 
     def __dlpack_device__(self) -> tuple[int, int]:
+        """Return DLPack's device: its type (2 for CUDA) and its ordinal number."""
         return self._view().__dlpack_device__()
 
     def __dlpack__(self, **options: Any) -> object:
+        """Return a DLPack capsule that shares the memory.
+
+        Args:
+            **options: The options of the array API standard. `stream` is the stream on which the
+                consumer reads: the memory is not used again before its work has finished.
+
+        Returns:
+            The capsule, which keeps the array alive.
+        """
         # A consumer's stream has nothing to wait for, but the memory has to wait for the consumer.
         named = options.get("stream")
         self._is_read_on(ForeignStream(named) if named and named > 2 else LEGACY_STREAM)
@@ -132,6 +168,9 @@ class DeviceMemoryPool:
     Another library may still read a block when its last array is dropped: torch frees a tensor as
     soon as its kernels are queued. So a block returns with an event on every stream on which it was
     read, and its next user waits for these events on the device.
+
+    Args:
+        device: GPU that holds the memory.
     """
 
     def __init__(self, device: Device) -> None:

@@ -15,6 +15,11 @@ from ikc_deploy.runtime.cuda.driver import pycuda_driver, pycuda_errors
 class DeviceBuffer:
     """Uninitialised, C-contiguous memory on the device for one tensor.
 
+    Args:
+        device: GPU that holds the memory.
+        shape: Shape of the tensor.
+        dtype: Type of its entries.
+
     Raises:
         OutOfMemoryError: The device has too little memory.
     """
@@ -33,7 +38,13 @@ class DeviceBuffer:
 
 
 class PinnedBuffer:
-    """Page-locked host memory for one tensor; use `array` for copies only."""
+    """Page-locked host memory for one tensor; use `array` for copies only.
+
+    Args:
+        device: GPU from and to which it is copied.
+        shape: Shape of the tensor.
+        dtype: Type of its entries.
+    """
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         size = math.prod(shape) * np.dtype(dtype).itemsize

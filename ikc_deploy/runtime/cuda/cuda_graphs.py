@@ -14,7 +14,12 @@ from ikc_deploy.runtime.cuda.streams import CudaStream
 
 
 class CudaGraph:
-    """A captured CUDA graph. The memory that it reads and writes must live as long as it does."""
+    """A captured CUDA graph. The memory that it reads and writes must live as long as it does.
+
+    Args:
+        stream: Stream from which the work was captured.
+        executable: Handle of the instantiated graph; this object owns it.
+    """
 
     def __init__(self, stream: CudaStream, executable: Any) -> None:
         self._stream = stream

@@ -19,6 +19,12 @@ class Device:
     """One GPU. Get it from `open_device`: there is one object for each GPU and process.
 
     Its primary context stays retained until the process ends, because other libraries use it, too.
+
+    Args:
+        ordinal: Index of the GPU, from 0.
+
+    Raises:
+        BackendError: pycuda, the driver or the GPU is missing.
     """
 
     def __init__(self, ordinal: int) -> None:

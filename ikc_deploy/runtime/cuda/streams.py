@@ -41,7 +41,11 @@ class OnDevice(Protocol):
 
 
 class CudaStream:
-    """A queue of work on the device, independent of all others."""
+    """A queue of work on the device, independent of all others.
+
+    Args:
+        device: GPU that runs the work.
+    """
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -88,7 +92,11 @@ class CudaStream:
 
 
 class CudaEvent:
-    """A point on a stream with its time. In a captured graph, every launch reaches it."""
+    """A point on a stream with its time. In a captured graph, every launch reaches it.
+
+    Args:
+        device: GPU on whose streams it is recorded.
+    """
 
     def __init__(self, device: Device) -> None:
         self.device = device
