@@ -20,7 +20,8 @@ from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_
 from ikc_deploy.training.init_from import started_networks
 from ikc_deploy.training.recipes import Recipe, StageRecipe, ValidationRecipe, load_recipe
 from ikc_deploy.training.runs import LOG_FILE, STATE_FILE
-from ikc_deploy.training.stages import PredictorStage, StageInputs
+from ikc_deploy.training.stage_context import StageInputs
+from ikc_deploy.training.stages import PredictorStage
 from ikc_deploy.training.trainer import learning_rate, train
 from tests.samples import photo, small_architecture
 
