@@ -25,6 +25,7 @@ from rich.markup import escape
 from ikc_deploy.errors import IkcError, OutputError
 from ikc_deploy.files import check_file
 from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, list_folder
+from ikc_deploy.text import escape_controls
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -66,17 +67,9 @@ _HANDLERS: Final = {
 """Replacements for the standard handlers that can fail, by the standard handler's name."""
 
 
-def printable(text: str) -> str:
-    """Return `text` with control characters as escapes, except line ends."""
-    return "".join(
-        character if character == "\n" or not _is_control(character) else _escaped(character)
-        for character in text
-    )
-
-
 def say(line: str, err: bool = False) -> None:
     """Print a line of results on standard output, or on standard error if `err`."""
-    click.echo(printable(line), err=err)
+    click.echo(escape_controls(line), err=err)
 
 
 class CommandError(click.ClickException):
@@ -86,7 +79,7 @@ class CommandError(click.ClickException):
 
     def show(self, file: object = None) -> None:  # noqa: ARG002 - click's signature
         """Print the message."""
-        text = escape(printable(self.message))
+        text = escape(escape_controls(self.message))
         err_console.print(f"[bold red]error:[/] {text}", soft_wrap=True)
 
 
@@ -143,12 +136,14 @@ def reports_errors(command: Callable[_Parameters, _Result]) -> Callable[_Paramet
 
 def warn(message: str) -> None:
     """Print a line that begins with "warning:" on standard error."""
-    err_console.print(f"[bold yellow]warning:[/] {escape(printable(message))}", soft_wrap=True)
+    err_console.print(
+        f"[bold yellow]warning:[/] {escape(escape_controls(message))}", soft_wrap=True
+    )
 
 
 def note(message: str) -> None:
     """Print an informational line on standard error."""
-    err_console.print(escape(printable(message)), soft_wrap=True, highlight=False)
+    err_console.print(escape(escape_controls(message)), soft_wrap=True, highlight=False)
 
 
 def note_skipped(inputs: Sequence[Path], suffixes: Sequence[str] = IMAGE_SUFFIXES) -> None:
@@ -170,14 +165,6 @@ def _print_any_name() -> None:
             name, handler = _HANDLERS[stream.errors]
             codecs.register_error(name, handler)
             stream.reconfigure(errors=name)
-
-
-def _is_control(character: str) -> bool:
-    return character < " " or "\x7f" <= character <= "\x9f" or character in "\u2028\u2029"
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def _interrupted() -> NoReturn:

@@ -18,7 +18,6 @@ from ikc_deploy.cli._common import (
     err_console,
     note,
     note_skipped,
-    printable,
     reports_errors,
     say,
 )
@@ -38,6 +37,7 @@ from ikc_deploy.reporting.plotting import require_matplotlib
 from ikc_deploy.runtime.backends import CPU_BACKEND
 from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.tiling import TileSettings
+from ikc_deploy.text import escape_controls
 
 _PATH = click.Path(path_type=Path)
 
@@ -189,7 +189,7 @@ def _do(
     with _progress(len(jobs)) as bars:
         task = bars.add_task("", total=len(jobs))
         for job in jobs:
-            bars.update(task, description=escape(printable(job.source.name)))
+            bars.update(task, description=escape(escape_controls(job.source.name)))
             try:
                 done = upscale(job)
             except (IkcError, OSError) as error:

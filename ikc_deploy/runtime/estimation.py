@@ -16,13 +16,13 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.arguments import shown
 from ikc_deploy.bundle.manifest import FrameIO
 from ikc_deploy.errors import InputError
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.runtime.executor import NetworkExecutor
 from ikc_deploy.runtime.tiling import TILE_STEP
 from ikc_deploy.runtime.tracking import Tracker
+from ikc_deploy.text import shown
 
 Estimate = Literal["full", "crops", "track"]
 """Way to estimate the kernel code of a frame:

@@ -18,9 +18,10 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.arguments import is_whole, shown
+from ikc_deploy.arguments import is_whole
 from ikc_deploy.bundle.manifest import FrameIO
 from ikc_deploy.errors import InputError
+from ikc_deploy.text import shown
 
 Tile = int | Literal["auto"] | None
 """Tile setting: side of the tiles in LR pixels; "auto" for whole frames where memory allows; None

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ikc_deploy.arguments import real_array, shown, whole_number
+from ikc_deploy.arguments import real_array, whole_number
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import InputError, KernelError, OutOfMemoryError
 from ikc_deploy.kernels.kernel_checks import MAX_LOST, MAX_NEGATIVE, check_kernels, projection_error
@@ -28,6 +28,7 @@ from ikc_deploy.runtime.tiled_upscaler import TiledUpscaler
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.runtime.tracking import Tracker
 from ikc_deploy.runtime.worker_pool import ResultFuture, WorkerPool
+from ikc_deploy.text import shown
 
 DEFAULT_STREAMS: Final = 2
 """Default number of streams: one computes while the other copies."""

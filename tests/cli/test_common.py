@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 import pytest
 
-from ikc_deploy.cli._common import note_skipped, printable, reports_errors, say, warn
+from ikc_deploy.cli._common import note_skipped, reports_errors, say, warn
 from ikc_deploy.errors import InputError
+from ikc_deploy.text import escape_controls
 from tests.cli.running import invoke
 
 NAME = os.fsdecode(b"caf\xe9 \xe2\x82\xac.png")
@@ -69,7 +70,7 @@ def test_control_characters_of_names_are_shown_and_not_sent() -> None:
     result = invoke(command)
     assert result.stdout == "a\\x1b[31m\\r\\x9bm.png\n"
     assert result.stderr == "warning: b\\x1b]0;title\\x07.png\nerror: c\\x08.png\nd.png\n"
-    assert printable("Zürich 東京 [x].png") == "Zürich 東京 [x].png"
+    assert escape_controls("Zürich 東京 [x].png") == "Zürich 東京 [x].png"
 
 
 def test_what_is_skipped_in_a_folder_is_named(
