@@ -30,10 +30,10 @@ from ikc_deploy.errors import (
 )
 from ikc_deploy.kernels import KernelBasis, gaussian_kernel
 from ikc_deploy.runtime.estimation import Estimate
+from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.stream import Status, Stream
 from ikc_deploy.runtime.tiling import Tile, TileSettings
 from ikc_deploy.runtime.upscaler import (
-    DEFAULT_STREAMS,
     Result,
     Upscaler,
     load_bundle,
@@ -61,6 +61,7 @@ __all__ = [
     "Stream",
     "Tile",
     "Upscaler",
+    "UpscalerOptions",
     "__version__",
     "gaussian_kernel",
     "load",
@@ -69,15 +70,15 @@ __all__ = [
 
 def load(
     bundle: str | PathLike[str] | Bundle | None = None,
-    backend: str = "auto",
-    iters: int | None = None,
+    backend: str = UpscalerOptions.backend,
+    iters: int | None = UpscalerOptions.iters,
     *,
-    threads: int = 0,
-    streams: int = DEFAULT_STREAMS,
-    cuda_graph: bool = True,
-    estimate: Estimate = "full",
-    tile: Tile = "auto",
-    max_memory: int | None = None,
+    threads: int = UpscalerOptions.threads,
+    streams: int = UpscalerOptions.streams,
+    cuda_graph: bool = UpscalerOptions.cuda_graph,
+    estimate: Estimate = UpscalerOptions.estimate,
+    tile: Tile = TileSettings.tile,
+    max_memory: int | None = TileSettings.max_memory,
 ) -> Upscaler:
     """Open a bundle on a backend and return an `Upscaler` that is ready for frames.
 
@@ -124,17 +125,17 @@ def load(
         >>> result.image.shape  # doctest: +SKIP
         (360, 640, 3)
     """
+    options = UpscalerOptions(
+        iters=iters,
+        backend=backend,
+        estimate=estimate,
+        threads=threads,
+        streams=streams,
+        cuda_graph=cuda_graph,
+        tiles=TileSettings(tile, max_memory),
+    )
     if bundle is None:
         from ikc_deploy.export.default_bundle import default_bundle
 
         bundle = default_bundle()
-    return load_bundle(
-        bundle,
-        backend,
-        iters,
-        threads,
-        streams,
-        cuda_graph=cuda_graph,
-        estimate=estimate,
-        tiles=TileSettings(tile, max_memory),
-    )
+    return load_bundle(bundle, options)
