@@ -31,7 +31,7 @@ ALLOWED = {
     "imaging": {"errors", "files", "kernels", "bundle", "runtime", "reporting"},
     "video": {"errors", "option_fields", "files", "runtime", "imaging"},
     "batch": {"errors", "option_fields", "files", "bundle", "runtime", "imaging", "video"},
-    "serving": {"errors", "files", "locks", "kernels", "bundle", "runtime"},
+    "serving": {"errors", "text", "arguments", "files", "locks", "kernels", "bundle", "runtime"},
     "weights": {"errors"},
     "evaluation": {
         "errors",

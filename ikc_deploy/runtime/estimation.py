@@ -36,6 +36,9 @@ ESTIMATES: Final = get_args(Estimate)
 
 CROPS: Final = 4
 
+TRACKED_ITERS: Final = 1
+"""Maximum number of corrections of a frame that starts from the code of the last one."""
+
 _SHARE: Final = 0.07
 """Share of the frame's area for all crops together: corrections on more would take as long as F."""
 
@@ -123,7 +126,7 @@ class Estimator:
             return codes
         start = tracker.initial_code(self.predict(frame, tile_size))
         # Without corrections, the predictor's code is tracked.
-        corrected = self._corrected(frame, start, min(1, self._executor.iters))[-1]
+        corrected = self._corrected(frame, start, min(TRACKED_ITERS, self._executor.iters))[-1]
         return np.stack([start, tracker.update(corrected)])
 
     def predict(self, frame: NDArray[Any], tile_size: int | None) -> NDArray[np.float32]:

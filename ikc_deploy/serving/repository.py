@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from ikc_deploy import arguments, errors, kernels
+from ikc_deploy import arguments, errors, kernels, text
 from ikc_deploy.bundle.engine_store import Engine, Host, incompatibility, read_engines
 from ikc_deploy.bundle.manifest import BASIS_FILE, GRAPHS, Bundle
 from ikc_deploy.errors import InputError, OutputError
@@ -203,6 +203,7 @@ def _copy_loop(bundle: Bundle, folder: Path) -> None:
         (init / "__init__.py").write_text(_PACKAGE)
     _copy_module(errors.__file__, package)
     _copy_module(arguments.__file__, package)
+    _copy_module(text.__file__, package)
     shutil.copytree(
         Path(kernels.__file__).parent,
         package / "kernels",
