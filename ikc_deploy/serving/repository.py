@@ -81,13 +81,13 @@ def write_repository(
         for network in GRAPHS:
             with _new_model(models[f"{NAME}_{network}"]) as model:
                 _copy_network(bundle, network, engines, model / "1")
-                text = network_config(network, bundle.manifest, settings, plans)
-                (model / _CONFIG_FILE).write_text(text)
+                config = network_config(network, bundle.manifest, settings, plans)
+                (model / _CONFIG_FILE).write_text(config)
         for name in (NAME, STREAM_NAME):
             with _new_model(models[name]) as model:
                 _copy_loop(bundle, model / "1")
-                text = loop_config(name, bundle.manifest, settings, batch)
-                (model / _CONFIG_FILE).write_text(text)
+                config = loop_config(name, bundle.manifest, settings, batch)
+                (model / _CONFIG_FILE).write_text(config)
     return models
 
 
