@@ -74,6 +74,8 @@ class ClusterSettings:
     ] = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.actors, int) and self.actors < 1:
+            raise InputError(f"there must be at least one actor, got {self.actors}")
         check_options(self)
 
 
