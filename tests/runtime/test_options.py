@@ -89,4 +89,4 @@ def test_commands_have_the_same_defaults(command: Any, other: set[str]) -> None:
 def test_a_wrong_option_is_refused_before_a_bundle_is_opened() -> None:
     for wrong in ({"threads": -1}, {"streams": 0}, {"estimate": "all"}, {"cuda_graph": "no"}):
         with pytest.raises(InputError, match=f"{next(iter(wrong))} must be"):
-            ikc_deploy.load("no-such-bundle", **wrong)  # type: ignore[arg-type]
+            ikc_deploy.load("no-such-bundle", **wrong)
