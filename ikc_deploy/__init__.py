@@ -67,10 +67,11 @@ from ikc_deploy.runtime.backends.base import (
 from ikc_deploy.runtime.cuda.arrays import DeviceArray
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.nonblind import Border, NonBlind
+from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.stream import Status, Stream
 from ikc_deploy.runtime.tiling import Tile, TileSettings
-from ikc_deploy.runtime.upscaler import DEFAULT_STREAMS, Upscaler, load_bundle
+from ikc_deploy.runtime.upscaler import Upscaler, load_bundle
 from ikc_deploy.runtime.worker_pool import ResultFuture
 from ikc_deploy.version import __version__
 
@@ -125,6 +126,7 @@ __all__ = [
     "TrainingError",
     "UnreadableClipError",
     "Upscaler",
+    "UpscalerOptions",
     "UsrnetParity",
     "UsrnetRecord",
     "Verification",
@@ -137,15 +139,15 @@ __all__ = [
 
 def load(
     bundle: str | PathLike[str] | Bundle | None = None,
-    backend: str = "auto",
-    iters: int | None = None,
+    backend: str = UpscalerOptions.backend,
+    iters: int | None = UpscalerOptions.iters,
     *,
-    threads: int = 0,
-    streams: int = DEFAULT_STREAMS,
-    cuda_graph: bool = True,
-    estimate: Estimate = "full",
-    tile: Tile = "auto",
-    max_memory: int | None = None,
+    threads: int = UpscalerOptions.threads,
+    streams: int = UpscalerOptions.streams,
+    cuda_graph: bool = UpscalerOptions.cuda_graph,
+    estimate: Estimate = UpscalerOptions.estimate,
+    tile: Tile = TileSettings.tile,
+    max_memory: int | None = TileSettings.max_memory,
 ) -> Upscaler:
     """Open a bundle on a backend and return an `Upscaler` that is ready for frames.
 
@@ -192,17 +194,17 @@ def load(
         >>> result.image.shape  # doctest: +SKIP
         (360, 640, 3)
     """
+    options = UpscalerOptions(
+        iters=iters,
+        backend=backend,
+        estimate=estimate,
+        threads=threads,
+        streams=streams,
+        cuda_graph=cuda_graph,
+        tiles=TileSettings(tile, max_memory),
+    )
     if bundle is None:
         from ikc_deploy.export.default_bundle import default_bundle
 
         bundle = default_bundle()
-    return load_bundle(
-        bundle,
-        backend,
-        iters,
-        threads,
-        streams,
-        cuda_graph=cuda_graph,
-        estimate=estimate,
-        tiles=TileSettings(tile, max_memory),
-    )
+    return load_bundle(bundle, options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from numbers import Integral, Real
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import IkcError, InputError
+from ikc_deploy.text import shown
 
 
 def whole_number(value: object, name: str, least: int, hint: str = "") -> int:
@@ -91,18 +91,3 @@ def real_array(
     if finite and not np.all(np.isfinite(numbers)):
         raise error(f"{name} must be finite, got {shown(value)}")
     return numbers
-
-
-def shown(value: object) -> str:
-    """Return how messages show a value: its repr if that is short, else its type and shape."""
-    if isinstance(value, str | int | float | type(None)) and len(repr(value)) <= 60:
-        return repr(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return repr(value)
-    shape = getattr(value, "shape", None)
-    dtype = getattr(value, "dtype", None)
-    if isinstance(shape, tuple) and dtype is not None:
-        text = repr(value.item()) if shape == () and hasattr(value, "item") else ""
-        return text or f"{dtype} of shape {list(shape)}"
-    text = repr(value)
-    return text if len(text) <= 60 else type(value).__name__

@@ -8,7 +8,6 @@ finite values of the right type.
 from __future__ import annotations
 
 import math
-import reprlib
 import tomllib
 import types
 from collections.abc import Mapping
@@ -16,6 +15,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ikc_deploy.text import shown
 
 MAX_TOML_BYTES: Final = 1 << 20
 """Maximum size in bytes of a file, a hundred times the longest one in this project."""
@@ -140,13 +141,6 @@ def typed(hint: Any, value: object, name: str) -> Any:
     if hint in (int, str, bool) and type(value) is hint:
         return value
     raise SettingError(f"{name} must be {_allowed(hint)}, got {shown(value)}")
-
-
-def shown(value: object) -> str:
-    """Return how messages show a value: on one line, escaped, and cut if it is long."""
-    brief = reprlib.Repr()
-    brief.maxstring = brief.maxother = brief.maxlong = 60
-    return brief.repr(value).replace("\n", " ")
 
 
 def _name(key: str) -> str:

@@ -10,13 +10,17 @@ import click
 
 from ikc_deploy.benchmarks.estimation_modes import EstimationPlan, measure
 from ikc_deploy.benchmarks.render.drift import drift_figure
-from ikc_deploy.cli._bundle_options import bundle_options, open_bundle
-from ikc_deploy.cli._common import HELP, OUTPUT_FILE, err_console, reports_errors
+from ikc_deploy.cli._bundle_options import BundleOptions
+from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._option_group import option_group
+from ikc_deploy.cli._ui import note
+from ikc_deploy.cli._value_types import OUTPUT_FILE
 from ikc_deploy.files import write_atomically
 from ikc_deploy.reporting.plotting import require_matplotlib, save_figure
 
 
 @click.command(context_settings=HELP)
+@reports_errors
 @click.option(
     "--hr", "folders", multiple=True, type=click.Path(path_type=Path), help="Folder of HR images."
 )
@@ -35,14 +39,12 @@ from ikc_deploy.reporting.plotting import require_matplotlib, save_figure
 @click.option(
     "--plot", type=OUTPUT_FILE, help="Plot of sigma under a drifting blur (PNG); needs --clips."
 )
-@bundle_options
-@reports_errors
+@option_group(BundleOptions, "chosen")
 def main(
     threads: int,
     path: Path,
     plot: Path | None,
-    weights: str | None,
-    folder: Path | None,
+    chosen: BundleOptions,
     **plan: Any,
 ) -> None:
     """Measure the ways to estimate the blur; the files are written after every part."""
@@ -54,9 +56,9 @@ def main(
         write_atomically(path, f"{text}\n".encode())
         if plot is not None and "drift_sigma" in report:
             save_figure(drift_figure(report["drift_true_sigma"], report["drift_sigma"]), plot)
-        err_console.print(f"{path}: {', '.join(report)}")
+        note(f"{path}: {', '.join(report)}")
 
-    measure(open_bundle(weights, folder), threads, EstimationPlan(**plan), keep)
+    measure(chosen.open(), threads, EstimationPlan(**plan), keep)
 
 
 if __name__ == "__main__":

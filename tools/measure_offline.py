@@ -11,7 +11,9 @@ import click
 
 from ikc_deploy.benchmarks.known_kernel_case import KnownKernelCase, measure
 from ikc_deploy.benchmarks.machine import describe_machine
-from ikc_deploy.cli._common import HELP, OUTPUT_FILE, err_console, reports_errors
+from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._ui import note
+from ikc_deploy.cli._value_types import OUTPUT_FILE
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.imaging.image_io import read_rgb
@@ -73,7 +75,7 @@ def main(
 def _show(done: int, total: int, losses: Losses) -> None:
     if done % _SHOWN_EVERY == 0:
         text = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-        err_console.print(f"{done}/{total}: {text}", highlight=False)
+        note(f"{done}/{total}: {text}")
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.degraded_crop import DegradedCrop
 from ikc_deploy.benchmarks.offline_table import OfflineTablePlan, measure
-from ikc_deploy.cli._common import HELP, OUTPUT_FILE, err_console, reports_errors
+from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._ui import note
+from ikc_deploy.cli._value_types import OUTPUT_FILE
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.imaging.image_io import write_rgb
@@ -50,7 +52,7 @@ def main(
     def keep(report: dict[str, Any]) -> None:
         write_atomically(path, f"{json.dumps(report, indent=2)}\n".encode())
         row = report["rows"][-1]
-        err_console.print(f"{row['method']}: {row['psnr_y']:.2f} dB, {row['seconds']:.0f} s")
+        note(f"{row['method']}: {row['psnr_y']:.2f} dB, {row['seconds']:.0f} s")
 
     def show(name: str, image: NDArray[np.uint8]) -> None:
         if images is not None:

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from ikc_deploy.batch.settings import ClusterSettings, UpscalerSettings
+from ikc_deploy.batch.settings import ActorSettings, ClusterSettings
 from ikc_deploy.batch.tasks import Task, TaskOutcome, do
 from ikc_deploy.errors import BackendError, IkcError, InputError, MissingExtraError
 
@@ -109,7 +109,7 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
 
 
 def run_tasks(
-    tasks: Sequence[Task], upscaler: UpscalerSettings, settings: ClusterSettings, scratch: Path
+    tasks: Sequence[Task], upscaler: ActorSettings, settings: ClusterSettings, scratch: Path
 ) -> Iterator[tuple[int, TaskOutcome]]:
     """Run tasks on the actors of a cluster, inside a `connected` block.
 
@@ -133,15 +133,16 @@ def run_tasks(
 
     resources = ray.cluster_resources()
     room = resources.get("CPU", 0), resources.get("GPU", 0)
-    share = divide(*room, len(tasks), settings.actors, upscaler.threads)
+    share = divide(*room, len(tasks), settings.actors, upscaler.options.threads)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     rows = [{"number": number, "task": pickle.dumps(task)} for number, task in enumerate(tasks)]
+    options = replace(upscaler.options, threads=share.cores)
     done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
         _Actor,
-        fn_constructor_args=[replace(upscaler, threads=share.cores), scratch],
+        fn_constructor_args=[replace(upscaler, options=options), scratch],
         # A task must not wait for a busy actor while another is idle.
         compute=ActorPoolStrategy(size=share.actors, max_tasks_in_flight_per_actor=1),
         num_cpus=share.cores,
@@ -159,7 +160,7 @@ def run_tasks(
 class _Actor:
     """An actor in a separate process, on any machine of the cluster."""
 
-    def __init__(self, settings: UpscalerSettings, scratch: Path) -> None:
+    def __init__(self, settings: ActorSettings, scratch: Path) -> None:
         self._sigma = settings.sigma
         self._scratch = scratch
         self._broken = ""

@@ -17,7 +17,8 @@ from ikc_deploy.files import check_file
 from ikc_deploy.imaging.image_files import ImageTask, plan_tasks
 from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, MAX_PIXELS, list_folder, names_other_file
 from ikc_deploy.video.clip import Clip
-from ikc_deploy.video.encoders import EncoderSettings, choose_encoder
+from ikc_deploy.video.encoder_settings import EncoderSettings
+from ikc_deploy.video.encoders import choose_encoder
 from ikc_deploy.video.file_sink import CHUNK_FRAMES
 from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.mux import mux

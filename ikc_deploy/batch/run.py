@@ -97,9 +97,9 @@ class _BatchRun:
         self._run: dict[str, Any] = {
             "weights": bundle.manifest.weights_sha256,
             "precision": bundle.manifest.precision,
-            "iters": settings.upscaler.iters,
+            "iters": settings.upscaler.options.iters,
             "sigma": settings.upscaler.sigma,
-            "estimate": settings.upscaler.estimate,
+            "estimate": settings.upscaler.options.estimate,
         }
         self._pictures: dict[Path, str] = {}
         """Fingerprint of each image, by its target."""

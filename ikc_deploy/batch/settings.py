@@ -4,45 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
-from ikc_deploy import load
 from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.image_io import MAX_PIXELS
-from ikc_deploy.runtime.estimation import Estimate
-from ikc_deploy.runtime.tiling import TileSettings
-from ikc_deploy.runtime.upscaler import Upscaler
-
-if TYPE_CHECKING:
-    from ikc_deploy.video.encoders import EncoderSettings
+from ikc_deploy.option_fields import Option, check_options
+from ikc_deploy.runtime.options import UpscalerOptions
+from ikc_deploy.runtime.upscaler import Upscaler, load_bundle
+from ikc_deploy.video.encoder_settings import EncoderSettings
 
 
 @dataclass(frozen=True)
-class UpscalerSettings:
+class ActorSettings:
     """The settings with which every actor opens its upscaler.
 
     Raises:
-        InputError: `estimate` is "track".
+        InputError: The way to estimate the blur is "track".
     """
 
     bundle: Path
     """Folder of the bundle, accessible from all machines."""
-    backend: str = "auto"
-    """Name of the backend, as in `ikc_deploy.load`."""
-    iters: int | None = None
-    """Number of corrections; None for what the bundle recommends."""
+    options: UpscalerOptions = field(default_factory=UpscalerOptions)
+    """Options of the upscaler. Clips are split among actors, which excludes the estimate "track";
+    0 threads choose the number from the size of the cluster."""
     sigma: float | None = None
     """Blur in pixels of the output; None to estimate it."""
-    estimate: Estimate = "full"
-    """Estimation mode, "full" or "crops". Clips are split among actors, which excludes "track"."""
-    tiles: TileSettings = field(default_factory=TileSettings)
-    """Tile size and memory limit."""
-    threads: int = 0
-    """CPU cores of each actor; 0 to choose from the size of the cluster."""
 
     def __post_init__(self) -> None:
         """Refuse tracking, which needs the frames of a clip in order on one actor."""
-        if self.estimate == "track":
+        if self.options.estimate == "track":
             raise InputError(
                 "invalid estimate 'track' for a batch: clips are split among actors, so the blur "
                 "cannot be tracked; use --estimate crops or full"
@@ -55,15 +45,7 @@ class UpscalerSettings:
             BundleError: The bundle is missing or damaged.
             BackendError: The backend does not run here.
         """
-        return load(
-            self.bundle,
-            self.backend,
-            self.iters,
-            threads=self.threads,
-            estimate=self.estimate,
-            tile=self.tiles.tile,
-            max_memory=self.tiles.max_memory,
-        )
+        return load_bundle(self.bundle, self.options)
 
 
 @dataclass(frozen=True)
@@ -74,16 +56,29 @@ class ClusterSettings:
         InputError: `actors` is less than 1.
     """
 
-    address: str | None = None
-    """Address of a running cluster, or "auto" for the one of this machine; None to start Ray on
-    this machine for this run only."""
-    actors: int | None = None
-    """Number of actors; None for as many as fit."""
+    address: Annotated[
+        str | None,
+        Option(
+            "Address of the Ray cluster, or auto for the one running on this machine.",
+            default="a new one for this run",
+            heading="Distributed",
+        ),
+    ] = None
+    actors: Annotated[
+        int | None,
+        Option(
+            "Number of actors; each uses one GPU or --threads cores.",
+            default="as many as fit",
+            minimum=1,
+            heading="Distributed",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         """Require at least one actor."""
-        if self.actors is not None and self.actors < 1:
+        if isinstance(self.actors, int) and self.actors < 1:
             raise InputError(f"there must be at least one actor, got {self.actors}")
+        check_options(self)
 
 
 @dataclass(frozen=True)
@@ -94,7 +89,7 @@ class BatchSettings:
     """Images, clips and folders of them."""
     out: Path
     """Output folder."""
-    upscaler: UpscalerSettings
+    upscaler: ActorSettings
     """Settings of the upscaler of every actor."""
     encoder: EncoderSettings
     """Codec and quality of clips."""

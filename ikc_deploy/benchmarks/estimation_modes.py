@@ -31,6 +31,7 @@ from ikc_deploy.imaging.degrade import SIGMAS, degrade_gaussian
 from ikc_deploy.imaging.image_io import list_images, read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.runtime.estimation import ESTIMATES, Estimate
+from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import Upscaler, load_bundle
 
 WINDOW: Final = 96
@@ -192,7 +193,7 @@ def measure_clip(
     bundle: Bundle, threads: int, hr: Frame, sigmas: Sequence[float]
 ) -> dict[Estimate, Rows]:
     """Measure a clip by each way of estimating."""
-    with load_bundle(bundle, "auto", DEFAULT_ITERS, threads) as upscaler:
+    with load_bundle(bundle, UpscalerOptions(iters=DEFAULT_ITERS, threads=threads)) as upscaler:
         return {way: _rows(upscaler, way, hr, sigmas) for way in ESTIMATES}
 
 
@@ -262,7 +263,7 @@ def measure(
         "iters": DEFAULT_ITERS,
         "threads": threads,
     }
-    with load_bundle(bundle, "auto", DEFAULT_ITERS, threads) as upscaler:
+    with load_bundle(bundle, UpscalerOptions(iters=DEFAULT_ITERS, threads=threads)) as upscaler:
         report["speed"] = []
         for height, width in SPEED_SIZES if plan.rounds else ():
             report["speed"].append(asdict(measure_speed(upscaler, height, width, plan.rounds)))

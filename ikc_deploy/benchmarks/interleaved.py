@@ -11,16 +11,18 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Final
+from typing import Annotated, Final
 
 from ikc_deploy.benchmarks.candidates import Candidate
 from ikc_deploy.benchmarks.case import BenchmarkCase, Subject
 from ikc_deploy.benchmarks.runners import STAGES, CandidateRunner, Timing
 from ikc_deploy.benchmarks.statistics import TimingSummary, paired_ratio
 from ikc_deploy.errors import BackendError, IkcError, InputError
+from ikc_deploy.option_fields import Option, check_options
 
 MIN_ROUNDS: Final = 3
 MAX_ROUNDS: Final = 200
+_MAX_SECONDS: Final = 3600
 
 
 @dataclass(frozen=True)
@@ -31,20 +33,28 @@ class TimingBudget:
         InputError: A value is out of range.
     """
 
-    warmup: float = 1.0
-    """Seconds of untimed calls for each candidate; at least one call."""
-    min_time: float = 10.0
-    """Seconds of timed calls for each candidate; at least 3 rounds and at most 200."""
-    runs: int | None = None
-    """Number of rounds; None for as many as `min_time` requires."""
+    warmup: Annotated[
+        float,
+        Option(
+            "Seconds of untimed calls for each candidate; at least one call.",
+            minimum=0,
+            maximum=_MAX_SECONDS,
+        ),
+    ] = 1.0
+    min_time: Annotated[
+        float,
+        Option(
+            f"Seconds of timed calls for each candidate; at least {MIN_ROUNDS} rounds and at most "
+            f"{MAX_ROUNDS}.",
+            minimum=0,
+            maximum=_MAX_SECONDS,
+        ),
+    ] = 10.0
+    runs: Annotated[int | None, Option("Number of timed rounds, instead of --min-time.")] = None
 
     def __post_init__(self) -> None:
-        """Require durations of 0 to 3600 seconds, and at least one run if `runs` is given."""
-        for name in ("warmup", "min_time"):
-            if not 0 <= getattr(self, name) <= 3600:
-                raise InputError(
-                    f"{name} must lie in 0 to 3600 seconds, got {getattr(self, name):g}"
-                )
+        """Require durations in their ranges, and at least one run if `runs` is given."""
+        check_options(self)
         if self.runs is not None and self.runs < 1:
             raise InputError(f"runs must be at least 1, got {self.runs}")
 

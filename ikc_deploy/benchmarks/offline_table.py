@@ -22,6 +22,7 @@ from ikc_deploy.export.default_bundle import default_bundle
 from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.metrics import psnr_y, ssim_y
 from ikc_deploy.offline.methods import METHODS
+from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import load_bundle
 
 
@@ -131,6 +132,7 @@ def _candidates(
 
 def _by_ikc(plan: OfflineTablePlan, lr: Image) -> Image:
     bundle = default_bundle(plan.weights)
-    with load_bundle(bundle, "onnxruntime", DEFAULT_ITERS, plan.threads) as upscaler:
+    options = UpscalerOptions(iters=DEFAULT_ITERS, backend="onnxruntime", threads=plan.threads)
+    with load_bundle(bundle, options) as upscaler:
         image: Image = upscaler(lr).image
         return image

@@ -13,6 +13,7 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.datasets import Dataset, read_hr
 from ikc_deploy.imaging.degrade import SIGMAS, degrade_gaussian
 from ikc_deploy.imaging.metrics import MAX_PSNR, psnr_y
+from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import load_bundle
 
 
@@ -64,7 +65,8 @@ def measure_quality(
     dataset = Dataset.open(folder, scale)
     found: list[float] = []
     total = len(dataset.paths) * len(SIGMAS[scale])
-    with load_bundle(bundle, settings.backend, iters, threads) as upscaler:
+    options = UpscalerOptions(iters=iters, backend=settings.backend, threads=threads)
+    with load_bundle(bundle, options) as upscaler:
         for path in dataset.paths:
             hr = read_hr(path, scale)
             for sigma in SIGMAS[scale]:

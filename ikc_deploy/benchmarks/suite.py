@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from ikc_deploy.benchmarks.candidates import Candidate, choose, our_bundle
 from ikc_deploy.benchmarks.case import BenchmarkCase, Subject
@@ -20,6 +20,9 @@ from ikc_deploy.benchmarks.quality import CandidateQuality, measure_quality
 from ikc_deploy.benchmarks.report import BenchmarkReport
 from ikc_deploy.bundle.manifest import DEFAULT_ITERS, Precision
 from ikc_deploy.errors import ExportError, InputError
+from ikc_deploy.option_fields import Option
+from ikc_deploy.runtime.backends import BACKENDS
+from ikc_deploy.runtime.options import UpscalerOptions
 
 Size = tuple[int, int]
 """Height and width of an LR frame."""
@@ -47,24 +50,37 @@ class Suite:
     """Networks under test."""
     sizes: tuple[Size, ...]
     """Sizes of LR frames."""
-    iters: tuple[int, ...] = (DEFAULT_ITERS,)
-    """Numbers of corrections."""
-    batches: tuple[int, ...] = (1,)
-    """Numbers of frames in a call."""
-    threads: int = 0
-    """Number of CPU cores to use; 0 for all."""
-    compare: str | None = None
-    """Names of candidates, or "all"; None for `backend` and `precision` alone."""
-    backend: str = "auto"
-    """Backend to measure if `compare` is None."""
+    iters: Annotated[
+        tuple[int, ...], Option("Number of corrections after the predictor (repeatable).")
+    ] = (DEFAULT_ITERS,)
+    batches: Annotated[
+        tuple[int, ...], Option("Frames per call (repeatable).", flags=("--batch",))
+    ] = (1,)
+    threads: Annotated[int, Option("Number of CPU cores to use; 0 for all.")] = (
+        UpscalerOptions.threads
+    )
+    compare: Annotated[
+        str | None,
+        Option(
+            "Candidates to measure in turn: all, or a comma-separated list of names.",
+            default="our graphs with --backend and the chosen precision",
+        ),
+    ] = None
+    backend: Annotated[
+        str,
+        Option(f"Runtime of our graphs: auto, or one of {', '.join(BACKENDS)}."),
+    ] = UpscalerOptions.backend
     precision: Precision = "fp32"
     """Precision to measure if `compare` is None."""
     timing_budget: TimingBudget = field(default_factory=TimingBudget)
     """Duration of the measurement of each case."""
-    memory: bool = True
-    """Whether to measure peak memory too, each candidate in a process of its own."""
-    quality: Path | None = None
-    """Folder of HR images to measure the PSNR of our upscalers on; None for none."""
+    memory: Annotated[bool, Option("Measure peak memory, each candidate in its own process.")] = (
+        True
+    )
+    quality: Annotated[
+        Path | None,
+        Option("Folder of HR images on which to measure the PSNR-Y of our graphs (Gaussian8)."),
+    ] = None
 
     def __post_init__(self) -> None:
         """Require at least one value of each list, and valid cases and candidates."""

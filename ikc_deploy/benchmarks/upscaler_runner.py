@@ -14,6 +14,7 @@ from ikc_deploy.benchmarks.flops import loop_macs
 from ikc_deploy.benchmarks.runners import STAGES, Timing
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import MissingExtraError
+from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import load_bundle
 
 
@@ -30,7 +31,8 @@ class UpscalerRunner:
     def __init__(
         self, bundle: Bundle, backend: str, case: BenchmarkCase, arguments: Mapping[str, Any]
     ) -> None:
-        self._upscaler = load_bundle(bundle, backend, case.iters, case.threads)
+        options = UpscalerOptions(iters=case.iters, backend=backend, threads=case.threads)
+        self._upscaler = load_bundle(bundle, options)
         self._arguments = arguments
         self._case = case
         frames = case.frames()

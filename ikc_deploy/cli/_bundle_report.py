@@ -2,84 +2,89 @@
 
 from __future__ import annotations
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
-
 from ikc_deploy.bundle.engine_store import Engine
 from ikc_deploy.bundle.manifest import GRAPHS, Bundle, UsrnetRecord
 from ikc_deploy.bundle.measurements import Int8Parity
-from ikc_deploy.cli._common import out_console
+from ikc_deploy.cli._ui import print_table, say
 
 _MIB = 2**20
 
 
-def print_fact(line: str) -> None:
-    """Print a line on standard output without wrapping, markup or highlighting."""
-    out_console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
-def graphs_table(bundle: Bundle) -> Table:
-    """Return a table of each graph's convolutions by dtype and its size in MiB."""
+def print_graphs(bundle: Bundle) -> None:
+    """Print the graphs and everything that was measured on them."""
     manifest = bundle.manifest
-    table = Table(
-        title=Text(f"{manifest.name}, x{manifest.scale}, {manifest.precision}, {manifest.io}")
+    _print_sizes(bundle)
+    _print_deviations(bundle)
+    _print_parity(bundle)
+    if manifest.usrnet is not None:
+        say(usrnet_line(manifest.usrnet))
+    if manifest.parity is not None and manifest.parity.int8 is not None:
+        say(int8_line(manifest.parity.int8))
+
+
+def _print_sizes(bundle: Bundle) -> None:
+    """Print each graph's convolutions by dtype and its size in MiB."""
+    manifest = bundle.manifest
+    rows = (
+        (
+            name,
+            _counts(manifest.convolutions.get(name, {})),
+            f"{bundle.files[f'{name}.onnx'].bytes / _MIB:.1f}",
+        )
+        for name in GRAPHS
     )
-    for column in ("graph", "convolutions", "MiB"):
-        table.add_column(column)
-    for name in GRAPHS:
-        counts = _counts(manifest.convolutions.get(name, {}))
-        size = bundle.files[f"{name}.onnx"].bytes
-        table.add_row(name, Text(counts), f"{size / _MIB:.1f}")
-    return table
+    title = f"{manifest.name}, x{manifest.scale}, {manifest.precision}, {manifest.io}"
+    print_table(title, ("graph", "convolutions", "MiB"), rows)
 
 
-def parity_table(bundle: Bundle) -> Table:
-    """Return a table of the loop on the graphs against torch, one row for each step."""
-    table = Table(title="against torch float32")
-    for column in ("step", "image dB", "rounding alone", "frame levels", "largest |dh|"):
-        table.add_column(column)
+def _print_parity(bundle: Bundle) -> None:
+    """Print the loop on the graphs against torch, one row for each step."""
     parity = bundle.manifest.parity
-    for step in parity.steps if parity else ():
-        table.add_row(
+    rows = (
+        (
             str(step.step),
             f"{step.image_db:.1f}",
             f"{step.rounding_db:.1f}",
             f"{step.frame_levels:.2f}",
             f"{step.code_error:.1e}",
         )
-    return table
+        for step in (parity.steps if parity else ())
+    )
+    header = ("step", "image dB", "rounding alone", "frame levels", "largest |dh|")
+    print_table("against torch float32", header, rows)
 
 
-def deviations_table(bundle: Bundle) -> Table:
-    """Return a table of each graph's RMS error against torch on the same inputs.
+def _print_deviations(bundle: Bundle) -> None:
+    """Print each graph's RMS error against torch on the same inputs.
 
     Beside each error is the one that rounding alone causes.
     """
-    table = Table(title="each graph against torch: RMS error, and that of rounding alone")
-    for column in ("graph", "in float32", "rounding", "as it is", "rounding"):
-        table.add_column(column)
     parity = bundle.manifest.parity
-    for name, graph in parity.graphs.items() if parity else ():
-        pairs = (graph.weights, graph.whole)
-        figures = (f"{value:.1e}" for pair in pairs for value in (pair.found, pair.rounding))
-        table.add_row(Text(name), *figures)
-    return table
+    rows = (
+        (
+            name,
+            *(
+                f"{value:.1e}"
+                for pair in (graph.weights, graph.whole)
+                for value in (pair.found, pair.rounding)
+            ),
+        )
+        for name, graph in (parity.graphs.items() if parity else ())
+    )
+    title = "each graph against torch: RMS error, and that of rounding alone"
+    print_table(title, ("graph", "in float32", "rounding", "as it is", "rounding"), rows)
 
 
 def print_verified(bundle: Bundle) -> None:
     """Print the comparison of every verified engine with ONNX Runtime, step by step."""
     for fingerprint, verification in bundle.manifest.verified.items():
         verdict = "passed" if verification.passed else "FAILED"
-        print_fact(f"engine {fingerprint} against ONNX Runtime: {verdict}")
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for column in ("step", "image dB", "largest |dh|"):
-            table.add_column(column)
-        for step in verification.steps:
-            table.add_row(
-                str(step.step), _figure(step.image_db, ".1f"), _figure(step.code_error, ".1e")
-            )
-        out_console.print(table)
+        rows = (
+            (str(step.step), _figure(step.image_db, ".1f"), _figure(step.code_error, ".1e"))
+            for step in verification.steps
+        )
+        say(f"engine {fingerprint} against ONNX Runtime: {verdict}")
+        print_table("", ("step", "image dB", "largest |dh|"), rows)
 
 
 def usrnet_line(record: UsrnetRecord) -> str:
@@ -98,18 +103,6 @@ def usrnet_line(record: UsrnetRecord) -> str:
     )
 
 
-def print_graphs(bundle: Bundle) -> None:
-    """Print the graphs and everything that was measured on them."""
-    manifest = bundle.manifest
-    out_console.print(
-        graphs_table(bundle), deviations_table(bundle), parity_table(bundle), sep="\n"
-    )
-    if manifest.usrnet is not None:
-        print_fact(usrnet_line(manifest.usrnet))
-    if manifest.parity is not None and manifest.parity.int8 is not None:
-        print_fact(int8_line(manifest.parity.int8))
-
-
 def int8_line(found: Int8Parity) -> str:
     """Return a line about the PSNR-Y that 8-bit convolutions cost."""
     return (
@@ -122,27 +115,25 @@ def int8_line(found: Int8Parity) -> str:
 def print_engine(engine: Engine, state: str) -> None:
     """Print an engine's target, plan sizes, `state` (whether it is used here), and layers."""
     record = engine.record
-    print_fact(
+    say(
         f"engine {record.fingerprint}: {record.variant} {record.version}, "
         f"compute capability {', '.join(record.compute_capabilities)}"
     )
     for profile in record.profiles:
-        print_fact(f"  LR frames (batch, height, width): {profile}")
+        say(f"  LR frames (batch, height, width): {profile}")
     sizes = (f"{graph} {engine.plan_bytes(graph) / _MIB:.1f}" for graph in GRAPHS)
-    print_fact(f"  plans: {', '.join(sizes)} MiB")
-    print_fact(f"  {state}")
-    out_console.print(_layer_precision_table(engine))
+    say(f"  plans: {', '.join(sizes)} MiB")
+    say(f"  {state}")
+    _print_layer_precision(engine)
 
 
-def _layer_precision_table(engine: Engine) -> Table:
+def _print_layer_precision(engine: Engine) -> None:
     precisions = engine.record.layer_precision
-    table = Table(title="layers", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("layer type", *GRAPHS):
-        table.add_column(column)
-    for kind in sorted({kind for graph in GRAPHS for kind in precisions[graph]}):
-        counts = (Text(_counts(precisions[graph].get(kind, {}))) for graph in GRAPHS)
-        table.add_row(Text(kind), *counts)
-    return table
+    rows = (
+        (kind, *(_counts(precisions[graph].get(kind, {})) for graph in GRAPHS))
+        for kind in sorted({kind for graph in GRAPHS for kind in precisions[graph]})
+    )
+    print_table("layers", ("layer type", *GRAPHS), rows)
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Literal
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
+from ikc_deploy.cli._option_group import given_options
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import read_kernel
+from ikc_deploy.option_fields import Option, check_options
 from ikc_deploy.runtime.nonblind import (
+    MAX_NOISE,
     ROUNDING_NOISE,
     Border,
     NonBlind,
@@ -22,23 +23,77 @@ from ikc_deploy.runtime.nonblind import (
     fkp_in_place,
 )
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
 Convention = Literal["fkp", "ikc"]
 """Convention of a kernel in a file (see `ikc_deploy.kernels.conventions`)."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class KernelOptions:
-    """A given blur kernel, and what else is known about the degradation."""
+    """A given blur kernel, and what else is known about the degradation.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+
+    kernel: Annotated[
+        Path | None,
+        Option(
+            "Known blur kernel [k,k], sum 1, in an .npy file, as ikc-offline writes it; requires a "
+            "bundle with the graph that ikc-export --usrnet adds.",
+            heading="Blur",
+        ),
+    ] = None
+    kernel_convention: Annotated[
+        Convention,
+        Option(
+            "Convention of --kernel: it includes the shrinking filter (fkp), or is a centred blur "
+            "before bicubic shrinking (ikc).",
+            heading="Blur",
+        ),
+    ] = "fkp"
+    noise: Annotated[
+        float,
+        Option(
+            "With --kernel, the standard deviation of the noise in 8-bit levels.",
+            default=f"{ROUNDING_NOISE:.2f}, that of rounding",
+            minimum=0,
+            maximum=MAX_NOISE,
+            heading="Blur",
+        ),
+    ] = ROUNDING_NOISE
+    border: Annotated[
+        Border,
+        Option(
+            "With --kernel, the content beyond the edges: the mirror image, or the opposite edge "
+            "(for test images with a cyclic blur).",
+            heading="Blur",
+        ),
+    ] = "reflect"
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def read(self) -> KnownBlur | None:
+        """Return the blur that the current command line gives; None without `--kernel`.
+
+        Raises `InputError` if only other options are given, or what `read_kernel` raises.
+        """
+        if self.kernel is not None:
+            return KnownBlur(read_kernel(self.kernel), self)
+        others = given_options(KernelOptions)
+        if others:
+            raise InputError(f"{', '.join(others)} belong to --kernel; give it too")
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class KnownBlur:
+    """A blur kernel `[k,k]`, sum 1, and what else is known about the degradation."""
 
     kernel: NDArray[np.float64]
-    """Blur kernel `[k,k]`, sum 1."""
-    convention: Convention
-    noise: float
-    """Standard deviation of the noise in 8-bit levels."""
-    border: Border
-    """Content beyond the image's edges."""
+    """The kernel, in the convention of the options."""
+    options: KernelOptions
+    """Convention, noise and border."""
 
     def nonblind_upscale(
         self, network: NonBlind
@@ -48,57 +103,7 @@ class KernelOptions:
         Raises `KernelError` if the kernel is too large for the network.
         """
         kernel = self.kernel
-        if self.convention == "ikc":
+        if self.options.kernel_convention == "ikc":
             kernel = fkp_in_place(kernel, network.scale)
         fitted = fitted_kernel(kernel, network.bundle.usrnet.kernel_size)
-        return lambda rgb: network(rgb, fitted, self.noise, self.border)
-
-
-def kernel_options(command: _Command) -> _Command:
-    """Add `--kernel` and its companions to a command, as one parameter `known`.
-
-    `known` is a `KernelOptions`, or None without `--kernel`. Apply it inside `reports_errors`.
-    """
-
-    @click.option(
-        "--kernel",
-        type=click.Path(path_type=Path),
-        help="Known blur kernel [k,k], sum 1, in an .npy file, as ikc-offline writes it; requires "
-        "a bundle with the graph that ikc-export --usrnet adds.",
-    )
-    @click.option(
-        "--kernel-convention",
-        "convention",
-        type=click.Choice(["fkp", "ikc"]),
-        help="Convention of --kernel: it includes the shrinking filter (fkp), or is a centred blur "
-        "before bicubic shrinking (ikc).  [default: fkp]",
-    )
-    @click.option(
-        "--noise",
-        type=float,
-        help="With --kernel, the standard deviation of the noise in 8-bit levels.  "
-        "[default: 0.29, that of rounding]",
-    )
-    @click.option(
-        "--border",
-        type=click.Choice(["reflect", "wrap"]),
-        help="With --kernel, the content beyond the edges: the mirror image, or the opposite edge "
-        "(for test images with a cyclic blur).  [default: reflect]",
-    )
-    @wraps(command)
-    def gathered(*args: Any, **kwargs: Any) -> Any:
-        file = kwargs.pop("kernel")
-        rest = {name: kwargs.pop(name) for name in ("convention", "noise", "border")}
-        if file is None and any(value is not None for value in rest.values()):
-            raise InputError(
-                "--kernel-convention, --noise and --border belong to --kernel; give it too"
-            )
-        known = file and KernelOptions(
-            read_kernel(file),
-            rest["convention"] or "fkp",
-            ROUNDING_NOISE if rest["noise"] is None else rest["noise"],
-            rest["border"] or "reflect",
-        )
-        return command(*args, **kwargs, known=known)
-
-    return cast("_Command", gathered)
+        return lambda rgb: network(rgb, fitted, self.options.noise, self.options.border)

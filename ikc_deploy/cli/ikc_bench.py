@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ikc_deploy.benchmarks.case import Subject
 from ikc_deploy.benchmarks.compare import compare_reports, same_machine
@@ -23,24 +20,21 @@ from ikc_deploy.benchmarks.render.report_tables import (
 )
 from ikc_deploy.benchmarks.report import BenchmarkReport
 from ikc_deploy.benchmarks.suite import Suite, parse_size, read_suites, run_suite
-from ikc_deploy.bundle.manifest import DEFAULT_ITERS, Bundle, Precision
-from ikc_deploy.cli._bundle_report import print_fact
-from ikc_deploy.cli._common import HELP, OUTPUT_FILE, err_console, out_console, reports_errors
-from ikc_deploy.cli._number_types import FiniteRange
+from ikc_deploy.bundle.manifest import Bundle, Precision
+from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._option_group import option_group
+from ikc_deploy.cli._ui import ProgressBars, note, print_table, progress_bars, say
+from ikc_deploy.cli._value_types import OUTPUT_FILE, PATH
 from ikc_deploy.errors import InputError
-from ikc_deploy.evaluation.render.terminal import print_table
+from ikc_deploy.evaluation.render.tables import Table
 from ikc_deploy.files import write_atomically
-from ikc_deploy.runtime.backends import BACKENDS
 from ikc_deploy.weights import DEFAULT_WEIGHTS
 
 _STDOUT = Path("-")
-_FILE = click.Path(path_type=Path)
 
 
 @click.command(context_settings=HELP)
-@click.option(
-    "--compare", help="Candidates to measure in turn: all, or a comma-separated list of names."
-)
+@reports_errors
 @click.option(
     "--res",
     "sizes",
@@ -48,23 +42,6 @@ _FILE = click.Path(path_type=Path)
     default=("256",),
     show_default=True,
     help="Size of the LR frame in pixels: SIDE or WIDTHxHEIGHT (repeatable).",
-)
-@click.option(
-    "--iters",
-    multiple=True,
-    type=int,
-    default=(DEFAULT_ITERS,),
-    show_default=True,
-    help="Number of corrections after the predictor (repeatable).",
-)
-@click.option(
-    "--batch",
-    "batches",
-    multiple=True,
-    type=int,
-    default=(1,),
-    show_default=True,
-    help="Frames per call (repeatable).",
 )
 @click.option(
     "--weights",
@@ -76,7 +53,7 @@ _FILE = click.Path(path_type=Path)
     "--bundle",
     "folders",
     multiple=True,
-    type=_FILE,
+    type=PATH,
     help="Folder written by ikc-export, instead of --weights (repeatable).",
 )
 @click.option(
@@ -88,40 +65,8 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--int8", "precision", flag_value="int8", help="Measure our graphs with 8-bit convolutions."
 )
-@click.option(
-    "--backend",
-    default="auto",
-    show_default=True,
-    help=f"Runtime of our graphs: auto, or one of {', '.join(BACKENDS)}.",
-)
-@click.option(
-    "--threads", type=int, default=0, show_default=True, help="Number of CPU cores; 0 for all."
-)
-@click.option(
-    "--warmup",
-    type=FiniteRange(min=0),
-    default=TimingBudget.warmup,
-    show_default=True,
-    help="Seconds of warm-up calls for each candidate; at least one call.",
-)
-@click.option(
-    "--min-time",
-    type=FiniteRange(min=0),
-    default=TimingBudget.min_time,
-    show_default=True,
-    help="Seconds of timed calls for each candidate; at least 3 and at most 200 rounds.",
-)
-@click.option("--runs", type=int, help="Number of timed rounds, instead of --min-time.")
-@click.option(
-    "--memory/--no-memory",
-    default=True,
-    help="Measure peak memory, each candidate in its own process.",
-)
-@click.option(
-    "--quality",
-    type=_FILE,
-    help="Folder of HR images on which to measure the PSNR-Y of our graphs (Gaussian8).",
-)
+@option_group(Suite, None, without=("warmup", "min_time", "runs"))
+@option_group(TimingBudget, "timing_budget")
 @click.option(
     "--json", "json_path", type=OUTPUT_FILE, help="JSON file for all results; - for stdout."
 )
@@ -130,21 +75,18 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option("--html", "html_path", type=OUTPUT_FILE, help="HTML file with tables and charts.")
 @click.option(
-    "--suite", type=_FILE, help="TOML file of measurements to run; results are written to --out."
+    "--suite", type=PATH, help="TOML file of measurements to run; results are written to --out."
 )
-@click.option("--out", type=_FILE, help="Folder for the results of a --suite.")
+@click.option("--out", type=PATH, help="Folder for the results of a --suite.")
 @click.option(
     "--diff",
     nargs=2,
-    type=_FILE,
+    type=PATH,
     metavar="OLD NEW",
     help="Measure nothing; show the changes beyond noise between two JSON files.",
 )
-@reports_errors
 def main(
     sizes: tuple[str, ...],
-    iters: tuple[int, ...],
-    batches: tuple[int, ...],
     weights: tuple[str, ...],
     folders: tuple[Path, ...],
     precision: Precision | None,
@@ -154,9 +96,7 @@ def main(
     suite: Path | None,
     out: Path | None,
     diff: tuple[Path, Path] | None,
-    warmup: float,
-    min_time: float,
-    runs: int | None,
+    timing_budget: TimingBudget,
     **options: Any,
 ) -> None:
     """Measure latency, stages, peak memory and quality of blind super-resolution.
@@ -175,21 +115,19 @@ def main(
         )
     if suite is not None and out is not None:
         for name, plan in read_suites(suite).items():
-            err_console.print(f"{name}: {plan.command()}", soft_wrap=True, markup=False)
+            note(f"{name}: {plan.command()}")
             _measure(plan, {"--json": out / f"{name}.json", "--html": out / f"{name}.html"})
         return
     plan = Suite(
         subjects=_subjects(weights, folders, precision),
         sizes=tuple(map(parse_size, sizes)),
-        iters=iters,
-        batches=batches,
         precision=precision or _precision_of(folders),
-        timing_budget=TimingBudget(warmup, min_time, runs),
+        timing_budget=timing_budget,
         **options,
     )
     report = _measure(plan, outputs)
     if json_path == _STDOUT:
-        click.echo(report.to_json())
+        say(report.to_json())
     else:
         _print(report)
 
@@ -233,8 +171,8 @@ def _precision_of(folders: tuple[Path, ...]) -> Precision:
 
 def _measure(plan: Suite, outputs: dict[str, Path | None]) -> BenchmarkReport:
     report = BenchmarkReport(plan.command(), {})
-    with _watching() as watch:
-        for report in run_suite(plan, watch):
+    with progress_bars() as bars:
+        for report in run_suite(plan, _Watch(bars)):
             # After every case, so that an interrupted run keeps its results.
             _write(report, {"--json": outputs.get("--json"), "--csv": outputs.get("--csv")})
     _write(report, outputs)
@@ -260,54 +198,45 @@ def _render(option: str, report: BenchmarkReport) -> str:
 class _Watch:
     """Progress of a suite: a bar with the current phase, and a line for every case."""
 
-    def __init__(self, bars: Progress) -> None:
+    def __init__(self, bars: ProgressBars) -> None:
         self._bars = bars
-        self._task = bars.add_task("", total=None)
 
     def phase(self, what: str, done: int = 0, total: int = 0) -> None:
-        self._bars.update(self._task, description=what, completed=done, total=total or None)
+        self._bars.show("measuring", done, total or None, what)
 
     def finished(self, result: CaseResult) -> None:
         for measurement in result.measurements:
             line = f"{measurement.candidate} {measurement.latency_ms.median:.1f} ms"
-            err_console.print(
-                f"{result.subject}, {result.case}: {line}, {len(measurement.ms)} runs",
-                soft_wrap=True,
-            )
-
-
-@contextmanager
-def _watching() -> Iterator[_Watch]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    # Off a terminal even a transient bar leaves an empty line behind.
-    quiet = not err_console.is_terminal
-    with Progress(*columns, console=err_console, transient=True, disable=quiet) as bars:
-        yield _Watch(bars)
+            note(f"{result.subject}, {result.case}: {line}, {len(measurement.ms)} runs")
 
 
 def _print(report: BenchmarkReport) -> None:
     for line in machine_lines(report):
-        print_fact(line)
+        say(line)
     for subject in dict.fromkeys(result.subject for result in report.results):
-        print_table(out_console, latency_table(report, subject))
+        _print_table(latency_table(report, subject))
     for result in report.results:
         if len(result.measurements) > 1:
-            print_table(out_console, ratio_table(result))
+            _print_table(ratio_table(result))
     if report.qualities:
-        print_table(out_console, quality_table(report))
+        _print_table(quality_table(report))
     for line in skipped_lines(report):
-        print_fact(f"did not run: {line}")
+        say(f"did not run: {line}")
+
+
+def _print_table(table: Table) -> None:
+    print_table(table.title, table.header, table.rows)
 
 
 def _show_changes(old: BenchmarkReport, new: BenchmarkReport) -> None:
     if not same_machine(old, new):
-        err_console.print("the reports are from different machines: their times are not comparable")
+        note("the reports are from different machines: their times are not comparable")
     found = compare_reports(old, new)
     if not found:
         raise InputError(
             "the two reports have no case and candidate in common; give reports of the same suite"
         )
-    print_table(out_console, change_table(found))
+    _print_table(change_table(found))
 
 
 if __name__ == "__main__":

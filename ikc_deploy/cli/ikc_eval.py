@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
-from ikc_deploy import Bundle, load
-from ikc_deploy.bundle.manifest import DEFAULT_ITERS
-from ikc_deploy.cli._bundle_options import bundle_options, open_bundle
-from ikc_deploy.cli._common import HELP, err_console, note_skipped, out_console, reports_errors
-from ikc_deploy.cli._number_types import FiniteRange
+from ikc_deploy.bundle.manifest import DEFAULT_ITERS, Bundle
+from ikc_deploy.cli._bundle_options import BundleOptions
+from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._option_group import option_group
+from ikc_deploy.cli._ui import note_skipped, print_table, progress_bars, warn
+from ikc_deploy.cli._value_types import PATH
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import DEGRADATIONS, BlurSet, DegradationName
 from ikc_deploy.evaluation.degradation import Degradation
@@ -33,14 +26,13 @@ from ikc_deploy.evaluation.render.json_report import to_dict
 from ikc_deploy.evaluation.render.markdown import to_markdown
 from ikc_deploy.evaluation.render.plots import check_plots, save_plots
 from ikc_deploy.evaluation.render.tables import tables
-from ikc_deploy.evaluation.render.terminal import print_table
 from ikc_deploy.evaluation.summary import DatasetSummary, summarise
 from ikc_deploy.files import check_file, write_atomically
 from ikc_deploy.reporting.plotting import require_matplotlib
-from ikc_deploy.runtime.estimation import Estimate
-from ikc_deploy.runtime.upscaler import Upscaler
+from ikc_deploy.runtime.options import UpscalerOptions
+from ikc_deploy.runtime.tiling import TileSettings
+from ikc_deploy.runtime.upscaler import load_bundle
 
-_PATH = click.Path(path_type=Path)
 _STDOUT: Final = Path("-")
 
 
@@ -82,7 +74,7 @@ class _Outputs:
             click.echo(texts.pop(_STDOUT), nl=False)
         else:
             for table in found:
-                print_table(out_console, table)
+                print_table(table.title, table.header, table.rows)
         for path, text in texts.items():
             if path is not None:
                 write_atomically(path, text.encode("utf-8", "surrogateescape"))
@@ -91,12 +83,13 @@ class _Outputs:
 
 
 @click.command(context_settings=HELP)
+@reports_errors
 @click.option(
     "--hr",
     "folders",
     multiple=True,
     required=True,
-    type=_PATH,
+    type=PATH,
     help="Folder of HR images; its name is the name of the dataset (repeatable).",
 )
 @click.option(
@@ -104,18 +97,15 @@ class _Outputs:
     type=int,
     help="Expected scale of the weights; others are refused.  [default: the weights' scale]",
 )
-@bundle_options
-@click.option(
-    "--iters", type=int, default=DEFAULT_ITERS, show_default=True, help="Number of corrections."
+@option_group(BundleOptions, "chosen")
+@option_group(
+    UpscalerOptions,
+    "options",
+    only=("iters", "estimate", "threads"),
+    types={"estimate": click.Choice(["full", "crops"])},
+    # As in the paper, not what each set of weights recommends, so that figures are comparable.
+    defaults={"iters": DEFAULT_ITERS, "estimate": UpscalerOptions.estimate},
 )
-@click.option(
-    "--estimate",
-    type=click.Choice(["full", "crops"]),
-    default="full",
-    show_default=True,
-    help="Where the blur is corrected: on the whole image, or on a few textured crops.",
-)
-@click.option("--threads", type=int, default=0, help="Number of CPU cores to use.  [default: all]")
 @click.option(
     "--sigma-list",
     metavar="S,S,...",
@@ -128,7 +118,7 @@ class _Outputs:
 )
 @click.option(
     "--kernels",
-    type=_PATH,
+    type=PATH,
     help="Blur by the kernels [N,k,k] of an .npy or .npz file instead of Gaussians.",
 )
 @click.option(
@@ -137,51 +127,29 @@ class _Outputs:
     type=click.Choice(DEGRADATIONS),
     help="Degrade by a filter that has no kernel, or by kernels drawn at random, instead.",
 )
-@click.option(
-    "--noise",
-    type=FiniteRange(min=0),
-    default=0.0,
-    metavar="LEVELS",
-    help="Add Gaussian noise to the LR images, with this standard deviation in 8-bit levels.",
-)
-@click.option(
-    "--jpeg", type=int, metavar="QUALITY", help="Compress the LR images by JPEG, quality 1 to 100."
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Seed of the noise, of kernels drawn at random, and of the intervals.",
-)
+@option_group(Degradation, "degradation")
 @click.option(
     "--per-sigma", is_flag=True, help="Print tables with a row for every sigma (or kernel) too."
 )
 @click.option(
     "--json",
     "json_path",
-    type=_PATH,
+    type=PATH,
     help="JSON file for means and intervals; - (for one of JSON, CSV, Markdown) prints instead.",
 )
-@click.option("--csv", "csv_path", type=_PATH, help="CSV file for the figures of every image.")
-@click.option("--markdown", type=_PATH, help="Markdown file for the tables.")
-@click.option("--plots", type=_PATH, help="Folder for plots of PSNR by step and of sigma (PNG).")
-@reports_errors
+@click.option("--csv", "csv_path", type=PATH, help="CSV file for the figures of every image.")
+@click.option("--markdown", type=PATH, help="Markdown file for the tables.")
+@click.option("--plots", type=PATH, help="Folder for plots of PSNR by step and of sigma (PNG).")
 def main(
     folders: tuple[Path, ...],
     scale: int | None,
-    weights: str | None,
-    folder: Path | None,
-    iters: int,
-    estimate: Estimate,
-    threads: int,
+    chosen: BundleOptions,
+    options: UpscalerOptions,
     sigma_list: str | None,
     ellipses8: bool,
     kernels: Path | None,
     degraded_by: DegradationName | None,
-    noise: float,
-    jpeg: int | None,
-    seed: int,
+    degradation: Degradation,
     per_sigma: bool,
     json_path: Path | None,
     csv_path: Path | None,
@@ -195,20 +163,16 @@ def main(
     true kernel for comparison; 95 % intervals are for other images of the same kind (bootstrap).
     """
     outputs = _Outputs(json_path, csv_path, markdown, plots, per_sigma)
-    degradation = Degradation(noise, jpeg, seed)
-    choose_blurs = _blurs(sigma_list, ellipses8, kernels, degraded_by, seed)
-    bundle = _open(weights, folder, scale)
+    choose_blurs = _blurs(sigma_list, ellipses8, kernels, degraded_by, degradation.seed)
+    bundle = _open(chosen, scale)
     if bundle.manifest.random_weights:
-        err_console.print(
-            f"[yellow]warning:[/] {bundle.manifest.name} has random weights: only the bicubic "
-            "figures are meaningful",
-            soft_wrap=True,
-        )
+        warn(f"{bundle.manifest.name} has random weights: only the bicubic figures are meaningful")
     protocol = Protocol(choose_blurs(bundle.manifest.scale), degradation)
     # Whole images regardless of memory: figures must not depend on the machine.
-    with load(bundle, iters=iters, threads=threads, estimate=estimate, tile=None) as upscaler:
-        report = _evaluate(upscaler, folders, protocol)
-    outputs.write(report, summarise(report.records, seed))
+    whole = replace(options, tiles=TileSettings(None))
+    with load_bundle(bundle, whole) as upscaler, progress_bars() as bars:
+        report = evaluate(upscaler, folders, protocol, bars.show)
+    outputs.write(report, summarise(report.records, degradation.seed))
     note_skipped(folders)
 
 
@@ -251,8 +215,8 @@ def _parse_sigmas(text: str) -> tuple[float, ...]:
         ) from None
 
 
-def _open(weights: str | None, folder: Path | None, scale: int | None) -> Bundle:
-    bundle = open_bundle(weights, folder)
+def _open(chosen: BundleOptions, scale: int | None) -> Bundle:
+    bundle = chosen.open()
     found = bundle.manifest.scale
     if scale is not None and scale != found:
         raise InputError(
@@ -260,28 +224,6 @@ def _open(weights: str | None, folder: Path | None, scale: int | None) -> Bundle
             f"or give weights for x{scale} with --weights or --bundle"
         )
     return bundle
-
-
-def _evaluate(
-    upscaler: Upscaler, folders: tuple[Path, ...], protocol: Protocol
-) -> EvaluationReport:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    # Off a terminal even a transient bar leaves an empty line behind.
-    quiet = not err_console.is_terminal
-    with Progress(*columns, console=err_console, transient=True, disable=quiet) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def show(name: str, done: int, total: int) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=total)
-            bars.update(tasks[name], completed=done)
-
-        return evaluate(upscaler, folders, protocol, show)
 
 
 if __name__ == "__main__":

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import click
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ikc_deploy.bundle.bundle_writer import check_bundle_folder
 from ikc_deploy.bundle.engine_store import Engine
-from ikc_deploy.bundle.manifest import GRAPHS, Bundle, FrameIO, Precision
+from ikc_deploy.bundle.manifest import Bundle, FrameIO, Precision
 from ikc_deploy.bundle.tensorrt_variants import TENSORRT_VARIANTS, TensorRTVariantName
 from ikc_deploy.cli._bundle_report import (
     print_engine,
-    print_fact,
     print_graphs,
     print_verified,
 )
-from ikc_deploy.cli._common import HELP, err_console, reports_errors
+from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._ui import note, print_json, progress_bars, say, status
+from ikc_deploy.cli._value_types import HEIGHT_WIDTH, PATH
 from ikc_deploy.engines.targets import Target, parse_shapes, read_target
 from ikc_deploy.errors import (
     CheckpointError,
@@ -35,18 +33,8 @@ from ikc_deploy.serving.repository import check_repository, write_repository
 from ikc_deploy.weights import DEFAULT_WEIGHTS
 
 
-def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower())
-    if found is None:
-        raise click.BadParameter(
-            f"invalid size '{text}': expected HEIGHTxWIDTH, for example 128x128"
-        )
-    return int(found[1]), int(found[2])
-
-
 @click.command(context_settings=HELP)
+@reports_errors
 @click.option(
     "--weights",
     help="Shipped weights, a checkpoint file, or random:ARCHITECTURE (x2, x3, x4, x4-lite, ...).  "
@@ -62,7 +50,7 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 )
 @click.option(
     "--calibrate",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of HR images for --int8: half of them calibrate, the others measure.  "
     "[default: synthetic images]",
 )
@@ -73,13 +61,13 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of the bundle.  [default: export/NAME-PRECISION]",
 )
 @click.option(
     "--bundle",
     "folder",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Existing bundle for --usrnet, --engine, --verify or --triton; nothing is exported, and "
     "only --usrnet needs torch.",
 )
@@ -91,7 +79,7 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 )
 @click.option(
     "--res",
-    callback=_size,
+    type=HEIGHT_WIDTH,
     help="Height and width of the LR frames that the fourth graph accepts, for example 128x128; "
     "others are cut into such tiles.  [default: for SR frames of about 512x512]",
 )
@@ -105,7 +93,7 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 @click.option(
     "--target",
     "target_file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Target of the --engine: a name such as rtx-desktop, or a TOML file.  "
     "[default: the GPU of this machine]",
 )
@@ -124,11 +112,10 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int,
 @click.option(
     "--triton",
     "repository",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder for a model repository of Triton Inference Server.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
-@reports_errors
 def main(
     weights: str | None,
     precision: Precision | None,
@@ -163,8 +150,8 @@ def main(
         bundle = _export(
             weights or DEFAULT_WEIGHTS,
             out,
-            precision=precision or "fp32",
-            io=io or "uint8",
+            precision=precision,
+            io=io,
             calibrate=calibrate,
         )
     elif not (usrnet or variant or verify or repository) or (
@@ -187,7 +174,7 @@ def main(
         bundle = Bundle.open(bundle.path)
     models = write_repository(bundle, repository) if repository else {}
     if as_json:
-        click.echo(json.dumps(_facts(bundle, engine, models), indent=2))
+        print_json(_facts(bundle, engine, models))
     else:
         _print(bundle, engine, models)
 
@@ -205,13 +192,13 @@ def _export(weights: str, out: Path | None, **settings: Any) -> Bundle:
         from ikc_deploy.networks.weights_loader import load_weights
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "export", "ikc-export") from error
-    chosen = ExportSettings(**settings)
+    chosen = ExportSettings(**{name: value for name, value in settings.items() if value})
     if out is not None:
         check_bundle_folder(out)
     loaded = load_weights(weights)
     folder = out or Path("export") / f"{loaded.source.name}-{chosen.precision}"
-    with err_console.status("loading") as status:
-        return export_bundle(loaded, folder, chosen, lambda phase: status.update(phase))
+    with status("loading") as shown:
+        return export_bundle(loaded, folder, chosen, shown.update)
 
 
 def _add_usrnet(bundle: Bundle, weights: str, size: tuple[int, int] | None) -> Bundle:
@@ -221,8 +208,8 @@ def _add_usrnet(bundle: Bundle, weights: str, size: tuple[int, int] | None) -> B
         raise MissingExtraError(error.name or "torch", "export", "ikc-export --usrnet") from error
     asked = UsrnetExport(None if weights == "shipped" else Path(weights), size)
     try:
-        with err_console.status("loading") as status:
-            return add_usrnet(bundle.path, asked, lambda phase: status.update(phase))
+        with status("loading") as shown:
+            return add_usrnet(bundle.path, asked, shown.update)
     except (CheckpointError, ExportError, InputError) as error:
         complete = f"The bundle '{bundle.path}' is complete without it"
         raise type(error)(f"{error}. {complete}") from error
@@ -237,14 +224,18 @@ def _add_engine(
     try:
         toolchain, passed = choose_toolchain(variant, target)
         for name, reason in passed.items():
-            err_console.print(f"auto: not {name}, as {reason}", soft_wrap=True, markup=False)
-        err_console.print(f"engine: {toolchain}", soft_wrap=True, markup=False)
-        with _ExportProgress() as bars:
-            engine, built = add_engine(bundle.path, toolchain, target, bars.report)
+            note(f"auto: not {name}, as {reason}")
+        note(f"engine: {toolchain}")
+        with progress_bars() as bars:
+
+            def report(graph: str, phase: str, done: int, total: int) -> None:
+                bars.show(graph, done, total, phase)
+
+            engine, built = add_engine(bundle.path, toolchain, target, report)
     except EngineError as error:
         raise EngineError(f"{error}. The bundle '{bundle.path}' is complete without it") from error
     if not built:
-        err_console.print("the bundle had this engine already")
+        note("the bundle had this engine already")
     return engine
 
 
@@ -252,29 +243,8 @@ def _verify(bundle: Bundle, added: Engine | None) -> None:
     from ikc_deploy.engines.verify import runnable_engines, verify_engine
 
     for engine in [added] if added else runnable_engines(bundle):
-        with err_console.status(f"comparing engine {engine.record.fingerprint}"):
+        with status(f"comparing engine {engine.record.fingerprint}"):
             verify_engine(bundle, engine)
-
-
-class _ExportProgress(Progress):
-    """One progress bar for each graph, with TensorRT's current phase."""
-
-    def __init__(self) -> None:
-        columns = (
-            TextColumn("{task.description:9}"),
-            BarColumn(),
-            TextColumn("{task.fields[phase]}"),
-        )
-        # Off a terminal even a transient bar leaves an empty line behind.
-        quiet = not err_console.is_terminal
-        super().__init__(*columns, console=err_console, transient=True, disable=quiet)
-        self._tasks_of: dict[str, TaskID] = {
-            graph: self.add_task(graph, total=None, phase="") for graph in GRAPHS
-        }
-
-    def report(self, graph: str, phase: str, done: int, total: int) -> None:
-        """Update the graph's bar: see `ikc_deploy.engines.builder.BuildProgress`."""
-        self.update(self._tasks_of[graph], completed=done, total=total, phase=phase)
 
 
 def _facts(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) -> dict[str, object]:
@@ -300,9 +270,9 @@ def _print(bundle: Bundle, engine: Engine | None, models: Mapping[str, Path]) ->
     if engine is not None:
         print_engine(engine, f"in {engine.path}")
     print_verified(bundle)
-    print_fact(f"bundle: {bundle.path}")
+    say(f"bundle: {bundle.path}")
     for name, model in models.items():
-        print_fact(f"Triton model {name}: {model}")
+        say(f"Triton model {name}: {model}")
 
 
 if __name__ == "__main__":

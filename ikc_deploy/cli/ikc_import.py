@@ -6,21 +6,21 @@ from pathlib import Path
 
 import click
 
-from ikc_deploy.cli._common import HELP, OUTPUT_FILE, reports_errors
+from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._ui import say
+from ikc_deploy.cli._value_types import OUTPUT_FILE, PATH
 from ikc_deploy.errors import InputError, MissingExtraError
-
-_FILE = click.Path(path_type=Path)
 
 
 @click.command(context_settings=HELP)
-@click.option("--sftmd", type=_FILE, help="IKC's F: SFTMD .pth file.")
-@click.option("--predictor", type=_FILE, help="IKC's P: Predictor .pth file.")
-@click.option("--corrector", type=_FILE, help="IKC's C: Corrector .pth file.")
-@click.option("--pca", type=_FILE, help="IKC's PCA matrix [pixels, code size], .pth.")
-@click.option("--fkp", type=_FILE, help="FKP's kernel prior: FKP_x2.pt, FKP_x3.pt or FKP_x4.pt.")
-@click.option("--usrnet", type=_FILE, help="USRNet: usrnet_tiny.pth or another size.")
-@click.option("--out", "-o", type=OUTPUT_FILE, required=True, help="Output file (.safetensors).")
 @reports_errors
+@click.option("--sftmd", type=PATH, help="IKC's F: SFTMD .pth file.")
+@click.option("--predictor", type=PATH, help="IKC's P: Predictor .pth file.")
+@click.option("--corrector", type=PATH, help="IKC's C: Corrector .pth file.")
+@click.option("--pca", type=PATH, help="IKC's PCA matrix [pixels, code size], .pth.")
+@click.option("--fkp", type=PATH, help="FKP's kernel prior: FKP_x2.pt, FKP_x3.pt or FKP_x4.pt.")
+@click.option("--usrnet", type=PATH, help="USRNet: usrnet_tiny.pth or another size.")
+@click.option("--out", "-o", type=OUTPUT_FILE, required=True, help="Output file (.safetensors).")
 def main(
     sftmd: Path | None,
     predictor: Path | None,
@@ -40,11 +40,11 @@ def main(
     given = {name: path for name, path in networks.items() if path is not None}
     try:
         if fkp is not None and usrnet is None and not given:
-            click.echo(f"{out}: {_import_flow(fkp, out)}")
+            say(f"{out}: {_import_flow(fkp, out)}")
         elif usrnet is not None and fkp is None and not given:
-            click.echo(f"{out}: {_import_usrnet(usrnet, out)}")
+            say(f"{out}: {_import_usrnet(usrnet, out)}")
         elif fkp is None and usrnet is None and len(given) == len(networks):
-            click.echo(f"{out}: {_import_ikc(list(given.values()), out)}")
+            say(f"{out}: {_import_ikc(list(given.values()), out)}")
         else:
             names = ", ".join(networks)
             raise InputError(f"give either {names} together, or --fkp or --usrnet alone")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,11 +14,12 @@ from ikc_deploy.bundle.manifest import GRAPHS, Bundle
 from ikc_deploy.bundle.tensorrt_variants import TENSORRT_VARIANTS
 from ikc_deploy.cli._bundle_report import (
     print_engine,
-    print_fact,
     print_graphs,
     print_verified,
 )
-from ikc_deploy.cli._common import HELP, reports_errors
+from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._ui import print_json, say
+from ikc_deploy.cli._value_types import PATH
 from ikc_deploy.engines.targets import parse_shape
 from ikc_deploy.engines.toolchain import this_host
 from ikc_deploy.text import printable
@@ -28,14 +28,14 @@ _MAX_UNLISTED: Final = 20
 
 
 @click.command(context_settings=HELP)
-@click.argument("folder", metavar="BUNDLE", type=click.Path(path_type=Path))
+@reports_errors
+@click.argument("folder", metavar="BUNDLE", type=PATH)
 @click.option(
     "--shape",
     help="Size of the LR frames to choose an engine for: HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH.  "
     "[default: any]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-@reports_errors
 def main(folder: Path, shape: str | None, as_json: bool) -> None:
     """Verify BUNDLE and show its graphs, parity and engines with their layer precision.
 
@@ -45,7 +45,7 @@ def main(folder: Path, shape: str | None, as_json: bool) -> None:
     bundle = Bundle.open(folder)
     states = _engines_here(bundle, wanted)
     if as_json:
-        click.echo(json.dumps(_facts(bundle, states), indent=2))
+        print_json(_facts(bundle, states))
     else:
         _print(bundle, states)
 
@@ -93,25 +93,25 @@ def _facts(bundle: Bundle, states: list[tuple[Engine, str]]) -> Mapping[str, obj
 def _print(bundle: Bundle, states: list[tuple[Engine, str]]) -> None:
     manifest = bundle.manifest
     print_graphs(bundle)
-    print_fact(f"weights: {manifest.weights_sha256}" + (" (random)" * manifest.random_weights))
-    print_fact(f"written by: {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}")
+    say(f"weights: {manifest.weights_sha256}" + (" (random)" * manifest.random_weights))
+    say(f"written by: {', '.join(f'{k} {v}' for k, v in manifest.tools.items())}")
     for engine, reason in states:
         print_engine(engine, f"not used here: {reason}" if reason else "used here")
     print_verified(bundle)
     if not states:
-        print_fact("engines: none; add one with ikc-export --bundle BUNDLE --engine")
+        say("engines: none; add one with ikc-export --bundle BUNDLE --engine")
     elif all(reason for _, reason in states):
-        print_fact("no engine is used here: ONNX Runtime runs the graphs")
+        say("no engine is used here: ONNX Runtime runs the graphs")
     total = sum(record.bytes for record in bundle.files.values())
     _print_unlisted(bundle.unlisted())
-    print_fact(f"{bundle.path}: {len(bundle.files)} files, {total / 2**20:.1f} MiB, all verified")
+    say(f"{bundle.path}: {len(bundle.files)} files, {total / 2**20:.1f} MiB, all verified")
 
 
 def _print_unlisted(names: Sequence[str]) -> None:
     for name in names[:_MAX_UNLISTED]:
-        print_fact(f"not part of the bundle: '{printable(name)}'; it is never used; delete it")
+        say(f"not part of the bundle: '{printable(name)}'; it is never used; delete it")
     if len(names) > _MAX_UNLISTED:
-        print_fact(f"and {len(names) - _MAX_UNLISTED} more that are not part of the bundle")
+        say(f"and {len(names) - _MAX_UNLISTED} more that are not part of the bundle")
 
 
 if __name__ == "__main__":

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from ikc_deploy import Bundle, load
-from ikc_deploy.cli._bundle_options import bundle_options, open_bundle
-from ikc_deploy.cli._common import HELP, err_console, reports_errors, say
+from ikc_deploy.cli._bundle_options import BundleOptions
+from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._interrupt import interruptible
+from ikc_deploy.cli._option_group import option_group
+from ikc_deploy.cli._ui import note, progress_bars, say
+from ikc_deploy.cli._value_types import PATH
 from ikc_deploy.errors import InputError, MissingExtraError
 from ikc_deploy.reporting.plotting import require_matplotlib
 
@@ -31,7 +27,6 @@ if TYPE_CHECKING:
     from ikc_deploy.offline.nonblind_stage import NonBlindStage
     from ikc_deploy.offline.optimize import Losses
 
-_PATH = click.Path(path_type=Path)
 _METHODS: Final = ("dip-fkp", "kernelgan-fkp", "ike")
 _FINISHES: Final = ("usrnet", "sftmd")
 # The shipped weights of each scale that were trained on the most kernels.
@@ -43,20 +38,19 @@ class _NonBlindWeights:
     """Options that choose the network of `--then`."""
 
     usrnet: Path | None
-    weights: str | None
-    bundle: Path | None
+    bundle: BundleOptions
 
     def check(self, then: str | None) -> None:
         """Raise `InputError` for options of another network than `then`."""
         if self.usrnet is not None and then != "usrnet":
             raise InputError("--usrnet is for --then usrnet")
-        if then != "sftmd" and (self.weights or self.bundle):
+        if then != "sftmd" and self.bundle != BundleOptions():
             raise InputError("--weights and --bundle are for --then sftmd")
 
     def open_bundle(self, scale: int) -> Bundle:
         """Return the bundle: shipped weights of `scale` unless others were given."""
-        default = _WEIGHTS[scale] if self.bundle is None else None
-        bundle = open_bundle(self.weights or default, self.bundle)
+        unchosen = self.bundle == BundleOptions()
+        bundle = (BundleOptions(_WEIGHTS[scale]) if unchosen else self.bundle).open()
         found = bundle.manifest.scale
         if found != scale:
             raise InputError(
@@ -67,12 +61,12 @@ class _NonBlindWeights:
 
 @click.command(context_settings=HELP)
 @reports_errors
-@click.argument("image", type=_PATH)
+@click.argument("image", type=PATH)
 @click.option("--method", type=click.Choice(_METHODS), required=True, help="Method to fit.")
 @click.option(
     "--scale", type=click.IntRange(2, 4), required=True, help="SR side divided by LR side."
 )
-@click.option("--out", "-o", type=_PATH, required=True, help="Folder of the results.")
+@click.option("--out", "-o", type=PATH, required=True, help="Folder of the results.")
 @click.option(
     "--iterations",
     type=click.IntRange(min=1),
@@ -93,11 +87,11 @@ class _NonBlindWeights:
     help="Position of LR pixels in the HR image: as in resizing, or as in FKP's test images.  "
     "[default: centre]",
 )
-@click.option("--prior", type=_PATH, help="Weights of the kernel flow instead of the shipped ones.")
-@click.option("--reference", type=_PATH, help="HR image, to print PSNR-Y.")
+@click.option("--prior", type=PATH, help="Weights of the kernel flow instead of the shipped ones.")
+@click.option("--reference", type=PATH, help="HR image, to print PSNR-Y.")
 @click.option(
     "--true-kernel",
-    type=_PATH,
+    type=PATH,
     help="True kernel [k,k] in an .npy file, in the FKP convention, to print the kernel PSNR.",
 )
 @click.option(
@@ -106,8 +100,8 @@ class _NonBlindWeights:
     help="Upscale the image again by USRNet, or by the SR network of a bundle, under the kernel "
     "that was found.",
 )
-@click.option("--usrnet", type=_PATH, help="Weights for --then usrnet instead of the shipped ones.")
-@bundle_options
+@click.option("--usrnet", type=PATH, help="Weights for --then usrnet instead of the shipped ones.")
+@option_group(BundleOptions, "bundle")
 def main(
     image: Path,
     method: str,
@@ -123,8 +117,7 @@ def main(
     true_kernel: Path | None,
     then: str | None,
     usrnet: Path | None,
-    weights: str | None,
-    folder: Path | None,
+    bundle: BundleOptions,
 ) -> None:
     """Estimate the blur of IMAGE and upscale it by fitting networks to it alone, for minutes.
 
@@ -147,7 +140,7 @@ def main(
     settings = chosen.settings(
         iterations=iterations, seed=seed, device=device, alignment=alignment, prior=prior
     )
-    weights_of = _NonBlindWeights(usrnet, weights, folder)
+    weights_of = _NonBlindWeights(usrnet, bundle)
     with _nonblind_stage(then, scale, alignment or "centre", device, weights_of) as nonblind:
         job = plan(
             image,
@@ -160,13 +153,18 @@ def main(
             nonblind=nonblind,
         )
         stop = threading.Event()
-        with interruptible(stop) as interrupted, _bar(method) as show:
+        with interruptible(stop) as interrupted, progress_bars() as bars:
+
+            def show(done: int, total: int, losses: Losses) -> None:
+                text = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+                bars.show(method, done, total, text)
+
             outcome = run(job, out, show, stop)
     for line in _lines(outcome, then):
         say(line)
     if interrupted.is_set():
         done = len(outcome.result.history)
-        err_console.print(f"stopped after {done} iterations; run the same command to continue")
+        note(f"stopped after {done} iterations; run the same command to continue")
         raise SystemExit(130)
 
 
@@ -188,28 +186,6 @@ def _nonblind_stage(
         return
     with load(given.open_bundle(scale)) as upscaler:
         yield SftmdNonBlind(upscaler, alignment)
-
-
-@contextmanager
-def _bar(method: str) -> Generator[Callable[[int, int, Losses], None], None, None]:
-    """Show a bar with the losses of the previous iteration; yield the function that updates it."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[losses]}", markup=False),
-        TimeRemainingColumn(),
-    )
-    # Off a terminal even a transient bar leaves an empty line behind.
-    quiet = not err_console.is_terminal
-    with Progress(*columns, console=err_console, transient=True, disable=quiet) as bars:
-        task = bars.add_task(method, total=None, losses="")
-
-        def show(done: int, total: int, losses: Losses) -> None:
-            text = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-            bars.update(task, completed=done, total=total, losses=text)
-
-        yield show
 
 
 def _lines(outcome: OfflineOutcome, then: str | None) -> list[str]:

@@ -9,26 +9,18 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import click
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
-from ikc_deploy.cli._common import HELP, err_console, reports_errors
-from ikc_deploy.cli._number_types import FiniteRange
+from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._ui import progress_bars, say
+from ikc_deploy.cli._value_types import PATH, FiniteRange
 from ikc_deploy.errors import InputError, MissingExtraError
 from ikc_deploy.locks import locked
 
 
 @click.command(context_settings=HELP)
-@click.argument("recipe", type=click.Path(path_type=Path))
-@click.option(
-    "--out", "run", type=click.Path(path_type=Path), required=True, help="Folder of the run."
-)
+@reports_errors
+@click.argument("recipe", type=PATH)
+@click.option("--out", "run", type=PATH, required=True, help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Resume the run in --out.")
 @click.option(
     "--minutes",
@@ -39,10 +31,9 @@ from ikc_deploy.locks import locked
 @click.option(
     "--data",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of HR images instead of the recipe's (repeatable).",
 )
-@reports_errors
 def main(
     recipe: Path,
     run: Path,
@@ -81,45 +72,26 @@ def main(
         join_process_group(target) as processes,
         # The other processes would only find a run that has begun.
         locked(run, seconds=0) if processes.is_main else nullcontext(),
-        _TrainingProgress(shown=processes.is_main) as bars,
+        progress_bars(keep=True, hidden=not processes.is_main) as bars,
     ):
+
+        def show(stage: str, done: int, steps: int, loss: float) -> None:
+            bars.show(stage, done, steps, f"loss {loss:.4f}")
+
         checkpoint = train(
             run,
             resume=resume,
             device=target,
-            progress=bars.show,
+            progress=show,
             keep_going=lambda: time.monotonic() < ends,
             processes=processes,
         )
     if not processes.is_main:
         return
     if checkpoint is None:
-        click.echo(f"stopped after {minutes:g} minutes; continue with --resume")
+        say(f"stopped after {minutes:g} minutes; continue with --resume")
     else:
-        click.echo(checkpoint)
-
-
-class _TrainingProgress(Progress):
-    """One progress bar for each stage, with its loss."""
-
-    def __init__(self, shown: bool) -> None:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}"),
-            TimeRemainingColumn(),
-        )
-        # Off a terminal even a finished bar leaves lines behind; the log has everything.
-        quiet = not err_console.is_terminal
-        super().__init__(*columns, console=err_console, disable=quiet or not shown)
-        self._tasks_of: dict[str, TaskID] = {}
-
-    def show(self, stage: str, done: int, steps: int, loss: float) -> None:
-        """Update the stage's bar: see `ikc_deploy.training.trainer.Progress`."""
-        if stage not in self._tasks_of:
-            self._tasks_of[stage] = self.add_task(stage, total=steps, loss=loss)
-        self.update(self._tasks_of[stage], completed=done, loss=loss)
+        say(str(checkpoint))
 
 
 if __name__ == "__main__":

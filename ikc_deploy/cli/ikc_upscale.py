@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
-import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import click
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ikc_deploy.cli._common import (
-    HELP,
-    err_console,
-    note,
-    note_skipped,
-    printable,
-    reports_errors,
-    say,
-)
-from ikc_deploy.cli._kernel_options import KernelOptions, kernel_options
-from ikc_deploy.cli._upscale_batch import RayOptions, ray_options, upscale_batch
+from ikc_deploy.cli._command import HELP, CommandWithHeadings, reports_errors
+from ikc_deploy.cli._kernel_options import KernelOptions, KnownBlur
+from ikc_deploy.cli._option_group import given_options, option_group
+from ikc_deploy.cli._ui import note_skipped, progress_bars, result
+from ikc_deploy.cli._upscale_batch import RayOptions, upscale_batch
 from ikc_deploy.cli._upscale_video import VideoOptions, upscale_video, video_options, video_request
-from ikc_deploy.cli._upscaler_options import UpscalerOptions, upscaler_options
+from ikc_deploy.cli._upscaler_choice import UpscalerChoice, check_blur, upscaler_choice
+from ikc_deploy.cli._value_types import PATH, PIXELS
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.imaging.image_files import (
     ImageTask,
@@ -34,65 +26,63 @@ from ikc_deploy.imaging.image_files import (
     upscale_file,
     upscale_file_nonblind,
 )
+from ikc_deploy.imaging.image_io import MAX_PIXELS
+from ikc_deploy.option_fields import Option
 from ikc_deploy.reporting.plotting import require_matplotlib
 from ikc_deploy.runtime.backends import CPU_BACKEND
 from ikc_deploy.runtime.nonblind import NonBlind
+from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.tiling import TileSettings
 
-_PATH = click.Path(path_type=Path)
 
-_COUNT: Final = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)")
-_UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where and how results are written."""
+
+    out: Annotated[
+        Path | None,
+        Option(
+            "Output: a file for one image or clip, a folder for images, a name such as %06d.png "
+            "for frames, or - for a pipe.",
+            flags=("--out", "-o"),
+        ),
+    ] = None
+    as_json: Annotated[
+        bool, Option("Print one JSON object for each output.", flags=("--json",))
+    ] = False
+    save_steps: Annotated[
+        Path | None,
+        Option(
+            "Folder for the image of every step and a figure of the kernels, named after the "
+            "input.",
+            heading="Output",
+        ),
+    ] = None
+    max_pixels: Annotated[
+        int | None,
+        Option(
+            "Pixels of the largest image that is read, for example 200M, or none; it protects "
+            "against files made to exhaust memory.",
+            default=f"{MAX_PIXELS / 1e6:.0f}M",
+            heading="Speed and memory",
+            metavar="COUNT",
+        ),
+    ] = MAX_PIXELS
 
 
-def _pixels(_: click.Context, __: click.Parameter, text: str) -> int | None:
-    if text.strip().lower() == "none":
-        return None
-    count = _COUNT.fullmatch(text.strip().upper())
-    if count is None or not float(count[1]):
-        raise click.BadParameter(
-            f"invalid number of pixels '{text}': expected for example 200M, or none"
-        )
-    return round(float(count[1]) * _UNITS[count[2]])
-
-
-@click.command(context_settings=HELP)
+@click.command(cls=CommandWithHeadings, context_settings=HELP)
 @reports_errors
-@click.argument("inputs", metavar="INPUT...", nargs=-1, type=_PATH)
-@click.option(
-    "--out",
-    "-o",
-    type=_PATH,
-    help="Output: a file for one image or clip, a folder for images, a name such as %06d.png for "
-    "frames, or - for a pipe.",
-)
-@upscaler_options
-@kernel_options
-@click.option(
-    "--save-steps",
-    type=_PATH,
-    help="Folder for the image of every step and a figure of the kernels, named after the input.",
-)
-@click.option(
-    "--max-pixels",
-    metavar="COUNT",
-    default="179M",
-    show_default=True,
-    callback=_pixels,
-    help="Pixels of the largest image that is read, for example 200M, or none; it protects against "
-    "files made to exhaust memory.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each output.")
+@click.argument("inputs", metavar="INPUT...", nargs=-1, type=PATH)
+@option_group(OutputOptions, "output", types={"max_pixels": PIXELS})
+@upscaler_choice
+@option_group(KernelOptions, "kernel")
 @video_options
-@ray_options
+@option_group(RayOptions, "ray")
 def main(
     inputs: tuple[Path, ...],
-    out: Path | None,
-    options: UpscalerOptions,
-    known: KernelOptions | None,
-    save_steps: Path | None,
-    max_pixels: int | None,
-    as_json: bool,
+    output: OutputOptions,
+    choice: UpscalerChoice,
+    kernel: KernelOptions,
     video: VideoOptions,
     ray: RayOptions,
 ) -> None:
@@ -118,116 +108,99 @@ def main(
     With --ray, images, clips and folders of both are upscaled into the folder OUT by many
     processes, on this machine or a cluster. A second run adds what is missing.
     """
+    check_blur(choice)
+    known = kernel.read()
     if known is not None:
-        _check_known(options, save_steps, ray)
+        _check_known(choice, output, ray)
     if ray.given():
-        if save_steps is not None:
+        if output.save_steps is not None:
             raise InputError("--save-steps is only for images without --ray")
-        upscale_batch(inputs, out, ray, video, options.settings, _show, as_json, max_pixels)
+        upscale_batch(
+            inputs,
+            output.out,
+            ray,
+            video,
+            choice.for_actors,
+            _show,
+            output.as_json,
+            output.max_pixels,
+        )
         return
-    request = video_request(inputs, out, video)
+    request = video_request(inputs, output.out, video)
     if request is None:
-        _upscale_pictures(inputs, out, options, known, save_steps, max_pixels, as_json)
+        _upscale_pictures(inputs, output, choice, known)
         return
-    for name, value in {"--kernel": known, "--save-steps": save_steps}.items():
+    for name, value in {"--kernel": known, "--save-steps": output.save_steps}.items():
         if value is not None:
             raise InputError(f"{name} is only for images; extract a frame of the clip first")
-    upscale_video(request, options.open_upscaler, options.blur, as_json)
+    upscale_video(request, choice, output.as_json)
 
 
-def _check_known(options: UpscalerOptions, save_steps: Path | None, ray: RayOptions) -> None:
+def _check_known(choice: UpscalerChoice, output: OutputOptions, ray: RayOptions) -> None:
     """Refuse options that have no meaning with a known kernel."""
-    cpu = options.backend in ("auto", CPU_BACKEND)
+    options = choice.options
     odd = {
-        "--sigma": options.blur.sigma,
-        "--estimate": options.blur.estimate,
-        "--tile or --max-memory": None if options.tiles == TileSettings() else options.tiles,
-        "--save-steps": save_steps,
-        "--ray": ray.given() or None,
-        "--backend": None if cpu else options.backend,
+        "--sigma": choice.sigma is not None,
+        "--estimate": "--estimate" in given_options(UpscalerOptions),
+        "--tile or --max-memory": options.tiles != TileSettings(),
+        "--save-steps": output.save_steps is not None,
+        "--ray": ray.given(),
+        "--backend": options.backend not in (UpscalerOptions.backend, CPU_BACKEND),
     }
-    refused = [name for name, value in odd.items() if value is not None]
+    refused = [name for name, given in odd.items() if given]
     if refused:
         raise InputError(f"--kernel gives the blur; leave out {', '.join(refused)}")
 
 
 def _upscale_pictures(
     inputs: tuple[Path, ...],
-    out: Path | None,
-    options: UpscalerOptions,
-    known: KernelOptions | None,
-    save_steps: Path | None,
-    max_pixels: int | None,
-    as_json: bool,
+    output: OutputOptions,
+    choice: UpscalerChoice,
+    known: KnownBlur | None,
 ) -> None:
-    if not inputs or out is None:
+    if not inputs or output.out is None:
         raise InputError("name the inputs, and the output with -o OUT")
-    jobs = plan_tasks(inputs, out, save_steps, max_pixels)
-    if save_steps is not None:
+    jobs = plan_tasks(inputs, output.out, output.save_steps, output.max_pixels)
+    if output.save_steps is not None:
         require_matplotlib("--save-steps")
-    if options.blur.estimate == "track":
+    if choice.options.estimate == "track":
         raise InputError(
             "--estimate track is only for video: images are independent; give full or crops"
         )
     if known is not None:
-        with NonBlind(options.open_bundle(), options.threads) as network:
+        with NonBlind(choice.open_bundle(), choice.options.threads) as network:
             restore, scale = known.nonblind_upscale(network), network.scale
-            _do(jobs, lambda job: upscale_file_nonblind(job, scale, restore), inputs, as_json)
+            _do(jobs, lambda job: upscale_file_nonblind(job, scale, restore), inputs, output)
         return
-    with options.open_upscaler() as upscaler:
-        _do(jobs, lambda job: upscale_file(upscaler, job, options.blur.sigma), inputs, as_json)
+    with choice.open_upscaler() as upscaler:
+        _do(jobs, lambda job: upscale_file(upscaler, job, choice.sigma), inputs, output)
 
 
 def _do(
     jobs: Sequence[ImageTask],
     upscale: Callable[[ImageTask], Upscaled],
     inputs: Sequence[Path],
-    as_json: bool,
+    output: OutputOptions,
 ) -> None:
     """Run every job and print what was skipped; raise `InputError` listing all that failed."""
     failures: list[str] = []
-    with _progress(len(jobs)) as bars:
-        task = bars.add_task("", total=len(jobs))
-        for job in jobs:
-            bars.update(task, description=escape(printable(job.source.name)))
+    with progress_bars(hidden=len(jobs) == 1) as bars:
+        for done, job in enumerate(jobs):
+            bars.show("images", done, len(jobs), job.source.name)
             try:
-                done = upscale(job)
+                upscaled = upscale(job)
             except (IkcError, OSError) as error:
                 failures.append(" ".join(str(error).split()))
             else:
-                _show(done, as_json)
-            bars.advance(task)
+                _show(upscaled, output.as_json)
     note_skipped(inputs)
     if failures:
         count = [] if len(jobs) == 1 else [f"{len(failures)} of {len(jobs)} images failed:"]
         raise InputError("\n".join(count + failures))
 
 
-def _progress(images: int) -> Progress:
-    """Return a bar on standard error; disabled for a single image, or if it is no terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=err_console,
-        transient=True,
-        # True would redirect results meant for a file or a pipe to standard error.
-        redirect_stdout=False,
-        disable=images == 1 or not err_console.is_terminal,
-    )
-
-
 def _show(done: Upscaled, as_json: bool) -> None:
-    _print(json.dumps(_facts(done)) if as_json else _line(done))
-
-
-def _print(line: str) -> None:
-    if err_console.is_terminal and sys.stdout.isatty():
-        # Both are the same terminal: the bar's console writes above the bar, not into it.
-        note(line)
-    else:
-        say(line)
+    result(json.dumps(_facts(done)) if as_json else _line(done))
 
 
 _TOLD_NOISE: Final = 1.0

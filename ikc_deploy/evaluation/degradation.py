@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from PIL import Image
 from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.degrade import blur, quantize
 from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.option_fields import Option
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,30 @@ class Degradation:
         InputError: The noise or the JPEG quality is out of range.
     """
 
-    noise: float = 0.0
-    """Standard deviation of white Gaussian noise on each channel, in 8-bit levels."""
-    jpeg: int | None = None
-    """Quality, 1 to 100, of the JPEG compression (chroma 4:2:0) of the LR image; None for no
-    JPEG."""
-    seed: int = 0
-    """Seed of the noise; the image's name is added to it."""
+    noise: Annotated[
+        float,
+        Option(
+            "Add white Gaussian noise to each channel of the LR images, with this standard "
+            "deviation in 8-bit levels.",
+            minimum=0,
+            metavar="LEVELS",
+        ),
+    ] = 0.0
+    jpeg: Annotated[
+        int | None,
+        Option(
+            "Compress the LR images by JPEG (chroma 4:2:0) at this quality, 1 to 100.",
+            metavar="QUALITY",
+        ),
+    ] = None
+    seed: Annotated[
+        int,
+        Option(
+            "Seed of the noise (the image's name is added to it), of kernels drawn at random, and "
+            "of the intervals.",
+            minimum=0,
+        ),
+    ] = 0
 
     def __post_init__(self) -> None:
         """Require noise of at least 0 levels and a JPEG quality of 1 to 100."""

@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 from ikc_deploy.errors import InputError, OutputError
 from ikc_deploy.evaluation.datasets import read_hr
@@ -31,6 +31,7 @@ from ikc_deploy.imaging.image_io import list_images, write_rgb
 from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.kernels import SIGMA_RANGES
 from ikc_deploy.locks import locked
+from ikc_deploy.option_fields import Option
 
 IMAGE_FOLDERS: Final = ("HR", "LR", "LRblur", "Bic")
 """Folders of images that are written, named as in the reference implementation."""
@@ -47,13 +48,17 @@ class PrepareSettings:
         InputError: The scale is not 2, 3 or 4, or the range of sigma is invalid.
     """
 
-    scale: int = 4
-    """Scale factor (HR side over LR side): 2, 3 or 4."""
-    sigma_range: tuple[float, float] | None = None
-    """Range of the uniform distribution of sigma, in HR pixels; two equal values fix sigma. None
-    for the scale's range in the paper."""
-    seed: int = 0
-    """Seed of the sigmas."""
+    scale: Annotated[int, Option("HR side divided by LR side: 2, 3 or 4.")] = 4
+    sigma_range: Annotated[
+        tuple[float, float] | None,
+        Option(
+            "Range from which each image's sigma is drawn uniformly, in HR pixels; two equal "
+            "values fix it.",
+            default="the paper's range for the scale",
+            metavar="LO HI",
+        ),
+    ] = None
+    seed: Annotated[int, Option("Seed for drawing the sigmas.")] = 0
 
     def __post_init__(self) -> None:
         """Require a supported scale and a positive range of sigma."""

@@ -22,7 +22,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ikc_deploy.arguments import real_array, shown
+from ikc_deploy.arguments import real_array
 from ikc_deploy.errors import KernelError
 from ikc_deploy.kernels.gaussians import (
     FIT_SAMPLES,
@@ -31,6 +31,7 @@ from ikc_deploy.kernels.gaussians import (
     family_kernels,
     gaussian_kernel,
 )
+from ikc_deploy.text import shown
 
 CODE_SIZE: Final = 10
 """Number of components of a kernel code (IKC, section 4.1)."""

@@ -7,8 +7,9 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ikc_deploy.arguments import is_whole, real_array, shown
+from ikc_deploy.arguments import is_whole, real_array
 from ikc_deploy.errors import KernelError
+from ikc_deploy.text import shown
 
 KERNEL_SIZE: Final = 21
 """Side of a blur kernel in pixels of the HR image (IKC, section 4.1)."""

@@ -15,7 +15,8 @@ from typing import Any, Final, Literal
 
 from ikc_deploy.errors import CheckpointError
 from ikc_deploy.kernels import CODE_SIZE, KERNEL_SIZE, LEVELS, SIGMA_RANGES, Family
-from ikc_deploy.toml_settings import SettingError, read_settings, shown
+from ikc_deploy.text import shown
+from ikc_deploy.toml_settings import SettingError, read_settings
 
 Design = Literal["reference", "compact", "film"]
 

@@ -33,7 +33,8 @@ import ikc_deploy.weights
 from ikc_deploy.errors import CheckpointError, InputError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.tensors import fill, read_tensors
-from ikc_deploy.toml_settings import SettingError, read_settings, shown
+from ikc_deploy.text import shown
+from ikc_deploy.toml_settings import SettingError, read_settings
 
 FORMAT: Final = "ikc-deploy usrnet 1"
 

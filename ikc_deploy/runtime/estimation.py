@@ -16,13 +16,13 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.arguments import shown
 from ikc_deploy.bundle.manifest import FrameIO
 from ikc_deploy.errors import InputError
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.runtime.executor import NetworkExecutor
 from ikc_deploy.runtime.tiling import TILE_STEP
 from ikc_deploy.runtime.tracking import Tracker
+from ikc_deploy.text import shown
 
 Estimate = Literal["full", "crops", "track"]
 """Way to estimate the kernel code of a frame:
@@ -35,6 +35,9 @@ Estimate = Literal["full", "crops", "track"]
 ESTIMATES: Final = get_args(Estimate)
 
 CROPS: Final = 4
+
+TRACKED_ITERS: Final = 1
+"""Maximum number of corrections of a frame that starts from the code of the last one."""
 
 _SHARE: Final = 0.07
 """Share of the frame's area for all crops together: corrections on more would take as long as F."""
@@ -128,7 +131,7 @@ class Estimator:
             return codes
         start = tracker.initial_code(self.predict(frame, tile_size))
         # Without corrections, the predictor's code is tracked.
-        corrected = self._corrected(frame, start, min(1, self._executor.iters))[-1]
+        corrected = self._corrected(frame, start, min(TRACKED_ITERS, self._executor.iters))[-1]
         return np.stack([start, tracker.update(corrected)])
 
     def predict(self, frame: NDArray[Any], tile_size: int | None) -> NDArray[np.float32]:

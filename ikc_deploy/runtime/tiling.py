@@ -13,14 +13,16 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.arguments import is_whole, shown
+from ikc_deploy.arguments import is_whole
 from ikc_deploy.bundle.manifest import FrameIO
 from ikc_deploy.errors import InputError
+from ikc_deploy.option_fields import Option
+from ikc_deploy.text import shown
 
 Tile = int | Literal["auto"] | None
 """Tile setting: side of the tiles in LR pixels; "auto" for whole frames where memory allows; None
@@ -56,11 +58,25 @@ class TileSettings:
         InputError: `tile` or `max_memory` is invalid.
     """
 
-    tile: Tile = "auto"
-    """Side of the tiles in LR pixels, "auto", or None for whole frames."""
-    max_memory: int | None = None
-    """Maximum number of bytes for the buffers and activations of a frame; None for half of the free
-    memory. Only "auto" uses it."""
+    tile: Annotated[
+        Tile,
+        Option(
+            "Side of the tiles that frames are cut into, in pixels of the input; auto: tiles only "
+            "if memory requires them; none: never.",
+            heading="Speed and memory",
+            metavar="SIDE",
+        ),
+    ] = "auto"
+    max_memory: Annotated[
+        int | None,
+        Option(
+            "Memory that auto may use for the buffers and activations of a frame, for example "
+            "800M or 4G.",
+            default="half of the free memory",
+            heading="Speed and memory",
+            metavar="SIZE",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         """Require a tile size that is a multiple of the step, and a positive limit of memory."""

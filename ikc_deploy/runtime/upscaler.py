@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ikc_deploy.arguments import real_array, shown, whole_number
+from ikc_deploy.arguments import real_array, whole_number
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import InputError, KernelError, OutOfMemoryError
 from ikc_deploy.kernels.kernel_checks import MAX_LOST, MAX_NEGATIVE, check_kernels, projection_error
@@ -23,15 +23,14 @@ from ikc_deploy.runtime.estimation import Estimate, Estimator, check_estimate
 from ikc_deploy.runtime.executor import NetworkExecutor
 from ikc_deploy.runtime.frames import Frames, accept, check_frames, frame_shape
 from ikc_deploy.runtime.memory import available_memory
+from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.stream import Stream
 from ikc_deploy.runtime.tiled_upscaler import TiledUpscaler
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.runtime.tracking import Tracker
 from ikc_deploy.runtime.worker_pool import ResultFuture, WorkerPool
-
-DEFAULT_STREAMS: Final = 2
-"""Default number of streams: one computes while the other copies."""
+from ikc_deploy.text import shown
 
 _CODE_WORDS: Final = "code must be one finite kernel code, or one for each frame; its values"
 
@@ -76,10 +75,10 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         self,
         bundle: Bundle,
         backend: Backend,
-        iters: int | None = None,
-        streams: int = DEFAULT_STREAMS,
+        iters: int | None = UpscalerOptions.iters,
+        streams: int = UpscalerOptions.streams,
         *,
-        estimate: Estimate = "full",
+        estimate: Estimate = UpscalerOptions.estimate,
         tiles: TileSettings | None = None,
     ) -> None:
         if not isinstance(tiles, TileSettings | None):
@@ -210,7 +209,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         frames: Iterable[Any],
         *,
         sigma: float | None = None,
-        estimate: Estimate = "track",
+        estimate: Estimate = CLIP_ESTIMATE,
         live: bool = False,
     ) -> Stream:
         """Return an iterator over the results for the frames of one clip, in order.
@@ -455,44 +454,33 @@ class _Job:
 
 
 def load_bundle(
-    bundle: str | PathLike[str] | Bundle,
-    backend: str,
-    iters: int | None,
-    threads: int = 0,
-    streams: int = DEFAULT_STREAMS,
-    *,
-    cuda_graph: bool = True,
-    estimate: Estimate = "full",
-    tiles: TileSettings | None = None,
+    bundle: str | PathLike[str] | Bundle, options: UpscalerOptions | None = None
 ) -> Upscaler:
     """Return an `Upscaler` for a bundle folder or an opened bundle.
 
     Args:
         bundle: The folder, or the opened bundle.
-        backend: As in `ikc_deploy.load`, as are all that follow.
-        iters: Number of corrections; None for the recommended number.
-        threads: Number of CPU cores; 0 for all.
-        streams: Number of frames that `Upscaler.submit` processes at the same time.
-        cuda_graph: Whether the loop runs as one recorded CUDA graph.
-        estimate: How the blur is estimated.
-        tiles: When frames are cut into tiles; None for the default.
+        options: The options; None for the defaults.
 
     Returns:
         The `Upscaler`, owned by the caller.
 
     Raises:
-        InputError: An argument is of the wrong type or out of range.
+        InputError: `bundle` or `options.tiles` is of the wrong type.
         BundleError: The bundle is missing, damaged or from another version.
         BackendError: The backend does not run on this machine.
         EngineError: The bundle has no engine for the backend.
     """
     if not isinstance(bundle, Bundle | str | PathLike):
         raise InputError(f"a bundle is a folder or an opened Bundle, got {shown(bundle)}")
-    # Check the arguments before a device is opened, which may take seconds.
-    if iters is not None:
-        whole_number(iters, "iters", 0)
-    whole_number(streams, "streams", 1)
-    check_estimate(estimate)
+    chosen = options or UpscalerOptions()
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    chosen = open_backend(backend, opened, threads, cuda_graph=cuda_graph)
-    return Upscaler(opened, chosen, iters, streams, estimate=estimate, tiles=tiles)
+    backend = open_backend(chosen.backend, opened, chosen.threads, cuda_graph=chosen.cuda_graph)
+    return Upscaler(
+        opened,
+        backend,
+        chosen.iters,
+        chosen.streams,
+        estimate=chosen.estimate,
+        tiles=chosen.tiles,
+    )

@@ -9,6 +9,7 @@ from typing import Final
 
 from ikc_deploy.bundle.manifest import DEFAULT_ITERS, GRAPHS, Manifest
 from ikc_deploy.errors import InputError
+from ikc_deploy.runtime.estimation import TRACKED_ITERS
 from ikc_deploy.runtime.frames import MIN_SIDE
 from ikc_deploy.serving.loop import Limits
 
@@ -27,7 +28,7 @@ def default_limits(iters: int = DEFAULT_ITERS) -> Limits:
         smallest_side=MIN_SIDE,
         largest_area=1920 * 1080,
         default_iters=iters,
-        tracked_iters=min(1, iters),
+        tracked_iters=min(TRACKED_ITERS, iters),
         largest_iters=20,
         streams=256,
     )

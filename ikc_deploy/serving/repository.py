@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from ikc_deploy import arguments, errors, kernels
+from ikc_deploy import arguments, errors, kernels, text
 from ikc_deploy.bundle.engine_store import Engine, Host, incompatibility, read_engines
 from ikc_deploy.bundle.manifest import BASIS_FILE, GRAPHS, Bundle
 from ikc_deploy.errors import InputError, OutputError
@@ -81,13 +81,13 @@ def write_repository(
         for network in GRAPHS:
             with _new_model(models[f"{NAME}_{network}"]) as model:
                 _copy_network(bundle, network, engines, model / "1")
-                text = network_config(network, bundle.manifest, settings, plans)
-                (model / _CONFIG_FILE).write_text(text)
+                config = network_config(network, bundle.manifest, settings, plans)
+                (model / _CONFIG_FILE).write_text(config)
         for name in (NAME, STREAM_NAME):
             with _new_model(models[name]) as model:
                 _copy_loop(bundle, model / "1")
-                text = loop_config(name, bundle.manifest, settings, batch)
-                (model / _CONFIG_FILE).write_text(text)
+                config = loop_config(name, bundle.manifest, settings, batch)
+                (model / _CONFIG_FILE).write_text(config)
     return models
 
 
@@ -203,6 +203,7 @@ def _copy_loop(bundle: Bundle, folder: Path) -> None:
         (init / "__init__.py").write_text(_PACKAGE)
     _copy_module(errors.__file__, package)
     _copy_module(arguments.__file__, package)
+    _copy_module(text.__file__, package)
     shutil.copytree(
         Path(kernels.__file__).parent,
         package / "kernels",

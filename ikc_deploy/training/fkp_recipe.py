@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ikc_deploy.errors import RecipeError
 from ikc_deploy.kernels import FKP_SCALES
-from ikc_deploy.toml_settings import shown
+from ikc_deploy.text import shown
 from ikc_deploy.training.recipes import (
     MAX_BATCH,
     MAX_SEED,

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import torch
 
 from ikc_deploy.errors import RecipeError
-from ikc_deploy.toml_settings import shown
+from ikc_deploy.text import shown
 from ikc_deploy.training import fkp_recipe, usrnet_recipe
 from ikc_deploy.training.distributed import ProcessGroup
 from ikc_deploy.training.fkp_recipe import load_fkp_recipe

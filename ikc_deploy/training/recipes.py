@@ -11,7 +11,8 @@ from ikc_deploy import toml_settings
 from ikc_deploy.errors import CheckpointError, RecipeError
 from ikc_deploy.kernels import KERNEL_SIZE
 from ikc_deploy.networks.architecture import Architecture, architecture
-from ikc_deploy.toml_settings import SettingError, shown
+from ikc_deploy.text import shown
+from ikc_deploy.toml_settings import SettingError
 from ikc_deploy.training.image_set_names import is_name, require_image_set
 
 Precision = Literal["float32", "bfloat16"]

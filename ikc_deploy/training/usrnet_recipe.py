@@ -10,7 +10,7 @@ from typing import Any, Final
 from ikc_deploy.errors import CheckpointError, RecipeError
 from ikc_deploy.kernels.conventions import FKP_SCALES, fkp_size
 from ikc_deploy.networks.usrnet import UsrnetSettings
-from ikc_deploy.toml_settings import shown
+from ikc_deploy.text import shown
 from ikc_deploy.training.recipes import (
     MAX_SEED,
     Precision,

@@ -22,6 +22,7 @@ from ikc_deploy.errors import NoVideoError, UnreadableClipError, VideoError
 from ikc_deploy.video.clocks import RunningClock, can_jump
 from ikc_deploy.video.colour import UNSPECIFIED, ToRgb, infer_colour, sample_bits, subsampling
 from ikc_deploy.video.interfaces import Frame, StreamFacts
+from ikc_deploy.video.names import DEFAULT_RATE
 from ikc_deploy.video.opening import open_input
 from ikc_deploy.video.sidedata import display_matrix, side_data_names, turn_only
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-_DEFAULT_RATE: Final = Fraction(25)
 
 _SHORT: Final = Fraction(1, 10)
 """Seconds that may be missing at the end, because the last frame's duration may be unknown."""
@@ -187,7 +187,7 @@ class Clip:
         return math.floor(exact / _time_base(self.stream)) if late else 0
 
     def _step(self) -> int:
-        rate = self.stream.average_rate or self.stream.guessed_rate or _DEFAULT_RATE
+        rate = self.stream.average_rate or self.stream.guessed_rate or DEFAULT_RATE
         return max(1, round(1 / (rate * _time_base(self.stream))))
 
     def _bounds(self, clip_range: ClipRange) -> tuple[int | None, int | None]:
@@ -327,7 +327,7 @@ def stream_facts(stream: VideoStream, first: VideoFrame, frames: int | None = No
         first.width,
         first.height,
         _time_base(stream),
-        stream.average_rate or stream.guessed_rate or _DEFAULT_RATE,
+        stream.average_rate or stream.guessed_rate or DEFAULT_RATE,
         infer_colour(
             first.width,
             first.height,

@@ -12,6 +12,7 @@ import numpy as np
 
 from ikc_deploy.errors import EncoderError
 from ikc_deploy.video.colour import FromRgb
+from ikc_deploy.video.encoder_settings import AUTO, FAMILIES, EncoderSettings
 from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.opening import open_input, open_output
 from ikc_deploy.video.output_container import MuxedOutput, codec_name
@@ -20,16 +21,6 @@ from ikc_deploy.video.write_errors import FAILURES, explained, reason_of
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
     from av.video.stream import VideoStream
-
-FAMILIES: Final = {
-    "h264": ("h264_nvenc", "libx264"),
-    "hevc": ("hevc_nvenc", "libx265"),
-    "av1": ("av1_nvenc", "libsvtav1"),
-    "vp9": ("libvpx-vp9",),
-}
-"""Encoders of each codec family, the fastest first; the first that opens is used."""
-
-AUTO: Final = "auto"
 
 _MAX_H264: Final = 4096
 """Maximum width in pixels at which H.264 can be decoded everywhere (level 5.2; NVENC's limit)."""
@@ -49,17 +40,6 @@ _OPTIONS: Final = {
 
 # NUT keeps any time base exactly; MOV holds the few codecs that NUT does not support.
 _PIECES: Final = ("nut", "mov")
-
-
-@dataclass(frozen=True)
-class EncoderSettings:
-    """The requested codec and quality of a video file."""
-
-    codec: str = AUTO
-    """Key of `FAMILIES`, FFmpeg's name of an encoder, or "auto": VP9 for WebM, otherwise H.265 for
-    more than 8 bits or a width above 4096 pixels, otherwise H.264."""
-    crf: float | None = None
-    """Constant quality on the scale of the encoder; None for the default."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any, Final
 from ikc_deploy.errors import IkcError
 from ikc_deploy.video.chunks import ChunkWriter, WorkFolder
 from ikc_deploy.video.clip import Clip
-from ikc_deploy.video.encoders import EncoderSettings, choose_encoder
+from ikc_deploy.video.encoder_settings import EncoderSettings
+from ikc_deploy.video.encoders import choose_encoder
 from ikc_deploy.video.interfaces import Frame, StreamFacts
 from ikc_deploy.video.mux import mux
 from ikc_deploy.video.names import container_of

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,9 @@ from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES
 
 PIPE: Final = Path("-")
 """Standard input or output."""
+
+DEFAULT_RATE: Final = Fraction(25)
+"""Frames per second where no source specifies them."""
 
 VIDEO_SUFFIXES: Final = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg"),

@@ -13,17 +13,15 @@ from typing import Any, BinaryIO, Final
 from ikc_deploy.errors import UnreadableClipError, VideoError
 from ikc_deploy.video.camera import Camera, CameraSettings
 from ikc_deploy.video.clip import Clip, Span
-from ikc_deploy.video.encoders import EncoderSettings
+from ikc_deploy.video.encoder_settings import EncoderSettings
 from ikc_deploy.video.file_sink import FileSettings, FileSink
 from ikc_deploy.video.image_sequence import ImageFolder, NumberedImages
 from ikc_deploy.video.interfaces import Sink, Source, StreamFacts
-from ikc_deploy.video.names import CONTAINERS, PIPE, is_numbered
+from ikc_deploy.video.names import CONTAINERS, DEFAULT_RATE, PIPE, is_numbered
 from ikc_deploy.video.raw import RawFormat, RawSink, open_raw
 from ikc_deploy.video.window import WindowSink
 
 PREVIEW_SECONDS: Final = Fraction(3)
-
-_DEFAULT_RATE: Final = Fraction(25)
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def open_source(
         CameraError: The camera does not answer.
         InputError: The folder has no readable image.
     """
-    rate = request.rate or _DEFAULT_RATE
+    rate = request.rate or DEFAULT_RATE
     if request.camera is not None:
         with closing(Camera(request.camera, stop, notify)) as camera:
             yield camera

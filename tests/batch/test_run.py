@@ -17,11 +17,12 @@ import pytest
 from ikc_deploy import Bundle, InputError
 from ikc_deploy.batch.run import BatchReport, Joined, run_batch
 from ikc_deploy.batch.run_state import FOLDER, open_run_state
-from ikc_deploy.batch.settings import BatchSettings, UpscalerSettings
+from ikc_deploy.batch.settings import ActorSettings, BatchSettings
 from ikc_deploy.batch.tasks import ChunkTask, Task, TaskOutcome, do
 from ikc_deploy.cli.ikc_upscale import main
 from ikc_deploy.imaging.image_io import read_rgb, write_rgb
-from ikc_deploy.video.encoders import EncoderSettings
+from ikc_deploy.runtime.options import UpscalerOptions
+from ikc_deploy.video.encoder_settings import EncoderSettings
 from tests.cli.running import invoke
 from tests.repeating import repeated
 from tests.samples import photo
@@ -53,7 +54,7 @@ class Actor:
         self.failing = False
 
     def run(
-        self, tasks: Sequence[Task], upscaler: UpscalerSettings, *_: Any
+        self, tasks: Sequence[Task], upscaler: ActorSettings, *_: Any
     ) -> Iterator[tuple[int, TaskOutcome]]:
         self.done = list(tasks)
         with upscaler.open() as opened:
@@ -74,7 +75,7 @@ def actor(monkeypatch: pytest.MonkeyPatch) -> Actor:
 def batch(
     bundle: Bundle, out: Path, *inputs: Path, sigma: float | None = None, **options: Any
 ) -> BatchReport:
-    upscaler = UpscalerSettings(bundle.path, iters=0, sigma=sigma)
+    upscaler = ActorSettings(bundle.path, UpscalerOptions(iters=0), sigma)
     return run_batch(BatchSettings(inputs, out, upscaler, EncoderSettings()), **options)
 
 
@@ -163,4 +164,4 @@ def test_a_folder_of_outputs_has_one_run_at_a_time(
 
 def test_tracking_is_refused_as_clips_are_cut(bundle: Bundle) -> None:
     with pytest.raises(InputError, match=r"split among actors.*crops or full"):
-        UpscalerSettings(bundle.path, estimate="track")
+        ActorSettings(bundle.path, UpscalerOptions(estimate="track"))

@@ -10,6 +10,7 @@ from ikc_deploy.benchmarks.candidates import UpscalerVariant
 from ikc_deploy.benchmarks.quality import measure_quality
 from ikc_deploy.evaluation.blurs import BlurSet
 from ikc_deploy.evaluation.protocol import Protocol, evaluate
+from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import load_bundle
 from tests.samples import photo
 
@@ -23,7 +24,8 @@ def test_it_is_the_last_step_of_what_ikc_eval_measures(
     ours = UpscalerVariant("onnxruntime", "fp32", {})
     name, images, found = measure_quality(small_bundle, ours, folder, iters=1, threads=1)
     assert (name, images) == ("hr", 1)
-    with load_bundle(small_bundle, "onnxruntime", 1, 1) as upscaler:
+    options = UpscalerOptions(iters=1, backend="onnxruntime", threads=1)
+    with load_bundle(small_bundle, options) as upscaler:
         report = evaluate(upscaler, [folder], Protocol(BlurSet.gaussian8(4)))
     steps = [record.psnr_y for record in report.records if record.step == 1]
     assert found == pytest.approx(sum(steps) / len(steps))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ikc_deploy import Bundle
-from ikc_deploy.batch.settings import UpscalerSettings
+from ikc_deploy.batch.settings import ActorSettings
 from ikc_deploy.batch.tasks import Task, TaskOutcome, do
 from ikc_deploy.cli.ikc_upscale import main
 from ikc_deploy.imaging.image_io import write_rgb
@@ -30,7 +30,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray, but for Ray: the tasks are done here, in order."""
 
     def run(
-        tasks: Sequence[Task], upscaler: UpscalerSettings, *_: Any
+        tasks: Sequence[Task], upscaler: ActorSettings, *_: Any
     ) -> Iterator[tuple[int, TaskOutcome]]:
         with upscaler.open() as opened:
             for number, task in enumerate(tasks):

@@ -24,8 +24,9 @@ pytest.importorskip("ray", reason="Ray is not installed; `make test-scale` insta
 from ikc_deploy.batch.cluster import DEATHS
 from ikc_deploy.batch.run import run_batch
 from ikc_deploy.batch.run_state import FOLDER
-from ikc_deploy.batch.settings import BatchSettings, ClusterSettings, UpscalerSettings
-from ikc_deploy.video.encoders import EncoderSettings
+from ikc_deploy.batch.settings import ActorSettings, BatchSettings, ClusterSettings
+from ikc_deploy.runtime.options import UpscalerOptions
+from ikc_deploy.video.encoder_settings import EncoderSettings
 from tests.video.clips import make_clip
 
 PICTURES = 24
@@ -132,7 +133,7 @@ def test_killed_actors_lose_nothing_and_a_deadly_input_does_not_stop_the_rest(
     settings = BatchSettings(
         (folder, deadly),
         out,
-        UpscalerSettings(bundle.path, iters=1, threads=1),
+        ActorSettings(bundle.path, UpscalerOptions(iters=1, threads=1)),
         EncoderSettings(),
         ClusterSettings(actors=2),
     )

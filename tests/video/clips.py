@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.video.colour import Colour, FromRgb
-from ikc_deploy.video.encoders import EncoderSettings
+from ikc_deploy.video.encoder_settings import EncoderSettings
 from ikc_deploy.video.file_sink import FileSettings
 from ikc_deploy.video.interfaces import StreamFacts
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from ikc_deploy.errors import EncoderError
-from ikc_deploy.video.encoders import FAMILIES, EncoderSettings, choose_encoder
+from ikc_deploy.video.encoder_settings import FAMILIES, EncoderSettings
+from ikc_deploy.video.encoders import choose_encoder
 from tests.video.clips import facts
 
 

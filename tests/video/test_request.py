@@ -9,7 +9,7 @@ import pytest
 from ikc_deploy.errors import VideoError
 from ikc_deploy.video.camera import CameraSettings
 from ikc_deploy.video.clip import Span
-from ikc_deploy.video.encoders import EncoderSettings
+from ikc_deploy.video.encoder_settings import EncoderSettings
 from ikc_deploy.video.names import PIPE, is_video
 from ikc_deploy.video.raw import RawFormat
 from ikc_deploy.video.request import Request

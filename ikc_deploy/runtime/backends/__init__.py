@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ikc_deploy.arguments import shown, whole_number
+from ikc_deploy.arguments import whole_number
 from ikc_deploy.bundle.engine_store import read_engines
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.bundle.tensorrt_variants import TENSORRT_VARIANTS, TensorRTVariantName
 from ikc_deploy.errors import BackendError, EngineError
 from ikc_deploy.runtime.backends.base import Backend
+from ikc_deploy.text import shown
 
 BACKENDS: Final = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime")
 """Names of the backends, best first."""

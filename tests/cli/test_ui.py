@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -7,22 +8,26 @@ from pathlib import Path
 
 import click
 import pytest
+from rich.console import Console
 
-from ikc_deploy.cli._common import note_skipped, printable, reports_errors, say, warn
+from ikc_deploy.cli._command import reports_errors
+from ikc_deploy.cli._ui import note_skipped, print_table, progress_bars, say, warn
 from ikc_deploy.errors import InputError
+from ikc_deploy.text import escape_controls
 from tests.cli.running import invoke
 
 NAME = os.fsdecode(b"caf\xe9 \xe2\x82\xac.png")
 PROGRAM = f"""
 import os, sys, click
-from ikc_deploy.cli._common import err_console, note, out_console, reports_errors, say, warn
+from ikc_deploy.cli._command import reports_errors
+from ikc_deploy.cli._ui import note, result, say, warn
 from ikc_deploy.errors import InputError
 
 @click.command()
 @reports_errors
 def main():
     name = os.fsdecode({os.fsencode(NAME)!r}) + " \\u20ac"
-    for show in (say, click.echo, print, out_console.print, err_console.print, note, warn):
+    for show in (say, click.echo, print, result, note, warn):
         show(name)
     raise InputError(name)
 
@@ -69,7 +74,7 @@ def test_control_characters_of_names_are_shown_and_not_sent() -> None:
     result = invoke(command)
     assert result.stdout == "a\\x1b[31m\\r\\x9bm.png\n"
     assert result.stderr == "warning: b\\x1b]0;title\\x07.png\nerror: c\\x08.png\nd.png\n"
-    assert printable("Zürich 東京 [x].png") == "Zürich 東京 [x].png"
+    assert escape_controls("Zürich 東京 [x].png") == "Zürich 東京 [x].png"
 
 
 def test_what_is_skipped_in_a_folder_is_named(
@@ -87,3 +92,33 @@ def test_what_is_skipped_in_a_folder_is_named(
         "broken links or special files: c.png",
         "suffix is not one of .png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp: x.gif, y.txt",
     ]
+
+
+@pytest.mark.parametrize("width", [20, 80])
+def test_no_digit_is_lost_on_a_narrow_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr("ikc_deploy.cli._ui._stdout", Console(file=written, width=width))
+    numbers = [f"{30 + column / 100:.2f}" for column in range(12)]
+    title = "Set[5], \\ as it is"
+    print_table(title, ("", *map(str, range(12))), [("[red]sigma 1.8", *numbers)])
+    lines = written.getvalue().splitlines()
+    assert lines[0] == title
+    assert lines[-2].split() == ["[red]sigma", "1.8", *numbers]
+
+
+def test_bars_show_counts_text_and_the_time_left_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for terminal in (True, False):
+        written = io.StringIO()
+        console = Console(file=written, force_terminal=terminal, width=120)
+        monkeypatch.setattr("ikc_deploy.cli._ui._stderr", console)
+        with progress_bars(keep=True) as bars:
+            bars.show("images", 0, 4, "a[1]\x1b.png")
+            bars.show("images", 2, 4, "b[2].png")
+        shown = written.getvalue()
+        if terminal:
+            assert "2/4" in shown and "b[2].png" in shown and ":--" in shown
+            assert "a[1]\x1b" not in shown
+        else:
+            assert shown == ""

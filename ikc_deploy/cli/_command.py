@@ -1,0 +1,138 @@
+"""Parts of every command: errors as one line with exit code 2, and help under headings."""
+
+from __future__ import annotations
+
+import functools
+import textwrap
+import warnings
+from collections.abc import Callable
+from typing import Any, Final, ParamSpec, TypeVar, cast, get_args
+
+import click
+
+from ikc_deploy.cli._ui import fail, note, print_any_name, warn
+from ikc_deploy.errors import IkcError
+from ikc_deploy.option_fields import Heading
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+HELP: Final = {"help_option_names": ["-h", "--help"]}
+"""Context settings of every command."""
+
+
+class CommandError(click.ClickException):
+    """An error that ends the command: one message on standard error, exit code 2, no traceback."""
+
+    exit_code = 2
+
+    def show(self, file: object = None) -> None:  # noqa: ARG002 - click's signature
+        """Print the message."""
+        fail(self.message)
+
+
+def reports_errors(command: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+    """Return the command with errors of this project and the file system as `CommandError`.
+
+    Each Python warning becomes a line on standard error. Apply it outside all option groups, which
+    raise `InputError`.
+    """
+
+    @functools.wraps(command)
+    def run(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        print_any_name()
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = cast(Any, _show_warning)
+                return command(*args, **kwargs)
+        except IkcError as error:
+            raise CommandError(str(error)) from error
+        except BrokenPipeError:
+            # click exits quietly when the reader of a pipe (head, less) has ended.
+            raise
+        except OSError as error:
+            raise CommandError(f"{error.strerror or error}: {error.filename or ''}") from error
+        except KeyboardInterrupt:
+            note("interrupted")
+            raise SystemExit(130) from None
+
+    return run
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    warn(str(message))
+
+
+class OptionWithHeading(click.Option):
+    """An option with a heading for the help; empty for the most used options."""
+
+    def __init__(self, *args: Any, heading: Heading = "", **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.heading = heading
+
+
+class CommandWithHeadings(click.Command):
+    """A command with many options.
+
+    `--help` explains those without a heading and lists the names of the others by heading;
+    `--help-all` explains all of them.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.params.append(
+            click.Option(
+                ["--help-all"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_show_all,
+                help="Show this message with all options, and exit.",
+            )
+        )
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, those with a heading by name only unless all are requested."""
+        by_heading: dict[str, list[click.Parameter]] = {name: [] for name in get_args(Heading)}
+        for parameter in self.get_params(ctx):
+            if isinstance(parameter, click.Option):
+                by_heading[getattr(parameter, "heading", "")].append(parameter)
+        _write_section(ctx, formatter, "Options", by_heading.pop(""))
+        if ctx.meta.get(_ALL):
+            for heading, parameters in by_heading.items():
+                _write_section(ctx, formatter, heading, parameters)
+            return
+        with formatter.section("More options, explained by --help-all"):
+            width = max(map(len, by_heading)) + 2
+            for heading, parameters in by_heading.items():
+                names = ", ".join(parameter.opts[0] for parameter in parameters)
+                indent = " " * formatter.current_indent
+                lines = textwrap.wrap(
+                    names,
+                    max(formatter.width, width + 40),
+                    initial_indent=f"{indent}{heading:{width}}",
+                    subsequent_indent=indent + " " * width,
+                    break_on_hyphens=False,
+                )
+                formatter.write("\n".join(lines) + "\n")
+
+
+_ALL: Final = f"{__name__}.all"
+
+
+def _show_all(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        ctx.meta[_ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+def _write_section(
+    ctx: click.Context,
+    formatter: click.HelpFormatter,
+    heading: str,
+    parameters: list[click.Parameter],
+) -> None:
+    records = [record for each in parameters if (record := each.get_help_record(ctx))]
+    with formatter.section(heading):
+        formatter.write_dl(records)

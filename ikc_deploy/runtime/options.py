@@ -1,0 +1,58 @@
+"""Options of an `Upscaler`: the only statement of their types, defaults, ranges and help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Final
+
+from ikc_deploy.option_fields import Option, check_options
+from ikc_deploy.runtime.backends import BACKENDS
+from ikc_deploy.runtime.estimation import Estimate
+from ikc_deploy.runtime.tiling import TileSettings
+
+CLIP_ESTIMATE: Final[Estimate] = "track"
+"""Default way to estimate the blur of the frames of one clip; docs/estimation.md explains it."""
+
+
+@dataclass(frozen=True)
+class UpscalerOptions:
+    """The options of `ikc_deploy.load`, Ray's actors and the commands.
+
+    Raises:
+        InputError: A value is of the wrong type or out of range.
+    """
+
+    iters: Annotated[
+        int | None,
+        Option(
+            "Number of corrections of the estimated blur.",
+            default="the number that the weights recommend",
+            minimum=0,
+        ),
+    ] = None
+    backend: Annotated[
+        str, Option(f"Runtime of the networks: auto, or one of {', '.join(BACKENDS)}.")
+    ] = "auto"
+    estimate: Annotated[
+        Estimate,
+        Option(
+            "Way to estimate the blur: the loop on the whole frame, corrections on a few textured "
+            "crops, or tracking from the previous frame.",
+            default=f"full; for clips, {CLIP_ESTIMATE}",
+            heading="Blur",
+        ),
+    ] = "full"
+    threads: Annotated[
+        int,
+        Option("Number of CPU cores to use; 0 for all.", minimum=0, heading="Speed and memory"),
+    ] = 0
+    streams: Annotated[
+        int, Option("Number of frames that are processed at the same time.", minimum=1)
+    ] = 2
+    cuda_graph: Annotated[
+        bool, Option("Run the loop as one recorded CUDA graph on the TensorRT backends.")
+    ] = True
+    tiles: TileSettings = field(default_factory=TileSettings)
+
+    def __post_init__(self) -> None:
+        check_options(self)
