@@ -55,4 +55,5 @@ class UpscalerOptions:
     tiles: TileSettings = field(default_factory=TileSettings)
 
     def __post_init__(self) -> None:
+        """Require every option in its range."""
         check_options(self)

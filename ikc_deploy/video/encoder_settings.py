@@ -48,4 +48,5 @@ class EncoderSettings:
     ] = None
 
     def __post_init__(self) -> None:
+        """Require every option in its range."""
         check_options(self)
