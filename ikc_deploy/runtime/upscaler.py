@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,7 +18,12 @@ from ikc_deploy.arguments import real_array, shown, whole_number
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import InputError, KernelError, OutOfMemoryError
 from ikc_deploy.kernels.kernel_checks import MAX_LOST, MAX_NEGATIVE, check_kernels, projection_error
-from ikc_deploy.runtime.backends import open_backend
+from ikc_deploy.runtime.backends import (
+    DEFAULT_DEVICE,
+    DEFAULT_PRECISION,
+    half_precision_warning,
+    open_backend,
+)
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.estimation import Estimate, Estimator, check_estimate
 from ikc_deploy.runtime.executor import NetworkExecutor
@@ -503,6 +509,8 @@ def load_bundle(
     streams: int = DEFAULT_STREAMS,
     *,
     cuda_graph: bool = True,
+    device: str = DEFAULT_DEVICE,
+    precision: str = DEFAULT_PRECISION,
     estimate: Estimate = "full",
     tiles: TileSettings | None = None,
 ) -> Upscaler:
@@ -515,6 +523,8 @@ def load_bundle(
         threads: Number of CPU cores; 0 for all.
         streams: Number of frames that `Upscaler.submit` processes at the same time.
         cuda_graph: Whether the loop runs as one recorded CUDA graph.
+        device: Device of OpenVINO.
+        precision: Precision of OpenVINO.
         estimate: How the blur is estimated.
         tiles: When frames are cut into tiles; None for the default.
 
@@ -524,6 +534,7 @@ def load_bundle(
     Raises:
         InputError: An argument is of the wrong type or out of range.
         BundleError: The bundle is missing, damaged or from another version.
+        MissingExtraError: The backend is not installed.
         BackendError: The backend does not run on this machine.
         EngineError: The bundle has no engine for the backend.
     """
@@ -535,5 +546,10 @@ def load_bundle(
     whole_number(streams, "streams", 1)
     check_estimate(estimate)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    chosen = open_backend(backend, opened, threads, cuda_graph=cuda_graph)
+    chosen = open_backend(
+        backend, opened, threads, cuda_graph=cuda_graph, device=device, precision=precision
+    )
+    message = half_precision_warning(opened, chosen)
+    if message is not None:
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
     return Upscaler(opened, chosen, iters, streams, estimate=estimate, tiles=tiles)
