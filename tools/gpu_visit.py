@@ -83,14 +83,14 @@ def main(data: Path, out: Path, seconds: float, device: str, plan_file: Path) ->
         (out / "speeds.json").write_text(json.dumps(speeds, indent=1))
         checkpoint = _run(_with_steps(recipe, steps, log_every=200), work / run["name"], place)
         finished[run["name"]] = checkpoint
-        save_checkpoint(
-            load_checkpoint(checkpoint), out / f"{run['name']}.safetensors", torch.float16
-        )
+        save_checkpoint(load_checkpoint(checkpoint), out / f"{run['name']}.safetensors", torch.float16)
         shutil.copy(checkpoint.parent / LOG_FILE, out / f"{run['name']}.log.jsonl")
         _say(f"{run['name']}: finished, {ends - time.monotonic():.0f} s left")
 
 
-def _trial(recipe: Recipe, folder: Path, device: torch.device) -> tuple[Recipe, dict[str, float]]:
+def _trial(
+    recipe: Recipe, folder: Path, device: torch.device
+) -> tuple[Recipe, dict[str, float]]:
     """Return the recipe, without compilation if that fails, and the seconds a step of each stage."""
     short = _with_steps(recipe, _TRIAL, log_every=min(_TRIAL.values()) // _TRIAL_LINES)
     started = time.monotonic()

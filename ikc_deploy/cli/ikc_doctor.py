@@ -59,6 +59,9 @@ def _providers(report: DoctorReport) -> Table:
 
 
 def _print_lines(report: DoctorReport) -> None:
+    for device in report.openvino:
+        found = f"{device.product}, computes {', '.join(device.precisions)}"
+        _print_fact(f"OpenVINO {device.name}: {found if device.loads else device.reason}")
     for gpu in report.gpus:
         memory = f"{gpu.memory_mib} MiB" if gpu.memory_mib else "shared memory"
         _print_fact(

@@ -53,7 +53,6 @@ class StageContext:
     """Device of the training."""
     processes: ProcessGroup = SINGLE_PROCESS
     """Processes of the run."""
-
     @property
     def restore(self) -> Callable[[Tensor, Tensor], Tensor]:
         """F without its clamp: (lr, code) to an SR image `[N,3,sH,sW]`."""

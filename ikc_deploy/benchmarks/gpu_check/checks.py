@@ -268,9 +268,7 @@ class Check:
                 read = self.place.read_late(upscaler(self.place.frame(frame)).image)
                 # Its result goes into the same memory.
                 upscaler(self.place.frame(255 - frame))
-                require(
-                    np.array_equal(read(), wanted), "a result was overwritten while it was read"
-                )
+                require(np.array_equal(read(), wanted), "a result was overwritten while it was read")
         return {"frames": 3 * len(frames)}
 
     def shape_changes(self, runner: str, precision: Precision) -> Facts:

@@ -146,7 +146,7 @@ def half_precision_warning(bundle: Bundle, backend: Backend) -> str | None:
     if getattr(backend, "precision", "f32" if x86 else "f16") != "f32":
         return None
     return (
-        f"'{bundle.path}' has FP16 graphs, which {backend.name} computes in float32 on this CPU, so "
+        f"'{bundle.path}' has FP16 graphs, which {backend.name} computes in float32 on this CPU: "
         "they gain nothing here; export it with --fp32"
     )
 

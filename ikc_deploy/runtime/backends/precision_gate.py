@@ -156,7 +156,10 @@ def measure(bundle: Bundle, reference: Backend, candidate: Backend) -> GateResul
     wanted = _inside(hr, scale)
     return GateResult(
         min(map(_psnr, images[1], images[0])),
-        max(_psnr(good, wanted) - _psnr(bad, wanted) for good, bad in zip(images[0], moved)),
+        max(
+            _psnr(good, wanted) - _psnr(bad, wanted)
+            for good, bad in zip(images[0], moved, strict=True)
+        ),
     )
 
 

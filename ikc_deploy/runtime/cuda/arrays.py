@@ -198,7 +198,9 @@ class _Block:
         self.readers: set[ForeignStream] = set()
 
 
-def _take_back(pool: DeviceMemoryPool, buffer: DeviceBuffer, readers: set[ForeignStream]) -> None:
+def _take_back(
+    pool: DeviceMemoryPool, buffer: DeviceBuffer, readers: set[ForeignStream]
+) -> None:
     pool.take_back(buffer, readers)
 
 
