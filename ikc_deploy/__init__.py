@@ -145,6 +145,8 @@ def load(
     threads: int = UpscalerOptions.threads,
     streams: int = UpscalerOptions.streams,
     cuda_graph: bool = UpscalerOptions.cuda_graph,
+    device: str = UpscalerOptions.device,
+    precision: str = UpscalerOptions.precision,
     estimate: Estimate = UpscalerOptions.estimate,
     tile: Tile = TileSettings.tile,
     max_memory: int | None = TileSettings.max_memory,
@@ -158,8 +160,9 @@ def load(
             weights. These are exported into the user's cache on first use, which needs the
             `export` extra; later uses do not.
         backend: "tensorrt" or "tensorrt-rtx" (both need an engine in the bundle),
-            "onnxruntime-cuda", "onnxruntime" (the CPU), or "auto" for the first of these that
-            loads. A named backend is never replaced by another.
+            "onnxruntime-cuda", "openvino" (CPUs, and Intel's GPUs and NPUs; extra `openvino`),
+            "onnxruntime" (the CPU), or "auto" for the first of these that loads; "openvino" only
+            on CPUs on which it computes in 16 bits. A named backend is never replaced by another.
         iters: Number t >= 0 of corrections. The loop runs predictor P and SR network F, then t
             times corrector C and F (IKC, Algorithm 1). None uses the number that the weights were
             measured to gain from (`Manifest.recommended_iters`); the paper uses 7.
@@ -167,6 +170,11 @@ def load(
         streams: Number of frames that `Upscaler.submit` processes at the same time, at least 1.
         cuda_graph: Whether TensorRT backends run the loop as one recorded CUDA graph. False
             launches each network separately.
+        device: Device of the backend "openvino": "CPU", "GPU", "NPU", or "AUTO" for a GPU if there
+            is one, else the CPU.
+        precision: Precision in which the backend "openvino" computes everything that the graphs do
+            not quantise: "f32", "bf16", "f16", or "auto" for one of 16 bits that the device
+            computes natively and that passes a gate on first use, else "f32".
         estimate: How the blur is estimated. "full": the loop on the whole frame. "crops":
             corrections on four textured crops, then one SR pass over the frame. "track": for the
             frames of one clip in order, from the last frame's kernel code with one correction.
@@ -183,7 +191,8 @@ def load(
         BundleError: The bundle is missing, damaged or from another version.
         BackendError: The backend does not run on this machine.
         EngineError: The bundle has no engine for the backend.
-        MissingExtraError: An export is needed, and the `export` extra is not installed.
+        MissingExtraError: An export is needed, and the `export` extra is not installed; or the
+            backend is not installed.
 
     Example:
         >>> import numpy as np
@@ -201,6 +210,8 @@ def load(
         threads=threads,
         streams=streams,
         cuda_graph=cuda_graph,
+        device=device,
+        precision=precision,
         tiles=TileSettings(tile, max_memory),
     )
     if bundle is None:

@@ -2,11 +2,13 @@
 
 Nothing here imports torch, TensorRT or CUDA: versions come from package metadata, GPUs from
 nvidia-smi. ONNX Runtime lists every execution provider that it was built with, even if libraries or
-devices are missing. So each provider runs a tiny model in a separate process, where a driver may
-print, hang or crash without effect on the doctor.
+devices are missing. So each provider, and each device of OpenVINO, runs a tiny model in a separate
+process, where a driver may print, hang or crash without effect on the doctor.
 
     python -m ikc_deploy.doctor                           # that process: the listed providers
     python -m ikc_deploy.doctor CUDAExecutionProvider     # the providers that a session uses
+    python -m ikc_deploy.doctor openvino                  # the devices that OpenVINO lists
+    python -m ikc_deploy.doctor openvino CPU              # name and capabilities of one that works
 """
 
 from __future__ import annotations
@@ -33,6 +35,12 @@ from ikc_deploy.paths import cache_folder
 from ikc_deploy.weights import shipped_weights
 
 DISTRIBUTION: Final = "ikc-deploy"
+
+OPENVINO: Final = "openvino"
+"""Distribution and module of OpenVINO."""
+
+_NUMBERS: Final = ("FP32", "BF16", "FP16", "INT8")
+"""Precisions among the capabilities of OpenVINO's devices."""
 
 BASE: Final = ""
 """Name in place of an extra for the packages that every installation needs."""
@@ -99,6 +107,21 @@ class Provider:
 
 
 @dataclass(frozen=True)
+class InferenceDevice:
+    """A device that OpenVINO lists."""
+
+    name: str
+    loads: bool
+    """Whether it ran a model."""
+    product: str
+    """Name of the product; empty if it does not load."""
+    precisions: tuple[str, ...]
+    """Precisions that it computes natively."""
+    reason: str
+    """Reason why it does not load; empty if it does."""
+
+
+@dataclass(frozen=True)
 class Gap:
     """Packages that a command lacks."""
 
@@ -135,6 +158,8 @@ class DoctorReport:
     """Required packages, installed or not."""
     providers: tuple[Provider, ...]
     """Execution providers of ONNX Runtime."""
+    openvino: tuple[InferenceDevice, ...]
+    """Devices of OpenVINO; empty if it is not installed."""
     gpus: tuple[Gpu, ...]
     """NVIDIA GPUs."""
     no_gpu: str
@@ -162,6 +187,7 @@ def examine() -> DoctorReport:
     packages = required_packages()
     commands = tuple(check_command(name, needs, packages) for name, needs in COMMANDS.items())
     providers, not_started = probe_providers()
+    devices, openvino_problems = probe_openvino()
     gpus, no_gpu = find_gpus()
     cache = cache_folder()
     return DoctorReport(
@@ -170,13 +196,14 @@ def examine() -> DoctorReport:
         ikc_deploy=installed_version(DISTRIBUTION),
         packages=packages,
         providers=providers,
+        openvino=devices,
         gpus=gpus,
         no_gpu=no_gpu,
         weights=tuple(shipped_weights()),
         cache=str(cache),
         cached=tuple(sorted(path.parent.name for path in cache.glob(f"*/{MANIFEST_FILE}"))),
         commands=commands,
-        problems=(*not_started, *_problems()),
+        problems=(*not_started, *openvino_problems, *_problems()),
     )
 
 
@@ -261,8 +288,35 @@ def probe_provider(name: str) -> Provider:
     return Provider(name, True, "") if name in got else Provider(name, False, _reason(said))
 
 
+def probe_openvino() -> tuple[tuple[InferenceDevice, ...], tuple[str, ...]]:
+    """Try every device that OpenVINO lists.
+
+    Returns:
+        The devices, none if OpenVINO is not installed; and problems if it does not start.
+    """
+    if installed_version(OPENVINO) is None:
+        return (), ()
+    listed, said = _ask_child(OPENVINO)
+    if not listed:
+        fix = f"pip install --force-reinstall {OPENVINO}"
+        return (), (f"OpenVINO does not start: {_reason(said)}; run: {fix}",)
+    with ThreadPoolExecutor(max_workers=len(listed)) as pool:
+        return tuple(pool.map(probe_openvino_device, listed)), ()
+
+
+def probe_openvino_device(name: str) -> InferenceDevice:
+    """Return whether a device of OpenVINO runs a model, and if not, why."""
+    got, said = _ask_child(OPENVINO, name)
+    if not got:
+        return InferenceDevice(name, False, "", (), _reason(said))
+    product, *capabilities = got
+    return InferenceDevice(
+        name, True, product, tuple(each for each in _NUMBERS if each in capabilities), ""
+    )
+
+
 def _ask_child(*arguments: str) -> tuple[list[str], str]:
-    """Return the provider names that a child process prints, and all of its output."""
+    """Return the list of texts that a child process prints last, and all of its output."""
     command = [sys.executable, "-m", __name__, *arguments]
     try:
         child = subprocess.run(
@@ -276,8 +330,8 @@ def _ask_child(*arguments: str) -> tuple[list[str], str]:
     if child.returncode > 0:
         return [], said
     # The answer comes last: ONNX Runtime prints to standard output, too.
-    names: list[str] = json.loads(child.stdout.splitlines()[-1])
-    return names, said
+    answer: list[str] = json.loads(child.stdout.splitlines()[-1])
+    return answer, said
 
 
 def _reason(said: str) -> str:
@@ -291,6 +345,28 @@ def _reason(said: str) -> str:
 
 
 def _answer(arguments: list[str]) -> list[str]:
+    return _openvino(arguments[1:]) if arguments[:1] == [OPENVINO] else _onnx_runtime(arguments)
+
+
+def _openvino(arguments: list[str]) -> list[str]:
+    import io
+
+    import numpy as np
+    import openvino
+
+    core = openvino.Core()
+    if not arguments:
+        return list(core.available_devices)
+    (device,) = arguments
+    model = core.compile_model(core.read_model(io.BytesIO(base64.b64decode(_MODEL))), device)
+    (total,) = model({"x": np.ones(1, np.float32)}).values()
+    if total != [2]:
+        raise SystemExit(f"it computes 1 + 1 = {total[0]}")
+    product = str(core.get_property(device, "FULL_DEVICE_NAME"))
+    return [product, *core.get_property(device, "OPTIMIZATION_CAPABILITIES")]
+
+
+def _onnx_runtime(arguments: list[str]) -> list[str]:
     import numpy as np
     import onnxruntime
 

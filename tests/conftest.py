@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from hypothesis import settings
 from ikc_deploy import Bundle
 from tests.bundles import export_small, save_small, with_usrnet
 from tests.repeating import repeating_bundle
+
+# Otherwise "auto" would be OpenVINO in bfloat16 on CPUs that have it, and ONNX Runtime on others.
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
 settings.register_profile(
     "ikc", deadline=None, max_examples=20, derandomize=True, database=None, print_blob=True

@@ -18,6 +18,8 @@ from ikc_deploy.doctor import (
     Package,
     check_command,
     merge_requirements,
+    probe_openvino,
+    probe_openvino_device,
     probe_provider,
     probe_providers,
     required_packages,
@@ -147,8 +149,26 @@ def test_a_broken_onnx_runtime_is_a_problem_with_a_mend(
     assert "no libonnxruntime" in problem and "pip install" in problem
 
 
+def test_openvinos_cpu_really_computes_and_an_unknown_device_does_not() -> None:
+    devices, problems = probe_openvino()
+    assert problems == ()
+    cpu = next(device for device in devices if device.name == "CPU")
+    assert cpu.loads and cpu.product and "FP32" in cpu.precisions
+    unknown = probe_openvino_device("XPU")
+    assert not unknown.loads and unknown.reason and unknown.precisions == ()
+
+
+def test_a_broken_openvino_is_a_problem_with_a_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child_that(tmp_path, "echo 'ImportError: no libopenvino' >&2; exit 1", monkeypatch)
+    devices, (problem,) = probe_openvino()
+    assert devices == ()
+    assert "no libopenvino" in problem and "pip install" in problem
+
+
 def test_examining_imports_no_device_module() -> None:
-    heavy = "torch onnxruntime onnx tensorrt tensorrt_rtx polygraphy pycuda cuda av"
+    heavy = "torch onnxruntime openvino onnx tensorrt tensorrt_rtx polygraphy pycuda cuda av"
     code = (
         "import sys; from ikc_deploy import doctor; doctor._PROBE_SECONDS = 300.0\n"
         "report = doctor.examine()\n"

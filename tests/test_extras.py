@@ -34,6 +34,11 @@ NEEDED = {
         "ikc_deploy.networks.reference_usrnet",
     ),
     "offline": ("ikc_deploy.offline.job", "ikc_deploy.offline.outputs"),
+    "openvino": (
+        "ikc_deploy.runtime.backends.openvino",
+        "ikc_deploy.runtime.backends.precision_gate",
+        "openvino",
+    ),
     "evaluation": ("ikc_deploy.evaluation.render.plots", "ikc_deploy.cli.ikc_eval"),
     "video": ("ikc_deploy.video.request", "ikc_deploy.video.chunks"),
 }

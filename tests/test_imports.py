@@ -237,7 +237,7 @@ def test_what_embedders_install_does_without_torch(repository: Path, part: str) 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     heavy = (
         "av torch onnx onnxruntime onnxscript PIL rich click skimage scipy pycuda cuda tensorrt "
-        "tensorrt_rtx polygraphy ray"
+        "tensorrt_rtx openvino polygraphy ray"
     )
     code = (
         "import sys, ikc_deploy; "

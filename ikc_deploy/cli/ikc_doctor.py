@@ -55,6 +55,9 @@ def _packages(report: DoctorReport) -> Iterator[tuple[str | Text, ...]]:
 
 
 def _lines(report: DoctorReport) -> Iterator[str]:
+    for device in report.openvino:
+        found = f"{device.product}, computes {', '.join(device.precisions)}"
+        yield f"OpenVINO {device.name}: {found if device.loads else device.reason}"
     for gpu in report.gpus:
         memory = f"{gpu.memory_mib} MiB" if gpu.memory_mib else "shared memory"
         yield (

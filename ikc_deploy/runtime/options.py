@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from ikc_deploy.option_fields import Option, check_options
-from ikc_deploy.runtime.backends import BACKENDS
+from ikc_deploy.runtime.backends import BACKENDS, DEFAULT_DEVICE, DEFAULT_PRECISION
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.tiling import TileSettings
 
@@ -52,6 +52,21 @@ class UpscalerOptions:
     cuda_graph: Annotated[
         bool, Option("Run the loop as one recorded CUDA graph on the TensorRT backends.")
     ] = True
+    device: Annotated[
+        str,
+        Option(
+            "Device of the backend openvino: CPU, GPU, NPU, or AUTO for a GPU if there is one.",
+            heading="Speed and memory",
+        ),
+    ] = DEFAULT_DEVICE
+    precision: Annotated[
+        str,
+        Option(
+            "Precision of the backend openvino: f32, bf16, f16, or auto for the fastest that the "
+            "device computes natively and that passes a gate.",
+            heading="Speed and memory",
+        ),
+    ] = DEFAULT_PRECISION
     tiles: TileSettings = field(default_factory=TileSettings)
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ from ikc_deploy.arguments import real_array, whole_number
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import InputError, KernelError, OutOfMemoryError
 from ikc_deploy.kernels.kernel_checks import MAX_LOST, MAX_NEGATIVE, check_kernels, projection_error
-from ikc_deploy.runtime.backends import open_backend
+from ikc_deploy.runtime.backends import (
+    half_precision_warning,
+    open_backend,
+)
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.estimation import Estimate, Estimator, check_estimate
 from ikc_deploy.runtime.executor import NetworkExecutor
@@ -468,6 +472,7 @@ def load_bundle(
     Raises:
         InputError: `bundle` or `options.tiles` is of the wrong type.
         BundleError: The bundle is missing, damaged or from another version.
+        MissingExtraError: The backend is not installed.
         BackendError: The backend does not run on this machine.
         EngineError: The bundle has no engine for the backend.
     """
@@ -475,7 +480,17 @@ def load_bundle(
         raise InputError(f"a bundle is a folder or an opened Bundle, got {shown(bundle)}")
     chosen = options or UpscalerOptions()
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    backend = open_backend(chosen.backend, opened, chosen.threads, cuda_graph=chosen.cuda_graph)
+    backend = open_backend(
+        chosen.backend,
+        opened,
+        chosen.threads,
+        cuda_graph=chosen.cuda_graph,
+        device=chosen.device,
+        precision=chosen.precision,
+    )
+    message = half_precision_warning(opened, backend)
+    if message is not None:
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
     return Upscaler(
         opened,
         backend,

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from ikc_deploy.bundle.gpus import Gpu
 from ikc_deploy.cli.ikc_doctor import main
-from ikc_deploy.doctor import BASE, Command, DoctorReport, Gap, Package, Provider
+from ikc_deploy.doctor import BASE, Command, DoctorReport, Gap, InferenceDevice, Package, Provider
 
 VIDEO = Gap("video files", ("av",), "pip install 'ikc-deploy[video]'")
 REPORT = DoctorReport(
@@ -20,6 +20,10 @@ REPORT = DoctorReport(
         Package("numpy", "2.0", (BASE,), "numpy>=1"),
     ),
     providers=(Provider("CUDA", False, "libcublas.so.13 [gone]"), Provider("CPU", True, "")),
+    openvino=(
+        InferenceDevice("CPU", True, "Xeon [6]", ("FP32", "BF16"), ""),
+        InferenceDevice("GPU", False, "", (), "no driver"),
+    ),
     gpus=(Gpu("Orin (nvgpu)", "540.4.0", None, "8.7"),),
     no_gpu="",
     weights=("x4-lite",),
@@ -43,6 +47,8 @@ def test_the_tables_show_what_was_found_brackets_and_all(monkeypatch: pytest.Mon
         "not installed",
         "libcublas.so.13 [gone]",
         "GPU: Orin (nvgpu), shared memory, compute capability 8.7, driver 540.4.0",
+        "OpenVINO CPU: Xeon [6], computes FP32, BF16",
+        "OpenVINO GPU: no driver",
         "shipped weights: x4-lite",
         "for video files: needs av",
         "pip install 'ikc-deploy[video]'",

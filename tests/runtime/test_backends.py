@@ -13,7 +13,8 @@ from ikc_deploy.runtime.backends import BACKENDS, choose_backend, open_backend
 from tests.half import half_bundle, write_engine
 from tests.samples import photo
 
-ON_A_GPU = BACKENDS[:-1]
+ON_A_CPU = ("openvino", "onnxruntime")
+ON_A_GPU = tuple(name for name in BACKENDS if name not in ON_A_CPU)
 
 
 @pytest.fixture
@@ -35,35 +36,39 @@ def test_auto_says_why_it_took_the_cpu(tmp_path: Path, no_pycuda: None) -> None:
     bundle = write_engine(half_bundle(tmp_path / "bundle"), "a")
     backend, passed = choose_backend(bundle)
     assert backend.name == "onnxruntime"
-    assert list(passed) == list(ON_A_GPU)
+    assert list(passed) == [*ON_A_GPU, "openvino"]
     assert passed["tensorrt"] == "the bundle has no engine for it"
     assert "pycuda" in passed["tensorrt-rtx"] and "pycuda" in passed["onnxruntime-cuda"]
+    assert "would compute in float32 here" in passed["openvino"]
 
 
-def test_frames_in_gpu_memory_are_refused_on_the_cpu(small_bundle: Bundle) -> None:
+@pytest.mark.parametrize("name", ON_A_CPU)
+def test_frames_in_gpu_memory_are_refused_on_the_cpu(small_bundle: Bundle, name: str) -> None:
     class OnAGpu:
         __cuda_array_interface__: ClassVar[dict[str, Any]] = {}
 
     with (
-        ikc_deploy.load(small_bundle, "onnxruntime", 1) as upscaler,
+        ikc_deploy.load(small_bundle, name, 1) as upscaler,
         pytest.raises(InputError, match="copy the frame to numpy, or choose another backend"),
     ):
         upscaler(OnAGpu())
 
 
-def test_host_arrays_of_other_libraries_are_read_in_place(small_bundle: Bundle) -> None:
+@pytest.mark.parametrize("name", ON_A_CPU)
+def test_host_arrays_of_other_libraries_are_read_in_place(small_bundle: Bundle, name: str) -> None:
     import torch
 
     frame = photo(16, 20)
-    with ikc_deploy.load(small_bundle, "onnxruntime", 1) as upscaler:
+    with ikc_deploy.load(small_bundle, name, 1) as upscaler:
         image = upscaler(torch.from_numpy(frame)).image
         assert isinstance(image, np.ndarray)
         assert np.array_equal(image, upscaler(frame).image)
 
 
-def test_the_cpu_works_on_several_frames_at_once(small_bundle: Bundle) -> None:
+@pytest.mark.parametrize("name", ON_A_CPU)
+def test_the_cpu_works_on_several_frames_at_once(small_bundle: Bundle, name: str) -> None:
     frames = [photo(16, 16 + seed % 2, seed) for seed in range(5)]
-    with ikc_deploy.load(small_bundle, "onnxruntime", 1, threads=1, streams=3) as upscaler:
+    with ikc_deploy.load(small_bundle, name, 1, threads=1, streams=3) as upscaler:
         tickets = [upscaler.submit(frame) for frame in frames]
         for ticket, frame in zip(tickets, frames, strict=True):
             assert np.array_equal(ticket.result(60).image, upscaler(frame).image)

@@ -25,6 +25,12 @@ from tests.samples import photo
 from tests.sealing import seal
 
 
+@pytest.fixture(params=["onnxruntime", "openvino"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Names of the backends that read the graphs."""
+    return str(request.param)
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     return half_bundle(tmp_path / "bundle")
@@ -42,11 +48,11 @@ def bundle(tmp_path: Path) -> Bundle:
     ],
 )
 def test_a_manifest_of_other_graphs_is_refused(
-    bundle: Bundle, change: dict[str, Any], words: str
+    bundle: Bundle, backend: str, change: dict[str, Any], words: str
 ) -> None:
     seal(bundle.path, replace(bundle.manifest, **change))
     with pytest.raises(BundleError, match=words):
-        open_backend("onnxruntime", Bundle.open(bundle.path))
+        open_backend(backend, Bundle.open(bundle.path))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +65,7 @@ def test_a_manifest_of_other_graphs_is_refused(
     ],
 )
 def test_graphs_with_other_tensors_are_refused(
-    bundle: Bundle, graph: str, change: tuple[str, str], words: str
+    bundle: Bundle, backend: str, graph: str, change: tuple[str, str], words: str
 ) -> None:
     model = onnx.load(bundle.graph(graph))
     old, new = change
@@ -71,29 +77,31 @@ def test_graphs_with_other_tensors_are_refused(
     onnx.save(model, bundle.graph(graph))
     seal(bundle.path, bundle.manifest)
     with pytest.raises(BundleError, match=words):
-        open_backend("onnxruntime", Bundle.open(bundle.path))
+        open_backend(backend, Bundle.open(bundle.path))
 
 
-def test_codes_of_another_size_are_refused(bundle: Bundle) -> None:
+def test_codes_of_another_size_are_refused(bundle: Bundle, backend: str) -> None:
     model = onnx.load(bundle.graph("corrector"))
     for value in (model.graph.input[1], model.graph.output[0]):
         value.type.tensor_type.shape.dim[1].dim_value = 9
     onnx.save(model, bundle.graph("corrector"))
     seal(bundle.path, bundle.manifest)
     with pytest.raises((BundleError, BackendError)):
-        open_backend("onnxruntime", Bundle.open(bundle.path))
+        open_backend(backend, Bundle.open(bundle.path))
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_a_graph_that_was_altered_after_opening_is_not_loaded(bundle: Bundle, graph: str) -> None:
+def test_a_graph_that_was_altered_after_opening_is_not_loaded(
+    bundle: Bundle, backend: str, graph: str
+) -> None:
     content = bytearray(bundle.graph(graph).read_bytes())
     content[-5] ^= 1
     bundle.graph(graph).write_bytes(content)
     with pytest.raises(BundleError, match=rf"{graph}\.onnx' was altered"):
-        open_backend("onnxruntime", bundle)
+        open_backend(backend, bundle)
     bundle.graph(graph).write_bytes(content + b"x")
     with pytest.raises(BundleError, match="cut short or replaced"):
-        open_backend("onnxruntime", bundle)
+        open_backend(backend, bundle)
 
 
 def external(tensor: TensorProto, location: str) -> None:
@@ -104,7 +112,9 @@ def external(tensor: TensorProto, location: str) -> None:
 
 
 @pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "*/_ORT_MEM_ADDR_/*"])
-def test_a_graph_that_keeps_weights_elsewhere_is_refused(bundle: Bundle, location: str) -> None:
+def test_a_graph_that_keeps_weights_elsewhere_is_refused(
+    bundle: Bundle, backend: str, location: str
+) -> None:
     model = onnx.load(bundle.graph("predictor"))
     weight = next(w for w in model.graph.initializer if w.name == "weight")
     (bundle.path / "weights.bin").write_bytes(numpy_helper.to_array(weight).tobytes())
@@ -113,7 +123,7 @@ def test_a_graph_that_keeps_weights_elsewhere_is_refused(bundle: Bundle, locatio
     # Listed or not: a graph holds its own tensors.
     seal(bundle.path, bundle.manifest)
     with pytest.raises(BundleError, match="keeps tensors in other files"):
-        open_backend("onnxruntime", Bundle.open(bundle.path))
+        open_backend(backend, Bundle.open(bundle.path))
 
 
 def test_tensors_are_found_wherever_a_model_can_have_them() -> None:
@@ -150,7 +160,7 @@ def test_what_is_no_model_is_refused_before_onnx_runtime_sees_it(bundle: Bundle)
         read_graph(Bundle.open(bundle.path), "sftmd")
 
 
-def test_a_code_that_is_not_a_number_is_an_error(bundle: Bundle) -> None:
+def test_a_code_that_is_not_a_number_is_an_error(bundle: Bundle, backend: str) -> None:
     model = onnx.load(bundle.graph("corrector"))
     weight = next(w for w in model.graph.initializer if w.name == "weight")
     values = np.full_like(numpy_helper.to_array(weight), np.nan)
@@ -158,7 +168,7 @@ def test_a_code_that_is_not_a_number_is_an_error(bundle: Bundle) -> None:
     onnx.save(model, bundle.graph("corrector"))
     seal(bundle.path, bundle.manifest)
     frame = photo(16, 16)
-    with ikc_deploy.load(Bundle.open(bundle.path), "onnxruntime", 2) as upscaler:
+    with ikc_deploy.load(Bundle.open(bundle.path), backend, 2) as upscaler:
         for estimate in ("full", "crops", "track"):
             with pytest.raises(BackendError, match="kernel code that is not finite"):
                 upscaler(frame, estimate=estimate)

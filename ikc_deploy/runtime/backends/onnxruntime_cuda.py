@@ -47,7 +47,7 @@ class OnnxRuntimeCuda:
             self._sessions[stream.handle] = load_sessions(self._bundle, _PROVIDER, options)
 
     def unregister_stream(self, stream: CudaStream) -> None:
-        """Drop the stream's sessions; graphs that are still bound keep theirs."""
+        """Drop the stream's sessions; graphs that are still bound keep their own sessions."""
         with self._device.current():
             self._sessions.pop(stream.handle, None)
 

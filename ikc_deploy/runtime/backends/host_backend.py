@@ -1,0 +1,82 @@
+"""The common part of backends whose buffers are numpy arrays and whose graphs run synchronously."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Never, cast
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ikc_deploy.errors import BackendError, InputError, OutOfMemoryError
+from ikc_deploy.runtime.backends.base import BoundGraph, Buffer, CapturedGraph, Event
+
+
+class HostBackend:
+    """Buffers, copies and events in host memory; subclasses load and bind the graphs."""
+
+    name: str
+    """Name of the backend, as in `load(backend=...)`."""
+
+    def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
+        """Allocate a numpy array."""
+        try:
+            return np.zeros(shape, dtype)
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"not enough memory for a buffer of shape {list(shape)}; "
+                "use smaller frames or tiles"
+            ) from error
+
+    def from_dlpack(self, frame: object) -> Never:
+        """Refuse the frame: this backend reads host memory only."""
+        raise InputError(
+            f"a frame of type {type(frame).__name__} in GPU memory needs a backend on that GPU, "
+            f"and '{self.name}' reads host memory; copy the frame to numpy, or choose another "
+            "backend"
+        )
+
+    def upload(self, array: NDArray[Any], buffer: Buffer) -> None:
+        """Copy into the buffer's array."""
+        np.copyto(host_array(buffer), array, casting="no")
+
+    def download(self, buffer: Buffer) -> NDArray[Any]:
+        """Return a copy of the buffer's array."""
+        return host_array(buffer).copy()
+
+    def copy_to_device_array(self, buffer: Buffer) -> Never:  # noqa: ARG002
+        """Refuse, as this backend has no device memory."""
+        raise BackendError(f"the backend '{self.name}' has no device memory")
+
+    def create_event(self) -> Event:
+        """Return an event that reads the host's clock, as graphs run synchronously."""
+        return _HostEvent()
+
+    def elapsed_ms(self, start: Event, end: Event) -> float:
+        """Return milliseconds between two events."""
+        return 1e3 * (cast(_HostEvent, end).time - cast(_HostEvent, start).time)
+
+    def capture(
+        self,
+        graphs: Sequence[BoundGraph],  # noqa: ARG002
+        queue: Callable[[], None],  # noqa: ARG002
+    ) -> CapturedGraph | None:
+        """Return None: graphs run one by one."""
+        return None
+
+    def synchronize(self) -> None:
+        """Return at once: graphs run synchronously."""
+
+
+class _HostEvent:
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def record(self) -> None:
+        self.time = time.perf_counter()
+
+
+def host_array(buffer: Buffer) -> NDArray[Any]:
+    """Return the numpy array that a buffer of a `HostBackend` is."""
+    return cast("NDArray[Any]", buffer)

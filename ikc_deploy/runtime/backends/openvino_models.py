@@ -1,0 +1,295 @@
+"""A bundle's graphs as models that OpenVINO compiled for fixed shapes, with a cache on disk.
+
+OpenVINO's own cache (CACHE_DIR) takes a damaged file for a model. So compiled models are exported
+into a `CompiledCache` and imported from there.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+import weakref
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from ikc_deploy.bundle.manifest import GRAPHS, Bundle
+from ikc_deploy.errors import BackendError, OutOfMemoryError
+from ikc_deploy.runtime.backends.compiled_cache import CompiledCache
+from ikc_deploy.runtime.backends.openvino_devices import (
+    Arithmetic,
+    OpenVinoDevice,
+    open_core,
+    reason,
+)
+from ikc_deploy.runtime.frames import MIN_SIDE, FrameShape
+from ikc_deploy.runtime.onnx_files import read_graph
+from ikc_deploy.runtime.signatures import Signature, Tensor, check_signature, signature
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes of a graph's inputs, by name."""
+
+_MEMORY_OF_SHAPES: Final = 1.5
+"""Maximum memory for activations of a graph for all shapes, relative to that for the largest."""
+
+_MEMORY: Final = ("bad_alloc", "allocate", "out of memory", "OUT_OF_MEMORY")
+"""Parts of OpenVINO's messages about missing memory."""
+
+
+class CompiledGraph:
+    """A graph compiled for one shape, shared by all requests on it.
+
+    Args:
+        graph: Name of the graph.
+        model: OpenVINO's `CompiledModel`.
+        size: Number of entries of its inputs, to which its memory is proportional.
+    """
+
+    def __init__(self, graph: str, model: Any, size: int) -> None:
+        self.graph = graph
+        self.model = model
+        self.size = size
+        self.last_use = 0
+        """Time of the last use in uses of any graph; 0 if it holds no memory for activations."""
+
+    def release(self) -> bool:
+        """Free the memory for activations; return False if a request is running."""
+        try:
+            self.model.release_memory()
+        except RuntimeError:
+            return False
+        self.last_use = 0
+        return True
+
+
+class OpenVinoModels:
+    """The compiled models of one bundle on one device, for any number of backends and threads.
+
+    Args:
+        bundle: The opened bundle.
+        device: The device.
+        precision: The precision of everything that the graphs do not quantise.
+        threads: Number of CPU cores; 0 for all.
+        cache: The cache on disk.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        BackendError: OpenVINO cannot read a graph.
+        BundleError: A graph was altered, has tensors in other files, or has other inputs and
+            outputs than the manifest specifies.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: OpenVinoDevice,
+        precision: Arithmetic,
+        threads: int,
+        cache: CompiledCache,
+    ) -> None:
+        self.device = device
+        self.precision: Arithmetic = precision
+        self._bundle = bundle
+        self._cache = cache
+        self._core = open_core()
+        self._config = _config(device, precision, threads)
+        self._graphs = {graph: self._read(graph) for graph in GRAPHS}
+        self._lock = threading.Lock()
+        # Compiled graphs belong to their requests, and go when the last session of a shape goes.
+        self._compiled: weakref.WeakValueDictionary[tuple[object, ...], CompiledGraph]
+        self._compiled = weakref.WeakValueDictionary()
+        self._use_lock = threading.Lock()
+        self._uses = 0
+
+    def compiled(self, graph: str, shapes: Shapes) -> CompiledGraph:
+        """Return a compiled graph: one in use, one from the cache on disk, or a new one.
+
+        Args:
+            graph: Name of the graph.
+            shapes: Shapes of its inputs.
+
+        Returns:
+            The graph, shared by all callers while one of them keeps it.
+
+        Raises:
+            BackendError: OpenVINO refuses the graph, a shape or the precision.
+            OutOfMemoryError: There is too little memory to compile it.
+        """
+        key = (graph, *sorted(shapes.items()))
+        with self._lock:
+            found = self._compiled.get(key)
+            if found is None:
+                model = self._imported(graph, shapes) or self._compile(graph, shapes)
+                size = sum(math.prod(shape) for shape in shapes.values())
+                found = self._compiled[key] = CompiledGraph(graph, model, size)
+        return found
+
+    def use(self, compiled: CompiledGraph) -> None:
+        """Note that a graph is going to run, and free the memory of those not used for longest.
+
+        Every model keeps memory for its activations, of which frames of four shapes would need
+        four times as much as one. Small shapes, such as the crops of large frames, keep theirs.
+        """
+        with self._use_lock:
+            self._uses += 1
+            compiled.last_use = self._uses
+            holding = [
+                other
+                for other in list(self._compiled.values())
+                if other.graph == compiled.graph and other.last_use
+            ]
+            total = sum(other.size for other in holding)
+            limit = _MEMORY_OF_SHAPES * max(other.size for other in holding)
+            for other in sorted(holding, key=lambda each: each.last_use):
+                if total <= limit:
+                    return
+                if other is not compiled and other.release():
+                    total -= other.size
+
+    def _read(self, graph: str) -> Any:
+        data = read_graph(self._bundle, graph)
+        try:
+            model = self._core.read_model(io.BytesIO(data))
+        except RuntimeError as error:
+            path = self._bundle.graph(graph)
+            raise BackendError(f"OpenVINO cannot read '{path}': {reason(error)}") from error
+        check_signature(self._bundle, graph, _signature(model))
+        if graph == "sftmd":
+            self._check_scale(model)
+        return model
+
+    def _check_scale(self, model: Any) -> None:
+        """Check the size of images against the manifest's scale, on the smallest frame."""
+        shape = FrameShape(1, MIN_SIDE, MIN_SIDE)
+        inputs = signature(self._bundle, "sftmd", shape).inputs
+        small = self._reshaped("sftmd", model, _sizes(inputs))
+        check_signature(self._bundle, "sftmd", _signature(small), shape)
+
+    def _reshaped(self, graph: str, model: Any, shapes: Shapes) -> Any:
+        fixed = model.clone()
+        try:
+            fixed.reshape({name: list(shape) for name, shape in shapes.items()})
+        except RuntimeError as error:
+            raise BackendError(
+                f"OpenVINO refuses the {graph} of '{self._bundle.path}' on inputs of "
+                f"{_text(shapes)}: {reason(error)}"
+            ) from error
+        return fixed
+
+    def _imported(self, graph: str, shapes: Shapes) -> Any:
+        if not self.device.compiles_ahead:
+            return None
+        content = self._cache.load(self._key(graph, shapes))
+        if content is None:
+            return None
+        try:
+            model = self._core.import_model(io.BytesIO(content), self.device.name, self._config)
+        except RuntimeError:
+            # Another driver or another CPU under the same name: it is compiled again and replaced.
+            return None
+        return self._checked(graph, model)
+
+    def _compile(self, graph: str, shapes: Shapes) -> Any:
+        fixed = self._reshaped(graph, self._graphs[graph], shapes)
+        try:
+            model = self._core.compile_model(fixed, self.device.name, self._config)
+        except (RuntimeError, MemoryError) as error:
+            raise failure(f"compile the {graph} for inputs of {_text(shapes)}", error) from error
+        self._checked(graph, model)
+        if self.device.compiles_ahead:
+            self._cache.store(self._key(graph, shapes), model.export_model().getvalue())
+        return model
+
+    def _checked(self, graph: str, model: Any) -> Any:
+        """Return `model`; raise `BackendError` if it computes in another precision."""
+        given = model.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if given != self.precision:
+            raise BackendError(
+                f"OpenVINO compiled the {graph} in {given} instead of {self.precision} for "
+                f"{self.device.full_name}; use the precision f32"
+            )
+        return model
+
+    def _key(self, graph: str, shapes: Shapes) -> dict[str, object]:
+        return {
+            **self.identity(),
+            "graph": self._bundle.files[f"{graph}.onnx"].sha256,
+            "shapes": _text(shapes),
+        }
+
+    def identity(self) -> dict[str, object]:
+        """Return what every compiled model depends on beside its graph, for keys of the cache."""
+        from openvino import get_version
+
+        return {
+            "openvino": get_version(),
+            "device": self.device.name,
+            "product": self.device.full_name,
+            "architecture": self.device.architecture,
+            "capabilities": sorted(self.device.capabilities),
+            "precision": self.precision,
+        }
+
+
+def failure(doing: str, error: BaseException) -> BackendError:
+    """Return the error of ours for an exception of OpenVINO.
+
+    Args:
+        doing: What failed, after "cannot".
+        error: The exception.
+
+    Returns:
+        An `OutOfMemoryError` if memory was missing, else a `BackendError`.
+    """
+    if isinstance(error, MemoryError) or any(part in str(error) for part in _MEMORY):
+        return OutOfMemoryError(
+            f"not enough memory to {doing}; use smaller frames or tiles ({reason(error)})"
+        )
+    return BackendError(f"OpenVINO cannot {doing}: {reason(error)}")
+
+
+def _config(device: OpenVinoDevice, precision: Arithmetic, threads: int) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    if device.name == "CPU":
+        # Pinned threads of several processes would share the first cores and leave others idle.
+        config |= {"NUM_STREAMS": "1", "ENABLE_CPU_PINNING": False}
+        if threads:
+            config["INFERENCE_NUM_THREADS"] = threads
+    return config
+
+
+def _signature(model: Any) -> Signature:
+    """Return the inputs and outputs of a model; open sizes are None."""
+
+    def tensors(ports: Any) -> dict[str, Tensor]:
+        return {
+            port.any_name: Tensor(
+                _dtype(port.element_type),
+                tuple(None if size.is_dynamic else size.get_length() for size in port.partial_shape)
+                if port.partial_shape.rank.is_static
+                else (),
+            )
+            for port in ports
+        }
+
+    return Signature(tensors(model.inputs), tensors(model.outputs))
+
+
+def _dtype(element_type: Any) -> np.dtype[Any]:
+    try:
+        return np.dtype(element_type.to_dtype())
+    except RuntimeError:
+        return np.dtype(object)
+
+
+def _sizes(inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(size or 1 for size in tensor.shape) for name, tensor in inputs.items()}
+
+
+def _text(shapes: Shapes) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, shape in sorted(shapes.items()))

@@ -1,0 +1,350 @@
+"""OpenVINO on the CPU: equal to ONNX Runtime, explicit about precision, cached on disk."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from PIL import Image
+
+import ikc_deploy
+from ikc_deploy import BackendError, Bundle, InputError
+from ikc_deploy.bundle.manifest import FrameIO
+from ikc_deploy.errors import MissingExtraError
+from ikc_deploy.export.calibration import quantize_bundle
+from ikc_deploy.export.parity import psnr
+from ikc_deploy.imaging.synthetic import structured_image
+from ikc_deploy.paths import cache_folder
+from ikc_deploy.runtime.backends import choose_backend, open_backend
+from ikc_deploy.runtime.backends.compiled_cache import CompiledCache
+from ikc_deploy.runtime.backends.openvino import OpenVino
+from ikc_deploy.runtime.backends.openvino_devices import Arithmetic, find_device, open_core
+from ikc_deploy.runtime.backends.precision_gate import (
+    MAX_CODE_LOSS_DB,
+    MIN_FRAME_DB,
+    SAMPLE,
+    GateResult,
+    choose_precision,
+    measure,
+)
+from tests.bundles import export_small
+from tests.half import half_bundle
+from tests.samples import photo
+from tests.sealing import seal
+
+pytest.importorskip("openvino", reason="needs the extra openvino")
+
+GOOD = GateResult(MIN_FRAME_DB, MAX_CODE_LOSS_DB)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder of compiled models."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return cache_folder() / "openvino"
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Names of the graphs that are compiled, as opposed to read from the cache."""
+    import openvino
+
+    made: list[str] = []
+    compile_model = openvino.Core.compile_model
+
+    def watched(core: Any, model: Any, *rest: Any) -> Any:
+        made.append(model.get_friendly_name())
+        return compile_model(core, model, *rest)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", watched)
+    yield made
+
+
+def both(bundle: Bundle, frame: NDArray[Any], **blur: Any) -> list[ikc_deploy.Result]:
+    """The results of ONNX Runtime and of OpenVINO in float32."""
+    results = []
+    for backend, extra in (("onnxruntime", {}), ("openvino", {"precision": "f32"})):
+        with ikc_deploy.load(bundle, backend, 2, threads=1, **extra) as upscaler:
+            results.append(upscaler(frame, **blur))
+    return results
+
+
+@pytest.mark.parametrize("io", ["uint8", "float"])
+def test_float32_is_that_of_onnx_runtime_up_to_rounding(tmp_path: Path, io: FrameIO) -> None:
+    bundle = export_small(tmp_path, io=io)
+    frame: NDArray[Any] = photo(20, 28)
+    if io == "float":
+        frame = np.ascontiguousarray(frame.transpose(2, 0, 1), np.float32) / np.float32(255)
+    wanted, found = both(bundle, frame)
+    np.testing.assert_allclose(found.codes, wanted.codes, rtol=0, atol=1e-5)
+    white = 255 if io == "uint8" else 1
+    # Frames are rounded to levels, of which a few lie on the other side.
+    assert psnr(found.image / white, wanted.image / white) > (70 if io == "uint8" else 110)
+
+
+def test_float16_graphs_run_in_float32_with_a_warning(tmp_path: Path) -> None:
+    bundle = half_bundle(tmp_path / "bundle")
+    with pytest.warns(RuntimeWarning, match=r"FP16 graphs, which .* float32 on this CPU.*--fp32"):
+        wanted, found = both(bundle, photo(16, 24))
+    np.testing.assert_allclose(found.codes, wanted.codes, rtol=0, atol=2e-3)
+    assert psnr(found.image / 255, wanted.image / 255) > 55
+
+
+def test_float32_graphs_are_not_warned_of(small_bundle: Bundle) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ikc_deploy.load(small_bundle, "openvino", precision="f32").close()
+
+
+def test_int8_graphs_run(small_bundle: Bundle, tmp_path: Path) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(small_bundle.path, tmp_path / "int8"))
+    images = [structured_image(96, seed) for seed in range(2)]
+    quantize_bundle(folder, small_bundle.manifest, images)
+    wanted, found = both(Bundle.open(folder), photo(20, 28))
+    # The two round the same values, and differ where one of them rounds the other way.
+    assert psnr(found.image / 255, wanted.image / 255) > 40
+
+
+def test_without_openvino_the_extra_is_named(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_core.cache_clear()
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'ikc-deploy\[openvino\]'"):
+        open_backend("openvino", small_bundle)
+    backend, passed = choose_backend(small_bundle)
+    assert backend.name == "onnxruntime"
+    assert "ikc-deploy[openvino]" in passed["openvino"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"device": "TPU"}, InputError, "invalid device 'TPU': expected one of CPU, GPU"),
+        ({"device": 1}, InputError, "invalid device 1"),
+        ({"device": "NPU.77"}, BackendError, "no device NPU.77 here, only .*CPU"),
+        ({"precision": "fp8"}, InputError, "invalid precision 'fp8': expected one of auto, f32"),
+        ({"precision": None}, InputError, "invalid precision None"),
+    ],
+)
+def test_wrong_settings_are_refused(
+    small_bundle: Bundle, settings: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        ikc_deploy.load(small_bundle, "openvino", **settings)
+
+
+@pytest.mark.parametrize("backend", ["auto", "onnxruntime", "tensorrt"])
+@pytest.mark.parametrize("setting", [{"device": "GPU"}, {"precision": "f32"}])
+def test_other_backends_have_no_such_settings(
+    small_bundle: Bundle, backend: str, setting: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match=f"the backend is {backend}; choose backend='openvino'"):
+        ikc_deploy.load(small_bundle, backend, **setting)
+
+
+def test_a_precision_that_the_cpu_lacks_is_refused_when_named(small_bundle: Bundle) -> None:
+    plain = replace(find_device(open_core(), "CPU"), capabilities=frozenset({"FP32", "INT8"}))
+    for precision in ("bf16", "f16"):
+        with pytest.raises(BackendError, match=f"does not compute {precision} natively"):
+            OpenVino.open(small_bundle, precision=precision, found=plain)
+    assert OpenVino.open(small_bundle, found=plain).precision == "f32"
+    with pytest.raises(BackendError, match="would compute in float32 here: the device computes no"):
+        OpenVino.open_in_16_bits(small_bundle, found=plain)
+
+
+def test_openvinos_silent_float32_is_noticed(small_bundle: Bundle) -> None:
+    """A CPU that only claims bfloat16: OpenVINO takes float32 without a word."""
+    found = find_device(open_core(), "CPU")
+    if found.computes("bf16"):
+        pytest.skip("this CPU computes bfloat16")
+    claims = replace(found, capabilities=found.capabilities | {"BF16"})
+    backend = OpenVino.open(small_bundle, threads=1, found=claims)
+    assert backend.precision == "f32"
+    assert "in f32 instead of bf16" in backend.explanation
+    with (
+        ikc_deploy.Upscaler(
+            small_bundle, OpenVino.open(small_bundle, precision="bf16", found=claims)
+        ) as upscaler,
+        pytest.raises(BackendError, match="in f32 instead of bf16"),
+    ):
+        upscaler(photo(16, 16))
+
+
+def test_the_first_candidate_that_passes_is_taken() -> None:
+    results = {"bf16": GateResult(44.9, 0.0), "f16": GOOD}
+
+    def gate(precision: Arithmetic) -> GateResult:
+        return results[precision]
+
+    assert choose_precision(("bf16", "f16"), gate)[0] == "f16"
+    precision, said = choose_precision(("bf16",), gate)
+    assert precision == "f32" and "44.9 dB" in said
+
+    def broken(_: Arithmetic) -> GateResult:
+        raise BackendError("no such kernel")
+
+    assert choose_precision(("bf16",), broken) == ("f32", "bf16: no such kernel")
+
+
+@pytest.mark.parametrize(
+    ("result", "passed"),
+    [
+        (GOOD, True),
+        (replace(GOOD, frame_db=MIN_FRAME_DB - 0.01), False),
+        (replace(GOOD, code_loss_db=MAX_CODE_LOSS_DB + 0.001), False),
+        (GateResult(float("nan"), 0.0), False),
+        (GateResult(100.0, float("nan")), False),
+    ],
+)
+def test_both_limits_count(result: GateResult, passed: bool) -> None:
+    assert result.passed is passed
+    assert GateResult.decode(result.encode()).passed is passed
+
+
+def spoiled(bundle: Bundle, folder: Path, graph: str, factor: float) -> Bundle:
+    """A copy of a bundle with the largest weight of a graph multiplied by `factor`."""
+    import shutil
+
+    copied = Path(shutil.copytree(bundle.path, folder))
+    model = onnx.load(copied / f"{graph}.onnx")
+    weight = max(model.graph.initializer, key=lambda each: np.prod(each.dims, initial=1))
+    weight.CopyFrom(numpy_helper.from_array(factor * numpy_helper.to_array(weight), weight.name))
+    onnx.save(model, copied / f"{graph}.onnx")
+    seal(copied, bundle.manifest)
+    return Bundle.open(copied)
+
+
+def test_the_gate_measures_real_models(small_bundle: Bundle, tmp_path: Path) -> None:
+    reference = OpenVino.open(small_bundle, precision="f32", threads=1)
+    same = measure(small_bundle, reference, OpenVino.open(small_bundle, precision="f32", threads=1))
+    assert same.passed and same.frame_db == 150 and same.code_loss_db == 0
+    other = measure(small_bundle, reference, open_backend("onnxruntime", small_bundle, 1))
+    assert other.passed and other.frame_db > 90
+    bad = spoiled(small_bundle, tmp_path / "f", "sftmd", 30.0)
+    result = measure(small_bundle, reference, OpenVino.open(bad, precision="f32", threads=1))
+    assert not result.passed and result.frame_db < MIN_FRAME_DB
+    nan = spoiled(small_bundle, tmp_path / "nan", "predictor", float("nan"))
+    assert not measure(small_bundle, reference, OpenVino.open(nan, precision="f32")).passed
+
+
+def test_the_gates_sample_is_a_part_of_the_sample_photograph(repository: Path) -> None:
+    whole = np.asarray(Image.open(repository / "samples" / "kodim23.png").convert("RGB"))
+    assert np.array_equal(np.load(SAMPLE), whole[150:278, 420:548])
+
+
+def test_models_are_compiled_once_and_read_from_the_cache_after_that(
+    small_bundle: Bundle, compilations: list[str], cache: Path
+) -> None:
+    images = []
+    for _ in range(2):
+        with ikc_deploy.load(small_bundle, "openvino", 1, threads=1, precision="f32") as upscaler:
+            images.append(upscaler(photo(16, 20)).image)
+            images.append(upscaler(photo(16, 20)).image)
+            assert len(compilations) == 3
+    assert all(np.array_equal(image, images[0]) for image in images)
+    with ikc_deploy.load(small_bundle, "openvino", 1, threads=1, precision="f32") as upscaler:
+        upscaler(photo(20, 16))
+    assert len(compilations) == 6
+    # Every byte of an entry counts: OpenVINO itself would compute with damaged weights.
+    for path in cache.glob("*.compiled"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    with ikc_deploy.load(small_bundle, "openvino", 1, threads=1, precision="f32") as upscaler:
+        assert np.array_equal(upscaler(photo(16, 20)).image, images[0])
+    assert len(compilations) == 9
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(
+    small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
+    with ikc_deploy.load(small_bundle, "openvino", 1, threads=1, precision="f32") as upscaler:
+        with pytest.warns(RuntimeWarning, match="compiled models are not kept in"):
+            image = upscaler(photo(16, 16)).image
+        assert image.shape == (64, 64, 3)
+
+
+def test_the_cache_forgets_what_was_not_used_for_longest(tmp_path: Path) -> None:
+    import os
+
+    cache = CompiledCache(tmp_path, max_bytes=1000)
+    for name in range(3):
+        cache.store({"name": name}, bytes(300))
+    for age, path in enumerate(sorted(tmp_path.iterdir())):
+        os.utime(path, (age, age))
+    oldest = [name for name in range(3) if cache.load({"name": name}) is not None]
+    assert oldest == [0, 1, 2]
+    for path in tmp_path.iterdir():
+        os.utime(path, (1, 1))
+    assert cache.load({"name": 1}) == bytes(300)
+    cache.store({"name": 3}, bytes(500))
+    left = [name for name in range(4) if cache.load({"name": name}) is not None]
+    assert left == [1, 3]
+    cache.store({"name": 4}, bytes(5000))
+    assert [name for name in range(5) if cache.load({"name": name}) is not None] == [4]
+
+
+def test_several_threads_share_models_of_several_shapes(small_bundle: Bundle) -> None:
+    frames = [photo(16 + 4 * (seed % 3), 20, seed) for seed in range(6)]
+    settings: dict[str, Any] = {"threads": 1, "precision": "f32", "streams": 2}
+    with ikc_deploy.load(small_bundle, "openvino", 1, **settings) as upscaler:
+        wanted = [upscaler(frame).image for frame in frames]
+        futures = [upscaler.submit(frame) for frame in 3 * frames]
+        for future, image in zip(futures, 3 * wanted, strict=True):
+            assert np.array_equal(future.result(60).image, image)
+
+
+def test_shapes_out_of_use_give_their_memory_back(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import openvino
+
+    released: list[int] = []
+    release = openvino.CompiledModel.release_memory
+
+    def watched(model: Any) -> None:
+        released.append(threading.get_ident())
+        release(model)
+
+    monkeypatch.setattr(openvino.CompiledModel, "release_memory", watched, raising=False)
+    settings: dict[str, Any] = {"threads": 1, "precision": "f32"}
+    with ikc_deploy.load(small_bundle, "openvino", 0, **settings) as upscaler:
+        first = upscaler(photo(32, 40)).image
+        upscaler(photo(8, 8))
+        upscaler(photo(32, 40))
+        assert not released
+        upscaler(photo(40, 32))
+        assert released
+        assert np.array_equal(upscaler(photo(32, 40)).image, first)
+
+
+def test_too_little_memory_is_said() -> None:
+    from ikc_deploy.errors import OutOfMemoryError
+    from ikc_deploy.runtime.backends.openvino_models import failure
+
+    thrown = RuntimeError(
+        "Exception from src/inference/src/cpp/core.cpp:117:\n"
+        "Exception from src/core/src/runtime/allocator.cpp:79:\nstd::bad_alloc\n\n"
+    )
+    error = failure("compile the sftmd", thrown)
+    assert isinstance(error, OutOfMemoryError) and "smaller frames or tiles" in str(error)
+    other = failure(
+        "run the sftmd", RuntimeError("Exception from x:1:\nCheck 'a' failed at b\n\nno")
+    )
+    assert not isinstance(other, OutOfMemoryError) and str(other).endswith(": no")
