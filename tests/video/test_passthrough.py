@@ -100,7 +100,9 @@ def test_text_that_is_re_encoded_is_said(tmp_path: Path) -> None:
 def test_text_is_left_out_of_a_container_without_subtitles(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", [numbered(0)] * 3, subtitles=[(0, "one")])
     with opened(source, tmp_path / "out.ts") as sink:
-        assert "stream 1 is left out: subtitle, subrip, which mpegts cannot hold" in sink.warnings[0]
+        assert (
+            "stream 1 is left out: subtitle, subrip, which mpegts cannot hold" in sink.warnings[0]
+        )
 
 
 def test_a_stream_that_holds_nothing_is_left_out(tmp_path: Path) -> None:
