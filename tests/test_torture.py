@@ -12,7 +12,7 @@ import pytest
 
 from ikc_deploy.errors import IkcError, InputError
 from tools.torture.campaign import BATCH, run_campaign
-from tools.torture.commands import Ended, Fault, TestedCommand, check_end
+from tools.torture.commands import Ended, Fault, WritingCommand, check_end
 from tools.torture.disturbances import (
     killed,
     measured,
@@ -43,7 +43,7 @@ def test_a_kind_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class ScriptCommand(TestedCommand):
+class ScriptCommand(WritingCommand):
     """A Python script instead of a command; its argument is the output."""
 
     script: str = ""

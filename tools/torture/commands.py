@@ -28,7 +28,7 @@ class Fault(Exception):
 
 
 @dataclass(frozen=True)
-class TestedCommand:
+class WritingCommand:
     """A command that writes one output."""
 
     name: str
@@ -139,14 +139,14 @@ def _clip(out: Path) -> str:
 
 
 COMMANDS: Final = (
-    TestedCommand(
+    WritingCommand(
         "export",
         "ikc_export",
         "bundle",
         lambda material, variant: ["--fp32", "--weights", material.checkpoint(variant)],
         _bundle,
     ),
-    TestedCommand(
+    WritingCommand(
         "train",
         "ikc_train",
         "run",
@@ -155,7 +155,7 @@ COMMANDS: Final = (
         resumes=True,
         replaces=False,
     ),
-    TestedCommand(
+    WritingCommand(
         "picture",
         "ikc_upscale",
         "out.png",
@@ -165,7 +165,7 @@ COMMANDS: Final = (
         ],
         picture_digest,
     ),
-    TestedCommand(
+    WritingCommand(
         "batch",
         "ikc_upscale",
         "out",
@@ -175,7 +175,7 @@ COMMANDS: Final = (
         ],
         _pictures,
     ),
-    TestedCommand(
+    WritingCommand(
         "clip",
         "ikc_upscale",
         "out.mp4",

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tools.torture.commands import Ended, Fault, TestedCommand, check_end, picture_digest, run
+from tools.torture.commands import Ended, Fault, WritingCommand, check_end, picture_digest, run
 from tools.torture.material import Material
 from tools.torture.mutations import mutated_bytes
 
@@ -30,7 +30,7 @@ _POLL_SECONDS: Final = 0.002
 class Reference:
     """What a command does without a disturbance."""
 
-    command: TestedCommand
+    command: WritingCommand
     """The command."""
     material: Material
     """Its inputs."""
@@ -261,7 +261,7 @@ def new_place(reference: Reference, folder: Path, source: random.Random) -> Plac
     return Place(reference, folder, reference.contents[1])
 
 
-def measured(command: TestedCommand, material: Material, folder: Path) -> Reference:
+def measured(command: WritingCommand, material: Material, folder: Path) -> Reference:
     """Run a command undisturbed for every variant, and return what it does.
 
     Raises:
