@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Wheels for a machine without a network: `make gpu-check` uses them for its run.
 WHEELS ?= $(wildcard ../shared/gpu_wheels shared/gpu_wheels)
 
-.PHONY: demo test test-scale lint bench format gpu-check gpu-visit clean
+.PHONY: demo test test-scale lint bench torture format gpu-check gpu-visit clean
 
 demo: $(VENV)/demo.stamp ## Export the shipped weights, upscale a real photo, print PSNR and the image's path
 	$(BIN)/ikc-export --fp32 --out demo/bundle
@@ -33,6 +33,9 @@ lint: $(VENV)/dev.stamp ## Check formatting, lint, types and words
 bench: $(VENV)/demo.stamp ## Measure benchmarks/suite.toml, fill in the tables of docs/performance.md
 	$(BIN)/ikc-bench --suite benchmarks/suite.toml --out benchmarks/results
 	$(BIN)/python -m ikc_deploy.benchmarks.render.document docs/performance.md benchmarks
+
+torture: $(VENV)/dev.stamp ## Damage inputs and disturb the commands for ten minutes, fill in docs/reliability.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.torture --seconds 600 --json benchmarks/results/torture.json --document docs/reliability.md
 
 format: $(VENV)/dev.stamp ## Fix formatting and what ruff can fix
 	$(BIN)/ruff format .

@@ -6,14 +6,12 @@ what is tested is what is read after those.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import json
 import os
 import random
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,92 +26,11 @@ from ikc_deploy.errors import IkcError, KernelError
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.half import half_bundle, write_engine
 from tests.sealing import BASIS
+from tools.torture.mutations import ESCAPE, digested, mutated_json
 
 MANIFESTS: Final = 1500
 ENGINES: Final = 700
 BASES: Final = 1500
-
-ESCAPE: Final = "\x1b[31m"
-
-ODD: Final[tuple[Any, ...]] = (
-    None,
-    True,
-    False,
-    0,
-    -1,
-    1,
-    3,
-    2**31,
-    2**70,
-    -(2**70),
-    0.5,
-    float("nan"),
-    float("inf"),
-    -float("inf"),
-    "",
-    "a",
-    "a\0b",
-    "\ud800",
-    "\udcff",
-    ESCAPE + "red",
-    "[bold red]x[/]",
-    "[/nothing]",
-    "\u202eabc",
-    "a\nb",
-    "x" * 5000,
-    "..",
-    "../../etc/passwd",
-    "/etc/passwd",
-    "C:\\windows",
-    "uint8",
-    [],
-    {},
-    [[]],
-    {"a": {}},
-    [1, 2, 3],
-    [None] * 3,
-    {"bytes": 1, "sha256": "0"},
-)
-"""What stands where something else should."""
-
-
-def digested(values: dict[str, Any]) -> bytes:
-    sealed = {key: value for key, value in values.items() if key != "manifest_sha256"}
-    digest = hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
-    return json.dumps(sealed | {"manifest_sha256": digest}).encode()
-
-
-def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every (container, key) in JSON values."""
-    keys = list(value) if isinstance(value, dict) else range(len(value))
-    for key in keys:
-        yield value, key
-        if isinstance(value[key], dict | list):
-            yield from places(value[key])
-
-
-def mutate(values: Any, source: random.Random) -> Any:
-    """A copy with one to three entries replaced, dropped, renamed or moved."""
-    changed = copy.deepcopy(values)
-    for _ in range(source.choice((1, 1, 1, 2, 3))):
-        everywhere = list(places(changed))
-        if not everywhere:
-            break
-        container, key = source.choice(everywhere)
-        way = source.randrange(4)
-        if way == 0:
-            del container[key]
-        elif way == 1 and isinstance(container, dict):
-            container[source.choice([odd for odd in ODD if isinstance(odd, str)])] = container.pop(
-                key
-            )
-        elif way == 2:
-            other, name = source.choice(everywhere)
-            if name in other if isinstance(other, dict) else name < len(other):
-                container[key] = copy.deepcopy(other[name])
-        else:
-            container[key] = copy.deepcopy(source.choice(ODD))
-    return changed
 
 
 @pytest.fixture
@@ -127,7 +44,7 @@ def test_every_manifest_is_read_or_refused(folder: Path) -> None:
     original = json.loads(path.read_text())
     opened = 0
     for _ in range(MANIFESTS):
-        path.write_bytes(digested(mutate(original, source)))
+        path.write_bytes(digested(mutated_json(original, source)))
         try:
             bundle = Bundle.open(folder)
             read_engines(bundle)
@@ -146,7 +63,7 @@ def test_what_is_opened_can_be_shown(folder: Path) -> None:
     path, source = folder / MANIFEST_FILE, random.Random(1)
     original = json.loads(path.read_text())
     for _ in range(60):
-        path.write_bytes(digested(mutate(original, source)))
+        path.write_bytes(digested(mutated_json(original, source)))
         done = invoke(main, folder)
         assert (done.exit_code in (0, 2) and done.exception is None) or done.exit_code == 2
         assert "\x1b" not in done.output
@@ -158,7 +75,7 @@ def test_every_engine_record_is_read_or_refused(folder: Path) -> None:
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
     listed = manifest["files"]["engines/a/engine.json"]
     for _ in range(ENGINES):
-        data = json.dumps(mutate(original, source)).encode()
+        data = json.dumps(mutated_json(original, source)).encode()
         path.write_bytes(data)
         listed.update(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
         (folder / MANIFEST_FILE).write_bytes(digested(manifest))

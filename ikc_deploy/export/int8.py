@@ -54,6 +54,8 @@ def quantize_graph(path: Path, feeds: Feeds, keep: Iterable[str] = ()) -> None:
         and node.input[1] not in kept
         and weights[node.input[1]].dims[1] >= MIN_CHANNELS
     ]
+    if not chosen:
+        return
     for node in chosen:
         _bias_after(model.graph, node)
     _drop_unused(model.graph)

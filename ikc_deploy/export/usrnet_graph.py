@@ -342,7 +342,7 @@ def _measured_halo(record: UsrnetRecord, written: NonBlind) -> int:
     lr = _structured(larger, kernel, scale)
     views = lr[:-_SHIFT, :-_SHIFT], lr[_SHIFT:, _SHIFT:]
     first, second = (
-        to_8bit_range(written(_as_io(view, io), kernel, border="wrap"), io) for view in views
+        to_8bit_range(written(_as_io(view, io), kernel, 0.0, border="wrap"), io) for view in views
     )
     shift = scale * _SHIFT
     differences = np.abs(first[shift:, shift:] - second[:-shift, :-shift]).max(axis=2)

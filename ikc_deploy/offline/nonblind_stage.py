@@ -18,7 +18,15 @@ from ikc_deploy.errors import KernelError
 from ikc_deploy.kernels import KernelBasis, to_fkp, to_ours
 from ikc_deploy.kernels.kernel_checks import MAX_LOST
 from ikc_deploy.networks.usrnet import Usrnet
-from ikc_deploy.offline.forward_model import Alignment, alignment_offset, to_image, to_tensor
+from ikc_deploy.offline.forward_model import (
+    LEVELS,
+    Alignment,
+    alignment_offset,
+    to_image,
+    to_tensor,
+)
+from ikc_deploy.runtime.frame_margin import FrameMargin
+from ikc_deploy.runtime.nonblind import ROUNDING_NOISE
 from ikc_deploy.runtime.upscaler import Upscaler
 
 
@@ -64,12 +72,16 @@ class UsrnetNonBlind:
         """Upscale RGB `[H,W,3]` uint8 under a kernel `[k,k]` in the FKP convention."""
         network = self.network.to(self.device).eval()
         blur = torch.from_numpy(kernel.astype(np.float32))[None].to(self.device)
-        # USRNet assumes periodic borders: mirrored borders are added and cut off again.
-        margin = min(len(kernel), *lr.shape[:2])
-        with torch.inference_mode():
-            large = network(to_tensor(_mirrored(lr, margin), self.device), blur, self.scale)
-        start = self.scale * margin - alignment_offset(self.alignment, self.scale)
-        return NonBlindResult(_cut(to_image(large), start, lr, self.scale))
+        margin = FrameMargin(len(kernel), self.scale)
+
+        def upscale(padded: NDArray[np.uint8], noise: float) -> NDArray[np.uint8]:
+            with torch.inference_mode():
+                planes = to_tensor(padded, self.device)
+                return to_image(network(planes, blur, self.scale, noise / LEVELS))
+
+        large = margin.upscaled_twice(lr, kernel, ROUNDING_NOISE, upscale)
+        before = alignment_offset(self.alignment, self.scale)
+        return NonBlindResult(margin.inside(large, lr, before))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +110,10 @@ class SftmdNonBlind:
             )
         scale = self.upscaler.scale
         code = bundle.basis.encode(projected)
-        large = self.upscaler(_mirrored(lr, 1), code=code).image
-        start = scale + alignment_offset("centre", scale) - alignment_offset(self.alignment, scale)
-        return NonBlindResult(_cut(large, start, lr, scale), lost)
+        margin = FrameMargin(1, scale)
+        large = self.upscaler(margin.padded(lr, "reflect"), code=code).image
+        before = alignment_offset(self.alignment, scale) - alignment_offset("centre", scale)
+        return NonBlindResult(margin.inside(large, lr, before), lost)
 
 
 def projection(
@@ -129,14 +142,3 @@ def projection(
 def padded(kernel: NDArray[np.floating], size: int) -> NDArray[np.floating]:
     """Return `kernel` `[k,k]` padded with zeros to `[size,size]`; unchanged if not smaller."""
     return np.pad(kernel, max(0, (size - len(kernel)) // 2))
-
-
-def _mirrored(lr: NDArray[np.uint8], margin: int) -> NDArray[np.uint8]:
-    return np.pad(lr, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
-
-
-def _cut(
-    large: NDArray[np.uint8], start: int, lr: NDArray[np.uint8], scale: int
-) -> NDArray[np.uint8]:
-    height, width = (scale * side for side in lr.shape[:2])
-    return np.ascontiguousarray(large[start : start + height, start : start + width])

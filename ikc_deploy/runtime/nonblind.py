@@ -6,11 +6,7 @@ as the graph's halo. If it is then larger than the graph's size, it is cut into 
 accordingly. A frame is used unchanged only if it wraps around, as in the degradation of the FKP
 convention, and has the graph's size.
 
-The content beyond a photograph's edges is unknown, and a mirrored margin differs from what the
-kernel would have produced: in it, a diagonal blur runs along the other diagonal. A network that
-trusts such pixels produces ringing far into the image. So a frame is upscaled twice: first as if it
-were noisy, with a mirrored margin; then with a margin that is the first image blurred by the
-kernel. docs/offline.md reports the gain.
+A photograph is upscaled twice, so that its margin fits the kernel: see `frame_margin`.
 
 The graph runs in ONNX Runtime on the CPU.
 """
@@ -19,7 +15,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,25 +23,20 @@ from numpy.typing import NDArray
 from ikc_deploy.arguments import real_number, whole_number
 from ikc_deploy.bundle.manifest import USRNET, Bundle
 from ikc_deploy.errors import InputError, KernelError
-from ikc_deploy.kernels.conventions import degrade_fkp, lag, to_fkp
+from ikc_deploy.kernels.conventions import lag, to_fkp
 from ikc_deploy.kernels.kernel_checks import check_kernels
 from ikc_deploy.runtime.backends.base import Binding
 from ikc_deploy.runtime.backends.onnx_sessions import load_sessions
 from ikc_deploy.runtime.backends.onnxruntime_cpu import CPU_PROVIDER, OnnxRuntimeCpu
+from ikc_deploy.runtime.frame_margin import Border, FrameMargin, frame_size
 from ikc_deploy.runtime.frames import FrameShape, check_frames
 from ikc_deploy.runtime.tiling import upscale_in_tiles
-
-Border = Literal["reflect", "wrap"]
-"""Assumed content beyond a frame's edges: its mirror image, or its opposite edge."""
 
 MAX_NOISE: Final = 50.0
 """Maximum noise in 8-bit levels, far beyond what networks are trained on."""
 
 ROUNDING_NOISE: Final = 1 / math.sqrt(12)
 """Standard deviation of the error of rounding to 8 bits, in levels: a frame's minimum noise."""
-
-_FIRST_NOISE: Final = 10.0
-"""Assumed noise in levels of a frame with a mirrored margin; it smooths what does not fit."""
 
 _MAX_NEGATIVE: Final = 0.5
 """Maximum absolute sum of negative weights; bicubic shrinking, a part of these kernels, has 0.2."""
@@ -77,14 +68,15 @@ class NonBlind(AbstractContextManager["NonBlind"]):
         self.bundle = bundle
         self.scale = bundle.manifest.scale
         self._record, self._io = bundle.usrnet, bundle.manifest.io
-        self._rows = 0 if self._io == "uint8" else 1
+        size = self._record.height, self._record.width
+        self._margin = FrameMargin(self._record.halo, self.scale, size)
         self._backend = OnnxRuntimeCpu(load_sessions(bundle, CPU_PROVIDER, {}, threads, (USRNET,)))
         shape = FrameShape(1, self._record.height, self._record.width)
         dtype = np.uint8 if self._io == "uint8" else np.float32
-        size = self._record.kernel_size
+        side = self._record.kernel_size
         allocate = self._backend.allocate
         self._lr = allocate(shape.array(self._io), dtype)
-        self._kernel = allocate((1, size, size), np.float32)
+        self._kernel = allocate((1, side, side), np.float32)
         self._noise = allocate((1,), np.float32)
         self._sr = allocate(shape.array(self._io, self.scale), dtype)
         inputs = {"lr": self._lr, "kernel": self._kernel, "noise": self._noise}
@@ -128,66 +120,24 @@ class NonBlind(AbstractContextManager["NonBlind"]):
         fitted = fitted_kernel(kernel, self._record.kernel_size)
         self._backend.upload(fitted[None], self._kernel)
         if border == "wrap":
-            self._set_noise(levels)
-            return self._wrapped(frame)
-        mirrored = self._padded(frame, "reflect")
-        self._set_noise(max(levels, _FIRST_NOISE))
-        first = self._tiled(mirrored)
-        self._set_noise(levels)
-        return self._inside(self._tiled(self._remargined(mirrored, frame, first, fitted)), frame)
+            return self._wrapped(frame, levels)
+        image = self._margin.upscaled_twice(frame, fitted, levels, self._tiled)
+        return self._margin.inside(image, frame)
 
     def _set_noise(self, levels: float) -> None:
         self._backend.upload(np.array([levels / 255], np.float32), self._noise)
 
-    def _wrapped(self, frame: NDArray[Any]) -> NDArray[Any]:
+    def _wrapped(self, frame: NDArray[Any], levels: float) -> NDArray[Any]:
         """Return the SR image of a frame that wraps around."""
-        if self._sizes(frame) == (self._record.height, self._record.width):
+        if frame_size(frame) == self._margin.smallest:
+            self._set_noise(levels)
             return self._restored(frame)
-        return self._inside(self._tiled(self._padded(frame, "wrap")), frame)
+        return self._margin.inside(self._tiled(self._margin.padded(frame, "wrap"), levels), frame)
 
-    def _sizes(self, frame: NDArray[Any]) -> tuple[int, int]:
-        return frame.shape[self._rows], frame.shape[self._rows + 1]
-
-    def _padded(self, frame: NDArray[Any], border: Border) -> NDArray[Any]:
-        """Return `frame` with a margin, at least as large as the graph's size."""
-        before = self._record.halo
-        margins = [(0, 0)] * 3
-        graph = self._record.height, self._record.width
-        for axis, (size, whole) in enumerate(zip(self._sizes(frame), graph, strict=True)):
-            margins[self._rows + axis] = (before, max(before, whole - size - before))
-        return np.pad(frame, margins, border)
-
-    def _tiled(self, padded: NDArray[Any]) -> NDArray[Any]:
-        graph, reach = (self._record.height, self._record.width), self._record.halo
+    def _tiled(self, padded: NDArray[Any], levels: float) -> NDArray[Any]:
+        self._set_noise(levels)
+        graph, reach = self._margin.smallest, self._margin.halo
         return upscale_in_tiles(padded, graph, reach, self._io, self.scale, self._restored)
-
-    def _inside(self, image: NDArray[Any], frame: NDArray[Any]) -> NDArray[Any]:
-        """Return the SR image of `frame`, cut out of that of the padded frame."""
-        start = self.scale * self._record.halo
-        inside = [slice(None)] * 3
-        for axis, size in enumerate(self._sizes(frame)):
-            inside[self._rows + axis] = slice(start, start + self.scale * size)
-        return np.ascontiguousarray(image[tuple(inside)])
-
-    def _remargined(
-        self,
-        padded: NDArray[Any],
-        frame: NDArray[Any],
-        image: NDArray[Any],
-        kernel: NDArray[np.float32],
-    ) -> NDArray[Any]:
-        """Return `padded` with a new margin: its SR `image`, degraded by `kernel`."""
-        made, before = padded.copy(), self._record.halo
-        small, large = (
-            np.moveaxis(each, (self._rows, self._rows + 1), (0, 1)) for each in (made, image)
-        )
-        white = 255 if self._io == "uint8" else 1
-        for axis, size in enumerate(self._sizes(frame)):
-            for start, stop in ((0, before), (before + size, small.shape[axis])):
-                blurred = _blurred(large, kernel, self.scale, axis, start, stop)
-                levels = np.rint(blurred) if self._io == "uint8" else blurred
-                small[(slice(None),) * axis + (slice(start, stop),)] = np.clip(levels, 0, white)
-        return made
 
     def _restored(self, tile: NDArray[Any]) -> NDArray[Any]:
         self._backend.upload(np.ascontiguousarray(tile)[None], self._lr)
@@ -201,26 +151,6 @@ class NonBlind(AbstractContextManager["NonBlind"]):
     def __exit__(self, *_: object) -> None:
         """Close the object at the end of the `with` block."""
         self.close()
-
-
-def _blurred(
-    image: NDArray[Any],
-    kernel: NDArray[np.float32],
-    scale: int,
-    axis: int,
-    start: int,
-    stop: int,
-) -> NDArray[np.float64]:
-    """Return LR rows (axis 0) or columns `start` to `stop` of a degraded SR image `[sH,sW,3]`.
-
-    The degradation is that of the FKP convention.
-    """
-    reach = -(-(len(kernel) // 2) // scale)
-    first, last = max(0, start - reach), min(image.shape[axis] // scale, stop + reach)
-    place = slice(scale * first, scale * last)
-    strip = image[(slice(None),) * axis + (place,)]
-    inside = slice(start - first, stop - first)
-    return degrade_fkp(strip, kernel, scale)[(slice(None),) * axis + (inside,)]
 
 
 def fitted_kernel(kernel: NDArray[np.floating], size: int) -> NDArray[np.float32]:

@@ -1,8 +1,8 @@
 """Muxing of finished chunks and the other streams of the source, without re-encoding the video.
 
-Audio, subtitles and attachments are copied packet by packet, except audio that the container does
-not support (`video.trial`). Metadata, chapters and stream flags are copied too. The decoding times
-of the video are computed again, because every chunk was coded separately.
+Audio, subtitles and attachments are copied packet by packet, except audio and text that the
+container does not support (`video.trial`). Metadata, chapters and stream flags are copied too. The
+decoding times of the video are computed again, because every chunk was coded separately.
 """
 
 from __future__ import annotations

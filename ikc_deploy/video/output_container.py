@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 import av
 
 from ikc_deploy.video.clocks import Repair, RunningClock
+from ikc_deploy.video.excerpt import Excerpt
 from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.opening import open_output
-from ikc_deploy.video.tracks import Excerpt, Track, TrackLane, add_lane, fresh_tags
+from ikc_deploy.video.tracks import Track, TrackLane, add_lane, fresh_tags
 from ikc_deploy.video.write_errors import FAILURES
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from ikc_deploy.video.clip import Clip, find_jumps
 from ikc_deploy.video.encoders import Encoder, coded_frame
+from ikc_deploy.video.excerpt import Excerpt
 from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.names import container_of
 from ikc_deploy.video.output_container import TrackError
-from ikc_deploy.video.tracks import Excerpt, Track
+from ikc_deploy.video.tracks import Track
 from ikc_deploy.video.trial import Plan, Trial
 from ikc_deploy.video.write_errors import writing
 

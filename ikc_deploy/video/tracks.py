@@ -1,4 +1,4 @@
-"""Streams other than the video on their way to the output: copied, or re-encoded audio."""
+"""Streams other than the video on their way to the output: copied, or re-encoded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 import av
 from av.audio.stream import AudioStream
 from av.filter import Graph
+from av.subtitles.stream import SubtitleStream
 
 from ikc_deploy.video.clocks import Repair
+from ikc_deploy.video.excerpt import Excerpt
+from ikc_deploy.video.text_tracks import CodedText, TextCoding
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -57,25 +60,8 @@ class Track:
 
     index: int
     """Index of the stream in the source."""
-    coding: SoundCoding | None = None
-    """Encoding of audio; None if its packets are copied."""
-
-
-@dataclass(frozen=True)
-class Excerpt:
-    """The part of the source that is written, in seconds of its clock."""
-
-    origin: Fraction = Fraction(0)
-    """Time that becomes 0 in the output."""
-    begin: Fraction | None = None
-    """Time before which packets are omitted; None for no limit."""
-    end: Fraction | None = None
-    """Time from which on packets are omitted; None for no limit."""
-
-    def holds(self, time: Fraction) -> bool:
-        """Return whether a packet that begins at `time` is part of the excerpt."""
-        early = self.begin is not None and time < self.begin
-        return not early and (self.end is None or time < self.end)
+    coding: SoundCoding | TextCoding | None = None
+    """Encoding of audio or text; None if its packets are copied."""
 
 
 class TrackLane(Protocol):
@@ -97,6 +83,8 @@ def add_lane(output: OutputContainer, source: Stream, track: Track, excerpt: Exc
     lane: TrackLane
     if track.coding is None:
         lane = _Copied(output, source, excerpt)
+    elif isinstance(track.coding, TextCoding):
+        lane = CodedText(output, cast(SubtitleStream, source), track.coding, excerpt)
     else:
         lane = _CodedSound(output, cast(AudioStream, source), track.coding, excerpt)
     lane.stream.metadata.update(fresh_tags(source.metadata))

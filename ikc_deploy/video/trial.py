@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import av
 from av.audio.stream import AudioStream
+from av.subtitles.stream import SubtitleStream
 
 from ikc_deploy.errors import UnreadableClipError, VideoError
 from ikc_deploy.files import atomic_path, check_name
 from ikc_deploy.video.clip import video_stream
+from ikc_deploy.video.excerpt import Excerpt
 from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.opening import open_input
 from ikc_deploy.video.output_container import (
@@ -33,7 +35,8 @@ from ikc_deploy.video.output_container import (
     read_beside,
 )
 from ikc_deploy.video.sidedata import display_matrix, same_turn, side_data_names
-from ikc_deploy.video.tracks import COPIED, Excerpt, SoundCoding, Track, sound_codings
+from ikc_deploy.video.text_tracks import TextCoding, text_codings
+from ikc_deploy.video.tracks import COPIED, SoundCoding, Track, sound_codings
 from ikc_deploy.video.write_errors import explained, reason_of, writing
 
 if TYPE_CHECKING:
@@ -83,7 +86,7 @@ class Trial:
     def plan(self, path: Path, shown: frozenset[str] = frozenset()) -> Plan:
         """Determine which streams of a source are written, and how; read it to its end.
 
-        Audio that cannot be copied is re-encoded.
+        Audio and text subtitles that cannot be copied are re-encoded.
 
         Args:
             path: The source.
@@ -159,7 +162,7 @@ class Trial:
             plan.tracks.append(Track(stream.index, coding))
             plan.warnings.append(
                 f"stream {stream.index} is re-encoded as {coding.encoder}: {self.container} cannot "
-                f"hold this {name} audio ({copy.problem})"
+                f"hold this {name} {stream.type} ({copy.problem})"
             )
         else:
             plan.warnings.append(f"{what}, which {self.container} cannot hold ({copy.problem})")
@@ -216,17 +219,20 @@ class Trial:
                 "its views as one frame"
             )
 
-    def _coding(self, path: Path, stream: Stream) -> SoundCoding | None:
-        """Return an encoding of audio that the container supports; None if there is none."""
-        if stream.type != "audio" or stream.codec_context is None:
-            return None
-        frame = _first_sound(path, stream)
-        if frame is None:
-            return None
-        for coding in sound_codings(cast(AudioStream, stream), frame, self.container):
+    def _coding(self, path: Path, stream: Stream) -> SoundCoding | TextCoding | None:
+        """Return an encoding of audio or text that the container supports, or None."""
+        for coding in self._codings(path, stream):
             if self._codes(path, Track(stream.index, coding)):
                 return coding
         return None
+
+    def _codings(self, path: Path, stream: Stream) -> Iterator[SoundCoding | TextCoding]:
+        if isinstance(stream, SubtitleStream):
+            yield from text_codings(stream, self.container)
+        elif isinstance(stream, AudioStream) and stream.codec_context is not None:
+            frame = _first_sound(path, stream)
+            if frame is not None:
+                yield from sound_codings(stream, frame, self.container)
 
     def _codes(self, path: Path, track: Track) -> bool:
         file = io.BytesIO()
@@ -241,8 +247,9 @@ class Trial:
                 output.close()
             except TrackError:
                 return False
-        coding = cast(SoundCoding, track.coding)
-        return _holds(file, "audio", av.Codec(coding.encoder, "w").canonical_name)
+        assert track.coding is not None
+        codec = av.Codec(track.coding.encoder, "w")
+        return _holds(file, codec.type, codec.canonical_name)
 
     def _beside(
         self,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -29,6 +30,8 @@ from ikc_deploy.imaging.image_io import read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.networks.reference_usrnet import import_usrnet
 from ikc_deploy.networks.usrnet import save_usrnet
+from ikc_deploy.runtime.frame_margin import Border
+from ikc_deploy.runtime.nonblind import ROUNDING_NOISE, NonBlind
 from tests.bundle.test_manifest import rewrite
 from tests.bundles import near_bicubic_usrnet
 from tests.sealing import seal
@@ -91,6 +94,27 @@ def test_frames_too_small_for_the_network_leave_the_bundle_as_it_was(
     with pytest.raises(InputError, match=r"32x32 are too small.*set a larger --res"):
         add_usrnet(copied, UsrnetExport(weights, (32, 32)))
     assert Bundle.open(copied).files == small_bundle.files
+
+
+def test_all_is_measured_without_noise_where_the_network_reaches_farthest(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, call, levels = tmp_path / "usrnet.safetensors", NonBlind.__call__, []
+
+    def noted(
+        self: NonBlind,
+        frame: NDArray[Any],
+        kernel: NDArray[np.floating],
+        noise: float = ROUNDING_NOISE,
+        border: Border = "reflect",
+    ) -> NDArray[Any]:
+        levels.append(noise)
+        return call(self, frame, kernel, noise, border)
+
+    monkeypatch.setattr(NonBlind, "__call__", noted)
+    save_usrnet(near_bicubic_usrnet(), weights)
+    add_usrnet(copied, UsrnetExport(weights, (72, 64)))
+    assert levels == [0.0] * 3
 
 
 def test_a_graph_that_is_not_the_network_is_no_bundle(

@@ -18,11 +18,14 @@ from ikc_deploy.kernels import (
     shifted_gaussian,
     to_fkp,
 )
+from ikc_deploy.kernels.conventions import degrade_fkp
 from ikc_deploy.kernels.kernel_checks import MAX_LOST
 from ikc_deploy.networks.reference_usrnet import import_usrnet
 from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings
 from ikc_deploy.offline.forward_model import Alignment
 from ikc_deploy.offline.nonblind_stage import SftmdNonBlind, UsrnetNonBlind, projection
+from ikc_deploy.runtime.nonblind import NonBlind
+from tests.bundles import near_bicubic_usrnet
 from tests.samples import photo
 
 
@@ -62,15 +65,27 @@ def test_sftmd_is_given_the_projected_kernel_and_refuses_one_it_does_not_know(
 
 
 @pytest.mark.parametrize("alignment", ["centre", "fkp"])
-def test_usrnet_upscales_with_its_border_mirrored(alignment: Alignment) -> None:
+def test_usrnet_upscales_up_to_the_border(alignment: Alignment) -> None:
     torch.manual_seed(0)
     network = Usrnet(UsrnetSettings(iterations=2, channels=(4, 4, 4, 4), blocks=1))
     network.initialize()
     lr = photo(16, 19)
     image = UsrnetNonBlind(network, 2, alignment)(lr, mean_fkp_kernel(2)).image
     assert image.shape == (32, 38, 3)
-    # Mirrored, a picture and its mirror image differ in nothing but the kernel's place.
     assert np.abs(image.astype(int).mean() - lr.mean()) < 8
+
+
+def test_usrnet_makes_its_margin_as_the_graph_of_a_bundle_does(usrnet_bundle: Bundle) -> None:
+    """Beyond a photograph's edges a diagonal blur is no mirror image."""
+    kernel = shifted_gaussian(9.0, 1.0, 0.8, 4)
+    large = photo(4 * 56, 4 * 52, seed=5)
+    lr = np.rint(degrade_fkp(large, kernel, 4)).clip(0, 255).astype(np.uint8)[8:-8, 8:-8]
+    ours = UsrnetNonBlind(near_bicubic_usrnet(), 4, "fkp")(lr, kernel).image
+    with NonBlind(usrnet_bundle) as nonblind:
+        theirs = nonblind(lr, kernel)
+    # Their margins differ in width, so that a few pixels at the edges do.
+    differences = np.abs(ours.astype(int) - theirs)
+    assert differences.max() <= 8 and differences.mean() < 0.5
 
 
 def test_published_weights_and_kernel_give_the_published_figure(shared: Path) -> None:
@@ -80,5 +95,5 @@ def test_published_weights_and_kernel_give_the_published_figure(shared: Path) ->
     kernel = loadmat(material / "test_image" / "DIPFKP_gt_k_x4" / "102061.mat")["Kernel"]
     network = import_usrnet(material / "usrnet_tiny.pth")
     image = UsrnetNonBlind(network, 4, "fkp")(lr, kernel).image
-    # 26.11 where the border wraps around, as it did in making the picture.
+    # 26.11 where the border wraps around, as it did when the image was made.
     assert psnr_y(image, hr, 4) == pytest.approx(26.11, abs=0.05)

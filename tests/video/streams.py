@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -72,6 +73,20 @@ def kinds(path: Path) -> list[tuple[str, str]]:
             for stream in container.streams
             if stream.codec_context is not None
         ]
+
+
+def subtitles(path: Path) -> list[tuple[Fraction, Fraction, str]]:
+    """Begin, length and text of every subtitle, styles and markup left out."""
+    found = []
+    with av.open(path) as container:
+        (stream,) = container.streams.subtitles
+        for packet in container.demux(stream):
+            shown = stream.codec_context.decode2(packet) if packet.size else None
+            for text in shown or ():
+                begin, length = packet.pts * packet.time_base, packet.duration * packet.time_base
+                words = re.sub(r"\{.*?\}", "", cast(Any, text).dialogue.decode())
+                found.append((begin, length, words))
+    return found
 
 
 def with_boxes(clip: bytes, *boxes: bytes) -> bytes:

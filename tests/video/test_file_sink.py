@@ -129,9 +129,9 @@ def test_subtitles_attachments_and_chapters_are_copied(tmp_path: Path) -> None:
 
 def test_what_a_container_cannot_hold_is_said_before_anything_is_done(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", [numbered(0)] * 3, audio=True, subtitles=[(0, "one")])
-    with opened(source, tmp_path / "out.mp4") as sink:
+    with opened(source, tmp_path / "out.ts") as sink:
         subtitle, attachment = sink.warnings
-    assert "stream 2 is left out: subtitle, subrip, which mp4 cannot hold" in subtitle
+    assert "stream 2 is left out: subtitle, subrip, which mpegts cannot hold" in subtitle
     assert "stream 3 is left out: attachment" in attachment
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
 

@@ -18,7 +18,16 @@ from ikc_deploy.errors import OutputError, VideoError
 from ikc_deploy.video.clip import Clip
 from ikc_deploy.video.clocks import Repair
 from tests.video.clips import Repeating, make_clip, numbered, numbers, packets, times
-from tests.video.streams import TONE, box, heard, kinds, make_sounding, with_boxes, with_matrix
+from tests.video.streams import (
+    TONE,
+    box,
+    heard,
+    kinds,
+    make_sounding,
+    subtitles,
+    with_boxes,
+    with_matrix,
+)
 from tests.video.test_file_sink import opened, upscale
 
 SOURCES = [
@@ -58,6 +67,42 @@ def test_what_is_coded_anew_is_said_with_ffmpegs_reason(tmp_path: Path) -> None:
         (notice,) = sink.warnings
     assert "stream 1 is re-encoded as pcm_s16le" in notice
     assert "flac only supported in MP4" in notice
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [(".mp4", "mov_text"), (".mov", "mov_text"), (".webm", "webvtt"), (".mkv", "subrip")],
+)
+def test_text_is_shown_at_the_same_times_whatever_the_containers(
+    tmp_path: Path, suffix: str, codec: str
+) -> None:
+    lines = [(200, "caf\u00e9 & <i>cr\u00e8me</i>"), (800, "two\nlines")]
+    source = make_clip(tmp_path / "in.mkv", map(numbered, range(5)), subtitles=lines)
+    if suffix == ".mkv":
+        upscale(source, tmp_path / "between.mp4")
+        source = tmp_path / "between.mp4"
+    target = tmp_path / f"out{suffix}"
+    upscale(source, target, codec=CODECS.get(suffix, "libx264"))
+    assert ("subtitle", codec) in kinds(target)
+    half = Fraction(1, 2)
+    assert subtitles(target) == [
+        (Fraction(1, 5), half, "caf\u00e9 & cr\u00e8me"),
+        (Fraction(4, 5), half, "two\nlines"),
+    ]
+
+
+def test_text_that_is_re_encoded_is_said(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", [numbered(0)] * 3, subtitles=[(0, "one")])
+    with opened(source, tmp_path / "out.mp4") as sink:
+        assert "stream 1 is re-encoded as mov_text: mp4 cannot hold" in sink.warnings[0]
+
+
+def test_text_is_left_out_of_a_container_without_subtitles(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mkv", [numbered(0)] * 3, subtitles=[(0, "one")])
+    with opened(source, tmp_path / "out.ts") as sink:
+        assert (
+            "stream 1 is left out: subtitle, subrip, which mpegts cannot hold" in sink.warnings[0]
+        )
 
 
 def test_a_stream_that_holds_nothing_is_left_out(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal, get_args
 
-from ikc_deploy.arguments import shown
 from ikc_deploy.errors import BackendError, InputError, MissingExtraError
+from ikc_deploy.text import shown
 
 Arithmetic = Literal["f32", "bf16", "f16"]
 """Type of the numbers in a graph's convolutions, except those that the graph quantises."""

@@ -130,7 +130,7 @@ class OpenVinoModels:
         """Note that a graph is going to run, and free the memory of those not used for longest.
 
         Every model keeps memory for its activations, of which frames of four shapes would need
-        four times as much as one. Small shapes, such as the crops of large frames, keep theirs.
+        four times as much as one. Small shapes, such as crops of large frames, keep their models.
         """
         with self._use_lock:
             self._uses += 1
@@ -234,7 +234,7 @@ class OpenVinoModels:
 
 
 def failure(doing: str, error: BaseException) -> BackendError:
-    """Return the error of ours for an exception of OpenVINO.
+    """Return this package's error for an exception of OpenVINO.
 
     Args:
         doing: What failed, after "cannot".
