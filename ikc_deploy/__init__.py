@@ -66,7 +66,8 @@ from ikc_deploy.runtime.backends.base import (
 )
 from ikc_deploy.runtime.cuda.arrays import DeviceArray
 from ikc_deploy.runtime.estimation import Estimate
-from ikc_deploy.runtime.nonblind import Border, NonBlind
+from ikc_deploy.runtime.frame_margin import Border
+from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.stream import Status, Stream

@@ -14,10 +14,10 @@ from ikc_deploy.cli._option_group import given_options
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import read_kernel
 from ikc_deploy.option_fields import Option, check_options
+from ikc_deploy.runtime.frame_margin import Border
 from ikc_deploy.runtime.nonblind import (
     MAX_NOISE,
     ROUNDING_NOISE,
-    Border,
     NonBlind,
     fitted_kernel,
     fkp_in_place,

@@ -83,6 +83,7 @@ def subtitles(path: Path) -> list[tuple[Fraction, Fraction, str]]:
         for packet in container.demux(stream):
             shown = stream.codec_context.decode2(packet) if packet.size else None
             for text in shown or ():
+                assert packet.pts is not None and packet.duration is not None
                 begin, length = packet.pts * packet.time_base, packet.duration * packet.time_base
                 words = re.sub(r"\{.*?\}", "", cast(Any, text).dialogue.decode())
                 found.append((begin, length, words))

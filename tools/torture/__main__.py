@@ -7,8 +7,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
-from ikc_deploy.cli._common import HELP, OUTPUT_FILE, err_console, note, reports_errors
 
+from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._ui import note
+from ikc_deploy.cli._value_types import OUTPUT_FILE
 from ikc_deploy.files import write_atomically
 from tools.torture.campaign import run_campaign
 from tools.torture.report_page import filled
@@ -38,7 +40,7 @@ def main(
         write_atomically(document, filled(document.read_text(), report).encode())
     for fault in report["faults"]:
         note(f"FAULT {fault['seed']}: {fault['what']}")
-    err_console.print(f"{len(report['faults'])} faults")
+    note(f"{len(report['faults'])} faults")
     if report["faults"]:
         raise SystemExit(1)
 

@@ -267,7 +267,7 @@ def measured(command: WritingCommand, material: Material, folder: Path) -> Refer
     Raises:
         Fault: It fails, or leaves something behind.
     """
-    outputs = []
+    outputs: list[Path] = []
     seconds = 0.0
     for variant in (1, 0) if command.replaces else (0,):
         place = folder / str(variant)

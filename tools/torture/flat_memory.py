@@ -1,4 +1,4 @@
-"""A thousand calls of one upscaler: `python -m tools.torture.flat_memory MATERIAL` prints the growth."""
+"""Print how memory grows over a thousand calls: `python -m tools.torture.flat_memory FOLDER`."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     python -m tools.torture.readers READER SEED COUNT MATERIAL PROGRESS
 
 prints a JSON object with the counts and the failures. An exception that is not the package's own is
-a failure. The number of the damage under way is in the file PROGRESS, for readers that crash.
+a failure. The number of the current damage is in the file PROGRESS, for readers that crash.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def damage(attempt: Attempt, seed: str, count: int, progress: Path) -> dict[str,
         attempt: Damages and reads one file.
         seed: Seed of the attempts; each has a generator of its own.
         count: Number of attempts.
-        progress: File for the number of the attempt under way.
+        progress: File for the number of the current attempt.
     """
     outcomes: Counter[str] = Counter()
     failures: list[str] = []
