@@ -55,6 +55,7 @@ from ikc_deploy.errors import (
 )
 from ikc_deploy.kernels import KernelBasis, gaussian_kernel
 from ikc_deploy.kernels.gaussians import Family
+from ikc_deploy.option_fields import Heading, Option
 from ikc_deploy.runtime.backends.base import (
     Backend,
     Binding,
@@ -103,6 +104,7 @@ __all__ = [
     "FileRecord",
     "FrameIO",
     "GraphParity",
+    "Heading",
     "IkcError",
     "InputError",
     "Int8Parity",
@@ -112,6 +114,7 @@ __all__ = [
     "MissingExtraError",
     "NoVideoError",
     "NonBlind",
+    "Option",
     "OutOfMemoryError",
     "OutputError",
     "Parity",

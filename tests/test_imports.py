@@ -131,7 +131,7 @@ ALLOWED = {
         ROOT,
         "option_fields",
     },
-    ROOT: {"errors", "version", "kernels", "bundle", "runtime", "export"},
+    ROOT: {"errors", "version", "option_fields", "kernels", "bundle", "runtime", "export"},
     "arguments": {"errors", "text"},
     "json_records": {"errors", "text"},
     "option_fields": {"errors", "arguments", "text"},

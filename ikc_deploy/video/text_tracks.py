@@ -42,7 +42,17 @@ def text_codings(source: SubtitleStream, container: str) -> Iterator[TextCoding]
 
 
 class CodedText:
-    """The lane of text subtitles that are re-encoded."""
+    """The lane of text subtitles that are re-encoded.
+
+    Args:
+        output: Container that gets the stream, before its header is written.
+        source: Subtitle stream to decode.
+        coding: Format of the output.
+        excerpt: Part of the source that is written.
+
+    Raises:
+        av.FFmpegError: The decoder or the encoder cannot be opened.
+    """
 
     def __init__(
         self,

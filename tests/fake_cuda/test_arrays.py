@@ -184,7 +184,7 @@ def test_what_cannot_be_used_in_place_is_refused(
     device = open_device()
     stream = CudaStream(device)
     frame = WithInterface(device, photo(16, 20), stream)
-    with pytest.raises(InputError, match="one runs on the CPU; copy the frame to numpy"):
+    with pytest.raises(InputError, match="reads host memory; copy the frame to numpy"):
         cpu(frame)
     with Upscaler(bundle, open_fake_cuda(bundle), ITERS) as upscaler:
         with pytest.raises(InputError, match="takes uint8 frames, got float32"):

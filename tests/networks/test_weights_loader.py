@@ -52,7 +52,7 @@ def test_shipped_weights_see_and_undo_the_blur(name: str, repository: Path) -> N
         code = networks.corrector(networks.sftmd(lr, code), code)
     image = quantize(networks.sftmd(lr, code)[0].permute(1, 2, 0).numpy() * 255)
     bicubic = upscale_bicubic(small, scale)
-    assert abs(float(networks.basis.sigma_of_code(code.numpy())[0]) - sigma) < 0.4
+    assert abs(float(networks.basis.sigma_of_code(code.numpy())[0]) - sigma) < 0.6
     # Weights that know noise are careful on a clean image.
     better = 1 if networks.training.get("degradation", {}).get("noise") else 2
     assert psnr_y(image, hr, scale) > psnr_y(bicubic, hr, scale) + better

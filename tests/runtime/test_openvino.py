@@ -118,9 +118,13 @@ def test_int8_graphs_run(
     quantize_bundle(folder, small_bundle.manifest, images)
     operations = {node.op_type for node in onnx.load(folder / "sftmd.onnx").graph.node}
     assert "QuantizeLinear" in operations
-    wanted, found = both(Bundle.open(folder), photo(20, 28))
-    # The two round the same values, and differ where one of them rounds the other way.
-    assert psnr(found.image / 255, wanted.image / 255) > 40
+    frame = photo(20, 28)
+    wanted, found = both(Bundle.open(folder), frame)
+    exact, _ = both(small_bundle, frame)
+    # The two round differently (untrained networks make much of it); neither is the better one.
+    rounding = psnr(wanted.image / 255, exact.image / 255)
+    assert psnr(found.image / 255, exact.image / 255) > rounding - 6
+    assert not np.array_equal(found.image, exact.image)
 
 
 def test_without_openvino_the_extra_is_named(

@@ -68,7 +68,8 @@ def test_triton_corrects_as_often(bundle: Bundle, tmp_path: Path) -> None:
     ("command", "other"),
     [
         (ikc_upscale.main, {}),
-        (ikc_bench.main, {"iters"}),
+        # Its --precision is that of the exported graphs.
+        (ikc_bench.main, {"iters", "precision"}),
         # Figures of evaluations are comparable at the paper's number of corrections.
         (ikc_eval.main, {"iters"}),
     ],

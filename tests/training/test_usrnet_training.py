@@ -114,4 +114,5 @@ def test_an_impossible_recipe_is_refused(
 
 
 def test_the_shipped_recipe_is_sound(repository: Path) -> None:
-    assert load_usrnet_recipe(repository / "training" / "usrnet-tiny.toml").blur.scales == (2, 3, 4)
+    recipe = load_usrnet_recipe(repository / "training" / "usrnet-tiny.toml", (repository,))
+    assert recipe.blur.scales == (2, 3, 4)
