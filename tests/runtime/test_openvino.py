@@ -111,7 +111,7 @@ def test_float32_graphs_are_not_warned_of(small_bundle: Bundle) -> None:
 
 
 def test_int8_graphs_run(tmp_path: Path) -> None:
-    # Narrower convolutions stay in float32 (with 4 channels, OpenVINO 2026.4 computes them wrongly).
+    # Narrower ones stay in float32 (with 4 channels, OpenVINO 2026.4 computes them wrongly).
     wide = replace(small_architecture("film"), channels=int8.MIN_CHANNELS)
     save_checkpoint(new_networks(wide, seed=0), tmp_path / "wide.safetensors")
     weights = load_weights(str(tmp_path / "wide.safetensors"))
