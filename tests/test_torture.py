@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ikc_deploy.errors import IkcError, InputError
+from ikc_deploy.errors import IkcError
 from tools.torture.campaign import BATCH, run_campaign
 from tools.torture.commands import Ended, Fault, WritingCommand, check_end
 from tools.torture.disturbances import (
@@ -23,23 +23,14 @@ from tools.torture.material import Material
 from tools.torture.readers import damage
 from tools.torture.report_page import damaged_files, filled
 
-SHORT = (
-    *("read manifest", "read engine record", "read basis", "read engine target"),
-    *("read recipe", "read picture", "read clip"),
-    *("picture, kill", "picture, two writers", "picture, damaged input", "clip, kill"),
-)
+SHORT = ("read manifest", "read picture", "picture, kill")
 
 
 def test_a_short_campaign_finds_nothing(tmp_path: Path) -> None:
     report = run_campaign(tmp_path / "short", seed=1, seconds=0, only=SHORT)
     assert report["faults"] == []
     assert set(report["kinds"]) == set(SHORT)
-    assert damaged_files(report) == 7 * BATCH
-
-
-def test_a_kind_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no kind matches spam; the kinds are read manifest"):
-        run_campaign(tmp_path / "none", seed=1, seconds=0, only=("spam",))
+    assert damaged_files(report) == 2 * BATCH
 
 
 @dataclass(frozen=True)
