@@ -187,7 +187,7 @@ class DeviceMemoryPool:
         """
         buffer = self._reused(math.prod(shape) * dtype.itemsize, stream)
         block = _Block()
-        weakref.finalize(block, _take_back, self, buffer, block.readers)
+        weakref.finalize(block, self._take_back, buffer, block.readers)
         return DeviceArray(self._device, buffer.address, shape, dtype, block)
 
     def free(self) -> None:
@@ -213,17 +213,19 @@ class DeviceMemoryPool:
                     _wait_and_free(*kept.pop())
             return DeviceBuffer(self._device, (size,), np.uint8)
 
-    def take_back(self, buffer: DeviceBuffer, readers: set[ForeignStream]) -> None:
+    def _take_back(self, buffer: DeviceBuffer, readers: set[ForeignStream]) -> None:
         """Keep a block that nothing refers to any more."""
+        # Read once: another thread may free the pool meanwhile.
+        unused = self._unused
         events = []
         for reader in readers:
             event = CudaEvent(self._device)
             event.record(reader)
             events.append(event)
-        if self._unused is None:
+        if unused is None:
             _wait_and_free(buffer, events)
         else:
-            self._unused.setdefault(buffer.nbytes, deque()).append((buffer, events))
+            unused.setdefault(buffer.nbytes, deque()).append((buffer, events))
 
 
 _Unused = dict[int, deque[tuple[DeviceBuffer, list[CudaEvent]]]]
@@ -235,10 +237,6 @@ class _Block:
 
     def __init__(self) -> None:
         self.readers: set[ForeignStream] = set()
-
-
-def _take_back(pool: DeviceMemoryPool, buffer: DeviceBuffer, readers: set[ForeignStream]) -> None:
-    pool.take_back(buffer, readers)
 
 
 def _wait_and_free(buffer: DeviceBuffer, events: list[CudaEvent]) -> None:
