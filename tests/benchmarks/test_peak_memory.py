@@ -17,7 +17,9 @@ def test_the_peak_is_of_the_frame_and_not_of_whoever_asked(small_bundle: Bundle)
     child = peak_memory_mib("onnxruntime-fp32", subject, BenchmarkCase(16, 16, 1, threads=1))
     own = own_peak_mib()
     assert own is not None and child is not None
-    assert own > ballast.nbytes / 2**20 > child > 10
+    assert own > ballast.nbytes / 2**20 > child
+    interpreter_and_numpy = 10
+    assert child > interpreter_and_numpy
 
 
 def test_a_process_that_fails_leaves_its_last_words(tmp_path: Path) -> None:
@@ -29,5 +31,9 @@ def test_without_proc_the_system_call_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peak_memory, "_STATUS", tmp_path / "gone")
-    peak = own_peak_mib()
-    assert peak is not None and peak > 10
+    before = own_peak_mib()
+    ballast = np.ones(200 << 20, np.uint8)
+    after = own_peak_mib()
+    assert before is not None and after is not None
+    # The other tests of this process may have needed more before.
+    assert after >= max(before, ballast.nbytes / 2**20)

@@ -1,4 +1,4 @@
-"""Tests that run on the fake driver only: `tests/test_fake_cuda.py` starts them there."""
+"""Tests that only run on the fake driver; runtime/test_cuda_on_the_fake_driver.py starts them."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from types import FunctionType
 import pytest
 
 import ikc_deploy
-from tests.test_names import public_functions
+from tests.repository.test_names import public_functions
 
 EXEMPT = ("cli", "runtime/backends")
 """Folders of the package that are not for callers: commands, and what `load` opens by its name."""

@@ -33,7 +33,7 @@ def test_the_image_is_named_in_one_place(repository: Path) -> None:
         text=True,
         check=True,
     )
-    assert listed.stdout.split() == ["Dockerfile", "tests/test_docker.py"]
+    assert listed.stdout.split() == ["Dockerfile", "tests/repository/test_docker.py"]
 
 
 def test_everything_that_is_copied_is_let_through(repository: Path) -> None:
