@@ -73,7 +73,8 @@ def validate(
         device: Device of the networks.
 
     Returns:
-        Means over `cases`: `sigma_mae0` in every stage; `true_kernel` in `sftmd` and `joint`;
+        Means over `cases`: `sigma_mae0` in every stage; `true_kernel` (with P's levels, if codes
+        have any) in `sftmd` and `joint`;
         `step0` after `predictor`; `step1`... and `sigma_mae1`... up to `iters` after `sftmd`.
     """
     scale, basis = networks.architecture.scale, networks.basis
@@ -83,12 +84,15 @@ def validate(
         image = quantize(sr[0].permute(1, 2, 0).float().cpu().numpy() * 255)
         figures.setdefault(key, []).append(psnr_y(image, case.hr, scale))
 
+    levels = networks.architecture.levels
     for case in cases:
         lr = case.lr.to(device)
-        if stage in ("sftmd", "joint"):
-            code = torch.from_numpy(basis.code_of_sigma([case.sigma])).to(device)
-            record(case, "true_kernel", networks.sftmd(lr, code))
         code = networks.predictor(lr)
+        if stage in ("sftmd", "joint"):
+            true_code = torch.from_numpy(basis.code_of_sigma([case.sigma])).to(device)
+            # As in use: with a given sigma, P estimates the levels.
+            true_code[:, len(true_code[0]) - levels :] = code[:, len(code[0]) - levels :]
+            record(case, "true_kernel", networks.sftmd(lr, true_code))
         for step in range(iters + 1 if stage in ("corrector", "joint") else 1):
             sigma = float(basis.sigma_of_code(code.cpu().numpy())[0])
             figures.setdefault(f"sigma_mae{step}", []).append(abs(sigma - case.sigma))
