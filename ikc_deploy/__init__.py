@@ -70,11 +70,11 @@ from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.frame_margin import Border
 from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.options import UpscalerOptions
+from ikc_deploy.runtime.pipeline import ResultFuture
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.stream import Status, Stream
 from ikc_deploy.runtime.tiling import Tile, TileSettings
 from ikc_deploy.runtime.upscaler import Upscaler, load_bundle
-from ikc_deploy.runtime.worker_pool import ResultFuture
 from ikc_deploy.version import __version__
 
 __all__ = [

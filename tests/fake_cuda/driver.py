@@ -25,6 +25,9 @@ COUNTERS: Final = (
     "context retains",
     "context releases",
     "inits",
+    "rectangles",
+    "uploaded bytes",
+    "downloaded bytes",
 )
 """In the order of the enumeration in `libcuda.c`."""
 

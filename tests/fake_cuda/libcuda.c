@@ -58,6 +58,9 @@ enum {
     CONTEXT_RETAINS,
     CONTEXT_RELEASES,
     INITS,
+    RECTANGLES,
+    UPLOADED_BYTES,
+    DOWNLOADED_BYTES,
     COUNTERS
 };
 static long counters[COUNTERS];
@@ -171,11 +174,13 @@ static CUresult injected(const char *name) {
     return code;
 }
 
-static void count(int which) {
+static void add(int which, size_t number) {
     pthread_mutex_lock(&lock);
-    counters[which]++;
+    counters[which] += (long)number;
     pthread_mutex_unlock(&lock);
 }
+
+static void count(int which) { add(which, 1); }
 
 #define INJECT                                        \
     do {                                              \
@@ -652,12 +657,14 @@ static CUresult copy(CUstream stream, void *to, const void *from, size_t size) {
 CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t size, CUstream stream) {
     ENTER;
     if (!inside((void *)to, size, 0) || !inside(from, size, 1)) return CUDA_ERROR_INVALID_VALUE;
+    add(UPLOADED_BYTES, size);
     return copy(stream, (void *)to, from, size);
 }
 
 CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t size, CUstream stream) {
     ENTER;
     if (!inside(to, size, 1) || !inside((void *)from, size, 0)) return CUDA_ERROR_INVALID_VALUE;
+    add(DOWNLOADED_BYTES, size);
     return copy(stream, to, (void *)from, size);
 }
 
@@ -666,6 +673,24 @@ CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t size, CUs
     if (!inside((void *)to, size, 0) || !inside((void *)from, size, 0))
         return CUDA_ERROR_INVALID_VALUE;
     return copy(stream, (void *)to, (void *)from, size);
+}
+
+/* A rectangle is copied row by row; the driver's limits on pitches hold. */
+CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D *what, CUstream stream) {
+    ENTER;
+    if (what->srcMemoryType != CU_MEMORYTYPE_DEVICE || what->dstMemoryType != CU_MEMORYTYPE_DEVICE)
+        return CUDA_ERROR_NOT_SUPPORTED;
+    if (what->srcPitch < what->WidthInBytes || what->dstPitch < what->WidthInBytes)
+        return CUDA_ERROR_INVALID_VALUE;
+    count(RECTANGLES);
+    for (size_t row = 0; row < what->Height; row++) {
+        char *to = (char *)what->dstDevice + row * what->dstPitch;
+        const char *from = (const char *)what->srcDevice + row * what->srcPitch;
+        if (!inside(to, what->WidthInBytes, 0) || !inside(from, what->WidthInBytes, 0))
+            return CUDA_ERROR_INVALID_VALUE;
+        copy(stream, to, from, what->WidthInBytes);
+    }
+    return CUDA_SUCCESS;
 }
 
 CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t size) {

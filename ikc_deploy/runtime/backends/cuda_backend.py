@@ -16,11 +16,19 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ikc_deploy.errors import BackendError
-from ikc_deploy.runtime.backends.base import Binding, BoundGraph, Buffer, CapturedGraph, Event
+from ikc_deploy.runtime.backends.base import (
+    Binding,
+    BoundGraph,
+    Buffer,
+    CapturedGraph,
+    Event,
+    Index,
+)
 from ikc_deploy.runtime.cuda.arrays import DeviceArray, DeviceMemoryPool, from_dlpack
 from ikc_deploy.runtime.cuda.buffers import DeviceBuffer, PinnedBuffer
 from ikc_deploy.runtime.cuda.cuda_graphs import CudaGraph, capture
 from ikc_deploy.runtime.cuda.device import Device
+from ikc_deploy.runtime.cuda.rectangles import Block, rectangles
 from ikc_deploy.runtime.cuda.streams import CudaEvent, CudaStream, to_host
 
 _LOG = logging.getLogger(__name__)
@@ -83,6 +91,9 @@ class CudaBackend:
         BackendError: The runner cannot load the graphs, or the device refuses.
     """
 
+    overlaps = True
+    """True: clones have streams of their own."""
+
     def __init__(self, runner: GraphRunner, device: Device, cuda_graph: bool = True) -> None:
         self.name = runner.name
         self.device = f"{device.name} (GPU {device.ordinal})"
@@ -130,6 +141,23 @@ class CudaBackend:
         staging = self._staged(target)
         np.copyto(staging.array, array, casting="no")
         self._stream.upload(staging, target)
+
+    def as_buffer(self, array: NDArray[Any] | DeviceArray) -> Buffer | None:
+        """Return an array in GPU memory itself, and None for one in host memory."""
+        if not isinstance(array, DeviceArray):
+            return None
+        if array.ready is not None:
+            self._stream.wait(array.ready)
+        return array
+
+    def copy(self, source: Buffer, part: Index, target: Buffer, place: Index) -> None:
+        """Queue copies of rectangles on the device."""
+        sides = []
+        for buffer, index in ((source, part), (target, place)):
+            memory = buffer if isinstance(buffer, DeviceArray) else device_buffer(buffer)
+            sides.append(Block(memory.address, memory.shape, index))
+        for rectangle in rectangles(*sides, source.dtype.itemsize):
+            self._stream.copy_rectangle(rectangle)
 
     def download(self, buffer: Buffer) -> NDArray[Any]:
         """Return a new host array, copied through pinned memory."""
