@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import OutOfMemoryError
+from ikc_deploy.runtime.estimation import WHOLE, Areas
 from ikc_deploy.runtime.executor import NetworkExecutor, UploadedBatch
 from ikc_deploy.runtime.frames import FrameShape
-from ikc_deploy.runtime.memory import LOOP_BYTES, RESTORE_BYTES
+from ikc_deploy.runtime.memory import LOOP_BYTES, PREDICT_BYTES, RESTORE_BYTES
 from ikc_deploy.runtime.tiling import (
     MIN_TILE,
     TILE_STEP,
@@ -61,6 +62,20 @@ class TiledUpscaler:
         corrects = loop and self._executor.iters > 0
         pixel_bytes = shape.batch * (LOOP_BYTES if corrects else RESTORE_BYTES)
         return self._tiles.tile_size(shape.height, shape.width, pixel_bytes, self._free)
+
+    def predict_areas(self, shape: FrameShape, tile_size: int | None) -> Areas:
+        """Return where the predictor runs: on whole frames unless memory is too small even for it.
+
+        Args:
+            shape: Batch, height and width of the LR frames.
+            tile_size: Side of the tiles in which they are upscaled; None for whole frames.
+        """
+        if tile_size is None:
+            return WHOLE
+        need = shape.batch * shape.height * shape.width * PREDICT_BYTES
+        bound = self._tiles.bound(self._free)
+        fits = not self._halved and (bound is None or need <= bound)
+        return WHOLE if fits else Areas("tiles", tile_size)
 
     def upscale(
         self, frames: UploadedBatch, codes: NDArray[np.float32], tile_size: int | None

@@ -99,6 +99,10 @@ class TileSettings:
         if tile_size % TILE_STEP:
             raise InputError(f"tile must be a multiple of {TILE_STEP} LR pixels, got {tile_size}")
 
+    def bound(self, free: int | None) -> int | None:
+        """Return the memory that a frame may use in bytes, of `free` bytes; None if unknown."""
+        return self.max_memory if self.max_memory is not None else free and free // 2
+
     def tile_size(self, height: int, width: int, pixel_bytes: int, free: int | None) -> int | None:
         """Return the tile size for frames of a shape.
 
@@ -114,7 +118,7 @@ class TileSettings:
         Raises:
             InputError: Memory is too small even for the smallest tile.
         """
-        bound = self.max_memory if self.max_memory is not None else free and free // 2
+        bound = self.bound(free)
         if self.tile != "auto":
             tile_size = self.tile
         elif bound is None or height * width * pixel_bytes <= bound:

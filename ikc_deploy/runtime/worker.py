@@ -111,28 +111,34 @@ class UpscalingWorker:
 
     def _upscaled(self, call: UpscaleCall) -> tuple[list[Any], NDArray[np.float32]]:
         """Return images `[N,...]`, of every step if requested, and codes `[t+1,N,code_size]`."""
-        tile_size = self._tiled_upscaler.tile_size(call.frames.shape, call.loops)
+        shape = call.frames.shape
+        tile_size = self._tiled_upscaler.tile_size(shape, call.loops)
+        predict = self._tiled_upscaler.predict_areas(shape, tile_size)
+        whole = tile_size is None or (predict == WHOLE and self._predicts(call))
         with call.tracker.undone_on_error():
-            frames = self._executor.upload(call.frames, whole=tile_size is None)
+            frames = self._executor.upload(call.frames, whole)
             if call.loops and tile_size is None:
                 return frames.loop(call.steps)
-            codes = self._codes(frames, call, tile_size)
+            correct = Areas("tiles", tile_size) if call.loops and tile_size else Areas("crops")
+            codes = self._codes(frames, call, predict, correct)
             shown = codes if call.steps else codes[-1:]
             images = [self._tiled_upscaler.upscale(frames, each, tile_size) for each in shown]
             return images, codes
 
+    def _predicts(self, call: UpscaleCall) -> bool:
+        """Return whether a call needs the predictor; a sigma or a kernel specifies no levels."""
+        given = call.given
+        return given is None or bool(self._basis.levels and not given.with_levels)
+
     def _codes(
-        self, frames: UploadedBatch, call: UpscaleCall, tile_size: int | None
+        self, frames: UploadedBatch, call: UpscaleCall, predict: Areas, correct: Areas
     ) -> NDArray[np.float32]:
         """Return the codes `[t+1,N,code_size]` of frames on which the loop does not run whole."""
-        predict = WHOLE if tile_size is None else Areas("tiles", tile_size)
-        given = call.given
-        if given is not None:
-            if not self._basis.levels or given.with_levels:
-                return given.codes[None]
-            read = self._estimator.predict(frames, predict)
-            return self._basis.take_levels(given.codes, read)[None]
-        correct = predict if call.estimate == "full" else Areas("crops")
+        if call.given is not None:
+            codes = call.given.codes
+            if self._predicts(call):
+                codes = self._basis.take_levels(codes, self._estimator.predict(frames, predict))
+            return codes[None]
         if call.estimate == "track":
             return self._estimator.track(frames, predict, correct, call.tracker)
         return self._estimator.loop(frames, predict, correct)

@@ -26,6 +26,7 @@ COUNTERS: Final = (
     "context releases",
     "inits",
     "rectangles",
+    "allocations on the second device",
     "uploaded bytes",
     "downloaded bytes",
 )

@@ -85,7 +85,7 @@ def test_the_levels_of_a_given_blur_need_no_second_upload(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
-def test_a_tiled_frame_in_host_memory_is_not_copied_as_a_whole(
+def test_a_tiled_frame_is_copied_as_a_whole_for_the_predictor_only(
     bundle: Bundle, mode: dict[str, object]
 ) -> None:
     frame = photo(96, 200)
@@ -95,7 +95,19 @@ def test_a_tiled_frame_in_host_memory_is_not_copied_as_a_whole(
         made = backend.allocations
         upscaler(frame, **mode)  # type: ignore[arg-type]
     assert backend.allocations == made
-    assert (backend.uploads, backend.downloads) == (0, 0)
+    assert (backend.uploads, backend.downloads) == (0 if "sigma" in mode else 2, 0)
+
+
+@pytest.mark.parametrize("estimate", ["crops", "track"])
+def test_tiles_change_no_code(small_bundle: Bundle, estimate: Estimate) -> None:
+    frame = photo(96, 200)
+    with (
+        ikc_deploy.load(small_bundle, "onnxruntime", ITERS, threads=1) as whole,
+        ikc_deploy.load(small_bundle, "onnxruntime", ITERS, threads=1, tile=64) as tiled,
+    ):
+        for _ in range(2):
+            codes = [each(frame, estimate=estimate).codes for each in (whole, tiled)]
+            assert np.array_equal(*codes)
 
 
 CLIP = [photo(160, 144, 1)] * 4 + [photo(160, 144, 2)] * 3
