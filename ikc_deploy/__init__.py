@@ -149,7 +149,7 @@ def load(
     threads: int = UpscalerOptions.threads,
     streams: int = UpscalerOptions.streams,
     cuda_graph: bool = UpscalerOptions.cuda_graph,
-    device: str = UpscalerOptions.device,
+    device: str | int = UpscalerOptions.device,
     precision: str = UpscalerOptions.precision,
     estimate: Estimate = UpscalerOptions.estimate,
     tile: Tile = TileSettings.tile,
@@ -174,8 +174,10 @@ def load(
         streams: Number of frames that `Upscaler.submit` processes at the same time, at least 1.
         cuda_graph: Whether TensorRT backends run the loop as one recorded CUDA graph. False
             launches each network separately.
-        device: Device of the backend "openvino": "CPU", "GPU", "NPU", or "AUTO" for a GPU if there
-            is one, else the CPU.
+        device: Number of the GPU, or several as "0,1": submitted frames and streams that are not
+            tracked use them in turn, calls the first. For the backend "openvino" "CPU", "GPU",
+            "NPU", or "AUTO" for a GPU if there is one, else the CPU. "auto" is the first GPU, or
+            OpenVINO's CPU.
         precision: Precision in which the backend "openvino" computes everything that the graphs do
             not quantise: "f32", "bf16", "f16", or "auto" for one of 16 bits that the device
             computes natively and that passes a gate on first use, else "f32".
@@ -214,7 +216,7 @@ def load(
         threads=threads,
         streams=streams,
         cuda_graph=cuda_graph,
-        device=device,
+        device=str(device) if type(device) is int else device,
         precision=precision,
         tiles=TileSettings(tile, max_memory),
     )

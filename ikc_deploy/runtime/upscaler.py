@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from os import PathLike
 from typing import Any, Final
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from ikc_deploy.arguments import whole_number
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import InputError
-from ikc_deploy.runtime.backends import half_precision_warning, open_backend
+from ikc_deploy.runtime.backends import half_precision_warning, open_backends
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.estimation import Estimate, check_estimate
 from ikc_deploy.runtime.frames import FrameBatch, accept
@@ -47,7 +47,10 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         bundle: An opened bundle.
         backend: The backend that runs its graphs. The upscaler owns it and closes it.
         iters: Number of corrections, at least 0; None for the bundle's recommended number.
-        streams: Number of frames that `submit` processes at the same time, at least 1.
+        streams: Number of frames that `submit` processes at the same time on each device, at least
+            1.
+        others: Backends of the same kind on other devices, which take submitted frames in turn.
+            The upscaler owns them, too.
         estimate: Default way to estimate the blur: "full", "crops" or "track" (see
             `ikc_deploy.runtime.estimation`). With "track", the calls must be the frames of one
             clip in time order; for several clips, use `stream`.
@@ -69,6 +72,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         iters: int | None = UpscalerOptions.iters,
         streams: int = UpscalerOptions.streams,
         *,
+        others: Sequence[Backend] = (),
         estimate: Estimate = UpscalerOptions.estimate,
         tiles: TileSettings | None = None,
     ) -> None:
@@ -82,7 +86,8 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         self.bundle = bundle
         self.backend = backend
         self._tiles = tiles or TileSettings()
-        self._workers = [self._new_worker(backend)]
+        self._devices = [backend, *others]
+        self._workers = [self._new_worker(each) for each in self._devices]
         self._pipelines: dict[int, Pipeline[_Prepare, Result]] = {}
         self._lock = threading.Lock()
         self._tracker = Tracker()
@@ -181,7 +186,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
                 "submitted frames are processed at the same time, so their blur cannot be "
                 'tracked; use estimate="crops", or pass them to stream()'
             )
-        pipeline = self._pipeline(self.streams)
+        pipeline = self._pipeline(self.streams * len(self._devices))
         taken = accept(frame, self.backend)
         mine = taken.copy() if isinstance(taken, np.ndarray) else taken
         job = self._prepared(mine, (sigma, kernel, code), way, steps, Tracker())
@@ -223,7 +228,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
             raise InputError(f"frames must be iterable, got {shown(frames)}")
 
         overlap = way != "track" and self.backend.overlaps
-        pipeline = self._pipeline(self.streams if overlap else 1)
+        pipeline = self._pipeline(self.streams * len(self._devices) if overlap else 1)
 
         def prepare(frame: Any) -> _Prepare:
             taken = accept(frame, self.backend)
@@ -241,7 +246,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
             for pipeline in self._pipelines.values():
                 pipeline.close()
             self._pipelines.clear()
-            # The first one last, as the others are clones of its backend.
+            # Clones before the backends that they were cloned from.
             for worker in reversed(self._workers):
                 worker.close()
 
@@ -257,8 +262,10 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         with self._lock:
             if self._closed:
                 raise InputError("this Upscaler is closed; create a new one with ikc_deploy.load()")
+            # In the order of the devices, so that frames alternate between them.
             while len(self._workers) < width:
-                self._workers.append(self._new_worker(self.backend.clone()))
+                device = self._devices[len(self._workers) % len(self._devices)]
+                self._workers.append(self._new_worker(device.clone()))
             if width not in self._pipelines:
                 run = [_prepared_call(worker) for worker in self._workers[:width]]
                 self._pipelines[width] = Pipeline(run, FRAMES_PER_STREAM * width)
@@ -318,22 +325,23 @@ def load_bundle(
         raise InputError(f"a bundle is a folder or an opened Bundle, got {shown(bundle)}")
     chosen = options or UpscalerOptions()
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    backend = open_backend(
-        chosen.backend,
+    backends = open_backends(
         opened,
-        chosen.threads,
+        chosen.backend,
+        chosen.device,
+        threads=chosen.threads,
         cuda_graph=chosen.cuda_graph,
-        device=chosen.device,
         precision=chosen.precision,
     )
-    message = half_precision_warning(opened, backend)
+    message = half_precision_warning(opened, backends[0])
     if message is not None:
         warnings.warn(message, RuntimeWarning, stacklevel=3)
     return Upscaler(
         opened,
-        backend,
+        backends[0],
         chosen.iters,
         chosen.streams,
+        others=backends[1:],
         estimate=chosen.estimate,
         tiles=chosen.tiles,
     )

@@ -141,7 +141,7 @@ def test_without_openvino_the_extra_is_named(
     ("settings", "error", "words"),
     [
         ({"device": "TPU"}, InputError, "invalid device 'TPU': expected one of CPU, GPU"),
-        ({"device": 1}, InputError, "invalid device 1"),
+        ({"device": 1}, InputError, "device='1' is for the backends tensorrt, .*GPUs have numbers"),
         ({"device": "NPU.77"}, BackendError, "no device NPU.77 here, only .*CPU"),
         ({"precision": "fp8"}, InputError, "invalid precision 'fp8': expected one of auto, f32"),
         ({"precision": None}, InputError, "invalid precision None"),

@@ -31,6 +31,12 @@ class Device:
         driver = pycuda_driver()
         with pycuda_errors("start; is there an NVIDIA GPU with its driver (nvidia-smi)?"):
             driver.init()
+            count = driver.Device.count()
+            if ordinal >= count:
+                raise BackendError(
+                    f"there are {count} GPUs, numbered from 0, and none is {ordinal}; choose "
+                    "another device"
+                )
             device = driver.Device(ordinal)
             major, minor = device.compute_capability()
             self.name: str = device.name()
