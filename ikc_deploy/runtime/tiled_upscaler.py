@@ -13,7 +13,7 @@ from ikc_deploy.errors import OutOfMemoryError
 from ikc_deploy.runtime.estimation import WHOLE, Areas
 from ikc_deploy.runtime.executor import NetworkExecutor, UploadedBatch
 from ikc_deploy.runtime.frames import FrameShape
-from ikc_deploy.runtime.memory import LOOP_BYTES, PREDICT_BYTES, RESTORE_BYTES
+from ikc_deploy.runtime.memory import PixelMemory
 from ikc_deploy.runtime.tiling import (
     MIN_TILE,
     TILE_STEP,
@@ -32,16 +32,23 @@ class TiledUpscaler:
         tiles: When and how frames are cut.
         free: Free memory of the device in bytes when the upscaler was created; None if unknown. It
             is measured once, because buffers are allocated again when the tile size changes.
+        pixel: Memory that an LR pixel needs.
     """
 
     def __init__(
-        self, executor: NetworkExecutor, bundle: Bundle, tiles: TileSettings, free: int | None
+        self,
+        executor: NetworkExecutor,
+        bundle: Bundle,
+        tiles: TileSettings,
+        free: int | None,
+        pixel: PixelMemory,
     ) -> None:
         self._executor = executor
         self._basis = bundle.basis
         self._scale = bundle.manifest.scale
         self._tiles = tiles
         self._free = free
+        self._pixel = pixel
         self._halved = False
         self._halo: int | None = None
 
@@ -60,7 +67,7 @@ class TiledUpscaler:
             InputError: Memory is too small even for the smallest tile.
         """
         corrects = loop and self._executor.iters > 0
-        pixel_bytes = shape.batch * (LOOP_BYTES if corrects else RESTORE_BYTES)
+        pixel_bytes = shape.batch * (self._pixel.loop if corrects else self._pixel.restore)
         return self._tiles.tile_size(shape.height, shape.width, pixel_bytes, self._free)
 
     def predict_areas(self, shape: FrameShape, tile_size: int | None) -> Areas:
@@ -72,7 +79,7 @@ class TiledUpscaler:
         """
         if tile_size is None:
             return WHOLE
-        need = shape.batch * shape.height * shape.width * PREDICT_BYTES
+        need = shape.batch * shape.height * shape.width * self._pixel.predict
         bound = self._tiles.bound(self._free)
         fits = not self._halved and (bound is None or need <= bound)
         return WHOLE if fits else Areas("tiles", tile_size)

@@ -18,7 +18,7 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.runtime.backends import half_precision_warning, open_backends
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.estimation import Estimate, check_estimate
-from ikc_deploy.runtime.frames import FrameBatch, accept
+from ikc_deploy.runtime.frames import FrameBatch, Frames, accept
 from ikc_deploy.runtime.given_blur import given_blur
 from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
 from ikc_deploy.runtime.pipeline import Pipeline, ResultFuture
@@ -187,7 +187,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
                 'tracked; use estimate="crops", or pass them to stream()'
             )
         pipeline = self._pipeline(self.streams * len(self._devices))
-        taken = accept(frame, self.backend)
+        taken = self._accepted(frame)
         mine = taken.copy() if isinstance(taken, np.ndarray) else taken
         job = self._prepared(mine, (sigma, kernel, code), way, steps, Tracker())
         return ResultFuture(pipeline.submit(job))
@@ -231,7 +231,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         pipeline = self._pipeline(self.streams * len(self._devices) if overlap else 1)
 
         def prepare(frame: Any) -> _Prepare:
-            taken = accept(frame, self.backend)
+            taken = self._accepted(frame)
             return self._prepared(taken, (sigma, None, None), way, False, tracker)
 
         return Stream(pipeline.run(frames, prepare, "newest" if live else "on request"))
@@ -253,6 +253,16 @@ class Upscaler(AbstractContextManager["Upscaler"]):
     def __exit__(self, *_: object) -> None:
         """Close the upscaler at the end of the `with` block."""
         self.close()
+
+    def _accepted(self, frame: Any) -> Frames:
+        """Return a frame that any worker may take."""
+        taken = accept(frame, self.backend)
+        if len(self._devices) > 1 and not isinstance(taken, np.ndarray):
+            raise InputError(
+                f"a frame in the memory of one GPU cannot be shared among {len(self._devices)}; "
+                "copy it to numpy, or load an Upscaler with one device"
+            )
+        return taken
 
     def _new_worker(self, backend: Backend) -> UpscalingWorker:
         return UpscalingWorker(self.bundle, backend, self.iters, self._tiles)

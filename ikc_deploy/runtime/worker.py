@@ -18,9 +18,9 @@ from ikc_deploy.errors import InputError, OutOfMemoryError
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.estimation import WHOLE, Areas, Estimate, Estimator
 from ikc_deploy.runtime.executor import NetworkExecutor, UploadedBatch
-from ikc_deploy.runtime.frames import FrameBatch
+from ikc_deploy.runtime.frames import LAYOUTS, FrameBatch
 from ikc_deploy.runtime.given_blur import GivenBlur
-from ikc_deploy.runtime.memory import available_memory
+from ikc_deploy.runtime.memory import PixelMemory
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.tiled_upscaler import TiledUpscaler
 from ikc_deploy.runtime.tiling import TileSettings
@@ -61,8 +61,14 @@ class UpscalingWorker:
         self._basis = bundle.basis
         self._executor = NetworkExecutor(backend, bundle.manifest, iters)
         self._estimator = Estimator(bundle.basis, iters)
-        free = available_memory() if backend.device == "cpu" else None
-        self._tiled_upscaler = TiledUpscaler(self._executor, bundle, tiles, free)
+        manifest, layout = bundle.manifest, LAYOUTS[bundle.manifest.io]
+        pixel = PixelMemory()
+        if backend.device != "cpu":
+            sr_bytes = layout.sr_dtype(manifest.precision).itemsize
+            pixel = PixelMemory.of_buffers(manifest.scale, sr_bytes, layout.dtype.itemsize)
+        self._tiled_upscaler = TiledUpscaler(
+            self._executor, bundle, tiles, backend.free_memory(), pixel
+        )
         self._lock = threading.Lock()
         self._closed = False
 
@@ -105,7 +111,7 @@ class UpscalingWorker:
         with self._lock:
             if not self._closed:
                 self._closed = True
-                # First the backend: it waits for work that still uses the sessions' buffers.
+                # The backend waits for work that still uses the sessions' buffers.
                 self.backend.close()
                 self._executor.forget()
 

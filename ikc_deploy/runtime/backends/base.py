@@ -129,6 +129,9 @@ class Backend(Protocol):
             OutOfMemoryError: The device has too little memory.
         """
 
+    def free_memory(self) -> int | None:
+        """Return the number of bytes that can still be allocated; None if unknown."""
+
     def bind(self, bindings: Sequence[Binding]) -> list[BoundGraph]:
         """Bind graphs to buffers.
 

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ikc_deploy.errors import BackendError, InputError, OutOfMemoryError
 from ikc_deploy.runtime.backends.base import BoundGraph, Buffer, CapturedGraph, Event, Index
+from ikc_deploy.runtime.memory import available_memory
 
 
 class HostBackend:
@@ -18,6 +19,8 @@ class HostBackend:
 
     name: str
     """Name of the backend, as in `load(backend=...)`."""
+    device: str
+    """Name of the device, for people."""
     overlaps = False
     """False: there are no copies between devices, and every graph uses all cores."""
 
@@ -30,6 +33,10 @@ class HostBackend:
                 f"not enough memory for a buffer of shape {list(shape)}; "
                 "use smaller frames or tiles"
             ) from error
+
+    def free_memory(self) -> int | None:
+        """Return the free memory of the host; None if unknown, or on another device of OpenVINO."""
+        return available_memory() if self.device == "cpu" else None
 
     def from_dlpack(self, frame: object) -> Never:
         """Refuse the frame: this backend reads host memory only."""

@@ -138,6 +138,8 @@ class CudaEvent:
 
 
 def _destroy_event(device: Device, handle: Any) -> None:
+    if device.forked:
+        return
     with device.current():
         checked(cuda_bindings().cuEventDestroy(handle), "free an event")
 
