@@ -64,13 +64,14 @@ from ikc_deploy.runtime.backends.base import (
     CapturedGraph,
     DeviceFrames,
     Event,
+    Index,
 )
 from ikc_deploy.runtime.cuda.arrays import DeviceArray
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.frame_margin import Border
 from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.options import UpscalerOptions
-from ikc_deploy.runtime.pipeline import ResultFuture
+from ikc_deploy.runtime.pipeline import PipelineRun, ResultFuture
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.stream import Status, Stream
 from ikc_deploy.runtime.tiling import Tile, TileSettings
@@ -106,6 +107,7 @@ __all__ = [
     "GraphParity",
     "Heading",
     "IkcError",
+    "Index",
     "InputError",
     "Int8Parity",
     "KernelBasis",
@@ -118,6 +120,7 @@ __all__ = [
     "OutOfMemoryError",
     "OutputError",
     "Parity",
+    "PipelineRun",
     "Precision",
     "RecipeError",
     "Result",
@@ -216,7 +219,7 @@ def load(
         threads=threads,
         streams=streams,
         cuda_graph=cuda_graph,
-        device=str(device) if type(device) is int else device,
+        device=device if isinstance(device, str) else str(device),
         precision=precision,
         tiles=TileSettings(tile, max_memory),
     )

@@ -113,7 +113,7 @@ class UploadedBatch:
         self._backend = executor.backend
         self._source = source
         self._predicted = False
-        self._host: NDArray[Any] | None = batch.array if batch.on_host else None
+        self._host = batch.array if isinstance(batch.array, np.ndarray) else None
 
     def levels(self, number: int) -> NDArray[Any]:
         """Return the green plane `[H,W]` of a frame in 8-bit levels, in host memory."""

@@ -137,7 +137,9 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
         # The newest item is taken when its result is requested, not before.
         width = 1 if reading == "newest" and not ahead else len(self._lanes)
         ends = stop or threading.Event()
-        source = _Source(items) if reading == "on request" else _Reader(items, reading, ends)
+        source = (
+            _ItemSource(items) if reading == "on request" else _ItemReader(items, reading, ends)
+        )
 
         def start(item: Any) -> Future[_Out]:
             return self.submit(prepare(item), ends)
@@ -163,11 +165,18 @@ class PipelineRun(Generic[_Out]):
 
     An error of a worker or of the source is raised in the place of its result; after an error of a
     worker, the iteration may go on.
+
+    Args:
+        source: The source of the items.
+        start: Gives an item to a worker; returns the future of its result.
+        width: Number of items that workers have at the same time.
+        ahead: Number of results that may wait to be requested; 0 to compute them on request.
+        stop: Event that ends the run.
     """
 
     def __init__(
         self,
-        source: _Source,
+        source: _ItemSource,
         start: Callable[[Any], Future[_Out]],
         width: int,
         ahead: int,
@@ -270,7 +279,7 @@ class PipelineRun(Generic[_Out]):
         self._ready.finish()
 
 
-class _Source:
+class _ItemSource:
     """Items that are read when they are requested."""
 
     def __init__(self, items: Iterable[Any]) -> None:
@@ -302,7 +311,7 @@ class _Source:
         """Return at once: there is no thread."""
 
 
-class _Reader(_Source):
+class _ItemReader(_ItemSource):
     """Items that a thread reads."""
 
     def __init__(self, items: Iterable[Any], reading: Reading, stop: threading.Event) -> None:

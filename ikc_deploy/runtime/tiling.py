@@ -100,7 +100,14 @@ class TileSettings:
             raise InputError(f"tile must be a multiple of {TILE_STEP} LR pixels, got {tile_size}")
 
     def bound(self, free: int | None) -> int | None:
-        """Return the memory that a frame may use in bytes, of `free` bytes; None if unknown."""
+        """Return the memory that a frame may use.
+
+        Args:
+            free: Free memory in bytes; None if unknown.
+
+        Returns:
+            Bytes; None if unknown.
+        """
         return self.max_memory if self.max_memory is not None else free and free // 2
 
     def tile_size(self, height: int, width: int, pixel_bytes: int, free: int | None) -> int | None:

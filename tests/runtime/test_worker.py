@@ -106,8 +106,8 @@ def test_tiles_change_no_code(small_bundle: Bundle, estimate: Estimate) -> None:
         ikc_deploy.load(small_bundle, "onnxruntime", ITERS, threads=1, tile=64) as tiled,
     ):
         for _ in range(2):
-            codes = [each(frame, estimate=estimate).codes for each in (whole, tiled)]
-            assert np.array_equal(*codes)
+            expected = whole(frame, estimate=estimate).codes
+            assert np.array_equal(tiled(frame, estimate=estimate).codes, expected)
 
 
 CLIP = [photo(160, 144, 1)] * 4 + [photo(160, 144, 2)] * 3

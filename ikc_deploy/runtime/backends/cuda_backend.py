@@ -28,7 +28,7 @@ from ikc_deploy.runtime.cuda.arrays import DeviceArray, DeviceMemoryPool, from_d
 from ikc_deploy.runtime.cuda.buffers import DeviceBuffer, PinnedBuffer
 from ikc_deploy.runtime.cuda.cuda_graphs import CudaGraph, capture
 from ikc_deploy.runtime.cuda.device import Device
-from ikc_deploy.runtime.cuda.rectangles import Block, rectangles
+from ikc_deploy.runtime.cuda.rectangles import ArrayPart, rectangles
 from ikc_deploy.runtime.cuda.streams import CudaEvent, CudaStream, to_host
 
 _LOG = logging.getLogger(__name__)
@@ -164,11 +164,8 @@ class CudaBackend:
 
     def copy(self, source: Buffer, part: Index, target: Buffer, place: Index) -> None:
         """Queue copies of rectangles on the device."""
-        sides = []
-        for buffer, index in ((source, part), (target, place)):
-            memory = buffer if isinstance(buffer, DeviceArray) else device_buffer(buffer)
-            sides.append(Block(memory.address, memory.shape, index))
-        for rectangle in rectangles(*sides, source.dtype.itemsize):
+        first, second = _part(source, part), _part(target, place)
+        for rectangle in rectangles(first, second, source.dtype.itemsize):
             self._stream.copy_rectangle(rectangle)
 
     def download(self, buffer: Buffer) -> NDArray[Any]:
@@ -267,6 +264,11 @@ def _order_of_end(thing: object) -> int:
     """Return the rank of an object: what uses others ends before them, streams last."""
     kinds = (CudaGraph, CudaEvent, DeviceBuffer, PinnedBuffer, DeviceMemoryPool, CudaStream)
     return kinds.index(type(thing))
+
+
+def _part(buffer: Buffer, index: Index) -> ArrayPart:
+    memory = buffer if isinstance(buffer, DeviceArray) else device_buffer(buffer)
+    return ArrayPart(memory.address, memory.shape, index)
 
 
 def device_buffer(buffer: Buffer) -> DeviceBuffer:

@@ -11,7 +11,7 @@ from ikc_deploy.runtime.backends.base import Index
 
 
 @dataclass(frozen=True)
-class Block:
+class ArrayPart:
     """A part of a C-contiguous array."""
 
     address: int
@@ -48,7 +48,7 @@ class Rectangle:
     """Number of rows."""
 
 
-def rectangles(source: Block, target: Block, itemsize: int) -> Iterator[Rectangle]:
+def rectangles(source: ArrayPart, target: ArrayPart, itemsize: int) -> Iterator[Rectangle]:
     """Yield the fewest rectangles that copy one block into another.
 
     Args:
