@@ -164,7 +164,7 @@ class PipelineRun(Generic[_Out]):
     """The results of one run, in order. Several threads may iterate: each result goes to one.
 
     An error of a worker or of the source is raised in the place of its result; after an error of a
-    worker, the iteration may go on.
+    worker, the iteration may continue.
 
     Args:
         source: The source of the items.

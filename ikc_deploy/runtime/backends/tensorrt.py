@@ -262,7 +262,7 @@ _ContextKey = tuple[str, int, str, tuple[tuple[int, ...], ...]]
 
 
 class _Context:
-    """A context of TensorRT, dropped with the device's CUDA context current, whoever drops it.
+    """A context of TensorRT, dropped with the device's CUDA context current.
 
     Args:
         device: The GPU.
