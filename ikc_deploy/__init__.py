@@ -71,7 +71,7 @@ from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.frame_margin import Border
 from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.options import UpscalerOptions
-from ikc_deploy.runtime.pipeline import PipelineRun, ResultFuture
+from ikc_deploy.runtime.pipeline import ResultFuture
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.stream import Status, Stream
 from ikc_deploy.runtime.tiling import Tile, TileSettings
@@ -120,7 +120,6 @@ __all__ = [
     "OutOfMemoryError",
     "OutputError",
     "Parity",
-    "PipelineRun",
     "Precision",
     "RecipeError",
     "Result",
