@@ -64,17 +64,18 @@ from ikc_deploy.runtime.backends.base import (
     CapturedGraph,
     DeviceFrames,
     Event,
+    Index,
 )
 from ikc_deploy.runtime.cuda.arrays import DeviceArray
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.frame_margin import Border
 from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.options import UpscalerOptions
+from ikc_deploy.runtime.pipeline import ResultFuture
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.stream import Status, Stream
 from ikc_deploy.runtime.tiling import Tile, TileSettings
 from ikc_deploy.runtime.upscaler import Upscaler, load_bundle
-from ikc_deploy.runtime.worker_pool import ResultFuture
 from ikc_deploy.version import __version__
 
 __all__ = [
@@ -106,6 +107,7 @@ __all__ = [
     "GraphParity",
     "Heading",
     "IkcError",
+    "Index",
     "InputError",
     "Int8Parity",
     "KernelBasis",
@@ -149,7 +151,7 @@ def load(
     threads: int = UpscalerOptions.threads,
     streams: int = UpscalerOptions.streams,
     cuda_graph: bool = UpscalerOptions.cuda_graph,
-    device: str = UpscalerOptions.device,
+    device: str | int = UpscalerOptions.device,
     precision: str = UpscalerOptions.precision,
     estimate: Estimate = UpscalerOptions.estimate,
     tile: Tile = TileSettings.tile,
@@ -174,8 +176,10 @@ def load(
         streams: Number of frames that `Upscaler.submit` processes at the same time, at least 1.
         cuda_graph: Whether TensorRT backends run the loop as one recorded CUDA graph. False
             launches each network separately.
-        device: Device of the backend "openvino": "CPU", "GPU", "NPU", or "AUTO" for a GPU if there
-            is one, else the CPU.
+        device: Number of the GPU, or several as "0,1": submitted frames and streams that are not
+            tracked use them in turn, calls the first. For the backend "openvino" "CPU", "GPU",
+            "NPU", or "AUTO" for a GPU if there is one, else the CPU. "auto" is the first GPU, or
+            OpenVINO's CPU.
         precision: Precision in which the backend "openvino" computes everything that the graphs do
             not quantise: "f32", "bf16", "f16", or "auto" for one of 16 bits that the device
             computes natively and that passes a gate on first use, else "f32".
@@ -214,7 +218,7 @@ def load(
         threads=threads,
         streams=streams,
         cuda_graph=cuda_graph,
-        device=device,
+        device=device if isinstance(device, str) else str(device),
         precision=precision,
         tiles=TileSettings(tile, max_memory),
     )

@@ -46,8 +46,9 @@ from ikc_deploy.files import sha256_file
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.kernels.conventions import degrade_fkp, fkp_variances, shifted_gaussian
 from ikc_deploy.networks.usrnet import Spectrum, Usrnet, load_usrnet, shipped_usrnet
+from ikc_deploy.runtime.frames import LAYOUTS
 from ikc_deploy.runtime.nonblind import NonBlind
-from ikc_deploy.runtime.tiling import RAMP, SPARE, to_8bit_range
+from ikc_deploy.runtime.tiling import RAMP, SPARE
 
 KERNEL_SIDE: Final = 45
 """Side of the graph's kernel in pixels: the largest of FKP's and of this project's 21x21 ones,
@@ -342,7 +343,8 @@ def _measured_halo(record: UsrnetRecord, written: NonBlind) -> int:
     lr = _structured(larger, kernel, scale)
     views = lr[:-_SHIFT, :-_SHIFT], lr[_SHIFT:, _SHIFT:]
     first, second = (
-        to_8bit_range(written(_as_io(view, io), kernel, 0.0, border="wrap"), io) for view in views
+        LAYOUTS[io].to_8bit_range(written(_as_io(view, io), kernel, 0.0, border="wrap"))
+        for view in views
     )
     shift = scale * _SHIFT
     differences = np.abs(first[shift:, shift:] - second[:-shift, :-shift]).max(axis=2)

@@ -32,7 +32,8 @@ from ikc_deploy.offline.outputs import (
     write_report,
     write_result,
 )
-from ikc_deploy.runtime.estimation import Area, textured_areas
+from ikc_deploy.runtime.estimation import textured_areas
+from ikc_deploy.runtime.frames import Area
 
 PAPER_PEAK: Final = 1.0
 """Peak in the kernel PSNR of the FKP paper, about ten times the peak of a kernel."""

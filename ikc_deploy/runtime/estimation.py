@@ -11,15 +11,16 @@ network F runs once on the frame. docs/estimation.md reports losses and gains.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.bundle.manifest import FrameIO
 from ikc_deploy.errors import InputError
 from ikc_deploy.kernels import KernelBasis
-from ikc_deploy.runtime.executor import NetworkExecutor
+from ikc_deploy.runtime.executor import UploadedBatch
+from ikc_deploy.runtime.frames import Area
 from ikc_deploy.runtime.tiling import TILE_STEP
 from ikc_deploy.runtime.tracking import Tracker
 from ikc_deploy.text import shown
@@ -49,9 +50,6 @@ much; above 64 more crops would help more than larger ones."""
 _EDGE: Final = 16
 """Maximum difference of neighbouring pixels, in 8-bit levels, that counts as texture."""
 
-Area = tuple[slice, slice]
-"""Rows and columns of a frame, in LR pixels."""
-
 
 def check_estimate(estimate: str) -> Estimate:
     """Return `estimate` if it is one of `ESTIMATES`.
@@ -65,105 +63,113 @@ def check_estimate(estimate: str) -> Estimate:
     raise InputError(f"estimate must be one of {', '.join(ESTIMATES)}, got {shown(estimate)}")
 
 
-class Estimator:
-    """An estimator of the kernel codes of single frames on the host.
+@dataclass(frozen=True)
+class Areas:
+    """The parts of a frame on which a network runs to estimate its code."""
 
-    Frames are `[H,W,3]` uint8 or `[3,H,W]` float32 in [0,1], as `io` specifies.
+    kind: Literal["whole", "crops", "tiles"]
+    """The whole frame; a few small crops, in one batch; or large tiles, one by one, which bounds
+    the memory."""
+    tile_size: int = 0
+    """Side of the tiles in LR pixels."""
+
+    def batches(self, levels: NDArray[Any]) -> list[list[Area]]:
+        """Return the areas of a frame in batches, each of one size.
+
+        Args:
+            levels: One plane of the frame `[H,W]` in 8-bit levels.
+        """
+        if self.kind == "tiles":
+            return [[area] for area in textured_areas(levels, self.tile_size, CROPS)]
+        height, width = levels.shape
+        whole = (slice(0, height), slice(0, width))
+        return [crop_areas(levels) if self.kind == "crops" else [whole]]
+
+
+WHOLE: Final = Areas("whole")
+
+
+class Estimator:
+    """An estimator of the kernel codes of uploaded frames.
 
     Args:
-        executor: Runs the networks.
         basis: Kernel basis of the codes.
-        io: Type of the frames.
+        iters: Number of corrections of a frame.
     """
 
-    def __init__(self, executor: NetworkExecutor, basis: KernelBasis, io: FrameIO) -> None:
-        self._executor = executor
+    def __init__(self, basis: KernelBasis, iters: int) -> None:
         self._basis = basis
-        self._io: FrameIO = io
+        self._iters = iters
 
-    def loop(self, frame: NDArray[Any], tile_size: int | None) -> NDArray[np.float32]:
-        """Run the correction loop on crops of a frame.
+    def predict(self, frames: UploadedBatch, areas: Areas) -> NDArray[np.float32]:
+        """Return the predictor's codes `[N,code_size]`, from these areas of each frame."""
+        if areas == WHOLE:
+            return frames.predicted()
+        return np.stack([self._predicted(frames, n, areas) for n in range(len(frames.batch))])
 
-        Args:
-            frame: The frame.
-            tile_size: Side in LR pixels of the tiles in which the frame is upscaled; None if it
-                is upscaled whole.
-
-        Returns:
-            Codes h0..ht `[t+1,code_size]`.
-        """
-        return self._corrected(frame, self.predict(frame, tile_size), self._executor.iters)
-
-    def on_tiles(self, frame: NDArray[Any], tile_size: int) -> NDArray[np.float32]:
-        """Run the correction loop on the most textured tiles of a frame.
-
-        This serves "full" for frames that do not fit into memory as a whole. The tiles run one by
-        one, which bounds the memory.
+    def loop(self, frames: UploadedBatch, predict: Areas, correct: Areas) -> NDArray[np.float32]:
+        """Run the correction loop on areas of each frame.
 
         Args:
-            frame: The frame.
-            tile_size: Side of the tiles in LR pixels.
+            frames: The frames.
+            predict: Areas of the predictor.
+            correct: Areas of the corrections.
 
         Returns:
-            Codes h0..ht `[t+1,code_size]`.
+            Codes h0..ht `[t+1,N,code_size]`.
         """
-        start, iters = self.predict(frame, tile_size), self._executor.iters
-        tiles = self._tiles(frame, tile_size)
-        return self._frame_code([self._executor.correct(tile, start, iters) for tile in tiles])
+        each = [self._loop(frames, n, predict, correct) for n in range(len(frames.batch))]
+        return np.stack(each, axis=1)
 
     def track(
-        self, frame: NDArray[Any], tile_size: int | None, tracker: Tracker
+        self, frames: UploadedBatch, predict: Areas, correct: Areas, tracker: Tracker
     ) -> NDArray[np.float32]:
         """Estimate the code of the next frame of a clip.
 
         Args:
-            frame: The frame.
-            tile_size: As in `loop`.
+            frames: One frame.
+            predict: Areas of the predictor.
+            correct: Areas of the corrections.
             tracker: State of the clip; it is updated.
 
         Returns:
-            Codes `[t+1,code_size]` as `loop` at the beginning of a scene; otherwise
-            `[2,code_size]`, before and after the correction.
+            Codes `[t+1,1,code_size]` as `loop` at the beginning of a scene; otherwise
+            `[2,1,code_size]`, before and after the correction.
         """
-        if not tracker.is_same_scene(green_channel(frame, self._io)):
-            codes = self.loop(frame, tile_size)
+        if not tracker.is_same_scene(frames.levels(0)):
+            codes = self._loop(frames, 0, predict, correct)
             tracker.reset(codes[-1])
-            return codes
-        start = tracker.initial_code(self.predict(frame, tile_size))
+            return codes[:, None]
+        start = tracker.initial_code(self.predict(frames, predict)[0])
         # Without corrections, the predictor's code is tracked.
-        corrected = self._corrected(frame, start, min(TRACKED_ITERS, self._executor.iters))[-1]
-        return np.stack([start, tracker.update(corrected)])
+        corrections = min(TRACKED_ITERS, self._iters)
+        corrected = self._corrected(frames, 0, correct, start, corrections)[-1]
+        return np.stack([start, tracker.update(corrected)])[:, None]
 
-    def predict(self, frame: NDArray[Any], tile_size: int | None) -> NDArray[np.float32]:
-        """Return the predictor's code `[code_size]`, of the whole frame or of textured tiles."""
-        views = [frame[None]] if tile_size is None else self._tiles(frame, tile_size)
-        return self._frame_code([self._executor.predict(view)[None] for view in views])[0]
+    def _loop(
+        self, frames: UploadedBatch, number: int, predict: Areas, correct: Areas
+    ) -> NDArray[np.float32]:
+        # The predictor's code of a whole frame stays on the device.
+        start = None if predict == WHOLE else self._predicted(frames, number, predict)
+        return self._corrected(frames, number, correct, start, self._iters)
+
+    def _predicted(self, frames: UploadedBatch, number: int, areas: Areas) -> NDArray[np.float32]:
+        batches = areas.batches(frames.levels(number))
+        codes = [frames.predict_areas(number, batch) for batch in batches]
+        return trimmed_mean_code(np.concatenate(codes), self._basis)
 
     def _corrected(
-        self, frame: NDArray[Any], code: NDArray[np.float32], corrections: int
+        self,
+        frames: UploadedBatch,
+        number: int,
+        areas: Areas,
+        start: NDArray[np.float32] | None,
+        corrections: int,
     ) -> NDArray[np.float32]:
-        crops = self._cut(frame, crop_areas(green_channel(frame, self._io)))
-        return self._frame_code([self._executor.correct(crops, code, corrections)])
-
-    def _tiles(self, frame: NDArray[Any], tile_size: int) -> list[NDArray[Any]]:
-        areas = textured_areas(green_channel(frame, self._io), tile_size, CROPS)
-        return [self._cut(frame, [area]) for area in areas]
-
-    def _cut(self, frame: NDArray[Any], areas: list[Area]) -> NDArray[Any]:
-        lead = () if self._io == "uint8" else (slice(None),)
-        return np.stack([frame[(*lead, *area)] for area in areas])
-
-    def _frame_code(self, codes: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Return one code for each step, from codes `[t+1,N,code_size]` of several areas."""
+        """Return one code for each step, `[corrections+1,code_size]`."""
+        batches = areas.batches(frames.levels(number))
+        codes = [frames.correct(number, batch, start, corrections) for batch in batches]
         return trimmed_mean_code(np.concatenate(codes, axis=1), self._basis)
-
-
-def green_channel(frame: NDArray[Any], io: FrameIO) -> NDArray[Any]:
-    """Return the green plane `[H,W]` of a frame in 8-bit levels.
-
-    It is close enough to the brightness to find texture.
-    """
-    return frame[..., 1] if io == "uint8" else 255 * frame[1]
 
 
 def crop_side(height: int, width: int) -> int:

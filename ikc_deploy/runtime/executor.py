@@ -1,14 +1,16 @@
-"""The three networks on frames, with a session for each of the last few frame shapes.
+"""The three networks on frames that were uploaded once, with a session for each frame shape.
 
-The executor takes frames, returns images and kernel codes, and records `timings`. Other modules
-decide which passes a frame needs: `estimation` for its code, `tiling` for its image.
-Not thread-safe: the `Upscaler` that owns the executor has a lock.
+`NetworkExecutor.upload` brings the frames of a call to the device; all that the call computes on
+them, or on areas of them, reads that copy. Areas are cut on the device, and a kernel code stays
+there from one network to the next. Other modules decide what a frame needs: `estimation` for its
+code, `tiled_upscaler` for its image.
+Not thread-safe: the `UpscalingWorker` that owns the executor has a lock.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -16,8 +18,8 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Manifest
 from ikc_deploy.errors import BackendError
-from ikc_deploy.runtime.backends.base import Backend
-from ikc_deploy.runtime.frames import Frames, FrameShape, frame_shape
+from ikc_deploy.runtime.backends.base import Backend, Buffer
+from ikc_deploy.runtime.frames import Area, FrameBatch, FrameShape
 from ikc_deploy.runtime.session import STAGES, LaunchSequence, Session, run
 
 _SESSIONS_KEPT: Final = 4
@@ -36,7 +38,7 @@ class NetworkExecutor:
         self.iters = iters
         self.timings = dict.fromkeys(STAGES, 0.0)
         """Milliseconds since `restart_clock`, by network."""
-        self._backend = backend
+        self.backend = backend
         self._manifest = manifest
         self._sessions: OrderedDict[FrameShape, Session] = OrderedDict()
 
@@ -48,116 +50,204 @@ class NetworkExecutor:
         """Free the buffers of all shapes."""
         self._sessions.clear()
 
-    def loop(self, frames: Frames, steps: bool = False) -> tuple[list[Any], NDArray[np.float32]]:
-        """Run the correction loop (IKC, Algorithm 1) on whole frames.
+    def upload(self, batch: FrameBatch, whole: bool) -> UploadedBatch:
+        """Bring the frames of a call to the device.
 
         Args:
-            frames: Batch `[N,...]` in the bundle's layout.
-            steps: Whether to return the images of every step instead of the last ones.
+            batch: The frames.
+            whole: Whether a network runs on whole frames. Otherwise they are not copied if the
+                backend reads areas of them where they are.
 
         Returns:
-            A list of images `[N,...]`, where the frames are, and codes `[t+1,N,code_size]`.
+            The frames, valid until the next upload.
 
         Raises:
-            BackendError: The device failed, or a code is not finite.
+            BackendError: The device failed.
             OutOfMemoryError: The device has too little memory.
         """
-        session = self._uploaded(frames)
-        images: list[Any] = []
+        source = None if whole else self.backend.as_buffer(batch.array)
+        if source is None:
+            source = self.session(batch.shape).lr
+            self.backend.upload(batch.array, source)
+        return UploadedBatch(self, batch, source)
 
-        def keep(_: int) -> None:
-            images.append(self._image(session, frames))
-
-        self._run(session.blind(), keep if steps else None)
-        if not steps:
-            keep(self.iters)
-        return images, self._codes(session, self.iters)
-
-    def predict(self, frames: Frames) -> NDArray[np.float32]:
-        """Return the predictor's codes `[N,code_size]`."""
-        session = self._uploaded(frames)
-        self._run(session.predict())
-        return _finite(self._backend.download(session.codes[0]))
-
-    def correct(
-        self, frames: Frames, code: NDArray[np.float32], corrections: int
-    ) -> NDArray[np.float32]:
-        """Correct one initial code on each frame.
-
-        Args:
-            frames: Batch `[N,...]` in the bundle's layout.
-            code: Initial code `[code_size]`.
-            corrections: Number of corrections, at most `iters`.
-
-        Returns:
-            `[corrections+1,N,code_size]`, the initial code first.
-        """
-        session = self._uploaded(frames, code)
-        self._run(session.correct(corrections))
-        return self._codes(session, corrections)
-
-    def upscale(self, frames: Frames, codes: NDArray[np.float32]) -> Any:
-        """Run the SR network alone, with one code for all frames or one for each.
-
-        Args:
-            frames: Batch `[N,...]` in the bundle's layout.
-            codes: `[code_size]` or `[N,code_size]`.
-
-        Returns:
-            Images `[N,...]`, where the frames are.
-        """
-        session = self._uploaded(frames, codes)
-        self._run(session.known())
-        return self._image(session, frames)
-
-    def on_host(self, frames: Frames, whole: bool) -> NDArray[Any]:
-        """Return frames as a host array.
-
-        Args:
-            frames: Batch in the bundle's layout.
-            whole: Whether the frames are upscaled whole. Then the buffer of their session is used,
-                and nothing is allocated for each frame.
-
-        Returns:
-            `frames` itself if it is on the host, else a copy.
-        """
-        if isinstance(frames, np.ndarray):
-            return frames
-        if whole:
-            return self._backend.download(self._uploaded(frames).lr)
-        buffer = self._backend.allocate(frames.shape, frames.dtype)
-        self._backend.upload(frames, buffer)
-        return self._backend.download(buffer)
-
-    def _image(self, session: Session, frames: Frames) -> Any:
-        on_host = isinstance(frames, np.ndarray)
-        return (self._backend.download if on_host else self._backend.copy_to_device_array)(
-            session.frame
-        )
-
-    def _uploaded(self, frames: Frames, codes: NDArray[np.float32] | None = None) -> Session:
-        session = self._session(frame_shape(frames, self._manifest.io))
-        self._backend.upload(frames, session.lr)
-        if codes is not None:
-            wanted = (len(frames), self._manifest.code_size)
-            each = np.ascontiguousarray(np.broadcast_to(codes, wanted), np.float32)
-            self._backend.upload(each, session.codes[0])
-        return session
-
-    def _session(self, shape: FrameShape) -> Session:
+    def session(self, shape: FrameShape) -> Session:
+        """Return the session for frames of a shape; the last few are kept."""
         session = self._sessions.pop(shape, None)
         if session is None:
             while len(self._sessions) >= _SESSIONS_KEPT:
                 self._sessions.popitem(last=False)
-            session = Session(self._backend, self._manifest, shape, self.iters)
+            session = Session(self.backend, self._manifest, shape, self.iters)
         self._sessions[shape] = session
         return session
 
-    def _run(
+    def run(
         self, sequence: LaunchSequence, after_image: Callable[[int], None] | None = None
     ) -> None:
-        for stage, milliseconds in run(self._backend, sequence, after_image).items():
+        """Run a launch sequence and add its durations to `timings`; see `session.run`."""
+        for stage, milliseconds in run(self.backend, sequence, after_image).items():
             self.timings[stage] += milliseconds
+
+    def upscale_tile(self, tile: NDArray[Any], code: NDArray[np.float32]) -> NDArray[Any]:
+        """Return the image of one small frame `[H,W,3]` or `[3,H,W]` in host memory."""
+        uploaded = self.upload(FrameBatch(tile[None], self._manifest.io, single=True), whole=True)
+        image: NDArray[Any] = uploaded.upscale(code[None])[0]
+        return image
+
+
+class UploadedBatch:
+    """Frames of a call on the device, and the networks on them or on areas of them.
+
+    All methods raise `BackendError` if the device failed or a code is not finite, and
+    `OutOfMemoryError` if it has too little memory.
+
+    Args:
+        executor: Runs the networks.
+        batch: The frames.
+        source: What areas are copied from: the frames on the device.
+    """
+
+    def __init__(self, executor: NetworkExecutor, batch: FrameBatch, source: Buffer) -> None:
+        self.batch = batch
+        self._executor = executor
+        self._backend = executor.backend
+        self._source = source
+        self._predicted = False
+        self._host = batch.array if isinstance(batch.array, np.ndarray) else None
+
+    def levels(self, number: int) -> NDArray[Any]:
+        """Return the green plane `[H,W]` of a frame in 8-bit levels, in host memory."""
+        if self._host is None:
+            self._host = self._backend.download(self._source)
+        return self.batch.layout.green(self._host[number])
+
+    def loop(self, steps: bool = False) -> tuple[list[Any], NDArray[np.float32]]:
+        """Run the correction loop (IKC, Algorithm 1) on the whole frames.
+
+        Args:
+            steps: Whether to return the images of every step instead of the last ones.
+
+        Returns:
+            A list of images `[N,...]`, where the frames are, and codes `[t+1,N,code_size]`.
+        """
+        session = self._whole()
+        images: list[Any] = []
+
+        def keep(_: int) -> None:
+            images.append(self._image(session))
+
+        self._executor.run(session.blind(), keep if steps else None)
+        if not steps:
+            keep(self._executor.iters)
+        return images, self._codes(session, self._executor.iters)
+
+    def predict(self) -> None:
+        """Run the predictor on the whole frames, once; its codes stay on the device."""
+        if not self._predicted:
+            self._executor.run(self._whole().predict())
+            self._predicted = True
+
+    def predicted(self) -> NDArray[np.float32]:
+        """Return the predictor's codes of the whole frames `[N,code_size]`."""
+        self.predict()
+        return self._codes(self._whole(), 0)[0]
+
+    def predict_areas(self, number: int, areas: Sequence[Area]) -> NDArray[np.float32]:
+        """Return the predictor's codes `[K,code_size]` of areas of one size of a frame."""
+        session = self._cut(number, areas)
+        self._executor.run(session.predict())
+        return self._codes(session, 0)[0]
+
+    def correct(
+        self,
+        number: int,
+        areas: Sequence[Area],
+        code: NDArray[np.float32] | None,
+        corrections: int,
+    ) -> NDArray[np.float32]:
+        """Correct one initial code on areas of a frame, all at once.
+
+        Args:
+            number: Index of the frame.
+            areas: Areas of one size.
+            code: Initial code `[code_size]`; None for the predictor's, which is on the device.
+            corrections: Number of corrections, at most `iters`.
+
+        Returns:
+            Codes `[corrections+1,K,code_size]`, the initial one first.
+        """
+        session = self._cut(number, areas)
+        if code is not None:
+            self._upload_codes(np.broadcast_to(code, (len(areas), len(code))), session)
+        else:
+            self.predict()
+            whole = self._whole()
+            if session is not whole:
+                width = slice(0, whole.codes[0].shape[1])
+                for place in range(len(areas)):
+                    part, target = slice(number, number + 1), slice(place, place + 1)
+                    self._backend.copy(
+                        whole.codes[0], (part, width), session.codes[0], (target, width)
+                    )
+        self._executor.run(session.correct(corrections))
+        return self._codes(session, corrections)
+
+    def upscale(self, codes: NDArray[np.float32]) -> Any:
+        """Run the SR network on the whole frames; return images `[N,...]`, where the frames are.
+
+        Args:
+            codes: `[N,code_size]`.
+        """
+        session = self._whole()
+        self._upload_codes(codes, session)
+        self._executor.run(session.known())
+        return self._image(session)
+
+    def upscale_area(self, number: int, area: Area, code: NDArray[np.float32]) -> NDArray[Any]:
+        """Return the image of an area of a frame, in host memory.
+
+        Args:
+            number: Index of the frame.
+            area: The area.
+            code: Kernel code `[code_size]`.
+        """
+        session = self._cut(number, [area])
+        self._upload_codes(code[None], session)
+        self._executor.run(session.known())
+        return self._backend.download(session.frame)[0]
+
+    def _whole(self) -> Session:
+        session = self._executor.session(self.batch.shape)
+        if session.lr is not self._source:
+            self._backend.upload(self.batch.array, session.lr)
+            self._source = session.lr
+        return session
+
+    def _cut(self, number: int, areas: Sequence[Area]) -> Session:
+        """Return the session of areas of one size, with the areas in its buffer."""
+        rows, columns = areas[0]
+        shape = FrameShape(len(areas), rows.stop - rows.start, columns.stop - columns.start)
+        session = self._executor.session(shape)
+        if session.lr is self._source:
+            return session
+        whole = slice(0, shape.height), slice(0, shape.width)
+        for place, area in enumerate(areas):
+            self._backend.copy(
+                self._source,
+                self.batch.index(number, area),
+                session.lr,
+                self.batch.index(place, whole),
+            )
+        return session
+
+    def _image(self, session: Session) -> Any:
+        backend = self._backend
+        return (backend.download if self.batch.on_host else backend.copy_to_device_array)(
+            session.frame
+        )
+
+    def _upload_codes(self, codes: NDArray[np.float32], session: Session) -> None:
+        self._backend.upload(np.ascontiguousarray(codes, np.float32), session.codes[0])
 
     def _codes(self, session: Session, last: int) -> NDArray[np.float32]:
         buffers = session.codes[: last + 1]

@@ -1,8 +1,13 @@
-"""Frames: which arrays are accepted, and checks of their dtype, shape and range."""
+"""Frames: accepted arrays, checks of their dtype, shape and range, and their layout in memory.
+
+Of the runtime, only this module knows what the layouts "uint8" and "float" mean.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +26,65 @@ _HOST_MEMORY: Final = (1, 3)
 MIN_SIDE: Final = 8
 """Minimum side of a frame in LR pixels: in smaller frames there is too little to estimate blur."""
 
+Area = tuple[slice, slice]
+"""Rows and columns of a frame, in LR pixels."""
+
+
+@dataclass(frozen=True)
+class FrameLayout:
+    """Order of the axes and type of the entries of frames."""
+
+    dtype: np.dtype[Any]
+    """Type of the entries."""
+    channels: int
+    """Axis of the channels of a frame without batch axis."""
+    white: int
+    """Largest value."""
+    image: str
+    """Output of the SR network with an image in this layout."""
+    text: str
+    """Shapes and type, for messages."""
+
+    def sr_dtype(self, precision: str) -> np.dtype[Any]:
+        """Return the dtype of the graphs' `sr` (see `ikc_deploy.export.graphs`)."""
+        half = precision == "fp16" and self.image != "sr"
+        return np.dtype(np.float16 if half else np.float32)
+
+    def index(self, area: Area) -> tuple[slice, ...]:
+        """Return the index of an area in a frame without batch axis."""
+        index = list(area)
+        index.insert(self.channels, slice(0, 3))
+        return tuple(index)
+
+    def channels_last(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Return a view of an image as `[H,W,3]`."""
+        return np.moveaxis(image, self.channels, -1)
+
+    def from_channels_last(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Return pixels `[H,W,3]` in this layout, C-contiguous."""
+        return np.ascontiguousarray(np.moveaxis(pixels, -1, self.channels))
+
+    def to_8bit_range(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        """Return an image as `[H,W,3]` float32 in 8-bit levels (0 to 255)."""
+        return (255 // self.white) * self.channels_last(image).astype(np.float32)
+
+    def green(self, frame: NDArray[Any]) -> NDArray[Any]:
+        """Return the green plane `[H,W]` of a frame in 8-bit levels.
+
+        It is close enough to the brightness to find texture.
+        """
+        plane = self.channels_last(frame)[..., 1]
+        return plane if self.white == 255 else 255 * plane
+
+
+LAYOUTS: Final[Mapping[FrameIO, FrameLayout]] = MappingProxyType(
+    {
+        "uint8": FrameLayout(np.dtype(np.uint8), 2, 255, "frame", "[H,W,3] or [N,H,W,3] uint8"),
+        "float": FrameLayout(np.dtype(np.float32), 0, 1, "sr", "[3,H,W] or [N,3,H,W] float32"),
+    }
+)
+"""Layouts by the manifest's `io`."""
+
 
 @dataclass(frozen=True)
 class FrameShape:
@@ -35,10 +99,62 @@ class FrameShape:
 
     def array(self, io: FrameIO, scale: int = 1) -> tuple[int, ...]:
         """Return the shape of an array of such frames, upscaled by `scale`, in the layout `io`."""
-        height, width = scale * self.height, scale * self.width
-        if io == "uint8":
-            return (self.batch, height, width, 3)
-        return (self.batch, 3, height, width)
+        sides = [scale * self.height, scale * self.width]
+        sides.insert(LAYOUTS[io].channels, 3)
+        return (self.batch, *sides)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameBatch:
+    """Frames of one call: checked, in host memory or on the backend's device, not copied."""
+
+    array: Frames
+    """Batch `[N,H,W,3]` or `[N,3,H,W]`."""
+    io: FrameIO
+    """Layout and dtype of the frames."""
+    single: bool
+    """Whether the caller passed one frame without a batch axis."""
+
+    @classmethod
+    def of(cls, frame: object, io: FrameIO, backend: Backend) -> FrameBatch:
+        """Return a caller's frame or frames as a batch.
+
+        Args:
+            frame: An array as in `accept`, of a shape as in `check_frames`.
+            io: Layout and dtype of the frames.
+            backend: The backend that will read it.
+
+        Returns:
+            The batch; it shares the memory of `frame`.
+
+        Raises:
+            InputError: The type, dtype, shape or range is wrong.
+        """
+        array = accept(frame, backend)
+        return cls(check_frames(array, io), io, array.ndim == 3)
+
+    @property
+    def layout(self) -> FrameLayout:
+        """Layout of the frames."""
+        return LAYOUTS[self.io]
+
+    @property
+    def shape(self) -> FrameShape:
+        """Number of frames, height and width."""
+        return frame_shape(self.array, self.io)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the frames are in host memory."""
+        return isinstance(self.array, np.ndarray)
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+        return len(self.array)
+
+    def index(self, number: int, area: Area) -> tuple[slice, ...]:
+        """Return the index of an area of one frame in the batch, as a batch of one."""
+        return (slice(number, number + 1), *self.layout.index(area))
 
 
 def accept(frame: object, backend: Backend) -> Frames:
@@ -86,12 +202,9 @@ def check_frames(frame: Frames, io: FrameIO) -> Frames:
     """
     if frame.ndim not in (3, 4):
         hint = "; repeat a grey image's plane three times" if frame.ndim == 2 else ""
-        raise InputError(f"a frame must be {_wanted(io)}, got shape {list(frame.shape)}{hint}")
+        raise InputError(f"a frame must be {LAYOUTS[io].text}, got shape {list(frame.shape)}{hint}")
     batch = frame if frame.ndim == 4 else frame.reshape((1, *frame.shape))
-    if io == "uint8":
-        _check_uint8(batch)
-    else:
-        _check_float(batch)
+    (_check_uint8 if io == "uint8" else _check_float)(batch)
     shape = frame_shape(batch, io)
     if shape.batch < 1 or min(shape.height, shape.width) < MIN_SIDE:
         raise InputError(
@@ -103,9 +216,9 @@ def check_frames(frame: Frames, io: FrameIO) -> Frames:
 
 def frame_shape(batch: Frames | Buffer, io: FrameIO) -> FrameShape:
     """Return the number, height and width of a batch of frames in the layout `io`."""
-    if io == "uint8":
-        return FrameShape(batch.shape[0], batch.shape[1], batch.shape[2])
-    return FrameShape(batch.shape[0], batch.shape[2], batch.shape[3])
+    sides = list(batch.shape[1:])
+    del sides[LAYOUTS[io].channels]
+    return FrameShape(batch.shape[0], *sides)
 
 
 def _check_uint8(batch: Frames) -> None:
@@ -120,7 +233,9 @@ def _check_uint8(batch: Frames) -> None:
             hint = "; drop the alpha channel"
         elif batch.shape[1] == 3:
             hint = "; move the channels last"
-        raise InputError(f"a frame must be {_wanted('uint8')}, got shape {list(batch.shape)}{hint}")
+        raise InputError(
+            f"a frame must be {LAYOUTS['uint8'].text}, got shape {list(batch.shape)}{hint}"
+        )
 
 
 def _check_float(batch: Frames) -> None:
@@ -131,7 +246,9 @@ def _check_float(batch: Frames) -> None:
         )
     if batch.shape[1] != 3:
         hint = "; move the channels first" if batch.shape[-1] == 3 else ""
-        raise InputError(f"a frame must be {_wanted('float')}, got shape {list(batch.shape)}{hint}")
+        raise InputError(
+            f"a frame must be {LAYOUTS['float'].text}, got shape {list(batch.shape)}{hint}"
+        )
     if not isinstance(batch, np.ndarray):
         return
     # NaN fails both comparisons, so it is caught here too.
@@ -140,7 +257,3 @@ def _check_float(batch: Frames) -> None:
             f"float frames must lie in [0,1], got values from {batch.min()} to {batch.max()}; "
             "divide 8-bit values by 255"
         )
-
-
-def _wanted(io: FrameIO) -> str:
-    return "[H,W,3] or [N,H,W,3] uint8" if io == "uint8" else "[3,H,W] or [N,3,H,W] float32"

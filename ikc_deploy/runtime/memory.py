@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +14,40 @@ It is an upper bound of the peak resident set of a process with ONNX Runtime's C
 measured: 3.7 KiB for x4-lite, 3.5 for x2-lite, 5.9 for x4.
 """
 
+PREDICT_BYTES: Final = 2 * 2**10
+"""Number of bytes for each LR pixel of the predictor, which works at LR resolution. Measured: 0.3
+KiB for x4-lite and x2-lite; two activations of 128 channels in float32 are 1 KiB."""
+
 LOOP_BYTES: Final = 24 * 2**10
 """Number of bytes for each LR pixel of the whole loop, whose corrector works at SR resolution.
 Measured: 10.0 KiB for x4-lite, 7.4 for x2-lite, 21.9 for x4."""
+
+
+@dataclass(frozen=True)
+class PixelMemory:
+    """Numbers of bytes that an LR pixel needs on a device."""
+
+    predict: int = PREDICT_BYTES
+    """For the predictor."""
+    restore: int = RESTORE_BYTES
+    """For the SR network."""
+    loop: int = LOOP_BYTES
+    """For the whole loop."""
+
+    @classmethod
+    def of_buffers(cls, scale: int, sr_bytes: int, frame_bytes: int) -> PixelMemory:
+        """Return what the buffers need where the activations' memory is unknown before they run.
+
+        It is a lower bound: if the rest is too little for the activations, tiles are halved.
+
+        Args:
+            scale: Scale factor.
+            sr_bytes: Size of a number of the SR image that the corrector reads.
+            frame_bytes: Size of a number of frames in their own layout.
+        """
+        # The image, and a copy of it for the caller.
+        image = 3 * scale**2 * (sr_bytes + 2 * frame_bytes)
+        return cls(3 * frame_bytes, 3 * frame_bytes + image, 3 * frame_bytes + image)
 
 
 def available_memory(

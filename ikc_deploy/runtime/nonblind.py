@@ -29,7 +29,7 @@ from ikc_deploy.runtime.backends.base import Binding
 from ikc_deploy.runtime.backends.onnx_sessions import load_sessions
 from ikc_deploy.runtime.backends.onnxruntime_cpu import CPU_PROVIDER, OnnxRuntimeCpu
 from ikc_deploy.runtime.frame_margin import Border, FrameMargin, frame_size
-from ikc_deploy.runtime.frames import FrameShape, check_frames
+from ikc_deploy.runtime.frames import LAYOUTS, FrameShape, check_frames
 from ikc_deploy.runtime.tiling import upscale_in_tiles
 
 MAX_NOISE: Final = 50.0
@@ -72,15 +72,15 @@ class NonBlind(AbstractContextManager["NonBlind"]):
         self._margin = FrameMargin(self._record.halo, self.scale, size)
         self._backend = OnnxRuntimeCpu(load_sessions(bundle, CPU_PROVIDER, {}, threads, (USRNET,)))
         shape = FrameShape(1, self._record.height, self._record.width)
-        dtype = np.uint8 if self._io == "uint8" else np.float32
+        layout = LAYOUTS[self._io]
         side = self._record.kernel_size
         allocate = self._backend.allocate
-        self._lr = allocate(shape.array(self._io), dtype)
+        self._lr = allocate(shape.array(self._io), layout.dtype)
         self._kernel = allocate((1, side, side), np.float32)
         self._noise = allocate((1,), np.float32)
-        self._sr = allocate(shape.array(self._io, self.scale), dtype)
+        self._sr = allocate(shape.array(self._io, self.scale), layout.dtype)
         inputs = {"lr": self._lr, "kernel": self._kernel, "noise": self._noise}
-        outputs = {"frame" if self._io == "uint8" else "sr": self._sr}
+        outputs = {layout.image: self._sr}
         (self._call,) = self._backend.bind([Binding(USRNET, inputs, outputs)])
 
     def __call__(

@@ -55,7 +55,8 @@ class UpscalerOptions:
     device: Annotated[
         str,
         Option(
-            "Device of the backend openvino: CPU, GPU, NPU, or AUTO for a GPU if there is one.",
+            "GPU by its number, or several (0,1); with the backend openvino CPU, GPU, NPU or AUTO.",
+            default="the first GPU or the CPU",
             heading="Speed and memory",
         ),
     ] = DEFAULT_DEVICE

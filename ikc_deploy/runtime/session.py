@@ -2,10 +2,10 @@
 
     h0 = P(lr);  sr0 = F(lr, h0);  for i in 1..t:  hi = C(sr(i-1), h(i-1));  sri = F(lr, hi)
 
-A `Session` owns the buffers, allocated once. Every step has its own code buffer (a few bytes), so
-that all codes can be read after the loop and no step waits for a copy. Every step overwrites `sr`
-and `frame`. A session's launch sequences run on these buffers. A backend that can captures a
-sequence after its first run, and then launches all of it at once.
+A `Session` owns the buffers, each allocated once, when a program first needs it. Every step has its
+own code buffer (a few bytes), so that all codes can be read after the loop and no step waits for a
+copy. Every step overwrites `sr` and `frame`. A session's launch sequences run on these buffers. A
+backend that can captures a sequence after its first run, and then launches all of it at once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Final
 
@@ -27,9 +28,8 @@ from ikc_deploy.runtime.backends.base import (
     Buffer,
     CapturedGraph,
     Event,
-    sr_dtype,
 )
-from ikc_deploy.runtime.frames import FrameShape
+from ikc_deploy.runtime.frames import LAYOUTS, FrameShape
 
 STAGES: Final = ("predictor", "sftmd", "corrector")
 """Names of the networks in timings."""
@@ -114,20 +114,29 @@ class Session:
     """
 
     def __init__(self, backend: Backend, manifest: Manifest, shape: FrameShape, iters: int) -> None:
-        frame_dtype = np.uint8 if manifest.io == "uint8" else np.float32
-        sr_shape = shape.array("float", manifest.scale)
-        code_shape = (shape.batch, manifest.code_size)
         self.iters = iters
-        self.lr = backend.allocate(shape.array(manifest.io), frame_dtype)
-        self.sr = backend.allocate(sr_shape, sr_dtype(manifest.precision, manifest.io))
-        self.codes = [backend.allocate(code_shape, np.float32) for _ in range(iters + 1)]
-        self._images = {"sr": self.sr}
-        self.frame: Buffer = self.sr
-        if manifest.io == "uint8":
-            self.frame = backend.allocate(shape.array("uint8", manifest.scale), np.uint8)
-            self._images["frame"] = self.frame
         self._backend = backend
+        self._manifest = manifest
+        self._shape = shape
+        self._layout = LAYOUTS[manifest.io]
+        code_shape = (shape.batch, manifest.code_size)
+        self.lr = backend.allocate(shape.array(manifest.io), self._layout.dtype)
+        self.codes = [backend.allocate(code_shape, np.float32) for _ in range(iters + 1)]
         self._sequences: dict[tuple[StageStep, ...], LaunchSequence] = {}
+
+    @cached_property
+    def sr(self) -> Buffer:
+        """SR image that the corrector reads; allocated on first use, as P does not need it."""
+        shape = self._shape.array("float", self._manifest.scale)
+        return self._backend.allocate(shape, self._layout.sr_dtype(self._manifest.precision))
+
+    @cached_property
+    def frame(self) -> Buffer:
+        """SR image in the layout of the frames: `sr` itself with io "float"."""
+        if self._layout.image == "sr":
+            return self.sr
+        shape = self._shape.array(self._manifest.io, self._manifest.scale)
+        return self._backend.allocate(shape, self._layout.dtype)
 
     def blind(self) -> LaunchSequence:
         """Return the sequence of IKC's Algorithm 1: P, F, then `iters` times C, F."""
@@ -166,7 +175,8 @@ class Session:
         if stage == "predictor":
             return Binding(stage, {"lr": self.lr}, {"code": code})
         if stage == "sftmd":
-            return Binding(stage, {"lr": self.lr, "code": code}, self._images)
+            images = {"sr": self.sr, self._layout.image: self.frame}
+            return Binding(stage, {"lr": self.lr, "code": code}, images)
         before = self.codes[step - 1]
         return Binding(stage, {"sr": self.sr, "code": before}, {"next_code": code})
 

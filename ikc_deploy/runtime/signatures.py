@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ikc_deploy.bundle.manifest import USRNET, Bundle
+from ikc_deploy.bundle.manifest import USRNET, Bundle, FrameIO
 from ikc_deploy.errors import BundleError
-from ikc_deploy.runtime.backends.base import sr_dtype
-from ikc_deploy.runtime.frames import FrameShape
+from ikc_deploy.runtime.frames import LAYOUTS, FrameShape
 
 Dims = tuple[int | None, ...]
 """Shape of a tensor; None where any size is allowed."""
@@ -52,35 +51,37 @@ def signature(bundle: Bundle, graph: str, frames: FrameShape | None = None) -> S
         BundleError: `graph` is "usrnet", and the bundle has none.
     """
     manifest = bundle.manifest
-    uint8 = manifest.io == "uint8"
-    pixels = np.dtype(np.uint8 if uint8 else np.float32)
+    layout = LAYOUTS[manifest.io]
     if graph == USRNET:
         record = bundle.usrnet
         side = record.kernel_size
         fixed = FrameShape(1, record.height, record.width)
         inputs = {
-            "lr": Tensor(pixels, fixed.array(manifest.io)),
+            "lr": Tensor(layout.dtype, fixed.array(manifest.io)),
             "kernel": Tensor(np.dtype(np.float32), (1, side, side)),
             "noise": Tensor(np.dtype(np.float32), (1,)),
         }
-        name = "frame" if uint8 else "sr"
-        return Signature(inputs, {name: Tensor(pixels, fixed.array(manifest.io, manifest.scale))})
-    lr: Dims = (None, None, None, 3) if uint8 else (None, 3, None, None)
-    sr: Dims = (None, 3, None, None)
-    frame: Dims = (None, None, None, 3)
-    if frames is not None:
-        lr = frames.array(manifest.io)
-        sr = frames.array("float", manifest.scale)
-        frame = frames.array("uint8", manifest.scale)
+        image = Tensor(layout.dtype, fixed.array(manifest.io, manifest.scale))
+        return Signature(inputs, {layout.image: image})
     batch = None if frames is None else frames.batch
+    lr = Tensor(layout.dtype, _open(frames, manifest.io, 1))
     codes = Tensor(np.dtype(np.float32), (batch, manifest.code_size))
-    image = Tensor(sr_dtype(manifest.precision, manifest.io), sr)
+    sr = Tensor(layout.sr_dtype(manifest.precision), _open(frames, "float", manifest.scale))
     if graph == "predictor":
-        return Signature({"lr": Tensor(pixels, lr)}, {"code": codes})
+        return Signature({"lr": lr}, {"code": codes})
     if graph == "corrector":
-        return Signature({"sr": image, "code": codes}, {"next_code": codes})
-    images = {"sr": image} | ({"frame": Tensor(pixels, frame)} if uint8 else {})
-    return Signature({"lr": Tensor(pixels, lr), "code": codes}, images)
+        return Signature({"sr": sr, "code": codes}, {"next_code": codes})
+    image = Tensor(layout.dtype, _open(frames, manifest.io, manifest.scale))
+    return Signature({"lr": lr, "code": codes}, {"sr": sr, layout.image: image})
+
+
+def _open(frames: FrameShape | None, io: FrameIO, scale: int) -> Dims:
+    """Return the shape of frames, with open sizes if there is none."""
+    if frames is not None:
+        return frames.array(io, scale)
+    # A channel axis has 3 entries whatever the size of the frames.
+    one, two = (FrameShape(size, size, size).array(io) for size in (1, 2))
+    return tuple(size if size == other else None for size, other in zip(one, two, strict=True))
 
 
 def check_signature(

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import OutOfMemoryError
-from ikc_deploy.runtime.executor import NetworkExecutor
-from ikc_deploy.runtime.frames import Frames, FrameShape
-from ikc_deploy.runtime.memory import LOOP_BYTES, RESTORE_BYTES
+from ikc_deploy.runtime.estimation import WHOLE, Areas
+from ikc_deploy.runtime.executor import NetworkExecutor, UploadedBatch
+from ikc_deploy.runtime.frames import FrameShape
+from ikc_deploy.runtime.memory import PixelMemory
 from ikc_deploy.runtime.tiling import (
     MIN_TILE,
     TILE_STEP,
     TileSettings,
-    UpscaleTile,
+    blend_areas,
     measure_halo,
-    upscale_in_tiles,
 )
 
 
@@ -32,17 +32,23 @@ class TiledUpscaler:
         tiles: When and how frames are cut.
         free: Free memory of the device in bytes when the upscaler was created; None if unknown. It
             is measured once, because buffers are allocated again when the tile size changes.
+        pixel: Memory that an LR pixel needs.
     """
 
     def __init__(
-        self, executor: NetworkExecutor, bundle: Bundle, tiles: TileSettings, free: int | None
+        self,
+        executor: NetworkExecutor,
+        bundle: Bundle,
+        tiles: TileSettings,
+        free: int | None,
+        pixel: PixelMemory,
     ) -> None:
         self._executor = executor
         self._basis = bundle.basis
-        self._io = bundle.manifest.io
         self._scale = bundle.manifest.scale
         self._tiles = tiles
         self._free = free
+        self._pixel = pixel
         self._halved = False
         self._halo: int | None = None
 
@@ -61,14 +67,30 @@ class TiledUpscaler:
             InputError: Memory is too small even for the smallest tile.
         """
         corrects = loop and self._executor.iters > 0
-        pixel_bytes = shape.batch * (LOOP_BYTES if corrects else RESTORE_BYTES)
+        pixel_bytes = shape.batch * (self._pixel.loop if corrects else self._pixel.restore)
         return self._tiles.tile_size(shape.height, shape.width, pixel_bytes, self._free)
 
-    def upscale(self, frames: Frames, codes: NDArray[np.float32], tile_size: int | None) -> Any:
+    def predict_areas(self, shape: FrameShape, tile_size: int | None) -> Areas:
+        """Return where the predictor runs: on whole frames unless memory is too small even for it.
+
+        Args:
+            shape: Batch, height and width of the LR frames.
+            tile_size: Side of the tiles in which they are upscaled; None for whole frames.
+        """
+        if tile_size is None:
+            return WHOLE
+        need = shape.batch * shape.height * shape.width * self._pixel.predict
+        bound = self._tiles.bound(self._free)
+        fits = not self._halved and (bound is None or need <= bound)
+        return WHOLE if fits else Areas("tiles", tile_size)
+
+    def upscale(
+        self, frames: UploadedBatch, codes: NDArray[np.float32], tile_size: int | None
+    ) -> Any:
         """Upscale frames with known codes.
 
         Args:
-            frames: Batch `[N,...]` in the bundle's layout.
+            frames: The frames.
             codes: Kernel codes `[N,code_size]`.
             tile_size: Side of the tiles in LR pixels; None for whole frames.
 
@@ -80,11 +102,9 @@ class TiledUpscaler:
             OutOfMemoryError: The device has too little memory.
         """
         if tile_size is None:
-            return self._executor.upscale(frames, codes)
-        frames = self._executor.on_host(frames, whole=False)
-        return np.stack(
-            [self._tiled(frame, code, tile_size) for frame, code in zip(frames, codes, strict=True)]
-        )
+            return frames.upscale(codes)
+        images = [self._tiled(frames, n, code, tile_size) for n, code in enumerate(codes)]
+        return np.stack(images)
 
     def halve_tile_size(self, shape: FrameShape, loop: bool, error: OutOfMemoryError) -> None:
         """Halve the tile size for all later frames, with a `RuntimeWarning`.
@@ -103,20 +123,28 @@ class TiledUpscaler:
         if self._halved or self._tiles.tile is None or half < MIN_TILE:
             raise error
         message = f"{error}; continuing with tiles of {half} LR pixels"
-        warnings.warn(message, RuntimeWarning, stacklevel=5)
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
         self._halved = True
         self._tiles = TileSettings(half)
         self._executor.forget()
 
     def _tiled(
-        self, frame: NDArray[Any], code: NDArray[np.float32], tile_size: int
+        self, frames: UploadedBatch, number: int, code: NDArray[np.float32], tile_size: int
     ) -> NDArray[Any]:
+        batch = frames.batch
         if self._halo is None:
             widest = self._basis.code_of_sigma(self._basis.sigma_range[1])
-            self._halo = measure_halo(self._upscale_tile(widest), tile_size, self._io, self._scale)
-        upscale = self._upscale_tile(code)
-        tile_shape = (tile_size, tile_size)
-        return upscale_in_tiles(frame, tile_shape, self._halo, self._io, self._scale, upscale)
-
-    def _upscale_tile(self, code: NDArray[np.float32]) -> UpscaleTile:
-        return lambda tile: self._executor.upscale(tile[None], code)[0]
+            self._halo = measure_halo(
+                lambda tile: self._executor.upscale_tile(tile, widest),
+                tile_size,
+                batch.io,
+                self._scale,
+            )
+        return blend_areas(
+            (batch.shape.height, batch.shape.width),
+            (tile_size, tile_size),
+            self._halo,
+            batch.layout,
+            self._scale,
+            lambda area: frames.upscale_area(number, area, code),
+        )

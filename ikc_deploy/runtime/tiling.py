@@ -22,6 +22,7 @@ from ikc_deploy.arguments import is_whole
 from ikc_deploy.bundle.manifest import FrameIO
 from ikc_deploy.errors import InputError
 from ikc_deploy.option_fields import Option
+from ikc_deploy.runtime.frames import LAYOUTS, Area, FrameLayout
 from ikc_deploy.text import shown
 
 Tile = int | Literal["auto"] | None
@@ -44,6 +45,9 @@ level: after them the difference is less than half a level (measured: docs/tilin
 
 UpscaleTile = Callable[[NDArray[Any]], NDArray[Any]]
 """A function from a frame `[H,W,3]` to its image `[sH,sW,3]` (channels first with io "float")."""
+
+UpscaleArea = Callable[[Area], NDArray[Any]]
+"""A function from an area of a frame to its image, in the layout of the frame."""
 
 Span = tuple[slice, NDArray[np.float32]]
 """Position of a tile along an axis in LR pixels, and the weights, one for each SR pixel, with which
@@ -95,6 +99,17 @@ class TileSettings:
         if tile_size % TILE_STEP:
             raise InputError(f"tile must be a multiple of {TILE_STEP} LR pixels, got {tile_size}")
 
+    def bound(self, free: int | None) -> int | None:
+        """Return the memory that a frame may use.
+
+        Args:
+            free: Free memory in bytes; None if unknown.
+
+        Returns:
+            Bytes; None if unknown.
+        """
+        return self.max_memory if self.max_memory is not None else free and free // 2
+
     def tile_size(self, height: int, width: int, pixel_bytes: int, free: int | None) -> int | None:
         """Return the tile size for frames of a shape.
 
@@ -110,7 +125,7 @@ class TileSettings:
         Raises:
             InputError: Memory is too small even for the smallest tile.
         """
-        bound = self.max_memory if self.max_memory is not None else free and free // 2
+        bound = self.bound(free)
         if self.tile != "auto":
             tile_size = self.tile
         elif bound is None or height * width * pixel_bytes <= bound:
@@ -138,12 +153,12 @@ def upscale_in_tiles(
     scale: int,
     upscale: UpscaleTile,
 ) -> NDArray[Any]:
-    """Upscale a frame in tiles and blend them.
+    """Upscale a frame in host memory in tiles and blend them.
 
     Args:
-        frame: `[H,W,3]` uint8 or `[3,H,W]` float32, on the host.
-        tile_shape: Height and width of the tiles in LR pixels; smaller where the frame is.
-        halo: Halo of the network in LR pixels, as `measure_halo` returns it.
+        frame: `[H,W,3]` uint8 or `[3,H,W]` float32.
+        tile_shape: As in `blend_areas`.
+        halo: As in `blend_areas`.
         io: Layout and dtype of frames.
         scale: Scale factor.
         upscale: Upscales a tile.
@@ -154,21 +169,52 @@ def upscale_in_tiles(
     Raises:
         InputError: The tiles are too small for the halo.
     """
+    layout = LAYOUTS[io]
+    height, width = layout.channels_last(frame).shape[:2]
+
+    def upscale_area(area: Area) -> NDArray[Any]:
+        return upscale(np.ascontiguousarray(frame[layout.index(area)]))
+
+    return blend_areas((height, width), tile_shape, halo, layout, scale, upscale_area)
+
+
+def blend_areas(
+    size: tuple[int, int],
+    tile_shape: tuple[int, int],
+    halo: int,
+    layout: FrameLayout,
+    scale: int,
+    upscale: UpscaleArea,
+) -> NDArray[Any]:
+    """Upscale the tiles of a frame, wherever it is, and blend them.
+
+    Args:
+        size: Height and width of the frame in LR pixels.
+        tile_shape: Height and width of the tiles in LR pixels; smaller where the frame is.
+        halo: Halo of the network in LR pixels, as `measure_halo` returns it.
+        layout: Layout of frames.
+        scale: Scale factor.
+        upscale: Upscales an area.
+
+    Returns:
+        The image in the layout of the frame.
+
+    Raises:
+        InputError: The tiles are too small for the halo.
+    """
     _check_tile_size(min(tile_shape), halo)
-    pixels = _channels_last(frame, io)
-    height, width = pixels.shape[:2]
+    height, width = size
     down, across = tile_shape
 
     def row_of_tiles(rows: slice) -> NDArray[Any]:
         tiles = (
-            (span, _channels_last(upscale(_as_io(pixels[rows, span[0]], io)), io).swapaxes(0, 1))
+            (span, layout.channels_last(upscale((rows, span[0]))).swapaxes(0, 1))
             for span in _spans(width, across, halo, scale)
         )
         return _blended(tiles, scale, width).swapaxes(0, 1)
 
     strips = ((span, row_of_tiles(span[0])) for span in _spans(height, down, halo, scale))
-    image = _blended(strips, scale, height)
-    return image if io == "uint8" else np.ascontiguousarray(np.moveaxis(image, -1, 0))
+    return layout.from_channels_last(_blended(strips, scale, height))
 
 
 def measure_halo(upscale: UpscaleTile, tile_size: int, io: FrameIO, scale: int) -> int:
@@ -194,10 +240,13 @@ def measure_halo(upscale: UpscaleTile, tile_size: int, io: FrameIO, scale: int) 
         0, 2, (tile_size // 4, tile_size // 4 + tile_size // 8, 3), dtype=np.uint8
     )
     noise = blocks.repeat(4, axis=0).repeat(4, axis=1)
-    noise = 255 * noise if io == "uint8" else noise.astype(np.float32)
+    layout = LAYOUTS[io]
+    noise = (layout.white * noise).astype(layout.dtype)
     shift = noise.shape[1] - tile_size
     first, second = (
-        to_8bit_range(upscale(_as_io(noise[:, start : start + tile_size], io)), io)
+        layout.to_8bit_range(
+            upscale(layout.from_channels_last(noise[:, start : start + tile_size]))
+        )
         for start in (0, shift)
     )
     common = tile_size - shift
@@ -246,16 +295,3 @@ def _blended(parts: Iterable[tuple[Span, NDArray[Any]]], scale: int, length: int
     if image is None:
         raise ValueError("an image needs at least one part")
     return image
-
-
-def to_8bit_range(image: NDArray[Any], io: FrameIO) -> NDArray[np.float32]:
-    """Return an image as `[H,W,3]` float32 in 8-bit levels (0 to 255)."""
-    return (1 if io == "uint8" else 255) * _channels_last(image, io).astype(np.float32)
-
-
-def _channels_last(frame: NDArray[Any], io: FrameIO) -> NDArray[Any]:
-    return frame if io == "uint8" else np.moveaxis(frame, 0, -1)
-
-
-def _as_io(pixels: NDArray[Any], io: FrameIO) -> NDArray[Any]:
-    return np.ascontiguousarray(pixels if io == "uint8" else np.moveaxis(pixels, -1, 0))

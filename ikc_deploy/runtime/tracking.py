@@ -13,6 +13,8 @@ The two weights balance flicker and lag; docs/estimation.md reports the results 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import numpy as np
@@ -46,6 +48,17 @@ class Tracker:
         self._used: NDArray[np.float32] | None = None
         self._thumbnail: NDArray[np.float32] | None = None
         self._motion = 0.0
+
+    @contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """Set the tracker back to what it was before the block if the block raises."""
+        # Codes and thumbnails are replaced, never changed in place.
+        before = dict(vars(self))
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            raise
 
     def is_same_scene(self, levels: NDArray[Any]) -> bool:
         """Take the next frame, and return whether it continues a scene that has a code.

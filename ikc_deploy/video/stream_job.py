@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ikc_deploy.errors import VideoError
-from ikc_deploy.video import pipeline
+from ikc_deploy.runtime.pipeline import CAPACITY, Pipeline, Reading
 from ikc_deploy.video.interfaces import Frame, FrameUpscaler, Sink, Source
 
 
@@ -42,7 +42,7 @@ def upscale_stream(
         upscaler: The upscaler of its frames.
         sink: The sink; frames that it already has are skipped.
         stop: Event that ends the run; the output is finished with the frames so far.
-        progress: Called from another thread after each frame, with the number of frames in the
+        progress: Called after each frame, with the number of frames in the
             output.
         live: Whether to drop frames that arrive faster than they are upscaled, keeping the newest.
 
@@ -55,14 +55,20 @@ def upscale_stream(
     def work(frame: Frame) -> Frame:
         return Frame(upscaler(frame.rgb), frame.pts)
 
-    def write(frame: Frame) -> None:
-        nonlocal count
-        sink.write(frame)
-        count += 1
-        progress(count)
-
     try:
-        dropped = pipeline.run(source.frames(sink.done), work, write, stop, live)
+        with Pipeline([work], CAPACITY) as pipeline:
+            reading: Reading = "newest" if live else "ahead"
+            run = pipeline.run(
+                source.frames(sink.done), lambda frame: frame, reading, CAPACITY, stop
+            )
+            try:
+                for frame in run:
+                    sink.write(frame)
+                    count += 1
+                    progress(count)
+            finally:
+                run.close()
+        dropped = run.dropped
         interrupted = stop.is_set()
         lost = sink.finish(complete=not interrupted)
     except BaseException as error:

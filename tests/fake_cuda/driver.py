@@ -25,6 +25,10 @@ COUNTERS: Final = (
     "context retains",
     "context releases",
     "inits",
+    "rectangles",
+    "allocations on the second device",
+    "uploaded bytes",
+    "downloaded bytes",
 )
 """In the order of the enumeration in `libcuda.c`."""
 

@@ -101,7 +101,9 @@ class _BoundFunction:
         self._kernel.launch(self._stream.handle)
 
 
-def open_fake_cuda(bundle: Bundle, capturable: bool = True, cuda_graph: bool = True) -> CudaBackend:
-    """A backend on the fake driver."""
-    device = open_device()
+def open_fake_cuda(
+    bundle: Bundle, capturable: bool = True, cuda_graph: bool = True, ordinal: int = 0
+) -> CudaBackend:
+    """A backend on a device of the fake driver."""
+    device = open_device(ordinal)
     return CudaBackend(GraphsOnFakeCuda(bundle, device, capturable), device, cuda_graph)

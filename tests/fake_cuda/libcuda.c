@@ -34,6 +34,7 @@ typedef struct block {
     char *at;
     size_t size;
     int pinned;
+    int device;
 } block;
 
 static block *live, *doomed;
@@ -58,6 +59,10 @@ enum {
     CONTEXT_RETAINS,
     CONTEXT_RELEASES,
     INITS,
+    RECTANGLES,
+    SECOND_DEVICE_ALLOCATIONS,
+    UPLOADED_BYTES,
+    DOWNLOADED_BYTES,
     COUNTERS
 };
 static long counters[COUNTERS];
@@ -69,9 +74,10 @@ static struct {
     CUresult code;
 } failures[FAILURES];
 
+#define DEVICES 2
 static struct CUctx_st {
     int retained;
-} primary;
+} primary[DEVICES];
 
 #define DEPTH 16
 static __thread CUcontext stack[DEPTH];
@@ -171,11 +177,13 @@ static CUresult injected(const char *name) {
     return code;
 }
 
-static void count(int which) {
+static void add(int which, size_t number) {
     pthread_mutex_lock(&lock);
-    counters[which]++;
+    counters[which] += (long)number;
     pthread_mutex_unlock(&lock);
 }
+
+static void count(int which) { add(which, 1); }
 
 #define INJECT                                        \
     do {                                              \
@@ -205,14 +213,14 @@ CUresult cuDriverGetVersion(int *version) {
 
 CUresult cuDeviceGetCount(int *number) {
     INJECT;
-    *number = 1;
+    *number = DEVICES;
     return CUDA_SUCCESS;
 }
 
 CUresult cuDeviceGet(CUdevice *device, int ordinal) {
     INJECT;
-    if (ordinal) return CUDA_ERROR_INVALID_DEVICE;
-    *device = 0;
+    if (ordinal < 0 || ordinal >= DEVICES) return CUDA_ERROR_INVALID_DEVICE;
+    *device = ordinal;
     return CUDA_SUCCESS;
 }
 
@@ -244,20 +252,18 @@ CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device) {
 }
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
-    (void)device;
     INJECT;
     pthread_mutex_lock(&lock);
-    primary.retained++;
+    primary[device].retained++;
     counters[CONTEXT_RETAINS]++;
     pthread_mutex_unlock(&lock);
-    *context = &primary;
+    *context = &primary[device];
     return CUDA_SUCCESS;
 }
 
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
-    (void)device;
     pthread_mutex_lock(&lock);
-    primary.retained--;
+    primary[device].retained--;
     counters[CONTEXT_RELEASES]++;
     pthread_mutex_unlock(&lock);
     return CUDA_SUCCESS;
@@ -288,9 +294,14 @@ CUresult cuCtxSetCurrent(CUcontext context) {
     return CUDA_SUCCESS;
 }
 
+/* The device of the current context; contexts of other libraries are on the first. */
+static int current_device(void) {
+    return depth && stack[depth - 1] == &primary[1] ? 1 : 0;
+}
+
 CUresult cuCtxGetDevice(CUdevice *device) {
     ENTER;
-    *device = 0;
+    *device = current_device();
     return CUDA_SUCCESS;
 }
 
@@ -347,11 +358,11 @@ static block *holding(const void *at, size_t size) {
     return NULL;
 }
 
-/* Whether a range lies inside one live allocation of this kind. */
+/* Whether a range lies inside one live allocation of this kind, on the current device. */
 static int inside(const void *at, size_t size, int pinned) {
     pthread_mutex_lock(&lock);
     block *b = holding(at, size);
-    int yes = b && b->pinned == pinned;
+    int yes = b && b->pinned == pinned && (pinned || b->device == current_device());
     pthread_mutex_unlock(&lock);
     return yes;
 }
@@ -367,10 +378,12 @@ static CUresult allocate(void **at, size_t size, int pinned) {
     b->at = aligned_alloc(256, (size + 255) / 256 * 256);
     b->size = size;
     b->pinned = pinned;
+    b->device = current_device();
     memset(b->at, 0xCD, size);
     b->next = live;
     live = b;
     if (!pinned) device_bytes += size;
+    if (!pinned && b->device) counters[SECOND_DEVICE_ALLOCATIONS]++;
     counters[pinned ? PINNED_ALLOCATIONS : DEVICE_ALLOCATIONS]++;
     *at = b->at;
     pthread_mutex_unlock(&lock);
@@ -442,13 +455,14 @@ CUresult cuPointerGetAttribute(void *value, CUpointer_attribute attribute, CUdev
     pthread_mutex_lock(&lock);
     block *b = holding((void *)at, 1);
     int pinned = b && b->pinned;
+    int ordinal = b ? b->device : 0;
     pthread_mutex_unlock(&lock);
     if (!b) return CUDA_ERROR_INVALID_VALUE;
     switch (attribute) {
         case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
             *(unsigned int *)value = pinned ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE;
             return CUDA_SUCCESS;
-        case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: *(int *)value = 0; return CUDA_SUCCESS;
+        case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL: *(int *)value = ordinal; return CUDA_SUCCESS;
         case CU_POINTER_ATTRIBUTE_IS_MANAGED: *(unsigned int *)value = 0; return CUDA_SUCCESS;
         default: return CUDA_ERROR_NOT_SUPPORTED;
     }
@@ -652,12 +666,14 @@ static CUresult copy(CUstream stream, void *to, const void *from, size_t size) {
 CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t size, CUstream stream) {
     ENTER;
     if (!inside((void *)to, size, 0) || !inside(from, size, 1)) return CUDA_ERROR_INVALID_VALUE;
+    add(UPLOADED_BYTES, size);
     return copy(stream, (void *)to, from, size);
 }
 
 CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t size, CUstream stream) {
     ENTER;
     if (!inside(to, size, 1) || !inside((void *)from, size, 0)) return CUDA_ERROR_INVALID_VALUE;
+    add(DOWNLOADED_BYTES, size);
     return copy(stream, to, (void *)from, size);
 }
 
@@ -666,6 +682,24 @@ CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t size, CUs
     if (!inside((void *)to, size, 0) || !inside((void *)from, size, 0))
         return CUDA_ERROR_INVALID_VALUE;
     return copy(stream, (void *)to, (void *)from, size);
+}
+
+/* A rectangle is copied row by row; the driver's limits on pitches hold. */
+CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D *what, CUstream stream) {
+    ENTER;
+    if (what->srcMemoryType != CU_MEMORYTYPE_DEVICE || what->dstMemoryType != CU_MEMORYTYPE_DEVICE)
+        return CUDA_ERROR_NOT_SUPPORTED;
+    if (what->srcPitch < what->WidthInBytes || what->dstPitch < what->WidthInBytes)
+        return CUDA_ERROR_INVALID_VALUE;
+    count(RECTANGLES);
+    for (size_t row = 0; row < what->Height; row++) {
+        char *to = (char *)what->dstDevice + row * what->dstPitch;
+        const char *from = (const char *)what->srcDevice + row * what->srcPitch;
+        if (!inside(to, what->WidthInBytes, 0) || !inside(from, what->WidthInBytes, 0))
+            return CUDA_ERROR_INVALID_VALUE;
+        copy(stream, to, from, what->WidthInBytes);
+    }
+    return CUDA_SUCCESS;
 }
 
 CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t size) {

@@ -25,6 +25,7 @@ from ikc_deploy.bundle.tensorrt_variants import (
 from ikc_deploy.errors import BackendError
 from ikc_deploy.runtime.backends.onnx_sessions import load_sessions
 from ikc_deploy.runtime.cuda.device import open_device
+from tests.fake_cuda.driver import Driver
 from tests.fake_cuda.kernels import Kernel
 
 SCRATCH: Final = 4096
@@ -86,6 +87,10 @@ class IExecutionContext:
         self._scratch = 0
         self._kernels: dict[tuple[tuple[str, int], ...], Kernel] = {}
 
+    def __del__(self) -> None:
+        driver = self._stand_in.driver
+        self._stand_in.ends.append((driver.depth, driver.count("streams gone")))
+
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         return self._stand_in.does("set_optimization_profile_async") and stream_handle > 2
 
@@ -110,6 +115,7 @@ class IExecutionContext:
         if size < SCRATCH or memory % 256:
             raise RuntimeError("too little or ill-aligned device memory")
         self._scratch = memory
+        self._stand_in.scratch.append((memory, size))
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         self._addresses[name] = memory
@@ -204,6 +210,11 @@ class StandIn:
         self.capturable = True
         self.half_codes = False
         self.contexts = 0
+        self.driver = Driver()
+        self.ends: list[tuple[int, int]] = []
+        """CUDA contexts current, and streams destroyed, when a context was dropped."""
+        self.scratch: list[tuple[int, int]] = []
+        """Address and size of the scratch memory of each context."""
         self.caches_read = 0
         self._refused: dict[str, int] = {}
 

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import gc
+import os
+import warnings
 from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -9,9 +13,12 @@ import ikc_deploy
 from ikc_deploy import BackendError, Bundle, InputError, OutOfMemoryError, Result, Upscaler
 from ikc_deploy.runtime.backends import cuda_backend
 from ikc_deploy.runtime.cuda.cuda_graphs import CudaGraph, capture
+from ikc_deploy.runtime.cuda.device import open_device
 from ikc_deploy.runtime.cuda.streams import CudaStream
 from ikc_deploy.runtime.frames import FrameShape
 from ikc_deploy.runtime.session import Session, run
+from ikc_deploy.runtime.tiling import TileSettings
+from tests.fake_cuda.arrays import WithDlpack
 from tests.fake_cuda.driver import OUT_OF_MEMORY, Driver
 from tests.fake_cuda.kernels import open_fake_cuda
 from tests.samples import photo
@@ -235,4 +242,111 @@ def test_parts_of_the_loop_are_programs_of_their_own(
         run(backend, session.known())
         assert np.array_equal(backend.download(session.frame)[0], wanted.image)
     backend.close()
+    assert driver.left() == {}
+
+
+MODES: list[dict[str, Any]] = [
+    {"estimate": "full"},
+    {"estimate": "crops"},
+    {"estimate": "track"},
+    {"sigma": 1.7},
+]
+
+SMALL: Final = 4000
+"""Bytes of the codes that go up and down with a frame of any size."""
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_a_frame_goes_up_once_and_its_image_down_once(
+    bundle: Bundle, cpu: Upscaler, driver: Driver, mode: dict[str, Any], on_device: bool
+) -> None:
+    device = open_device()
+    frame = photo(96, 100)
+    given: Any = WithDlpack(device, frame, CudaStream(device)) if on_device else frame
+    with Upscaler(bundle, open_fake_cuda(bundle), ITERS) as upscaler:
+        for _ in range(3):
+            upscaler(given, **mode)
+        names = ("uploaded bytes", "downloaded bytes", "graph launches")
+        before, made = [driver.count(name) for name in names], driver.made()
+        result = upscaler(given, **mode)
+        up, down, launches = (
+            driver.count(name) - count for name, count in zip(names, before, strict=True)
+        )
+        assert {**driver.made(), "events made": 0} == {**made, "events made": 0}
+        cuts = mode.get("estimate") in ("crops", "track")
+        # Predictor, corrections on crops, and the SR network: a recorded graph each.
+        assert launches == (3 if cuts else 1)
+        if on_device:
+            assert up < SMALL
+            # Texture and scene are looked for on the host.
+            assert down < (frame.nbytes if cuts else 0) + SMALL
+            image = result.image.to_numpy()
+        else:
+            assert frame.nbytes <= up < frame.nbytes + SMALL
+            assert result.image.nbytes <= down < result.image.nbytes + SMALL
+            image = result.image
+        if mode.get("estimate") != "track":
+            assert np.array_equal(image, cpu(frame, **mode).image)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_tiles_are_cut_on_the_device(
+    bundle: Bundle, cpu: Upscaler, driver: Driver, on_device: bool
+) -> None:
+    device = open_device()
+    frame = photo(96, 150)
+    given: Any = WithDlpack(device, frame, CudaStream(device)) if on_device else frame
+    with (
+        Upscaler(bundle, open_fake_cuda(bundle), ITERS, tiles=TileSettings(64)) as upscaler,
+        ikc_deploy.load(bundle, "onnxruntime", ITERS, threads=1, tile=64) as tiled,
+    ):
+        upscaler(given, sigma=1.7)
+        before, made = driver.count("uploaded bytes"), driver.made()
+        result = upscaler(given, sigma=1.7)
+        assert np.array_equal(result.image, tiled(frame, sigma=1.7).image)
+        codes = 40 * 8
+        assert driver.count("uploaded bytes") - before <= (0 if on_device else frame.nbytes) + codes
+        assert {**driver.made(), "events made": 0} == {**made, "events made": 0}
+
+
+def test_free_memory_is_consulted_before_a_frame_is_tried(bundle: Bundle, driver: Driver) -> None:
+    frame = photo(200, 200)
+    driver.limit(driver.device_bytes + 8 * 2**20)
+    with (
+        warnings.catch_warnings(),
+        Upscaler(bundle, open_fake_cuda(bundle), ITERS) as upscaler,
+        ikc_deploy.load(bundle, "onnxruntime", ITERS, threads=1, tile=112) as tiled,
+    ):
+        warnings.simplefilter("error")
+        assert np.array_equal(upscaler(frame, sigma=1.7).image, tiled(frame, sigma=1.7).image)
+
+
+def test_unused_memory_of_results_is_freed_before_an_allocation_fails(
+    bundle: Bundle, cpu: Upscaler, driver: Driver
+) -> None:
+    device = open_device()
+    frame = WithDlpack(device, photo(16, 20), CudaStream(device))
+    with Upscaler(bundle, open_fake_cuda(bundle), ITERS) as upscaler:
+        upscaler(frame)
+        gc.collect()
+        # Room for the codes of another shape, not for its images.
+        driver.limit(driver.device_bytes + 2000)
+        assert np.array_equal(upscaler(photo(8, 8)).image, cpu(photo(8, 8)).image)
+    assert driver.device_bytes == frame.buffer.nbytes
+
+
+def test_a_forked_process_is_told_so(bundle: Bundle, driver: Driver) -> None:
+    with Upscaler(bundle, open_fake_cuda(bundle), ITERS) as upscaler:
+        upscaler(photo(16, 20))
+        child = os.fork()
+        if child == 0:
+            try:
+                upscaler(photo(16, 20))
+            except BackendError as error:
+                os._exit(0 if "forked after its first use" in str(error) else 2)
+            finally:
+                os._exit(3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        upscaler(photo(16, 20))
     assert driver.left() == {}

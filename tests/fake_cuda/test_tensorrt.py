@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 import ikc_deploy
-from ikc_deploy import BackendError, Bundle, EngineError, Upscaler
+from ikc_deploy import BackendError, Bundle, EngineError, OutOfMemoryError, Upscaler
 from ikc_deploy.bundle.engine_store import Profile, this_platform
 from ikc_deploy.bundle.manifest import GRAPHS
 from ikc_deploy.bundle.tensorrt_variants import TensorRTVariantName
@@ -81,6 +82,52 @@ def test_a_session_has_one_context_for_each_graph(
         for seed in range(3):
             upscaler(photo(16, 20, seed))
         assert stand_in.contexts == len(GRAPHS)
+
+
+def test_contexts_end_before_their_stream_and_with_the_device_current(
+    built: Bundle, stand_in: StandIn, driver: Driver
+) -> None:
+    """Also when a shape is evicted, and when an exception still refers to the session."""
+    upscaler = ikc_deploy.load(built, "tensorrt", ITERS)
+    for width in range(10, 16):
+        upscaler(photo(16, width))
+    gc.collect()
+    assert len(stand_in.ends) >= len(GRAPHS)
+    driver.fail("cuGraphLaunch")
+    with pytest.raises(BackendError) as raised:
+        for _ in range(2):
+            upscaler(photo(16, 15))
+    upscaler.close()
+    gc.collect()
+    assert raised.tb is not None
+    assert len(stand_in.ends) == stand_in.contexts
+    assert all(depth > 0 and gone == 0 for depth, gone in stand_in.ends)
+    assert driver.left() == {}
+
+
+def test_programs_share_contexts_and_one_block_of_scratch(
+    built: Bundle, cpu: Upscaler, stand_in: StandIn, driver: Driver
+) -> None:
+    frame = photo(64, 64)
+    with ikc_deploy.load(built, "tensorrt", ITERS) as upscaler:
+        for way in ("full", "crops", "track", "track"):
+            expected = cpu(frame, estimate=way)
+            assert np.array_equal(upscaler(frame, estimate=way).image, expected.image)
+        upscaler(frame, sigma=1.5)
+        assert stand_in.contexts == len(GRAPHS)
+        assert len({address for address, _ in stand_in.scratch}) == 1
+        upscaler(photo(16, 20))
+        assert stand_in.contexts == 2 * len(GRAPHS)
+        assert len({address for address, _ in stand_in.scratch}) == 1
+
+
+def test_a_context_that_cannot_be_made_counts_as_too_little_memory(
+    built: Bundle, stand_in: StandIn
+) -> None:
+    with ikc_deploy.load(built, "tensorrt", ITERS) as upscaler:
+        stand_in.refuse("create_execution_context")
+        with pytest.raises(OutOfMemoryError, match="cannot prepare the predictor"):
+            upscaler(photo(16, 20))
 
 
 @pytest.mark.parametrize(

@@ -201,3 +201,38 @@ def test_the_cpu_takes_tickets_too(cpu: Upscaler) -> None:
     tickets = [cpu.submit(frame) for frame in frames]
     for ticket, frame in zip(tickets, frames, strict=True):
         assert np.array_equal(ticket.result(60).image, cpu(frame).image)
+
+
+def test_two_gpus_take_submitted_frames_in_turn(
+    bundle: Bundle, cpu: Upscaler, driver: Driver
+) -> None:
+    frames = [photo(16, 20, seed) for seed in range(8)]
+    first, second = (open_fake_cuda(bundle, ordinal=ordinal) for ordinal in (0, 1))
+    with Upscaler(bundle, first, ITERS, streams=1, others=[second]) as upscaler:
+        for futures in (upscaler.submit(frames[0]), upscaler.submit(frames[1])):
+            futures.result(60)
+        launches, made = driver.count("graph launches"), driver.made()
+        assert driver.count("allocations on the second device") > 0
+        results = [future.result(60) for future in [upscaler.submit(frame) for frame in frames]]
+        assert driver.made() == made
+        assert driver.count("graph launches") == launches + len(frames)
+        for result, frame in zip(results, frames, strict=True):
+            assert np.array_equal(result.image, cpu(frame).image)
+        streamed = upscaler.stream(frames, estimate="crops")
+        for result, frame in zip(streamed, frames, strict=True):
+            assert np.array_equal(result.image, cpu(frame, estimate="crops").image)
+    assert driver.left() == {}
+
+
+def test_a_frame_is_for_the_gpu_that_holds_it(bundle: Bundle, driver: Driver) -> None:
+    frame = WithDlpack(open_device(), photo(16, 20), CudaStream(open_device()))
+    with (
+        Upscaler(bundle, open_fake_cuda(bundle, ordinal=1), ITERS) as upscaler,
+        pytest.raises(InputError, match="in GPU 0, and this Upscaler runs on GPU 1"),
+    ):
+        upscaler(frame)
+
+
+def test_a_device_that_is_not_there_is_named(bundle: Bundle, driver: Driver) -> None:
+    with pytest.raises(BackendError, match="there are 2 GPUs, numbered from 0, and none is 7"):
+        open_device(7)

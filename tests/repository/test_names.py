@@ -81,7 +81,7 @@ def test_limits_are_called_max_and_min(repository: Path) -> None:
     assert found == []
 
 
-CREATED_INSIDE = (DeviceArray,)
+CREATED_INSIDE = (DeviceArray, ikc_deploy.Stream)
 """Public classes that only the package creates: their constructors are no part of the API."""
 
 

@@ -41,6 +41,7 @@ def test_load_takes_every_option_with_its_default() -> None:
     assert defaults(ikc_deploy.load) == expected | {"bundle": None}
     made = defaults(Upscaler.__init__)
     assert made.pop("tiles") is None
+    assert made.pop("others") == ()
     assert made == {name: expected[name] for name in ("iters", "streams", "estimate")}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ikc_deploy.arguments import whole_number
 from ikc_deploy.bundle.engine_store import read_engines
@@ -15,6 +15,9 @@ from ikc_deploy.errors import BackendError, EngineError, InputError, MissingExtr
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.text import shown
 
+if TYPE_CHECKING:
+    from ikc_deploy.runtime.cuda.device import Device
+
 BACKENDS: Final = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "openvino", "onnxruntime")
 """Names of the backends, best first."""
 
@@ -23,9 +26,12 @@ CPU_BACKEND: Final = "onnxruntime"
 
 
 OPENVINO: Final = "openvino"
-"""Name of the backend that has the settings `device` and `precision`."""
+"""Name of the backend that has the setting `precision`, and devices with names."""
 
-DEFAULT_DEVICE: Final = "CPU"
+CUDA_BACKENDS: Final = (*TENSORRT_VARIANTS, "onnxruntime-cuda")
+"""Names of the backends on NVIDIA's GPUs, whose devices have numbers."""
+
+DEFAULT_DEVICE: Final = "auto"
 DEFAULT_PRECISION: Final = "auto"
 """Defaults of `load(device=..., precision=...)`."""
 
@@ -39,7 +45,7 @@ class BackendSettings:
     cuda_graph: bool = True
     """Whether GPU backends capture the loop as one CUDA graph."""
     device: str = DEFAULT_DEVICE
-    """Device of OpenVINO."""
+    """Number of a GPU, a device of OpenVINO, or "auto" for GPU 0 and OpenVINO's CPU."""
     precision: str = DEFAULT_PRECISION
     """Precision in which OpenVINO computes everything that the graphs do not quantise."""
 
@@ -63,8 +69,9 @@ def open_backend(
         threads: Number of CPU cores for CPU backends; 0 for all.
         cuda_graph: Whether GPU backends capture the loop as one CUDA graph. False launches each
             network separately.
-        device: Device of the backend "openvino": "CPU", "GPU", "NPU", or "AUTO" for a GPU if there
-            is one, else the CPU.
+        device: Number of the GPU for CUDA backends; device of the backend "openvino": "CPU", "GPU",
+            "NPU", or "AUTO" for a GPU if there is one, else the CPU. "auto" for the first GPU or
+            the CPU.
         precision: Precision of the backend "openvino": "f32", "bf16", "f16", or "auto" for one of
             16 bits that the device computes natively and that passes a gate, else "f32".
 
@@ -84,18 +91,57 @@ def open_backend(
         )
     threads = whole_number(threads, "threads", 0, " (0: all cores)")
     settings = BackendSettings(threads, cuda_graph, device, precision)
-    if name != OPENVINO and (device, precision) != (DEFAULT_DEVICE, DEFAULT_PRECISION):
+    if precision != DEFAULT_PRECISION and name != OPENVINO:
         raise InputError(
-            f"device={shown(device)} and precision={shown(precision)} are settings of the backend "
-            f"{OPENVINO}, and the backend is {name}; choose backend={OPENVINO!r}, or leave them out"
+            f"precision={shown(precision)} is a setting of the backend {OPENVINO}, and the backend "
+            f"is {name}; choose backend={OPENVINO!r}, or leave it out"
+        )
+    numbered = isinstance(device, str) and device.isdecimal()
+    having = "auto", *(CUDA_BACKENDS if numbered else (OPENVINO,))
+    if device != DEFAULT_DEVICE and name not in having[0 if numbered else 1 :]:
+        raise InputError(
+            f"device={shown(device)} is for the backends {', '.join(having[1:])}, and the backend "
+            f"is {name}; choose one of these, or leave the device out (GPUs have numbers: "
+            "device=1)"
         )
     if name == "auto":
-        return choose_backend(bundle, threads, cuda_graph=cuda_graph)[0]
+        return choose_backend(bundle, threads, cuda_graph=cuda_graph, device=device)[0]
     return _OPENERS[name](bundle, settings)
 
 
+def open_backends(bundle: Bundle, name: str, devices: str, **settings: Any) -> list[Backend]:
+    """Open a backend on each of several devices.
+
+    Args:
+        bundle: The opened bundle.
+        name: As in `open_backend`.
+        devices: A device as in `open_backend`, or numbers of GPUs separated by commas.
+        **settings: The other settings of `open_backend`.
+
+    Returns:
+        One backend for each device, all of one kind, owned by the caller.
+
+    Raises:
+        InputError: A device is given twice, or as in `open_backend`.
+        IkcError: As in `open_backend`.
+    """
+    numbers = devices.split(",") if isinstance(devices, str) else [devices]
+    if len(set(numbers)) < len(numbers):
+        raise InputError(f"device={shown(devices)} names a device twice")
+    opened: list[Backend] = []
+    try:
+        for number in numbers:
+            kind = opened[0].name if opened else name
+            opened.append(open_backend(kind, bundle, device=number, **settings))
+    except BaseException:
+        for backend in opened:
+            backend.close()
+        raise
+    return opened
+
+
 def choose_backend(
-    bundle: Bundle, threads: int = 0, *, cuda_graph: bool = True
+    bundle: Bundle, threads: int = 0, *, cuda_graph: bool = True, device: str = DEFAULT_DEVICE
 ) -> tuple[Backend, dict[str, str]]:
     """Open the best backend that runs here.
 
@@ -107,6 +153,7 @@ def choose_backend(
         bundle: The opened bundle.
         threads: Number of CPU cores for CPU backends; 0 for all.
         cuda_graph: As in `open_backend`.
+        device: Number of a GPU, on which the backend must run; "auto" for any device.
 
     Returns:
         The backend, owned by the caller, and the reason why each better one was not chosen.
@@ -115,10 +162,10 @@ def choose_backend(
         BackendError: No backend runs on this machine.
     """
     passed: dict[str, str] = {}
-    settings = BackendSettings(threads, cuda_graph)
+    settings = BackendSettings(threads, cuda_graph, device)
     built = {engine.record.variant for engine in read_engines(bundle)}
     openers = _OPENERS | {OPENVINO: _open_openvino_in_16_bits}
-    for name in BACKENDS:
+    for name in BACKENDS if device == DEFAULT_DEVICE else CUDA_BACKENDS:
         if name in TENSORRT_VARIANTS and name not in built:
             passed[name] = "the bundle has no engine for it"
             continue
@@ -159,9 +206,8 @@ def _open_tensorrt(variant: TensorRTVariantName) -> _Opener:
     def opener(bundle: Bundle, settings: BackendSettings) -> Backend:
         from ikc_deploy.runtime.backends.cuda_backend import CudaBackend
         from ikc_deploy.runtime.backends.tensorrt import TensorRTRunner
-        from ikc_deploy.runtime.cuda.device import open_device
 
-        device = open_device()
+        device = _gpu(settings)
         return CudaBackend(TensorRTRunner(bundle, variant, device), device, settings.cuda_graph)
 
     return opener
@@ -170,16 +216,16 @@ def _open_tensorrt(variant: TensorRTVariantName) -> _Opener:
 def _open_onnxruntime_cuda(bundle: Bundle, settings: BackendSettings) -> Backend:
     from ikc_deploy.runtime.backends.cuda_backend import CudaBackend
     from ikc_deploy.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
-    from ikc_deploy.runtime.cuda.device import open_device
 
-    device = open_device()
+    device = _gpu(settings)
     return CudaBackend(OnnxRuntimeCuda(bundle, device), device, settings.cuda_graph)
 
 
 def _open_openvino(bundle: Bundle, settings: BackendSettings) -> Backend:
     from ikc_deploy.runtime.backends.openvino import OpenVino
 
-    return OpenVino.open(bundle, settings.device, settings.precision, settings.threads)
+    device = "CPU" if settings.device == DEFAULT_DEVICE else settings.device
+    return OpenVino.open(bundle, device, settings.precision, settings.threads)
 
 
 def _open_openvino_in_16_bits(bundle: Bundle, settings: BackendSettings) -> Backend:
@@ -192,6 +238,12 @@ def _open_onnxruntime(bundle: Bundle, settings: BackendSettings) -> Backend:
     from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 
     return OnnxRuntimeCpu.open(bundle, settings.threads)
+
+
+def _gpu(settings: BackendSettings) -> Device:
+    from ikc_deploy.runtime.cuda.device import open_device
+
+    return open_device(0 if settings.device == DEFAULT_DEVICE else int(settings.device))
 
 
 _OPENERS: Final[dict[str, _Opener]] = {

@@ -15,6 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+Index = tuple[slice, ...]
+"""Part of an array: a slice with start and stop for each axis."""
+
 
 class Buffer(Protocol):
     """Memory on the backend's device that a graph reads or writes."""
@@ -106,6 +109,8 @@ class Backend(Protocol):
     """Name of the backend, as in `load(backend=...)`."""
     device: str
     """Name of the device, for people."""
+    overlaps: bool
+    """Whether a clone copies while this backend computes, so that one clip gains from several."""
 
     def clone(self) -> Backend:
         """Create another queue with the same graphs on the same device.
@@ -123,6 +128,9 @@ class Backend(Protocol):
         Raises:
             OutOfMemoryError: The device has too little memory.
         """
+
+    def free_memory(self) -> int | None:
+        """Return the number of bytes that can still be allocated; None if unknown."""
 
     def bind(self, bindings: Sequence[Binding]) -> list[BoundGraph]:
         """Bind graphs to buffers.
@@ -154,6 +162,26 @@ class Backend(Protocol):
         Args:
             array: A host array or `DeviceFrames` with the buffer's shape and dtype.
             buffer: The target.
+        """
+
+    def as_buffer(self, array: NDArray[Any] | Any) -> Buffer | None:
+        """Return an array as a buffer that `copy` can read, without a copy.
+
+        Args:
+            array: A host array or `DeviceFrames`.
+
+        Returns:
+            The buffer; None if the array has to be uploaded first.
+        """
+
+    def copy(self, source: Buffer, part: Index, target: Buffer, place: Index) -> None:
+        """Queue a copy of a part of one buffer into another.
+
+        Args:
+            source: A buffer, or what `as_buffer` returned.
+            part: Slices of the source, one for each axis.
+            target: Another buffer of the same dtype and number of axes.
+            place: Slices of the target, as long as those of the source.
         """
 
     def download(self, buffer: Buffer) -> NDArray[Any]:
@@ -190,9 +218,3 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free all memory of the backend; it cannot be used afterwards."""
-
-
-def sr_dtype(precision: str, io: str) -> np.dtype[Any]:
-    """Return the dtype of the graphs' `sr` (see `ikc_deploy.export.graphs`)."""
-    half = precision == "fp16" and io == "uint8"
-    return np.dtype(np.float16 if half else np.float32)

@@ -10,21 +10,32 @@ import logging
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ikc_deploy.errors import BackendError
-from ikc_deploy.runtime.backends.base import Binding, BoundGraph, Buffer, CapturedGraph, Event
+from ikc_deploy.errors import BackendError, OutOfMemoryError
+from ikc_deploy.runtime.backends.base import (
+    Binding,
+    BoundGraph,
+    Buffer,
+    CapturedGraph,
+    Event,
+    Index,
+)
 from ikc_deploy.runtime.cuda.arrays import DeviceArray, DeviceMemoryPool, from_dlpack
 from ikc_deploy.runtime.cuda.buffers import DeviceBuffer, PinnedBuffer
 from ikc_deploy.runtime.cuda.cuda_graphs import CudaGraph, capture
 from ikc_deploy.runtime.cuda.device import Device
+from ikc_deploy.runtime.cuda.rectangles import ArrayPart, rectangles
 from ikc_deploy.runtime.cuda.streams import CudaEvent, CudaStream, to_host
 
 _LOG = logging.getLogger(__name__)
 _Thing = TypeVar("_Thing")
+
+_CAPTURES: Final = 2
+"""Attempts to capture a graph: something else in the process may disturb one."""
 
 
 class GraphRunner(Protocol):
@@ -41,7 +52,7 @@ class GraphRunner(Protocol):
         """
 
     def unregister_stream(self, stream: CudaStream) -> None:
-        """Free everything that only this stream needs."""
+        """Free everything that only this stream needs, also what bound graphs still refer to."""
 
     def bind(self, bindings: Sequence[Binding], stream: CudaStream) -> list[StreamBoundGraph]:
         """Bind graphs to buffers and a stream.
@@ -83,6 +94,9 @@ class CudaBackend:
         BackendError: The runner cannot load the graphs, or the device refuses.
     """
 
+    overlaps = True
+    """True: clones have streams of their own."""
+
     def __init__(self, runner: GraphRunner, device: Device, cuda_graph: bool = True) -> None:
         self.name = runner.name
         self.device = f"{device.name} (GPU {device.ordinal})"
@@ -106,8 +120,17 @@ class CudaBackend:
         return made
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-        """Allocate uninitialised device memory."""
-        return self._own(DeviceBuffer(self._gpu, shape, dtype))
+        """Allocate uninitialised device memory; unused memory of results is freed if needed."""
+        try:
+            buffer = DeviceBuffer(self._gpu, shape, dtype)
+        except OutOfMemoryError:
+            self._results.free_unused()
+            buffer = DeviceBuffer(self._gpu, shape, dtype)
+        return self._own(buffer)
+
+    def free_memory(self) -> int:
+        """Return the free memory of the GPU in bytes."""
+        return self._gpu.free_memory()[0]
 
     def bind(self, bindings: Sequence[Binding]) -> list[BoundGraph]:
         """Bind graphs to buffers and the stream."""
@@ -130,6 +153,20 @@ class CudaBackend:
         staging = self._staged(target)
         np.copyto(staging.array, array, casting="no")
         self._stream.upload(staging, target)
+
+    def as_buffer(self, array: NDArray[Any] | DeviceArray) -> Buffer | None:
+        """Return an array in GPU memory itself, and None for one in host memory."""
+        if not isinstance(array, DeviceArray):
+            return None
+        if array.ready is not None:
+            self._stream.wait(array.ready)
+        return array
+
+    def copy(self, source: Buffer, part: Index, target: Buffer, place: Index) -> None:
+        """Queue copies of rectangles on the device."""
+        first, second = _part(source, part), _part(target, place)
+        for rectangle in rectangles(first, second, source.dtype.itemsize):
+            self._stream.copy_rectangle(rectangle)
 
     def download(self, buffer: Buffer) -> NDArray[Any]:
         """Return a new host array, copied through pinned memory."""
@@ -163,16 +200,15 @@ class CudaBackend:
         wanted = self._cuda_graph and len(graphs) > 0
         if not wanted or not all(cast(StreamBoundGraph, graph).capturable for graph in graphs):
             return None
-        try:
+        for _ in range(_CAPTURES):
             try:
                 return self._own(capture(self._stream, queue))
-            except BackendError:
+            except BackendError as error:
                 self._stream.synchronize()
-                return self._own(capture(self._stream, queue))
-        except BackendError as error:
-            self._cuda_graph = False
-            _LOG.warning("%s; frames are launched graph by graph, which is slower", error)
-            return None
+                refusal = error
+        self._cuda_graph = False
+        _LOG.warning("%s; frames are launched graph by graph, which is slower", refusal)
+        return None
 
     def synchronize(self) -> None:
         """Wait for the stream."""
@@ -183,13 +219,19 @@ class CudaBackend:
         if self._runner is None:
             return
         runner, self._runner = self._runner, None
-        # The stack frees in reverse order, and continues if one of the callbacks raises.
+        # The stack frees in reverse order, and continues if one of the callbacks raises: graphs
+        # first, then the contexts or sessions that they call, then memory, streams last.
         with ExitStack() as stack:
-            for thing in sorted(self._owned, key=_order_of_end, reverse=True):
-                stack.callback(thing.free)
+            things = sorted(self._owned, key=_order_of_end, reverse=True)
+            for thing in things:
+                if not isinstance(thing, CudaGraph):
+                    stack.callback(thing.free)
             if self._owns_runner:
                 stack.callback(runner.close)
             stack.callback(runner.unregister_stream, self._stream)
+            for thing in things:
+                if isinstance(thing, CudaGraph):
+                    stack.callback(thing.free)
             self._stream.synchronize()
 
     def _open_runner(self) -> GraphRunner:
@@ -219,9 +261,14 @@ class _StreamEvent:
 
 
 def _order_of_end(thing: object) -> int:
-    """Return the rank of an object: graphs end before what they use, streams last."""
+    """Return the rank of an object: what uses others ends before them, streams last."""
     kinds = (CudaGraph, CudaEvent, DeviceBuffer, PinnedBuffer, DeviceMemoryPool, CudaStream)
     return kinds.index(type(thing))
+
+
+def _part(buffer: Buffer, index: Index) -> ArrayPart:
+    memory = buffer if isinstance(buffer, DeviceArray) else device_buffer(buffer)
+    return ArrayPart(memory.address, memory.shape, index)
 
 
 def device_buffer(buffer: Buffer) -> DeviceBuffer:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ikc_deploy.errors import BackendError, InputError, OutOfMemoryError
-from ikc_deploy.runtime.backends.base import BoundGraph, Buffer, CapturedGraph, Event
+from ikc_deploy.runtime.backends.base import BoundGraph, Buffer, CapturedGraph, Event, Index
+from ikc_deploy.runtime.memory import available_memory
 
 
 class HostBackend:
@@ -18,6 +19,10 @@ class HostBackend:
 
     name: str
     """Name of the backend, as in `load(backend=...)`."""
+    device: str
+    """Name of the device, for people."""
+    overlaps = False
+    """False: there are no copies between devices, and every graph uses all cores."""
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
         """Allocate a numpy array."""
@@ -28,6 +33,10 @@ class HostBackend:
                 f"not enough memory for a buffer of shape {list(shape)}; "
                 "use smaller frames or tiles"
             ) from error
+
+    def free_memory(self) -> int | None:
+        """Return the free memory of the host; None if unknown, or on another device of OpenVINO."""
+        return available_memory() if self.device == "cpu" else None
 
     def from_dlpack(self, frame: object) -> Never:
         """Refuse the frame: this backend reads host memory only."""
@@ -40,6 +49,14 @@ class HostBackend:
     def upload(self, array: NDArray[Any], buffer: Buffer) -> None:
         """Copy into the buffer's array."""
         np.copyto(host_array(buffer), array, casting="no")
+
+    def as_buffer(self, array: NDArray[Any]) -> Buffer:
+        """Return the array itself: buffers are arrays."""
+        return array
+
+    def copy(self, source: Buffer, part: Index, target: Buffer, place: Index) -> None:
+        """Copy between the arrays."""
+        host_array(target)[place] = host_array(source)[part]
 
     def download(self, buffer: Buffer) -> NDArray[Any]:
         """Return a copy of the buffer's array."""

@@ -90,6 +90,8 @@ def load_sessions(
             )
         except Exception as error:  # onnxruntime's exceptions share no base of their own
             raise BackendError(f"ONNX Runtime cannot load '{path}': {error}") from error
+        # Otherwise a run that fails is repeated by the CPU provider, without an exception.
+        session.disable_fallback()
         given = session.get_providers()
         if given[0] != provider:
             raise BackendError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import weakref
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ class OnnxRuntimeCuda:
         self._bundle = bundle
         self._device = device
         self._sessions: dict[int, dict[str, Any]] = {}
+        self._bound: dict[int, weakref.WeakSet[_StreamBoundSession]] = {}
         _find_libraries()
 
     def register_stream(self, stream: CudaStream) -> None:
@@ -45,23 +47,28 @@ class OnnxRuntimeCuda:
         }
         with self._device.current():
             self._sessions[stream.handle] = load_sessions(self._bundle, _PROVIDER, options)
+        self._bound[stream.handle] = weakref.WeakSet()
 
     def unregister_stream(self, stream: CudaStream) -> None:
-        """Drop the stream's sessions; graphs that are still bound keep their own sessions."""
+        """Drop the stream's sessions and what is bound to them: they use the stream."""
+        for bound in list(self._bound.pop(stream.handle, ())):
+            bound.free()
         with self._device.current():
             self._sessions.pop(stream.handle, None)
 
     def bind(self, bindings: Sequence[Binding], stream: CudaStream) -> list[StreamBoundGraph]:
         """Bind graphs to the sessions of this stream."""
         sessions = self._sessions[stream.handle]
-        return [self._bind(sessions[wanted.graph], wanted) for wanted in bindings]
+        bound = [self._bind(sessions[wanted.graph], wanted) for wanted in bindings]
+        self._bound[stream.handle].update(bound)
+        return list(bound)
 
     def close(self) -> None:
         """Drop all sessions."""
         with self._device.current():
             self._sessions.clear()
 
-    def _bind(self, session: Any, wanted: Binding) -> StreamBoundGraph:
+    def _bind(self, session: Any, wanted: Binding) -> _StreamBoundSession:
         import onnxruntime
 
         binding = session.io_binding()
@@ -76,7 +83,7 @@ class OnnxRuntimeCuda:
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         keep = (*wanted.inputs.values(), *wanted.outputs.values())
         return _StreamBoundSession(
-            BoundSession(session, binding, wanted.graph, keep, options), self._device
+            [BoundSession(session, binding, wanted.graph, keep, options)], self._device
         )
 
 
@@ -84,13 +91,14 @@ class _StreamBoundSession:
     capturable = False
     """False, because ONNX Runtime allocates memory while it runs, which a capture forbids."""
 
-    def __init__(self, call: BoundSession, device: Device) -> None:
-        self._call = call
+    def __init__(self, things: list[BoundSession], device: Device) -> None:
+        self._things = things
         self._device = device
+        self.free = device.owned(self, things)
 
     def enqueue(self) -> None:
         with self._device.current():
-            self._call.enqueue()
+            self._things[0].enqueue()
 
 
 def _find_libraries() -> None:

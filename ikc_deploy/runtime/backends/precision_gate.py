@@ -23,7 +23,7 @@ from ikc_deploy.errors import BackendError
 from ikc_deploy.kernels.conventions import degrade_fkp
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.backends.openvino_devices import Arithmetic, OpenVinoDevice
-from ikc_deploy.runtime.frames import frame_shape
+from ikc_deploy.runtime.frames import LAYOUTS, frame_shape
 from ikc_deploy.runtime.nonblind import fkp_in_place
 from ikc_deploy.runtime.session import Session, run
 
@@ -181,9 +181,9 @@ def _pictures(bundle: Bundle) -> tuple[NDArray[np.float64], NDArray[Any]]:
     blurred = [degrade_fkp(hr, fkp_in_place(kernel, scale), scale) for kernel in kernels]
     lr = np.clip(np.rint(np.stack(blurred)), 0, 255).astype(np.uint8)
     original = hr.transpose(2, 0, 1) / 255
-    if bundle.manifest.io == "uint8":
-        return original, lr
-    return original, np.ascontiguousarray(lr.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+    layout = LAYOUTS[bundle.manifest.io]
+    frames = np.stack([layout.from_channels_last(frame) for frame in lr]).astype(layout.dtype)
+    return original, frames if layout.white == 255 else frames / np.float32(255)
 
 
 def _inside(images: NDArray[Any], scale: int) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ import numpy as np
 from ikc_deploy.bundle.engine_store import Engine, Host, find_engine
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.bundle.tensorrt_variants import TensorRTVariantName, load_tensorrt
-from ikc_deploy.errors import BackendError, EngineError
+from ikc_deploy.errors import BackendError, EngineError, OutOfMemoryError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.paths import cache_folder
 from ikc_deploy.runtime.backends.base import Binding, Buffer
@@ -45,44 +45,46 @@ class TensorRTRunner:
         find_engine(bundle, self._host)
         self._lock = threading.Lock()
         self._loaded: dict[tuple[str, str], _Loaded] = {}
-        self._scratch: weakref.WeakKeyDictionary[CudaStream, weakref.WeakSet[DeviceBuffer]]
-        self._scratch = weakref.WeakKeyDictionary()
+        self._streams: weakref.WeakKeyDictionary[CudaStream, _StreamContexts]
+        self._streams = weakref.WeakKeyDictionary()
         with self._device.current(), self._checked("start"):
             self._runtime = self._library.module.Runtime(self._library.logger)
 
     def register_stream(self, stream: CudaStream) -> None:
-        """Start to track the stream's scratch memory; engines serve any stream."""
-        self._scratch[stream] = weakref.WeakSet()
+        """Start to track the stream's contexts; engines serve any stream."""
+        self._streams[stream] = _StreamContexts()
 
     def unregister_stream(self, stream: CudaStream) -> None:
-        """Free the stream's scratch memory."""
-        for scratch in self._scratch.pop(stream):
-            scratch.free()
+        """Drop the stream's contexts, then free their scratch memory."""
+        self._streams.pop(stream).free()
 
     def bind(self, bindings: Sequence[Binding], stream: CudaStream) -> list[StreamBoundGraph]:
-        """Bind graphs to new contexts, one for each graph, with shared scratch memory."""
+        """Bind graphs to contexts, one for each graph and shape, with shared scratch memory."""
         if not bindings:
             return []
         shape = frame_shape(_tensors(bindings)["lr"], self._bundle.manifest.io)
         engine, profile = find_engine(
             self._bundle, self._host, (shape.batch, shape.height, shape.width)
         )
-        contexts: dict[str, Any] = {}
-        sizes = [1]
+        known = self._streams[stream].contexts
+        fingerprint = engine.record.fingerprint
+        keys = [(fingerprint, profile, wanted.graph, _shapes(wanted)) for wanted in bindings]
+        bound: dict[_ContextKey, _Context] = {}
         with self._lock, self._device.current():
-            for wanted in bindings:
-                if wanted.graph not in contexts:
-                    context = self._context(engine, profile, wanted, stream)
-                    contexts[wanted.graph] = context
-                    sizes.append(int(context.update_device_memory_size_for_shapes()))
+            for key, wanted in zip(keys, bindings, strict=True):
+                if key not in bound:
+                    bound[key] = known.get(key) or self._context(engine, profile, wanted, stream)
+            new = [context for context in bound.values() if context.scratch is None]
             stream.synchronize()
-            scratch = DeviceBuffer(self._device, (max(sizes),), np.uint8)
-            self._scratch[stream].add(scratch)
-            for context in contexts.values():
-                context.set_device_memory(scratch.address, scratch.nbytes)
+            scratch = self._streams[stream].scratch(
+                max((context.size for context in new), default=0), self._device
+            )
+            for context in new:
+                context.use(scratch)
+            known.update(bound)
         return [
-            _BoundContext(self, contexts[wanted.graph], wanted, stream, scratch)
-            for wanted in bindings
+            _BoundContext(self, bound[key], wanted, stream)
+            for key, wanted in zip(keys, bindings, strict=True)
         ]
 
     def close(self) -> None:
@@ -107,11 +109,15 @@ class TensorRTRunner:
         with self._device.current():
             return bool(context.is_stream_capturable(stream.handle))
 
-    def _context(self, engine: Engine, profile: int, wanted: Binding, stream: CudaStream) -> Any:
+    def _context(
+        self, engine: Engine, profile: int, wanted: Binding, stream: CudaStream
+    ) -> _Context:
         loaded = self._load(engine, wanted.graph)
-        with self._checked(f"prepare the {wanted.graph}") as require:
+        # Nearly always memory: halved tiles need less.
+        with self._checked(f"prepare the {wanted.graph}", OutOfMemoryError) as require:
             context = loaded.new_context()
             require(context is not None, "")
+        with self._checked(f"prepare the {wanted.graph}") as require:
             require(context.set_optimization_profile_async(profile, stream.handle), "profile")
             for name, buffer in wanted.inputs.items():
                 require(context.set_input_shape(name, buffer.shape), f"{name} {buffer.shape}")
@@ -120,7 +126,8 @@ class TensorRTRunner:
             for name, buffer in wanted.outputs.items():
                 given = tuple(context.get_tensor_shape(name))
                 require(given == buffer.shape, f"{name} is {given}, not {buffer.shape}")
-        return context
+            size = int(context.update_device_memory_size_for_shapes())
+        return _Context(self._device, [context], size)
 
     def _load(self, engine: Engine, graph: str) -> _Loaded:
         key = (engine.record.fingerprint, graph)
@@ -164,14 +171,14 @@ class TensorRTRunner:
                 )
 
     @contextmanager
-    def _checked(self, doing: str) -> Iterator[Any]:
-        """Yield `require(done, reason)`; turn failures in the block into `BackendError`."""
+    def _checked(self, doing: str, kind: type[BackendError] = BackendError) -> Iterator[Any]:
+        """Yield `require(done, reason)`; turn failures in the block into an error of a kind."""
         messages = self._library.messages
         mark = messages.mark()
 
         def refused(reason: str) -> BackendError:
             said = f"{reason}: {messages.since(mark)}" if reason else messages.since(mark)
-            return BackendError(f"{self.name} {self._library.version} cannot {doing}: {said}")
+            return kind(f"{self.name} {self._library.version} cannot {doing}: {said}")
 
         def require(done: object, reason: str) -> None:
             if not done:
@@ -250,28 +257,80 @@ def _warn(path: Path, error: OSError) -> None:
     )
 
 
+_ContextKey = tuple[str, int, str, tuple[tuple[int, ...], ...]]
+"""Engine, profile, graph and shapes of the tensors."""
+
+
+class _Context:
+    """A context of TensorRT, dropped with the device's CUDA context current.
+
+    Args:
+        device: The GPU.
+        things: The context; no other references may exist.
+        size: Scratch memory in bytes that it needs.
+    """
+
+    def __init__(self, device: Device, things: list[Any], size: int) -> None:
+        self.size = size
+        # Kept alive: the context holds its raw address.
+        self.scratch: DeviceBuffer | None = None
+        self._things = things
+        self.free = device.owned(self, things)
+
+    def use(self, scratch: DeviceBuffer) -> None:
+        self._things[0].set_device_memory(scratch.address, scratch.nbytes)
+        self.scratch = scratch
+
+    @property
+    def context(self) -> Any:
+        return self._things[0]
+
+
+class _StreamContexts:
+    """The contexts of a stream, which never run at once, so that one block of scratch serves all.
+
+    A context that needs a larger one gets a new block; captured graphs know the old one's address.
+    """
+
+    def __init__(self) -> None:
+        self.contexts: weakref.WeakValueDictionary[_ContextKey, _Context]
+        self.contexts = weakref.WeakValueDictionary()
+        self._blocks: weakref.WeakSet[DeviceBuffer] = weakref.WeakSet()
+
+    def scratch(self, size: int, device: Device) -> DeviceBuffer:
+        for block in self._blocks:
+            if block.nbytes >= size:
+                return block
+        block = DeviceBuffer(device, (max(1, size),), np.uint8)
+        self._blocks.add(block)
+        return block
+
+    def free(self) -> None:
+        for context in list(self.contexts.values()):
+            context.free()
+        for block in list(self._blocks):
+            block.free()
+
+
 class _BoundContext:
     def __init__(
-        self,
-        runner: TensorRTRunner,
-        context: Any,
-        wanted: Binding,
-        stream: CudaStream,
-        scratch: DeviceBuffer,
+        self, runner: TensorRTRunner, context: _Context, wanted: Binding, stream: CudaStream
     ) -> None:
         self._runner = runner
         self._context = context
         self._wanted = wanted
         self._stream = stream
-        # Keep the scratch memory alive: the context holds its raw address.
-        self._scratch = scratch
 
     @property
     def capturable(self) -> bool:
-        return self._runner.capturable(self._context, self._stream)
+        return self._runner.capturable(self._context.context, self._stream)
 
     def enqueue(self) -> None:
-        self._runner.run(self._context, self._wanted, self._stream)
+        self._runner.run(self._context.context, self._wanted, self._stream)
+
+
+def _shapes(wanted: Binding) -> tuple[tuple[int, ...], ...]:
+    return tuple(buffer.shape for buffer in _tensors([wanted]).values())
 
 
 def _tensors(bindings: Sequence[Binding]) -> dict[str, Buffer]:

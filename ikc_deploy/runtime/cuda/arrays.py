@@ -193,9 +193,11 @@ class DeviceMemoryPool:
     def free(self) -> None:
         """Free unused blocks; blocks in use are freed when their arrays are dropped."""
         unused, self._unused = self._unused, None
-        for blocks in (unused or {}).values():
-            while blocks:
-                _wait_and_free(*blocks.pop())
+        _free_all(unused or {})
+
+    def free_unused(self) -> None:
+        """Free unused blocks, after the work that still reads them."""
+        _free_all(self._unused or {})
 
     def _reused(self, size: int, stream: CudaStream) -> DeviceBuffer:
         # Arrays are dropped in any thread, at any time: a deque needs no lock for that.
@@ -208,9 +210,7 @@ class DeviceMemoryPool:
         try:
             return DeviceBuffer(self._device, (size,), np.uint8)
         except OutOfMemoryError:
-            for kept in (self._unused or {}).values():
-                while kept:
-                    _wait_and_free(*kept.pop())
+            self.free_unused()
             return DeviceBuffer(self._device, (size,), np.uint8)
 
     def _take_back(self, buffer: DeviceBuffer, readers: set[ForeignStream]) -> None:
@@ -237,6 +237,12 @@ class _Block:
 
     def __init__(self) -> None:
         self.readers: set[ForeignStream] = set()
+
+
+def _free_all(unused: _Unused) -> None:
+    for blocks in unused.values():
+        while blocks:
+            _wait_and_free(*blocks.pop())
 
 
 def _wait_and_free(buffer: DeviceBuffer, events: list[CudaEvent]) -> None:

@@ -96,5 +96,7 @@ def _capture(stream: CudaStream, queue: Callable[[], None]) -> CudaGraph:
 
 
 def _destroy(device: Device, executable: Any) -> None:
+    if device.forked:
+        return
     with device.current():
         checked(cuda_bindings().cuGraphExecDestroy(executable), "free a graph")

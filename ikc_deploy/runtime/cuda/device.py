@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Iterator
@@ -31,24 +32,45 @@ class Device:
         driver = pycuda_driver()
         with pycuda_errors("start; is there an NVIDIA GPU with its driver (nvidia-smi)?"):
             driver.init()
+            count = driver.Device.count()
+            if ordinal >= count:
+                raise BackendError(
+                    f"there are {count} GPUs, numbered from 0, and none is {ordinal}; choose "
+                    "another device"
+                )
             device = driver.Device(ordinal)
             major, minor = device.compute_capability()
             self.name: str = device.name()
             self._context = device.retain_primary_context()
         # At exit, pycuda would call the wrong function for a primary context that is still alive.
-        weakref.finalize(self, _release, self._context)
+        weakref.finalize(self, _release, self._context, os.getpid())
         self.ordinal = ordinal
+        self._process = os.getpid()
         self.compute_capability = f"{major}.{minor}"
         """Compute capability, for example "8.9"."""
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the context current in this thread for the block, then restore the previous one."""
+        """Make the context current in this thread for the block, then restore the previous one.
+
+        Raises:
+            BackendError: The process was forked after the device was opened.
+        """
+        if self.forked:
+            raise BackendError(
+                "CUDA cannot be used in a process that was forked after its first use; start "
+                'workers with multiprocessing.get_context("spawn"), or load the bundle in them only'
+            )
         self._context.push()
         try:
             yield
         finally:
             self._context.pop()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child of the process that opened the device."""
+        return os.getpid() != self._process
 
     def owned(self, owner: object, things: list[Any]) -> weakref.finalize[..., Any]:
         """Return a function that destroys objects of pycuda; it also runs when `owner` is dropped.
@@ -99,11 +121,19 @@ def _open(ordinal: int) -> Device:
     return Device(ordinal)
 
 
-def _release(context: Any) -> None:
-    context.push()
-    context.detach()
+def _release(context: Any, process: int) -> None:
+    if os.getpid() == process:
+        context.push()
+        context.detach()
 
 
 def _drop(device: Device, things: list[Any]) -> None:
+    if device.forked:
+        # The objects are the parent's: destroying them here would use its context.
+        _OF_THE_PARENT.extend(things)
+        return
     with device.current():
         things.clear()
+
+
+_OF_THE_PARENT: Final[list[Any]] = []

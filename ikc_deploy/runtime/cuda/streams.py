@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ikc_deploy.runtime.cuda.buffers import DeviceBuffer, PinnedBuffer
 from ikc_deploy.runtime.cuda.device import Device
 from ikc_deploy.runtime.cuda.driver import checked, cuda_bindings, pycuda_driver, pycuda_errors
+from ikc_deploy.runtime.cuda.rectangles import Rectangle
 
 _NON_BLOCKING: Final = 1
 """CU_STREAM_NON_BLOCKING: the stream does not wait for the default one, which torch and others use;
@@ -75,6 +76,16 @@ class CudaStream:
         with self.device.current(), pycuda_errors("copy a frame on the GPU"):
             pycuda_driver().memcpy_dtod_async(target, source, nbytes, self._things[0])
 
+    def copy_rectangle(self, rectangle: Rectangle) -> None:
+        """Queue a copy of a rectangle of the device's memory."""
+        with self.device.current(), pycuda_errors("copy a part of a frame on the GPU"):
+            copy = pycuda_driver().Memcpy2D()
+            copy.set_src_device(rectangle.source)
+            copy.set_dst_device(rectangle.target)
+            copy.src_pitch, copy.dst_pitch = rectangle.source_pitch, rectangle.target_pitch
+            copy.width_in_bytes, copy.height = rectangle.width, rectangle.height
+            copy(self._things[0])
+
     def wait(self, event: CudaEvent) -> None:
         """Let all work that is queued later wait until `event` is reached."""
         with self.device.current():
@@ -127,6 +138,8 @@ class CudaEvent:
 
 
 def _destroy_event(device: Device, handle: Any) -> None:
+    if device.forked:
+        return
     with device.current():
         checked(cuda_bindings().cuEventDestroy(handle), "free an event")
 

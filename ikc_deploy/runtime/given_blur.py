@@ -1,0 +1,97 @@
+"""Blur that a caller specifies by a sigma, a kernel or a kernel code, as codes of a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ikc_deploy.arguments import real_array
+from ikc_deploy.bundle.manifest import Bundle
+from ikc_deploy.errors import InputError, KernelError
+from ikc_deploy.kernels.kernel_checks import MAX_LOST, MAX_NEGATIVE, check_kernels, projection_error
+
+_CODE_WORDS: Final = "code must be one finite kernel code, or one for each frame; its values"
+
+_LONGEST_CODE: Final = 4.0
+"""Maximum Euclidean norm of a given kernel code. Codes of kernels with sum 1 have a norm of at most
+1; codes from a network may exceed it."""
+
+
+@dataclass(frozen=True, eq=False)
+class GivenBlur:
+    """The blur of the frames of a call."""
+
+    codes: NDArray[np.float32]
+    """Kernel codes `[N,code_size]`."""
+    with_levels: bool
+    """Whether the codes also specify noise and compression; a sigma or a kernel does not."""
+
+
+def given_blur(
+    bundle: Bundle,
+    sigma: ArrayLike | None,
+    kernel: ArrayLike | None,
+    code: ArrayLike | None,
+    count: int,
+) -> GivenBlur | None:
+    """Return the blur that a caller specifies.
+
+    Args:
+        bundle: The bundle whose networks read the codes.
+        sigma: Standard deviation in HR pixels, or one for each frame.
+        kernel: Kernel `[k,k]`, or one for each frame.
+        code: Kernel code `[code_size]`, or one for each frame.
+        count: Number of frames.
+
+    Returns:
+        The blur of each frame; None if nothing is specified.
+
+    Raises:
+        InputError: More than one is specified, or the number or the length of codes is wrong.
+        KernelError: The basis does not represent the blur.
+    """
+    given = {"sigma": sigma, "kernel": kernel, "code": code}
+    named = [name for name, value in given.items() if value is not None]
+    if not named:
+        return None
+    if len(named) > 1:
+        raise InputError(f"got {' and '.join(named)}: specify the blur by only one of them")
+    basis = bundle.basis
+    if sigma is not None:
+        codes = basis.code_of_sigma(sigma)
+    elif kernel is not None:
+        codes = _code_of_kernel(bundle, kernel)
+    else:
+        codes = real_array(code, _CODE_WORDS).astype(np.float32)
+    wanted = (count, basis.code_size)
+    if codes.shape not in (wanted[1:], wanted):
+        raise InputError(
+            f"{named[0]} must specify one blur, or one for each of {count} frames; "
+            f"got codes of shape {list(codes.shape)}"
+        )
+    longest = float(np.linalg.norm(codes, axis=-1).max())
+    if longest > _LONGEST_CODE:
+        raise InputError(
+            f"invalid kernel code of length {longest:.3g}: codes of blur kernels have lengths "
+            "of at most 1; use one from Result.codes or KernelBasis.encode"
+        )
+    return GivenBlur(np.ascontiguousarray(np.broadcast_to(codes, wanted)), code is not None)
+
+
+def _code_of_kernel(bundle: Bundle, kernel: ArrayLike) -> NDArray[np.float32]:
+    """Return codes `[code_size]` or `[N,code_size]` of kernels that the basis represents."""
+    basis, manifest = bundle.basis, bundle.manifest
+    codes = basis.encode(kernel)
+    kernels = check_kernels(kernel, MAX_NEGATIVE)
+    for each in kernels.reshape(-1, *kernels.shape[-2:]):
+        lost = projection_error(each, basis, manifest.scale)
+        if lost > MAX_LOST:
+            raise KernelError(
+                f"{manifest.name} cannot represent this kernel: the nearest kernel of its basis is "
+                f"{lost:.0%} off, and {MAX_LOST:.0%} is the limit; for kernels of any shape "
+                "use USRNet (ikc-export --usrnet, then ikc-upscale --kernel or NonBlind)"
+            )
+    return codes

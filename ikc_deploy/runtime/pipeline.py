@@ -1,0 +1,364 @@
+"""`Pipeline`: items in, results out, in order and in bounded memory.
+
+Everything that upscales more than one frame runs on it: `Upscaler.submit`, `Upscaler.stream`, clips
+and cameras. Each worker has a thread, and items are assigned to the workers in turn, so that one
+waits for a copy while another computes. A run takes its items from an iterator:
+
+    items > (reader thread, if the source should not wait) > workers > results, in order
+
+Results are computed on request, or up to `ahead` of them before they are requested.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from itertools import cycle
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from ikc_deploy.errors import InputError
+from ikc_deploy.runtime.bounded_queue import BoundedQueue
+
+CAPACITY: Final = 3
+"""Number of items that wait between two stages; small, because 4K frames are large."""
+
+Reading = Literal["on request", "ahead", "newest"]
+"""How a run takes its items: in the caller's thread when a worker is free; in a thread, up to
+`CAPACITY` before; or in a thread, where an item that arrives while one waits replaces it."""
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+T = TypeVar("T")
+
+
+class ResultFuture(Generic[T]):
+    """A result that may not be ready yet; `Upscaler.submit` returns it.
+
+    Args:
+        future: Future of the job.
+    """
+
+    def __init__(self, future: Future[T]) -> None:
+        self._future = future
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for the result and return it.
+
+        Args:
+            timeout: Maximum wait in seconds; None for no limit.
+
+        Returns:
+            The result of the job.
+
+        Raises:
+            TimeoutError: The result is not ready in time; it can be requested again.
+            InputError: The pipeline was closed before the job started.
+            Exception: The exception of the job.
+        """
+        try:
+            return self._future.result(timeout)
+        except CancelledError as error:
+            raise InputError(
+                "the Upscaler was closed before this frame was upscaled; submit it to a new one"
+            ) from error
+
+    def done(self) -> bool:
+        """Return whether `result` would return or raise at once."""
+        return self._future.done()
+
+
+class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]):
+    """Workers of any kind, each called by one thread only.
+
+    Args:
+        workers: Functions from an item to its result; the caller owns them.
+        bound: Maximum number of items that are not finished.
+    """
+
+    def __init__(self, workers: Sequence[Callable[[_In], _Out]], bound: int) -> None:
+        self._lanes = [(worker, ThreadPoolExecutor(1, "ikc-worker")) for worker in workers]
+        self._turns = cycle(self._lanes)
+        self._places = threading.Semaphore(bound)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def submit(self, item: _In, stop: threading.Event | None = None) -> Future[_Out]:
+        """Assign an item to the worker whose turn it is; wait while too many are not finished.
+
+        Args:
+            item: The item.
+            stop: If it is set before the worker starts, the item is dropped, and its future raises
+                `CancelledError`.
+
+        Returns:
+            The future of its result.
+
+        Raises:
+            InputError: The pipeline is closed, or was closed while waiting.
+        """
+
+        def job() -> _Out:
+            if stop is not None and stop.is_set():
+                raise CancelledError
+            return worker(item)
+
+        self._places.acquire()
+        with self._lock:
+            if self._closed:
+                self._places.release()
+                raise InputError("this Upscaler is closed; create a new one with ikc_deploy.load()")
+            worker, thread = next(self._turns)
+            future = thread.submit(job)
+        future.add_done_callback(lambda _: self._places.release())
+        return future
+
+    def run(
+        self,
+        items: Iterable[Any],
+        prepare: Callable[[Any], _In],
+        reading: Reading = "on request",
+        ahead: int = 0,
+        stop: threading.Event | None = None,
+    ) -> PipelineRun[_Out]:
+        """Return an iterator over the results of items, in order.
+
+        Args:
+            items: The source of the items; closed at the end if it is a generator.
+            prepare: A function from what the source yields to an item of the workers, called in
+                order.
+            reading: How they are taken.
+            ahead: Number of results that may wait to be requested; 0 to compute them on request.
+            stop: Event that ends the run after the items that workers have begun.
+        """
+        # The newest item is taken when its result is requested, not before.
+        width = 1 if reading == "newest" and not ahead else len(self._lanes)
+        ends = stop or threading.Event()
+        source = (
+            _ItemSource(items) if reading == "on request" else _ItemReader(items, reading, ends)
+        )
+
+        def start(item: Any) -> Future[_Out]:
+            return self.submit(prepare(item), ends)
+
+        return PipelineRun(source, start, width, ahead, ends)
+
+    def close(self) -> None:
+        """Finish items that workers have begun, cancel the others, and end the threads."""
+        with self._lock:
+            self._closed = True
+        for _, thread in self._lanes:
+            thread.shutdown(wait=False, cancel_futures=True)
+        for _, thread in self._lanes:
+            thread.shutdown()
+
+    def __exit__(self, *_: object) -> None:
+        """Close the pipeline at the end of the `with` block."""
+        self.close()
+
+
+class PipelineRun(Generic[_Out]):
+    """The results of one run, in order. Several threads may iterate: each result goes to one.
+
+    An error of a worker or of the source is raised in the place of its result; after an error of a
+    worker, the iteration may continue.
+
+    Args:
+        source: The source of the items.
+        start: Gives an item to a worker; returns the future of its result.
+        width: Number of items that workers have at the same time.
+        ahead: Number of results that may wait to be requested; 0 to compute them on request.
+        stop: Event that ends the run.
+    """
+
+    def __init__(
+        self,
+        source: _ItemSource,
+        start: Callable[[Any], Future[_Out]],
+        width: int,
+        ahead: int,
+        stop: threading.Event,
+    ) -> None:
+        self.wait = 0.0
+        """Seconds that the last returned result's item was waited for."""
+        self._source = source
+        self._start = start
+        self._width = width
+        self._stop = stop
+        self._started: deque[tuple[Future[_Out], float]] = deque()
+        self._turn = threading.Lock()
+        self._closed = False
+        self._free = threading.Semaphore(width)
+        self._ready = BoundedQueue[tuple[Future[_Out], float]](max(1, ahead))
+        self._arrived = self._ready.items()
+        self._feeder: threading.Thread | None = None
+        if ahead:
+            self._feeder = threading.Thread(target=self._feed, name="ikc-feeder", daemon=True)
+            self._feeder.start()
+
+    @property
+    def taken(self) -> int:
+        """Number of items taken from the source."""
+        return self._source.taken
+
+    @property
+    def dropped(self) -> int:
+        """Number of items that newer ones replaced."""
+        return self._source.dropped
+
+    def __iter__(self) -> Iterator[_Out]:
+        """Return the run itself: it can be iterated once."""
+        return self
+
+    def __next__(self) -> _Out:
+        """Return the next result, or raise its error or StopIteration."""
+        with self._turn:
+            future, self.wait = self._next()
+            try:
+                return ResultFuture(future).result()
+            except InputError:
+                if self._stop.is_set() and _was_dropped(future):
+                    raise StopIteration from None
+                raise
+
+    def close(self, wait: bool = True) -> None:
+        """Take no more items and drop those that no worker has begun; may be called twice.
+
+        Args:
+            wait: Whether to wait until the threads of the run and the items in progress have ended.
+        """
+        self._closed = True
+        self._source.close()
+        self._ready.cancel()
+        self._free.release()
+        if wait:
+            self._source.join()
+            if self._feeder is not None:
+                self._feeder.join()
+
+    def _next(self) -> tuple[Future[_Out], float]:
+        if self._feeder is not None:
+            return next(self._arrived)
+        while len(self._started) < self._width and not self._closed:
+            try:
+                self._started.append(self._take())
+            except StopIteration:
+                break
+        if self._closed or not self._started:
+            raise StopIteration
+        return self._started.popleft()
+
+    def _take(self) -> tuple[Future[_Out], float]:
+        """Take the next item and give it to a worker."""
+        asked = time.perf_counter()
+        try:
+            item = self._source.take()
+            wait = time.perf_counter() - asked
+            return self._start(item), wait
+        except StopIteration:
+            raise
+        except BaseException as error:  # raised again in its place
+            failed: Future[_Out] = Future()
+            failed.set_exception(error)
+            return failed, 0.0
+
+    def _feed(self) -> None:
+        # Only when a worker is free is an item taken: the newest one then.
+        with suppress(StopIteration):
+            while not self._closed:
+                self._free.acquire()
+                if self._closed:
+                    break
+                started = self._take()
+                started[0].add_done_callback(lambda _: self._free.release())
+                if not self._ready.put(started):
+                    break
+        self._ready.finish()
+
+
+class _ItemSource:
+    """Items that are read when they are requested."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self.taken = 0
+        self._items = iter(items)
+        self._closed = False
+
+    @property
+    def dropped(self) -> int:
+        return 0
+
+    def take(self) -> Any:
+        if self._closed:
+            raise StopIteration
+        try:
+            item = next(self._items)
+        except BaseException:
+            # Like a generator, a source that has raised has ended.
+            self._closed = True
+            raise
+        self.taken += 1
+        return item
+
+    def close(self) -> None:
+        self._closed = True
+        _close(self._items)
+
+    def join(self) -> None:
+        """Return at once: there is no thread."""
+
+
+class _ItemReader(_ItemSource):
+    """Items that a thread reads."""
+
+    def __init__(self, items: Iterable[Any], reading: Reading, stop: threading.Event) -> None:
+        super().__init__(items)
+        newest = reading == "newest"
+        self._queue = BoundedQueue[Any](1 if newest else CAPACITY, newest)
+        self._arrived = self._queue.items(stop)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._read, name="ikc-reader", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        return self._queue.dropped
+
+    def take(self) -> Any:
+        for item in self._arrived:
+            return item
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        raise StopIteration
+
+    def close(self) -> None:
+        self._queue.cancel()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _read(self) -> None:
+        try:
+            for item in self._items:
+                self.taken += 1
+                if not self._queue.put(item):
+                    break
+            _close(self._items)
+        except BaseException as error:  # raised again by `take`
+            self._error = error
+        finally:
+            self._queue.finish()
+
+
+def _was_dropped(future: Future[_Out]) -> bool:
+    return future.cancelled() or isinstance(future.exception(), CancelledError)
+
+
+def _close(items: Iterator[Any]) -> None:
+    close = getattr(items, "close", None)
+    if close is not None:
+        close()

@@ -1,0 +1,155 @@
+"""`UpscalingWorker`: one backend with its buffers, on which every call goes the same way.
+
+Check (done by the caller), one upload, codes from areas, images, `Result`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ikc_deploy.bundle.manifest import Bundle
+from ikc_deploy.errors import InputError, OutOfMemoryError
+from ikc_deploy.runtime.backends.base import Backend
+from ikc_deploy.runtime.estimation import WHOLE, Areas, Estimate, Estimator
+from ikc_deploy.runtime.executor import NetworkExecutor, UploadedBatch
+from ikc_deploy.runtime.frames import LAYOUTS, FrameBatch
+from ikc_deploy.runtime.given_blur import GivenBlur
+from ikc_deploy.runtime.memory import PixelMemory
+from ikc_deploy.runtime.result import Result
+from ikc_deploy.runtime.tiled_upscaler import TiledUpscaler
+from ikc_deploy.runtime.tiling import TileSettings
+from ikc_deploy.runtime.tracking import Tracker
+
+
+@dataclass(frozen=True, eq=False)
+class UpscaleCall:
+    """One checked call: frames and how to upscale them."""
+
+    frames: FrameBatch
+    given: GivenBlur | None
+    """Blur of the frames; None to estimate it."""
+    estimate: Estimate
+    steps: bool
+    """Whether the images of every step are returned."""
+    tracker: Tracker
+    """State of the clip that the frame belongs to, for the estimate "track"."""
+
+    @property
+    def loops(self) -> bool:
+        """Whether the correction loop runs on whole frames, if they fit into memory."""
+        return self.given is None and self.estimate == "full"
+
+
+class UpscalingWorker:
+    """One backend with its buffers. Any thread may call it; calls run one after the other.
+
+    Args:
+        bundle: The bundle.
+        backend: The backend; the worker owns it.
+        iters: Number of corrections.
+        tiles: When frames are cut into tiles.
+    """
+
+    def __init__(self, bundle: Bundle, backend: Backend, iters: int, tiles: TileSettings) -> None:
+        self.backend = backend
+        self._basis = bundle.basis
+        self._executor = NetworkExecutor(backend, bundle.manifest, iters)
+        self._estimator = Estimator(bundle.basis, iters)
+        manifest, layout = bundle.manifest, LAYOUTS[bundle.manifest.io]
+        pixel = PixelMemory()
+        if backend.device != "cpu":
+            sr_bytes = layout.sr_dtype(manifest.precision).itemsize
+            pixel = PixelMemory.of_buffers(manifest.scale, sr_bytes, layout.dtype.itemsize)
+        self._tiled_upscaler = TiledUpscaler(
+            self._executor, bundle, tiles, backend.free_memory(), pixel
+        )
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __call__(self, call: UpscaleCall) -> Result:
+        """Return the result of a call; if it fails, its tracker stays as it was.
+
+        Raises:
+            InputError: The worker is closed, or memory is too small even for the smallest tile.
+            BackendError: The device failed.
+            OutOfMemoryError: The device has too little memory, also with halved tiles.
+        """
+        started = time.perf_counter()
+        with self._lock:
+            if self._closed:
+                raise InputError("this Upscaler is closed; create a new one with ikc_deploy.load()")
+            self._executor.restart_clock()
+            try:
+                images, codes = self._upscaled(call)
+            except OutOfMemoryError as error:
+                self._tiled_upscaler.halve_tile_size(call.frames.shape, call.loops, error)
+                images, codes = self._upscaled(call)
+            timings = dict(self._executor.timings)
+        timings["total"] = 1e3 * (time.perf_counter() - started)
+        if call.frames.single:
+            images, codes = [image[0] for image in images], codes[:, 0]
+        basis, code = self._basis, codes[-1]
+        return Result(
+            image=images[-1],
+            codes=codes,
+            sigma=_number(basis.sigma_of_code(code)),
+            kernel=basis.decode(code),
+            noise=_number(basis.noise_of_code(code)),
+            jpeg_quality=_number(basis.jpeg_quality_of_code(code)),
+            timings=timings,
+            steps=tuple(images) if call.steps else (),
+        )
+
+    def close(self) -> None:
+        """Wait for the call in progress, then free buffers and graphs; may be called twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                # The backend waits for work that still uses the sessions' buffers.
+                self.backend.close()
+                self._executor.forget()
+
+    def _upscaled(self, call: UpscaleCall) -> tuple[list[Any], NDArray[np.float32]]:
+        """Return images `[N,...]`, of every step if requested, and codes `[t+1,N,code_size]`."""
+        shape = call.frames.shape
+        tile_size = self._tiled_upscaler.tile_size(shape, call.loops)
+        predict = self._tiled_upscaler.predict_areas(shape, tile_size)
+        whole = tile_size is None or (predict == WHOLE and self._predicts(call))
+        with call.tracker.undone_on_error():
+            frames = self._executor.upload(call.frames, whole)
+            if call.loops and tile_size is None:
+                return frames.loop(call.steps)
+            correct = Areas("tiles", tile_size) if call.loops and tile_size else Areas("crops")
+            codes = self._codes(frames, call, predict, correct)
+            shown = codes if call.steps else codes[-1:]
+            images = [self._tiled_upscaler.upscale(frames, each, tile_size) for each in shown]
+            return images, codes
+
+    def _predicts(self, call: UpscaleCall) -> bool:
+        """Return whether a call needs the predictor; a sigma or a kernel specifies no levels."""
+        given = call.given
+        return given is None or bool(self._basis.levels and not given.with_levels)
+
+    def _codes(
+        self, frames: UploadedBatch, call: UpscaleCall, predict: Areas, correct: Areas
+    ) -> NDArray[np.float32]:
+        """Return the codes `[t+1,N,code_size]` of frames on which the loop does not run whole."""
+        if call.given is not None:
+            codes = call.given.codes
+            if self._predicts(call):
+                codes = self._basis.take_levels(codes, self._estimator.predict(frames, predict))
+            return codes[None]
+        if call.estimate == "track":
+            return self._estimator.track(frames, predict, correct, call.tracker)
+        return self._estimator.loop(frames, predict, correct)
+
+
+def _number(values: NDArray[np.float64] | None) -> Any:
+    """Return a float for an array without axes, and other values unchanged."""
+    return float(values) if values is not None and values.ndim == 0 else values
