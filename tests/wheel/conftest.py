@@ -73,7 +73,8 @@ def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def base(wheel: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """An empty environment with the wheel and its base requirements from the registry."""
-    return _environment(wheel, repository, tmp_path_factory.mktemp("base"), "--quiet")
+    constraints = repository / "constraints.txt"
+    return environment(wheel, constraints, tmp_path_factory.mktemp("base"), "--quiet")
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +87,8 @@ def full(
     installation of this project there stays unseen.
     """
     folder = tmp_path_factory.mktemp("full")
-    installed = _environment(wheel, repository, folder, "--quiet", "--no-deps")
+    constraints = repository / "constraints.txt"
+    installed = environment(wheel, constraints, folder, "--quiet", "--no-deps")
     library = installed.run(
         "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"
     )
@@ -94,12 +96,12 @@ def full(
     return installed
 
 
-def _environment(wheel: Path, repository: Path, folder: Path, *options: str) -> Installed:
+def environment(wheel: Path, constraints: Path, folder: Path, *options: str) -> Installed:
+    """Create an environment in `folder` with a wheel, under constraints and options of pip."""
     _checked(sys.executable, "-m", "venv", str(folder / "venv"))
     python = folder / "venv" / "bin" / "python"
-    constraints = str(repository / "constraints.txt")
     pip = (str(python), "-m", "pip", "--disable-pip-version-check")
-    _checked(*pip, "install", *options, "-c", constraints, str(wheel))
+    _checked(*pip, "install", *options, "-c", str(constraints), str(wheel))
     work = folder / "work"
     work.mkdir()
     return Installed(python, work)
