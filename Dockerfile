@@ -12,6 +12,7 @@ WORKDIR /opt/ikc-deploy
 COPY setup.cfg pyproject.toml constraints.txt README.md LICENSE ./
 COPY ikc_deploy ikc_deploy
 COPY engines engines
+COPY training training
 
 # The image is the environment: there is no other to protect. pip compiles pycuda against its CUDA;
 # TensorRT itself is there already and satisfies the extra.

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Wheels for a machine without a network: `make gpu-check` uses them for its run.
 WHEELS ?= $(wildcard ../shared/gpu_wheels shared/gpu_wheels)
 
-.PHONY: demo test test-scale lint bench torture format gpu-check gpu-visit clean
+.PHONY: demo test test-wheel test-minimum test-scale docs lint bench torture format gpu-check gpu-visit clean
 
 demo: $(VENV)/demo.stamp ## Export the shipped weights, upscale a real photo, print PSNR and the image's path
 	$(BIN)/ikc-export --fp32 --out demo/bundle
@@ -16,6 +16,15 @@ demo: $(VENV)/demo.stamp ## Export the shipped weights, upscale a real photo, pr
 
 test: $(VENV)/dev.stamp ## Run the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-wheel: $(VENV)/dev.stamp ## Build the wheel, install it in empty environments, run the README's commands there
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/wheel -m wheel
+
+test-minimum: $(VENV)/dev.stamp ## The wheel in an empty environment with the oldest versions that setup.cfg allows
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/wheel/test_minimum.py -m wheel
+
+docs: $(VENV)/docs.stamp ## Build the documentation as a site, in site/
+	$(BIN)/mkdocs build --quiet --strict
 
 test-scale: .scale/bundle/manifest.json ## Test with real Ray and a real Triton server, started and stopped on the loopback
 	bash tests/scale/run.sh ray $(PYTHON)
@@ -58,5 +67,9 @@ $(VENV)/dev.stamp: $(VENV)/bin/python setup.cfg constraints.txt
 	$(PIP) -e '.[dev]'
 	touch $@
 
+$(VENV)/docs.stamp: $(VENV)/bin/python setup.cfg constraints.txt
+	$(PIP) -e '.[docs]'
+	touch $@
+
 clean: ## Remove everything that the targets created, including the environment
-	rm -rf $(VENV) .scale demo build *.egg-info
+	rm -rf $(VENV) .minimum .scale demo site build *.egg-info

@@ -42,7 +42,9 @@ def main(
     device: str,
     data: tuple[Path, ...],
 ) -> None:
-    """Train the networks of RECIPE (a TOML file) and write a checkpoint into RUN.
+    """Train the networks of RECIPE and write a checkpoint into RUN.
+
+    RECIPE is a TOML file or the name of a shipped recipe, as x4-lite.
 
     It can be interrupted at any time: --resume continues exactly where the run was saved last.
     For several GPUs: torchrun --nproc-per-node N -m ikc_deploy.cli.ikc_train RECIPE --out RUN

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, Final
 from ikc_deploy.bundle.engine_store import Profile, Shape
 from ikc_deploy.errors import InputError
 from ikc_deploy.runtime.frames import MIN_SIDE
+from ikc_deploy.shipped_files import find_shipped, shipped_files
 from ikc_deploy.text import shown
 from ikc_deploy.toml_settings import SettingError, read_settings, read_toml
 
@@ -27,9 +26,6 @@ MAX_SHAPE: Final = (9999, 999_999, 999_999)
 
 HIGHEST_LEVEL: Final = 5
 """TensorRT's highest builder optimization level."""
-
-_INSTALLED_IN: Final = ("ikc-deploy", "engines")
-"""Folder of the target files below `share` of the environment; see `data_files` in setup.cfg."""
 
 
 @dataclass(frozen=True)
@@ -83,41 +79,20 @@ class Target:
             )
 
 
-def shipped_targets() -> dict[str, Path]:
-    """Return the shipped target files by name: `hopper`, `rtx-desktop`, ...
-
-    They are in `engines/` of a checkout, or part of the installed package.
-    """
-    checkout = Path(__file__).resolve().parents[2]
-    if (checkout / "setup.cfg").is_file():
-        found: Iterable[Path] = (checkout / "engines").glob("*.toml")
-    else:
-        try:
-            listed = importlib.metadata.files("ikc-deploy") or []
-        except importlib.metadata.PackageNotFoundError:
-            listed = []
-        installed = [entry for entry in listed if entry.parts[-3:-1] == _INSTALLED_IN]
-        found = (Path(str(entry.locate())) for entry in installed)
-    return {path.stem: path for path in sorted(found) if path.suffix == ".toml"}
-
-
 def read_target(path: str | PathLike[str]) -> Target:
     """Read a target.
 
     Args:
-        path: TOML file, or else the name of one of `shipped_targets`.
+        path: TOML file, or else the name of a shipped target: "hopper", "rtx-desktop", ...
 
     Raises:
         InputError: The file is missing, or a setting is unknown or invalid; the message names both.
     """
-    file = Path(path)
-    shipped = shipped_targets()
-    if not file.exists():
-        file = shipped.get(str(path), file)
+    file = find_shipped(Path(path), "engines")
     try:
         return _parse(read_toml(file, "target file"))
     except SettingError as error:
-        names = ", ".join(shipped)
+        names = ", ".join(shipped_files("engines"))
         raise InputError(f"{error}; the names of shipped targets are {names}") from error
     except InputError as error:
         raise InputError(f"in the target '{file}': {error}") from error

@@ -1,4 +1,4 @@
-"""Bundles of shipped weights, exported once into the user's cache."""
+"""Bundles of weights in the user's cache, made on first use."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ from pathlib import Path
 
 from ikc_deploy.bundle.manifest import Bundle, Precision
 from ikc_deploy.errors import BundleError, MissingExtraError
+from ikc_deploy.export.graph_templates import (
+    bundle_from_template,
+    find_template,
+    read_checkpoint,
+)
 from ikc_deploy.locks import locked
 from ikc_deploy.paths import cache_folder
-from ikc_deploy.weights import DEFAULT_WEIGHTS, find_weights
+from ikc_deploy.weights import DEFAULT_WEIGHTS, WeightsSource, find_weights
 
 
 def default_bundle(weights: str = DEFAULT_WEIGHTS, precision: Precision = "fp32") -> Bundle:
-    """Return the cached bundle of `weights`; export it first if there is none.
+    """Return the cached bundle of `weights`; make it first if there is none.
 
-    The cache key contains the checksum of the weights, so changed weights are exported again. A
-    damaged bundle is exported again. Of several processes that start at once, one exports.
+    In float32, a bundle of weights with a shipped graph template (all shipped weights, and own ones
+    of the same architectures) is made from it, without torch. Others are exported.
+
+    The cache key contains the checksum of the weights, so changed weights make a new bundle. A
+    damaged bundle is made again. Of several processes that start at once, one makes it.
 
     Args:
         weights: Weights spec (see `ikc_deploy.weights.find_weights`).
@@ -37,7 +45,16 @@ def default_bundle(weights: str = DEFAULT_WEIGHTS, precision: Precision = "fp32"
             return Bundle.open(folder)
         # Users keep no files in this cache, and a damaged manifest lists nothing.
         shutil.rmtree(folder, ignore_errors=True)
-        return _export(weights, folder, precision)
+        return _make(weights, source, folder, precision)
+
+
+def _make(weights: str, source: WeightsSource, folder: Path, precision: Precision) -> Bundle:
+    if precision == "fp32" and source.path is not None:
+        checkpoint = read_checkpoint(source.path)
+        template = find_template(checkpoint) if checkpoint else None
+        if checkpoint and template:
+            return bundle_from_template(template, checkpoint, source, folder)
+    return _export(weights, folder, precision)
 
 
 def _export(weights: str, folder: Path, precision: Precision) -> Bundle:
@@ -45,6 +62,6 @@ def _export(weights: str, folder: Path, precision: Precision) -> Bundle:
         from ikc_deploy.export.exporter import ExportSettings, export_bundle
         from ikc_deploy.networks.weights_loader import load_weights
     except ModuleNotFoundError as error:
-        purpose = f"Exporting the weights '{weights}' on first use"
+        purpose = f"Exporting the weights '{weights}' in {precision} on first use"
         raise MissingExtraError(error.name or "torch", "export", purpose) from error
     return export_bundle(load_weights(weights), folder, ExportSettings(precision))

@@ -115,21 +115,26 @@ def frames(sr: Tensor) -> Tensor:
     return (sr * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
 
 
-def graph_modules(networks: IkcNetworks, precision: Precision, io: FrameIO) -> dict[str, nn.Module]:
+def graph_modules(
+    networks: IkcNetworks, precision: Precision, io: FrameIO, *, copied: bool = True
+) -> dict[str, nn.Module]:
     """Return the modules to export: rewritten, in this precision, with the graphs' contracts.
 
     Args:
         networks: Networks on the CPU; they stay unchanged.
         precision: "fp16" for float16 convolutions, others for float32.
         io: Type of the frames.
+        copied: Whether the modules are copies; otherwise they may share weights with `networks`.
 
     Returns:
-        Copies by graph name, in evaluation mode.
+        The modules by graph name; copies are in evaluation mode.
     """
 
     def prepared(module: nn.Module) -> nn.Module:
-        copied = deepcopy(module).eval()
-        return to_half(copied) if precision == "fp16" else copied
+        if not copied:
+            return module
+        own = deepcopy(module).eval()
+        return to_half(own) if precision == "fp16" else own
 
     return {
         "predictor": PredictorGraph(prepared(deployable_predictor(networks.predictor)), io),
@@ -205,7 +210,7 @@ def export_module(
     """
     dims = {label: torch.export.Dim(label) for sizes in axes.values() for label in sizes.values()}
     shapes = {name: {axis: dims[label] for axis, label in axes[name].items()} for name in inputs}
-    with _quiet():
+    with quiet_exporter():
         program = torch.onnx.export(
             module,
             args=(),
@@ -221,12 +226,12 @@ def export_module(
     if program is None:
         raise ExportError(f"torch.onnx.export returned nothing for '{path.name}'")
     model = program.model_proto
-    _strip_traces(model)
+    strip_traces(model)
     onnx.checker.check_model(model, full_check=True)
     write_atomically(path, model.SerializeToString(deterministic=True))
 
 
-def _strip_traces(model: Any) -> None:
+def strip_traces(model: Any) -> None:
     """Remove stack traces: they hold local paths and make equal exports differ."""
     del model.metadata_props[:]
     graph = model.graph
@@ -238,7 +243,7 @@ def _strip_traces(model: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """Silence the exporter's warnings about its own internals; failures still raise."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

@@ -50,8 +50,8 @@ class DeployableSft(nn.Module):
     def __init__(self, plain: SftLayer) -> None:
         super().__init__()
         channels, hidden = plain.mul_conv2.out_channels, plain.mul_conv1.out_channels
-        first = nn.Conv2d(channels, 2 * hidden, 3, padding=1, bias=False)
-        self.first = first.to(plain.mul_conv1.weight.dtype)
+        dtype = plain.mul_conv1.weight.dtype
+        self.first = nn.Conv2d(channels, 2 * hidden, 3, padding=1, bias=False, dtype=dtype)
         self.gamma, self.beta = plain.mul_conv2, plain.add_conv2
         with torch.no_grad():
             inner = [conv.weight[:, :channels] for conv in (plain.mul_conv1, plain.add_conv1)]
@@ -88,7 +88,7 @@ class CodeBiases(nn.Module):
         mean = plain.normalize.get_buffer("mean").to(dtype)
         deviation = plain.normalize.get_buffer("deviation").to(dtype)
         scaled = weight / deviation
-        self.affine = nn.Linear(weight.shape[1], weight.shape[0]).to(dtype)
+        self.affine = nn.Linear(weight.shape[1], weight.shape[0], dtype=dtype)
         with torch.no_grad():
             self.affine.weight.copy_(scaled)
             self.affine.bias.copy_(bias - scaled @ mean)
@@ -162,9 +162,9 @@ class FilmModulations(nn.Module):
         first, second = cast(nn.Linear, first), cast(nn.Linear, second)
         mean = plain.normalize.get_buffer("mean").to(dtype)
         deviation = plain.normalize.get_buffer("deviation").to(dtype)
-        normalized = nn.Linear(first.in_features, first.out_features).to(dtype)
-        self.affine = nn.Linear(second.out_features, 2 * sum(c.conv.out_channels for c in convs))
-        self.affine.to(dtype)
+        normalized = nn.Linear(first.in_features, first.out_features, dtype=dtype)
+        outputs = 2 * sum(layer.conv.out_channels for layer in convs)
+        self.affine = nn.Linear(second.out_features, outputs, dtype=dtype)
         self.embed = nn.Sequential(normalized, relu, second, nn.ReLU())
         # All have the same width, so scales and shifts can be cut out of one stack.
         scale_weight, shift_weight = _stacked([layer.modulation.weight for layer in convs])
@@ -296,10 +296,10 @@ class DeployableReferenceCorrector(nn.Module):
         dtype = joined.weight.dtype
         self.features = plain.ConvNet
         self.code_dense = plain.code_dense
-        self.joined = nn.Conv2d(width, joined.out_channels, 1, bias=False).to(dtype)
-        self.code_bias = nn.Linear(width, joined.out_channels).to(dtype)
+        self.joined = nn.Conv2d(width, joined.out_channels, 1, bias=False, dtype=dtype)
+        self.code_bias = nn.Linear(width, joined.out_channels, dtype=dtype)
         self.middle = middle
-        self.last = nn.Linear(last.in_channels, last.out_channels).to(dtype)
+        self.last = nn.Linear(last.in_channels, last.out_channels, dtype=dtype)
         with torch.no_grad():
             self.joined.weight.copy_(joined.weight[:, :width])
             self.code_bias.weight.copy_(joined.weight[:, width:, 0, 0])
@@ -360,8 +360,8 @@ def _fold_through_shuffle(conv: nn.Conv2d, factor: int) -> nn.Conv2d:
     wide = -(-reach // factor)
     side = 2 * wide + 1
     outputs, inputs = conv.out_channels, conv.in_channels
-    folded = nn.Conv2d(inputs * factor**2, outputs * factor**2, side, padding=wide)
-    folded = folded.to(conv.weight.dtype)
+    dtype = conv.weight.dtype
+    folded = nn.Conv2d(inputs * factor**2, outputs * factor**2, side, padding=wide, dtype=dtype)
     with torch.no_grad():
         folded.weight.zero_()
         target = folded.weight.view(outputs, factor, factor, inputs, factor, factor, side, side)

@@ -10,17 +10,18 @@ import json
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ikc_deploy.errors import CheckpointError, KernelError
+from ikc_deploy.errors import CheckpointError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.kernels import KernelBasis, family_kernels
 from ikc_deploy.networks.architecture import Architecture, architecture
+from ikc_deploy.networks.checkpoint_record import FORMAT, read_record
 from ikc_deploy.networks.corrector import Corrector, build_corrector
 from ikc_deploy.networks.ellipses import EllipseParametrization
 from ikc_deploy.networks.predictor import Predictor, build_predictor
@@ -28,8 +29,6 @@ from ikc_deploy.networks.sftmd import CodeNormalization
 from ikc_deploy.networks.sigma_curve import SigmaCurve
 from ikc_deploy.networks.sr_network import SrNetwork, build_sr_network
 from ikc_deploy.networks.tensors import fill, read_tensors, refuse_unusable
-
-FORMAT: Final = "ikc-deploy checkpoint 1"
 
 
 @dataclass(eq=False)
@@ -168,22 +167,12 @@ def load_checkpoint(path: str | PathLike[str]) -> IkcNetworks:
     tensors, metadata = read_tensors(Path(path), FORMAT)
     refuse_unusable({k: v for k, v in tensors.items() if k.startswith("basis.")}, fspath(path))
     try:
-        settings = Architecture.from_dict(json.loads(metadata["architecture"]))
-        recorded = json.loads(metadata["basis"])
-        low, high = recorded["sigma_range"]
-        basis = KernelBasis(
-            tensors.pop("basis.components").numpy(), tensors.pop("basis.mean").numpy(), (low, high)
-        )
-        training = dict(json.loads(metadata["training"]))
-    except (KernelError, KeyError, ValueError, TypeError, RecursionError) as error:
+        components, mean = (tensors.pop(f"basis.{name}").numpy() for name in ("components", "mean"))
+    except (KeyError, TypeError) as error:
         raise CheckpointError(f"'{fspath(path)}' is incomplete or was altered: {error}") from error
-    if basis.id != recorded["id"]:
-        raise CheckpointError(
-            f"the kernel basis in '{fspath(path)}' is not the one it was saved with; "
-            "the file was altered: download it again"
-        )
-    networks = empty_networks(settings, basis)
-    networks.training = training
+    record = read_record(metadata, components, mean, fspath(path))
+    networks = empty_networks(record.architecture, record.basis)
+    networks.training = record.training
     load_tensors(networks, tensors, fspath(path))
     return networks.eval()
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import torch
 
 from ikc_deploy.errors import RecipeError
+from ikc_deploy.shipped_files import find_shipped, shipped_files
 from ikc_deploy.text import shown
 from ikc_deploy.training import fkp_recipe, usrnet_recipe
 from ikc_deploy.training.distributed import ProcessGroup
@@ -43,18 +44,24 @@ def load_job(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Training
     """Read a recipe of any kind and return its job.
 
     Args:
-        path: TOML file.
+        path: TOML file, or else the name of a shipped recipe: "x4-lite", "fkp", ...
         data: Folders of HR images instead of the recipe's; empty for the recipe's own.
 
     Raises:
         RecipeError: A setting is missing, unknown or invalid; the message names it and the file.
     """
-    kind = read_toml(Path(path)).get("kind", _IKC)
+    file = find_shipped(Path(path), "training")
+    if not file.exists():
+        names = ", ".join(shipped_files("training"))
+        raise RecipeError(
+            f"there is no recipe at '{path}'; the names of shipped recipes are {names}"
+        )
+    kind = read_toml(file).get("kind", _IKC)
     if not isinstance(kind, str) or kind not in _KINDS:
         raise RecipeError(
-            f"in the recipe '{path}': kind must be one of {', '.join(_KINDS)}, got {shown(kind)}"
+            f"in the recipe '{file}': kind must be one of {', '.join(_KINDS)}, got {shown(kind)}"
         )
-    return _KINDS[kind](path, data)
+    return _KINDS[kind](file, data)
 
 
 def _ikc_job(path: str | PathLike[str], data: tuple[Path, ...]) -> TrainingJob:

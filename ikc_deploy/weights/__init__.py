@@ -1,6 +1,7 @@
 """Shipped weights: checkpoints inside the package, each with its model card and training log.
 
-Torch-free, so that an embedder with a cached bundle never needs torch.
+The templates of their graphs (`ikc_deploy.export.graph_templates`) are beside them, so that neither
+this module nor the use of the weights needs torch.
 """
 
 from __future__ import annotations
@@ -32,6 +33,12 @@ def shipped_weights() -> dict[str, Path]:
     """Return the paths of the checkpoints inside the package, by name."""
     folder = Path(__file__).parent
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def shipped_templates() -> dict[str, Path]:
+    """Return the paths of the graph templates inside the package, by the name of their weights."""
+    folder = Path(__file__).parent / "templates"
+    return {path.stem: path for path in sorted(folder.glob("*.zip"))}
 
 
 def find_weights(spec: str) -> WeightsSource:

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.version import __version__
+from tests.samples import photo
+
 LINK = re.compile(r"\[[^\]]*\]\((?!https?://|#)([^)#]+)[^)]*\)")
 PYTHON_BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 SHELL_BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)
@@ -32,29 +36,83 @@ def test_every_link_leads_to_a_file(repository: Path) -> None:
     assert broken == []
 
 
-def test_every_command_in_the_readme_exists_and_takes_its_options(repository: Path) -> None:
+def test_every_documented_command_exists_and_takes_its_options(repository: Path) -> None:
     commands = {entry.name: entry for entry in entry_points(group="console_scripts")}
-    seen = set()
-    for block in SHELL_BLOCK.findall((repository / "README.md").read_text()):
-        for line in block.splitlines():
-            words = shlex.split(line, comments=True)
-            if not words or not words[0].startswith("ikc-"):
-                continue
-            seen.add(words[0])
-            command = commands[words[0]].load()
-            known = {option for parameter in command.params for option in parameter.opts}
-            known |= {option for parameter in command.params for option in parameter.secondary_opts}
-            used = {word for word in words[1:] if word.startswith("-") and word != "-"}
-            assert used <= known, line
-    assert seen == {name for name in commands if name.startswith("ikc-")}
+    seen: dict[str, set[str]] = {}
+    for document in documents(repository):
+        for block in SHELL_BLOCK.findall(document.read_text()):
+            for line in block.splitlines():
+                words = shlex.split(line, comments=True)
+                if not words or not words[0].startswith("ikc-"):
+                    continue
+                seen.setdefault(document.name, set()).add(words[0])
+                command = commands[words[0]].load()
+                known = {option for parameter in command.params for option in parameter.opts}
+                for parameter in command.params:
+                    known |= set(parameter.secondary_opts)
+                used = {word for word in words[1:] if word.startswith("-") and word != "-"}
+                assert used <= known, line
+    assert seen["commands.md"] == {name for name in commands if name.startswith("ikc-")}
 
 
-def test_the_python_of_the_readme_runs(repository: Path, tmp_path: Path) -> None:
-    (block,) = PYTHON_BLOCK.findall((repository / "README.md").read_text())
+def test_the_commands_page_generates_the_reference_of_every_command(repository: Path) -> None:
+    text = (repository / "docs" / "commands.md").read_text()
+    generated = re.findall(r":prog_name: (ikc-[a-z]+)", text)
+    commands = {entry.name for entry in entry_points(group="console_scripts")}
+    assert set(generated) == {name for name in commands if name.startswith("ikc-")}
+    assert len(generated) == len(set(generated))
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/api.md"])
+def test_the_python_of_the_first_pages_runs(
+    repository: Path, tmp_path: Path, document: str
+) -> None:
+    (block,) = PYTHON_BLOCK.findall((repository / document).read_text())
+    write_rgb(photo(32, 40), tmp_path / "photo.png")
+    (tmp_path / "samples").symlink_to(repository / "samples")
     done = subprocess.run(
-        [sys.executable, "-c", block], cwd=repository, capture_output=True, text=True, check=False
+        [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_every_python_block_is_valid(repository: Path) -> None:
+    blocks = 0
+    for document in documents(repository):
+        for block in PYTHON_BLOCK.findall(document.read_text()):
+            compile(block, document.name, "exec")
+            blocks += 1
+    assert blocks > 8
+
+
+def test_every_shell_block_is_valid(repository: Path) -> None:
+    blocks = [
+        block
+        for document in documents(repository)
+        for block in SHELL_BLOCK.findall(document.read_text())
+    ]
+    assert len(blocks) > 5
+    for block in blocks:
+        done = subprocess.run(
+            ["bash", "-n"], input=block, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{done.stderr}\n{block}"
+
+
+def test_every_page_is_in_the_navigation_of_the_site(repository: Path) -> None:
+    text = (repository / "mkdocs.yml").read_text()
+    listed = re.findall(r": ([\w-]+\.md)$", text, re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (repository / "docs").glob("*.md"))
+
+
+def test_the_version_is_the_same_everywhere(repository: Path) -> None:
+    changelog = (repository / "CHANGELOG.md").read_text()
+    dated = re.findall(r"^## (\d+\.\d+\.\d+) - (\d{4}-\d\d-\d\d)$", changelog, re.MULTILINE)
+    citation = (repository / "CITATION.cff").read_text()
+    (cited,) = re.findall(r"^version: (.+)$", citation, re.MULTILINE)
+    (released,) = re.findall(r'^date-released: "(.+)"$', citation, re.MULTILINE)
+    assert dated[0] == (cited, released)
+    assert cited == __version__
 
 
 def test_the_latencies_of_the_h100_are_those_measured(repository: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +16,7 @@ import torch
 
 import ikc_deploy
 from ikc_deploy import Bundle, Upscaler
+from ikc_deploy.imaging.image_io import write_rgb
 from tests.repeating import repeated
 from tests.samples import photo
 from tests.video.clips import make_clip, numbered, numbers, times
@@ -105,3 +109,37 @@ def test_every_example_is_tested(repository: Path) -> None:
         if f'"{path.stem}"' not in tested and path.stem not in TESTED_ELSEWHERE
     ]
     assert untested == []
+
+
+def test_typed_user(
+    repository: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = example(repository, "typed_user")
+    write_rgb(photo(16, 20), tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"no image")
+    load = ikc_deploy.load
+    monkeypatch.setattr("ikc_deploy.load", lambda **_: load(bundle, iters=0))
+    module.main(tmp_path / "in", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+def test_a_typed_user_passes_mypy_strict(repository: Path, tmp_path: Path) -> None:
+    """The package is typed for its users: an error in their code is found, and none in the rest."""
+    source = (repository / "examples" / "typed_user.py").read_text()
+    wrong = source + '\n\nupscale("not an upscaler", np.zeros((4, 4, 3), np.uint8))\n'
+    found = {}
+    for name, text in (("right", source), ("wrong", wrong)):
+        path = tmp_path / f"{name}.py"
+        path.write_text(text)
+        command = ["mypy", "--strict", "--config-file=", "--follow-imports=silent", str(path)]
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=tmp_path,
+            env={**os.environ, "MYPYPATH": str(repository)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        found[name] = done.stdout
+    assert found["right"].startswith("Success"), found["right"]
+    assert 'incompatible type "str"; expected "Upscaler"' in found["wrong"]

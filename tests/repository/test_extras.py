@@ -111,6 +111,20 @@ def test_what_was_tested_is_pinned(repository: Path, setup: ConfigParser) -> Non
     assert {r.name for r in of_extra(setup, "dev") if r.name != "ikc-deploy"} <= set(versions)
 
 
+def test_the_minimum_versions_are_the_lower_bounds(repository: Path, setup: ConfigParser) -> None:
+    lines = requirements((repository / "constraints-minimum.txt").read_text())
+    minimum = {line.name: str(line.specifier).removeprefix("==") for line in lines}
+    listed = requirements(setup["options"]["install_requires"])
+    for extra in ("export", "training", "evaluation", "offline", "openvino", "tiff", "video"):
+        listed += of_extra(setup, extra)
+    bounds = {
+        each.name: next(bound.version for bound in each.specifier if bound.operator == ">=")
+        for each in listed
+        if each.name != "onnxruntime"
+    }
+    assert minimum == bounds
+
+
 @pytest.mark.parametrize(
     ("system", "machine", "expected"),
     [

@@ -101,9 +101,10 @@ def recipes(material: Material, scratch: Path) -> Attempt:
 
 def targets(material: Material, scratch: Path) -> Attempt:  # noqa: ARG001 - one signature for all
     """Return attempts on engine targets."""
-    from ikc_deploy.engines.targets import read_target, shipped_targets
+    from ikc_deploy.engines.targets import read_target
+    from ikc_deploy.shipped_files import shipped_files
 
-    texts = [path.read_text() for path in shipped_targets().values()]
+    texts = [path.read_text() for path in shipped_files("engines").values()]
     path = scratch / "target.toml"
 
     def attempt(source: random.Random) -> None:
