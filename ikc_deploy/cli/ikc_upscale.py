@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,7 +13,7 @@ import click
 from ikc_deploy.cli._command import HELP, CommandWithHeadings, reports_errors
 from ikc_deploy.cli._kernel_options import KernelOptions, KnownBlur
 from ikc_deploy.cli._option_group import given_options, option_group
-from ikc_deploy.cli._ui import note_skipped, progress_bars, result
+from ikc_deploy.cli._ui import note, note_skipped, progress_bars, result
 from ikc_deploy.cli._upscale_batch import RayOptions, upscale_batch
 from ikc_deploy.cli._upscale_video import VideoOptions, upscale_video, video_options, video_request
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice, check_blur, upscaler_choice
@@ -58,6 +58,14 @@ class OutputOptions:
             heading="Output",
         ),
     ] = None
+    strip: Annotated[
+        bool,
+        Option(
+            "Write no metadata (EXIF, XMP, IPTC, texts, density), except what the colours depend "
+            "on.",
+            heading="Output",
+        ),
+    ] = False
     max_pixels: Annotated[
         int | None,
         Option(
@@ -91,9 +99,10 @@ def main(
     Outputs in a folder keep the input's name. The suffix chooses the format; JPEG and WebP are
     written at quality 95.
 
-    EXIF rotation is applied; grey stays grey; transparency is upscaled bicubically and kept; the
-    ICC profile is copied, other metadata is not. Palettes, CMYK and CIELAB become RGB, and 16-bit
-    samples become 8-bit. Animations are refused.
+    EXIF rotation is applied; grey stays grey; transparency is upscaled bicubically and kept.
+    Palettes, CMYK and CIELAB become RGB, and 16-bit samples become 8-bit. Animations are refused.
+    Metadata is kept, with the new size and without thumbnails (--strip drops it); a line states
+    what the format of an output cannot hold. AVIF and HEIC (extra heif) can be read.
 
     An image that cannot be upscaled does not stop the others: it is listed at the end, with exit
     code 2. What was skipped in a folder is listed too: hidden files, subfolders, other formats.
@@ -160,7 +169,10 @@ def _upscale_pictures(
 ) -> None:
     if not inputs or output.out is None:
         raise InputError("name the inputs, and the output with -o OUT")
-    jobs = plan_tasks(inputs, output.out, output.save_steps, output.max_pixels)
+    jobs = [
+        replace(job, strip=output.strip)
+        for job in plan_tasks(inputs, output.out, output.save_steps, output.max_pixels)
+    ]
     if output.save_steps is not None:
         require_matplotlib("--save-steps")
     if choice.options.estimate == "track":
@@ -200,6 +212,8 @@ def _do(
 
 
 def _show(done: Upscaled, as_json: bool) -> None:
+    if done.not_kept:
+        note(f"not kept in {done.task.target}: {', '.join(done.not_kept)}")
     result(json.dumps(_facts(done)) if as_json else _line(done))
 
 
@@ -233,6 +247,7 @@ def _facts(done: Upscaled) -> dict[str, object]:
         "sigma": None if done.sigma is None else round(done.sigma, 4),
         "noise": None if done.noise is None else round(done.noise, 2),
         "jpeg_quality": None if done.jpeg_quality is None else round(done.jpeg_quality, 1),
+        "not_kept": done.not_kept,
         "timings_ms": {name: round(value, 3) for name, value in done.timings.items()},
     }
 

@@ -6,7 +6,7 @@ The network upscales colour and reads opaque RGB. The rest of an image is handle
 - Opacity is upscaled bicubically. Before the network runs, hidden colour (under opacity 0) is
   replaced by the mean colour of the visible pixels nearby, so that it cannot bleed over an edge
   or bias the estimate of the blur.
-- The ICC profile is copied. Rotation, palettes and 16-bit samples are handled by
+- Metadata is copied, adapted to the new size. Rotation, palettes and 16-bit samples are handled by
   `ikc_deploy.imaging.image_io`.
 """
 
@@ -60,6 +60,8 @@ class ImageTask:
     """Folder for the image of every step and the figure of the blur kernels; None for neither."""
     max_pixels: int | None = MAX_PIXELS
     """Maximum number of pixels of the source; None for no limit."""
+    strip: bool = False
+    """Whether to write no metadata except what the colours depend on."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ class Upscaled:
     """Estimated JPEG quality, 100 for no compression; None if it is not known."""
     timings: dict[str, float]
     """Milliseconds by stage, as in `Result.timings`, without reading and writing files."""
+    not_kept: tuple[str, ...] = ()
+    """Metadata that the format of the output cannot hold, a name for each kind."""
 
 
 def plan_tasks(
@@ -160,7 +164,7 @@ def upscale_file(upscaler: Upscaler, task: ImageTask, sigma: float | None = None
         picture = _read(task, upscaler.scale)
         with _naming_source(task):
             upscaled, result = upscale_picture(upscaler, picture, sigma, task.steps is not None)
-        write_picture(upscaled, task.target)
+        not_kept = write_picture(upscaled, task.target)
         if task.steps is not None:
             _write_steps(upscaler, upscaled, result, task.steps)
     return Upscaled(
@@ -172,6 +176,7 @@ def upscale_file(upscaler: Upscaler, task: ImageTask, sigma: float | None = None
         result.noise,
         result.jpeg_quality,
         result.timings,
+        not_kept,
     )
 
 
@@ -193,8 +198,18 @@ def upscale_file_nonblind(task: ImageTask, scale: int, upscale: NonBlindUpscale)
         with _naming_source(task):
             upscaled = upscale_picture_nonblind(picture, scale, upscale)
         timings = {"total": 1e3 * (time.perf_counter() - started)}
-        write_picture(upscaled, task.target)
-    return Upscaled(task, picture.size, upscaled.size, picture.bits, None, None, None, timings)
+        not_kept = write_picture(upscaled, task.target)
+    return Upscaled(
+        task,
+        picture.size,
+        upscaled.size,
+        picture.bits,
+        sigma=None,
+        noise=None,
+        jpeg_quality=None,
+        timings=timings,
+        not_kept=not_kept,
+    )
 
 
 def upscale_picture(
@@ -300,6 +315,8 @@ def _read(task: ImageTask, scale: int) -> Picture:
     picture = read_picture(task.source, task.max_pixels)
     with _naming_source(task):
         check_writable(picture, task.target, scale)
+    if task.strip:
+        return replace(picture, metadata=picture.metadata.without_description())
     return picture
 
 

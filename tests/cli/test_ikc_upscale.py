@@ -62,6 +62,7 @@ def test_json_is_one_object_for_each_image(bundle: Bundle, folder: Path, tmp_pat
         "sigma": pytest.approx(2.5, abs=1e-3),
         "noise": None,
         "jpeg_quality": None,
+        "not_kept": [],
     }
     assert timings["predictor"] == timings["corrector"] == 0 < timings["sftmd"] < timings["total"]
     assert second["lr"] == [10, 9]
