@@ -17,7 +17,7 @@ from ikc_deploy.cli._ui import note, note_skipped, progress_bars, result
 from ikc_deploy.cli._upscale_batch import RayOptions, upscale_batch
 from ikc_deploy.cli._upscale_video import VideoOptions, upscale_video, video_options, video_request
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice, check_blur, upscaler_choice
-from ikc_deploy.cli._value_types import PATH, PIXELS
+from ikc_deploy.cli._value_types import PATH, PIXELS, WIDTH_HEIGHT
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.imaging.image_files import (
     ImageTask,
@@ -27,6 +27,7 @@ from ikc_deploy.imaging.image_files import (
     upscale_file_nonblind,
 )
 from ikc_deploy.imaging.image_io import MAX_PIXELS
+from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.option_fields import Option
 from ikc_deploy.reporting.plotting import require_matplotlib
 from ikc_deploy.runtime.backends import CPU_BACKEND
@@ -83,6 +84,7 @@ class OutputOptions:
 @click.argument("inputs", metavar="INPUT...", nargs=-1, type=PATH)
 @option_group(OutputOptions, "output", types={"max_pixels": PIXELS})
 @upscaler_choice
+@option_group(Postprocessing, "postprocessing", types={"size": WIDTH_HEIGHT})
 @option_group(KernelOptions, "kernel")
 @video_options
 @option_group(RayOptions, "ray")
@@ -90,6 +92,7 @@ def main(
     inputs: tuple[Path, ...],
     output: OutputOptions,
     choice: UpscalerChoice,
+    postprocessing: Postprocessing,
     kernel: KernelOptions,
     video: VideoOptions,
     ray: RayOptions,
@@ -106,6 +109,11 @@ def main(
 
     An image that cannot be upscaled does not stop the others: it is listed at the end, with exit
     code 2. What was skipped in a folder is listed too: hidden files, subfolders, other formats.
+
+    With --size, --width, --height or --factor, the image is upscaled by the network's scale and
+    then resized with Pillow's Lanczos filter (3 lobes, antialiased); the aspect is kept unless
+    --stretch is given, and clips get even sides. --strength blends with bicubic upscaling. Both
+    work on the stored values, not in linear light.
 
     A clip keeps its sound, subtitles, time stamps and colour. A folder of frames becomes a clip if
     the output is one; - is raw video on a pipe. After Ctrl-C the clip is completed with the frames
@@ -124,6 +132,9 @@ def main(
     if ray.given():
         if output.save_steps is not None:
             raise InputError("--save-steps is only for images without --ray")
+        refused = [*given_options(Postprocessing), *(["--strip"] if output.strip else [])]
+        if refused:
+            raise InputError(f"{', '.join(refused)}: only without --ray; leave it out")
         upscale_batch(
             inputs,
             output.out,
@@ -135,14 +146,19 @@ def main(
             output.max_pixels,
         )
         return
-    request = video_request(inputs, output.out, video)
+    request = video_request(inputs, output.out, video, postprocessing.preview)
     if request is None:
-        _upscale_pictures(inputs, output, choice, known)
+        _upscale_pictures(inputs, output, choice, postprocessing, known)
         return
-    for name, value in {"--kernel": known, "--save-steps": output.save_steps}.items():
-        if value is not None:
+    odd = {
+        "--kernel": known is not None,
+        "--save-steps": output.save_steps is not None,
+        "--strip": output.strip,
+    }
+    for name, given in odd.items():
+        if given:
             raise InputError(f"{name} is only for images; extract a frame of the clip first")
-    upscale_video(request, choice, output.as_json)
+    upscale_video(request, choice, postprocessing, output.as_json)
 
 
 def _check_known(choice: UpscalerChoice, output: OutputOptions, ray: RayOptions) -> None:
@@ -165,12 +181,13 @@ def _upscale_pictures(
     inputs: tuple[Path, ...],
     output: OutputOptions,
     choice: UpscalerChoice,
+    postprocessing: Postprocessing,
     known: KnownBlur | None,
 ) -> None:
     if not inputs or output.out is None:
         raise InputError("name the inputs, and the output with -o OUT")
     jobs = [
-        replace(job, strip=output.strip)
+        replace(job, strip=output.strip, postprocessing=postprocessing)
         for job in plan_tasks(inputs, output.out, output.save_steps, output.max_pixels)
     ]
     if output.save_steps is not None:

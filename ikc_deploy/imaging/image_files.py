@@ -36,6 +36,7 @@ from ikc_deploy.imaging.image_io import (
     read_picture,
     write_picture,
 )
+from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing, resized
 from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.reporting.plotting import kernels_figure, save_figure
 from ikc_deploy.runtime.result import Result
@@ -62,6 +63,8 @@ class ImageTask:
     """Maximum number of pixels of the source; None for no limit."""
     strip: bool = False
     """Whether to write no metadata except what the colours depend on."""
+    postprocessing: Postprocessing = NO_POSTPROCESSING
+    """Strength, output size and preview."""
 
 
 @dataclass(frozen=True)
@@ -164,13 +167,14 @@ def upscale_file(upscaler: Upscaler, task: ImageTask, sigma: float | None = None
         picture = _read(task, upscaler.scale)
         with _naming_source(task):
             upscaled, result = upscale_picture(upscaler, picture, sigma, task.steps is not None)
-        not_kept = write_picture(upscaled, task.target)
+        written = postprocessed(picture, upscaled, task.postprocessing)
+        not_kept = write_picture(written, task.target)
         if task.steps is not None:
             _write_steps(upscaler, upscaled, result, task.steps)
     return Upscaled(
         task,
         picture.size,
-        upscaled.size,
+        written.size,
         picture.bits,
         float(result.sigma),
         result.noise,
@@ -198,11 +202,12 @@ def upscale_file_nonblind(task: ImageTask, scale: int, upscale: NonBlindUpscale)
         with _naming_source(task):
             upscaled = upscale_picture_nonblind(picture, scale, upscale)
         timings = {"total": 1e3 * (time.perf_counter() - started)}
-        not_kept = write_picture(upscaled, task.target)
+        written = postprocessed(picture, upscaled, task.postprocessing)
+        not_kept = write_picture(written, task.target)
     return Upscaled(
         task,
         picture.size,
-        upscaled.size,
+        written.size,
         picture.bits,
         sigma=None,
         noise=None,
@@ -255,6 +260,25 @@ def upscale_picture_nonblind(picture: Picture, scale: int, upscale: NonBlindUpsc
         rgb = fill_hidden(rgb, alpha)
         alpha = quantize(resize_bicubic(alpha[:, :, None], scale))[:, :, 0]
     return replace(picture, rgb=upscale(rgb), alpha=alpha, bits=8)
+
+
+def postprocessed(picture: Picture, upscaled: Picture, postprocessing: Postprocessing) -> Picture:
+    """Return an upscaled image with its strength and size; opacity gets the same size.
+
+    Args:
+        picture: The LR image.
+        upscaled: Its SR image, from `upscale_picture`.
+        postprocessing: Strength, output size and preview.
+
+    Raises:
+        InputError: The size is impossible.
+    """
+    plain = picture.rgb if picture.alpha is None else fill_hidden(picture.rgb, picture.alpha)
+    rgb = postprocessing(plain, upscaled.rgb)
+    alpha = upscaled.alpha
+    if alpha is not None:
+        alpha = resized(alpha, *rgb.shape[:2])
+    return replace(upscaled, rgb=rgb, alpha=alpha)
 
 
 def fill_hidden(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -314,7 +338,8 @@ def _naming_source(task: ImageTask) -> Iterator[None]:
 def _read(task: ImageTask, scale: int) -> Picture:
     picture = read_picture(task.source, task.max_pixels)
     with _naming_source(task):
-        check_writable(picture, task.target, scale)
+        size = task.postprocessing.output_size(*picture.size, scale)
+        check_writable(picture, task.target, size)
     if task.strip:
         return replace(picture, metadata=picture.metadata.without_description())
     return picture

@@ -136,7 +136,10 @@ class Postprocessing:
         sides = [unit * round(side / unit) for side in (wanted_height, wanted_width)]
         box = self._box
         if box is not None:
-            sides = [min(side, unit * (most // unit)) for side, most in zip(sides, box[::-1])]
+            sides = [
+                min(side, unit * (most // unit))
+                for side, most in zip(sides, box[::-1], strict=True)
+            ]
         if min(sides) < unit or sides[0] * sides[1] > MAX_OUTPUT_PIXELS:
             raise InputError(
                 f"an output of {sides[1]}x{sides[0]} pixels, from {width}x{height}, is impossible: "
@@ -230,3 +233,6 @@ def resized(
 
     kernel = Image.Resampling.BICUBIC if enlarge else Image.Resampling.LANCZOS
     return np.array(Image.fromarray(image).resize((width, height), kernel))
+
+
+NO_POSTPROCESSING: Final = Postprocessing()

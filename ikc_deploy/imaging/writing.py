@@ -54,13 +54,15 @@ def check_size(path: str | PathLike[str], height: int, width: int) -> None:
         )
 
 
-def check_writable(picture: Picture, path: str | PathLike[str], scale: int = 1) -> None:
+def check_writable(
+    picture: Picture, path: str | PathLike[str], size: tuple[int, int] | None = None
+) -> None:
     """Check that a format can hold an image after upscaling.
 
     Args:
         picture: The image before upscaling.
         path: The file to write; its suffix selects the format.
-        scale: Scale factor s.
+        size: Height and width after upscaling; None for those of `picture`.
 
     Raises:
         InputError: The suffix is unknown, or the format does not support this size or opacity.
@@ -73,8 +75,7 @@ def check_writable(picture: Picture, path: str | PathLike[str], scale: int = 1) 
         )
     if suffix in _OPAQUE_SUFFIXES and picture.alpha is not None and picture.alpha.min() < 255:
         raise InputError(f"'{target.name}' cannot hold transparency; use .png, .webp or .tif")
-    height, width = picture.size
-    check_size(target, scale * height, scale * width)
+    check_size(target, *(size or picture.size))
 
 
 def write_picture(picture: Picture, path: str | PathLike[str]) -> tuple[str, ...]:
