@@ -53,6 +53,7 @@ from ikc_deploy.errors import (
     UnreadableClipError,
     VideoError,
 )
+from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.kernels import KernelBasis, gaussian_kernel
 from ikc_deploy.kernels.gaussians import Family
 from ikc_deploy.option_fields import Heading, Option
@@ -120,6 +121,7 @@ __all__ = [
     "OutOfMemoryError",
     "OutputError",
     "Parity",
+    "Postprocessing",
     "Precision",
     "RecipeError",
     "Result",

@@ -16,6 +16,7 @@ from ikc_deploy.cli._ui import progress_bars, say, warn
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice
 from ikc_deploy.cli._value_types import RATE, TIME, WIDTH_HEIGHT
 from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.option_fields import Option
 from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
 from ikc_deploy.video.encoder_settings import EncoderSettings
@@ -39,12 +40,6 @@ class VideoOptions:
         Fraction | None,
         Option("Length of the part to upscale.", heading="Video", metavar="TIME"),
     ] = None
-    preview: Annotated[
-        bool,
-        Option(
-            "Upscale three seconds; the left half is only enlarged bicubically.", heading="Video"
-        ),
-    ] = False
     resume: Annotated[bool, Option("Resume an interrupted run.", heading="Video")] = False
     camera: Annotated[
         str | None,
@@ -63,7 +58,7 @@ class VideoOptions:
             metavar="FORMAT",
         ),
     ] = None
-    size: Annotated[
+    raw_size: Annotated[
         tuple[int, int] | None,
         Option("Size of the raw input frames.", heading="Video", metavar="WxH"),
     ] = None
@@ -81,13 +76,13 @@ class VideoOptions:
 video_options: Final = option_group(
     VideoOptions,
     "video",
-    types={"start": TIME, "duration": TIME, "size": WIDTH_HEIGHT, "rate": RATE},
+    types={"start": TIME, "duration": TIME, "raw_size": WIDTH_HEIGHT, "rate": RATE},
 )
 """Decorator that adds the options of `VideoOptions` to a command, as its parameter `video`."""
 
 
 def video_request(
-    inputs: tuple[Path, ...], out: Path | None, video: VideoOptions
+    inputs: tuple[Path, ...], out: Path | None, video: VideoOptions, preview: bool
 ) -> Request | None:
     """Return the request that the command line makes; None if its inputs are images.
 
@@ -100,8 +95,8 @@ def video_request(
         return None
     if len(inputs) > 1:
         raise InputError("give one clip at a time, each with its own output")
-    if video.size is not None and video.raw is None:
-        raise InputError("--size is the size of raw frames; give --raw too")
+    if video.raw_size is not None and video.raw is None:
+        raise InputError("--raw-size is the size of raw frames; give --raw too")
     try:
         from ikc_deploy.video.camera import CameraSettings
         from ikc_deploy.video.clip import Span
@@ -119,20 +114,22 @@ def video_request(
         camera=camera,
         span=Span(video.start or Fraction(0), video.duration),
         encoder=video.encoder,
-        raw=RawFormat(video.raw, *(video.size or (0, 0))) if video.raw else None,
+        raw=RawFormat(video.raw, *(video.raw_size or (0, 0))) if video.raw else None,
         rate=video.rate,
         resume=video.resume,
-        preview=video.preview,
+        preview=preview,
     )
 
 
-def upscale_video(request: Request, choice: UpscalerChoice, as_json: bool) -> None:
+def upscale_video(
+    request: Request, choice: UpscalerChoice, postprocessing: Postprocessing, as_json: bool
+) -> None:
     """Run a request with a progress bar and warnings, and print a line at the end.
 
     Exits with code 130 after Ctrl-C; the output is completed first, with the frames done so far.
     """
     from ikc_deploy.video.interfaces import UpscalerAdapter
-    from ikc_deploy.video.preview import SplitView
+    from ikc_deploy.video.postprocessed import PostprocessedFrames, coded_size
     from ikc_deploy.video.request import open_sink, open_source
     from ikc_deploy.video.stream_job import upscale_stream
 
@@ -144,16 +141,23 @@ def upscale_video(request: Request, choice: UpscalerChoice, as_json: bool) -> No
         estimate = choice.options.estimate if given else CLIP_ESTIMATE
         each = UpscalerAdapter(upscaler, choice.sigma, estimate)
         facts = source.facts.scaled(each.scale)
+        size = facts.height, facts.width
+        if postprocessing.resizes:
+            size = coded_size(source.facts, postprocessing, each.scale)
+            facts = source.facts.resized(*size)
         run = {
             "weights": upscaler.bundle.manifest.weights_sha256,
             "iters": upscaler.iters,
             "sigma": choice.sigma,
             "estimate": estimate,
+            "size": size,
+            "strength": postprocessing.strength,
+            "preview": postprocessing.preview,
         }
         sink = open_sink(request, source, facts, run, pipes[1], stop)
         for warning in sink.warnings:
             warn(warning)
-        worker = SplitView(each) if request.preview else each
+        worker = PostprocessedFrames(each, postprocessing, size)
         with (
             progress_bars(speed="fps", keep=True) as bars,
             interruptible(stop) as interrupted,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -13,11 +13,11 @@ import click
 from ikc_deploy.cli._command import HELP, CommandWithHeadings, reports_errors
 from ikc_deploy.cli._kernel_options import KernelOptions, KnownBlur
 from ikc_deploy.cli._option_group import given_options, option_group
-from ikc_deploy.cli._ui import note_skipped, progress_bars, result
+from ikc_deploy.cli._ui import note, note_skipped, progress_bars, result
 from ikc_deploy.cli._upscale_batch import RayOptions, upscale_batch
 from ikc_deploy.cli._upscale_video import VideoOptions, upscale_video, video_options, video_request
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice, check_blur, upscaler_choice
-from ikc_deploy.cli._value_types import PATH, PIXELS
+from ikc_deploy.cli._value_types import PATH, PIXELS, WIDTH_HEIGHT
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.imaging.image_files import (
     ImageTask,
@@ -27,6 +27,7 @@ from ikc_deploy.imaging.image_files import (
     upscale_file_nonblind,
 )
 from ikc_deploy.imaging.image_io import MAX_PIXELS
+from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.option_fields import Option
 from ikc_deploy.reporting.plotting import require_matplotlib
 from ikc_deploy.runtime.backends import CPU_BACKEND
@@ -58,6 +59,14 @@ class OutputOptions:
             heading="Output",
         ),
     ] = None
+    strip: Annotated[
+        bool,
+        Option(
+            "Write no metadata (EXIF, XMP, IPTC, texts, density), except what the colours depend "
+            "on.",
+            heading="Output",
+        ),
+    ] = False
     max_pixels: Annotated[
         int | None,
         Option(
@@ -75,6 +84,7 @@ class OutputOptions:
 @click.argument("inputs", metavar="INPUT...", nargs=-1, type=PATH)
 @option_group(OutputOptions, "output", types={"max_pixels": PIXELS})
 @upscaler_choice
+@option_group(Postprocessing, "postprocessing", types={"size": WIDTH_HEIGHT})
 @option_group(KernelOptions, "kernel")
 @video_options
 @option_group(RayOptions, "ray")
@@ -82,6 +92,7 @@ def main(
     inputs: tuple[Path, ...],
     output: OutputOptions,
     choice: UpscalerChoice,
+    postprocessing: Postprocessing,
     kernel: KernelOptions,
     video: VideoOptions,
     ray: RayOptions,
@@ -91,12 +102,18 @@ def main(
     Outputs in a folder keep the input's name. The suffix chooses the format; JPEG and WebP are
     written at quality 95.
 
-    EXIF rotation is applied; grey stays grey; transparency is upscaled bicubically and kept; the
-    ICC profile is copied, other metadata is not. Palettes, CMYK and CIELAB become RGB, and 16-bit
-    samples become 8-bit. Animations are refused.
+    EXIF rotation is applied; grey stays grey; transparency is upscaled bicubically and kept.
+    Palettes, CMYK and CIELAB become RGB, and 16-bit samples become 8-bit. Animations are refused.
+    Metadata is kept, with the new size and without thumbnails (--strip drops it); a line states
+    what the format of an output cannot hold. AVIF and HEIC (extra heif) can be read.
 
     An image that cannot be upscaled does not stop the others: it is listed at the end, with exit
     code 2. What was skipped in a folder is listed too: hidden files, subfolders, other formats.
+
+    With --size, --width, --height or --factor, the image is upscaled by the network's scale and
+    then resized with Pillow's Lanczos filter (3 lobes, antialiased); the aspect is kept unless
+    --stretch is given, and clips get even sides. --strength blends with bicubic upscaling. Both
+    work on the stored values, not in linear light.
 
     A clip keeps its sound, subtitles, time stamps and colour. A folder of frames becomes a clip if
     the output is one; - is raw video on a pipe. After Ctrl-C the clip is completed with the frames
@@ -115,6 +132,9 @@ def main(
     if ray.given():
         if output.save_steps is not None:
             raise InputError("--save-steps is only for images without --ray")
+        refused = [*given_options(Postprocessing), *(["--strip"] if output.strip else [])]
+        if refused:
+            raise InputError(f"{', '.join(refused)}: only without --ray; leave it out")
         upscale_batch(
             inputs,
             output.out,
@@ -126,14 +146,19 @@ def main(
             output.max_pixels,
         )
         return
-    request = video_request(inputs, output.out, video)
+    request = video_request(inputs, output.out, video, postprocessing.preview)
     if request is None:
-        _upscale_pictures(inputs, output, choice, known)
+        _upscale_pictures(inputs, output, choice, postprocessing, known)
         return
-    for name, value in {"--kernel": known, "--save-steps": output.save_steps}.items():
-        if value is not None:
+    odd = {
+        "--kernel": known is not None,
+        "--save-steps": output.save_steps is not None,
+        "--strip": output.strip,
+    }
+    for name, given in odd.items():
+        if given:
             raise InputError(f"{name} is only for images; extract a frame of the clip first")
-    upscale_video(request, choice, output.as_json)
+    upscale_video(request, choice, postprocessing, output.as_json)
 
 
 def _check_known(choice: UpscalerChoice, output: OutputOptions, ray: RayOptions) -> None:
@@ -156,11 +181,15 @@ def _upscale_pictures(
     inputs: tuple[Path, ...],
     output: OutputOptions,
     choice: UpscalerChoice,
+    postprocessing: Postprocessing,
     known: KnownBlur | None,
 ) -> None:
     if not inputs or output.out is None:
         raise InputError("name the inputs, and the output with -o OUT")
-    jobs = plan_tasks(inputs, output.out, output.save_steps, output.max_pixels)
+    jobs = [
+        replace(job, strip=output.strip, postprocessing=postprocessing)
+        for job in plan_tasks(inputs, output.out, output.save_steps, output.max_pixels)
+    ]
     if output.save_steps is not None:
         require_matplotlib("--save-steps")
     if choice.options.estimate == "track":
@@ -200,6 +229,8 @@ def _do(
 
 
 def _show(done: Upscaled, as_json: bool) -> None:
+    if done.not_kept:
+        note(f"not kept in {done.task.target}: {', '.join(done.not_kept)}")
     result(json.dumps(_facts(done)) if as_json else _line(done))
 
 
@@ -233,6 +264,7 @@ def _facts(done: Upscaled) -> dict[str, object]:
         "sigma": None if done.sigma is None else round(done.sigma, 4),
         "noise": None if done.noise is None else round(done.noise, 2),
         "jpeg_quality": None if done.jpeg_quality is None else round(done.jpeg_quality, 1),
+        "not_kept": done.not_kept,
         "timings_ms": {name: round(value, 3) for name, value in done.timings.items()},
     }
 

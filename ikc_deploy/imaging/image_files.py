@@ -6,7 +6,7 @@ The network upscales colour and reads opaque RGB. The rest of an image is handle
 - Opacity is upscaled bicubically. Before the network runs, hidden colour (under opacity 0) is
   replaced by the mean colour of the visible pixels nearby, so that it cannot bleed over an edge
   or bias the estimate of the blur.
-- The ICC profile is copied. Rotation, palettes and 16-bit samples are handled by
+- Metadata is copied, adapted to the new size. Rotation, palettes and 16-bit samples are handled by
   `ikc_deploy.imaging.image_io`.
 """
 
@@ -36,6 +36,7 @@ from ikc_deploy.imaging.image_io import (
     read_picture,
     write_picture,
 )
+from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing, resized
 from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.reporting.plotting import kernels_figure, save_figure
 from ikc_deploy.runtime.result import Result
@@ -60,6 +61,10 @@ class ImageTask:
     """Folder for the image of every step and the figure of the blur kernels; None for neither."""
     max_pixels: int | None = MAX_PIXELS
     """Maximum number of pixels of the source; None for no limit."""
+    strip: bool = False
+    """Whether to write no metadata except what the colours depend on."""
+    postprocessing: Postprocessing = NO_POSTPROCESSING
+    """Strength, output size and preview."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ class Upscaled:
     """Estimated JPEG quality, 100 for no compression; None if it is not known."""
     timings: dict[str, float]
     """Milliseconds by stage, as in `Result.timings`, without reading and writing files."""
+    not_kept: tuple[str, ...] = ()
+    """Metadata that the format of the output cannot hold, a name for each kind."""
 
 
 def plan_tasks(
@@ -160,18 +167,20 @@ def upscale_file(upscaler: Upscaler, task: ImageTask, sigma: float | None = None
         picture = _read(task, upscaler.scale)
         with _naming_source(task):
             upscaled, result = upscale_picture(upscaler, picture, sigma, task.steps is not None)
-        write_picture(upscaled, task.target)
+        written = postprocessed(picture, upscaled, task.postprocessing)
+        not_kept = write_picture(written, task.target)
         if task.steps is not None:
             _write_steps(upscaler, upscaled, result, task.steps)
     return Upscaled(
         task,
         picture.size,
-        upscaled.size,
+        written.size,
         picture.bits,
         float(result.sigma),
         result.noise,
         result.jpeg_quality,
         result.timings,
+        not_kept,
     )
 
 
@@ -193,8 +202,19 @@ def upscale_file_nonblind(task: ImageTask, scale: int, upscale: NonBlindUpscale)
         with _naming_source(task):
             upscaled = upscale_picture_nonblind(picture, scale, upscale)
         timings = {"total": 1e3 * (time.perf_counter() - started)}
-        write_picture(upscaled, task.target)
-    return Upscaled(task, picture.size, upscaled.size, picture.bits, None, None, None, timings)
+        written = postprocessed(picture, upscaled, task.postprocessing)
+        not_kept = write_picture(written, task.target)
+    return Upscaled(
+        task,
+        picture.size,
+        written.size,
+        picture.bits,
+        sigma=None,
+        noise=None,
+        jpeg_quality=None,
+        timings=timings,
+        not_kept=not_kept,
+    )
 
 
 def upscale_picture(
@@ -240,6 +260,25 @@ def upscale_picture_nonblind(picture: Picture, scale: int, upscale: NonBlindUpsc
         rgb = fill_hidden(rgb, alpha)
         alpha = quantize(resize_bicubic(alpha[:, :, None], scale))[:, :, 0]
     return replace(picture, rgb=upscale(rgb), alpha=alpha, bits=8)
+
+
+def postprocessed(picture: Picture, upscaled: Picture, postprocessing: Postprocessing) -> Picture:
+    """Return an upscaled image with its strength and size; opacity gets the same size.
+
+    Args:
+        picture: The LR image.
+        upscaled: Its SR image, from `upscale_picture`.
+        postprocessing: Strength, output size and preview.
+
+    Raises:
+        InputError: The size is impossible.
+    """
+    plain = picture.rgb if picture.alpha is None else fill_hidden(picture.rgb, picture.alpha)
+    rgb = postprocessing(plain, upscaled.rgb)
+    alpha = upscaled.alpha
+    if alpha is not None:
+        alpha = resized(alpha, *rgb.shape[:2])
+    return replace(upscaled, rgb=rgb, alpha=alpha)
 
 
 def fill_hidden(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -299,7 +338,10 @@ def _naming_source(task: ImageTask) -> Iterator[None]:
 def _read(task: ImageTask, scale: int) -> Picture:
     picture = read_picture(task.source, task.max_pixels)
     with _naming_source(task):
-        check_writable(picture, task.target, scale)
+        size = task.postprocessing.output_size(*picture.size, scale)
+        check_writable(picture, task.target, size)
+    if task.strip:
+        return replace(picture, metadata=picture.metadata.without_description())
     return picture
 
 

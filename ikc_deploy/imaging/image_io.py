@@ -2,8 +2,9 @@
 
 A `Picture` is upright 8-bit RGB with separate opacity, for every file format:
 
-- EXIF rotation is applied, and no EXIF is written: the ICC profile is the only metadata kept.
-  Damaged metadata does not prevent reading: it is removed before the pixels are decoded.
+- EXIF rotation is applied. The ICC profile and all `Metadata` that the written format holds are
+  kept, with orientation 1, the new size and no thumbnail. Damaged metadata does not prevent
+  reading: it is removed before the pixels are decoded.
 - Grey images stay grey: three equal channels in the `Picture`, one channel in the file.
 - Palettes become RGB, with alpha if a colour is transparent. CMYK and CIELAB become RGB, without
   their profile, which describes other values.
@@ -13,8 +14,8 @@ A `Picture` is upright 8-bit RGB with separate opacity, for every file format:
   pages. In a phone's JPEG with a preview or gain map behind the photograph (MPO), the photograph
   is read.
 
-`folders` lists files, `reading` and `tiff` read them, `metadata` separates their pixels from their
-metadata, and `writing` writes them.
+`folders` lists files, `reading` and `tiff` read them, `separation` separates their pixels from
+their metadata, `writing` and `metadata_writing` write both.
 """
 
 from ikc_deploy.imaging.folders import IMAGE_SUFFIXES, Listing, list_folder, list_images

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
+from ikc_deploy.imaging.metadata import NO_METADATA, Metadata
 
 MAX_PIXELS: Final = 2**29 // 3
 """Default limit of pixels per image, 179 million: half a GiB of RGB. Without a limit, a file of a
@@ -29,6 +30,8 @@ class Picture:
     """ICC colour profile, unchanged; None for none."""
     bits: int = 8
     """Bits per sample in the source file."""
+    metadata: Metadata = NO_METADATA
+    """Metadata of the source file beside the ICC profile."""
 
     @property
     def size(self) -> tuple[int, int]:

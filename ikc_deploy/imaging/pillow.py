@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from ikc_deploy.imaging.metadata import Parted, upright
 from ikc_deploy.imaging.picture import Picture
 from ikc_deploy.imaging.samples import rounded
+from ikc_deploy.imaging.separation import Parted, upright
 
 _LIMIT: Final = Lock()
 _OTHER_COLOURS: Final = ("CMYK", "LAB")
@@ -46,6 +46,7 @@ def decode(image: ImageFile.ImageFile, parted: Parted) -> Picture:
         grey,
         None if image.mode in _OTHER_COLOURS else parted.icc_profile,
         bits,
+        parted.metadata.upright(parted.orientation),
     )
 
 

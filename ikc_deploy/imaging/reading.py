@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from io import BytesIO
 from os import PathLike, fspath
-from typing import Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,17 @@ from PIL import (
     JpegImagePlugin,
     PngImagePlugin,
     WebPImagePlugin,
+    features,
 )
 
 from ikc_deploy.errors import InputError, MissingExtraError
 from ikc_deploy.imaging import tiff
-from ikc_deploy.imaging.metadata import (
+from ikc_deploy.imaging.colour_chunks import nclx_chunk
+from ikc_deploy.imaging.exif import plain_exif
+from ikc_deploy.imaging.metadata import Density, Metadata
+from ikc_deploy.imaging.picture import MAX_PIXELS, Picture, check_pixels
+from ikc_deploy.imaging.pillow import decode, own_limit
+from ikc_deploy.imaging.separation import (
     PNG_SIGNATURE,
     Parted,
     orientation_of,
@@ -28,10 +34,8 @@ from ikc_deploy.imaging.metadata import (
     part_png,
     sound_profile,
 )
-from ikc_deploy.imaging.picture import MAX_PIXELS, Picture, check_pixels
-from ikc_deploy.imaging.pillow import decode, own_limit
 
-FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIC")
 """Formats that can be read; they are recognised by content, not by file name."""
 
 
@@ -46,7 +50,8 @@ def read_picture(path: str | PathLike[str], max_pixels: int | None = MAX_PIXELS)
         InputError: The file is missing, unreadable or truncated; it has several images or more
             than `max_pixels` pixels; or its samples have no known white level (floating point, 32
             bits, signed).
-        MissingExtraError: The file is a TIFF whose compression needs the `tiff` extra.
+        MissingExtraError: The file is a TIFF whose compression needs the `tiff` extra, or a HEIC
+            and the `heif` extra is not installed.
     """
     if not isinstance(path, str | PathLike):
         raise InputError(f"expected the path of an image, got {type(path).__name__}")
@@ -128,16 +133,69 @@ def _open_jpeg(data: bytes) -> Opened:
 def _open_webp(data: bytes) -> Opened:
     with own_limit():
         image = WebPImagePlugin.WebPImageFile(BytesIO(data))
-    orientation = orientation_of(image.info.get("exif"))
-    return image, Parted(data, orientation, sound_profile(image.info.get("icc_profile")))
+    return image, _parted_by_pillow(image, data)
 
 
 def _open_gif(data: bytes) -> Opened:
-    return GifImagePlugin.GifImageFile(BytesIO(data)), Parted(data)
+    image = GifImagePlugin.GifImageFile(BytesIO(data))
+    return image, _parted_by_pillow(image, data)
 
 
 def _open_bmp(data: bytes) -> Opened:
-    return BmpImagePlugin.BmpImageFile(BytesIO(data)), Parted(data)
+    image = BmpImagePlugin.BmpImageFile(BytesIO(data))
+    return image, _parted_by_pillow(image, data)
+
+
+def _open_heif(data: bytes) -> Opened:
+    """Open an AVIF with Pillow, or a HEIC with pillow-heif."""
+    brands = data[8 : min(64, int.from_bytes(data[:4], "big"))]
+    if b"avif" in brands or b"avis" in brands:
+        if not features.check("avif"):
+            raise InputError(
+                "is an AVIF, which this build of Pillow does not read; "
+                "install pillow 11.3 or newer from PyPI, or convert the image to PNG"
+            )
+        from PIL.AvifImagePlugin import AvifImageFile
+
+        avif = AvifImageFile(BytesIO(data))
+        return avif, _parted_by_pillow(avif, data)
+    try:
+        from pillow_heif.as_plugin import HeifImageFile
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("pillow_heif", "heif", "a HEIC") from error
+    # libheif turns the pixels, and pillow-heif sets the orientation in EXIF to 1.
+    with own_limit():
+        heic: ImageFile.ImageFile = cast(Any, HeifImageFile)(BytesIO(data))
+    return heic, _parted_by_pillow(heic, data)
+
+
+def _parted_by_pillow(image: ImageFile.ImageFile, data: bytes) -> Parted:
+    """Return the metadata that Pillow has read from a file whose pixels do not depend on it."""
+    info = image.info
+    exif, xmp = plain_exif(info.get("exif")), info.get("xmp")
+    comment, dpi = info.get("comment"), info.get("dpi")
+    profile = sound_profile(info.get("icc_profile"))
+    sides = dpi if isinstance(dpi, tuple) and len(dpi) == 2 else (0, 0)
+    # HEIC and AVIF without a profile state the codes of PNG's chunk cICP.
+    colours = () if profile or data[4:8] != b"ftyp" else nclx_chunk(data)
+    metadata = Metadata(
+        exif=exif,
+        xmp=xmp if isinstance(xmp, bytes) and xmp else None,
+        comments=(comment,) if isinstance(comment, bytes) and comment else (),
+        colour_chunks=colours,
+        density=Density(float(sides[0]), float(sides[1])) if min(sides) > 0 else None,
+    )
+    return Parted(data, orientation_of(exif), profile, metadata)
+
+
+_HEIF_BRANDS: Final = (
+    *(b"avif", b"avis", b"mif1", b"msf1", b"miaf"),
+    *(b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis"),
+)
+
+
+def _is_heif(data: bytes) -> bool:
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
 
 
 _DECODERS: Final[tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Opened]], ...]] = (
@@ -146,4 +204,5 @@ _DECODERS: Final[tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Opened]]
     (lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", _open_webp),
     (lambda data: data.startswith((b"GIF87a", b"GIF89a")), _open_gif),
     (lambda data: data.startswith(b"BM"), _open_bmp),
+    (_is_heif, _open_heif),
 )

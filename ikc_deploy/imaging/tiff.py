@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import TiffImagePlugin
 
 from ikc_deploy.errors import InputError, MissingExtraError
-from ikc_deploy.imaging.metadata import part_tiff, upright
 from ikc_deploy.imaging.picture import Picture, check_pixels
 from ikc_deploy.imaging.pillow import decode, own_limit
 from ikc_deploy.imaging.samples import (
@@ -26,6 +25,7 @@ from ikc_deploy.imaging.samples import (
     rgb_of_lab,
     rounded,
 )
+from ikc_deploy.imaging.separation import part_tiff, upright
 
 SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -87,7 +87,9 @@ def read_tiff(data: bytes, max_pixels: int | None) -> Picture:
         shown = _decoded(page, len(data))
     alpha = None if shown.alpha is None else upright(shown.alpha, parted.orientation)
     profile = parted.icc_profile if page.photometric in (0, 1, 2, 3) else None
-    return Picture(upright(shown.rgb, parted.orientation), alpha, shown.grey, profile, shown.bits)
+    metadata = parted.metadata.upright(parted.orientation)
+    rgb = upright(shown.rgb, parted.orientation)
+    return Picture(rgb, alpha, shown.grey, profile, shown.bits, metadata)
 
 
 def _the_picture(file: Any) -> Any:

@@ -14,6 +14,7 @@ from PIL import Image
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import atomic_path
 from ikc_deploy.imaging.folders import IMAGE_SUFFIXES
+from ikc_deploy.imaging.metadata_writing import written_metadata
 from ikc_deploy.imaging.picture import Picture
 
 _OPAQUE_SUFFIXES: Final = (".jpg", ".jpeg", ".bmp")
@@ -53,13 +54,15 @@ def check_size(path: str | PathLike[str], height: int, width: int) -> None:
         )
 
 
-def check_writable(picture: Picture, path: str | PathLike[str], scale: int = 1) -> None:
+def check_writable(
+    picture: Picture, path: str | PathLike[str], size: tuple[int, int] | None = None
+) -> None:
     """Check that a format can hold an image after upscaling.
 
     Args:
         picture: The image before upscaling.
         path: The file to write; its suffix selects the format.
-        scale: Scale factor s.
+        size: Height and width after upscaling; None for those of `picture`.
 
     Raises:
         InputError: The suffix is unknown, or the format does not support this size or opacity.
@@ -72,19 +75,22 @@ def check_writable(picture: Picture, path: str | PathLike[str], scale: int = 1) 
         )
     if suffix in _OPAQUE_SUFFIXES and picture.alpha is not None and picture.alpha.min() < 255:
         raise InputError(f"'{target.name}' cannot hold transparency; use .png, .webp or .tif")
-    height, width = picture.size
-    check_size(target, scale * height, scale * width)
+    check_size(target, *(size or picture.size))
 
 
-def write_picture(picture: Picture, path: str | PathLike[str]) -> None:
+def write_picture(picture: Picture, path: str | PathLike[str]) -> tuple[str, ...]:
     """Write an image file, completely or not at all.
 
     JPEG and WebP are written lossily at quality 95. WebP has no grey format: a grey image is
-    written as three equal channels.
+    written as three equal channels. Metadata is adapted to the image: it has orientation 1, the
+    size of the image and no thumbnail.
 
     Args:
         picture: The image.
         path: The file to write; its suffix selects the format. Missing folders are created.
+
+    Returns:
+        The metadata that the format cannot hold, a name for each kind.
 
     Raises:
         InputError: The arrays are not RGB `[H,W,3]` and opacity `[H,W]` of uint8, the format cannot
@@ -99,12 +105,15 @@ def write_picture(picture: Picture, path: str | PathLike[str]) -> None:
     options: dict[str, Any] = {"quality": _QUALITY, "subsampling": _JPEG_SUBSAMPLING}
     if suffix in (".tif", ".tiff"):
         options = {"big_tiff": picture.rgb.size // 3 * 4 > _TIFF_BYTES}
+    metadata = written_metadata(picture, suffix)
     try:
         with atomic_path(target) as temporary:
-            image.save(temporary, icc_profile=picture.icc_profile, **options)
+            image.save(temporary, **options, **metadata.options)
+            metadata.complete(Path(temporary))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"'{target}' cannot be written: {reason}") from error
+    return tuple(metadata.lost)
 
 
 def write_rgb(image: NDArray[np.uint8], path: str | PathLike[str]) -> None:

@@ -65,6 +65,17 @@ class StreamFacts:
         width, height = scale * self.width, scale * self.height
         return replace(self, width=width, height=height, display_matrix=matrix)
 
+    def resized(self, height: int, width: int) -> StreamFacts:
+        """Return the facts of the stream with frames of another size."""
+        matrix = self.display_matrix
+        if matrix is not None:
+            across, down = Fraction(width, self.width), Fraction(height, self.height)
+            # Moves are in pixels as displayed: along the coded axis that the matrix maps to each.
+            turned = abs(matrix[1]) > abs(matrix[0])
+            x, y = (down, across) if turned else (across, down)
+            matrix = (*matrix[:6], round(x * matrix[6]), round(y * matrix[7]), matrix[8])
+        return replace(self, width=width, height=height, display_matrix=matrix)
+
     def tag(self, context: VideoCodecContext) -> None:
         """Set colour and pixel aspect ratio in a codec context."""
         context.sample_aspect_ratio = self.aspect

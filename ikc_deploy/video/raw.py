@@ -59,7 +59,7 @@ def open_raw(
         VideoError: `raw` has no size; or as raised by `Clip`.
     """
     if raw.width < 1 or raw.height < 1:
-        raise VideoError("the frame size of raw video on a pipe is not known; give --size WxH")
+        raise VideoError("the frame size of raw video on a pipe is not known; give --raw-size WxH")
     options = {
         "pixel_format": raw.pixel_format,
         "video_size": f"{raw.width}x{raw.height}",

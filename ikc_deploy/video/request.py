@@ -49,7 +49,7 @@ class Request:
     resume: bool = False
     """Whether to resume an unfinished run."""
     preview: bool = False
-    """Whether to write a short preview with a bicubic half."""
+    """Whether to write only the first seconds."""
 
     def __post_init__(self) -> None:
         """Require options that can be used together and with the output."""
@@ -171,7 +171,7 @@ def open_sink(
         return NumberedImages(target, request.resume, (facts.height, facts.width))
     settings = FileSettings(target, request.encoder, request.resume)
     clip = source if isinstance(source, Clip) and request.source != PIPE else None
-    return FileSink(settings, facts, {**run, "preview": request.preview}, clip)
+    return FileSink(settings, facts, run, clip)
 
 
 def _same_file(source: Path | None, target: Path | None) -> bool:

@@ -62,6 +62,7 @@ def test_json_is_one_object_for_each_image(bundle: Bundle, folder: Path, tmp_pat
         "sigma": pytest.approx(2.5, abs=1e-3),
         "noise": None,
         "jpeg_quality": None,
+        "not_kept": [],
     }
     assert timings["predictor"] == timings["corrector"] == 0 < timings["sftmd"] < timings["total"]
     assert second["lr"] == [10, 9]
@@ -235,3 +236,31 @@ def test_a_large_picture_is_read_if_asked_for(bundle: Bundle, tmp_path: Path) ->
     for most in ("2K", "200M", "none"):
         assert invoke(main, *paths, "--max-pixels", most).exit_code == 0
     assert "expected for example 200M" in invoke(main, *paths, "--max-pixels", "big").stderr
+
+
+def test_the_output_has_the_requested_size_and_opacity(bundle: Bundle, tmp_path: Path) -> None:
+    opaque = Image.fromarray(photo(12, 16))
+    opaque.putalpha(128)
+    opaque.save(tmp_path / "a.png")
+    options = ("--bundle", bundle.path, "--iters", 0, "--size", "40x400", "--strength", 0.5)
+    result = invoke(main, tmp_path / "a.png", "-o", tmp_path / "b.png", *options)
+    assert result.exit_code == 0, result.output
+    assert "16x12 -> 40x30" in result.stdout
+    with Image.open(tmp_path / "b.png") as image:
+        assert image.size == (40, 30) and image.mode == "RGBA"
+
+
+def test_metadata_is_kept_unless_stripped(bundle: Bundle, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "camera"
+    Image.fromarray(photo(12, 16)).save(tmp_path / "a.png", exif=exif, dpi=(300, 300))
+    options = ("--bundle", bundle.path, "--iters", 0)
+    for name, more in {"kept.png": (), "bare.png": ("--strip",), "b.bmp": ()}.items():
+        result = invoke(main, tmp_path / "a.png", "-o", tmp_path / name, *options, *more)
+        assert result.exit_code == 0, result.output
+        assert ("not kept in" in result.stderr) == (name == "b.bmp")
+    with Image.open(tmp_path / "kept.png") as kept, Image.open(tmp_path / "bare.png") as bare:
+        assert kept.getexif()[0x010F] == "camera" and kept.info["dpi"][0] == pytest.approx(
+            300, 0.01
+        )
+        assert not bare.getexif() and "dpi" not in bare.info

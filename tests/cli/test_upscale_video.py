@@ -137,6 +137,16 @@ def test_a_preview_shows_bicubic_beside_the_upscaled(bundle: Bundle, tmp_path: P
     assert (np.diff(left[:, 1:157].reshape(192, 39, 4, 3), axis=2) != 0).any()
 
 
+def test_a_clip_gets_the_requested_even_size(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+    """79 columns of 80 by 48 would be 47.4 rows."""
+    target = tmp_path / "out.mp4"
+    options = ("--bundle", bundle.path, "--iters", 0, "--width", 79, "--strength", 0.5)
+    result = invoke(main, clip, "-o", target, *options)
+    assert result.exit_code == 0, result.output
+    assert "80x48 -> 80x48, 25 frames" in result.stdout
+    assert numbers(target) == list(range(25))
+
+
 def test_pipes_carry_raw_video(bundle: Bundle, clip: Path, tmp_path: Path) -> None:
     options = ["--bundle", bundle.path, "--iters", 0]
     out = shell([clip, "-o", "-", "--raw", "rgb24", "--duration", "0.2", *options])
@@ -146,7 +156,7 @@ def test_pipes_carry_raw_video(bundle: Bundle, clip: Path, tmp_path: Path) -> No
     assert b"80x48 -> 320x192, 5 frames" in out.stderr
     target = tmp_path / "out.mp4"
     small = np.ascontiguousarray(frames[:, ::4, ::4])
-    arguments = ["-", "-o", target, "--raw", "rgb24", "--size", "80x48", "--rate", "30000/1001"]
+    arguments = ["-", "-o", target, "--raw", "rgb24", "--raw-size", "80x48", "--rate", "30000/1001"]
     back = shell([*arguments, *options], input=small.tobytes())
     assert back.returncode == 0, back.stderr
     assert numbers(target) == list(range(5))
@@ -202,10 +212,10 @@ def test_a_truncated_clip_is_upscaled_with_a_warning(bundle: Bundle, tmp_path: P
         (("in.mp4", "in.mp4", "-o", "out.mp4"), ("one clip at a time",)),
         (("in.mp4",), ("name the output with -o",)),
         (("in.mp4", "-o", "-"), ("--raw rgb24",)),
-        (("in.mp4", "-o", "out.mp4", "--size", "8x8"), ("give --raw too",)),
+        (("in.mp4", "-o", "out.mp4", "--raw-size", "8x8"), ("give --raw too",)),
         (("in.mp4", "-o", "out.mp4", "--save-steps", "x"), ("--save-steps is only for images",)),
         (("in.mp4", "-o", "out.mp4", "--sigma", "9"), ("sigma must lie in",)),
-        (("a.png", "-o", "b.png", "--crf", "9", "--preview"), ("--crf, --preview: only for",)),
+        (("a.png", "-o", "b.png", "--crf", "9", "--resume"), ("--crf, --resume: only for",)),
         (("--camera", "rtsp://me:secret@127.0.0.1:9/", "-o", "out.mp4"), ("does not answer",)),
         ((), ("name the inputs",)),
     ],
@@ -246,7 +256,7 @@ def test_no_name_ends_a_run_on_a_strict_terminal(
 
 @pytest.mark.parametrize(
     ("option", "text", "word"),
-    [("--start", "soon", "1:30"), ("--size", "8by8", "WIDTHxHEIGHT"), ("--rate", "1/0", "25")],
+    [("--start", "soon", "1:30"), ("--raw-size", "8by8", "WIDTHxHEIGHT"), ("--rate", "1/0", "25")],
 )
 def test_times_sizes_and_rates_are_parsed(option: str, text: str, word: str) -> None:
     result = invoke(main, "in.mp4", "-o", "out.mp4", option, text)

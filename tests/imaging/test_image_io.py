@@ -267,9 +267,10 @@ def test_sides_that_a_format_cannot_hold_are_refused_before_the_work(
     suffix: str, longest: int
 ) -> None:
     fits = Picture(np.zeros((1, longest // 4, 3), np.uint8))
-    check_writable(fits, f"a{suffix}", 4)
+    check_writable(fits, f"a{suffix}", (4, 4 * (longest // 4)))
     with pytest.raises(InputError, match=rf"{suffix} files are limited to {longest}.*\.png"):
-        check_writable(Picture(np.zeros((longest // 4 + 1, 1, 3), np.uint8)), f"a{suffix}", 4)
+        size = 4 * (longest // 4 + 1), 4
+        check_writable(Picture(np.zeros((longest // 4 + 1, 1, 3), np.uint8)), f"a{suffix}", size)
 
 
 def test_hidden_files_are_not_taken(tmp_path: Path) -> None:

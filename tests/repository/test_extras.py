@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from ikc_deploy import onnx_runtime
 
-BROUGHT_BY = {"cv2": "opencv-python", "skimage": "scikit-image"}
+BROUGHT_BY = {"cv2": "opencv-python", "pillow_heif": "pillow-heif", "skimage": "scikit-image"}
 """Distributions whose name is not their module's."""
 
 NEEDED = {

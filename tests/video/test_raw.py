@@ -78,7 +78,7 @@ def test_what_is_written_can_be_read(name: str) -> None:
 
 
 def test_raw_video_needs_a_size_and_a_known_format() -> None:
-    with pytest.raises(VideoError, match="give --size WxH"), pipe(b"") as stream:
+    with pytest.raises(VideoError, match="give --raw-size WxH"), pipe(b"") as stream:
         open_raw(stream, RawFormat("rgb24"), Fraction(25), Span(), threading.Event())
     with pytest.raises(VideoError, match="invalid pixel format of raw video 'h264'"):
         RawFormat("h264")

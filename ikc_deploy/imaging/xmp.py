@@ -1,0 +1,55 @@
+"""XMP for an image that was turned and enlarged.
+
+Only the properties that the new pixels contradict are changed, under the prefixes that the XMP
+specification prescribes; the packet is otherwise unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_ELEMENTS: Final = (
+    rb"<xmp:Thumbnails\b.*?</xmp:Thumbnails>",
+    rb"<xap:Thumbnails\b.*?</xap:Thumbnails>",
+    # The directory of the other images in the file: gain maps, motion photographs.
+    rb"<Container:Directory\b.*?</Container:Directory>",
+    rb"<GContainer:Directory\b.*?</GContainer:Directory>",
+)
+"""Elements about images that the written file does not hold."""
+_ATTRIBUTES: Final = rb"""(?x) \s+ (?: hdrgm:\w+ | GCamera:(?:MotionPhoto|MicroVideo)\w*
+    | xmpNote:HasExtendedXMP ) \s*=\s* (?: "[^"]*" | '[^']*' )"""
+"""Attributes about them, and about an extended packet that is not copied."""
+
+
+def fitted_xmp(xmp: bytes, height: int, width: int) -> bytes | None:
+    """Return XMP for an upright image of `height` x `width` pixels, without thumbnails.
+
+    Returns:
+        The edited packet; None if it is not UTF-8.
+    """
+    try:
+        xmp.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    for element in _ELEMENTS:
+        xmp = re.sub(element, b"", xmp, flags=re.DOTALL)
+    xmp = re.sub(_ATTRIBUTES, b"", xmp)
+    values = {
+        b"tiff:Orientation": 1,
+        b"tiff:ImageWidth": width,
+        b"tiff:ImageLength": height,
+        b"exif:PixelXDimension": width,
+        b"exif:PixelYDimension": height,
+    }
+    for name, value in values.items():
+        written = str(value).encode()
+        xmp = re.sub(
+            rb"(\b" + name + rb"\s*=\s*[\"'])\s*\d+\s*([\"'])", rb"\g<1>" + written + rb"\g<2>", xmp
+        )
+        xmp = re.sub(
+            rb"(<" + name + rb"\s*>)\s*\d+\s*(</" + name + rb"\s*>)",
+            rb"\g<1>" + written + rb"\g<2>",
+            xmp,
+        )
+    return xmp
