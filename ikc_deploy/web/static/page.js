@@ -72,6 +72,7 @@ async function upload(file) {
 }
 
 async function upscale() {
+  say("Starting …");
   element("go").disabled = true;
   element("cancel").hidden = element("progress").hidden = false;
   try {
