@@ -20,7 +20,7 @@ from ikc_deploy.cli._bundle_report import (
 )
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._ui import note, print_json, progress_bars, say, status
-from ikc_deploy.cli._value_types import HEIGHT_WIDTH, PATH
+from ikc_deploy.cli._value_types import HEIGHT_WIDTH, OUTPUT_FILE, PATH
 from ikc_deploy.engines.targets import Target, parse_shapes, read_target
 from ikc_deploy.errors import (
     CheckpointError,
@@ -115,6 +115,22 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
     type=PATH,
     help="Folder for a model repository of Triton Inference Server.",
 )
+@click.option(
+    "--single",
+    type=OUTPUT_FILE,
+    metavar="FILE.onnx",
+    help="Write one ONNX file for other programs instead of a bundle: docs/single-file.md.",
+)
+@click.option(
+    "--iters",
+    type=int,
+    help="Corrections in the --single file.  [default: the number that the weights recommend]",
+)
+@click.option(
+    "--sigma",
+    type=float,
+    help="Known blur of the --single file, in pixels of the output: nothing is estimated then.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 def main(
     weights: str | None,
@@ -130,6 +146,9 @@ def main(
     shapes: tuple[str, ...],
     verify: str | None,
     repository: Path | None,
+    single: Path | None,
+    iters: int | None,
+    sigma: float | None,
     as_json: bool,
 ) -> None:
     """Export predictor, SFTMD and corrector as ONNX graphs in a verified bundle.
@@ -140,7 +159,30 @@ def main(
 
     With --triton, the bundle (with its plans of the variant tensorrt, if any) is also written as
     five models for Triton Inference Server: see docs/serving.md.
+
+    With --single, the whole loop (or, with --sigma, the SR network under that blur) becomes one
+    ONNX file with one input and one output, and no bundle is written.
     """
+    if single is not None:
+        others = {
+            "--out": out,
+            "--calibrate": calibrate,
+            "--io": io,
+            "--usrnet": usrnet,
+            "--res": res,
+            "--engine": variant,
+            "--target": target_file,
+            "--shapes": shapes or None,
+            "--verify": verify,
+            "--triton": repository,
+        }
+        refused = [name for name, value in others.items() if value is not None]
+        if refused:
+            raise InputError(f"--single writes one file and no bundle; omit {', '.join(refused)}")
+        _single(single, weights, folder, precision, iters, sigma, as_json)
+        return
+    if iters is not None or sigma is not None:
+        raise InputError("--iters and --sigma belong to --single; give --single too")
     target = _target(variant, target_file, shapes)
     if res is not None and usrnet is None:
         raise InputError("--res is the size of the fourth graph's frames; give --usrnet too")
@@ -199,6 +241,42 @@ def _export(weights: str, out: Path | None, **settings: Any) -> Bundle:
     folder = out or Path("export") / f"{loaded.source.name}-{chosen.precision}"
     with status("loading") as shown:
         return export_bundle(loaded, folder, chosen, shown.update)
+
+
+def _single(
+    path: Path,
+    weights: str | None,
+    folder: Path | None,
+    precision: Precision | None,
+    iters: int | None,
+    sigma: float | None,
+    as_json: bool,
+) -> None:
+    if weights is not None and folder is not None:
+        raise InputError("give --weights or --bundle, not both")
+    try:
+        from ikc_deploy.export import single_file
+        from ikc_deploy.networks.weights_loader import load_weights
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "export", "ikc-export --single") from error
+    single_file.check_single_file(path)
+    bundle = None if folder is None else Bundle.open(folder)
+    chosen = precision or (bundle.manifest.precision if bundle else "fp32")
+    settings = single_file.SingleFileSettings(chosen, iters, sigma)
+    loaded = None if bundle else load_weights(weights or DEFAULT_WEIGHTS)
+    with status("loading") as shown:
+        if bundle is not None:
+            written = single_file.write_single_file(bundle, path, settings, shown.update)
+        elif loaded is not None:
+            written = single_file.export_single_file(loaded, path, settings, shown.update)
+    if as_json:
+        print_json({**asdict(written), "path": str(path)})
+        return
+    same = "equal to" if written.equal else f"{written.image_db:.1f} dB from"
+    facts = {key.removeprefix("ikc_"): value for key, value in written.metadata.items()}
+    loop = f"sigma {facts['sigma']}" if sigma is not None else f"{facts['iters']} corrections"
+    say(f"{path}: {facts['weights']}, x{facts['scale']}, {loop}, {facts['precision']}")
+    say(f"{written.bytes / 2**20:.1f} MiB; its image is {same} the runtime's in ONNX Runtime")
 
 
 def _add_usrnet(bundle: Bundle, weights: str, size: tuple[int, int] | None) -> Bundle:

@@ -40,6 +40,7 @@ NEEDED = {
         "openvino",
     ),
     "evaluation": ("ikc_deploy.evaluation.render.plots", "ikc_deploy.cli.ikc_eval"),
+    "web": ("ikc_deploy.web.server", "uvicorn"),
     "video": ("ikc_deploy.video.request", "ikc_deploy.video.chunks"),
 }
 """What commands import once they have promised that an extra is enough."""

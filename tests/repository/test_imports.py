@@ -35,6 +35,7 @@ ALLOWED = {
     "video": {"errors", "option_fields", "files", "runtime", "imaging"},
     "batch": {"errors", "option_fields", "files", "bundle", "runtime", "imaging", "video", ROOT},
     "serving": {"errors", "text", "arguments", "files", "locks", "kernels", "bundle", "runtime"},
+    "web": {"errors", "option_fields", "kernels", "bundle", "runtime", "imaging"},
     "weights": {"errors"},
     "evaluation": {
         "errors",
@@ -138,6 +139,7 @@ ALLOWED = {
         "offline",
         "benchmarks",
         "doctor",
+        "web",
         "text",
         ROOT,
         "option_fields",

@@ -1,0 +1,478 @@
+"""One ONNX file for other programs: the unrolled correction loop, or the SR network under one blur.
+
+The graph has one input and one output, RGB `[N,3,H,W]` and `[N,3,sH,sW]` in [0,1], float32 or
+float16, of any size. It is composed of a bundle's graphs with io "float". Every pass of a network
+uses the same initializers, and a value that several passes compute from the same inputs is computed
+once; no arithmetic changes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from ikc_deploy.arguments import whole_number
+from ikc_deploy.bundle.manifest import (
+    BASIS_FILE,
+    GRAPHS,
+    Bundle,
+    Manifest,
+    Precision,
+    copy_verified,
+    record_files,
+    write_manifest,
+)
+from ikc_deploy.bundle.tolerances import LOOP
+from ikc_deploy.errors import ExportError, InputError
+from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.parity import psnr
+from ikc_deploy.export.widening import widened
+from ikc_deploy.files import check_file, write_atomically
+from ikc_deploy.imaging.degrade import degrade_gaussian
+from ikc_deploy.imaging.synthetic import structured_image
+from ikc_deploy.networks.weights_loader import Weights
+from ikc_deploy.runtime.backends import CPU_BACKEND, open_backend
+from ikc_deploy.runtime.upscaler import Upscaler
+from ikc_deploy.version import __version__
+from ikc_deploy.weights import find_weights, shipped_weights
+
+SUFFIX: Final = ".onnx"
+INPUT: Final = "input"
+OUTPUT: Final = "output"
+
+MAX_UNROLLED: Final = 30
+"""Maximum number of corrections: each adds the nodes of two networks, and inference engines take
+minutes to optimize thousands of nodes."""
+
+METADATA_PREFIX: Final = "ikc_"
+"""Beginning of the keys of the model's metadata."""
+
+_LICENCE: Final = "Apache-2.0"
+"""Licence of the shipped weights."""
+
+EXACT_DB: Final = 130.0
+"""PSNR in dB that float32 arithmetic reaches at the end of the loop."""
+
+_PROBE_SIDES: Final = (24, 32)
+"""Height and width in LR pixels of the image of the parity gate."""
+
+
+@dataclass(frozen=True)
+class SingleFileSettings:
+    """The settings of a single file.
+
+    Raises:
+        InputError: A value is out of range, the precision is "int8", or both a blur and a number of
+            corrections are given.
+    """
+
+    precision: Precision = "fp32"
+    """Precision of the convolutions, the input and the output: "fp32" or "fp16"."""
+    iters: int | None = None
+    """Number of corrections; None for the number that the weights recommend."""
+    sigma: float | None = None
+    """Standard deviation of the known blur in HR pixels; None to estimate the blur."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other."""
+        if self.precision == "int8":
+            raise InputError("a single file is in --fp32 or --fp16; --int8 is for bundles")
+        if self.iters is not None:
+            whole_number(self.iters, "iters", 0)
+            if self.iters > MAX_UNROLLED:
+                raise InputError(
+                    f"{self.iters} corrections are too many for one graph; at most {MAX_UNROLLED}"
+                )
+        if self.sigma is not None and self.iters is not None:
+            raise InputError(
+                "--sigma gives the blur and --iters corrects its estimate; give only one of them"
+            )
+
+
+@dataclass(frozen=True)
+class SingleFile:
+    """A written single file."""
+
+    path: Path
+    """The ONNX file."""
+    metadata: dict[str, str]
+    """Metadata of the model, by key."""
+    bytes: int
+    """Size of the file."""
+    equal: bool
+    """Whether its image equals the runtime's bit for bit in ONNX Runtime on this machine."""
+    image_db: float
+    """PSNR of its image against the runtime's in dB, peak 1; at most 150."""
+
+
+def check_single_file(path: str | PathLike[str]) -> None:
+    """Refuse a path where no single file can be written.
+
+    Args:
+        path: The file to write.
+
+    Raises:
+        InputError: The name does not end in .onnx.
+        OutputError: The file cannot be written.
+    """
+    if Path(path).suffix.lower() != SUFFIX:
+        raise InputError(
+            f"invalid name '{path}': other programs recognise ONNX files by the suffix {SUFFIX}"
+        )
+    check_file(path)
+
+
+def export_single_file(
+    weights: Weights,
+    path: Path,
+    settings: SingleFileSettings,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> SingleFile:
+    """Export weights to one ONNX file; an existing file is replaced atomically.
+
+    The graphs pass all checks of a bundle first.
+
+    Args:
+        weights: Weights to export; they stay unchanged.
+        path: The file to write.
+        settings: Precision, and number of corrections or blur.
+        on_progress: Called with the name of each phase when it starts.
+
+    Raises:
+        InputError: As `check_single_file`.
+        KernelError: The blur is outside the range of the weights.
+        OutputError: The file cannot be written (before any work).
+        ExportError: The graphs, or the file composed of them, exceed the parity limits.
+    """
+    check_single_file(path)
+    if settings.sigma is not None:
+        # Before the export, which a wrong sigma would waste.
+        weights.networks.basis.code_of_sigma(settings.sigma)
+    with tempfile.TemporaryDirectory(prefix="ikc-single-") as folder:
+        exported = ExportSettings(settings.precision, "float")
+        bundle = export_bundle(weights, Path(folder) / "bundle", exported, on_progress)
+        return write_single_file(bundle, path, settings, on_progress)
+
+
+def write_single_file(
+    bundle: Bundle,
+    path: Path,
+    settings: SingleFileSettings,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> SingleFile:
+    """Compose the graphs of a bundle to one ONNX file; an existing file is replaced atomically.
+
+    Args:
+        bundle: Bundle with io "float".
+        path: The file to write.
+        settings: Number of corrections or blur, and the precision of the bundle.
+        on_progress: Called with the name of each phase when it starts.
+
+    Raises:
+        InputError: As `check_single_file`, or the bundle has another precision or io.
+        KernelError: The blur is outside the range of the weights.
+        OutputError: The file cannot be written.
+        ExportError: The file differs from the runtime by more than rounding does.
+    """
+    check_single_file(path)
+    manifest = bundle.manifest
+    if (manifest.io, manifest.precision) != ("float", settings.precision):
+        raise InputError(
+            f"'{bundle.path}' has {manifest.io} frames and {manifest.precision} graphs; a single "
+            f"{settings.precision} file needs a bundle with --io float and "
+            f"--{settings.precision}, or --weights"
+        )
+    on_progress("single file")
+    model = compose(bundle, settings)
+    onnx.checker.check_model(model, full_check=True)
+    equal, image_db = _check(model, bundle, settings)
+    metadata = _metadata(manifest, settings) | {
+        "parity": json.dumps(
+            {
+                "graphs": manifest.parity and asdict(manifest.parity)["steps"],
+                "equal_to_runtime": equal,
+                "image_db": round(image_db, 2),
+            }
+        )
+    }
+    stored = {METADATA_PREFIX + key: value for key, value in metadata.items()}
+    helper.set_model_props(model, stored)
+    content = model.SerializeToString(deterministic=True)
+    write_atomically(path, content)
+    return SingleFile(path, stored, len(content), equal, image_db)
+
+
+def compose(bundle: Bundle, settings: SingleFileSettings) -> onnx.ModelProto:
+    """Return the model of a single file, without metadata.
+
+    Args:
+        bundle: Bundle with io "float".
+        settings: Number of corrections or blur.
+
+    Raises:
+        KernelError: The blur is outside the range of the weights.
+        ExportError: The bundle's graphs cannot be composed.
+    """
+    graphs = {name: onnx.load_from_string(bundle.graph_bytes(name)) for name in GRAPHS}
+    half = settings.precision == "fp16"
+    scale = bundle.manifest.scale
+    sizes = {f"sr_{side}": f"{scale}*{side}" for side in ("height", "width")}
+    composer = _Composer(sizes)
+    lr = composer.cast(INPUT, TensorProto.FLOAT) if half else INPUT
+    if settings.sigma is None:
+        code = composer.add("predictor", graphs["predictor"], lr=lr)["code"]
+    else:
+        code = _known_code(composer, bundle, graphs["predictor"], settings.sigma, lr)
+    sr = composer.add("sftmd_0", graphs["sftmd"], lr=lr, code=code)["sr"]
+    for step in range(1, 1 + _corrections(bundle.manifest, settings)):
+        code = composer.add(f"corrector_{step}", graphs["corrector"], sr=sr, code=code)["next_code"]
+        sr = composer.add(f"sftmd_{step}", graphs["sftmd"], lr=lr, code=code)["sr"]
+    if half:
+        sr = composer.cast(sr, TensorProto.FLOAT16)
+    composer.rename(sr, OUTPUT)
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    opsets = graphs["sftmd"].opset_import
+    return helper.make_model(
+        helper.make_graph(
+            composer.nodes,
+            bundle.manifest.name,
+            [helper.make_tensor_value_info(INPUT, kind, ["batch", 3, "height", "width"])],
+            [
+                helper.make_tensor_value_info(
+                    OUTPUT, kind, ["batch", 3, f"{scale}*height", f"{scale}*width"]
+                )
+            ],
+            composer.initializers,
+            value_info=[value for name, value in composer.shapes.items() if name != sr],
+        ),
+        opset_imports=opsets,
+        # The oldest that has these operators, for the most readers.
+        ir_version=helper.find_min_ir_version_for(list(opsets)),
+        producer_name="ikc-deploy",
+        producer_version=__version__,
+    )
+
+
+def _corrections(manifest: Manifest, settings: SingleFileSettings) -> int:
+    if settings.sigma is not None:
+        return 0
+    return manifest.recommended_iters if settings.iters is None else settings.iters
+
+
+def _known_code(
+    composer: _Composer, bundle: Bundle, predictor: onnx.ModelProto, sigma: float, lr: str
+) -> str:
+    """Return the name of the code of a sigma; levels of noise and JPEG are still predicted."""
+    basis = bundle.basis
+    code = composer.constant(basis.code_of_sigma(sigma)[None].astype(np.float32))
+    if not basis.levels:
+        # One code for each frame. It depends on the input, so no engine folds layers on it into
+        # constants, whose last bits would differ from the runtime's.
+        batch = composer.node("Shape", "batch", [lr], start=0, end=1)
+        size = composer.constant(np.array([basis.code_size], np.int64))
+        shape = composer.node("Concat", "code_shape", [batch, size], axis=0)
+        return composer.node("Expand", "known_code", [code, shape])
+    is_level = np.arange(basis.code_size) >= basis.code_size - basis.levels
+    predicted = composer.add("predictor", predictor, lr=lr)["code"]
+    return composer.node(
+        "Where", "known_code", [composer.constant(is_level[None]), predicted, code]
+    )
+
+
+class _Composer:
+    """A graph under construction, in which equal constants and equal operations exist once.
+
+    Args:
+        sizes: Expressions of symbolic sizes of the added graphs by the sizes of the new one.
+    """
+
+    def __init__(self, sizes: Mapping[str, str]) -> None:
+        self.shapes: dict[str, onnx.ValueInfoProto] = {}
+        self._sizes = sizes
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self._constants: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+        self._done: dict[bytes, Sequence[str]] = {}
+
+    def add(self, label: str, model: onnx.ModelProto, **inputs: str) -> dict[str, str]:
+        """Add a pass of a network; return the names of its outputs in this graph by their own.
+
+        Args:
+            label: Beginning of the names of new nodes and values.
+            model: The network's graph; it stays unchanged.
+            inputs: Names in this graph by the names of the network's inputs.
+
+        Raises:
+            ExportError: The network's graph contains functions or graphs.
+        """
+        names: dict[str, str] = {"": "", **inputs}
+        for tensor in model.graph.initializer:
+            names[tensor.name] = self._share(tensor)
+        if model.functions:
+            raise ExportError(f"the graph of {label} contains functions, which are not composed")
+        for node in model.graph.node:
+            if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+                raise ExportError(f"'{node.name}' in {label} contains a graph")
+            new = onnx.NodeProto()
+            new.CopyFrom(node)
+            del new.input[:], new.output[:]
+            new.input.extend(names[name] for name in node.input)
+            outputs = [name and f"{label}/{name}" for name in node.output]
+            names |= zip(node.output, self._once(new, f"{label}/{node.name}", outputs), strict=True)
+        for value in (*model.graph.value_info, *model.graph.output):
+            self._describe(value, names[value.name])
+        return {value.name: names[value.name] for value in model.graph.output}
+
+    def constant(self, values: NDArray[Any]) -> str:
+        """Return the name of an initializer with these values."""
+        return self._share(numpy_helper.from_array(values, "code"))
+
+    def node(self, operator: str, name: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Add a node with one output; return the output's name."""
+        node = helper.make_node(operator, list(inputs), [], **attributes)
+        return self._once(node, name, [name])[0]
+
+    def cast(self, value: str, kind: int) -> str:
+        """Return the name of `value` cast to a type of tensors."""
+        return self.node("Cast", f"{value}_as_{kind}", [value], to=kind)
+
+    def rename(self, value: str, name: str) -> None:
+        """Rename a value that a node computes."""
+        for node in self.nodes:
+            for side in (node.input, node.output):
+                for index, found in enumerate(side):
+                    if found == value:
+                        side[index] = name
+
+    def _describe(self, value: onnx.ValueInfoProto, name: str) -> None:
+        """Keep the shape of a value: ONNX Runtime fuses more where it knows that shapes are equal.
+
+        Otherwise its images would differ from those of the networks in the last bit.
+        """
+        described = self.shapes.setdefault(name, onnx.ValueInfoProto())
+        described.CopyFrom(value)
+        described.name = name
+        for size in described.type.tensor_type.shape.dim:
+            for symbol, meaning in self._sizes.items():
+                whole = size.dim_param == symbol
+                text = meaning if whole else f"({meaning})"
+                size.dim_param = re.sub(rf"\b{symbol}\b", text, size.dim_param)
+
+    def _share(self, tensor: onnx.TensorProto) -> str:
+        content = numpy_helper.to_array(tensor).tobytes()
+        key = tensor.data_type, tuple(tensor.dims), content
+        if key not in self._constants:
+            self._constants[key] = f"weight_{len(self._constants)}/{tensor.name}"
+            self.initializers.append(onnx.TensorProto())
+            self.initializers[-1].CopyFrom(tensor)
+            self.initializers[-1].name = self._constants[key]
+        return self._constants[key]
+
+    def _once(self, node: onnx.NodeProto, name: str, outputs: Sequence[str]) -> Sequence[str]:
+        """Add a node unless an equal one exists; return the names of its outputs."""
+        node.name = ""
+        key = node.SerializeToString(deterministic=True)
+        if key not in self._done:
+            node.name = name
+            node.output.extend(outputs)
+            self.nodes.append(node)
+            self._done[key] = outputs
+        return self._done[key]
+
+
+def _check(
+    model: onnx.ModelProto, bundle: Bundle, settings: SingleFileSettings
+) -> tuple[bool, float]:
+    """Return whether the image of a model equals the runtime's, and their PSNR in dB.
+
+    Raises:
+        ExportError: They differ by more than the graphs may differ from their networks; or, in
+            float16, the same model in float32 arithmetic does, which finds what rounding hides.
+    """
+    found, wanted = _images(model, bundle, settings)
+    parity = bundle.manifest.parity
+    if parity is None:
+        raise ExportError(f"'{bundle.path}' has no parity record; export it again with ikc-export")
+    image_db = psnr(found, wanted)
+    _require(image_db, min(step.rounding_db for step in parity.steps))
+    if settings.precision == "fp16":
+        with tempfile.TemporaryDirectory(prefix="ikc-single-") as folder:
+            exact = _widened_bundle(bundle, Path(folder))
+            wide = onnx.load_from_string(widened(model.SerializeToString()))
+            _require(psnr(*_images(wide, exact, replace(settings, precision="fp32"))), EXACT_DB)
+    return bool(np.array_equal(found, wanted)), image_db
+
+
+def _require(image_db: float, rounding_db: float) -> None:
+    if not image_db >= rounding_db - 20 * math.log10(LOOP):
+        raise ExportError(
+            f"the single file differs from the runtime by more than rounding does: "
+            f"{image_db:.1f} dB, but rounding costs {rounding_db:.1f} dB. No file was written"
+        )
+
+
+def _images(
+    model: onnx.ModelProto, bundle: Bundle, settings: SingleFileSettings
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the images of a model and of the runtime, of one frame, in the model's dtype."""
+    scale, (low, high) = bundle.manifest.scale, bundle.basis.sigma_range
+    height, width = _PROBE_SIDES
+    hr = structured_image(scale * max(_PROBE_SIDES), 0)[: scale * height, : scale * width]
+    frame = degrade_gaussian(hr, (low + high) / 2, scale)
+    kind = np.float16 if settings.precision == "fp16" else np.float32
+    lr = (np.moveaxis(frame, -1, 0)[None] / 255).astype(kind)
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run([OUTPUT], {INPUT: lr})
+    iters = _corrections(bundle.manifest, settings)
+    with Upscaler(bundle, open_backend(CPU_BACKEND, bundle), iters) as upscaler:
+        image = upscaler(lr.astype(np.float32), sigma=settings.sigma).image
+    return found, image.astype(kind)
+
+
+def _widened_bundle(bundle: Bundle, folder: Path) -> Bundle:
+    """Write a bundle with the rounded weights of a float16 one and float32 arithmetic."""
+    names = [f"{name}.onnx" for name in GRAPHS]
+    for name in names:
+        (folder / name).write_bytes(widened(bundle.read(name)))
+    copy_verified(bundle, [BASIS_FILE], folder)
+    manifest = replace(bundle.manifest, precision="fp32", usrnet=None)
+    write_manifest(folder, manifest, record_files(folder, [*names, BASIS_FILE]))
+    return Bundle.open(folder)
+
+
+def _metadata(manifest: Manifest, settings: SingleFileSettings) -> dict[str, str]:
+    known: Mapping[str, str] = (
+        {"iters": str(_corrections(manifest, settings))}
+        if settings.sigma is None
+        else {"sigma": str(settings.sigma)}
+    )
+    shipped = {find_weights(name).sha256 for name in shipped_weights()}
+    licence = {"licence": _LICENCE} if manifest.weights_sha256 in shipped else {}
+    return {
+        "scale": str(manifest.scale),
+        "weights": manifest.name,
+        "weights_sha256": manifest.weights_sha256,
+        "random_weights": str(manifest.random_weights).lower(),
+        **known,
+        **licence,
+        "precision": settings.precision,
+        "colour": "RGB, NCHW, values in [0,1]",
+        "basis_id": manifest.basis_id,
+        "architecture": json.dumps(manifest.architecture),
+        "tools": json.dumps(manifest.tools),
+    }

@@ -1,0 +1,1 @@
+"""The web page of ikc-web: upload, upscaling, comparison with bicubic, and the estimated blur."""

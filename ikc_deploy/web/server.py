@@ -1,0 +1,317 @@
+"""The HTTP interface of the page, on Starlette.
+
+Every answer is for one session, which a random cookie identifies. Requests with another host name
+(DNS rebinding) or from another page (CSRF) are refused before anything is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, unquote, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from ikc_deploy.errors import IkcError, InputError
+from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, Picture, read_picture, write_picture
+from ikc_deploy.web.settings import LOOPBACK, WebSettings
+from ikc_deploy.web.work import Job, Session, Studio, Upload, UpscaleRequest
+
+STATIC: Final = Path(__file__).parent / "static"
+COOKIE: Final = "ikc_session"
+HEADER: Final = "x-ikc"
+"""Header of every request that changes something; another page cannot send it without asking."""
+
+_SECURITY: Final = {
+    "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; "
+    "frame-ancestors 'none'; form-action 'none'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+_MAX_JSON: Final = 4096
+
+Endpoint = Callable[[Request, Session], Awaitable[Response]]
+
+
+def create_app(
+    studio: Studio, weights: dict[str, int], default: str, hosts: tuple[str, ...] = LOOPBACK
+) -> Starlette:
+    """Return the application.
+
+    Args:
+        studio: Does the work; the caller closes it.
+        weights: Scale factors of the weights that users may choose, by name.
+        default: Name of the chosen weights when the page opens.
+        hosts: Host names, without port, under which the page answers.
+    """
+    api = _Api(studio, weights, default)
+    routes = [
+        Route("/", lambda _: FileResponse(STATIC / "index.html")),
+        Route("/api/setup", api.endpoint(api.setup)),
+        Route("/api/picture", api.endpoint(api.upload), methods=["POST"]),
+        Route("/api/sample", api.endpoint(api.sample), methods=["POST"]),
+        Route("/api/upscale", api.endpoint(api.upscale), methods=["POST"]),
+        Route("/api/crop", api.endpoint(api.crop), methods=["POST"]),
+        Route("/api/jobs/{job}", api.endpoint(api.state)),
+        Route("/api/jobs/{job}/cancel", api.endpoint(api.cancel), methods=["POST"]),
+        Route("/api/jobs/{job}/bicubic.png", api.endpoint(api.bicubic)),
+        Route("/api/jobs/{job}/{step:int}.png", api.endpoint(api.image)),
+        Route("/api/jobs/{job}/{step:int}/download", api.endpoint(api.download)),
+        Mount("/static", StaticFiles(directory=STATIC)),
+    ]
+
+    async def guarded(request: Request, follow: Any) -> Response:
+        refused = _refusal(request, hosts)
+        response = JSONResponse({"error": refused}, 403) if refused else await follow(request)
+        response.headers.update(_SECURITY)
+        return response
+
+    return Starlette(routes=routes, middleware=[Middleware(BaseHTTPMiddleware, dispatch=guarded)])
+
+
+def _refusal(request: Request, hosts: tuple[str, ...]) -> str:
+    """Return why a request is refused; empty if it is not."""
+    host = request.headers.get("host", "")
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    if name.lower() not in hosts:
+        return f"this page does not answer under the name '{name}'; use one of {', '.join(hosts)}"
+    if request.method in ("GET", "HEAD"):
+        return ""
+    origin = request.headers.get("origin")
+    if HEADER not in request.headers or (origin and urlsplit(origin).netloc != host):
+        return "this request comes from another page and is refused"
+    return ""
+
+
+class _Api:
+    """The endpoints below /api."""
+
+    def __init__(self, studio: Studio, weights: dict[str, int], default: str) -> None:
+        self._studio = studio
+        self._settings: WebSettings = studio.settings
+        self._weights = weights
+        self._default = default
+
+    def endpoint(self, answer: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+        """Return the endpoint with its session, and with errors as JSON with one sentence."""
+
+        async def answered(request: Request) -> Response:
+            token, session = self._studio.session(request.cookies.get(COOKIE))
+            try:
+                response = await answer(request, session)
+            except _TooLargeError as error:
+                response = JSONResponse({"error": str(error)}, 413, {"connection": "close"})
+            except IkcError as error:
+                response = JSONResponse({"error": " ".join(str(error).split())}, 400)
+            response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+            return response
+
+        return answered
+
+    async def setup(self, _: Request, __: Session) -> Response:
+        """Return the choices and limits of the page."""
+        basis = (await run_in_threadpool(self._studio.bundle, self._default)).basis
+        return JSONResponse(
+            {
+                "weights": self._weights,
+                "default": self._default,
+                "sigma_range": basis.sigma_range,
+                "max_mib": self._settings.max_upload_mib,
+                "max_megapixels": self._settings.max_megapixels,
+                "max_iters": self._settings.max_iters,
+            }
+        )
+
+    async def upload(self, request: Request, session: Session) -> Response:
+        """Read a picture from the body, which is refused while it arrives if it is too large."""
+        data = await _body(request, self._settings.max_bytes)
+        name = Path(unquote(request.headers.get("x-name", "picture"))).name[:100] or "picture"
+        picture = await run_in_threadpool(_read, data, name, self._settings.max_pixels)
+        return self._keep(session, Upload(name, picture))
+
+    async def sample(self, _: Request, session: Session) -> Response:
+        """Take the sample as the session's picture."""
+        return self._keep(session, Upload("sample.png", read_picture(STATIC / "sample.png")))
+
+    def _keep(self, session: Session, upload: Upload) -> Response:
+        for job in session.jobs.values():
+            job.cancelled = True
+        session.jobs.clear()
+        session.upload = upload
+        height, width = upload.picture.size
+        facts = {"picture": upload.id, "name": upload.name, "width": width, "height": height}
+        return JSONResponse(facts)
+
+    async def upscale(self, request: Request, session: Session) -> Response:
+        """Start a job."""
+        values = await _json(request)
+        upload, wanted = self._wanted(values, session)
+        job = await run_in_threadpool(self._studio.start, session, upload, wanted)
+        return JSONResponse(_state(job))
+
+    async def crop(self, request: Request, session: Session) -> Response:
+        """Return the SR crop around a point as a PNG; its place is in the headers."""
+        values = await _json(request)
+        upload, wanted = self._wanted(values, session)
+        x, y = (int(_number(values, key, 0)) for key in ("x", "y"))
+        future = await run_in_threadpool(self._studio.crop, upload, wanted, x, y)
+        left, top, image = await asyncio.wrap_future(future)
+        place = {"x-left": str(left), "x-top": str(top)}
+        return Response(await run_in_threadpool(_png, image), 200, place, "image/png")
+
+    def _wanted(self, values: dict[str, Any], session: Session) -> tuple[Upload, UpscaleRequest]:
+        if session.upload is None or values.get("picture") != session.upload.id:
+            raise InputError("there is no such picture any more; choose it again")
+        weights = values.get("weights", self._default)
+        if not isinstance(weights, str) or weights not in self._weights:
+            raise InputError(f"unknown weights; choose one of {', '.join(self._weights)}")
+        iters, sigma = (
+            None if values.get(key) is None else _number(values, key, 0)
+            for key in ("iters", "sigma")
+        )
+        strength = _number(values, "strength", 1)
+        chosen = UpscaleRequest(weights, None if iters is None else int(iters), sigma, strength)
+        return session.upload, chosen
+
+    async def state(self, request: Request, session: Session) -> Response:
+        """Return the progress of a job, and the blurs when it is done."""
+        return JSONResponse(_state(session.job(request.path_params["job"])))
+
+    async def cancel(self, request: Request, session: Session) -> Response:
+        """Cancel a job before its next pass."""
+        job = session.job(request.path_params["job"])
+        job.cancelled = True
+        return JSONResponse(_state(job))
+
+    async def image(self, request: Request, session: Session) -> Response:
+        """Return the image of a step as a PNG, for display."""
+        picture = self._step(request, session)[1]
+        return Response(await run_in_threadpool(_png, picture.rgb), 200, None, "image/png")
+
+    async def bicubic(self, request: Request, session: Session) -> Response:
+        """Return the bicubic image as a PNG, for display."""
+        job = session.job(request.path_params["job"])
+        if job.bicubic is None:
+            raise InputError("this job has no image yet")
+        return Response(await run_in_threadpool(_png, job.bicubic), 200, None, "image/png")
+
+    async def download(self, request: Request, session: Session) -> Response:
+        """Return the file of a step, as ikc-upscale writes it, with opacity and metadata."""
+        job, picture = self._step(request, session)
+        suffix = request.query_params.get("format", ".png")
+        if suffix not in IMAGE_SUFFIXES:
+            raise InputError(f"unknown format; choose one of {', '.join(IMAGE_SUFFIXES)}")
+        data = await run_in_threadpool(_file, picture, suffix)
+        scale = picture.size[0] // job.upload.picture.size[0]
+        name = quote(f"{Path(job.upload.name).stem}-x{scale}{suffix}")
+        shown = {"content-disposition": f"attachment; filename*=UTF-8''{name}"}
+        return Response(
+            data, 200, shown, Image.registered_extensions()[suffix].lower().join(("image/", ""))
+        )
+
+    def _step(self, request: Request, session: Session) -> tuple[Job, Picture]:
+        job, step = session.job(request.path_params["job"]), request.path_params["step"]
+        if not 0 <= step < len(job.steps):
+            raise InputError(f"this job has no image of step {step}")
+        return job, job.steps[step]
+
+
+class _TooLargeError(InputError):
+    """An upload over the limit."""
+
+
+async def _body(request: Request, most: int) -> bytes:
+    too_large = _TooLargeError(
+        f"the file is larger than the limit of this page, {most / 2**20:.0f} MiB; "
+        "use ikc-upscale for it, or start ikc-web with a larger --max-upload-mib"
+    )
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > most:
+        raise too_large
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > most:
+            raise too_large
+    return bytes(data)
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    import json
+
+    try:
+        values = json.loads(await _body(request, _MAX_JSON))
+    except ValueError as error:
+        raise InputError("invalid request: expected a JSON object") from error
+    if not isinstance(values, dict):
+        raise InputError("invalid request: expected a JSON object")
+    return values
+
+
+def _number(values: dict[str, Any], key: str, default: float) -> float:
+    value = values.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise InputError(f"{key} must be a finite number")
+    return float(value)
+
+
+def _read(data: bytes, name: str, max_pixels: int) -> Picture:
+    """Read a picture through a temporary file, which is deleted before the answer."""
+    with tempfile.TemporaryDirectory(prefix="ikc-web-") as folder:
+        path = Path(folder) / "upload"
+        path.write_bytes(data)
+        try:
+            return read_picture(path, max_pixels)
+        except MemoryError as error:
+            raise InputError(f"'{name}' is too large for the memory of this machine") from error
+        except IkcError as error:
+            raise InputError(str(error).replace(f"'{path}'", f"'{name}'")) from error
+
+
+def _file(picture: Picture, suffix: str) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="ikc-web-") as folder:
+        path = Path(folder) / f"image{suffix}"
+        write_picture(picture, path)
+        return path.read_bytes()
+
+
+def _png(image: NDArray[np.uint8]) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "PNG", compress_level=1)
+    return data.getvalue()
+
+
+def _state(job: Job) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "job": job.id,
+        "state": job.state,
+        "passes": job.passes,
+        "expected": job.expected,
+    }
+    if job.state == "failed":
+        facts["error"] = job.error
+    if job.state == "done":
+        height, width = job.steps[-1].size
+        facts |= {
+            "blurs": job.blurs,
+            "width": width,
+            "height": height,
+            "known": job.request.sigma is not None,
+            "milliseconds": round(job.milliseconds),
+        }
+    return facts

@@ -1,0 +1,331 @@
+"""The work of the page: pictures, jobs in one queue, and sessions that share nothing."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ikc_deploy.bundle.manifest import Bundle
+from ikc_deploy.errors import IkcError, InputError
+from ikc_deploy.imaging.degrade import quantize
+from ikc_deploy.imaging.image_files import check_bundle, upscale_picture
+from ikc_deploy.imaging.image_io import Picture
+from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.kernels import KernelBasis
+from ikc_deploy.runtime.backends import CPU_BACKEND, open_backend
+from ikc_deploy.runtime.upscaler import Upscaler
+from ikc_deploy.web.settings import WebSettings
+from ikc_deploy.web.watched_backend import CancelledError, WatchedBackend
+
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+
+CROP: Final = 64
+"""Side in LR pixels of the crop on which the blur slider is live."""
+
+_KEPT_JOBS: Final = 2
+"""Number of finished jobs of a session whose images stay in memory."""
+
+_KEPT_UPSCALERS: Final = 4
+_IDLE_SECONDS: Final = 3600.0
+"""Time after which an unused session and its pictures are forgotten."""
+
+_BUSY: Final = "the page is busy; try again in a minute"
+
+
+@dataclass(frozen=True)
+class UpscaleRequest:
+    """What a user asks of one job."""
+
+    weights: str
+    iters: int | None = None
+    """Number of corrections; None for the number that the weights recommend."""
+    sigma: float | None = None
+    """Standard deviation of the known blur in HR pixels; None to estimate it."""
+    strength: float = 1.0
+    """Share of the network's image; the rest is the bicubic one."""
+
+
+@dataclass(eq=False)
+class Upload:
+    """A picture of a session."""
+
+    name: str
+    picture: Picture
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+
+
+@dataclass(eq=False)
+class Job:
+    """One request, its progress and, when it is done, its images."""
+
+    upload: Upload
+    request: UpscaleRequest
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    state: State = "waiting"
+    error: str = ""
+    passes: int = 0
+    """Number of passes of networks that have started."""
+    expected: int = 0
+    """Number of passes if the picture is not cut into tiles."""
+    steps: list[Picture] = field(default_factory=list)
+    bicubic: NDArray[np.uint8] | None = None
+    blurs: list[dict[str, Any]] = field(default_factory=list)
+    """Estimated blur of each step: kernel, sigma, axes and angle of the ellipse."""
+    milliseconds: float = 0.0
+    cancelled: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more happens."""
+        return self.state in ("done", "failed", "cancelled")
+
+
+@dataclass(eq=False)
+class Session:
+    """The pictures and jobs of one user."""
+
+    used: float = field(default_factory=time.monotonic)
+    upload: Upload | None = None
+    jobs: OrderedDict[str, Job] = field(default_factory=OrderedDict)
+
+    def job(self, job_id: str) -> Job:
+        """Return a job of this user.
+
+        Raises:
+            InputError: There is none with this id.
+        """
+        if job_id not in self.jobs:
+            raise InputError("this result is no longer kept; upscale the picture again")
+        return self.jobs[job_id]
+
+
+class Studio:
+    """All sessions, one queue of jobs, and the upscalers that run them one after the other.
+
+    Args:
+        settings: Limits.
+        open_bundle: Function from the name of weights to their bundle.
+        threads: Number of CPU cores; 0 for all.
+    """
+
+    def __init__(
+        self, settings: WebSettings, open_bundle: Callable[[str], Bundle], threads: int = 0
+    ) -> None:
+        self.settings = settings
+        self._open_bundle = open_bundle
+        self._threads = threads
+        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._bundles: dict[str, Bundle] = {}
+        self._upscalers: OrderedDict[tuple[str, int | None], tuple[Upscaler, WatchedBackend]] = (
+            OrderedDict()
+        )
+        self._lock = threading.Lock()
+        # One worker: two pictures at once need twice the memory and are not faster.
+        self._worker = ThreadPoolExecutor(1, "ikc-web")
+        self._waiting = 0
+
+    def session(self, token: str | None) -> tuple[str, Session]:
+        """Return the session of a token, or a new one with a new token; forget idle ones."""
+        now = time.monotonic()
+        with self._lock:
+            for old, idle in list(self._sessions.items()):
+                if now - idle.used > _IDLE_SECONDS:
+                    self._forget(old)
+            if token is None or token not in self._sessions:
+                while len(self._sessions) >= self.settings.sessions:
+                    self._forget(next(iter(self._sessions)))
+                token = secrets.token_urlsafe(24)
+                self._sessions[token] = Session()
+            self._sessions.move_to_end(token)
+            found = self._sessions[token]
+            found.used = now
+            return token, found
+
+    def _forget(self, token: str) -> None:
+        for job in self._sessions.pop(token).jobs.values():
+            job.cancelled = True
+
+    def bundle(self, weights: str) -> Bundle:
+        """Return the bundle of weights, opened once."""
+        with self._lock:
+            known = self._bundles.get(weights)
+        if known is None:
+            known = self._open_bundle(weights)
+            check_bundle(known)
+            with self._lock:
+                self._bundles[weights] = known
+        return known
+
+    def start(self, session: Session, upload: Upload, request: UpscaleRequest) -> Job:
+        """Queue a job and return it at once; older results of the session are dropped.
+
+        Raises:
+            InputError: A value is out of range, or too many jobs are waiting.
+            KernelError: The blur is outside the range of the weights.
+        """
+        self.check(request)
+        job = Job(upload, request)
+        for older in session.jobs.values():
+            older.cancelled = True
+        session.jobs[job.id] = job
+        while len(session.jobs) > _KEPT_JOBS:
+            session.jobs.popitem(last=False)
+        self._queue(lambda: self._do(job))
+        return job
+
+    def crop(self, upload: Upload, request: UpscaleRequest, x: int, y: int) -> Future[Any]:
+        """Return a future of the SR crop `[H,W,3]` around a point, under the request's blur."""
+        self.check(request)
+        height, width = upload.picture.size
+        left = max(0, min(x - CROP // 2, width - CROP))
+        top = max(0, min(y - CROP // 2, height - CROP))
+        area = slice(top, top + CROP), slice(left, left + CROP)
+        return self._queue(lambda: (left, top, self._crop(upload.picture.rgb[area], request)))
+
+    def check(self, request: UpscaleRequest) -> None:
+        """Refuse a request that cannot be done, before the work.
+
+        Raises:
+            InputError: A value is out of range.
+            KernelError: The blur is outside the range of the weights.
+        """
+        if not 0 <= request.strength <= 1:
+            raise InputError(f"strength must lie in [0, 1], got {request.strength:g}")
+        most = self.settings.max_iters
+        if request.iters is not None and not 0 <= request.iters <= most:
+            raise InputError(f"corrections must lie in [0, {most}], got {request.iters}")
+        bundle = self.bundle(request.weights)
+        if request.sigma is not None:
+            bundle.basis.code_of_sigma(request.sigma)
+
+    def close(self) -> None:
+        """Stop all work and free everything."""
+        with self._lock:
+            for token in list(self._sessions):
+                self._forget(token)
+        self._worker.shutdown(wait=True, cancel_futures=True)
+        for upscaler, _ in self._upscalers.values():
+            upscaler.close()
+        self._upscalers.clear()
+
+    def _queue(self, work: Callable[[], Any]) -> Future[Any]:
+        with self._lock:
+            if self._waiting >= self.settings.queue:
+                raise InputError(_BUSY)
+            self._waiting += 1
+
+        def run() -> Any:
+            try:
+                return work()
+            finally:
+                with self._lock:
+                    self._waiting -= 1
+
+        return self._worker.submit(run)
+
+    def _upscaler(self, request: UpscaleRequest) -> tuple[Upscaler, WatchedBackend]:
+        key = request.weights, request.iters
+        if key not in self._upscalers:
+            while len(self._upscalers) >= _KEPT_UPSCALERS:
+                self._upscalers.popitem(last=False)[1][0].close()
+            bundle = self.bundle(request.weights)
+            backend = WatchedBackend(open_backend(CPU_BACKEND, bundle, self._threads))
+            self._upscalers[key] = Upscaler(bundle, backend, request.iters), backend
+        self._upscalers.move_to_end(key)
+        return self._upscalers[key]
+
+    def _crop(self, rgb: NDArray[np.uint8], request: UpscaleRequest) -> NDArray[np.uint8]:
+        upscaler, backend = self._upscaler(request)
+        backend.on_pass = lambda: None
+        picture = Picture(np.ascontiguousarray(rgb))
+        done, _ = upscale_picture(upscaler, picture, request.sigma)
+        return blend(done.rgb, bicubic(picture.rgb, upscaler.scale), request.strength)
+
+    def _do(self, job: Job) -> None:
+        if job.cancelled:
+            job.state = "cancelled"
+            return
+        try:
+            self._upscale(job)
+        except CancelledError:
+            job.state = "cancelled"
+        except MemoryError:
+            job.error, job.state = "this machine has too little memory for this picture", "failed"
+        except IkcError as error:
+            job.error, job.state = str(error), "failed"
+        except BaseException:
+            job.error, job.state = "an error of the page; its log has the details", "failed"
+            raise
+
+    def _upscale(self, job: Job) -> None:
+        upscaler, backend = self._upscaler(job.request)
+        known = job.request.sigma is not None
+        job.expected = 1 + (upscaler.bundle.basis.levels > 0) if known else 2 + 2 * upscaler.iters
+
+        def on_pass() -> None:
+            if job.cancelled:
+                raise CancelledError("cancelled")
+            job.passes += 1
+
+        backend.on_pass = on_pass
+        job.state = "running"
+        picture = job.upload.picture
+        upscaled, result = upscale_picture(upscaler, picture, job.request.sigma, steps=True)
+        if job.cancelled:
+            raise CancelledError("cancelled")
+        job.bicubic = bicubic(picture.rgb, upscaler.scale)
+        job.steps = [
+            replace(upscaled, rgb=blend(image, job.bicubic, job.request.strength))
+            for image in result.steps
+        ]
+        job.blurs = [blur_of_code(upscaler.bundle.basis, code) for code in result.codes]
+        job.milliseconds = result.timings["total"]
+        job.state = "done"
+
+
+def bicubic(rgb: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Return an image `[H,W,3]` enlarged bicubically, rounded to 8 bits."""
+    return quantize(resize_bicubic(rgb, scale))
+
+
+def blend(image: NDArray[np.uint8], plain: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
+    """Return the mean of two images `[H,W,3]`, weighted by `strength`; exact at 0 and 1."""
+    if strength == 1:
+        return image
+    return quantize(strength * image.astype(np.float64) + (1 - strength) * plain)
+
+
+def blur_of_code(basis: KernelBasis, code: NDArray[np.float32]) -> dict[str, Any]:
+    """Return the blur of a code `[code_size]`, for display.
+
+    Returns:
+        The `kernel` as rows, the `sigma` of the nearest circular Gaussian in HR pixels, and the
+        standard deviations `long` and `short` along the axes of the ellipse, with its `angle` in
+        degrees from the horizontal, counterclockwise.
+    """
+    kernel = basis.decode(code)
+    weight = np.clip(kernel, 0, None).astype(np.float64)
+    weight /= weight.sum()
+    offsets = np.arange(len(kernel)) - len(kernel) // 2
+    x, y = np.meshgrid(offsets, -offsets)
+    points = np.stack([x.ravel(), y.ravel()])
+    centred = points - (points * weight.ravel()).sum(axis=1, keepdims=True)
+    values, vectors = np.linalg.eigh((centred * weight.ravel()) @ centred.T)
+    short, long = np.sqrt(np.clip(values, 0, None))
+    angle = np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1])) % 180
+    return {
+        "kernel": np.round(kernel.astype(float), 6).tolist(),
+        "sigma": round(float(basis.sigma_of_code(code)), 3),
+        "long": round(float(long), 3),
+        "short": round(float(short), 3),
+        "angle": round(float(angle), 1),
+    }

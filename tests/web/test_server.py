@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import io
+import struct
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+from starlette.testclient import TestClient
+
+from ikc_deploy import Bundle
+from ikc_deploy.cli.ikc_upscale import main as ikc_upscale
+from ikc_deploy.cli.ikc_web import main as ikc_web
+from ikc_deploy.imaging.resize import resize_bicubic
+from tests.cli.running import assert_one_clear_line, invoke
+from tests.samples import photo
+from tests.web.pages import encoded, small_page
+
+URL = "http://127.0.0.1:7860"
+HEADERS = {"x-ikc": "1"}
+
+
+@pytest.fixture
+def client(small_bundle: Bundle) -> Iterator[TestClient]:
+    app, studio = small_page(small_bundle, max_upload_mib=1, max_megapixels=0.01)
+    with TestClient(app, base_url=URL, headers=HEADERS) as opened:
+        yield opened
+    studio.close()
+
+
+def other_user(client: TestClient) -> TestClient:
+    return TestClient(client.app, base_url=URL, headers=HEADERS)
+
+
+def upload(client: TestClient, data: bytes, name: str = "a.png") -> dict[str, Any]:
+    answer = client.post("/api/picture", content=data, headers={"x-name": name})
+    assert answer.status_code == 200, answer.text
+    facts: dict[str, Any] = answer.json()
+    return facts
+
+
+def finished(client: TestClient, **values: Any) -> dict[str, Any]:
+    """The state of a job at its end."""
+    answer = client.post("/api/upscale", json=values)
+    assert answer.status_code == 200, answer.text
+    job = answer.json()
+    for _ in range(1200):
+        if job["state"] not in ("waiting", "running"):
+            break
+        time.sleep(0.05)
+        job = client.get(f"/api/jobs/{job['job']}").json()
+    facts: dict[str, Any] = job
+    return facts
+
+
+def pixels(client: TestClient, path: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    answer = client.get(path)
+    assert answer.status_code == 200, answer.text
+    return np.asarray(Image.open(io.BytesIO(answer.content)))
+
+
+@pytest.mark.parametrize("sigma", [None, 1.5])
+def test_a_download_is_the_file_of_ikc_upscale(
+    client: TestClient, small_bundle: Bundle, tmp_path: Path, sigma: float | None
+) -> None:
+    source = tmp_path / "in.png"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    rgba = np.dstack([photo(16, 20), np.arange(320, dtype=np.uint8).reshape(16, 20)])
+    Image.fromarray(rgba).save(source, icc_profile=profile)
+    picture = upload(client, source.read_bytes())
+    job = finished(client, picture=picture["picture"], iters=None, sigma=sigma)
+    assert job["state"] == "done", job
+    step = len(job["blurs"]) - 1
+    given = () if sigma is None else ("--sigma", sigma)
+    for suffix in (".png", ".webp", ".tif"):
+        out = tmp_path / f"out{suffix}"
+        arguments = ("--bundle", small_bundle.path, "--backend", "onnxruntime")
+        done = invoke(ikc_upscale, source, "-o", out, *arguments, *given)
+        assert done.exit_code == 0, done.output
+        path = f"/api/jobs/{job['job']}/{step}/download?format={suffix}"
+        answer = client.get(path)
+        assert answer.content == out.read_bytes()
+        assert answer.headers["content-disposition"].endswith(f"a-x4{suffix}")
+
+
+def test_steps_blurs_and_bicubic(client: TestClient, tmp_path: Path) -> None:
+    frame = photo(16, 20)
+    picture = upload(client, encoded(tmp_path, frame))["picture"]
+    job = finished(client, picture=picture, iters=2)
+    assert len(job["blurs"]) == 3 and not job["known"]
+    assert np.asarray(job["blurs"][0]["kernel"]).shape == (21, 21)
+    for step in range(3):
+        assert pixels(client, f"/api/jobs/{job['job']}/{step}.png").shape == (64, 80, 3)
+    plain = np.clip(np.rint(resize_bicubic(frame, 4)), 0, 255)
+    np.testing.assert_array_equal(pixels(client, f"/api/jobs/{job['job']}/bicubic.png"), plain)
+    faint = finished(client, picture=picture, iters=2, strength=0)
+    np.testing.assert_array_equal(pixels(client, f"/api/jobs/{faint['job']}/2.png"), plain)
+
+
+def test_a_crop_is_upscaled_under_the_given_blur(client: TestClient, tmp_path: Path) -> None:
+    picture = upload(client, encoded(tmp_path, photo(80, 90)))["picture"]
+    wanted = {"picture": picture, "x": 85, "y": 0}
+    images = []
+    for sigma in (0.5, 3.0):
+        answer = client.post("/api/crop", json={**wanted, "sigma": sigma})
+        assert (answer.headers["x-left"], answer.headers["x-top"]) == ("26", "0")
+        images.append(np.asarray(Image.open(io.BytesIO(answer.content))).astype(int))
+        assert images[-1].shape == (256, 256, 3)
+    assert np.abs(images[0] - images[1]).max() > 0
+
+
+def test_users_do_not_see_each_other(client: TestClient, tmp_path: Path) -> None:
+    picture = upload(client, encoded(tmp_path, photo(16, 16)))["picture"]
+    job = finished(client, picture=picture)
+    stranger = other_user(client)
+    for path in ("", "/0.png", "/bicubic.png", "/0/download"):
+        assert stranger.get(f"/api/jobs/{job['job']}{path}").status_code == 400
+    answer = stranger.post("/api/upscale", json={"picture": picture})
+    assert answer.status_code == 400 and "choose it again" in answer.json()["error"]
+    assert client.cookies["ikc_session"] != stranger.cookies["ikc_session"]
+    cookie = client.get("/api/setup").headers["set-cookie"].lower()
+    assert "httponly" in cookie and "samesite=strict" in cookie
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims to be huge."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        checked = kind + body
+        return struct.pack(">I", len(body)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    ended = chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + ended
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "words"),
+    [
+        (b"", 400, "format is not one of"),
+        (b"not a picture", 400, "format is not one of"),
+        (png_header(50000, 50000), 400, "2500 million, and the limit"),
+        (bytes(2**20 + 1), 413, "larger than the limit of this page, 1 MiB"),
+    ],
+)
+def test_bad_and_huge_uploads_are_sentences(
+    client: TestClient, data: bytes, status: int, words: str
+) -> None:
+    answer = client.post("/api/picture", content=data, headers={"x-name": "x.png"})
+    assert answer.status_code == status
+    said = answer.json()["error"]
+    assert words in said and "/tmp" not in said
+
+
+def test_a_body_without_length_is_cut_off_at_the_limit(client: TestClient) -> None:
+    taken = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal taken
+        for _ in range(64):
+            taken += 1
+            yield bytes(2**18)
+
+    assert client.post("/api/picture", content=endless()).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "evil.example"}, 403),
+        ({"host": "evil.example:7860"}, 403),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "http://127.0.0.1:9999"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": URL}, 200),
+        ({"host": "localhost:7860", "origin": "http://localhost:7860"}, 200),
+    ],
+)
+def test_other_hosts_and_other_pages_are_refused(
+    client: TestClient, headers: dict[str, str], status: int
+) -> None:
+    assert client.post("/api/sample", headers=headers).status_code == status
+
+
+def test_a_form_of_another_page_lacks_the_header(client: TestClient) -> None:
+    plain = TestClient(client.app, base_url=URL)
+    assert plain.post("/api/sample").status_code == 403
+    assert "frame-ancestors 'none'" in plain.get("/").headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"sigma": 99}, "sigma"),
+        ({"sigma": "2"}, "sigma must be a finite number"),
+        ({"iters": 10**6}, "corrections must lie in [0, 20]"),
+        ({"strength": 2}, "strength must lie in [0, 1]"),
+        ({"weights": "../x"}, "unknown weights"),
+        ({"picture": "other"}, "choose it again"),
+    ],
+)
+def test_wrong_requests_are_sentences(
+    client: TestClient, values: dict[str, Any], words: str
+) -> None:
+    picture = client.post("/api/sample").status_code
+    assert picture == 200
+    made = client.post("/api/sample").json()["picture"]
+    answer = client.post("/api/upscale", json={"picture": made, **values})
+    assert answer.status_code == 400 and words in answer.json()["error"]
+
+
+def test_a_job_is_cancelled_between_passes(small_bundle: Bundle, tmp_path: Path) -> None:
+    app, studio = small_page(small_bundle)
+    with TestClient(app, base_url=URL, headers=HEADERS) as client:
+        picture = client.post("/api/sample").json()["picture"]
+        job = client.post("/api/upscale", json={"picture": picture, "iters": 20}).json()["job"]
+        client.post(f"/api/jobs/{job}/cancel")
+        for _ in range(1200):
+            state = client.get(f"/api/jobs/{job}").json()
+            if state["state"] == "cancelled":
+                break
+            time.sleep(0.05)
+        assert state["state"] == "cancelled" and state["passes"] < 42
+    studio.close()
+
+
+def test_no_file_stays(client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(tmp_path, photo(16, 16))
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    job = finished(client, picture=upload(client, data)["picture"])
+    assert client.get(f"/api/jobs/{job['job']}/0/download").status_code == 200
+    client.post("/api/picture", content=b"broken")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "::", "example.org"])
+def test_other_addresses_need_a_flag(host: str) -> None:
+    assert_one_clear_line(invoke(ikc_web, "--host", host), "add --allow-network")
