@@ -18,9 +18,11 @@ ALLOWED = {
     "locks": {"errors", "files"},
     "paths": {"version"},
     "kernels": {"errors", "arguments", "text"},
-    "bundle": {"errors", "files", "locks", "kernels", "json_records", "text"},
+    "loops": set[str](),
+    "bundle": {"errors", "loops", "files", "locks", "kernels", "json_records", "text"},
     "runtime": {
         "errors",
+        "loops",
         "files",
         "paths",
         "kernels",
@@ -34,7 +36,17 @@ ALLOWED = {
     "imaging": {"errors", "files", "kernels", "bundle", "runtime", "reporting"},
     "video": {"errors", "option_fields", "files", "runtime", "imaging"},
     "batch": {"errors", "option_fields", "files", "bundle", "runtime", "imaging", "video", ROOT},
-    "serving": {"errors", "text", "arguments", "files", "locks", "kernels", "bundle", "runtime"},
+    "serving": {
+        "errors",
+        "loops",
+        "text",
+        "arguments",
+        "files",
+        "locks",
+        "kernels",
+        "bundle",
+        "runtime",
+    },
     "weights": {"errors"},
     "evaluation": {
         "errors",
@@ -50,6 +62,7 @@ ALLOWED = {
     },
     "engines": {
         "errors",
+        "loops",
         "files",
         "locks",
         "paths",
@@ -60,10 +73,20 @@ ALLOWED = {
         "toml_settings",
         "text",
     },
-    "networks": {"errors", "files", "kernels", "weights", "toml_settings", "text"},
-    "training": {"errors", "files", "kernels", "imaging", "networks", "toml_settings", "text"},
+    "networks": {"errors", "loops", "files", "kernels", "weights", "toml_settings", "text"},
+    "training": {
+        "errors",
+        "loops",
+        "files",
+        "kernels",
+        "imaging",
+        "networks",
+        "toml_settings",
+        "text",
+    },
     "export": {
         "errors",
+        "loops",
         "version",
         "files",
         "locks",
@@ -89,6 +112,7 @@ ALLOWED = {
     },
     "benchmarks": {
         "errors",
+        "loops",
         "option_fields",
         "version",
         "files",
@@ -109,6 +133,7 @@ ALLOWED = {
     "doctor": {"paths", "bundle", "weights", "benchmarks", "onnx_runtime"},
     "cli": {
         "errors",
+        "loops",
         "files",
         "locks",
         "bundle",
@@ -154,6 +179,7 @@ TORCH_FREE = (
     "kernels",
     "files",
     "errors",
+    "loops",
 )
 
 

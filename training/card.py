@@ -18,7 +18,8 @@ import click
 import ikc_deploy.weights
 from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.architecture import Architecture
-from ikc_deploy.networks.checkpoints import IkcNetworks, load_checkpoint
+from ikc_deploy.networks.checkpoints import load_checkpoint
+from ikc_deploy.networks.loop_networks import IkcNetworks
 
 _IMAGES: Final = {
     "hr_free": "435 freely licensed photographs ([authors and licences]"

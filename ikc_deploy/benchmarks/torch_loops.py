@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ikc_deploy.benchmarks.case import BenchmarkCase, Subject, planes_of
 from ikc_deploy.benchmarks.runners import StageClock, Timing
 from ikc_deploy.errors import InputError
-from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.weights_loader import load_weights
 
 

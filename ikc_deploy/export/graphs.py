@@ -35,7 +35,7 @@ from ikc_deploy.export.rewrites import (
     deployable_sftmd,
 )
 from ikc_deploy.files import write_atomically
-from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 
 OPSET: Final = 18
 """ONNX operator set: the oldest that has every operation, for the most inference engines."""

@@ -41,7 +41,7 @@ from ikc_deploy.export.rounding import Rounding
 from ikc_deploy.export.widening import widened
 from ikc_deploy.imaging.degrade import degrade_gaussian
 from ikc_deploy.imaging.synthetic import structured_image
-from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
 from ikc_deploy.runtime.frames import frame_shape

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ikc_deploy.export.graphs import export_module
-from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 
 _EXAMPLE = (2, 24, 32)
 

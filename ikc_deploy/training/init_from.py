@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ikc_deploy.errors import RecipeError
 from ikc_deploy.networks.architecture import Architecture
-from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
+from ikc_deploy.networks.checkpoints import new_networks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.sftmd import CodeNormalization
 from ikc_deploy.networks.weights_loader import load_weights
 

@@ -25,7 +25,8 @@ from ikc_deploy.export.graphs import export_graphs
 from ikc_deploy.export.parity import check_parity, measure_parity
 from ikc_deploy.export.widening import widened
 from ikc_deploy.networks.architecture import Architecture
-from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks, save_checkpoint
+from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.sftmd import Sftmd
 from ikc_deploy.networks.weights_loader import Weights, load_weights
 from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8

@@ -19,12 +19,12 @@ from ikc_deploy.errors import CheckpointError
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import (
-    IkcNetworks,
     empty_networks,
     load_checkpoint,
     new_networks,
     save_checkpoint,
 )
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from tests.samples import DESIGNS, small_architecture
 
 Edit = Callable[[dict[str, Tensor], dict[str, str]], object]

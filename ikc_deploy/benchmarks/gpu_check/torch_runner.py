@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ikc_deploy.bundle.manifest import Precision
 from ikc_deploy.export.graphs import graph_modules
-from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.runtime.backends.base import Binding
 from ikc_deploy.runtime.backends.cuda_backend import StreamBoundGraph, device_buffer
 from ikc_deploy.runtime.cuda.arrays import DeviceArray
