@@ -55,6 +55,7 @@ from ikc_deploy.errors import (
 )
 from ikc_deploy.kernels import KernelBasis, gaussian_kernel
 from ikc_deploy.kernels.gaussians import Family
+from ikc_deploy.loops import GraphStep, Loop, LoopGraph, RunGraph
 from ikc_deploy.option_fields import Heading, Option
 from ikc_deploy.runtime.backends.base import (
     Backend,
@@ -104,12 +105,15 @@ __all__ = [
     "FileRecord",
     "FrameIO",
     "GraphParity",
+    "GraphStep",
     "Heading",
     "IkcError",
     "InputError",
     "Int8Parity",
     "KernelBasis",
     "KernelError",
+    "Loop",
+    "LoopGraph",
     "Manifest",
     "MissingExtraError",
     "NoVideoError",
@@ -122,6 +126,7 @@ __all__ = [
     "RecipeError",
     "Result",
     "ResultFuture",
+    "RunGraph",
     "Status",
     "StepParity",
     "Stream",

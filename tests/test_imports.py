@@ -156,7 +156,7 @@ ALLOWED = {
         ROOT,
         "option_fields",
     },
-    ROOT: {"errors", "version", "option_fields", "kernels", "bundle", "runtime", "export"},
+    ROOT: {"errors", "loops", "version", "option_fields", "kernels", "bundle", "runtime", "export"},
     "arguments": {"errors", "text"},
     "json_records": {"errors", "text"},
     "option_fields": {"errors", "arguments", "text"},

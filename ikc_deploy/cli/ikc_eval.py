@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from ikc_deploy.bundle.manifest import DEFAULT_ITERS, Bundle
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._option_group import option_group
@@ -103,8 +103,7 @@ class _Outputs:
     "options",
     only=("iters", "estimate", "threads"),
     types={"estimate": click.Choice(["full", "crops"])},
-    # As in the paper, not what each set of weights recommends, so that figures are comparable.
-    defaults={"iters": DEFAULT_ITERS, "estimate": UpscalerOptions.estimate},
+    defaults={"iters": None, "estimate": UpscalerOptions.estimate},
 )
 @click.option(
     "--sigma-list",
@@ -169,7 +168,9 @@ def main(
         warn(f"{bundle.manifest.name} has random weights: only the bicubic figures are meaningful")
     protocol = Protocol(choose_blurs(bundle.manifest.scale), degradation)
     # Whole images regardless of memory: figures must not depend on the machine.
-    whole = replace(options, tiles=TileSettings(None))
+    # As in the papers, not what each set of weights recommends, so that figures are comparable.
+    iters = bundle.loop.iters if options.iters is None else options.iters
+    whole = replace(options, iters=iters, tiles=TileSettings(None))
     with load_bundle(bundle, whole) as upscaler, progress_bars() as bars:
         report = evaluate(upscaler, folders, protocol, bars.show)
     outputs.write(report, summarise(report.records, degradation.seed))

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 from ikc_deploy.loops.dan_loop import DAN
-from ikc_deploy.loops.declaration import CODE, FRAME, LR, NEXT_CODE, SR, GraphStep, Loop, LoopGraph
+from ikc_deploy.loops.declaration import (
+    CODE,
+    FRAME,
+    LR,
+    NEXT_CODE,
+    SR,
+    GraphStep,
+    Loop,
+    LoopGraph,
+    RunGraph,
+)
 from ikc_deploy.loops.ikc_loop import IKC
 
 LOOPS: Final[dict[str, Loop]] = {loop.name: loop for loop in (IKC, DAN)}
@@ -23,6 +33,7 @@ __all__ = [
     "GraphStep",
     "Loop",
     "LoopGraph",
+    "RunGraph",
     "find_loop",
 ]
 

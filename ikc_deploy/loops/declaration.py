@@ -9,7 +9,9 @@ The module needs the standard library only, because it is copied to servers.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 LR = "lr"
 """Name of a graph's input for LR frames."""
@@ -21,6 +23,9 @@ NEXT_CODE = "next_code"
 """Name of the output of the update graph."""
 FRAME = "frame"
 """Name of the SR frames for the caller, where they differ from `SR`."""
+
+RunGraph = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+"""A function that runs a graph, given by its name, on inputs by name; it returns the outputs."""
 
 GraphStep = tuple[str, int]
 """A graph and the step of the loop at which it runs; the update graph of step i computes code i."""
@@ -79,7 +84,13 @@ class Loop:
         return (*first, self.image.name, self.update.name)
 
     def graph(self, name: str) -> LoopGraph:
-        """Return the graph of this name.
+        """Return a graph.
+
+        Args:
+            name: Name of the graph.
+
+        Returns:
+            The graph.
 
         Raises:
             KeyError: The loop has no such graph.
@@ -96,6 +107,9 @@ class Loop:
             name: Name of the graph.
             io: "uint8" or "float", the type of the frames.
 
+        Returns:
+            The names, `SR` first.
+
         Raises:
             KeyError: The loop has no such graph.
         """
@@ -104,7 +118,14 @@ class Loop:
         return (CODE,) if self.graph(name) is self.start else (NEXT_CODE,)
 
     def blind(self, iters: int) -> tuple[GraphStep, ...]:
-        """Return the steps of the whole loop with `iters` updates."""
+        """Return the steps of the whole loop.
+
+        Args:
+            iters: Number of updates.
+
+        Returns:
+            The graphs to run, in order.
+        """
         updates = [
             step
             for i in range(1, iters + 1)
@@ -117,14 +138,59 @@ class Loop:
         return () if self.start is None else ((self.start.name, 0),)
 
     def correct(self, updates: int) -> tuple[GraphStep, ...]:
-        """Return the steps from code 0 to code `updates`, without the image of the last one."""
+        """Return the steps from code 0 to a later one, without the image of the last code.
+
+        Args:
+            updates: Number of updates.
+
+        Returns:
+            The graphs to run, in order.
+        """
         return tuple(
             step
             for i in range(updates)
             for step in ((self.image.name, i), (self.update.name, i + 1))
         )
 
+    def walk(
+        self, run: RunGraph, lr: Any, code: Any, iters: int
+    ) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+        """Run the whole loop step by step, with tensors of any library.
+
+        Args:
+            run: Runs a graph.
+            lr: LR frames.
+            code: Code at which the loop starts; None for that of the start graph.
+            iters: Number of updates.
+
+        Yields:
+            The code of the step, and the outputs of the image graph. The update follows when the
+            next step is requested.
+
+        Raises:
+            ValueError: `code` is None, but the loop has no start graph.
+        """
+        if code is None:
+            if self.start is None:
+                raise ValueError(f"the loop '{self.name}' starts at a constant code; give it")
+            code = run(self.start.name, {LR: lr})[CODE]
+        values = {LR: lr, CODE: code}
+        for step in range(iters + 1):
+            images = run(self.image.name, {name: values[name] for name in self.image.inputs})
+            yield values[CODE], images
+            if step < iters:
+                values[SR] = images[SR]
+                inputs = {name: values[name] for name in self.update.inputs}
+                values[CODE] = run(self.update.name, inputs)[NEXT_CODE]
+
     def passes(self, iters: int) -> dict[str, int]:
-        """Return how often each graph runs in the whole loop with `iters` updates."""
+        """Return how often each graph runs in the whole loop.
+
+        Args:
+            iters: Number of updates.
+
+        Returns:
+            The number of runs by name of the graph.
+        """
         names = [name for name, _ in self.blind(iters)]
         return {name: names.count(name) for name in self.graphs}

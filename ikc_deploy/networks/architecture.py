@@ -178,9 +178,7 @@ def _sizes(scale: int) -> dict[str, Architecture]:
         ),
         dan1: Architecture(dan1, scale, "dan1", 64, 40, 64, sigmas),
         dan: Architecture(dan, scale, "dan2", 64, 10, 64, sigmas, groups=5),
-        dan_lite: Architecture(
-            dan_lite, scale, "dan2", 48, 5, 32, sigmas, groups=4, estimator_blocks=3
-        ),
+        dan_lite: Architecture(dan_lite, scale, "dan2", 48, 5, 64, sigmas, groups=4),
     }
 
 

@@ -57,7 +57,7 @@ class IkcNetworks(LoopNetworks):
 
     def modules(self) -> dict[str, nn.Module]:
         """Return the three networks by the names of their graphs."""
-        return {"predictor": self.predictor, "sftmd": self.sftmd, "corrector": self.corrector}
+        return {"sftmd": self.sftmd, "predictor": self.predictor, "corrector": self.corrector}
 
     def eval(self) -> IkcNetworks:
         """Switch all three to evaluation mode without gradients, in place, and return self."""

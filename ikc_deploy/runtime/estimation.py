@@ -129,13 +129,16 @@ class Estimator:
             codes = self.loop(frame, tile_size)
             tracker.reset(codes[-1])
             return codes
-        start = tracker.initial_code(self.predict(frame, tile_size))
+        predicted = self.predict(frame, tile_size) if self._executor.predicts else None
+        start = tracker.initial_code(predicted)
         # Without corrections, the predictor's code is tracked.
         corrected = self._corrected(frame, start, min(TRACKED_ITERS, self._executor.iters))[-1]
         return np.stack([start, tracker.update(corrected)])
 
     def predict(self, frame: NDArray[Any], tile_size: int | None) -> NDArray[np.float32]:
-        """Return the predictor's code `[code_size]`, of the whole frame or of textured tiles."""
+        """Return the first code `[code_size]`, of the whole frame or of textured tiles."""
+        if not self._executor.predicts:
+            return self._executor.predict(frame[None])[0]
         views = [frame[None]] if tile_size is None else self._tiles(frame, tile_size)
         return self._frame_code([self._executor.predict(view)[None] for view in views])[0]
 

@@ -1,4 +1,4 @@
-"""The three networks on frames, with a session for each of the last few frame shapes.
+"""The networks of a loop on frames, with a session for each of the last few frame shapes.
 
 The executor takes frames, returns images and kernel codes, and records `timings`. Other modules
 decide which passes a frame needs: `estimation` for its code, `tiling` for its image.
@@ -14,11 +14,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.bundle.manifest import Manifest
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.frames import Frames, FrameShape, frame_shape
-from ikc_deploy.runtime.session import STAGES, LaunchSequence, Session, run
+from ikc_deploy.runtime.session import LaunchSequence, Session, run
 
 _SESSIONS_KEPT: Final = 4
 
@@ -28,28 +28,31 @@ class NetworkExecutor:
 
     Args:
         backend: Runs the graphs; the caller owns it.
-        manifest: Manifest of the bundle.
+        bundle: The bundle.
         iters: Number of corrections.
     """
 
-    def __init__(self, backend: Backend, manifest: Manifest, iters: int) -> None:
+    def __init__(self, backend: Backend, bundle: Bundle, iters: int) -> None:
         self.iters = iters
-        self.timings = dict.fromkeys(STAGES, 0.0)
+        self.predicts = bundle.loop.start is not None
+        """Whether the first code depends on the frame; otherwise it is constant."""
+        self.timings = dict.fromkeys(bundle.loop.graphs, 0.0)
         """Milliseconds since `restart_clock`, by network."""
         self._backend = backend
-        self._manifest = manifest
+        self._bundle = bundle
+        self._manifest = bundle.manifest
         self._sessions: OrderedDict[FrameShape, Session] = OrderedDict()
 
     def restart_clock(self) -> None:
         """Set all `timings` to 0."""
-        self.timings = dict.fromkeys(STAGES, 0.0)
+        self.timings = dict.fromkeys(self.timings, 0.0)
 
     def forget(self) -> None:
         """Free the buffers of all shapes."""
         self._sessions.clear()
 
     def loop(self, frames: Frames, steps: bool = False) -> tuple[list[Any], NDArray[np.float32]]:
-        """Run the correction loop (IKC, Algorithm 1) on whole frames.
+        """Run the whole loop on whole frames.
 
         Args:
             frames: Batch `[N,...]` in the bundle's layout.
@@ -74,7 +77,10 @@ class NetworkExecutor:
         return images, self._codes(session, self.iters)
 
     def predict(self, frames: Frames) -> NDArray[np.float32]:
-        """Return the predictor's codes `[N,code_size]`."""
+        """Return the codes `[N,code_size]` at which the loop starts."""
+        if not self.predicts:
+            start = self._bundle.basis.delta_code()
+            return np.tile(start, (len(frames), 1))
         session = self._uploaded(frames)
         self._run(session.predict())
         return _finite(self._backend.download(session.codes[0]))
@@ -137,11 +143,10 @@ class NetworkExecutor:
 
     def _uploaded(self, frames: Frames, codes: NDArray[np.float32] | None = None) -> Session:
         session = self._session(frame_shape(frames, self._manifest.io))
-        self._backend.upload(frames, session.lr)
         if codes is not None:
             wanted = (len(frames), self._manifest.code_size)
-            each = np.ascontiguousarray(np.broadcast_to(codes, wanted), np.float32)
-            self._backend.upload(each, session.codes[0])
+            codes = np.ascontiguousarray(np.broadcast_to(codes, wanted), np.float32)
+        session.upload(frames, codes)
         return session
 
     def _session(self, shape: FrameShape) -> Session:
@@ -149,7 +154,7 @@ class NetworkExecutor:
         if session is None:
             while len(self._sessions) >= _SESSIONS_KEPT:
                 self._sessions.popitem(last=False)
-            session = Session(self._backend, self._manifest, shape, self.iters)
+            session = Session(self._backend, self._bundle, shape, self.iters)
         self._sessions[shape] = session
         return session
 

@@ -1,6 +1,4 @@
-"""The correction loop (IKC, Algorithm 1) on the buffers of one frame shape.
-
-    h0 = P(lr);  sr0 = F(lr, h0);  for i in 1..t:  hi = C(sr(i-1), h(i-1));  sri = F(lr, hi)
+"""The loop of a bundle (`ikc_deploy.loops`) on the buffers of one frame shape.
 
 A `Session` owns the buffers, allocated once. Every step has its own code buffer (a few bytes), so
 that all codes can be read after the loop and no step waits for a copy. Every step overwrites `sr`
@@ -14,12 +12,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ikc_deploy.bundle.manifest import Manifest
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError
+from ikc_deploy.loops import CODE, FRAME, LR, NEXT_CODE, SR, GraphStep
 from ikc_deploy.runtime.backends.base import (
     Backend,
     Binding,
@@ -30,12 +30,6 @@ from ikc_deploy.runtime.backends.base import (
     sr_dtype,
 )
 from ikc_deploy.runtime.frames import FrameShape
-
-STAGES: Final = ("predictor", "sftmd", "corrector")
-"""Names of the networks in timings."""
-
-StageStep = tuple[str, int]
-"""A network and the step of the loop at which it runs; C of step i computes code i."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +47,12 @@ class LaunchSequence:
     Args:
         backend: Runs the launches.
         launches: Launches in order.
+        image: Name of the graph that computes images.
     """
 
-    def __init__(self, backend: Backend, launches: Sequence[StageLaunch]) -> None:
+    def __init__(self, backend: Backend, launches: Sequence[StageLaunch], image: str) -> None:
         self.launches = tuple(launches)
+        self._image = image
         self._backend = backend
         self._events: list[Event] = []
         self._ran = False
@@ -91,7 +87,7 @@ class LaunchSequence:
             spans[-1][0].record()
             launch.graph.enqueue()
             spans[-1][1].record()
-            if launch.stage == "sftmd":
+            if launch.stage == self._image:
                 after_image(launch.step)
         self._backend.synchronize()
         return _times(self._backend, self.launches, spans)
@@ -108,12 +104,13 @@ class Session:
 
     Args:
         backend: Allocates the buffers and runs the graphs.
-        manifest: The manifest of the bundle.
+        bundle: The bundle whose graphs run.
         shape: Batch, height and width of the LR frames.
         iters: Maximum number of corrections.
     """
 
-    def __init__(self, backend: Backend, manifest: Manifest, shape: FrameShape, iters: int) -> None:
+    def __init__(self, backend: Backend, bundle: Bundle, shape: FrameShape, iters: int) -> None:
+        manifest = bundle.manifest
         frame_dtype = np.uint8 if manifest.io == "uint8" else np.float32
         sr_shape = shape.array("float", manifest.scale)
         code_shape = (shape.batch, manifest.code_size)
@@ -121,54 +118,70 @@ class Session:
         self.lr = backend.allocate(shape.array(manifest.io), frame_dtype)
         self.sr = backend.allocate(sr_shape, sr_dtype(manifest.precision, manifest.io))
         self.codes = [backend.allocate(code_shape, np.float32) for _ in range(iters + 1)]
-        self._images = {"sr": self.sr}
+        self.loop = bundle.loop
+        self._images = {SR: self.sr}
         self.frame: Buffer = self.sr
-        if manifest.io == "uint8":
-            self.frame = backend.allocate(shape.array("uint8", manifest.scale), np.uint8)
-            self._images["frame"] = self.frame
+        if FRAME in self.loop.outputs(self.loop.image.name, manifest.io):
+            frames = shape.array(manifest.io, manifest.scale)
+            self.frame = self._images[FRAME] = backend.allocate(frames, frame_dtype)
+        self._first_code: NDArray[np.float32] | None = None
+        if self.loop.start is None:
+            first = np.broadcast_to(bundle.basis.delta_code(), code_shape)
+            self._first_code = np.ascontiguousarray(first)
         self._backend = backend
-        self._sequences: dict[tuple[StageStep, ...], LaunchSequence] = {}
+        self._sequences: dict[tuple[GraphStep, ...], LaunchSequence] = {}
+
+    def upload(self, frames: Any, codes: NDArray[np.float32] | None = None) -> None:
+        """Queue copies of frames to `lr` and of codes to `codes[0]`.
+
+        Args:
+            frames: A host array or `DeviceFrames` with the shape and dtype of `lr`.
+            codes: `[N,code_size]` float32; None for the code at which the loop starts, where that
+                is constant.
+        """
+        self._backend.upload(frames, self.lr)
+        first = self._first_code if codes is None else codes
+        if first is not None:
+            self._backend.upload(first, self.codes[0])
 
     def blind(self) -> LaunchSequence:
-        """Return the sequence of IKC's Algorithm 1: P, F, then `iters` times C, F."""
-        loop = [pair for i in range(1, self.iters + 1) for pair in (("corrector", i), ("sftmd", i))]
-        return self._sequence(("predictor", 0), ("sftmd", 0), *loop)
+        """Return the sequence of the whole loop: the first code, then `iters` corrections."""
+        return self._sequence(self.loop.blind(self.iters))
 
     def predict(self) -> LaunchSequence:
-        """Return the sequence of P alone, which writes `codes[0]`."""
-        return self._sequence(("predictor", 0))
+        """Return the sequence that writes the first code to `codes[0]`; empty if it is constant."""
+        return self._sequence(self.loop.predict())
 
     def correct(self, corrections: int) -> LaunchSequence:
-        """Return the sequence of `corrections` (at most `iters`) times F, C, from `codes[0]`.
+        """Return the sequence of `corrections` (at most `iters`), from `codes[0]`.
 
         It ends with a code, without the image of that code.
         """
-        return self._sequence(
-            *(pair for i in range(corrections) for pair in (("sftmd", i), ("corrector", i + 1)))
-        )
+        return self._sequence(self.loop.correct(corrections))
 
     def known(self) -> LaunchSequence:
-        """Return the sequence of F alone, with the code that was uploaded to `codes[0]`."""
-        return self._sequence(("sftmd", 0))
+        """Return the sequence of one SR pass with the code that was uploaded to `codes[0]`."""
+        return self._sequence(((self.loop.image.name, 0),))
 
-    def _sequence(self, *steps: StageStep) -> LaunchSequence:
+    def _sequence(self, steps: tuple[GraphStep, ...]) -> LaunchSequence:
         if steps not in self._sequences:
             graphs = self._backend.bind([self._binding(stage, step) for stage, step in steps])
             stages = [
                 StageLaunch(stage, step, graph)
                 for (stage, step), graph in zip(steps, graphs, strict=True)
             ]
-            self._sequences[steps] = LaunchSequence(self._backend, stages)
+            self._sequences[steps] = LaunchSequence(self._backend, stages, self.loop.image.name)
         return self._sequences[steps]
 
     def _binding(self, stage: str, step: int) -> Binding:
-        code = self.codes[step]
-        if stage == "predictor":
-            return Binding(stage, {"lr": self.lr}, {"code": code})
-        if stage == "sftmd":
-            return Binding(stage, {"lr": self.lr, "code": code}, self._images)
-        before = self.codes[step - 1]
-        return Binding(stage, {"sr": self.sr, "code": before}, {"next_code": code})
+        graph = self.loop.graph(stage)
+        read = self.codes[step - 1 if graph is self.loop.update else step]
+        buffers = {LR: self.lr, SR: self.sr, CODE: read}
+        inputs = {name: buffers[name] for name in graph.inputs}
+        if graph is self.loop.image:
+            return Binding(stage, inputs, self._images)
+        output = NEXT_CODE if graph is self.loop.update else CODE
+        return Binding(stage, inputs, {output: self.codes[step]})
 
 
 def run(
@@ -199,7 +212,7 @@ def run(
 def _times(
     backend: Backend, launches: Sequence[StageLaunch], spans: Sequence[tuple[Event, Event]]
 ) -> dict[str, float]:
-    times = dict.fromkeys(STAGES, 0.0)
+    times = dict.fromkeys((launch.stage for launch in launches), 0.0)
     for launch, (start, end) in zip(launches, spans, strict=True):
         times[launch.stage] += backend.elapsed_ms(start, end)
     return times

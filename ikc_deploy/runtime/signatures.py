@@ -14,6 +14,7 @@ import numpy as np
 
 from ikc_deploy.bundle.manifest import USRNET, Bundle
 from ikc_deploy.errors import BundleError
+from ikc_deploy.loops import CODE, FRAME, LR, NEXT_CODE, SR
 from ikc_deploy.runtime.backends.base import sr_dtype
 from ikc_deploy.runtime.frames import FrameShape
 
@@ -42,7 +43,7 @@ def signature(bundle: Bundle, graph: str, frames: FrameShape | None = None) -> S
 
     Args:
         bundle: The opened bundle.
-        graph: "predictor", "sftmd", "corrector" or "usrnet".
+        graph: Name of a graph of the bundle's loop, or "usrnet".
         frames: Shape of the LR frames; None for any shape.
 
     Returns:
@@ -67,20 +68,25 @@ def signature(bundle: Bundle, graph: str, frames: FrameShape | None = None) -> S
         return Signature(inputs, {name: Tensor(pixels, fixed.array(manifest.io, manifest.scale))})
     lr: Dims = (None, None, None, 3) if uint8 else (None, 3, None, None)
     sr: Dims = (None, 3, None, None)
-    frame: Dims = (None, None, None, 3)
+    frame = lr
     if frames is not None:
         lr = frames.array(manifest.io)
         sr = frames.array("float", manifest.scale)
-        frame = frames.array("uint8", manifest.scale)
+        frame = frames.array(manifest.io, manifest.scale)
     batch = None if frames is None else frames.batch
     codes = Tensor(np.dtype(np.float32), (batch, manifest.code_size))
-    image = Tensor(sr_dtype(manifest.precision, manifest.io), sr)
-    if graph == "predictor":
-        return Signature({"lr": Tensor(pixels, lr)}, {"code": codes})
-    if graph == "corrector":
-        return Signature({"sr": image, "code": codes}, {"next_code": codes})
-    images = {"sr": image} | ({"frame": Tensor(pixels, frame)} if uint8 else {})
-    return Signature({"lr": Tensor(pixels, lr), "code": codes}, images)
+    tensors = {
+        LR: Tensor(pixels, lr),
+        SR: Tensor(sr_dtype(manifest.precision, manifest.io), sr),
+        FRAME: Tensor(pixels, frame),
+        CODE: codes,
+        NEXT_CODE: codes,
+    }
+    loop = bundle.loop
+    return Signature(
+        {name: tensors[name] for name in loop.graph(graph).inputs},
+        {name: tensors[name] for name in loop.outputs(graph, manifest.io)},
+    )
 
 
 def check_signature(

@@ -99,7 +99,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         self._pool: WorkerPool[Upscaler, Result] | None = None
         self._pool_lock = threading.Lock()
         self._io = bundle.manifest.io
-        self._executor = NetworkExecutor(backend, bundle.manifest, iters)
+        self._executor = NetworkExecutor(backend, bundle, iters)
         self._estimator = Estimator(self._executor, bundle.basis, self._io)
         free = available_memory() if backend.device == "cpu" else None
         self._tiled_upscaler = TiledUpscaler(self._executor, bundle, self._tiles, free)

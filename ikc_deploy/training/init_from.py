@@ -43,6 +43,11 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
     """
     file = folder / start
     source = load_weights(str(file) if file.is_file() else start).networks
+    if not isinstance(source, IkcNetworks):
+        raise RecipeError(
+            f"init_from '{start}' holds networks of the loop '{source.loop.name}', but the recipe "
+            "trains those of 'ikc'; start from other weights or from none"
+        )
     theirs = source.architecture
     if settings.scale != theirs.scale:
         raise RecipeError(

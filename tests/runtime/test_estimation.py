@@ -35,7 +35,9 @@ def upscaler(small_bundle: Bundle) -> Upscaler:
 
 @pytest.fixture(scope="module")
 def networks(small_checkpoint: Path) -> IkcNetworks:
-    return load_checkpoint(small_checkpoint)
+    networks = load_checkpoint(small_checkpoint)
+    assert isinstance(networks, IkcNetworks)
+    return networks
 
 
 def half_sky(height: int, width: int) -> NDArray[np.uint8]:

@@ -41,12 +41,12 @@ def test_the_loop_is_that_of_the_runtime(small_bundle: Bundle, iters: int) -> No
     with ikc_deploy.load(small_bundle, iters=iters) as upscaler:
         expected = upscaler(frames)
         given = upscaler(frames, sigma=1.5)
-    image, codes = asyncio.run(restore(networks, frames, None, iters))
+    image, codes = asyncio.run(restore(small_bundle.loop, networks, frames, None, iters))
     np.testing.assert_array_equal(image, expected.image)
     np.testing.assert_array_equal(np.stack(codes), expected.codes)
     assert networks.calls == ["predictor", "sftmd", *["corrector", "sftmd"] * iters]
     networks.calls.clear()
-    image, _ = asyncio.run(restore(networks, frames, given.codes[-1], 0))
+    image, _ = asyncio.run(restore(small_bundle.loop, networks, frames, given.codes[-1], 0))
     np.testing.assert_array_equal(image, given.image)
     assert networks.calls == ["sftmd"]
 
