@@ -28,6 +28,7 @@ from ikc_deploy.evaluation.render.plots import check_plots, save_plots
 from ikc_deploy.evaluation.render.tables import tables
 from ikc_deploy.evaluation.summary import DatasetSummary, summarise
 from ikc_deploy.files import check_file, write_atomically
+from ikc_deploy.loops import LOOPS
 from ikc_deploy.reporting.plotting import require_matplotlib
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.tiling import TileSettings
@@ -103,7 +104,8 @@ class _Outputs:
     "options",
     only=("iters", "estimate", "threads"),
     types={"estimate": click.Choice(["full", "crops"])},
-    defaults={"iters": None, "estimate": UpscalerOptions.estimate},
+    defaults={"estimate": UpscalerOptions.estimate},
+    words={"iters": ", ".join(f"{loop.iters} for {name}" for name, loop in LOOPS.items())},
 )
 @click.option(
     "--sigma-list",
