@@ -44,7 +44,10 @@ def empty_networks(settings: Architecture, basis: KernelBasis) -> IkcNetworks:
     """
     _check_basis(settings, basis)
     if settings.design in DAN_DESIGNS:
-        raise CheckpointError(f"'{settings.name}' is of the {settings.design} design, not of IKC")
+        raise CheckpointError(
+            f"'{settings.name}' is of the {settings.design} design of DAN, where only networks of "
+            "IKC are supported; choose one of its designs"
+        )
     return IkcNetworks(
         settings,
         basis,
