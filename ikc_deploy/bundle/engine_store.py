@@ -9,7 +9,7 @@ are used.
 
     host = Host("tensorrt-rtx", version="1.7.1.116", compute_capability="8.9")
     engine, profile = find_engine(bundle, host, shape=(1, 540, 960))
-    runtime.deserialize_cuda_engine(engine.plan("sftmd"))
+    runtime.deserialize_cuda_engine(engine.plan(bundle.loop.image.name))
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import ikc_deploy
 from ikc_deploy import Bundle
@@ -60,11 +62,13 @@ def test_rewritten_networks_equal_the_plain_ones(
     torch.testing.assert_close(found, networks.estimator(sr, lr), rtol=0, atol=1e-12)
 
 
-def loop_of(bundle: Bundle, lr: np.ndarray, iters: int) -> tuple[list[np.ndarray], np.ndarray]:  # type: ignore[type-arg]
+def loop_of(
+    bundle: Bundle, lr: NDArray[Any], iters: int
+) -> tuple[list[NDArray[Any]], NDArray[Any]]:
     """The unclamped images and the codes of every step, in ONNX Runtime."""
     backend = open_backend("onnxruntime", bundle)
     session = Session(backend, bundle, frame_shape(lr, bundle.manifest.io), iters)
-    images: list[np.ndarray] = []  # type: ignore[type-arg]
+    images: list[NDArray[Any]] = []
     session.upload(lr)
     run(backend, session.blind(), lambda _: images.append(backend.download(session.sr)))
     codes = np.stack([backend.download(code) for code in session.codes])

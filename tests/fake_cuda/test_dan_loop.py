@@ -28,7 +28,7 @@ def test_a_loop_from_a_constant_code_equals_the_cpu(
         for seed in range(3):
             frame = photo(16, 20, seed)
             for arguments in ({}, {"sigma": 1.1}, {"steps": True}, {}):
-                ours, expected = upscaler(frame, **arguments), cpu(frame, **arguments)  # type: ignore[arg-type]
+                ours, expected = upscaler(frame, **arguments), cpu(frame, **arguments)
                 assert np.array_equal(ours.image, expected.image)
                 assert np.array_equal(ours.codes, expected.codes)
     assert driver.left() == {}
