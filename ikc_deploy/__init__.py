@@ -56,6 +56,7 @@ from ikc_deploy.errors import (
 from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.kernels import KernelBasis, gaussian_kernel
 from ikc_deploy.kernels.gaussians import Family
+from ikc_deploy.loops import GraphStep, Loop, LoopGraph, RunGraph
 from ikc_deploy.option_fields import Heading, Option
 from ikc_deploy.runtime.backends.base import (
     Backend,
@@ -106,6 +107,7 @@ __all__ = [
     "FileRecord",
     "FrameIO",
     "GraphParity",
+    "GraphStep",
     "Heading",
     "IkcError",
     "Index",
@@ -113,6 +115,8 @@ __all__ = [
     "Int8Parity",
     "KernelBasis",
     "KernelError",
+    "Loop",
+    "LoopGraph",
     "Manifest",
     "MissingExtraError",
     "NoVideoError",
@@ -126,6 +130,7 @@ __all__ = [
     "RecipeError",
     "Result",
     "ResultFuture",
+    "RunGraph",
     "Status",
     "StepParity",
     "Stream",

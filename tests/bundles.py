@@ -11,7 +11,7 @@ from ikc_deploy.bundle.manifest import Bundle, FrameIO, Precision
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
 from ikc_deploy.export.usrnet_graph import UsrnetExport, add_usrnet
 from ikc_deploy.networks.architecture import Design
-from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
+from ikc_deploy.networks.checkpoints import save_checkpoint, untrained_networks
 from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings, save_usrnet
 from ikc_deploy.networks.weights_loader import load_weights
 from tests.samples import small_architecture
@@ -22,7 +22,7 @@ def save_small(
 ) -> Path:
     """A checkpoint of small untrained networks; the compact ones start close to bicubic."""
     path = folder / f"{name}.safetensors"
-    save_checkpoint(new_networks(small_architecture(design, scale), seed=0), path)
+    save_checkpoint(untrained_networks(small_architecture(design, scale), seed=0), path)
     return path
 
 

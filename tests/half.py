@@ -17,7 +17,7 @@ import onnx.parser
 
 from ikc_deploy import Bundle
 from ikc_deploy.bundle.engine_store import EngineRecord, Profile, write_record
-from ikc_deploy.bundle.manifest import GRAPHS
+from ikc_deploy.loops import IKC
 from tests.sealing import hand_made_bundle, seal
 
 _HEADER = '<ir_version: 8, opset_import: ["": 18]>'
@@ -100,12 +100,12 @@ def write_engine(bundle: Bundle, name: str, **changes: Any) -> Bundle:
         profiles=(Profile((1, 64, 64), (1, 256, 256), (1, 540, 960)),),
         workspace_mib=None,
         builder_level=3,
-        graphs={graph: bundle.files[f"{graph}.onnx"].sha256 for graph in GRAPHS},
-        layer_precision={graph: {"CONVOLUTION": {"HALF": 17}} for graph in GRAPHS},
+        graphs={graph: bundle.files[f"{graph}.onnx"].sha256 for graph in IKC.graphs},
+        layer_precision={graph: {"CONVOLUTION": {"HALF": 17}} for graph in IKC.graphs},
     )
     folder = bundle.path / "engines" / name
     folder.mkdir(parents=True)
-    for graph in GRAPHS:
+    for graph in IKC.graphs:
         (folder / f"{graph}.plan").write_bytes(f"{name} {graph}".encode())
     write_record(folder, replace(record, **changes))
     seal(bundle.path, bundle.manifest)

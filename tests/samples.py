@@ -17,7 +17,16 @@ def small_architecture(design: Design, scale: int = 4) -> Architecture:
     levels = len(LEVELS) if design == "film" else 0
     code_size = CODE_SIZE + levels
     return Architecture(
-        "small", scale, design, 4, 2, 8, SIGMA_RANGES[scale], code_size, levels=levels
+        "small",
+        scale,
+        design,
+        4,
+        2,
+        8,
+        SIGMA_RANGES[scale],
+        code_size,
+        levels=levels,
+        groups=2 if design == "dan2" else 1,
     )
 
 

@@ -11,13 +11,13 @@ import onnx
 from ikc_deploy import Bundle, KernelBasis
 from ikc_deploy.bundle.manifest import (
     BASIS_FILE,
-    GRAPHS,
     MANIFEST_FILE,
     Manifest,
     record_files,
     write_manifest,
 )
 from ikc_deploy.bundle.measurements import Deviation, GraphParity, Parity
+from ikc_deploy.loops import IKC
 
 SCALE: Final = 4
 BASIS: Final = KernelBasis.fit((0.2, 4.0))
@@ -26,7 +26,7 @@ ROUNDING: Final = 5e-4
 """What rounding is said to cost hand-made graphs: about a step of float16 below 1."""
 
 HAND_MADE: Final = Parity(
-    {graph: GraphParity(*[Deviation(0.0, ROUNDING, 3.0)] * 2) for graph in GRAPHS}, ()
+    {graph: GraphParity(*[Deviation(0.0, ROUNDING, 3.0)] * 2) for graph in IKC.graphs}, ()
 )
 """For graphs that no network stands behind."""
 

@@ -18,7 +18,8 @@ import click
 import ikc_deploy.weights
 from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.architecture import Architecture
-from ikc_deploy.networks.checkpoints import IkcNetworks, load_checkpoint
+from ikc_deploy.networks.checkpoints import load_checkpoint
+from ikc_deploy.networks.loop_networks import LoopNetworks
 
 _IMAGES: Final = {
     "hr_free": "435 freely licensed photographs ([authors and licences]"
@@ -52,7 +53,7 @@ _WHAT_FIGURES_ARE: Final = (
 )
 
 
-def _head(name: str, networks: IkcNetworks, log: list[dict[str, Any]]) -> str:
+def _head(name: str, networks: LoopNetworks, log: list[dict[str, Any]]) -> str:
     settings, training = networks.architecture, networks.training
     parameters = sum(p.numel() for m in networks.modules().values() for p in m.parameters())
     rows = {

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.synthetic_frames import natural_frame
-from ikc_deploy.bundle.manifest import DEFAULT_ITERS
 from ikc_deploy.errors import InputError
+from ikc_deploy.loops import IKC
 from ikc_deploy.runtime.frames import MIN_SIDE
 
 
@@ -26,7 +26,7 @@ class BenchmarkCase:
     """Height of the LR frame in pixels."""
     width: int
     """Width of the LR frame in pixels."""
-    iters: int = DEFAULT_ITERS
+    iters: int = IKC.iters
     """Number of corrections after the predictor."""
     batch: int = 1
     """Number of frames in a call."""

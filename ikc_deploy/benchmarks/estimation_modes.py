@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.benchmarks.synthetic_frames import natural_frame
-from ikc_deploy.bundle.manifest import DEFAULT_ITERS, Bundle
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.datasets import open_datasets, read_hr
 from ikc_deploy.imaging.degrade import SIGMAS, degrade_gaussian
 from ikc_deploy.imaging.image_io import list_images, read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.loops import IKC
 from ikc_deploy.runtime.estimation import ESTIMATES, Estimate
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import Upscaler, load_bundle
@@ -193,7 +194,7 @@ def measure_clip(
     bundle: Bundle, threads: int, hr: Frame, sigmas: Sequence[float]
 ) -> dict[Estimate, Rows]:
     """Measure a clip by each way of estimating."""
-    with load_bundle(bundle, UpscalerOptions(iters=DEFAULT_ITERS, threads=threads)) as upscaler:
+    with load_bundle(bundle, UpscalerOptions(iters=IKC.iters, threads=threads)) as upscaler:
         return {way: _rows(upscaler, way, hr, sigmas) for way in ESTIMATES}
 
 
@@ -260,10 +261,10 @@ def measure(
         "machine": describe_machine(),
         "weights": bundle.manifest.name,
         "weights_sha256": bundle.manifest.weights_sha256,
-        "iters": DEFAULT_ITERS,
+        "iters": IKC.iters,
         "threads": threads,
     }
-    with load_bundle(bundle, UpscalerOptions(iters=DEFAULT_ITERS, threads=threads)) as upscaler:
+    with load_bundle(bundle, UpscalerOptions(iters=IKC.iters, threads=threads)) as upscaler:
         report["speed"] = []
         for height, width in SPEED_SIZES if plan.rounds else ():
             report["speed"].append(asdict(measure_speed(upscaler, height, width, plan.rounds)))

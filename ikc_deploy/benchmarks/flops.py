@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ikc_deploy.benchmarks.case import BenchmarkCase
-from ikc_deploy.bundle.manifest import GRAPHS, Bundle
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import MissingExtraError
+from ikc_deploy.loops import Loop
 
 _FREE: Final = {"Shape", "Constant", "ConstantOfShape", "Reshape", "Unsqueeze", "Squeeze", "Gather"}
 """Operations that do not move pixels."""
@@ -76,7 +77,7 @@ def graph_work(path: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[tuple[
 
 
 def bundle_work(bundle: Bundle, case: BenchmarkCase) -> dict[str, list[tuple[str, Work]]]:
-    """Return `graph_work` of the three graphs for the frames of `case`, by graph."""
+    """Return `graph_work` of the loop's graphs for the frames of `case`, by graph."""
     manifest = bundle.manifest
     batch, scale = case.batch, manifest.scale
     code = (batch, manifest.code_size)
@@ -85,22 +86,21 @@ def bundle_work(bundle: Bundle, case: BenchmarkCase) -> dict[str, list[tuple[str
         lr = (batch, 3, case.height, case.width)
     sr = (batch, 3, scale * case.height, scale * case.width)
     inputs = {"lr": lr, "code": code, "sr": sr}
-    return {name: graph_work(bundle.graph(name), inputs) for name in GRAPHS}
+    return {name: graph_work(bundle.graph(name), inputs) for name in bundle.loop.graphs}
 
 
 def loop_macs(bundle: Bundle, case: BenchmarkCase) -> int:
-    """Return the multiply-accumulates of one call: P, t + 1 times F, t times C."""
+    """Return the multiply-accumulates of one call of the whole loop."""
     per_graph = {
         name: sum(work.macs for _, work in nodes)
         for name, nodes in bundle_work(bundle, case).items()
     }
-    return loop_total(per_graph, case.iters)
+    return loop_total(bundle.loop, per_graph, case.iters)
 
 
-def loop_total(per_graph: Mapping[str, Any], iters: int) -> Any:
+def loop_total(loop: Loop, per_graph: Mapping[str, Any], iters: int) -> Any:
     """Return the total of a quantity over the loop, given that of each network."""
-    passes = {"predictor": 1, "sftmd": iters + 1, "corrector": iters}
-    return sum(count * per_graph[name] for name, count in passes.items())
+    return sum(count * per_graph[name] for name, count in loop.passes(iters).items())
 
 
 def _node_work(node: Any, shapes: Shapes, constants: Shapes) -> Work:

@@ -15,7 +15,7 @@ from typing import Annotated, Final
 
 from ikc_deploy.benchmarks.candidates import Candidate
 from ikc_deploy.benchmarks.case import BenchmarkCase, Subject
-from ikc_deploy.benchmarks.runners import STAGES, CandidateRunner, Timing
+from ikc_deploy.benchmarks.runners import CandidateRunner, Timing
 from ikc_deploy.benchmarks.statistics import TimingSummary, paired_ratio
 from ikc_deploy.errors import BackendError, IkcError, InputError
 from ikc_deploy.option_fields import Option, check_options
@@ -209,7 +209,8 @@ class _Lane:
 
     def measurement(self, case: BenchmarkCase) -> Measurement:
         totals = tuple(timing.total for timing in self.timings)
-        stages = {stage: fmean(timing.stages[stage] for timing in self.timings) for stage in STAGES}
+        names = self.timings[0].stages
+        stages = {stage: fmean(timing.stages[stage] for timing in self.timings) for stage in names}
         summary = TimingSummary.of(totals)
         macs = self.runner.macs()
         return Measurement(

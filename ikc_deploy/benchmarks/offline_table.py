@@ -16,11 +16,11 @@ import torch
 
 from ikc_deploy.benchmarks.degraded_crop import DegradedCrop, Image
 from ikc_deploy.benchmarks.machine import describe_machine
-from ikc_deploy.bundle.manifest import DEFAULT_ITERS
 from ikc_deploy.errors import InputError
 from ikc_deploy.export.default_bundle import default_bundle
 from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.metrics import psnr_y, ssim_y
+from ikc_deploy.loops import IKC
 from ikc_deploy.offline.methods import METHODS
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import load_bundle
@@ -118,7 +118,7 @@ def _candidates(
     plan: OfflineTablePlan,
 ) -> Iterator[tuple[str, int | None, Callable[[Image], Image]]]:
     yield "bicubic", None, lambda lr: upscale_bicubic(lr, plan.case.scale)
-    yield "ikc", DEFAULT_ITERS, lambda lr: _by_ikc(plan, lr)
+    yield "ikc", IKC.iters, lambda lr: _by_ikc(plan, lr)
     for name, given in plan.methods.items():
         method = METHODS[name]
         settings = method.settings(seed=plan.case.seed, **given)
@@ -132,7 +132,7 @@ def _candidates(
 
 def _by_ikc(plan: OfflineTablePlan, lr: Image) -> Image:
     bundle = default_bundle(plan.weights)
-    options = UpscalerOptions(iters=DEFAULT_ITERS, backend="onnxruntime", threads=plan.threads)
+    options = UpscalerOptions(iters=IKC.iters, backend="onnxruntime", threads=plan.threads)
     with load_bundle(bundle, options) as upscaler:
         image: Image = upscaler(lr).image
         return image

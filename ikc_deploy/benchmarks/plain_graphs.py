@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +14,17 @@ from numpy.typing import NDArray
 from ikc_deploy.benchmarks.case import BenchmarkCase, Subject, planes_of
 from ikc_deploy.benchmarks.flops import graph_work, loop_total
 from ikc_deploy.benchmarks.runners import StageClock, Timing
-from ikc_deploy.bundle.manifest import GRAPHS
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import atomic_folder, restore
 from ikc_deploy.locks import locked
+from ikc_deploy.loops import SR
+from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.paths import cache_folder
 from ikc_deploy.weights import find_weights
 
 
 class PlainGraphsRunner:
-    """A runner of Algorithm 1 over unrewritten graphs; every call takes and returns host arrays.
+    """A runner of the loop over unrewritten graphs; every call takes and returns host arrays.
 
     Args:
         subject: What is measured: weights, as a bundle's graphs are rewritten.
@@ -42,13 +45,17 @@ class PlainGraphsRunner:
                 "unrewritten graphs are exported from weights; give --weights instead of --bundle"
             )
         self._folder = plain_graphs(subject.weights)
+        networks = load_weights(subject.weights).networks
+        self._loop, self._scale = networks.loop, networks.architecture.scale
+        self._start = networks.basis.delta_code() if self._loop.start is None else None
+        self._code_size = networks.architecture.code_size
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = case.threads
         self._sessions: dict[str, Any] = {
             name: onnxruntime.InferenceSession(
                 str(self._folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
             )
-            for name in GRAPHS
+            for name in self._loop.graphs
         }
         self._case = case
         self._frames = case.frames()
@@ -59,12 +66,12 @@ class PlainGraphsRunner:
         clock = StageClock()
         started = time.perf_counter()
         lr = planes_of(self._frames)
-        code = self._call(clock, "predictor", lr=lr)
-        for step in range(self._case.iters + 1):
-            sr = self._call(clock, "sftmd", lr=lr, code=code)
-            if step < self._case.iters:
-                code = self._call(clock, "corrector", sr=sr, code=code)
-        self._image = np.rint(255 * sr).astype(np.uint8).transpose(0, 2, 3, 1)
+        start = None if self._start is None else np.tile(self._start, (len(lr), 1))
+        run = partial(self._call, clock)
+        for _, images in self._loop.walk(run, lr, start, self._case.iters):
+            sr = images[SR]
+        image = np.rint(255 * sr).clip(0, 255)
+        self._image = image.astype(np.uint8).transpose(0, 2, 3, 1)
         return Timing(1e3 * (time.perf_counter() - started), clock.stages)
 
     def image(self) -> NDArray[Any]:
@@ -79,26 +86,26 @@ class PlainGraphsRunner:
 
     def macs(self) -> int | None:
         """Return the multiply-accumulates of one call, corrections included."""
-        case, scale = self._case, self.image().shape[1] // self._case.height
+        case, scale = self._case, self._scale
         shapes = {
             "lr": (case.batch, 3, case.height, case.width),
-            "code": (case.batch, self._sessions["predictor"].get_outputs()[0].shape[1]),
+            "code": (case.batch, self._code_size),
             "sr": (case.batch, 3, scale * case.height, scale * case.width),
         }
         counted = {
             name: sum(work.macs for _, work in graph_work(self._folder / f"{name}.onnx", shapes))
-            for name in GRAPHS
+            for name in self._loop.graphs
         }
-        return int(loop_total(counted, case.iters))
+        return int(loop_total(self._loop, counted, case.iters))
 
     def close(self) -> None:
         """Free the networks."""
         self._sessions.clear()
 
-    def _call(self, clock: StageClock, name: str, **inputs: NDArray[Any]) -> NDArray[Any]:
-        session = self._sessions[name]
-        result: NDArray[Any] = clock.time(name, session.run, None, inputs)[0]
-        return result
+    def _call(self, clock: StageClock, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        outputs = [self._loop.outputs(name, "float")[0]]
+        found = clock.time(name, self._sessions[name].run, outputs, dict(inputs))
+        return dict(zip(outputs, found, strict=True))
 
 
 def plain_graphs(weights: str) -> Path:
@@ -108,7 +115,6 @@ def plain_graphs(weights: str) -> Path:
         weights: Spec of the weights.
     """
     from ikc_deploy.export.plain import export_plain_graphs
-    from ikc_deploy.networks.weights_loader import load_weights
 
     source = find_weights(weights)
     folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-plain"

@@ -84,7 +84,10 @@ def predict(bundle: Bundle, case: BenchmarkCase, card: Card) -> RooflineLatency:
     for name, nodes in bundle_work(bundle, case).items():
         fused[name] = sum(_ms(work, card, size) for _, work in nodes if work.macs)
         unfused[name] = sum(_ms(work, card, size) for _, work in nodes)
-    return RooflineLatency(loop_total(fused, case.iters), loop_total(unfused, case.iters))
+    loop = bundle.loop
+    return RooflineLatency(
+        loop_total(loop, fused, case.iters), loop_total(loop, unfused, case.iters)
+    )
 
 
 def _ms(work: Work, card: Card, size: int) -> float:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
-
-STAGES: Final = ("predictor", "sftmd", "corrector")
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class StageClock:
 
     synchronize: Callable[[], None] = lambda: None
     """Function that waits for the device, so that a stage's time does not include another's."""
-    stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    stages: dict[str, float] = field(default_factory=dict)
     """Milliseconds by stage."""
 
     def time(self, stage: str, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -61,5 +59,6 @@ class StageClock:
         started = time.perf_counter()
         result = call(*arguments)
         self.synchronize()
-        self.stages[stage] += 1e3 * (time.perf_counter() - started)
+        elapsed = 1e3 * (time.perf_counter() - started)
+        self.stages[stage] = self.stages.get(stage, 0.0) + elapsed
         return result

@@ -18,8 +18,9 @@ from ikc_deploy.benchmarks.peak_memory import peak_memory_mib
 from ikc_deploy.benchmarks.peak_throughput import measure_peak_throughput
 from ikc_deploy.benchmarks.quality import CandidateQuality, measure_quality
 from ikc_deploy.benchmarks.report import BenchmarkReport
-from ikc_deploy.bundle.manifest import DEFAULT_ITERS, Precision
+from ikc_deploy.bundle.manifest import Precision
 from ikc_deploy.errors import ExportError, InputError
+from ikc_deploy.loops import IKC
 from ikc_deploy.option_fields import Option
 from ikc_deploy.runtime.backends import BACKENDS
 from ikc_deploy.runtime.options import UpscalerOptions
@@ -52,7 +53,7 @@ class Suite:
     """Sizes of LR frames."""
     iters: Annotated[
         tuple[int, ...], Option("Number of corrections after the predictor (repeatable).")
-    ] = (DEFAULT_ITERS,)
+    ] = (IKC.iters,)
     batches: Annotated[
         tuple[int, ...], Option("Frames per call (repeatable).", flags=("--batch",))
     ] = (1,)
@@ -221,7 +222,7 @@ def _suite(table: dict[str, Any], folder: Path) -> Suite:
     return Suite(
         subjects=tuple(Subject(weights) for weights in lists.get("weights", [])),
         sizes=tuple(parse_size(str(size)) for size in lists.get("res", [])),
-        iters=tuple(lists.get("iters", [DEFAULT_ITERS])),
+        iters=tuple(lists.get("iters", [IKC.iters])),
         batches=tuple(lists.get("batch", [1])),
         timing_budget=TimingBudget(**{key: table[key] for key in _TIMING_BUDGET & set(table)}),
         **values,

@@ -2,12 +2,13 @@
 
 "reference-loop" is the loop as IKC's authors describe and run it: every step copies the image and
 the code to the host before the next one starts, and the correction that follows the last image is
-computed and discarded. The others run Algorithm 1 and keep everything on the device.
+computed and discarded. The others run the loop of the weights and keep everything on the device.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ikc_deploy.benchmarks.case import BenchmarkCase, Subject, planes_of
 from ikc_deploy.benchmarks.runners import StageClock, Timing
 from ikc_deploy.errors import InputError
-from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.loops import CODE, LR, SR, Loop
+from ikc_deploy.networks.loop_networks import LoopNetworks
 from ikc_deploy.networks.weights_loader import load_weights
 
 
@@ -75,9 +77,10 @@ class TorchLoopRunner:
         started = time.perf_counter()
         with torch.inference_mode():
             lr = self._on_device(torch.from_numpy(planes_of(self._frames)))
-            code = clock.time("predictor", self._modules["predictor"], lr)
-            sr = self._loop(lr, code, clock)
-            self._image = (255 * sr).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+            sr = self._loop(lr, clock)
+            self._image = (
+                (255 * sr).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+            )
         return Timing(1e3 * (time.perf_counter() - started), clock.stages)
 
     def image(self) -> NDArray[Any]:
@@ -93,10 +96,11 @@ class TorchLoopRunner:
     def macs(self) -> int | None:
         """Return the multiply-accumulates of one call, counted on tensors without memory."""
         counted = {name: _macs(self._networks, name, self._case) for name in self._modules}
-        steps = self._case.iters + 1
-        corrections = steps if self._settings.round_trips else steps - 1
-        total = counted["predictor"] + steps * counted["sftmd"]
-        return total + corrections * counted["corrector"]
+        loop = self._networks.loop
+        passes = loop.passes(self._case.iters)
+        if self._settings.round_trips:
+            passes[loop.update.name] += 1
+        return sum(count * counted[name] for name, count in passes.items())
 
     def close(self) -> None:
         """Free the networks."""
@@ -114,18 +118,27 @@ class TorchLoopRunner:
             return tensor.to(memory_format=torch.channels_last)
         return tensor
 
-    def _loop(self, lr: Tensor, code: Tensor, clock: StageClock) -> Tensor:
-        sftmd, corrector = self._modules["sftmd"], self._modules["corrector"]
-        last = self._case.iters
-        for step in range(last + 1):
-            sr = clock.time("sftmd", sftmd, lr, code)
-            if self._settings.round_trips:
-                sr = self._round_trip(sr)
-            if step < last or self._settings.round_trips:
-                code = clock.time("corrector", corrector, sr, code)
-            if self._settings.round_trips:
-                code = self._round_trip(code)
-        return sr
+    def _loop(self, lr: Tensor, clock: StageClock) -> Tensor:
+        loop, trips = self._networks.loop, self._settings.round_trips
+
+        def run(name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+            tensors = inputs.values()
+            output = clock.time(name, self._modules[name], *tensors)
+            output = self._round_trip(output) if trips and name != _start(loop) else output
+            return {loop.outputs(name, "float")[0]: output}
+
+        start = None
+        if loop.start is None:
+            first = np.tile(self._networks.basis.delta_code(), (len(lr), 1))
+            start = self._on_device(torch.from_numpy(first))
+        for code, images in loop.walk(run, lr, start, self._case.iters):  # noqa: B007
+            pass
+        if trips:
+            # The authors' loop computes a further correction and discards it.
+            values = {LR: lr, SR: images[SR], CODE: code}
+            run(loop.update.name, {name: values[name] for name in loop.update.inputs})
+        image: Tensor = images[SR]
+        return image
 
     def _round_trip(self, tensor: Tensor) -> Tensor:
         host = tensor.float().cpu().numpy()
@@ -136,14 +149,20 @@ class TorchLoopRunner:
             torch.cuda.synchronize()
 
 
-def _macs(networks: IkcNetworks, name: str, case: BenchmarkCase) -> int:
+def _start(loop: Loop) -> str | None:
+    """Return the name of the start graph; None if the loop has none."""
+    return None if loop.start is None else loop.start.name
+
+
+def _macs(networks: LoopNetworks, name: str, case: BenchmarkCase) -> int:
     """Return the multiply-accumulates of one pass: those of convolutions and matrix products."""
     scale, size = networks.architecture.scale, networks.architecture.code_size
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         lr = torch.empty(case.batch, 3, case.height, case.width)
         sr = torch.empty(case.batch, 3, scale * case.height, scale * case.width)
         code = torch.empty(case.batch, size)
-        inputs = {"predictor": (lr,), "sftmd": (lr, code), "corrector": (sr, code)}[name]
+        tensors = {LR: lr, SR: sr, CODE: code}
+        inputs = [tensors[each] for each in networks.loop.graph(name).inputs]
         with FlopCounterMode(display=False) as counter:
             networks.modules()[name](*inputs)
     return int(counter.get_total_flops()) // 2

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.case import BenchmarkCase, planes_of
 from ikc_deploy.benchmarks.flops import loop_macs
-from ikc_deploy.benchmarks.runners import STAGES, Timing
+from ikc_deploy.benchmarks.runners import Timing
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import MissingExtraError
 from ikc_deploy.runtime.options import UpscalerOptions
@@ -47,7 +47,9 @@ class UpscalerRunner:
         result = self._upscaler(self._frames, **self._arguments)
         total = 1e3 * (time.perf_counter() - started)
         self._image = result.image
-        return Timing(total, {stage: result.timings[stage] for stage in STAGES})
+        return Timing(
+            total, {stage: result.timings[stage] for stage in self._upscaler.bundle.loop.graphs}
+        )
 
     def image(self) -> NDArray[Any]:
         """Return the result of the last call, `[N,sH,sW,3]` uint8.

@@ -1,6 +1,6 @@
 """The engines of a bundle: what is stored beside the plans, and which engine fits which machine.
 
-    engines/<fingerprint>/  predictor.plan  sftmd.plan  corrector.plan  engine.json
+    engines/<fingerprint>/  GRAPH.plan for each graph of the bundle's loop  engine.json
 
 An engine is the three graphs compiled by one variant and version of TensorRT, for some compute
 capabilities and frame sizes. `ikc_deploy.engines` writes engines. This module reads them, and needs
@@ -9,7 +9,7 @@ are used.
 
     host = Host("tensorrt-rtx", version="1.7.1.116", compute_capability="8.9")
     engine, profile = find_engine(bundle, host, shape=(1, 540, 960))
-    runtime.deserialize_cuda_engine(engine.plan("sftmd"))
+    runtime.deserialize_cuda_engine(engine.plan(bundle.loop.image.name))
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from ikc_deploy.bundle.manifest import GRAPHS, Bundle, copy_verified, record_files
+from ikc_deploy.bundle.manifest import Bundle, copy_verified, record_files
 from ikc_deploy.bundle.tensorrt_variants import TensorRTVariantName
 from ikc_deploy.errors import BundleError, EngineError, InputError
 from ikc_deploy.json_records import parse, read_json
+from ikc_deploy.loops import Loop
 from ikc_deploy.text import printable
 
 SCHEMA: Final = 1
@@ -135,14 +136,14 @@ class Engine:
         return self.bundle.path / ENGINES_FOLDER / self.record.fingerprint
 
     def plan_bytes(self, graph: str) -> int:
-        """Return the size in bytes of the plan of "predictor", "sftmd" or "corrector"."""
+        """Return the size in bytes of the plan of a graph of the bundle's loop."""
         return self.bundle.files[self._name(graph)].bytes
 
     def plan(self, graph: str) -> bytes:
         """Return the plan of a graph, for TensorRT to deserialise.
 
         Args:
-            graph: "predictor", "sftmd" or "corrector".
+            graph: Name of a graph of the bundle's loop.
 
         Returns:
             The verified content of the plan.
@@ -304,7 +305,8 @@ def incompatibility(engine: Engine, host: Host, shape: Shape | None = None) -> s
             f"it is for compute capability {', '.join(record.compute_capabilities)}, "
             f"and the GPU here has {host.compute_capability}"
         )
-    if any(engine.bundle.files[f"{graph}.onnx"].sha256 != record.graphs[graph] for graph in GRAPHS):
+    held = {graph: engine.bundle.files[f"{graph}.onnx"].sha256 for graph in record.graphs}
+    if held != record.graphs:
         return "it was built from other graphs than the bundle holds"
     if shape is not None and not any(profile.covers(shape) for profile in record.profiles):
         taken = " or ".join(f"{_x(p.min)} to {_x(p.max)}" for p in record.profiles)
@@ -323,9 +325,9 @@ def write_record(folder: Path, record: EngineRecord) -> None:
     (folder / ENGINE_FILE).write_text(json.dumps(values, indent=2) + "\n")
 
 
-def engine_files(fingerprint: str) -> list[str]:
-    """Return the files of an engine as paths in the bundle."""
-    names = (*(f"{graph}.plan" for graph in GRAPHS), ENGINE_FILE)
+def engine_files(fingerprint: str, loop: Loop) -> list[str]:
+    """Return the files of an engine of a bundle of this loop, as paths in the bundle."""
+    names = (*(f"{graph}.plan" for graph in loop.graphs), ENGINE_FILE)
     return [f"{ENGINES_FOLDER}/{fingerprint}/{name}" for name in names]
 
 
@@ -343,8 +345,10 @@ def copy_engines(old: Bundle, new: Path) -> tuple[set[str], set[str]]:
     Raises:
         BundleError: An engine is damaged.
     """
-    written = record_files(new, (f"{graph}.onnx" for graph in GRAPHS))
-    graphs = {graph: written[f"{graph}.onnx"].sha256 for graph in GRAPHS}
+    names = {graph: f"{graph}.onnx" for graph in old.loop.graphs}
+    # A new bundle of another loop has none of these files.
+    written = record_files(new, (name for name in names.values() if (new / name).is_file()))
+    graphs = {graph: written[name].sha256 for graph, name in names.items() if name in written}
     kept, left = set(), set()
     for engine in read_engines(old):
         name = engine.record.fingerprint
@@ -352,7 +356,7 @@ def copy_engines(old: Bundle, new: Path) -> tuple[set[str], set[str]]:
             left.add(name)
             continue
         kept.add(name)
-        copy_verified(old, engine_files(name), new)
+        copy_verified(old, engine_files(name, old.loop), new)
     return kept, left
 
 
@@ -371,8 +375,9 @@ def _read_record(bundle: Bundle, name: str) -> EngineRecord:
         raise BundleError(
             f"'{path}' has schema {printable(schema, 40)}, and {SCHEMA} is read here; {_AGAIN}"
         )
-    whole = set(engine_files(record.fingerprint)) <= set(bundle.files)
-    whole = whole and set(record.graphs) == set(record.layer_precision) == set(GRAPHS)
+    whole = set(engine_files(record.fingerprint, bundle.loop)) <= set(bundle.files)
+    whole = whole and set(record.graphs) == set(record.layer_precision)
+    whole = whole and set(record.graphs) == set(bundle.loop.graphs)
     if path.parent.name != record.fingerprint or not whole:
         raise BundleError(f"'{path.parent}' is not the engine that its record describes; {_AGAIN}")
     return record

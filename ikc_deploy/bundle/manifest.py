@@ -1,7 +1,10 @@
 """The bundle: a folder with everything that a machine needs to upscale, verified before it is read.
 
-    NAME/manifest.json  predictor.onnx  sftmd.onnx  corrector.onnx  basis.npz  engines/...
+    NAME/manifest.json  GRAPH.onnx for each graph of the loop  basis.npz  engines/...
     and, if requested, usrnet.onnx, for known kernels of any shape
+
+The manifest names the loop (`ikc_deploy.loops`), which names the graphs: for IKC predictor, sftmd
+and corrector.
 
 `write_manifest` seals a folder: the manifest lists the files that its writer wrote or verified,
 each with size and sha256, and a digest of its own content. `Bundle.open` refuses a folder that
@@ -31,19 +34,16 @@ from ikc_deploy.files import is_interrupted, restore, sha256_file, write_atomica
 from ikc_deploy.json_records import parse, read_json
 from ikc_deploy.kernels import SIGMA_RANGES, KernelBasis
 from ikc_deploy.locks import locked
+from ikc_deploy.loops import IKC, Loop, find_loop
 from ikc_deploy.text import printable
 
 SCHEMA: Final = 2
 """Version of the manifest's schema; a reader refuses others."""
 
-DEFAULT_ITERS: Final = 7
-"""Default number of corrections after the predictor (IKC, section 4.1)."""
-
 _MAX_ITERS: Final = 1000
 
-GRAPHS: Final = ("predictor", "sftmd", "corrector")
 USRNET: Final = "usrnet"
-"""Name of the optional fourth graph, for known kernels."""
+"""Name of an optional further graph, for known kernels."""
 
 MANIFEST_FILE: Final = "manifest.json"
 BASIS_FILE: Final = "basis.npz"
@@ -153,9 +153,11 @@ class Manifest:
     """Record of the training of the weights; empty for random weights."""
     tools: dict[str, str]
     """Versions of the tools that wrote the bundle."""
-    recommended_iters: int = DEFAULT_ITERS
+    loop: str = IKC.name
+    """Name of the loop in which the graphs run."""
+    recommended_iters: int = IKC.iters
     """Number of corrections after which more gain nothing, measured on images; 0 where the
-    predictor alone is as good. An `Upscaler` runs this number unless another is given."""
+    first code is as good. An `Upscaler` runs this number unless another is given."""
     parity: Parity | None = None
     """Differences of the graphs from torch in float32; None before they are measured."""
     convolutions: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -169,6 +171,7 @@ class Manifest:
         """Require a supported scale, and numbers in the range of the format."""
         if self.scale not in SIGMA_RANGES:
             raise ValueError(f"scale must be one of {sorted(SIGMA_RANGES)}, got {self.scale}")
+        find_loop(self.loop)
         _check_range("code_size", self.code_size, 1, _MAX_CODES)
         _check_range("opset", self.opset, 1, 1000)
         _check_range("recommended_iters", self.recommended_iters, 0, _MAX_ITERS)
@@ -245,7 +248,7 @@ class Bundle:
             )
         sealed = _read_manifest(folder)
         manifest, files = sealed.bundle, sealed.files
-        _check_listing(folder, files)
+        _check_listing(folder, manifest, files)
         for name, record in files.items():
             _verify_file(folder, name, record)
         if (manifest.usrnet is None) == (f"{USRNET}.onnx" in files):
@@ -280,6 +283,11 @@ class Bundle:
             raise BundleError(f"{error}; {_EXPORT_AGAIN}") from error
 
     @property
+    def loop(self) -> Loop:
+        """Loop in which the graphs run."""
+        return find_loop(self.manifest.loop)
+
+    @property
     def usrnet(self) -> UsrnetRecord:
         """Properties of the fourth graph.
 
@@ -297,7 +305,7 @@ class Bundle:
         """Return the path of an ONNX file, for messages and writers; to load it, use `graph_bytes`.
 
         Args:
-            name: "predictor", "sftmd", "corrector", or "usrnet" if the bundle has it.
+            name: Name of a graph of the loop, or "usrnet" if the bundle has it.
 
         Returns:
             The path, also if there is no such file.
@@ -308,7 +316,7 @@ class Bundle:
         """Return the verified content of the ONNX file of a graph.
 
         Args:
-            name: "predictor", "sftmd", "corrector", or "usrnet" if the bundle has it.
+            name: Name of a graph of the loop, or "usrnet" if the bundle has it.
 
         Returns:
             The ONNX model as it is in the file.
@@ -441,7 +449,7 @@ def write_manifest(folder: Path, manifest: Manifest, files: Mapping[str, FileRec
             raise ValueError(f"{len(data)} bytes are more than {MAX_MANIFEST}")
     except ValueError as error:
         raise BundleError(f"the manifest of '{folder}' cannot be written: {error}") from error
-    _check_listing(folder, files)
+    _check_listing(folder, manifest, files)
     write_atomically(folder / MANIFEST_FILE, data)
 
 
@@ -480,8 +488,8 @@ def _digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(sealed, sort_keys=True).encode()).hexdigest()
 
 
-def _check_listing(folder: Path, files: Mapping[str, FileRecord]) -> None:
-    needed = {BASIS_FILE, *(f"{name}.onnx" for name in GRAPHS)}
+def _check_listing(folder: Path, manifest: Manifest, files: Mapping[str, FileRecord]) -> None:
+    needed = {BASIS_FILE, *(f"{name}.onnx" for name in find_loop(manifest.loop).graphs)}
     if not needed <= set(files):
         missing = ", ".join(sorted(needed - set(files)))
         raise BundleError(f"the manifest of '{folder}' does not list {missing}; {_EXPORT_AGAIN}")

@@ -35,7 +35,7 @@ sum in another order than the reference. In INT8, both round the same values and
 them rounds the other way: two ways in which ONNX Runtime computes such a graph differ by up to 0.8
 of the error of rounding (measured)."""
 
-FRAME: Final[dict[Literal["fp32", "fp16", "int8"], float]] = {
+FRAME_LEVELS: Final[dict[Literal["fp32", "fp16", "int8"], float]] = {
     "fp32": 0.501,
     "fp16": 0.5625 + 0.001,
     "int8": 0.501,

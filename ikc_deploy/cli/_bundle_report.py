@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ikc_deploy.bundle.engine_store import Engine
-from ikc_deploy.bundle.manifest import GRAPHS, Bundle, UsrnetRecord
+from ikc_deploy.bundle.manifest import Bundle, UsrnetRecord
 from ikc_deploy.bundle.measurements import Int8Parity
 from ikc_deploy.cli._ui import print_table, say
 
@@ -31,7 +31,7 @@ def _print_sizes(bundle: Bundle) -> None:
             _counts(manifest.convolutions.get(name, {})),
             f"{bundle.files[f'{name}.onnx'].bytes / _MIB:.1f}",
         )
-        for name in GRAPHS
+        for name in bundle.loop.graphs
     )
     title = f"{manifest.name}, x{manifest.scale}, {manifest.precision}, {manifest.io}"
     print_table(title, ("graph", "convolutions", "MiB"), rows)
@@ -121,19 +121,21 @@ def print_engine(engine: Engine, state: str) -> None:
     )
     for profile in record.profiles:
         say(f"  LR frames (batch, height, width): {profile}")
-    sizes = (f"{graph} {engine.plan_bytes(graph) / _MIB:.1f}" for graph in GRAPHS)
+    sizes = (
+        f"{graph} {engine.plan_bytes(graph) / _MIB:.1f}" for graph in engine.bundle.loop.graphs
+    )
     say(f"  plans: {', '.join(sizes)} MiB")
     say(f"  {state}")
     _print_layer_precision(engine)
 
 
 def _print_layer_precision(engine: Engine) -> None:
-    precisions = engine.record.layer_precision
+    precisions, graphs = engine.record.layer_precision, engine.bundle.loop.graphs
     rows = (
-        (kind, *(_counts(precisions[graph].get(kind, {})) for graph in GRAPHS))
-        for kind in sorted({kind for graph in GRAPHS for kind in precisions[graph]})
+        (kind, *(_counts(precisions[graph].get(kind, {})) for graph in graphs))
+        for kind in sorted({kind for graph in graphs for kind in precisions[graph]})
     )
-    print_table("layers", ("layer type", *GRAPHS), rows)
+    print_table("layers", ("layer type", *graphs), rows)
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -27,6 +27,7 @@ def option_group(
     without: Collection[str] = (),
     types: Mapping[str, Any] = _NOTHING,
     defaults: Mapping[str, Any] = _NOTHING,
+    words: Mapping[str, str] = _NOTHING,
 ) -> Callable[[_Command], _Command]:
     """Return a decorator that adds the options of a dataclass to a command.
 
@@ -42,6 +43,7 @@ def option_group(
         without: Names of fields to leave out.
         types: Types by field, for values that have a written form of their own.
         defaults: Defaults by field, where those of the command differ.
+        words: Defaults in words by field, where those of the command differ.
 
     Returns:
         The decorator.
@@ -62,7 +64,7 @@ def option_group(
 
         decorated: Callable[..., Any] = gathered
         for field in reversed(chosen):
-            decorated = _option(field, types, defaults)(decorated)
+            decorated = _option(field, types, defaults, words)(decorated)
         return cast("_Command", decorated)
 
     return decorate
@@ -96,7 +98,10 @@ def _instance(kind: type, values: Mapping[str, Any]) -> Any:
 
 
 def _option(
-    field: OptionField, types: Mapping[str, Any], defaults: Mapping[str, Any]
+    field: OptionField,
+    types: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    own_words: Mapping[str, str],
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     option, name = field.option, field.name
     default = defaults.get(name, field.default)
@@ -111,6 +116,7 @@ def _option(
     words = option.default
     if name in defaults or (not words and field.kind is not bool):
         words = _written(default)
+    words = own_words.get(name, words)
     settings["help"] = option.help + (f"  [default: {words}]" if words else "")
     if option.metavar is not None:
         settings["metavar"] = option.metavar

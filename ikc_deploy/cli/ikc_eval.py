@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from ikc_deploy.bundle.manifest import DEFAULT_ITERS, Bundle
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._option_group import option_group
@@ -28,6 +28,7 @@ from ikc_deploy.evaluation.render.plots import check_plots, save_plots
 from ikc_deploy.evaluation.render.tables import tables
 from ikc_deploy.evaluation.summary import DatasetSummary, summarise
 from ikc_deploy.files import check_file, write_atomically
+from ikc_deploy.loops import LOOPS
 from ikc_deploy.reporting.plotting import require_matplotlib
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.tiling import TileSettings
@@ -103,8 +104,8 @@ class _Outputs:
     "options",
     only=("iters", "estimate", "threads"),
     types={"estimate": click.Choice(["full", "crops"])},
-    # As in the paper, not what each set of weights recommends, so that figures are comparable.
-    defaults={"iters": DEFAULT_ITERS, "estimate": UpscalerOptions.estimate},
+    defaults={"estimate": UpscalerOptions.estimate},
+    words={"iters": ", ".join(f"{loop.iters} for {name}" for name, loop in LOOPS.items())},
 )
 @click.option(
     "--sigma-list",
@@ -169,7 +170,9 @@ def main(
         warn(f"{bundle.manifest.name} has random weights: only the bicubic figures are meaningful")
     protocol = Protocol(choose_blurs(bundle.manifest.scale), degradation)
     # Whole images regardless of memory: figures must not depend on the machine.
-    whole = replace(options, tiles=TileSettings(None))
+    # As in the papers, not what each set of weights recommends, so that figures are comparable.
+    iters = bundle.loop.iters if options.iters is None else options.iters
+    whole = replace(options, iters=iters, tiles=TileSettings(None))
     with load_bundle(bundle, whole) as upscaler, progress_bars() as bars:
         report = evaluate(upscaler, folders, protocol, bars.show)
     outputs.write(report, summarise(report.records, degradation.seed))

@@ -20,6 +20,7 @@ from ikc_deploy.errors import InputError, MissingExtraError
 @click.option("--pca", type=PATH, help="IKC's PCA matrix [pixels, code size], .pth.")
 @click.option("--fkp", type=PATH, help="FKP's kernel prior: FKP_x2.pt, FKP_x3.pt or FKP_x4.pt.")
 @click.option("--usrnet", type=PATH, help="USRNet: usrnet_tiny.pth or another size.")
+@click.option("--dan", type=PATH, help="DAN or DANv2 of any scale and size, .pth.")
 @click.option("--out", "-o", type=OUTPUT_FILE, required=True, help="Output file (.safetensors).")
 def main(
     sftmd: Path | None,
@@ -28,26 +29,30 @@ def main(
     pca: Path | None,
     fkp: Path | None,
     usrnet: Path | None,
+    dan: Path | None,
     out: Path,
 ) -> None:
     """Convert .pth files of a reference implementation into one checkpoint.
 
     Give either IKC's four files, or the one file of another network. Scale and sizes are derived
-    from the tensors. Files are read with weights_only: nothing in them is executed. To export IKC's
-    networks: ikc-export --weights OUT; to export a USRNet: ikc-export --usrnet OUT
+    from the tensors. Files are read with weights_only: nothing in them is executed. To export the
+    networks of IKC or DAN: ikc-export --weights OUT; to export a USRNet: ikc-export --usrnet OUT
     """
     networks = {"--sftmd": sftmd, "--predictor": predictor, "--corrector": corrector, "--pca": pca}
-    given = {name: path for name, path in networks.items() if path is not None}
+    given = [path for path in networks.values() if path is not None]
+    readers = {"--fkp": (fkp, _import_flow), "--usrnet": (usrnet, _import_usrnet)}
+    readers["--dan"] = (dan, _import_dan)
+    alone = [(path, read) for path, read in readers.values() if path is not None]
     try:
-        if fkp is not None and usrnet is None and not given:
-            say(f"{out}: {_import_flow(fkp, out)}")
-        elif usrnet is not None and fkp is None and not given:
-            say(f"{out}: {_import_usrnet(usrnet, out)}")
-        elif fkp is None and usrnet is None and len(given) == len(networks):
-            say(f"{out}: {_import_ikc(list(given.values()), out)}")
+        if len(alone) == 1 and not given:
+            path, read = alone[0]
+            say(f"{out}: {read(path, out)}")
+        elif not alone and len(given) == len(networks):
+            say(f"{out}: {_import_ikc(given, out)}")
         else:
-            names = ", ".join(networks)
-            raise InputError(f"give either {names} together, or --fkp or --usrnet alone")
+            raise InputError(
+                f"give either {', '.join(networks)} together, or one of {', '.join(readers)} alone"
+            )
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "export", "ikc-import") from error
 
@@ -62,6 +67,20 @@ def _import_ikc(files: list[Path], out: Path) -> str:
     return (
         f"x{settings.scale}, {settings.channels} channels, {settings.blocks} blocks, "
         f"codes of {settings.code_size}"
+    )
+
+
+def _import_dan(file: Path, out: Path) -> str:
+    from ikc_deploy.networks.checkpoints import save_checkpoint
+    from ikc_deploy.networks.reference_dan import import_dan
+
+    networks = import_dan(file)
+    save_checkpoint(networks, out)
+    settings = networks.architecture
+    name = "DAN" if settings.design == "dan1" else "DANv2"
+    return (
+        f"{name}, x{settings.scale}, {settings.channels} channels, "
+        f"{settings.groups * settings.blocks} blocks, codes of {settings.code_size}"
     )
 
 

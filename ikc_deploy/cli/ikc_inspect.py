@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from ikc_deploy.bundle.engine_store import Engine, Shape, choose_engine, read_engines
-from ikc_deploy.bundle.manifest import GRAPHS, Bundle
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.bundle.tensorrt_variants import TENSORRT_VARIANTS
 from ikc_deploy.cli._bundle_report import (
     print_engine,
@@ -71,11 +71,11 @@ def _engines_here(bundle: Bundle, shape: Shape | None) -> list[tuple[Engine, str
 
 def _facts(bundle: Bundle, states: list[tuple[Engine, str]]) -> Mapping[str, object]:
     manifest = asdict(bundle.manifest)
-    graphs = {graph: asdict(bundle.files[f"{graph}.onnx"]) for graph in GRAPHS}
+    graphs = {graph: asdict(bundle.files[f"{graph}.onnx"]) for graph in bundle.loop.graphs}
     engines = [
         asdict(engine.record)
         | {
-            "plan_bytes": {graph: engine.plan_bytes(graph) for graph in GRAPHS},
+            "plan_bytes": {graph: engine.plan_bytes(graph) for graph in bundle.loop.graphs},
             "used_here": not reason,
             "reason": reason,
         }

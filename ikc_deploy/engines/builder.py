@@ -55,7 +55,7 @@ def build_plan(
 
     Args:
         bundle: Opened bundle.
-        graph: Name of the graph: "predictor", "sftmd", "corrector" or "usrnet".
+        graph: Name of a graph of the bundle's loop, or "usrnet".
         toolchain: Variant of TensorRT and its compute capabilities.
         target: Settings of the build.
         report: Called during the build; an exception that it raises cancels the build.

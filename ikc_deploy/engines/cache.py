@@ -22,7 +22,7 @@ from ikc_deploy.bundle.engine_store import (
     this_platform,
     write_record,
 )
-from ikc_deploy.bundle.manifest import GRAPHS, Bundle, record_files, write_manifest
+from ikc_deploy.bundle.manifest import Bundle, record_files, write_manifest
 from ikc_deploy.engines.builder import FLAGS, BuildProgress, BuiltPlan, build_plan
 from ikc_deploy.engines.targets import Target
 from ikc_deploy.engines.toolchain import Toolchain
@@ -65,7 +65,10 @@ def add_engine(
         found = _find(bundle, name)
         if found is not None:
             return found, False
-        plans = {graph: build_plan(bundle, graph, toolchain, target, report) for graph in GRAPHS}
+        plans = {
+            graph: build_plan(bundle, graph, toolchain, target, report)
+            for graph in bundle.loop.graphs
+        }
         record = _record(bundle, name, toolchain, target, plans)
         with changed_bundle(folder) as (now, changed):
             # A build takes minutes: seal the bundle only if its files did not change meanwhile.
@@ -79,7 +82,7 @@ def add_engine(
                 (engine / f"{graph}.plan").write_bytes(plan.data)
             write_record(engine, record)
             # List only files that were verified or just written.
-            added_files = record_files(changed, engine_files(name))
+            added_files = record_files(changed, engine_files(name, bundle.loop))
             write_manifest(changed, now.manifest, {**now.files, **added_files})
         added = _find(Bundle.open(folder), name)
     if added is None:
@@ -109,7 +112,7 @@ def _find(bundle: Bundle, name: str) -> Engine | None:
 
 
 def _graphs(bundle: Bundle) -> dict[str, str]:
-    return {graph: bundle.files[f"{graph}.onnx"].sha256 for graph in GRAPHS}
+    return {graph: bundle.files[f"{graph}.onnx"].sha256 for graph in bundle.loop.graphs}
 
 
 def _record(

@@ -1,7 +1,7 @@
 """Verification of an engine with Polygraphy: plans against ONNX Runtime on the target machine.
 
 Each graph gets the same inputs in both: those of the loop, and codes far from its fixed point,
-where the corrector has to move. Polygraphy compares the outputs. Then both run the loop on their
+where the next code has to move. Polygraphy compares the outputs. Then both run the loop on their
 own codes, so errors accumulate as in use. The limits follow from the rounding errors of these
 graphs, which their export has measured and the manifest specifies.
 
@@ -31,13 +31,14 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle.bundle_writer import changed_bundle, check_bundle_folder
 from ikc_deploy.bundle.engine_store import Engine, incompatibility, read_engines
-from ikc_deploy.bundle.manifest import GRAPHS, Bundle, write_manifest
-from ikc_deploy.bundle.measurements import EngineOutput, EngineStep, Parity, Verification
-from ikc_deploy.bundle.tolerances import ENGINE, FRAME, LOOP
+from ikc_deploy.bundle.manifest import Bundle, write_manifest
+from ikc_deploy.bundle.measurements import EngineOutput, EngineStep, Verification
+from ikc_deploy.bundle.tolerances import ENGINE, FRAME_LEVELS, LOOP
 from ikc_deploy.engines.toolchain import this_host
 from ikc_deploy.errors import BundleError, EngineError, IkcError, MissingExtraError
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.json_records import parse, read_json
+from ikc_deploy.loops import CODE, FRAME, LR, NEXT_CODE, SR, Loop
 from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
 from ikc_deploy.runtime.onnx_files import read_graph
 
@@ -46,7 +47,7 @@ VERIFIED_ITERS: Final = 3
 
 _USE_RTX: Final = "POLYGRAPHY_USE_TENSORRT_RTX"
 _FRAMES: Final = 6
-"""Number of frames for the predictor, which returns few numbers per frame."""
+"""Number of frames for a start graph, which returns few numbers per frame."""
 _FAR: Final = (0.1, 0.9)
 """Positions of codes far from the fixed point, as shares of the sigma range."""
 _MAX_SIDE: Final = 128
@@ -124,26 +125,26 @@ def compare(bundle: Bundle, candidates: Mapping[str, Any], side: int) -> Verific
         BundleError: The manifest has no rounding errors of the graphs.
     """
     tolerances = engine_limits(bundle)
-    references = {graph: _reference(bundle, graph) for graph in GRAPHS}
+    references = {graph: _reference(bundle, graph) for graph in bundle.loop.graphs}
     frames = [_frame(bundle, side, seed) for seed in range(_FRAMES)]
     with _quiet():
         with ExitStack() as stack:
             for runner in (*references.values(), *candidates.values()):
                 stack.enter_context(runner)
-            feeds, wanted = _loop(references, frames[0])
-            _, found = _loop(candidates, frames[0])
-            _add_far(feeds, references, frames, _far_codes(bundle))
+            feeds, wanted = _loop(bundle, references, frames[0])
+            _, found = _loop(bundle, candidates, frames[0])
+            _add_far(bundle.loop, feeds, references, frames, _far_codes(bundle))
         outputs = {
             graph: _compare_outputs(
                 (references[graph], candidates[graph]), feeds[graph], tolerances
             )
-            for graph in GRAPHS
+            for graph in bundle.loop.graphs
         }
     steps = [
-        EngineStep(step, _psnr(ours["sr"], theirs["sr"]), _largest(ours["code"], theirs["code"]))
+        EngineStep(step, _psnr(ours[SR], theirs[SR]), _largest(ours[CODE], theirs[CODE]))
         for step, (ours, theirs) in enumerate(zip(found, wanted, strict=True))
     ]
-    least = -20 * math.log10(LOOP * tolerances["sr"])
+    least = -20 * math.log10(LOOP * tolerances[SR])
     passed = all(map(_all_passed, outputs.values())) and all(
         step.image_db is not None and step.image_db >= least and step.code_error is not None
         for step in steps
@@ -159,25 +160,23 @@ def engine_limits(bundle: Bundle) -> dict[str, float]:
     Raises:
         BundleError: The manifest has no rounding errors of the graphs.
     """
-    parity = bundle.manifest.parity
-    if parity is None or set(parity.graphs) != set(GRAPHS):
+    parity, loop = bundle.manifest.parity, bundle.loop
+    if parity is None or set(parity.graphs) != set(loop.graphs):
         raise BundleError(
             f"the manifest of '{bundle.path}' has no rounding errors of its graphs, which the "
             "limits of engines depend on; export it again with ikc-export"
         )
-    costs = _costs(parity, ENGINE[bundle.manifest.precision])
+    factor = ENGINE[bundle.manifest.precision]
+    costs = {graph: factor * parity.graphs[graph].whole.rounding for graph in loop.graphs}
+    image = costs[loop.image.name]
     # Mean difference of two roundings to 8 bits of slightly different values.
-    frame = 255 * costs["sftmd"] + FRAME["fp32"] / 100
-    return {
-        "code": costs["predictor"],
-        "sr": costs["sftmd"],
-        "frame": frame,
-        "next_code": costs["corrector"],
+    rounded = 255 * image + FRAME_LEVELS["fp32"] / 100
+    limits = {
+        SR: image,
+        FRAME: rounded if bundle.manifest.io == "uint8" else image,
+        NEXT_CODE: costs[loop.update.name],
     }
-
-
-def _costs(parity: Parity, factor: float) -> dict[str, float]:
-    return {graph: factor * parity.graphs[graph].whole.rounding for graph in GRAPHS}
+    return limits if loop.start is None else limits | {CODE: costs[loop.start.name]}
 
 
 def _far_codes(bundle: Bundle) -> list[NDArray[np.float32]]:
@@ -188,38 +187,40 @@ def _far_codes(bundle: Bundle) -> list[NDArray[np.float32]]:
 
 
 def _add_far(
+    loop: Loop,
     feeds: dict[str, list[Tensors]],
     references: Mapping[str, Any],
     frames: list[NDArray[Any]],
     codes: list[NDArray[np.float32]],
 ) -> None:
-    """Add other frames for the predictor, and the first one with other codes for the others."""
-    feeds["predictor"] += [{"lr": frame} for frame in frames[1:]]
+    """Add other frames for a start graph, and the first one with other codes for the others."""
+    if loop.start is not None:
+        feeds[loop.start.name] += [{LR: frame} for frame in frames[1:]]
     for code in codes:
-        feed = {"lr": frames[0], "code": code}
-        sr = np.array(references["sftmd"].infer(feed)["sr"])
-        feeds["sftmd"].append(feed)
-        feeds["corrector"].append({"sr": sr, "code": code})
+        values = {LR: frames[0], CODE: code}
+        feed = {name: values[name] for name in loop.image.inputs}
+        values[SR] = np.array(references[loop.image.name].infer(feed)[SR])
+        feeds[loop.image.name].append(feed)
+        feeds[loop.update.name].append({name: values[name] for name in loop.update.inputs})
 
 
 def _loop(
-    runners: Mapping[str, Any], frame: NDArray[Any]
+    bundle: Bundle, runners: Mapping[str, Any], frame: NDArray[Any]
 ) -> tuple[dict[str, list[Tensors]], list[Tensors]]:
-    """Run Algorithm 1; return the inputs of each graph, and `sr` and `code` of every step."""
-    feeds: dict[str, list[Tensors]] = {graph: [] for graph in GRAPHS}
-    steps: list[Tensors] = []
+    """Run the loop; return the inputs of each graph, and `sr` and `code` of every step."""
+    loop = bundle.loop
+    feeds: dict[str, list[Tensors]] = {graph: [] for graph in loop.graphs}
 
-    def infer(graph: str, feed: Tensors) -> Tensors:
-        feeds[graph].append(feed)
+    def infer(graph: str, feed: Mapping[str, Any]) -> Tensors:
+        feeds[graph].append(dict(feed))
         # Runners reuse their output buffers.
-        return {name: np.array(array) for name, array in runners[graph].infer(feed).items()}
+        return {name: np.array(array) for name, array in runners[graph].infer(dict(feed)).items()}
 
-    code = infer("predictor", {"lr": frame})["code"]
-    for step in range(VERIFIED_ITERS + 1):
-        sr = infer("sftmd", {"lr": frame, "code": code})["sr"]
-        steps.append({"sr": sr, "code": code})
-        if step < VERIFIED_ITERS:
-            code = infer("corrector", {"sr": sr, "code": code})["next_code"]
+    start = bundle.basis.delta_code()[None] if loop.start is None else None
+    steps = [
+        {SR: images[SR], CODE: code}
+        for code, images in loop.walk(infer, frame, start, VERIFIED_ITERS)
+    ]
     return feeds, steps
 
 
@@ -308,7 +309,7 @@ def _answer(folder: str, fingerprint: str) -> Verification:
     bundle = Bundle.open(folder)
     (engine,) = (e for e in read_engines(bundle) if e.record.fingerprint == fingerprint)
     side, profile = _side_for(engine)
-    candidates = {graph: _plan_runner(engine, graph, profile) for graph in GRAPHS}
+    candidates = {graph: _plan_runner(engine, graph, profile) for graph in bundle.loop.graphs}
     return compare(bundle, candidates, side)
 
 

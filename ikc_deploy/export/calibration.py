@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.bundle.manifest import GRAPHS, Bundle, Manifest, record_files, write_manifest
+from ikc_deploy.bundle.manifest import Bundle, Manifest, record_files, write_manifest
 from ikc_deploy.bundle.measurements import Int8Parity
 from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.evaluation.datasets import read_hr
@@ -26,6 +26,7 @@ from ikc_deploy.imaging.degrade import degrade_gaussian
 from ikc_deploy.imaging.image_io import list_images
 from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.imaging.synthetic import structured_image
+from ikc_deploy.loops import CODE, DAN, IKC, LR, SR
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.frames import frame_shape
 from ikc_deploy.runtime.session import Session, run
@@ -42,12 +43,19 @@ _SIDE: Final = 192
 _MAX_SIDE: Final = 256
 """Largest side of HR images in pixels; calibration needs many values, not all."""
 
-LADDER: Final[tuple[tuple[str, ...], ...]] = (
-    ("body.conv2.",),
-    ("body.conv2.", "body.conv3.", "body.conv_mid.", "body.tail."),
-    ("body.conv2.", "body.conv3.", "body.conv_mid.", "body.tail.", ".first."),
-)
-"""Convolutions of the SR network that stay in float32, by parts of their weights' names: the
+LADDERS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
+    IKC.name: (
+        ("body.conv2.",),
+        ("body.conv2.", "body.conv3.", "body.conv_mid.", "body.tail."),
+        ("body.conv2.", "body.conv3.", "body.conv_mid.", "body.tail.", ".first."),
+    ),
+    DAN.name: (
+        ("body.first.0.",),
+        ("body.first.0.", "body.fusion.", "body.tail."),
+        ("body.fusion.", "body.tail.", "body.first."),
+    ),
+}
+"""Convolutions of the SR network that stay in float32, as parts of their names, by loop: the
 second, which reads the image's first features and causes most of the loss; both ends; and those
 that the code conditions. (The first convolution reads three channels and is never quantised.)"""
 
@@ -99,18 +107,19 @@ def quantize_bundle(
     bundle = Bundle.open(folder)
     feeds = _feeds(bundle, calibrating)
     fp32_db = _psnr(bundle, measuring)
-    files = [f"{name}.onnx" for name in GRAPHS]
-    originals = {name: folder / f".{name}.fp32.onnx" for name in GRAPHS}
+    loop = bundle.loop
+    files = [f"{name}.onnx" for name in loop.graphs]
+    originals = {name: folder / f".{name}.fp32.onnx" for name in loop.graphs}
     for name, original in originals.items():
         copyfile(bundle.graph(name), original)
     try:
-        for kept in LADDER:
-            weights = convolution_weights(originals["sftmd"])
+        for kept in LADDERS[loop.name]:
+            weights = convolution_weights(originals[loop.image.name])
             names = [weight for weight in weights if any(part in weight for part in kept)]
             for name, original in originals.items():
                 copyfile(original, bundle.graph(name))
                 quantize_graph(bundle.graph(name), feeds[name], names)
-            precisions = {name: conv_precision(bundle.graph(name)) for name in GRAPHS}
+            precisions = {name: conv_precision(bundle.graph(name)) for name in loop.graphs}
             quantized = replace(manifest, precision="int8", convolutions=precisions)
             write_manifest(folder, quantized, {**bundle.files, **record_files(folder, files)})
             int8_db = _psnr(Bundle.open(folder), measuring)
@@ -137,14 +146,17 @@ def _blurred(bundle: Bundle, images: Sequence[Image]) -> Iterator[tuple[Image, I
 
 
 def _feeds(bundle: Bundle, images: Sequence[Image]) -> dict[str, Feeds]:
-    """Return the inputs of the three graphs in the loop over these images."""
-    feeds: dict[str, list[dict[str, NDArray[Any]]]] = {name: [] for name in GRAPHS}
+    """Return the inputs of the graphs in the loop over these images."""
+    loop = bundle.loop
+    feeds: dict[str, list[dict[str, NDArray[Any]]]] = {name: [] for name in loop.graphs}
     for _, lr, _ in _blurred(bundle, images):
         frames, srs, codes = _loop(bundle, lr)
-        feeds["predictor"].append({"lr": frames})
-        for step, code in enumerate(codes):
-            feeds["sftmd"].append({"lr": frames, "code": code})
-            feeds["corrector"].append({"sr": srs[step], "code": code})
+        if loop.start is not None:
+            feeds[loop.start.name].append({LR: frames})
+        for sr, code in zip(srs, codes, strict=True):
+            values = {LR: frames, SR: sr, CODE: code}
+            for graph in (loop.image, loop.update):
+                feeds[graph.name].append({name: values[name] for name in graph.inputs})
     return dict(feeds)
 
 
@@ -154,7 +166,7 @@ def _psnr(bundle: Bundle, images: Sequence[Image]) -> float:
     found = []
     for hr, lr, _ in _blurred(bundle, images):
         _, srs, _ = _loop(bundle, lr)
-        image = np.rint(255 * srs[-1][0].transpose(1, 2, 0)).astype(np.uint8)
+        image = np.rint(255 * srs[-1][0].transpose(1, 2, 0)).clip(0, 255).astype(np.uint8)
         found.append(psnr_y(image, hr, scale))
     return float(np.mean(found))
 
@@ -165,9 +177,9 @@ def _loop(bundle: Bundle, lr: Image) -> tuple[NDArray[Any], list[NDArray[Any]], 
     if bundle.manifest.io == "float":
         frames = np.ascontiguousarray(frames.transpose(0, 3, 1, 2), dtype=np.float32) / 255
     backend = open_backend("onnxruntime", bundle)
-    session = Session(backend, bundle.manifest, frame_shape(frames, bundle.manifest.io), _ITERS)
+    session = Session(backend, bundle, frame_shape(frames, bundle.manifest.io), _ITERS)
     srs: list[NDArray[Any]] = []
-    backend.upload(frames, session.lr)
+    session.upload(frames)
     run(backend, session.blind(), lambda _: srs.append(backend.download(session.sr)))
     codes = [backend.download(code) for code in session.codes]
     backend.close()

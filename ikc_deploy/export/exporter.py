@@ -16,7 +16,6 @@ from ikc_deploy.bundle.bundle_writer import check_bundle_folder, new_bundle
 from ikc_deploy.bundle.engine_store import copy_engines, engine_files
 from ikc_deploy.bundle.manifest import (
     BASIS_FILE,
-    DEFAULT_ITERS,
     MANIFEST_FILE,
     USRNET,
     Bundle,
@@ -106,6 +105,7 @@ def export_bundle(
         manifest = Manifest(
             name=weights.source.name,
             scale=networks.architecture.scale,
+            loop=networks.loop.name,
             code_size=networks.architecture.code_size,
             precision=traced,
             io=settings.io,
@@ -116,7 +116,7 @@ def export_bundle(
             architecture=networks.architecture.to_dict(),
             training=networks.training,
             tools=_tools(),
-            recommended_iters=networks.training.get("recommended_iters", DEFAULT_ITERS),
+            recommended_iters=networks.training.get("recommended_iters", networks.loop.iters),
             convolutions=convolutions,
         )
         write_manifest(folder, manifest, record_files(folder, names))
@@ -146,7 +146,7 @@ def _keep(out: Path, folder: Path, manifest: Manifest) -> tuple[Manifest, list[s
     except BundleError as error:
         warnings.warn(f"nothing of the old bundle is kept: {error}", stacklevel=3)
         return manifest, []
-    files = [name for engine in sorted(kept) for name in engine_files(engine)]
+    files = [name for engine in sorted(kept) for name in engine_files(engine, old.loop)]
     if left:
         warnings.warn(
             f"engines of the old bundle in '{out}' are for other graphs and are not kept: "

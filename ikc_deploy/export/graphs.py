@@ -1,22 +1,23 @@
-"""The three graphs and their contracts, from torch modules to ONNX files.
+"""The graphs of a loop and their contracts, from torch modules to ONNX files.
 
 | graph | inputs | outputs |
 | --- | --- | --- |
-| `predictor` | `lr` | `code` |
-| `sftmd` | `lr`, `code` | `sr`, and with uint8 frames `frame` |
-| `corrector` | `sr`, `code` | `next_code` |
+| start, if the loop has one | `lr` | `code` |
+| image | `lr`, `code` | `sr`, and `frame` with uint8 frames or an unclamped `sr` |
+| update | those of `lr`, `sr`, `code` that the loop declares | `next_code` |
 
-With io "uint8", `lr` and `frame` are RGB frames `[N,H,W,3]` uint8 and the graphs contain all
-conversions; `sr` is `[N,3,sH,sW]` in the graph's precision, for the corrector only. With io
-"float", `lr` and `sr` are `[N,3,H,W]` float32 in [0,1]. Codes are always `[N,code_size]` float32.
-N, H and W are dynamic.
+Names and inputs are declared in `ikc_deploy.loops`. With io "uint8", `lr` and `frame` are RGB
+frames `[N,H,W,3]` uint8 and the graphs contain all conversions; `sr` is `[N,3,sH,sW]` in the
+graph's precision, for the update graph only. With io "float", all three are float32, `[N,3,H,W]`.
+`lr` and `frame` lie in [0,1], and so does the `sr` of a loop that clamps it. Codes are always
+`[N,code_size]` float32. N, H and W are dynamic.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -28,14 +29,11 @@ from torch import Tensor, nn
 
 from ikc_deploy.bundle.manifest import FrameIO, Precision
 from ikc_deploy.errors import ExportError
+from ikc_deploy.export.deployable import deployable
 from ikc_deploy.export.precision import body_dtype, to_half
-from ikc_deploy.export.rewrites import (
-    deployable_corrector,
-    deployable_predictor,
-    deployable_sftmd,
-)
 from ikc_deploy.files import write_atomically
-from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.loops import CODE, LR, SR
+from ikc_deploy.networks.loop_networks import LoopNetworks
 
 OPSET: Final = 18
 """ONNX operator set: the oldest that has every operation, for the most inference engines."""
@@ -45,11 +43,11 @@ _EXAMPLE: Final = (2, 24, 32)
 not 0 or 1, which torch.export would treat as constants."""
 
 
-class PredictorGraph(nn.Module):
-    """The predictor graph: `lr` to `code`.
+class StartGraph(nn.Module):
+    """The start graph: `lr` to `code`.
 
     Args:
-        body: Predictor in the precision of its convolutions.
+        body: Network in the precision of its convolutions.
         io: Type of the frames.
     """
 
@@ -63,41 +61,55 @@ class PredictorGraph(nn.Module):
         return code
 
 
-class SftmdGraph(nn.Module):
-    """The SFTMD graph: `lr` and `code` to `sr` (and `frame`).
+class ImageGraph(nn.Module):
+    """The image graph: `lr` and `code` to `sr` (and `frame`).
 
     Args:
         body: SR network in the precision of its convolutions.
         io: Type of the frames.
+        clamped: Whether `sr` is clamped to [0,1]; `frame` always is.
     """
 
-    def __init__(self, body: nn.Module, io: FrameIO) -> None:
+    def __init__(self, body: nn.Module, io: FrameIO, clamped: bool) -> None:
         super().__init__()
-        self.body, self.io = body, io
+        self.body, self.io, self.clamped = body, io, clamped
 
     def forward(self, lr: Tensor, code: Tensor) -> tuple[Tensor, ...]:
         """Return (`sr`,) or (`sr`, `frame`), as in the contract of the graph."""
-        sr = self.body(planes(lr, self.io), code).clamp(0.0, 1.0)
+        natural = self.body(planes(lr, self.io), code)
+        image = natural.clamp(0.0, 1.0)
+        sr = image if self.clamped else natural
         if self.io == "float":
-            return (sr,)
-        return sr.to(_conv_dtype(self.body)), frames(sr)
+            return (sr,) if self.clamped else (sr, image)
+        return sr.to(_conv_dtype(self.body)), frames(image)
 
 
-class CorrectorGraph(nn.Module):
-    """The corrector graph: `sr` and `code` to `next_code`.
+class UpdateGraph(nn.Module):
+    """The update graph: images, and the code before where the loop passes it, to `next_code`.
 
     Args:
-        body: Corrector in the precision of its convolutions.
+        body: Network in the precision of its convolutions.
+        io: Type of the frames.
+        names: Names of its inputs, in the order in which the network takes them.
     """
 
-    def __init__(self, body: nn.Module) -> None:
+    def __init__(self, body: nn.Module, io: FrameIO, names: tuple[str, ...]) -> None:
         super().__init__()
-        self.body = body
+        self.body, self.io, self.names = body, io, names
 
-    def forward(self, sr: Tensor, code: Tensor) -> Tensor:
-        """Return `next_code` from `sr` and `code`, as in the contract of the graph."""
-        next_code: Tensor = self.body(sr.to(_conv_dtype(self.body)), code)
+    def forward(self, sr: Tensor, lr: Tensor | None = None, code: Tensor | None = None) -> Tensor:
+        """Return `next_code` of the graph's inputs, as in its contract."""
+        given = {SR: sr, LR: lr, CODE: code}
+        next_code: Tensor = self.body(*(self._prepared(name, given[name]) for name in self.names))
         return next_code
+
+    def _prepared(self, name: str, tensor: Tensor | None) -> Tensor:
+        if tensor is None:
+            raise ExportError(f"the update graph reads '{name}', which is missing")
+        if name == CODE:
+            return tensor
+        image = planes(tensor, self.io) if name == LR else tensor
+        return image.to(_conv_dtype(self.body))
 
 
 def planes(lr: Tensor, io: FrameIO) -> Tensor:
@@ -116,7 +128,7 @@ def frames(sr: Tensor) -> Tensor:
 
 
 def graph_modules(
-    networks: IkcNetworks, precision: Precision, io: FrameIO, *, copied: bool = True
+    networks: LoopNetworks, precision: Precision, io: FrameIO, *, copied: bool = True
 ) -> dict[str, nn.Module]:
     """Return the modules to export: rewritten, in this precision, with the graphs' contracts.
 
@@ -136,17 +148,20 @@ def graph_modules(
         own = deepcopy(module).eval()
         return to_half(own) if precision == "fp16" else own
 
-    return {
-        "predictor": PredictorGraph(prepared(deployable_predictor(networks.predictor)), io),
-        "sftmd": SftmdGraph(prepared(deployable_sftmd(networks.sftmd)), io),
-        "corrector": CorrectorGraph(prepared(deployable_corrector(networks.corrector))),
-    }
+    loop = networks.loop
+    bodies = {name: prepared(body) for name, body in deployable(networks).items()}
+    modules: dict[str, nn.Module] = {}
+    if loop.start is not None:
+        modules[loop.start.name] = StartGraph(bodies[loop.start.name], io)
+    modules[loop.image.name] = ImageGraph(bodies[loop.image.name], io, loop.clamped)
+    modules[loop.update.name] = UpdateGraph(bodies[loop.update.name], io, loop.update.inputs)
+    return modules
 
 
 def export_graphs(
-    networks: IkcNetworks, folder: Path, precision: Precision, io: FrameIO
+    networks: LoopNetworks, folder: Path, precision: Precision, io: FrameIO
 ) -> dict[str, Path]:
-    """Write `predictor.onnx`, `sftmd.onnx` and `corrector.onnx`.
+    """Write `GRAPH.onnx` for each graph of the loop.
 
     Args:
         networks: Networks on the CPU; they stay unchanged.
@@ -164,28 +179,40 @@ def export_graphs(
     batch, height, width = _EXAMPLE
     if io == "uint8":
         lr = torch.zeros(batch, height, width, 3, dtype=torch.uint8)
-        lr_axes = {0: "batch", 1: "height", 2: "width"}
     else:
         lr = torch.zeros(batch, 3, height, width)
-        lr_axes = {0: "batch", 2: "height", 3: "width"}
     code = torch.zeros(batch, code_size)
     sr_dtype = body_dtype(precision) if io == "uint8" else torch.float32
     sr = torch.zeros(batch, 3, scale * height, scale * width, dtype=sr_dtype)
 
     modules = graph_modules(networks, precision, io)
-    sr_names = ["sr", "frame"] if io == "uint8" else ["sr"]
-    code_axes = {0: "batch"}
-    sr_axes = {0: "batch", 2: "sr_height", 3: "sr_width"}
-    jobs: dict[str, tuple[dict[str, Tensor], dict[str, dict[int, str]], list[str]]] = {
-        "predictor": ({"lr": lr}, {"lr": lr_axes}, ["code"]),
-        "sftmd": ({"lr": lr, "code": code}, {"lr": lr_axes, "code": code_axes}, sr_names),
-        "corrector": ({"sr": sr, "code": code}, {"sr": sr_axes, "code": code_axes}, ["next_code"]),
-    }
+    tensors = {LR: lr, SR: sr, CODE: code}
     paths = {}
-    for name, (inputs, axes, outputs) in jobs.items():
+    for name in networks.loop.graphs:
         paths[name] = folder / f"{name}.onnx"
-        export_module(modules[name], inputs, axes, outputs, paths[name])
+        inputs = networks.loop.graph(name).inputs
+        axes = input_axes(io, scale, inputs)
+        export_module(
+            modules[name],
+            {each: tensors[each] for each in inputs},
+            {each: axes[each] for each in inputs},
+            list(networks.loop.outputs(name, io)),
+            paths[name],
+        )
     return paths
+
+
+def input_axes(io: FrameIO, scale: int, inputs: Sequence[str]) -> dict[str, dict[int, str]]:
+    """Return the names of the dynamic axes of every tensor that graphs read, by tensor and axis.
+
+    SR sides are multiples of the LR sides where a graph has both among its `inputs`.
+    """
+    height, width = (f"{scale}*height", f"{scale}*width") if LR in inputs else ("height", "width")
+    return {
+        LR: {0: "batch"} | dict(enumerate(("height", "width"), 1 if io == "uint8" else 2)),
+        SR: {0: "batch", 2: height, 3: width},
+        CODE: {0: "batch"},
+    }
 
 
 def export_module(
@@ -208,7 +235,7 @@ def export_module(
         ExportError: The exporter returned nothing.
         onnx.checker.ValidationError: The graph is invalid.
     """
-    dims = {label: torch.export.Dim(label) for sizes in axes.values() for label in sizes.values()}
+    dims = _dims(label for sizes in axes.values() for label in sizes.values())
     shapes = {name: {axis: dims[label] for axis, label in axes[name].items()} for name in inputs}
     with quiet_exporter():
         program = torch.onnx.export(
@@ -229,6 +256,16 @@ def export_module(
     strip_traces(model)
     onnx.checker.check_model(model, full_check=True)
     write_atomically(path, model.SerializeToString(deterministic=True))
+
+
+def _dims(labels: Iterable[str]) -> dict[str, Any]:
+    """Return dynamic sizes by label; `4*height` is a multiple of the one called `height`."""
+    dims: dict[str, Any] = {}
+    for label in labels:
+        factor, _, name = label.rpartition("*")
+        dim = dims.setdefault(name, torch.export.Dim(name))
+        dims[label] = int(factor) * dim if factor else dim
+    return dims
 
 
 def strip_traces(model: Any) -> None:

@@ -8,7 +8,7 @@ Three comparisons, all on the written files in ONNX Runtime (docs/adr/0021):
 - the loop, each side on its own codes, so errors accumulate as in use.
 
 In the first two, both sides get the same inputs: LR frames with correct codes, and with codes at
-both ends of the range, far from the loop's fixed point, where the corrector has to move. The limit
+both ends of the range, far from the loop's fixed point, where the next code has to move. The limit
 is a factor (`tolerances`) times the rounding error that torch measures on the same inputs, without
 the graphs. If a limit is exceeded, no bundle is written.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,20 +28,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ikc_deploy.bundle.manifest import GRAPHS, Bundle, Precision
+from ikc_deploy.bundle.manifest import Bundle, Precision
 from ikc_deploy.bundle.measurements import Deviation, GraphParity, Int8Parity, Parity, StepParity
-from ikc_deploy.bundle.tolerances import FRAME, LOOP, WEIGHTS, WHOLE
+from ikc_deploy.bundle.tolerances import FRAME_LEVELS, LOOP, WEIGHTS, WHOLE
 from ikc_deploy.errors import ExportError
-from ikc_deploy.export.rewrites import (
-    deployable_corrector,
-    deployable_predictor,
-    deployable_sftmd,
-)
+from ikc_deploy.export.deployable import deployable
 from ikc_deploy.export.rounding import Rounding
 from ikc_deploy.export.widening import widened
 from ikc_deploy.imaging.degrade import degrade_gaussian
 from ikc_deploy.imaging.synthetic import structured_image
-from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.loops import CODE, FRAME, LR, NEXT_CODE, SR, Loop
+from ikc_deploy.networks.loop_networks import LoopNetworks
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
 from ikc_deploy.runtime.frames import frame_shape
@@ -56,9 +53,9 @@ FAR: Final = (0.1, 0.9)
 _SIDE: Final = 24
 """Side of LR frames, in pixels."""
 _FRAMES: Final = 6
-"""Number of frames for the predictor, which returns few numbers per frame."""
+"""Number of frames for a start graph, which returns few numbers per frame."""
 _CORRECTED: Final = 2
-"""Number of frames for the other two networks; each is used with several codes."""
+"""Number of frames for the other networks; each is used with several codes."""
 _SIGMAS: Final = (0.3, 0.8, 0.5, 0.2, 0.65, 0.4)
 """Sigmas of the blurs, as shares of the sigma range."""
 _EXACT_DB: Final = 130.0
@@ -79,7 +76,7 @@ class _Probes:
     codes: list[Tensor]
     """Kernel codes `[_CORRECTED,code_size]` each, float64."""
     srs: list[Tensor]
-    """SR images under these codes, float64."""
+    """SR images under these codes, as the update graph sees them, float64."""
 
     @property
     def planes(self) -> Tensor:
@@ -87,7 +84,9 @@ class _Probes:
         return torch.from_numpy(self.lr.transpose(0, 3, 1, 2).astype(np.float64) / 255)
 
 
-def measure_parity(networks: IkcNetworks, bundle: Bundle, int8: Int8Parity | None = None) -> Parity:
+def measure_parity(
+    networks: LoopNetworks, bundle: Bundle, int8: Int8Parity | None = None
+) -> Parity:
     """Return the differences of the graphs of a written bundle from their networks.
 
     Args:
@@ -100,28 +99,24 @@ def measure_parity(networks: IkcNetworks, bundle: Bundle, int8: Int8Parity | Non
     """
     precision = bundle.manifest.precision
     rounding = Rounding(precision, int8.kept if int8 else ())
+    loop = networks.loop
     probes, exact = _exact(networks)
-    plain = _modules(networks.predictor, networks.sftmd, networks.corrector)
-    deployed = _modules(
-        deployable_predictor(networks.predictor),
-        deployable_sftmd(networks.sftmd),
-        deployable_corrector(networks.corrector),
-    )
+    deployed = deployable(networks)
     rounded = {name: rounding.of_weights(module) for name, module in deployed.items()}
-    wanted = _by_torch(rounded, probes)
-    float32 = _costs(_by_torch(plain, probes), exact, exact)
-    _check_rewrites(_by_torch(deployed, probes), exact, float32)
-    widened_graphs = {name: widened(bundle.graph_bytes(name)) for name in GRAPHS}
+    wanted = _by_torch(loop, rounded, probes)
+    float32 = _costs(_by_torch(loop, networks.modules(), probes), exact, exact)
+    _check_rewrites(_by_torch(loop, deployed, probes), exact, float32)
+    widened_graphs = {name: widened(bundle.graph_bytes(name)) for name in loop.graphs}
     found, _ = _by_graphs(bundle, widened_graphs, probes, np.float32)
     activations = float32
     if precision != "fp32":
         costs = _costs(
-            _judged_whole(_by_torch(rounded, probes, rounding), precision),
+            _judged_whole(_by_torch(loop, rounded, probes, rounding), precision),
             _judged_whole(wanted, precision),
             _judged_whole(exact, precision),
         )
-        activations = {name: math.hypot(costs[name], float32[name]) for name in GRAPHS}
-    graphs = {name: bundle.graph_bytes(name) for name in GRAPHS}
+        activations = {name: math.hypot(costs[name], float32[name]) for name in loop.graphs}
+    graphs = {name: bundle.graph_bytes(name) for name in loop.graphs}
     whole, frame_levels = _by_graphs(bundle, graphs, probes, _sr_dtype(bundle))
     return Parity(
         graphs={
@@ -136,7 +131,7 @@ def measure_parity(networks: IkcNetworks, bundle: Bundle, int8: Int8Parity | Non
                     WHOLE[precision],
                 ),
             )
-            for name in GRAPHS
+            for name in loop.graphs
         },
         steps=tuple(_loop_parity(networks, rounded, rounding, bundle, probes, frame_levels)),
         int8=int8,
@@ -163,7 +158,7 @@ def check_parity(parity: Parity, precision: Precision) -> None:
     failed += [
         f"step {s.step}: frames differ by {s.frame_levels:.2f} levels from their own image"
         for s in parity.steps
-        if not s.frame_levels <= FRAME[precision]
+        if not s.frame_levels <= FRAME_LEVELS[precision]
     ]
     if failed:
         raise ExportError(
@@ -173,7 +168,7 @@ def check_parity(parity: Parity, precision: Precision) -> None:
         )
 
 
-def _exact(networks: IkcNetworks) -> tuple[_Probes, Outputs]:
+def _exact(networks: LoopNetworks) -> tuple[_Probes, Outputs]:
     """Return the inputs of all comparisons, and the outputs of the plain networks in float64."""
     settings = networks.architecture
     low, high = settings.sigma_range
@@ -187,81 +182,98 @@ def _exact(networks: IkcNetworks) -> tuple[_Probes, Outputs]:
             for seed in range(_FRAMES)
         ]
     )
-    double = {name: deepcopy(module).double() for name, module in networks.modules().items()}
+    double = {name: _double(module) for name, module in networks.modules().items()}
     start = _Probes(lr, [], [])
     with torch.no_grad():
-        code = double["predictor"](start.planes)
-        planes = start.planes[:_CORRECTED]
+        # What a start graph returns, and for other loops codes of the blurs.
+        sigmas = [low + share * (high - low) for share in _SIGMAS]
+        codes = [torch.from_numpy(networks.basis.code_of_sigma(sigmas)).double()]
+        if networks.loop.start is not None:
+            codes = [double[networks.loop.start.name](start.planes)]
         sigmas = [low + share * (high - low) for share in FAR]
         far = [torch.from_numpy(networks.basis.code_of_sigma(sigma)).double() for sigma in sigmas]
-        codes = [code[:_CORRECTED], *(each.expand(_CORRECTED, -1) for each in far)]
-        srs = [double["sftmd"](planes, each) for each in codes]
-        after = [double["corrector"](sr, each) for sr, each in zip(srs, codes, strict=True)]
-    outputs = {
-        "predictor": [code.numpy()],
-        "sftmd": [sr.numpy() for sr in srs],
-        "corrector": [each.numpy() for each in after],
-    }
-    return _Probes(lr, codes, srs), outputs
+        codes = [codes[0][:_CORRECTED], *(each.expand(_CORRECTED, -1) for each in far)]
+        srs = [
+            _seen(networks.loop, double[networks.loop.image.name](start.planes[:_CORRECTED], each))
+            for each in codes
+        ]
+    probes = _Probes(lr, codes, srs)
+    return probes, _by_torch(networks.loop, double, probes, dtype=torch.float64)
 
 
-def _modules(predictor: nn.Module, sftmd: nn.Module, corrector: nn.Module) -> dict[str, nn.Module]:
-    return {"predictor": predictor, "sftmd": sftmd, "corrector": corrector}
+def _double(module: nn.Module) -> nn.Module:
+    """Return a copy in float64, buffers that no state dict holds included."""
+    return deepcopy(module).double()
+
+
+def _seen(loop: Loop, image: Tensor) -> Tensor:
+    """Return images as the update graph of a loop sees them."""
+    return image.clamp(0.0, 1.0) if loop.clamped else image
 
 
 def _by_torch(
-    modules: Mapping[str, nn.Module], probes: _Probes, rounding: Rounding | None = None
+    loop: Loop,
+    modules: Mapping[str, nn.Module],
+    probes: _Probes,
+    rounding: Rounding | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Outputs:
-    """Return the outputs of float32 modules; with `rounding`, activations are rounded."""
+    """Return the outputs of modules in `dtype`; with `rounding`, activations are rounded."""
 
-    def mode(name: str) -> AbstractContextManager[object]:
-        return rounding.of_activations(modules[name]) if rounding else nullcontext()
+    def apply(name: str, values: Mapping[str, Tensor]) -> Tensor:
+        inputs = [values[each].to(dtype) for each in loop.graph(name).inputs]
+        with rounding.of_activations(modules[name]) if rounding else nullcontext():
+            output: Tensor = modules[name](*inputs)
+        if name != loop.image.name:
+            return output
+        image = _seen(loop, output)
+        return rounding.of_image(image) if rounding else image
 
-    planes = probes.planes.float()
-    codes = [code.float() for code in probes.codes]
-    srs = [sr.float() for sr in probes.srs]
+    outputs: Outputs = {}
+    lr = probes.planes[:_CORRECTED]
     with torch.no_grad():
-        with mode("predictor"):
-            first = modules["predictor"](planes)
-        with mode("sftmd"):
-            images = [modules["sftmd"](planes[:_CORRECTED], code) for code in codes]
-        with mode("corrector"):
-            after = [modules["corrector"](*pair) for pair in zip(srs, codes, strict=True)]
-        images = [image.clamp(0.0, 1.0) for image in images]
-        if rounding:
-            images = [rounding.of_image(image) for image in images]
-    return {
-        "predictor": [first.numpy()],
-        "sftmd": [image.numpy() for image in images],
-        "corrector": [code.numpy() for code in after],
-    }
+        if loop.start is not None:
+            outputs[loop.start.name] = [apply(loop.start.name, {LR: probes.planes}).numpy()]
+        for name in (loop.image.name, loop.update.name):
+            outputs[name] = [
+                apply(name, {LR: lr, SR: sr, CODE: code}).numpy()
+                for sr, code in zip(probes.srs, probes.codes, strict=True)
+            ]
+    return outputs
 
 
 def _by_graphs(
     bundle: Bundle, graphs: Mapping[str, bytes], probes: _Probes, sr_dtype: type[np.generic]
 ) -> tuple[Outputs, float]:
     """Return the outputs of graphs, and the largest difference of frames from `sr` in levels."""
+    loop = bundle.loop
     lr: NDArray[Any] = probes.lr
     if bundle.manifest.io == "float":
         lr = np.ascontiguousarray(lr.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
-    codes = [np.ascontiguousarray(code.numpy(), np.float32) for code in probes.codes]
     sessions = {name: _session(model) for name, model in graphs.items()}
-    (first,) = sessions["predictor"].run(["code"], {"lr": lr})
-    feeds = [{"lr": lr[:_CORRECTED], "code": code} for code in codes]
-    images, levels = [], 0.0
-    for feed in feeds:
-        if bundle.manifest.io == "float":
-            images += sessions["sftmd"].run(["sr"], feed)
-            continue
-        sr, frame = sessions["sftmd"].run(["sr", "frame"], feed)
-        images.append(sr)
-        levels = max(levels, _frame_levels(sr, frame))
-    after = [
-        sessions["corrector"].run(["next_code"], {"sr": sr.numpy().astype(sr_dtype), "code": code})
-        for sr, code in zip(probes.srs, codes, strict=True)
+    outputs: Outputs = {}
+    if loop.start is not None:
+        outputs[loop.start.name] = sessions[loop.start.name].run([CODE], {LR: lr})
+    feeds = [
+        {LR: lr[:_CORRECTED], SR: sr.numpy().astype(sr_dtype), CODE: _contiguous(code)}
+        for sr, code in zip(probes.srs, probes.codes, strict=True)
     ]
-    outputs = {"predictor": [first], "sftmd": images, "corrector": [code for (code,) in after]}
+    levels = 0.0
+    outputs[loop.image.name], outputs[loop.update.name] = [], []
+    for feed in feeds:
+        names = loop.outputs(loop.image.name, bundle.manifest.io)
+        inputs = {name: feed[name] for name in loop.image.inputs}
+        sr, *shown = sessions[loop.image.name].run(list(names), inputs)
+        outputs[loop.image.name].append(sr)
+        if FRAME in names:
+            levels = max(levels, _frame_levels(sr, shown[0]))
+        inputs = {name: feed[name] for name in loop.update.inputs}
+        outputs[loop.update.name] += sessions[loop.update.name].run([NEXT_CODE], inputs)
     return outputs, levels
+
+
+def _contiguous(code: Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(code.numpy(), np.float32)
 
 
 def _session(model: bytes) -> Any:
@@ -274,9 +286,12 @@ def _session(model: bytes) -> Any:
         raise ExportError(f"ONNX Runtime cannot load a written graph: {error}") from error
 
 
-def _frame_levels(sr: NDArray[Any], frame: NDArray[np.uint8]) -> float:
-    levels = 255 * sr.astype(np.float64).transpose(0, 2, 3, 1)
-    return float(np.abs(frame - levels).max())
+def _frame_levels(sr: NDArray[Any], frame: NDArray[Any]) -> float:
+    """Return the largest difference of frames, of either type, from `sr` in 8-bit levels."""
+    levels = 255 * sr.astype(np.float64).clip(0.0, 1.0)
+    if frame.dtype == np.uint8:
+        return float(np.abs(frame - levels.transpose(0, 2, 3, 1)).max())
+    return float(np.abs(255 * frame.astype(np.float64) - levels).max())
 
 
 def _sr_dtype(bundle: Bundle) -> type[np.generic]:
@@ -286,10 +301,10 @@ def _sr_dtype(bundle: Bundle) -> type[np.generic]:
 
 def _costs(found: Outputs, wanted: Outputs, exact: Outputs) -> dict[str, float]:
     """Return the RMS error of a computation in torch by graph, at least that of float32."""
-    zero = {name: [np.zeros_like(array) for array in exact[name]] for name in GRAPHS}
+    zero = {name: [np.zeros_like(array) for array in arrays] for name, arrays in exact.items()}
     return {
         name: max(_rms(found[name], wanted[name]), _MIN * _rms(exact[name], zero[name]))
-        for name in GRAPHS
+        for name in exact
     }
 
 
@@ -307,7 +322,7 @@ def _judged_whole(outputs: Outputs, precision: Precision) -> Outputs:
 
 def _check_rewrites(deployed: Outputs, exact: Outputs, float32: Mapping[str, float]) -> None:
     """Raise `ExportError` unless the rewritten networks equal the plain ones up to rounding."""
-    for name in GRAPHS:
+    for name in exact:
         deviation = Deviation(_rms(deployed[name], exact[name]), float32[name], WEIGHTS)
         if not deviation.passed:
             raise ExportError(
@@ -325,24 +340,27 @@ def _rms(found: Sequence[NDArray[Any]], wanted: Sequence[NDArray[Any]]) -> float
 
 
 def _loop_parity(
-    networks: IkcNetworks,
+    networks: LoopNetworks,
     rounded: Mapping[str, nn.Module],
     rounding: Rounding,
     bundle: Bundle,
     probes: _Probes,
     frame_levels: float,
 ) -> list[StepParity]:
-    """Compare Algorithm 1 of graphs, plain and rounded networks, each on its own codes."""
+    """Compare the loop of graphs, plain and rounded networks, each on its own codes."""
     lr = probes.lr[:_CORRECTED]
     planes = probes.planes[:_CORRECTED].float()
     float_planes = np.ascontiguousarray(planes.numpy())
     found = _loop_of_graphs(bundle, lr if bundle.manifest.io == "uint8" else float_planes)
-    exact = _loop_of_modules(networks.modules(), planes, None)
-    costs = _loop_of_modules(rounded, planes, rounding)
+    first = None
+    if networks.loop.start is None:
+        first = torch.from_numpy(networks.basis.delta_code()).expand(_CORRECTED, -1)
+    exact = _loop_of_modules(networks.loop, networks.modules(), planes, first, None)
+    costs = _loop_of_modules(networks.loop, rounded, planes, first, rounding)
     steps = []
     for step in range(PARITY_ITERS + 1):
         (sr, frame, code), (wanted, wanted_code) = found[step], exact[step]
-        levels = _frame_levels(sr, frame) if bundle.manifest.io == "uint8" else 0.0
+        levels = _frame_levels(sr, frame)
         steps.append(
             StepParity(
                 step,
@@ -357,26 +375,25 @@ def _loop_parity(
 
 
 def _loop_of_modules(
-    modules: Mapping[str, nn.Module], planes: Tensor, rounding: Rounding | None
+    loop: Loop,
+    modules: Mapping[str, nn.Module],
+    planes: Tensor,
+    first: Tensor | None,
+    rounding: Rounding | None,
 ) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Return `sr` and code of every step."""
 
-    def apply(name: str, *inputs: Tensor) -> Tensor:
+    def apply(name: str, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         with rounding.of_activations(modules[name]) if rounding else nullcontext():
-            output: Tensor = modules[name](*inputs)
-        if name != "sftmd":
-            return output
-        image = output.clamp(0.0, 1.0)
-        return rounding.of_image(image) if rounding else image
+            output: Tensor = modules[name](*inputs.values())
+        if name == loop.image.name:
+            image = _seen(loop, output)
+            return {SR: rounding.of_image(image) if rounding else image}
+        return {NEXT_CODE if name == loop.update.name else CODE: output}
 
-    steps = []
     with torch.no_grad():
-        code = apply("predictor", planes)
-        for _ in range(PARITY_ITERS + 1):
-            sr = apply("sftmd", planes, code)
-            steps.append((sr.numpy(), code.numpy()))
-            code = apply("corrector", sr, code)
-    return steps
+        steps = loop.walk(apply, planes, first, PARITY_ITERS)
+        return [(images[SR].numpy(), code.numpy()) for code, images in steps]
 
 
 def _loop_of_graphs(
@@ -385,13 +402,13 @@ def _loop_of_graphs(
     """Return `sr`, frame and code of every step of the written files in ONNX Runtime."""
     backend = open_backend("onnxruntime", bundle)
     shape = frame_shape(batch, bundle.manifest.io)
-    session = Session(backend, bundle.manifest, shape, PARITY_ITERS)
+    session = Session(backend, bundle, shape, PARITY_ITERS)
     images: list[tuple[NDArray[Any], NDArray[Any]]] = []
 
     def keep(_: int) -> None:
         images.append((backend.download(session.sr), backend.download(session.frame)))
 
-    backend.upload(batch, session.lr)
+    session.upload(batch)
     run(backend, session.blind(), keep)
     codes = [backend.download(code) for code in session.codes]
     backend.close()

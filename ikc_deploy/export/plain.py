@@ -6,17 +6,18 @@ from pathlib import Path
 
 import torch
 
-from ikc_deploy.export.graphs import export_module
-from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.export.graphs import export_module, input_axes
+from ikc_deploy.loops import CODE, LR, SR
+from ikc_deploy.networks.loop_networks import LoopNetworks
 
 _EXAMPLE = (2, 24, 32)
 
 
-def export_plain_graphs(networks: IkcNetworks, folder: Path) -> None:
-    """Write the plain networks as ONNX graphs.
+def export_plain_graphs(networks: LoopNetworks, folder: Path) -> None:
+    """Write the plain networks as ONNX graphs, one for each graph of the loop.
 
-    `predictor.onnx` (lr -> code), `sftmd.onnx` (lr, code -> sr) and `corrector.onnx` (sr, code ->
-    next_code); images are `[N,3,H,W]` float32 in [0,1], batch and size dynamic.
+    Names of inputs are those of the loop; the only output is `code`, `sr` or `next_code`. Images
+    are `[N,3,H,W]` float32, batch and size dynamic. Nothing is clamped.
 
     Args:
         networks: Networks on the CPU, in evaluation mode.
@@ -24,17 +25,18 @@ def export_plain_graphs(networks: IkcNetworks, folder: Path) -> None:
     """
     scale = networks.architecture.scale
     batch, height, width = _EXAMPLE
-    lr = torch.zeros(batch, 3, height, width)
-    sr = torch.zeros(batch, 3, scale * height, scale * width)
-    code = torch.zeros(batch, networks.architecture.code_size)
-    lr_axes = {0: "batch", 2: "height", 3: "width"}
-    sr_axes = {0: "batch", 2: "sr_height", 3: "sr_width"}
-    code_axes = {0: "batch"}
-    jobs = {
-        "predictor": ({"lr": lr}, {"lr": lr_axes}, "code"),
-        "sftmd": ({"lr": lr, "code": code}, {"lr": lr_axes, "code": code_axes}, "sr"),
-        "corrector": ({"sr": sr, "code": code}, {"sr": sr_axes, "code": code_axes}, "next_code"),
+    tensors = {
+        LR: torch.zeros(batch, 3, height, width),
+        SR: torch.zeros(batch, 3, scale * height, scale * width),
+        CODE: torch.zeros(batch, networks.architecture.code_size),
     }
-    modules = networks.modules()
-    for name, (inputs, axes, output) in jobs.items():
-        export_module(modules[name], inputs, axes, [output], folder / f"{name}.onnx")
+    for name, module in networks.modules().items():
+        inputs = networks.loop.graph(name).inputs
+        axes = input_axes("float", scale, inputs)
+        export_module(
+            module,
+            {each: tensors[each] for each in inputs},
+            {each: axes[each] for each in inputs},
+            [networks.loop.outputs(name, "float")[0]],
+            folder / f"{name}.onnx",
+        )

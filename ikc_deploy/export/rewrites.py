@@ -82,7 +82,7 @@ class CodeBiases(nn.Module):
         self.width = 2 * branches[0].out_channels
         self.taps = 9 if self.border == "zero" else 1
         channels = plain.settings.channels
-        affine = [_code_bias(conv, channels, self.taps) for conv in branches]
+        affine = [code_bias(conv, channels, self.taps) for conv in branches]
         weight, bias = (torch.cat(parts) for parts in zip(*affine, strict=True))
         dtype = plain.conv1.weight.dtype
         mean = plain.normalize.get_buffer("mean").to(dtype)
@@ -99,8 +99,8 @@ class CodeBiases(nn.Module):
         parts = stacked.split(self.width * self.taps, dim=1)
         if self.border == "replicate":
             return [part[:, :, None, None].to(features.dtype) for part in parts]
-        rows = _taps_inside(features.shape[2], stacked)
-        columns = _taps_inside(features.shape[3], stacked).T
+        rows = taps_inside(features.shape[2], stacked)
+        columns = taps_inside(features.shape[3], stacked).T
         taps = [part.reshape(-1, self.width, 3, 3) for part in parts]
         return [(rows @ (each @ columns)).to(features.dtype) for each in taps]
 
@@ -251,7 +251,7 @@ class ReferenceTail(nn.Module):
         self.factors = [shuffle.upscale_factor for shuffle in shuffles]
         # With a factor of 3 the folded kernel would have 2.8 times the products, most with zero.
         self.folded = self.factors[-1] == 2
-        self.output = _fold_through_shuffle(output, 2) if self.folded else output
+        self.output = fold_through_shuffle(output, 2) if self.folded else output
 
     def forward(self, features: Tensor, lr: Tensor) -> Tensor:  # noqa: ARG002 - as CompactTail
         """Return the image `[N,3,s*H,s*W]`, not clamped, from features `[N,C,H,W]`."""
@@ -331,7 +331,7 @@ def deployable_corrector(plain: Corrector) -> nn.Module:
     return DeployableReferenceCorrector(plain) if isinstance(plain, ReferenceCorrector) else plain
 
 
-def _code_bias(conv: nn.Conv2d, channels: int, taps: int) -> tuple[Tensor, Tensor]:
+def code_bias(conv: nn.Conv2d, channels: int, taps: int) -> tuple[Tensor, Tensor]:
     """Return weight `[width*taps,code_size]` and bias of the map from code to a convolution's bias.
 
     The convolution's own bias is added to the centre tap, which always lies inside the image.
@@ -344,14 +344,14 @@ def _code_bias(conv: nn.Conv2d, channels: int, taps: int) -> tuple[Tensor, Tenso
     return weight.reshape(-1, weight.shape[-1]), bias.reshape(-1)
 
 
-def _taps_inside(length: int, like: Tensor) -> Tensor:
+def taps_inside(length: int, like: Tensor) -> Tensor:
     """Return `[length,3]`: 1 where the tap at offset -1, 0, +1 lies inside, else 0."""
     position = torch.arange(length, device=like.device)
     inside = torch.stack((position > 0, position >= 0, position < length - 1), dim=1)
     return inside.to(like.dtype)
 
 
-def _fold_through_shuffle(conv: nn.Conv2d, factor: int) -> nn.Conv2d:
+def fold_through_shuffle(conv: nn.Conv2d, factor: int) -> nn.Conv2d:
     """Return the convolution before PixelShuffle(factor) that equals `conv` after it.
 
     Its result has to be shuffled as well.

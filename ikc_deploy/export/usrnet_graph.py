@@ -36,7 +36,7 @@ from ikc_deploy.bundle.manifest import (
     write_manifest,
 )
 from ikc_deploy.bundle.measurements import UsrnetParity
-from ikc_deploy.bundle.tolerances import FRAME, LOOP
+from ikc_deploy.bundle.tolerances import FRAME_LEVELS, LOOP
 from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.export.graphs import export_module, frames, planes
 from ikc_deploy.export.parity import psnr
@@ -289,7 +289,9 @@ def _checked(record: UsrnetRecord, network: Usrnet, written: NonBlind) -> Usrnet
     least = parity.rounding_db - 20 * math.log10(LOOP)
     # Frames are rounded to 8 bits, which limits their PSNR.
     least = min(least, ROUNDED_DB) if io == "uint8" else least
-    farthest = FRAME["fp32"] + 255 * 10 ** (-(parity.rounding_db - 20 * math.log10(PEAKS)) / 20)
+    farthest = FRAME_LEVELS["fp32"] + 255 * 10 ** (
+        -(parity.rounding_db - 20 * math.log10(PEAKS)) / 20
+    )
     if not (parity.image_db >= least and parity.frame_levels <= farthest):
         raise ExportError(
             f"the {USRNET} graph differs from the network: {parity.image_db:.1f} dB and "

@@ -270,6 +270,10 @@ class KernelBasis:
         flat = kernels.reshape(*kernels.shape[:-2], side * side)
         return (flat @ self.components.astype(np.float64)).astype(np.float32)
 
+    def delta_code(self) -> NDArray[np.float32]:
+        """Return the code `[code_size]` of the delta kernel, which blurs nothing; levels 0."""
+        return self.components[len(self.components) // 2].astype(np.float32)
+
     def decode(self, code: ArrayLike) -> NDArray[np.float32]:
         """Return the kernels of codes.
 

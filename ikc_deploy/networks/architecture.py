@@ -1,11 +1,11 @@
-"""Architectures of the three networks: frozen settings, and the named sizes that are shipped.
+"""Architectures of the networks of a loop: frozen settings, and the named sizes that are shipped.
 
-Three designs share every graph contract. `reference` loads the published checkpoints tensor by
-tensor. The other two are this project's own, chosen by measurement (docs/training.md): their
-estimators read sigma from the mean *and* standard deviation of features, and their F works at LR
-resolution up to the last convolution. `compact` is SFTMD with a code map that is padded by
-replication, so the code enters as a plain bias; `film` is a plain residual trunk with a scale and a
-shift per channel.
+The designs `dan1` and `dan2` are the two versions of DAN. The three others are of IKC, and share
+every graph contract. `reference` loads the published checkpoints tensor by tensor. The other two
+are this project's own, chosen by measurement (docs/training.md): their estimators read sigma from
+the mean *and* standard deviation of features, and their F works at LR resolution up to the last
+convolution. `compact` is SFTMD with a code map that is padded by replication, so the code enters as
+a plain bias; `film` is a plain residual trunk with a scale and a shift per channel.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from typing import Any, Final, Literal
 
 from ikc_deploy.errors import CheckpointError
 from ikc_deploy.kernels import CODE_SIZE, KERNEL_SIZE, LEVELS, SIGMA_RANGES, Family
+from ikc_deploy.loops import DAN, IKC, Loop
 from ikc_deploy.text import shown
 from ikc_deploy.toml_settings import SettingError, read_settings
 
-Design = Literal["reference", "compact", "film"]
+Design = Literal["reference", "compact", "film", "dan1", "dan2"]
+
+DAN_DESIGNS: Final = ("dan1", "dan2")
+"""Designs of DAN, whose networks are a Restorer and an Estimator."""
 
 SIGMA_LIMITS: Final = (0.05, float(KERNEL_SIZE))
 """Smallest and largest sigma in HR pixels: between a kernel of one pixel and a flat one."""
@@ -31,13 +35,21 @@ _MAX: Final = {
     "blocks": 128,
     "estimator_channels": 512,
     "code_size": KERNEL_SIZE**2,
+    "groups": 64,
+    "estimator_blocks": 64,
 }
 """Upper limits: eight times the published sizes, and one code component for each kernel pixel."""
+
+_MAX_BLOCKS: Final = 512
+"""Upper limit of the number of blocks of all groups: eight times the published size or more."""
+
+_KERNEL_SIDES: Final = (3, 127)
+"""Smallest and largest side of the kernels of a basis, in pixels."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """The settings that determine the shapes of the three networks.
+    """The settings that determine the shapes of the networks.
 
     Raises:
         CheckpointError: A setting is out of range, or the settings contradict each other.
@@ -48,13 +60,14 @@ class Architecture:
     scale: int
     """Ratio of SR size to LR size: 2, 3 or 4."""
     design: Design
-    """Design of the networks: "reference", "compact" or "film"."""
+    """Design of the networks: "reference", "compact" or "film" of IKC, "dan1" or "dan2" of DAN."""
     channels: int
     """Number of feature channels of the SR network F; even, 2 to 512."""
     blocks: int
-    """Number of residual blocks of F, 1 to 128."""
+    """Number of residual blocks of F, or of each of its groups, 1 to 128."""
     estimator_channels: int
-    """Largest number of feature channels of the predictor P and the corrector C, 1 to 512."""
+    """Largest number of feature channels of the networks that estimate the code, 1 to 512; even for
+    DAN."""
     sigma_range: tuple[float, float]
     """Smallest and largest sigma of the supported Gaussians on either axis, in HR pixels."""
     code_size: int = CODE_SIZE
@@ -64,6 +77,12 @@ class Architecture:
     levels: int = 0
     """Number of trailing components of the code that describe the noise and the compression of the
     LR image (`ikc_deploy.kernels.LEVELS`) instead of its blur: 0 or 2."""
+    groups: int = 1
+    """Number of groups of blocks of F; more than 1 for "dan2" only."""
+    estimator_blocks: int = 5
+    """Number of blocks of DAN's Estimator; unused by the designs of IKC."""
+    kernel_size: int = KERNEL_SIZE
+    """Side in pixels of the kernels of the basis, odd."""
 
     def __post_init__(self) -> None:
         """Require a supported scale, sizes in range, and levels that the design has."""
@@ -87,13 +106,40 @@ class Architecture:
             raise CheckpointError(f"channels must be even, got {self.channels}")
         if self.levels not in (0, len(LEVELS)) or isinstance(self.levels, bool):
             raise CheckpointError(f"levels must be 0 or {len(LEVELS)}, got {self.levels!r}")
-        if self.levels and self.design == "reference":
-            raise CheckpointError("networks of the reference design have no levels in their code")
+        if self.levels and self.design in ("reference", *DAN_DESIGNS):
+            raise CheckpointError(
+                f"networks of the {self.design} design have no levels in their code"
+            )
         if self.code_size <= self.levels:
             raise CheckpointError(
                 f"code_size {self.code_size} is too small for {self.levels} levels and a kernel; "
                 "increase code_size"
             )
+
+        self._check_dan()
+
+    def _check_dan(self) -> None:
+        """Require what DAN needs, and nothing of it in other designs."""
+        least, most = _KERNEL_SIDES
+        if self.kernel_size % 2 == 0 or not least <= self.kernel_size <= most:
+            raise CheckpointError(
+                f"kernel_size must be odd and lie in {least} to {most}, got {self.kernel_size}"
+            )
+        if self.groups > 1 and self.design != "dan2":
+            raise CheckpointError(
+                f"networks of the {self.design} design have no groups, got groups = {self.groups}"
+            )
+        if self.groups * self.blocks > _MAX_BLOCKS:
+            raise CheckpointError(
+                f"{self.groups} groups of {self.blocks} blocks are more than {_MAX_BLOCKS} blocks"
+            )
+        if self.design in DAN_DESIGNS and self.estimator_channels % 2:
+            raise CheckpointError(f"estimator_channels must be even, got {self.estimator_channels}")
+
+    @property
+    def loop(self) -> Loop:
+        """Loop in which the networks run."""
+        return DAN if self.design in DAN_DESIGNS else IKC
 
     @property
     def kernel_components(self) -> int:
@@ -122,17 +168,23 @@ class Architecture:
 
 def _sizes(scale: int) -> dict[str, Architecture]:
     full, lite = f"x{scale}", f"x{scale}-lite"
+    dan1, dan, dan_lite = f"x{scale}-dan1", f"x{scale}-dan", f"x{scale}-dan-lite"
+    sigmas = SIGMA_RANGES[scale]
     levels = len(LEVELS)
     return {
         full: Architecture(full, scale, "reference", 64, 16, 64, SIGMA_RANGES[scale]),
         lite: Architecture(
             lite, scale, "film", 48, 20, 64, SIGMA_RANGES[scale], CODE_SIZE + levels, levels=levels
         ),
+        dan1: Architecture(dan1, scale, "dan1", 64, 40, 64, sigmas),
+        dan: Architecture(dan, scale, "dan2", 64, 10, 64, sigmas, groups=5),
+        dan_lite: Architecture(dan_lite, scale, "dan2", 48, 5, 64, sigmas, groups=4),
     }
 
 
 ARCHITECTURES: Final[dict[str, Architecture]] = _sizes(2) | _sizes(3) | _sizes(4)
-"""The named architectures: `x2`, `x3`, `x4`, and their `-lite` sizes."""
+"""The named architectures: `x2`, `x3`, `x4`, their `-lite` sizes, and those of DAN: `-dan1` and
+`-dan` in the published sizes of its two versions, and `-dan-lite`."""
 
 
 def architecture(name: str) -> Architecture:

@@ -1,74 +1,50 @@
-"""Checkpoints: three networks, kernel basis, architecture and training record in one file.
+"""Checkpoints: networks, kernel basis, architecture and training record in one file.
 
-A checkpoint is a safetensors file. Tensor names are `sftmd.*`, `predictor.*`, `corrector.*`,
-`basis.components` and `basis.mean`; the metadata holds the rest as JSON. Loading never unpickles.
+A checkpoint is a safetensors file. Names of tensors begin with the names of the loop's graphs
+(`sftmd.*`, `predictor.*`, `corrector.*`, or `restorer.*`, `estimator.*`); `basis.components` and
+`basis.mean` are the basis. The metadata holds the rest as JSON. Loading never unpickles.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from ikc_deploy.errors import CheckpointError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.kernels import KernelBasis, family_kernels
-from ikc_deploy.networks.architecture import Architecture, architecture
+from ikc_deploy.networks.architecture import DAN_DESIGNS, Architecture, architecture
 from ikc_deploy.networks.checkpoint_record import FORMAT, read_record
-from ikc_deploy.networks.corrector import Corrector, build_corrector
+from ikc_deploy.networks.corrector import build_corrector
+from ikc_deploy.networks.dan1 import Dan1Estimator, Dan1Restorer
+from ikc_deploy.networks.dan2 import Dan2Estimator, Dan2Restorer
 from ikc_deploy.networks.ellipses import EllipseParametrization
-from ikc_deploy.networks.predictor import Predictor, build_predictor
+from ikc_deploy.networks.loop_networks import DanNetworks, IkcNetworks, LoopNetworks
+from ikc_deploy.networks.predictor import build_predictor
 from ikc_deploy.networks.sftmd import CodeNormalization
 from ikc_deploy.networks.sigma_curve import SigmaCurve
-from ikc_deploy.networks.sr_network import SrNetwork, build_sr_network
+from ikc_deploy.networks.sr_network import build_sr_network
 from ikc_deploy.networks.tensors import fill, read_tensors, refuse_unusable
 
 
-@dataclass(eq=False)
-class IkcNetworks:
-    """F, P and C with the basis of their kernel codes: the content of a checkpoint."""
-
-    architecture: Architecture
-    """Settings that determine the shapes of the networks."""
-    basis: KernelBasis
-    """Kernel basis in which the codes are expressed."""
-    sftmd: SrNetwork
-    """SR network F, of any design."""
-    predictor: Predictor
-    """Predictor P."""
-    corrector: Corrector
-    """Corrector C."""
-    training: dict[str, Any] = field(default_factory=dict)
-    """Record of the training: recipe, data, steps, figures. Empty for random weights."""
-
-    def modules(self) -> dict[str, nn.Module]:
-        """Return the three networks by the names of their graphs."""
-        return {"sftmd": self.sftmd, "predictor": self.predictor, "corrector": self.corrector}
-
-    def eval(self) -> IkcNetworks:
-        """Switch all three to evaluation mode without gradients, in place, and return self."""
-        for module in self.modules().values():
-            module.eval().requires_grad_(False)
-        return self
-
-
 def empty_networks(settings: Architecture, basis: KernelBasis) -> IkcNetworks:
-    """Return networks of the right shapes, uninitialised, for weights that are loaded next.
+    """Return IKC's networks in the right shapes, uninitialised, for weights that are loaded next.
 
     Raises:
-        CheckpointError: The architecture and the basis have codes of different sizes.
+        CheckpointError: The architecture and the basis have codes of different sizes, or the
+            design is one of DAN.
     """
-    if settings.code_size != basis.code_size:
+    _check_basis(settings, basis)
+    if settings.design in DAN_DESIGNS:
         raise CheckpointError(
-            f"the architecture has codes of {settings.code_size} components, "
-            f"the basis {basis.code_size}"
+            f"'{settings.name}' is of the {settings.design} design of DAN, where only networks of "
+            "IKC are supported; choose one of its designs"
         )
     return IkcNetworks(
         settings,
@@ -79,13 +55,67 @@ def empty_networks(settings: Architecture, basis: KernelBasis) -> IkcNetworks:
     )
 
 
+def empty_dan_networks(settings: Architecture, basis: KernelBasis) -> DanNetworks:
+    """Return DAN's networks in the right shapes, with PyTorch's initial weights, as published.
+
+    Raises:
+        CheckpointError: The architecture and the basis have codes or kernels of different sizes, or
+            the design is one of IKC.
+    """
+    _check_basis(settings, basis)
+    if basis.kernel_size != settings.kernel_size:
+        raise CheckpointError(
+            f"the architecture has kernels of {settings.kernel_size} pixels a side, "
+            f"the basis {basis.kernel_size}"
+        )
+    if settings.design == "dan1":
+        return DanNetworks(settings, basis, Dan1Restorer(settings), Dan1Estimator(settings))
+    if settings.design == "dan2":
+        estimator = Dan2Estimator(settings, basis)
+        return DanNetworks(settings, basis, Dan2Restorer(settings), estimator)
+    raise CheckpointError(f"'{settings.name}' is of the {settings.design} design, not of DAN")
+
+
+def new_dan_networks(
+    settings: Architecture, seed: int, basis: KernelBasis | None = None
+) -> DanNetworks:
+    """Return untrained networks of DAN on the CPU, reproducible from `seed`.
+
+    Args:
+        settings: Architecture of the networks, of a design of DAN.
+        seed: Seed of the random weights; the global generator of torch is left unchanged.
+        basis: Basis of the kernel codes; None fits one to the family of kernels.
+
+    Returns:
+        Networks in training mode, with gradients.
+
+    Raises:
+        CheckpointError: As `empty_dan_networks`.
+    """
+    if basis is None:
+        basis = KernelBasis.fit(
+            settings.sigma_range, settings.code_size, settings.kernel_size, settings.kernels
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return empty_dan_networks(settings, basis)
+
+
+def _check_basis(settings: Architecture, basis: KernelBasis) -> None:
+    if settings.code_size != basis.code_size:
+        raise CheckpointError(
+            f"the architecture has codes of {settings.code_size} components, "
+            f"the basis {basis.code_size}"
+        )
+
+
 def new_networks(
     settings: Architecture, seed: int, basis: KernelBasis | None = None
 ) -> IkcNetworks:
-    """Return untrained networks on the CPU, reproducible from `seed`.
+    """Return untrained networks of IKC on the CPU, reproducible from `seed`.
 
     Args:
-        settings: Architecture of the networks.
+        settings: Architecture of the networks, of a design of IKC.
         seed: Seed of the random weights; the global generator of torch is left unchanged.
         basis: Basis of the kernel codes; None fits one to the family of kernels.
 
@@ -113,17 +143,27 @@ def new_networks(
     return networks
 
 
-def random_networks(name: str, seed: int = 0) -> IkcNetworks:
+def random_networks(name: str, seed: int = 0) -> LoopNetworks:
     """Return a named architecture with seeded random weights, for benchmarks and engine builds.
 
     Raises:
         CheckpointError: The name is unknown.
     """
-    return new_networks(architecture(name), seed).eval()
+    networks = untrained_networks(architecture(name), seed)
+    networks.freeze()
+    return networks
+
+
+def untrained_networks(
+    settings: Architecture, seed: int, basis: KernelBasis | None = None
+) -> LoopNetworks:
+    """Return `new_dan_networks` or `new_networks`, by the design of the architecture."""
+    new = new_dan_networks if settings.design in DAN_DESIGNS else new_networks
+    return new(settings, seed, basis)
 
 
 def save_checkpoint(
-    networks: IkcNetworks, path: str | PathLike[str], dtype: torch.dtype = torch.float32
+    networks: LoopNetworks, path: str | PathLike[str], dtype: torch.dtype = torch.float32
 ) -> None:
     """Write a checkpoint atomically.
 
@@ -151,7 +191,7 @@ def save_checkpoint(
     write_atomically(path, save(tensors, metadata))
 
 
-def load_checkpoint(path: str | PathLike[str]) -> IkcNetworks:
+def load_checkpoint(path: str | PathLike[str]) -> LoopNetworks:
     """Read a checkpoint.
 
     Args:
@@ -171,14 +211,16 @@ def load_checkpoint(path: str | PathLike[str]) -> IkcNetworks:
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"'{fspath(path)}' is incomplete or was altered: {error}") from error
     record = read_record(metadata, components, mean, fspath(path))
-    networks = empty_networks(record.architecture, record.basis)
+    empty = empty_dan_networks if record.architecture.design in DAN_DESIGNS else empty_networks
+    networks: LoopNetworks = empty(record.architecture, record.basis)
     networks.training = record.training
     load_tensors(networks, tensors, fspath(path))
-    return networks.eval()
+    networks.freeze()
+    return networks
 
 
-def load_tensors(networks: IkcNetworks, tensors: dict[str, Tensor], source: str) -> None:
-    """Fill the networks from tensors named `sftmd.*`, `predictor.*`, `corrector.*`.
+def load_tensors(networks: LoopNetworks, tensors: dict[str, Tensor], source: str) -> None:
+    """Fill the networks from tensors whose names begin with those of the loop's graphs.
 
     Args:
         networks: Networks to change in place.

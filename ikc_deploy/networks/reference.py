@@ -18,7 +18,8 @@ from torch import Tensor
 from ikc_deploy.errors import CheckpointError
 from ikc_deploy.kernels import SIGMA_RANGES, KernelBasis
 from ikc_deploy.networks.architecture import Architecture
-from ikc_deploy.networks.checkpoints import IkcNetworks, empty_networks, load_tensors
+from ikc_deploy.networks.checkpoints import empty_networks, load_tensors
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.tensors import refuse_unusable
 
 PathType = str | PathLike[str]

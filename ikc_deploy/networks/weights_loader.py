@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ikc_deploy.networks.checkpoints import IkcNetworks, load_checkpoint, random_networks
+from ikc_deploy.networks.checkpoints import load_checkpoint, random_networks
+from ikc_deploy.networks.loop_networks import LoopNetworks
 from ikc_deploy.weights import RANDOM_PREFIX, WeightsSource, find_weights
 
 
@@ -14,7 +15,7 @@ class Weights:
 
     source: WeightsSource
     """File and checksum of the weights."""
-    networks: IkcNetworks
+    networks: LoopNetworks
     """Networks in evaluation mode, on the CPU."""
 
     @property

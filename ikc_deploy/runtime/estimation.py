@@ -140,7 +140,8 @@ class Estimator:
             codes = self._loop(frames, 0, predict, correct)
             tracker.reset(codes[-1])
             return codes[:, None]
-        start = tracker.initial_code(self.predict(frames, predict)[0])
+        predicted = self.predict(frames, predict)[0] if frames.predicts else None
+        start = tracker.initial_code(predicted)
         # Without corrections, the predictor's code is tracked.
         corrections = min(TRACKED_ITERS, self._iters)
         corrected = self._corrected(frames, 0, correct, start, corrections)[-1]

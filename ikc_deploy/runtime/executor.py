@@ -1,4 +1,4 @@
-"""The three networks on frames that were uploaded once, with a session for each frame shape.
+"""The networks of a loop on frames that were uploaded once, with a session for each frame shape.
 
 `NetworkExecutor.upload` brings the frames of a call to the device; all that the call computes on
 them, or on areas of them, reads that copy. Areas are cut on the device, and a kernel code stays
@@ -16,11 +16,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.bundle.manifest import Manifest
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError
 from ikc_deploy.runtime.backends.base import Backend, Buffer
 from ikc_deploy.runtime.frames import Area, FrameBatch, FrameShape
-from ikc_deploy.runtime.session import STAGES, LaunchSequence, Session, run
+from ikc_deploy.runtime.session import LaunchSequence, Session, run
 
 _SESSIONS_KEPT: Final = 4
 
@@ -30,21 +30,23 @@ class NetworkExecutor:
 
     Args:
         backend: Runs the graphs; the caller owns it.
-        manifest: Manifest of the bundle.
+        bundle: The bundle.
         iters: Number of corrections.
     """
 
-    def __init__(self, backend: Backend, manifest: Manifest, iters: int) -> None:
+    def __init__(self, backend: Backend, bundle: Bundle, iters: int) -> None:
         self.iters = iters
-        self.timings = dict.fromkeys(STAGES, 0.0)
+        self.predicts = bundle.loop.start is not None
+        """Whether the first code depends on the frame; otherwise it is constant."""
+        self.timings = dict.fromkeys(bundle.loop.graphs, 0.0)
         """Milliseconds since `restart_clock`, by network."""
         self.backend = backend
-        self._manifest = manifest
+        self._bundle = bundle
         self._sessions: OrderedDict[FrameShape, Session] = OrderedDict()
 
     def restart_clock(self) -> None:
         """Set all `timings` to 0."""
-        self.timings = dict.fromkeys(STAGES, 0.0)
+        self.timings = dict.fromkeys(self.timings, 0.0)
 
     def forget(self) -> None:
         """Free the buffers of all shapes."""
@@ -77,7 +79,7 @@ class NetworkExecutor:
         if session is None:
             while len(self._sessions) >= _SESSIONS_KEPT:
                 self._sessions.popitem(last=False)
-            session = Session(self.backend, self._manifest, shape, self.iters)
+            session = Session(self.backend, self._bundle, shape, self.iters)
         self._sessions[shape] = session
         return session
 
@@ -90,7 +92,9 @@ class NetworkExecutor:
 
     def upscale_tile(self, tile: NDArray[Any], code: NDArray[np.float32]) -> NDArray[Any]:
         """Return the image of one small frame `[H,W,3]` or `[3,H,W]` in host memory."""
-        uploaded = self.upload(FrameBatch(tile[None], self._manifest.io, single=True), whole=True)
+        uploaded = self.upload(
+            FrameBatch(tile[None], self._bundle.manifest.io, single=True), whole=True
+        )
         image: NDArray[Any] = uploaded.upscale(code[None])[0]
         return image
 
@@ -115,6 +119,11 @@ class UploadedBatch:
         self._predicted = False
         self._host = batch.array if isinstance(batch.array, np.ndarray) else None
 
+    @property
+    def predicts(self) -> bool:
+        """Whether the first code depends on the frames; otherwise it is constant."""
+        return self._executor.predicts
+
     def levels(self, number: int) -> NDArray[Any]:
         """Return the green plane `[H,W]` of a frame in 8-bit levels, in host memory."""
         if self._host is None:
@@ -122,7 +131,7 @@ class UploadedBatch:
         return self.batch.layout.green(self._host[number])
 
     def loop(self, steps: bool = False) -> tuple[list[Any], NDArray[np.float32]]:
-        """Run the correction loop (IKC, Algorithm 1) on the whole frames.
+        """Run the whole loop on the whole frames.
 
         Args:
             steps: Whether to return the images of every step instead of the last ones.
@@ -131,6 +140,7 @@ class UploadedBatch:
             A list of images `[N,...]`, where the frames are, and codes `[t+1,N,code_size]`.
         """
         session = self._whole()
+        session.start()
         images: list[Any] = []
 
         def keep(_: int) -> None:
@@ -142,20 +152,21 @@ class UploadedBatch:
         return images, self._codes(session, self._executor.iters)
 
     def predict(self) -> None:
-        """Run the predictor on the whole frames, once; its codes stay on the device."""
+        """Compute the first codes of the whole frames, once; they stay on the device."""
         if not self._predicted:
-            self._executor.run(self._whole().predict())
+            session = self._whole()
+            self._start(session)
             self._predicted = True
 
     def predicted(self) -> NDArray[np.float32]:
-        """Return the predictor's codes of the whole frames `[N,code_size]`."""
+        """Return the first codes of the whole frames `[N,code_size]`."""
         self.predict()
         return self._codes(self._whole(), 0)[0]
 
     def predict_areas(self, number: int, areas: Sequence[Area]) -> NDArray[np.float32]:
-        """Return the predictor's codes `[K,code_size]` of areas of one size of a frame."""
+        """Return the first codes `[K,code_size]` of areas of one size of a frame."""
         session = self._cut(number, areas)
-        self._executor.run(session.predict())
+        self._start(session)
         return self._codes(session, 0)[0]
 
     def correct(
@@ -179,6 +190,8 @@ class UploadedBatch:
         session = self._cut(number, areas)
         if code is not None:
             self._upload_codes(np.broadcast_to(code, (len(areas), len(code))), session)
+        elif not self._executor.predicts:
+            session.start()
         else:
             self.predict()
             whole = self._whole()
@@ -215,6 +228,13 @@ class UploadedBatch:
         self._upload_codes(code[None], session)
         self._executor.run(session.known())
         return self._backend.download(session.frame)[0]
+
+    def _start(self, session: Session) -> None:
+        """Compute the first codes on the frames of a session, or copy the constant ones."""
+        if self.predicts:
+            self._executor.run(session.predict())
+        else:
+            session.start()
 
     def _whole(self) -> Session:
         session = self._executor.session(self.batch.shape)

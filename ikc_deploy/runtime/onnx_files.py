@@ -41,7 +41,7 @@ def read_graph(bundle: Bundle, name: str) -> bytes:
 
     Args:
         bundle: The opened bundle.
-        name: "predictor", "sftmd", "corrector" or "usrnet".
+        name: Name of a graph of the bundle.
 
     Returns:
         The content of the ONNX file.

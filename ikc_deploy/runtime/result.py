@@ -40,7 +40,7 @@ class Result:
     kernel: NDArray[np.float32]
     """Blur kernel decoded from the last code, `[k, k]`, sum about 1."""
     timings: dict[str, float]
-    """Durations in milliseconds: `predictor`, `sftmd`, `corrector` (each summed over the loop) and
+    """Durations in milliseconds: the graphs of the loop (each summed over it) and
     `total`, which includes the copies to and from the device."""
     noise: Any = None
     """Estimated standard deviation of the noise in the frame, in 8-bit levels: float or `[N]`;

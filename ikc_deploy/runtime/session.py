@@ -1,6 +1,4 @@
-"""The correction loop (IKC, Algorithm 1) on the buffers of one frame shape.
-
-    h0 = P(lr);  sr0 = F(lr, h0);  for i in 1..t:  hi = C(sr(i-1), h(i-1));  sri = F(lr, hi)
+"""The loop of a bundle (`ikc_deploy.loops`) on the buffers of one frame shape.
 
 A `Session` owns the buffers, each allocated once, when a program first needs it. Every step has its
 own code buffer (a few bytes), so that all codes can be read after the loop and no step waits for a
@@ -15,12 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Final
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ikc_deploy.bundle.manifest import Manifest
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError
+from ikc_deploy.loops import CODE, FRAME, LR, NEXT_CODE, SR, GraphStep
 from ikc_deploy.runtime.backends.base import (
     Backend,
     Binding,
@@ -30,12 +30,6 @@ from ikc_deploy.runtime.backends.base import (
     Event,
 )
 from ikc_deploy.runtime.frames import LAYOUTS, FrameShape
-
-STAGES: Final = ("predictor", "sftmd", "corrector")
-"""Names of the networks in timings."""
-
-StageStep = tuple[str, int]
-"""A network and the step of the loop at which it runs; C of step i computes code i."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +47,12 @@ class LaunchSequence:
     Args:
         backend: Runs the launches.
         launches: Launches in order.
+        image: Name of the graph that computes images.
     """
 
-    def __init__(self, backend: Backend, launches: Sequence[StageLaunch]) -> None:
+    def __init__(self, backend: Backend, launches: Sequence[StageLaunch], image: str) -> None:
         self.launches = tuple(launches)
+        self._image = image
         self._backend = backend
         self._events: list[Event] = []
         self._ran = False
@@ -91,7 +87,7 @@ class LaunchSequence:
             spans[-1][0].record()
             launch.graph.enqueue()
             spans[-1][1].record()
-            if launch.stage == "sftmd":
+            if launch.stage == self._image:
                 after_image(launch.step)
         self._backend.synchronize()
         return _times(self._backend, self.launches, spans)
@@ -108,21 +104,23 @@ class Session:
 
     Args:
         backend: Allocates the buffers and runs the graphs.
-        manifest: The manifest of the bundle.
+        bundle: The bundle whose graphs run.
         shape: Batch, height and width of the LR frames.
         iters: Maximum number of corrections.
     """
 
-    def __init__(self, backend: Backend, manifest: Manifest, shape: FrameShape, iters: int) -> None:
+    def __init__(self, backend: Backend, bundle: Bundle, shape: FrameShape, iters: int) -> None:
         self.iters = iters
+        self.loop = bundle.loop
         self._backend = backend
-        self._manifest = manifest
+        self._bundle = bundle
+        self._manifest = bundle.manifest
         self._shape = shape
-        self._layout = LAYOUTS[manifest.io]
-        code_shape = (shape.batch, manifest.code_size)
-        self.lr = backend.allocate(shape.array(manifest.io), self._layout.dtype)
+        self._layout = LAYOUTS[self._manifest.io]
+        code_shape = (shape.batch, self._manifest.code_size)
+        self.lr = backend.allocate(shape.array(self._manifest.io), self._layout.dtype)
         self.codes = [backend.allocate(code_shape, np.float32) for _ in range(iters + 1)]
-        self._sequences: dict[tuple[StageStep, ...], LaunchSequence] = {}
+        self._sequences: dict[tuple[GraphStep, ...], LaunchSequence] = {}
 
     @cached_property
     def sr(self) -> Buffer:
@@ -132,53 +130,76 @@ class Session:
 
     @cached_property
     def frame(self) -> Buffer:
-        """SR image in the layout of the frames: `sr` itself with io "float"."""
-        if self._layout.image == "sr":
+        """SR image in the layout of the frames: `sr` itself if the image graph has one output."""
+        if FRAME not in self.loop.outputs(self.loop.image.name, self._manifest.io):
             return self.sr
         shape = self._shape.array(self._manifest.io, self._manifest.scale)
         return self._backend.allocate(shape, self._layout.dtype)
 
+    def upload(self, frames: Any, codes: NDArray[np.float32] | None = None) -> None:
+        """Queue copies of frames to `lr` and of codes to `codes[0]`.
+
+        Args:
+            frames: A host array or `DeviceArray` with the shape and dtype of `lr`.
+            codes: `[N,code_size]` float32; None for the code at which the loop starts, where that
+                is constant.
+        """
+        self._backend.upload(frames, self.lr)
+        if codes is None:
+            self.start()
+        else:
+            self._backend.upload(codes, self.codes[0])
+
+    def start(self) -> None:
+        """Queue a copy of the first code to `codes[0]`, if it is constant."""
+        if self.loop.start is None:
+            self._backend.upload(self._first_codes, self.codes[0])
+
+    @cached_property
+    def _first_codes(self) -> NDArray[np.float32]:
+        first = np.broadcast_to(self._bundle.basis.delta_code(), self.codes[0].shape)
+        return np.ascontiguousarray(first, np.float32)
+
     def blind(self) -> LaunchSequence:
-        """Return the sequence of IKC's Algorithm 1: P, F, then `iters` times C, F."""
-        loop = [pair for i in range(1, self.iters + 1) for pair in (("corrector", i), ("sftmd", i))]
-        return self._sequence(("predictor", 0), ("sftmd", 0), *loop)
+        """Return the sequence of the whole loop: the first code, then `iters` corrections."""
+        return self._sequence(self.loop.blind(self.iters))
 
     def predict(self) -> LaunchSequence:
-        """Return the sequence of P alone, which writes `codes[0]`."""
-        return self._sequence(("predictor", 0))
+        """Return the sequence that writes the first code to `codes[0]`; empty if it is constant."""
+        return self._sequence(self.loop.predict())
 
     def correct(self, corrections: int) -> LaunchSequence:
-        """Return the sequence of `corrections` (at most `iters`) times F, C, from `codes[0]`.
+        """Return the sequence of `corrections` (at most `iters`), from `codes[0]`.
 
         It ends with a code, without the image of that code.
         """
-        return self._sequence(
-            *(pair for i in range(corrections) for pair in (("sftmd", i), ("corrector", i + 1)))
-        )
+        return self._sequence(self.loop.correct(corrections))
 
     def known(self) -> LaunchSequence:
-        """Return the sequence of F alone, with the code that was uploaded to `codes[0]`."""
-        return self._sequence(("sftmd", 0))
+        """Return the sequence of one SR pass with the code that was uploaded to `codes[0]`."""
+        return self._sequence(((self.loop.image.name, 0),))
 
-    def _sequence(self, *steps: StageStep) -> LaunchSequence:
+    def _sequence(self, steps: tuple[GraphStep, ...]) -> LaunchSequence:
         if steps not in self._sequences:
             graphs = self._backend.bind([self._binding(stage, step) for stage, step in steps])
             stages = [
                 StageLaunch(stage, step, graph)
                 for (stage, step), graph in zip(steps, graphs, strict=True)
             ]
-            self._sequences[steps] = LaunchSequence(self._backend, stages)
+            self._sequences[steps] = LaunchSequence(self._backend, stages, self.loop.image.name)
         return self._sequences[steps]
 
     def _binding(self, stage: str, step: int) -> Binding:
-        code = self.codes[step]
-        if stage == "predictor":
-            return Binding(stage, {"lr": self.lr}, {"code": code})
-        if stage == "sftmd":
-            images = {"sr": self.sr, self._layout.image: self.frame}
-            return Binding(stage, {"lr": self.lr, "code": code}, images)
-        before = self.codes[step - 1]
-        return Binding(stage, {"sr": self.sr, "code": before}, {"next_code": code})
+        graph = self.loop.graph(stage)
+        if graph is self.loop.image:
+            images = {SR: self.sr, FRAME: self.frame}
+            outputs = {name: images[name] for name in self.loop.outputs(stage, self._manifest.io)}
+            return Binding(stage, {LR: self.lr, CODE: self.codes[step]}, outputs)
+        if graph is self.loop.start:
+            return Binding(stage, {LR: self.lr}, {CODE: self.codes[step]})
+        read = {LR: self.lr, SR: self.sr, CODE: self.codes[step - 1]}
+        inputs = {name: read[name] for name in graph.inputs}
+        return Binding(stage, inputs, {NEXT_CODE: self.codes[step]})
 
 
 def run(
@@ -209,7 +230,7 @@ def run(
 def _times(
     backend: Backend, launches: Sequence[StageLaunch], spans: Sequence[tuple[Event, Event]]
 ) -> dict[str, float]:
-    times = dict.fromkeys(STAGES, 0.0)
+    times = dict.fromkeys((launch.stage for launch in launches), 0.0)
     for launch, (start, end) in zip(launches, spans, strict=True):
         times[launch.stage] += backend.elapsed_ms(start, end)
     return times

@@ -14,6 +14,7 @@ import numpy as np
 
 from ikc_deploy.bundle.manifest import USRNET, Bundle, FrameIO
 from ikc_deploy.errors import BundleError
+from ikc_deploy.loops import CODE, FRAME, LR, NEXT_CODE, SR
 from ikc_deploy.runtime.frames import LAYOUTS, FrameShape
 
 Dims = tuple[int | None, ...]
@@ -41,7 +42,7 @@ def signature(bundle: Bundle, graph: str, frames: FrameShape | None = None) -> S
 
     Args:
         bundle: The opened bundle.
-        graph: "predictor", "sftmd", "corrector" or "usrnet".
+        graph: Name of a graph of the bundle's loop, or "usrnet".
         frames: Shape of the LR frames; None for any shape.
 
     Returns:
@@ -63,16 +64,21 @@ def signature(bundle: Bundle, graph: str, frames: FrameShape | None = None) -> S
         }
         image = Tensor(layout.dtype, fixed.array(manifest.io, manifest.scale))
         return Signature(inputs, {layout.image: image})
-    batch = None if frames is None else frames.batch
-    lr = Tensor(layout.dtype, _open(frames, manifest.io, 1))
-    codes = Tensor(np.dtype(np.float32), (batch, manifest.code_size))
-    sr = Tensor(layout.sr_dtype(manifest.precision), _open(frames, "float", manifest.scale))
-    if graph == "predictor":
-        return Signature({"lr": lr}, {"code": codes})
-    if graph == "corrector":
-        return Signature({"sr": sr, "code": codes}, {"next_code": codes})
-    image = Tensor(layout.dtype, _open(frames, manifest.io, manifest.scale))
-    return Signature({"lr": lr, "code": codes}, {"sr": sr, layout.image: image})
+    codes = Tensor(
+        np.dtype(np.float32), (None if frames is None else frames.batch, manifest.code_size)
+    )
+    tensors = {
+        LR: Tensor(layout.dtype, _open(frames, manifest.io, 1)),
+        SR: Tensor(layout.sr_dtype(manifest.precision), _open(frames, "float", manifest.scale)),
+        FRAME: Tensor(layout.dtype, _open(frames, manifest.io, manifest.scale)),
+        CODE: codes,
+        NEXT_CODE: codes,
+    }
+    loop = bundle.loop
+    return Signature(
+        {name: tensors[name] for name in loop.graph(graph).inputs},
+        {name: tensors[name] for name in loop.outputs(graph, manifest.io)},
+    )
 
 
 def _open(frames: FrameShape | None, io: FrameIO, scale: int) -> Dims:

@@ -87,9 +87,15 @@ class Tracker:
         """Set the code `[code_size]` of a scene's first frame."""
         self._corrected = self._used = code
 
-    def initial_code(self, predicted: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the code to correct, given the predictor's code; both `[code_size]`."""
+    def initial_code(self, predicted: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Return the code to correct, given the predictor's code; both `[code_size]`.
+
+        Without a predictor (None) that is the last corrected code. Its error cannot accumulate if
+        the correction computes the code from images alone, as that of such a loop does.
+        """
         assert self._corrected is not None
+        if predicted is None:
+            return self._corrected
         return self._corrected + np.float32(_PULL) * (predicted - self._corrected)
 
     def update(self, corrected: NDArray[np.float32]) -> NDArray[np.float32]:

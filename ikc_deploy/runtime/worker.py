@@ -59,7 +59,7 @@ class UpscalingWorker:
     def __init__(self, bundle: Bundle, backend: Backend, iters: int, tiles: TileSettings) -> None:
         self.backend = backend
         self._basis = bundle.basis
-        self._executor = NetworkExecutor(backend, bundle.manifest, iters)
+        self._executor = NetworkExecutor(backend, bundle, iters)
         self._estimator = Estimator(bundle.basis, iters)
         manifest, layout = bundle.manifest, LAYOUTS[bundle.manifest.io]
         pixel = PixelMemory()

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from string import Template
 from typing import Final
 
-from ikc_deploy.bundle.manifest import DEFAULT_ITERS, GRAPHS, Manifest
+from ikc_deploy.bundle.manifest import Manifest
 from ikc_deploy.errors import InputError
+from ikc_deploy.loops import IKC, Loop, find_loop
 from ikc_deploy.runtime.estimation import TRACKED_ITERS
 from ikc_deploy.runtime.frames import MIN_SIDE
 from ikc_deploy.serving.loop import Limits
@@ -22,7 +23,7 @@ STREAM_NAME: Final = f"{NAME}_stream"
 _WARM_SIDE: Final = 64
 
 
-def default_limits(iters: int = DEFAULT_ITERS) -> Limits:
+def default_limits(iters: int = IKC.iters) -> Limits:
     """Return the limits of a server whose requests default to `iters` corrections."""
     return Limits(
         smallest_side=MIN_SIDE,
@@ -83,12 +84,13 @@ def network_config(
     """Return the config.pbtxt of one network.
 
     Args:
-        network: "predictor", "sftmd" or "corrector".
+        network: Name of a graph of the bundle's loop.
         manifest: Manifest of the bundle.
         settings: Initial values of the configuration.
         plans: TensorRT plans of the network; None for ONNX.
     """
-    inputs, outputs = _PORTS[network]
+    loop = find_loop(manifest.loop)
+    inputs, outputs = loop.graph(network).inputs, loop.outputs(network, manifest.io)
     warm = plans.warm if plans else (_WARM_SIDE, _WARM_SIDE)
     largest = min(settings.batch, plans.largest_batch) if plans else settings.batch
     return _NETWORK.substitute(
@@ -96,8 +98,8 @@ def network_config(
         platform=_onnx() if plans is None else _tensorrt(plans),
         profile="" if plans is None else f" profile: {_list(map(str, range(plans.profiles)))}",
         batch=largest,
-        inputs=_list_of_ports(inputs, manifest),
-        outputs=_list_of_ports(outputs, manifest),
+        inputs=_list_of_ports("input", inputs, manifest),
+        outputs=_list_of_ports("output", outputs, manifest),
         warm="".join(_warm_input(name, manifest, warm) for name in inputs),
     )
 
@@ -121,29 +123,18 @@ def loop_config(name: str, manifest: Manifest, settings: ServingSettings, batch:
     )
     return _LOOP.substitute(
         name=name,
+        order=_order(find_loop(manifest.loop)),
         batch=batch,
         code_size=manifest.code_size,
         scheduling=scheduling,
         loops=settings.loops,
-        facts=_parameters({"networks": NAME, "scale": manifest.scale}),
+        facts=_parameters({"networks": NAME, "loop": manifest.loop, "scale": manifest.scale}),
         limits=_parameters(asdict(limits)),
     )
 
 
-_PORTS: Final = dict(
-    zip(
-        GRAPHS,
-        (
-            (("lr",), ("code",)),
-            (("lr", "code"), ("sr", "frame")),
-            (("sr", "code"), ("next_code",)),
-        ),
-        strict=True,
-    )
-)
-
 _NETWORK: Final = Template("""\
-# One network of IKC; clients call the models "ikc" and "ikc_stream" instead.
+# One network of the loop; clients call the models "ikc" and "ikc_stream" instead.
 name: "$name"
 $platform
 # Frames computed at once. Raise it, here and in "ikc", if the GPU has enough memory.
@@ -160,7 +151,7 @@ $warm}
 """)
 
 _LOOP: Final = Template("""\
-# The correction loop, on the server: predictor, then sftmd and corrector in turn.
+# The correction loop, on the server: $order.
 name: "$name"
 backend: "python"
 # Frames in a request.
@@ -199,6 +190,11 @@ sequence_batching {
 }""")
 
 
+def _order(loop: Loop) -> str:
+    first = "" if loop.start is None else f"{loop.start.name}, then "
+    return f"{first}{loop.image.name} and {loop.update.name} in turn"
+
+
 def _parameters(values: Mapping[str, object]) -> str:
     return "".join(
         f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
@@ -227,8 +223,7 @@ def _port(name: str, manifest: Manifest) -> tuple[str, tuple[int, ...]]:
     return "TYPE_FP32", (manifest.code_size,)
 
 
-def _list_of_ports(names: Sequence[str], manifest: Manifest) -> str:
-    kind = "input" if names in {inputs for inputs, _ in _PORTS.values()} else "output"
+def _list_of_ports(kind: str, names: Sequence[str], manifest: Manifest) -> str:
     lines = []
     for name in names:
         data_type, dims = _port(name, manifest)

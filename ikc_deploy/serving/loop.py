@@ -1,9 +1,8 @@
-"""The correction loop over three networks that a server runs, and the limits of requests.
+"""The loop over networks that a server runs, and the limits of requests.
 
-    h0 = P(lr);  sr0 = F(lr, h0);  for i in 1..t:  hi = C(sr(i-1), h(i-1));  sri = F(lr, hi)
-
-This is Algorithm 1 of IKC. The module is copied into the model repository, so it imports only numpy
-and `ikc_deploy.errors`. It does not read the pixels of frames, which may be in GPU memory.
+`ikc_deploy.loops` declares it. The module is copied into the model repository, so it imports only
+numpy, `ikc_deploy.errors` and the declarations. It does not read the pixels of frames, which may be
+in GPU memory.
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
+from ikc_deploy.loops import CODE, FRAME, LR, NEXT_CODE, SR, Loop, LoopGraph
 
 Tensor = Any
 """A tensor of the server, or an array."""
 
 Run = Callable[[str, Mapping[str, Tensor], str], Awaitable[Tensor]]
-"""A function that runs a network ("predictor", "sftmd", "corrector") on named inputs and returns
-the named output."""
+"""A function that runs a network, given by its name, on named inputs and returns the named
+output."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Limits:
     largest_area: int
     """Maximum area of an LR frame in pixels, 1 or more."""
     default_iters: int
-    """Number of corrections of a frame that starts from the predictor's code."""
+    """Number of corrections of a frame that starts from the loop's first code."""
     tracked_iters: int
     """Number of corrections of a frame that starts from the code of the frame before."""
     largest_iters: int
@@ -139,27 +139,35 @@ class Streams:
 
 
 async def restore(
-    run: Run, lr: Tensor, code: Tensor | None, iters: int
+    loop: Loop, run: Run, lr: Tensor, code: Tensor | None, iters: int
 ) -> tuple[Tensor, list[Tensor]]:
-    """Run the correction loop on frames (IKC, Algorithm 1).
+    """Run a loop on frames.
 
     Args:
+        loop: The loop of the networks.
         run: The function that runs a network.
         lr: LR frames `[N,H,W,3]`, uint8.
-        code: Initial kernel code `[N,code_size]`, float32; None for the predictor's.
+        code: Initial kernel code `[N,code_size]`, float32; None for that of the start network.
         iters: Number of corrections, 0 or more.
 
     Returns:
         The SR frames `[N,sH,sW,3]`, uint8, and the `iters + 1` codes of the steps.
 
     Raises:
+        ValueError: `code` is None, but the loop has no start network.
         Exception: As raised by `run`.
     """
     if code is None:
-        code = await run("predictor", {"lr": lr}, "code")
-    codes = [code]
+        if loop.start is None:
+            raise ValueError(f"the loop '{loop.name}' starts at a constant code; give it")
+        code = await run(loop.start.name, {LR: lr}, CODE)
+
+    async def compute(graph: LoopGraph, output: str) -> Tensor:
+        return await run(graph.name, {name: values[name] for name in graph.inputs}, output)
+
+    values, codes = {LR: lr, CODE: code}, [code]
     for _ in range(iters):
-        sr = await run("sftmd", {"lr": lr, "code": code}, "sr")
-        code = await run("corrector", {"sr": sr, "code": code}, "next_code")
-        codes.append(code)
-    return await run("sftmd", {"lr": lr, "code": code}, "frame"), codes
+        values[SR] = await compute(loop.image, SR)
+        values[CODE] = await compute(loop.update, NEXT_CODE)
+        codes.append(values[CODE])
+    return await compute(loop.image, FRAME), codes

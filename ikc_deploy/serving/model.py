@@ -1,4 +1,4 @@
-"""The model for Triton's Python backend: it runs the correction loop over three networks.
+"""The model for Triton's Python backend: it runs the loop over the networks of a bundle.
 
 It is written into the model repository as `model.py`, with copies of the modules that it imports,
 so that the server needs only numpy. Frames stay in the server's tensors, on any device; only codes,
@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.kernels import KernelBasis
+from ikc_deploy.loops import CODE, LR, find_loop
 from ikc_deploy.serving.loop import Limits, Streams, Tensor, restore
 
 
@@ -34,6 +35,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self._limits = Limits.from_parameters(config["parameters"])
         self._networks = config["parameters"]["networks"]["string_value"]
+        self._loop = find_loop(config["parameters"]["loop"]["string_value"])
         self._basis = KernelBasis.load(Path(__file__).with_name("basis.npz"))
         self._streams = Streams(self._limits.streams)
         self._sequences = "sequence_batching" in config
@@ -68,12 +70,14 @@ class TritonPythonModel:
         sigma = _values(inputs, "sigma")
         if sigma is not None:
             last, iters = self._basis.code_of_sigma(sigma[:, 0]), 0
-            if self._basis.levels:
+            if self._basis.levels and self._loop.start is not None:
                 # Sigma does not specify noise and compression: the predictor estimates them.
-                read = await self._run("predictor", {"lr": lr}, "code")
+                read = await self._run(self._loop.start.name, {LR: lr}, CODE)
                 last = self._basis.take_levels(last, read.as_numpy())
-        start = None if last is None else triton.Tensor("code", last)
-        image, steps = await restore(self._run, lr, start, iters)
+        if last is None and self._loop.start is None:
+            last = np.tile(self._basis.delta_code(), (shape[0], 1))
+        start = None if last is None else triton.Tensor(CODE, last)
+        image, steps = await restore(self._loop, self._run, lr, start, iters)
         codes = np.stack([step.as_numpy() for step in steps], axis=1)
         if not np.isfinite(codes).all():
             raise InputError("the networks returned a kernel code with NaN or infinity")
@@ -92,7 +96,7 @@ class TritonPythonModel:
             requested_output_names=[output],
             inputs=[_named(name, tensor) for name, tensor in inputs.items()],
             # Codes are read on the CPU; frames stay on the device of the network.
-            **({} if network == "sftmd" else {"preferred_memory": self._cpu}),
+            **({} if network == self._loop.image.name else {"preferred_memory": self._cpu}),
         )
         response = await request.async_exec()
         if response.has_error():

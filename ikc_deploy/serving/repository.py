@@ -2,9 +2,9 @@
 
     DIR/ikc/            independent requests: the correction loop, run on the server
     DIR/ikc_stream/     sequences of requests: each starts from the last code of its stream
-    DIR/ikc_predictor/  DIR/ikc_sftmd/  DIR/ikc_corrector/
+    DIR/ikc_GRAPH/      each graph of the bundle's loop: for IKC predictor, sftmd and corrector
 
-The three networks are ONNX files, or TensorRT plans if the bundle has engines that Triton loads:
+The networks are ONNX files, or TensorRT plans if the bundle has engines that Triton loads:
 those of the `tensorrt` variant. All settings are in the config.pbtxt files.
 
 Each model folder has a record of its files, CONTENTS_FILE. A model is replaced only if the record
@@ -20,12 +20,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from ikc_deploy import arguments, errors, kernels, text
+from ikc_deploy import arguments, errors, kernels, loops, text
 from ikc_deploy.bundle.engine_store import Engine, Host, incompatibility, read_engines
-from ikc_deploy.bundle.manifest import BASIS_FILE, GRAPHS, Bundle
+from ikc_deploy.bundle.manifest import BASIS_FILE, Bundle
 from ikc_deploy.errors import InputError, OutputError
 from ikc_deploy.files import atomic_folder, check_folder, sha256_file
 from ikc_deploy.locks import locked
+from ikc_deploy.loops import IKC, Loop
 from ikc_deploy.runtime.onnx_files import read_graph
 from ikc_deploy.serving import loop
 from ikc_deploy.serving.configs import (
@@ -49,7 +50,7 @@ _PACKAGE: Final = '"""The part of ikc-deploy that the loop needs on the server."
 def write_repository(
     bundle: Bundle, folder: Path, settings: ServingSettings | None = None
 ) -> dict[str, Path]:
-    """Write the five models of a bundle into a model repository.
+    """Write the models of a bundle into a model repository: its networks and two loops.
 
     Each model is replaced as a whole; other models in `folder` are not changed.
 
@@ -59,7 +60,7 @@ def write_repository(
         settings: Initial values of the configurations; None for the defaults.
 
     Returns:
-        The folders of the five models by name.
+        The folders of the models by name.
 
     Raises:
         InputError: The bundle has io "float", which does not accept 8-bit frames.
@@ -73,12 +74,12 @@ def write_repository(
     settings = settings or ServingSettings()
     engines = triton_engines(bundle)
     plans = _plans(engines)
-    check_repository(folder)
+    check_repository(folder, bundle.loop)
     batch = min(settings.batch, plans.largest_batch) if plans else settings.batch
-    models = _models(folder)
+    models = _models(folder, bundle.loop)
     with locked(folder / NAME):
-        check_repository(folder)
-        for network in GRAPHS:
+        check_repository(folder, bundle.loop)
+        for network in bundle.loop.graphs:
             with _new_model(models[f"{NAME}_{network}"]) as model:
                 _copy_network(bundle, network, engines, model / "1")
                 config = network_config(network, bundle.manifest, settings, plans)
@@ -91,17 +92,18 @@ def write_repository(
     return models
 
 
-def check_repository(folder: Path) -> None:
-    """Check that writing the five models into a repository overwrites no file of the user.
+def check_repository(folder: Path, loop: Loop = IKC) -> None:
+    """Check that writing the models into a repository overwrites no file of the user.
 
     Args:
         folder: The model repository; it may be missing.
+        loop: Loop of the bundle, which has one model for each graph.
 
     Raises:
-        OutputError: The folder of one of the five models was not written by this package, has files
+        OutputError: The folder of one of the models was not written by this package, has files
             that are not in its record, or an edited config.pbtxt; or it cannot be written.
     """
-    for model in _models(folder).values():
+    for model in _models(folder, loop).values():
         check_folder(model, _listed, _KIND)
         config = model / _CONFIG_FILE
         if config.is_file() and _read_contents(model).get(_CONFIG_FILE) != sha256_file(config):
@@ -133,8 +135,9 @@ def _read_contents(folder: Path) -> dict[str, str]:
         raise OutputError(f"'{path}' cannot be read: {error}") from error
 
 
-def _models(folder: Path) -> dict[str, Path]:
-    return {name: folder / name for name in (*_network_names(), NAME, STREAM_NAME)}
+def _models(folder: Path, loop: Loop) -> dict[str, Path]:
+    networks = (f"{NAME}_{network}" for network in loop.graphs)
+    return {name: folder / name for name in (*networks, NAME, STREAM_NAME)}
 
 
 def triton_engines(bundle: Bundle) -> dict[str, Engine]:
@@ -151,10 +154,6 @@ def triton_engines(bundle: Bundle) -> dict[str, Engine]:
         if _version(engine) == newest
         for capability in engine.record.compute_capabilities
     }
-
-
-def _network_names() -> list[str]:
-    return [f"{NAME}_{network}" for network in GRAPHS]
 
 
 def _is_served(engine: Engine) -> bool:
@@ -204,11 +203,10 @@ def _copy_loop(bundle: Bundle, folder: Path) -> None:
     _copy_module(errors.__file__, package)
     _copy_module(arguments.__file__, package)
     _copy_module(text.__file__, package)
-    shutil.copytree(
-        Path(kernels.__file__).parent,
-        package / "kernels",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
+    for part in (kernels, loops):
+        source = Path(str(part.__file__)).parent
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, package / source.name, ignore=ignored)
     _copy_module(loop.__file__, package / "serving")
     _copy_module(str(Path(loop.__file__).with_name("model.py")), folder)
     (folder / BASIS_FILE).write_bytes(bundle.read(BASIS_FILE))

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ikc_deploy.kernels import LEVEL_UNITS
-from ikc_deploy.networks.checkpoints import IkcNetworks
 from ikc_deploy.networks.ellipses import ellipse_parameters, gaussian_kernels
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.training.batch_degradation import degrade, quantized
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ikc_deploy.errors import RecipeError
 from ikc_deploy.networks.architecture import Architecture
-from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
+from ikc_deploy.networks.checkpoints import new_networks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.sftmd import CodeNormalization
 from ikc_deploy.networks.weights_loader import load_weights
 
@@ -42,6 +43,11 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
     """
     file = folder / start
     source = load_weights(str(file) if file.is_file() else start).networks
+    if not isinstance(source, IkcNetworks):
+        raise RecipeError(
+            f"init_from '{start}' holds networks of the loop '{source.loop.name}', but the recipe "
+            "trains those of 'ikc'; start from other weights or from none"
+        )
     theirs = source.architecture
     if settings.scale != theirs.scale:
         raise RecipeError(

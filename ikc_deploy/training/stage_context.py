@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ikc_deploy.networks.checkpoints import IkcNetworks
 from ikc_deploy.networks.corrector import StatisticsCorrector
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.predictor import StatisticsPredictor
 from ikc_deploy.networks.sftmd import CodeNormalization
 from ikc_deploy.training.batches import Batch, BatchSource

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks, save_checkpoint
+from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.sr_network import SrNetwork
 from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource

@@ -15,7 +15,7 @@ from torch import Tensor
 from ikc_deploy.imaging.degrade import crop_to_multiple, degrade_gaussian, quantize
 from ikc_deploy.imaging.image_io import list_images, read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
-from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from ikc_deploy.benchmarks.candidates import Candidate, choose
 from ikc_deploy.benchmarks.case import BenchmarkCase, Subject
 from ikc_deploy.benchmarks.interleaved import MAX_ROUNDS, MIN_ROUNDS, TimingBudget, run_interleaved
 from ikc_deploy.benchmarks.report import ratio
-from ikc_deploy.benchmarks.runners import STAGES, Timing
+from ikc_deploy.benchmarks.runners import Timing
 from ikc_deploy.errors import BackendError, InputError
+from ikc_deploy.loops import IKC
 
 QUICK = TimingBudget(warmup=0, runs=3)
 CASE = BenchmarkCase(16, 24, iters=2, threads=1)
@@ -30,7 +31,7 @@ class Scripted:
     def run(self) -> Timing:
         self.calls.append(self.name)
         total = next(self.script)
-        return Timing(total, dict.fromkeys(STAGES, total / 4))
+        return Timing(total, dict.fromkeys(IKC.graphs, total / 4))
 
     def image(self) -> NDArray[np.uint8]:
         return np.zeros((1, 64, 96, 3), np.uint8)
@@ -87,7 +88,7 @@ def test_all_kinds_of_candidates_give_the_same_picture(
         runner = candidate.open(subject, replace(CASE, batch=2))
         timing = runner.run()
         assert timing.total >= sum(timing.stages.values()) > 0
-        assert set(timing.stages) == set(STAGES)
+        assert set(timing.stages) == set(IKC.graphs)
         assert runner.macs()
         images[candidate.name] = runner.image()
         runner.close()

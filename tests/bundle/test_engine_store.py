@@ -22,7 +22,7 @@ from ikc_deploy.bundle.engine_store import (
     read_engines,
     this_platform,
 )
-from ikc_deploy.bundle.manifest import GRAPHS
+from ikc_deploy.loops import IKC
 from tests.half import half_bundle, write_engine
 from tests.sealing import seal
 
@@ -67,7 +67,7 @@ def test_an_engine_comes_back_as_it_was_written(bundle: Bundle) -> None:
         ({}, RTX, (1, 541, 960), "takes LR frames of 1x64x64 to 1x540x960 (batch, height, width)"),
         ({}, RTX, (2, 256, 256), "not 2x256x256"),
         (
-            {"graphs": dict.fromkeys(GRAPHS, "0" * 64)},
+            {"graphs": dict.fromkeys(IKC.graphs, "0" * 64)},
             RTX,
             None,
             "built from other graphs than the bundle holds",
@@ -182,7 +182,7 @@ def test_engines_move_to_a_new_export_of_the_same_graphs_only(
     bundle: Bundle, tmp_path: Path
 ) -> None:
     write_engine(bundle, "a")
-    old = write_engine(bundle, "b", graphs=dict.fromkeys(GRAPHS, "0" * 64))
+    old = write_engine(bundle, "b", graphs=dict.fromkeys(IKC.graphs, "0" * 64))
     same = half_bundle(tmp_path / "same")
     assert copy_engines(old, same.path) == ({"a"}, {"b"})
     seal(same.path, same.manifest)

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from ikc_deploy import Bundle
 from ikc_deploy.bundle.engine_store import read_engines
-from ikc_deploy.bundle.manifest import GRAPHS
 from ikc_deploy.cli.ikc_export import main
+from ikc_deploy.loops import IKC
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.half import half_bundle
 from tests.machines import nvidia_smi
@@ -121,13 +121,13 @@ def test_full_size_fp16_networks_become_three_plans_without_a_gpu(
     precisions = facts["engine"]["layer_precision"]
     convolutions = {graph: counts["CONVOLUTION"] for graph, counts in precisions.items()}
     assert {graph: set(counts) for graph, counts in convolutions.items()} == {
-        graph: {"HALF"} for graph in GRAPHS
+        graph: {"HALF"} for graph in IKC.graphs
     }
     for graph, counts in facts["convolutions"].items():
         assert convolutions[graph]["HALF"] == counts["float16"]
     (engine,) = read_engines(Bundle.open(out))
     assert engine.record.compute_capabilities == ("8.6", "8.9", "12.0")
-    assert all(engine.plan_bytes(graph) > 100_000 for graph in GRAPHS)
+    assert all(engine.plan_bytes(graph) > 100_000 for graph in IKC.graphs)
 
 
 def test_an_engine_is_added_to_a_bundle_that_is_there_and_shown(

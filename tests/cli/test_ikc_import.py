@@ -37,7 +37,7 @@ def test_four_files_become_one_checkpoint(reference_files: dict[str, str], tmp_p
     assert "x3, 4 channels, 2 blocks, codes of 10" in done.stdout
     imported = load_checkpoint(out)
     expected = torch.load(reference_files["corrector"], weights_only=True)
-    for key, value in imported.corrector.state_dict().items():
+    for key, value in imported.modules()["corrector"].state_dict().items():
         assert torch.equal(value, expected[key])
 
 
@@ -72,5 +72,18 @@ def test_files_of_two_methods_or_of_none_are_refused(
     for arguments in ([], options(reference_files)[2:], [*options(reference_files), "--fkp", "f"]):
         done = CliRunner().invoke(main, [*arguments, "--out", str(out)])
         assert done.exit_code == 2
-        assert "either --sftmd, --predictor, --corrector, --pca together, or --fkp" in done.stderr
+        assert (
+            "either --sftmd, --predictor, --corrector, --pca together, or one of --fkp"
+            in done.stderr
+        )
     assert not out.exists()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_published_dan_is_imported_alone(version: int, shared: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "dan.safetensors", shared / "official_dan" / f"danv{version}_x4_24x20.pt"
+    done = CliRunner().invoke(main, ["--dan", str(file), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    name, blocks = ("DAN", 2) if version == 1 else ("DANv2", 4)
+    assert f"{name}, x4, 64 channels, {blocks} blocks, codes of 10" in done.stdout
+    assert load_checkpoint(out).loop.name == "dan"

@@ -8,10 +8,10 @@ import pytest
 
 from ikc_deploy import Bundle, BundleError, EngineError
 from ikc_deploy.bundle.engine_store import Profile
-from ikc_deploy.bundle.manifest import GRAPHS
 from ikc_deploy.engines.builder import build_plan
 from ikc_deploy.engines.targets import parse_shapes
 from ikc_deploy.engines.toolchain import Toolchain
+from ikc_deploy.loops import IKC
 from tests.engines.conftest import TARGET
 from tests.half import half_bundle
 from tests.sealing import seal
@@ -30,7 +30,7 @@ def malformed(rtx: Toolchain, plan: bytes) -> bool:
 
 
 def test_a_plan_is_what_tensorrts_runtime_takes_for_one(half: Bundle, rtx: Toolchain) -> None:
-    for graph in GRAPHS:
+    for graph in IKC.graphs:
         assert not malformed(rtx, build(half, rtx, graph))
     assert malformed(rtx, b"no plan" * 1000)
 

@@ -13,10 +13,10 @@ import pytest
 from ikc_deploy import Bundle, BundleError, EngineError, OutputError
 from ikc_deploy.bundle import tensorrt_variants
 from ikc_deploy.bundle.engine_store import Host, engine_files, find_engine, read_engines
-from ikc_deploy.bundle.manifest import GRAPHS
 from ikc_deploy.engines.cache import add_engine, fingerprint
 from ikc_deploy.engines.targets import Target, parse_shapes
 from ikc_deploy.engines.toolchain import Toolchain, prepare_toolchain
+from ikc_deploy.loops import IKC
 from ikc_deploy.paths import cache_folder
 from tests.engines.conftest import TARGET
 from tests.half import half_bundle
@@ -36,9 +36,9 @@ def test_plans_are_added_once_and_sealed(half: Bundle, rtx: Toolchain) -> None:
     assert built
     whole = files(half.path)
     opened = Bundle.open(half.path)
-    listed = {f"engines/{engine.record.fingerprint}/{graph}.plan" for graph in GRAPHS}
+    listed = {f"engines/{engine.record.fingerprint}/{graph}.plan" for graph in IKC.graphs}
     assert listed <= set(opened.files)
-    assert all(engine.plan(graph).startswith(b"vtrt") for graph in GRAPHS)
+    assert all(engine.plan(graph).startswith(b"vtrt") for graph in IKC.graphs)
     again, built = add_engine(half.path, rtx, TARGET)
     assert not built and again.record == engine.record
     assert files(half.path) == whole
@@ -179,7 +179,7 @@ def test_an_engine_seals_nothing_but_itself(half: Bundle, rtx: Toolchain) -> Non
     engine, built = add_engine(half.path, rtx, TARGET)
     assert built
     opened = Bundle.open(half.path)
-    assert set(opened.files) == {*half.files, *engine_files(engine.record.fingerprint)}
+    assert set(opened.files) == {*half.files, *engine_files(engine.record.fingerprint, half.loop)}
     assert [each.record.fingerprint for each in read_engines(opened)] == [engine.record.fingerprint]
     assert opened.unlisted() == []
     for name in half.files:

@@ -7,9 +7,9 @@ import onnx
 import pytest
 
 from ikc_deploy import Bundle, EngineError
-from ikc_deploy.bundle.manifest import GRAPHS
 from ikc_deploy.engines.builder import build_plan
 from ikc_deploy.engines.toolchain import Toolchain
+from ikc_deploy.loops import IKC
 from tests.engines.conftest import TARGET
 from tests.half import half_bundle
 
@@ -22,7 +22,7 @@ def refuse(bundle: Bundle, graph: str, rtx: Toolchain, sentence: str) -> None:
 
 
 def test_the_census_agrees_with_the_onnx_file(half: Bundle, rtx: Toolchain) -> None:
-    for graph in GRAPHS:
+    for graph in IKC.graphs:
         precisions = build_plan(half, graph, rtx, TARGET, lambda *_: None).layer_precision
         nodes = Counter(node.op_type for node in onnx.load(half.graph(graph)).graph.node)
         assert precisions["CONVOLUTION"] == {"HALF": nodes["Conv"]}

@@ -12,13 +12,13 @@ import pytest
 
 from ikc_deploy import Bundle, EngineError
 from ikc_deploy.bundle.engine_store import read_engines
-from ikc_deploy.bundle.manifest import GRAPHS
 from ikc_deploy.bundle.measurements import Verification
 from ikc_deploy.bundle.tensorrt_variants import load_tensorrt
 from ikc_deploy.cli.ikc_export import main
 from ikc_deploy.engines import verify
 from ikc_deploy.engines.verify import VERIFIED_ITERS, compare, verify_engine
 from ikc_deploy.json_records import parse
+from ikc_deploy.loops import IKC
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.half import half_bundle, write_engine
 from tests.machines import nvidia_smi
@@ -31,7 +31,7 @@ def onnx_runners(folder: Path, spoiled: str = "") -> dict[str, Any]:
     from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
 
     runners = {}
-    for graph in GRAPHS:
+    for graph in IKC.graphs:
         model = onnx.load(folder / f"{graph}.onnx")
         if graph == spoiled:
             (weight,) = (w for w in model.graph.initializer if w.name == "weight")
@@ -58,13 +58,13 @@ def test_equal_graphs_pass_at_every_step(tmp_path: Path) -> None:
     assert names["corrector"] == [(i, "next_code") for i in range(3 + 2)]
 
 
-@pytest.mark.parametrize("spoiled", GRAPHS)
+@pytest.mark.parametrize("spoiled", IKC.graphs)
 def test_a_plan_that_computes_something_else_fails_by_name(tmp_path: Path, spoiled: str) -> None:
     bundle = half_bundle(tmp_path / "bundle")
     opinion = compare(bundle, onnx_runners(bundle.path, spoiled), SIDE)
     assert not opinion.passed
     # The same inputs go to both, so that only the one graph is to blame.
-    failed = {g for g in GRAPHS if not all(output.passed for output in opinion.graphs[g])}
+    failed = {g for g in IKC.graphs if not all(output.passed for output in opinion.graphs[g])}
     assert failed == {spoiled}
     if spoiled != "sftmd":
         assert opinion.steps[-1].code_error
@@ -105,7 +105,7 @@ def test_the_result_goes_into_the_manifest(
     written = Bundle.open(engines.path).manifest.verified
     assert list(written) == ["a"]
     assert written["a"].passed is not bool(spoiled)
-    assert set(written["a"].graphs) == set(GRAPHS)
+    assert set(written["a"].graphs) == set(IKC.graphs)
 
 
 def test_where_the_plan_does_not_load_polygraphys_process_says_so(engines: Bundle) -> None:

@@ -14,11 +14,12 @@ import pytest
 from numpy.typing import NDArray
 
 from ikc_deploy import Bundle, ExportError
-from ikc_deploy.bundle.manifest import GRAPHS, FrameIO, Precision
+from ikc_deploy.bundle.manifest import FrameIO, Precision
 from ikc_deploy.bundle.measurements import Verification
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
 from ikc_deploy.export.graphs import OPSET
 from ikc_deploy.export.precision import check_precision, conv_precision
+from ikc_deploy.loops import IKC
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint
 from ikc_deploy.networks.weights_loader import load_weights
@@ -53,7 +54,7 @@ def test_graphs_keep_their_contract_at_every_size(exported: tuple[Bundle, Path])
         name: onnxruntime.InferenceSession(
             str(bundle.graph(name)), providers=["CPUExecutionProvider"]
         )
-        for name in GRAPHS
+        for name in IKC.graphs
     }
     for batch, height, width in ((1, 9, 14), (3, 16, 8)):
         lr: NDArray[Any]
@@ -85,7 +86,7 @@ def test_graphs_keep_their_contract_at_every_size(exported: tuple[Bundle, Path])
 def test_every_convolution_has_the_precision_asked_for(exported: tuple[Bundle, Path]) -> None:
     bundle, _ = exported
     wanted = "float16" if bundle.manifest.precision == "fp16" else "float32"
-    for name in GRAPHS:
+    for name in IKC.graphs:
         precisions = conv_precision(bundle.graph(name))
         assert set(precisions) == {wanted}
         assert precisions == bundle.manifest.convolutions[name]
@@ -93,7 +94,7 @@ def test_every_convolution_has_the_precision_asked_for(exported: tuple[Bundle, P
 
 def test_graphs_hold_no_local_paths_and_the_declared_opset(exported: tuple[Bundle, Path]) -> None:
     bundle, _ = exported
-    for name in GRAPHS:
+    for name in IKC.graphs:
         content = bundle.graph(name).read_bytes()
         assert b".py" not in content
         assert os.fsencode(Path.cwd()) not in content
@@ -103,7 +104,7 @@ def test_graphs_hold_no_local_paths_and_the_declared_opset(exported: tuple[Bundl
 
 def test_parity_in_the_manifest_is_within_its_limits(exported: tuple[Bundle, Path]) -> None:
     parity = exported[0].manifest.parity
-    assert parity is not None and set(parity.graphs) == set(GRAPHS)
+    assert parity is not None and set(parity.graphs) == set(IKC.graphs)
     assert [step.step for step in parity.steps] == [0, 1, 2, 3]
     for graph in parity.graphs.values():
         assert graph.weights.passed and graph.whole.passed
@@ -120,7 +121,7 @@ def test_equal_weights_export_to_equal_bytes_and_keep_engines(tmp_path: Path) ->
     assert second.manifest == first.manifest
     assert second.files == with_engine.files
     assert {name for name in second.files if name not in first.files} == {
-        f"engines/a/{name}" for name in (*(f"{graph}.plan" for graph in GRAPHS), "engine.json")
+        f"engines/a/{name}" for name in (*(f"{graph}.plan" for graph in IKC.graphs), "engine.json")
     }
 
 
@@ -143,7 +144,7 @@ def test_a_new_export_keeps_the_fourth_graph_where_it_fits_and_says_so_where_it_
         other = export_bundle(weights, out, ExportSettings("fp16"))
     said = " ".join(str(warning.message) for warning in told)
     assert "add a new one with --usrnet" in said and "not kept: a" in said
-    assert set(other.files) == {"basis.npz", *(f"{name}.onnx" for name in GRAPHS)}
+    assert set(other.files) == {"basis.npz", *(f"{name}.onnx" for name in IKC.graphs)}
 
 
 def test_a_failed_export_leaves_the_old_bundle(

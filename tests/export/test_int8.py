@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ikc_deploy import Bundle, ExportError, InputError
-from ikc_deploy.bundle.manifest import GRAPHS
 from ikc_deploy.export import calibration
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
 from ikc_deploy.export.graphs import export_module
 from ikc_deploy.export.int8 import best_scale, quantize_graph
+from ikc_deploy.loops import IKC
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.weights_loader import Weights, load_weights
@@ -150,7 +150,7 @@ def test_an_int8_bundle_says_what_it_costs(
     found = manifest.parity.int8
     assert found.loss_db == pytest.approx(found.fp32_db - found.int8_db)
     assert found.loss_db <= calibration.MAX_LOSS and found.images == 2
-    assert set(bundle.files) == {*(f"{name}.onnx" for name in GRAPHS), "basis.npz"}
+    assert set(bundle.files) == {*(f"{name}.onnx" for name in IKC.graphs), "basis.npz"}
 
 
 def test_too_great_a_loss_keeps_more_in_float_and_in_the_end_makes_no_bundle(
@@ -168,7 +168,7 @@ def test_too_great_a_loss_keeps_more_in_float_and_in_the_end_makes_no_bundle(
     monkeypatch.setattr(calibration, "quantize_graph", watched)
     with pytest.raises(ExportError, match=r"8 bits cost .* No bundle was written"):
         export_bundle(weights, tmp_path / "out", ExportSettings("int8"))
-    assert kept == sorted(set(kept)) and len(kept) == len(calibration.LADDER)
+    assert kept == sorted(set(kept)) and len(kept) == len(calibration.LADDERS["ikc"])
     assert not (tmp_path / "out").exists()
 
 

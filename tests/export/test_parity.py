@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from ikc_deploy import Bundle, BundleError, ExportError
-from ikc_deploy.bundle.manifest import GRAPHS, Precision
+from ikc_deploy.bundle.manifest import Precision
 from ikc_deploy.bundle.measurements import Deviation, Parity
 from ikc_deploy.engines.verify import compare
 from ikc_deploy.export import calibration, exporter
@@ -24,8 +24,10 @@ from ikc_deploy.export.exporter import ExportSettings, export_bundle
 from ikc_deploy.export.graphs import export_graphs
 from ikc_deploy.export.parity import check_parity, measure_parity
 from ikc_deploy.export.widening import widened
+from ikc_deploy.loops import IKC
 from ikc_deploy.networks.architecture import Architecture
-from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks, save_checkpoint
+from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.sftmd import Sftmd
 from ikc_deploy.networks.weights_loader import Weights, load_weights
 from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
@@ -75,7 +77,7 @@ def exported(
         return export_bundle(weights, folder, ExportSettings(request.param))
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("graph", IKC.graphs)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_sabotaged_graph_is_refused_by_the_export(
     exported: Bundle, weights: Weights, tmp_path: Path, graph: str, kind: str
@@ -96,7 +98,7 @@ def test_every_sabotaged_graph_is_refused_by_the_export(
 SUBTLE = ("scaled by 1.2", "swapped channels")
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("graph", IKC.graphs)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_sabotaged_engine_is_refused_by_polygraphys_table(
     exported: Bundle, graph: str, kind: str
@@ -104,17 +106,17 @@ def test_every_sabotaged_engine_is_refused_by_polygraphys_table(
     subtle = kind in SUBTLE or (kind, graph) == ("scaled by 1.5", "sftmd")
     if exported.manifest.precision == "int8" and subtle:
         pytest.skip("it is less than what two ways to compute 8-bit graphs differ by")
-    content = {name: exported.graph_bytes(name) for name in GRAPHS}
+    content = {name: exported.graph_bytes(name) for name in IKC.graphs}
     content[graph] = sabotaged(content[graph], kind)
     opinion = compare(exported, runners(content), 24)
     assert not opinion.passed
-    failed = {name for name in GRAPHS if not all(o.passed for o in opinion.graphs[name])}
+    failed = {name for name in IKC.graphs if not all(o.passed for o in opinion.graphs[name])}
     assert failed == {graph}
 
 
 def test_an_honest_engine_that_rounds_elsewhere_passes(exported: Bundle) -> None:
     """The widened graphs round nothing; ONNX Runtime's own, without fusions, round the most."""
-    plain = {name: exported.graph_bytes(name) for name in GRAPHS}
+    plain = {name: exported.graph_bytes(name) for name in IKC.graphs}
     assert compare(exported, runners(plain, optimized=False), 24).passed
     if exported.manifest.precision == "fp16":
         graphs = {name: widened(exported.graph_bytes(name)) for name in ("predictor",)}
@@ -160,7 +162,7 @@ def test_engines_are_not_judged_without_what_rounding_costs(
     copied(exported, folder, {})
     seal(folder, replace(exported.manifest, parity=None))
     bundle = Bundle.open(folder)
-    content = {name: bundle.graph_bytes(name) for name in GRAPHS}
+    content = {name: bundle.graph_bytes(name) for name in IKC.graphs}
     with pytest.raises(BundleError, match="has no rounding errors of its graphs"):
         compare(bundle, runners(content), 24)
     assert isinstance(exported.manifest.parity, Parity)

@@ -9,7 +9,8 @@ from ikc_deploy.export.rewrites import (
     deployable_sftmd,
 )
 from ikc_deploy.networks.architecture import Architecture, Design
-from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
+from ikc_deploy.networks.checkpoints import new_networks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from tests.samples import DESIGNS
 
 # One pixel wide and high, odd and even: the border is where a rewrite would go wrong.

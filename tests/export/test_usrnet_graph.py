@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from ikc_deploy import Bundle, BundleError, ExportError, InputError
-from ikc_deploy.bundle.manifest import GRAPHS, Precision, record_files
+from ikc_deploy.bundle.manifest import Precision, record_files
 from ikc_deploy.engines.builder import build_plan
 from ikc_deploy.engines.targets import Target
 from ikc_deploy.engines.toolchain import prepare_toolchain
@@ -28,6 +28,7 @@ from ikc_deploy.export.usrnet_graph import (
 )
 from ikc_deploy.imaging.image_io import read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.loops import IKC
 from ikc_deploy.networks.reference_usrnet import import_usrnet
 from ikc_deploy.networks.usrnet import save_usrnet
 from ikc_deploy.runtime.frame_margin import Border
@@ -56,7 +57,7 @@ def test_the_manifest_tells_of_the_graph_and_the_others_stay(
     assert 0 < record.halo < 28
     assert record.parity is not None and record.parity.frame_levels <= 0.51
     assert set(record.convolutions) == {"float32"}
-    for name in (*(f"{graph}.onnx" for graph in GRAPHS), "basis.npz"):
+    for name in (*(f"{graph}.onnx" for graph in IKC.graphs), "basis.npz"):
         assert usrnet_bundle.files[name] == small_bundle.files[name]
     assert small_bundle.manifest.usrnet is None
 

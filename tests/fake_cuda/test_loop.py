@@ -230,9 +230,9 @@ def test_parts_of_the_loop_are_programs_of_their_own(
     frame = photo(16, 20)
     wanted = cpu(frame)
     backend = open_fake_cuda(bundle)
-    session = Session(backend, bundle.manifest, FrameShape(1, 16, 20), ITERS)
+    session = Session(backend, bundle, FrameShape(1, 16, 20), ITERS)
     for _ in range(3):
-        backend.upload(frame[None], session.lr)
+        session.upload(frame[None])
         # Nothing, the code by P, two corrections, and the image of the last of them.
         for program in (session.correct(0), session.predict(), session.correct(ITERS)):
             run(backend, program)

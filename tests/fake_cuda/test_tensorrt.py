@@ -10,8 +10,8 @@ import pytest
 import ikc_deploy
 from ikc_deploy import BackendError, Bundle, EngineError, OutOfMemoryError, Upscaler
 from ikc_deploy.bundle.engine_store import Profile, this_platform
-from ikc_deploy.bundle.manifest import GRAPHS
 from ikc_deploy.bundle.tensorrt_variants import TensorRTVariantName
+from ikc_deploy.loops import IKC
 from ikc_deploy.runtime.backends import choose_backend
 from tests.fake_cuda.driver import Driver
 from tests.fake_cuda.tensorrt import StandIn
@@ -81,7 +81,7 @@ def test_a_session_has_one_context_for_each_graph(
     with ikc_deploy.load(built, "tensorrt", ITERS) as upscaler:
         for seed in range(3):
             upscaler(photo(16, 20, seed))
-        assert stand_in.contexts == len(GRAPHS)
+        assert stand_in.contexts == len(IKC.graphs)
 
 
 def test_contexts_end_before_their_stream_and_with_the_device_current(
@@ -92,7 +92,7 @@ def test_contexts_end_before_their_stream_and_with_the_device_current(
     for width in range(10, 16):
         upscaler(photo(16, width))
     gc.collect()
-    assert len(stand_in.ends) >= len(GRAPHS)
+    assert len(stand_in.ends) >= len(IKC.graphs)
     driver.fail("cuGraphLaunch")
     with pytest.raises(BackendError) as raised:
         for _ in range(2):
@@ -114,10 +114,10 @@ def test_programs_share_contexts_and_one_block_of_scratch(
             expected = cpu(frame, estimate=way)
             assert np.array_equal(upscaler(frame, estimate=way).image, expected.image)
         upscaler(frame, sigma=1.5)
-        assert stand_in.contexts == len(GRAPHS)
+        assert stand_in.contexts == len(IKC.graphs)
         assert len({address for address, _ in stand_in.scratch}) == 1
         upscaler(photo(16, 20))
-        assert stand_in.contexts == 2 * len(GRAPHS)
+        assert stand_in.contexts == 2 * len(IKC.graphs)
         assert len({address for address, _ in stand_in.scratch}) == 1
 
 
@@ -200,9 +200,9 @@ def test_rtx_keeps_its_compiled_kernels(built: Bundle, stand_in: StandIn, tmp_pa
     upscale()
     assert stand_in.caches_read == 0
     files = sorted((tmp_path / "cache").rglob("runtime/*.cache"))
-    assert [file.name for file in files] == [f"b-{graph}-8.9.cache" for graph in sorted(GRAPHS)]
+    assert [file.name for file in files] == [f"b-{graph}-8.9.cache" for graph in sorted(IKC.graphs)]
     upscale()
-    assert stand_in.caches_read == len(GRAPHS)
+    assert stand_in.caches_read == len(IKC.graphs)
     # One that is refused is replaced.
     files[0].write_bytes(b"of another driver")
     upscale()

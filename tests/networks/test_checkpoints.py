@@ -19,18 +19,18 @@ from ikc_deploy.errors import CheckpointError
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import (
-    IkcNetworks,
     empty_networks,
     load_checkpoint,
     new_networks,
     save_checkpoint,
 )
+from ikc_deploy.networks.loop_networks import LoopNetworks
 from tests.samples import DESIGNS, small_architecture
 
 Edit = Callable[[dict[str, Tensor], dict[str, str]], object]
 
 
-def weights(networks: IkcNetworks) -> dict[str, Tensor]:
+def weights(networks: LoopNetworks) -> dict[str, Tensor]:
     modules = networks.modules().items()
     return {f"{n}.{key}": value for n, m in modules for key, value in m.state_dict().items()}
 

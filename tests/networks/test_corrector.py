@@ -12,8 +12,9 @@ from torch import nn
 
 from ikc_deploy.kernels import anisotropic_kernel
 from ikc_deploy.networks.architecture import Design
-from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
+from ikc_deploy.networks.checkpoints import new_networks
 from ikc_deploy.networks.corrector import ReferenceCorrector, StatisticsCorrector
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from tests.samples import DESIGNS, small_architecture
 
 

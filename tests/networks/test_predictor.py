@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ikc_deploy.networks.architecture import Design
-from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
+from ikc_deploy.networks.checkpoints import new_networks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.predictor import StatisticsPredictor
 from tests.samples import DESIGNS, small_architecture
 

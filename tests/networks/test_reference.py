@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ikc_deploy.errors import CheckpointError, KernelError
 from ikc_deploy.kernels import SIGMA_RANGES
-from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
+from ikc_deploy.networks.checkpoints import new_networks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.reference import import_reference, read_state_dict
 from tests.samples import small_architecture
 

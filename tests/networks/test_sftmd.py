@@ -11,6 +11,7 @@ from torch import nn
 from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import new_networks, random_networks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.sftmd import BicubicPhases, CodeBorder, conditioned_conv
 from ikc_deploy.networks.sr_network import build_sr_network
 from tests.samples import DESIGNS, photo, small_architecture
@@ -64,6 +65,7 @@ def test_bicubic_phases_are_bicubic_upscaling(scale: int) -> None:
 @pytest.mark.parametrize("name", ["x2-lite", "x4-lite"])
 def test_the_untrained_compact_network_is_close_to_bicubic(name: str) -> None:
     networks = random_networks(name)
+    assert isinstance(networks, IkcNetworks)
     lr = photo(24, 24) / 255
     code = torch.from_numpy(networks.basis.code_of_sigma([1.5]))
     sr = networks.sftmd(torch.from_numpy(lr).permute(2, 0, 1)[None].float(), code)

@@ -15,6 +15,7 @@ from ikc_deploy.imaging.degrade import (
 )
 from ikc_deploy.imaging.image_io import read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.weights import DEFAULT_WEIGHTS, shipped_weights
 
@@ -42,6 +43,7 @@ def test_shipped_weights_are_small_and_documented(name: str) -> None:
 @torch.no_grad()
 def test_shipped_weights_see_and_undo_the_blur(name: str, repository: Path) -> None:
     networks = load_weights(name).networks
+    assert isinstance(networks, IkcNetworks)
     scale = networks.architecture.scale
     sigma = SIGMAS[scale]
     hr = crop_to_multiple(read_rgb(repository / "samples" / "kodim23.png")[100:340, 200:500], scale)

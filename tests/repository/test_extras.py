@@ -30,6 +30,7 @@ NEEDED = {
         "ikc_deploy.export.usrnet_graph",
         "ikc_deploy.networks.weights_loader",
         "ikc_deploy.networks.reference",
+        "ikc_deploy.networks.reference_dan",
         "ikc_deploy.networks.reference_flow",
         "ikc_deploy.networks.reference_usrnet",
     ),

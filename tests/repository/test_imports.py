@@ -18,9 +18,11 @@ ALLOWED = {
     "locks": {"errors", "files"},
     "paths": {"version"},
     "kernels": {"errors", "arguments", "text"},
-    "bundle": {"errors", "files", "locks", "kernels", "json_records", "text"},
+    "loops": set[str](),
+    "bundle": {"errors", "loops", "files", "locks", "kernels", "json_records", "text"},
     "runtime": {
         "errors",
+        "loops",
         "files",
         "paths",
         "kernels",
@@ -34,7 +36,17 @@ ALLOWED = {
     "imaging": {"errors", "option_fields", "files", "kernels", "bundle", "runtime", "reporting"},
     "video": {"errors", "option_fields", "files", "runtime", "imaging"},
     "batch": {"errors", "option_fields", "files", "bundle", "runtime", "imaging", "video", ROOT},
-    "serving": {"errors", "text", "arguments", "files", "locks", "kernels", "bundle", "runtime"},
+    "serving": {
+        "errors",
+        "loops",
+        "text",
+        "arguments",
+        "files",
+        "locks",
+        "kernels",
+        "bundle",
+        "runtime",
+    },
     "web": {"errors", "option_fields", "kernels", "bundle", "runtime", "imaging"},
     "weights": {"errors"},
     "evaluation": {
@@ -52,6 +64,7 @@ ALLOWED = {
     "engines": {
         "errors",
         "shipped_files",
+        "loops",
         "files",
         "locks",
         "paths",
@@ -62,9 +75,10 @@ ALLOWED = {
         "toml_settings",
         "text",
     },
-    "networks": {"errors", "files", "kernels", "weights", "toml_settings", "text"},
+    "networks": {"errors", "loops", "files", "kernels", "weights", "toml_settings", "text"},
     "training": {
         "errors",
+        "loops",
         "files",
         "kernels",
         "imaging",
@@ -76,6 +90,7 @@ ALLOWED = {
     "export": {
         "errors",
         "json_records",
+        "loops",
         "version",
         "files",
         "locks",
@@ -101,6 +116,7 @@ ALLOWED = {
     },
     "benchmarks": {
         "errors",
+        "loops",
         "option_fields",
         "version",
         "files",
@@ -121,6 +137,7 @@ ALLOWED = {
     "doctor": {"paths", "bundle", "weights", "benchmarks", "onnx_runtime"},
     "cli": {
         "errors",
+        "loops",
         "files",
         "locks",
         "bundle",
@@ -146,6 +163,7 @@ ALLOWED = {
     },
     ROOT: {
         "errors",
+        "loops",
         "version",
         "option_fields",
         "kernels",
@@ -177,6 +195,7 @@ TORCH_FREE = (
     "kernels",
     "files",
     "errors",
+    "loops",
 )
 
 

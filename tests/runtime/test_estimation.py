@@ -13,7 +13,8 @@ from scipy import ndimage
 import ikc_deploy
 from ikc_deploy import Bundle, InputError, Upscaler
 from ikc_deploy.kernels import KernelBasis
-from ikc_deploy.networks.checkpoints import IkcNetworks, load_checkpoint
+from ikc_deploy.networks.checkpoints import load_checkpoint
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.runtime.estimation import (
     CROPS,
     check_estimate,
@@ -34,7 +35,9 @@ def upscaler(small_bundle: Bundle) -> Upscaler:
 
 @pytest.fixture(scope="module")
 def networks(small_checkpoint: Path) -> IkcNetworks:
-    return load_checkpoint(small_checkpoint)
+    networks = load_checkpoint(small_checkpoint)
+    assert isinstance(networks, IkcNetworks)
+    return networks
 
 
 def half_sky(height: int, width: int) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import ikc_deploy
 from ikc_deploy import BackendError, Bundle, BundleError
-from ikc_deploy.bundle.manifest import GRAPHS
+from ikc_deploy.loops import IKC
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.onnx_files import keeps_tensors_elsewhere, read_graph
 from tests.half import half_bundle
@@ -90,7 +90,7 @@ def test_codes_of_another_size_are_refused(bundle: Bundle, backend: str) -> None
         open_backend(backend, Bundle.open(bundle.path))
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("graph", IKC.graphs)
 def test_a_graph_that_was_altered_after_opening_is_not_loaded(
     bundle: Bundle, backend: str, graph: str
 ) -> None:

@@ -14,12 +14,8 @@ from numpy.typing import NDArray
 import ikc_deploy
 from ikc_deploy import BackendError, Bundle, InputError, KernelError, Upscaler
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
-from ikc_deploy.networks.checkpoints import (
-    IkcNetworks,
-    load_checkpoint,
-    new_networks,
-    save_checkpoint,
-)
+from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_checkpoint
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.reference import import_reference
 from ikc_deploy.networks.weights_loader import load_weights
 from tests.bundles import export_small
@@ -33,7 +29,9 @@ def upscaler(small_bundle: Bundle) -> Upscaler:
 
 @pytest.fixture(scope="module")
 def networks(small_checkpoint: Path) -> IkcNetworks:
-    return load_checkpoint(small_checkpoint)
+    networks = load_checkpoint(small_checkpoint)
+    assert isinstance(networks, IkcNetworks)
+    return networks
 
 
 def algorithm_1(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import ikc_deploy
 from ikc_deploy import Bundle, InputError
 from ikc_deploy.serving.configs import default_limits
 from ikc_deploy.serving.loop import Limits, Streams, restore
+from tests.bundles import export_small
 from tests.samples import photo
 
 LIMITS = default_limits()
@@ -26,7 +28,7 @@ class Networks:
         self.calls: list[str] = []
         self._graphs = {
             name: onnxruntime.InferenceSession(str(bundle.graph(name)))
-            for name in ("predictor", "sftmd", "corrector")
+            for name in bundle.loop.graphs
         }
 
     async def __call__(self, network: str, inputs: Mapping[str, Any], output: str) -> Any:
@@ -41,14 +43,29 @@ def test_the_loop_is_that_of_the_runtime(small_bundle: Bundle, iters: int) -> No
     with ikc_deploy.load(small_bundle, iters=iters) as upscaler:
         expected = upscaler(frames)
         given = upscaler(frames, sigma=1.5)
-    image, codes = asyncio.run(restore(networks, frames, None, iters))
+    image, codes = asyncio.run(restore(small_bundle.loop, networks, frames, None, iters))
     np.testing.assert_array_equal(image, expected.image)
     np.testing.assert_array_equal(np.stack(codes), expected.codes)
     assert networks.calls == ["predictor", "sftmd", *["corrector", "sftmd"] * iters]
     networks.calls.clear()
-    image, _ = asyncio.run(restore(networks, frames, given.codes[-1], 0))
+    image, _ = asyncio.run(restore(small_bundle.loop, networks, frames, given.codes[-1], 0))
     np.testing.assert_array_equal(image, given.image)
     assert networks.calls == ["sftmd"]
+
+
+def test_a_loop_from_a_constant_code_is_that_of_the_runtime(tmp_path: Path) -> None:
+    bundle = export_small(tmp_path, "dan2", 2)
+    networks = Networks(bundle)
+    frames = np.stack([photo(16, 20), photo(16, 20, 1)])
+    with ikc_deploy.load(bundle, "onnxruntime", 2) as upscaler:
+        expected = upscaler(frames)
+    start = np.tile(bundle.basis.delta_code(), (2, 1))
+    image, codes = asyncio.run(restore(bundle.loop, networks, frames, start, 2))
+    np.testing.assert_array_equal(image, expected.image)
+    np.testing.assert_array_equal(np.stack(codes), expected.codes)
+    assert networks.calls == ["restorer", *["estimator", "restorer"] * 2]
+    with pytest.raises(ValueError, match="starts at a constant code"):
+        asyncio.run(restore(bundle.loop, networks, frames, None, 2))
 
 
 @pytest.mark.parametrize(

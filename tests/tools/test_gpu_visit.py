@@ -53,7 +53,7 @@ def test_a_visit_trains_its_runs_and_brings_them_back(
     # The second run begins with the basis of the first, so that their codes agree.
     first, second = (load_checkpoint(out / f"{name}.safetensors") for name in ("smoke", "more"))
     assert first.basis.id == second.basis.id
-    ours, theirs = (next(each.sftmd.parameters()) for each in (first, second))
+    ours, theirs = (next(each.modules()["sftmd"].parameters()) for each in (first, second))
     assert not torch.equal(ours, theirs)
     assert caplog.records == []
 

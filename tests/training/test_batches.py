@@ -11,7 +11,8 @@ from ikc_deploy.errors import RecipeError
 from ikc_deploy.imaging import degrade
 from ikc_deploy.kernels import anisotropic_kernel
 from ikc_deploy.networks.architecture import Design
-from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
+from ikc_deploy.networks.checkpoints import new_networks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.distributed import ProcessGroup

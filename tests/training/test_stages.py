@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ikc_deploy.networks.architecture import Design
-from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
+from ikc_deploy.networks.checkpoints import new_networks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.predictor import StatisticsPredictor
 from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource

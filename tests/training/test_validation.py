@@ -9,7 +9,8 @@ import torch
 from ikc_deploy.imaging import degrade
 from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.imaging.metrics import psnr_y
-from ikc_deploy.networks.checkpoints import IkcNetworks, new_networks
+from ikc_deploy.networks.checkpoints import new_networks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.training.validation import load_cases, recommended_iters, validate
 from tests.samples import photo, small_architecture
 

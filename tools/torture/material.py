@@ -15,10 +15,11 @@ from PIL import Image
 
 from ikc_deploy.bundle.bundle_writer import changed_bundle
 from ikc_deploy.bundle.engine_store import EngineRecord, Profile, engine_files, write_record
-from ikc_deploy.bundle.manifest import GRAPHS, record_files, write_manifest
+from ikc_deploy.bundle.manifest import record_files, write_manifest
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
 from ikc_deploy.imaging.image_io import read_rgb
 from ikc_deploy.kernels import SIGMA_RANGES
+from ikc_deploy.loops import IKC
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.weights_loader import load_weights
@@ -122,7 +123,7 @@ def _add_engine(bundle: Path) -> None:
     with changed_bundle(bundle) as (before, changed):
         folder = changed / "engines" / ENGINE
         folder.mkdir(parents=True)
-        for graph in GRAPHS:
+        for graph in IKC.graphs:
             (folder / f"{graph}.plan").write_bytes(graph.encode())
         record = EngineRecord(
             fingerprint=ENGINE,
@@ -133,9 +134,9 @@ def _add_engine(bundle: Path) -> None:
             profiles=(Profile((1, 64, 64), (1, 256, 256), (1, 540, 960)),),
             workspace_mib=None,
             builder_level=3,
-            graphs={graph: before.files[f"{graph}.onnx"].sha256 for graph in GRAPHS},
-            layer_precision={graph: {"CONVOLUTION": {"FLOAT": 1}} for graph in GRAPHS},
+            graphs={graph: before.files[f"{graph}.onnx"].sha256 for graph in IKC.graphs},
+            layer_precision={graph: {"CONVOLUTION": {"FLOAT": 1}} for graph in IKC.graphs},
         )
         write_record(folder, record)
-        files = {**before.files, **record_files(changed, engine_files(ENGINE))}
+        files = {**before.files, **record_files(changed, engine_files(ENGINE, before.loop))}
         write_manifest(changed, before.manifest, files)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -27,6 +27,7 @@ from ikc_deploy.benchmarks.gpu_check.torch_runner import Place, TorchGraphRunner
 from ikc_deploy.benchmarks.synthetic_frames import natural_frame
 from ikc_deploy.bundle.manifest import BASIS_FILE, Bundle, Manifest, record_files
 from ikc_deploy.export.graphs import OPSET, graph_modules
+from ikc_deploy.loops import FRAME
 from ikc_deploy.networks.weights_loader import Weights
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.backends.base import Backend
@@ -334,11 +335,11 @@ class Check:
                 called = self._clocked(lambda: upscaler(frame))  # noqa: B023
                 session = Session(
                     upscaler.backend,
-                    upscaler.bundle.manifest,
+                    upscaler.bundle,
                     FrameShape(1, height, width),
                     self.settings.iters,
                 )
-                upscaler.backend.upload(frame[None], session.lr)
+                session.upload(frame[None])
                 queued = self._queued(upscaler.backend, session)
             facts[f"{height}x{width}"] = {"queued_ms": queued, "called_ms": called}
         return facts
@@ -358,17 +359,13 @@ class Check:
             modules[name] = module.to(self.place.device)
             if compiled:
                 modules[name] = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        predict, restore, correct = (
-            torch.compile(modules[name]) if compiled else modules[name]
-            for name in ("predictor", "sftmd", "corrector")
-        )
+        calls = {
+            name: torch.compile(module) if compiled else module for name, module in modules.items()
+        }
 
         def loop(lr: torch.Tensor) -> torch.Tensor:
-            code = predict(lr)
-            sr, frame = restore(lr, code)
-            for _ in range(self.settings.iters):
-                code = correct(sr, code)
-                sr, frame = restore(lr, code)
+            for _, images in self._walk(calls, lr):
+                frame: torch.Tensor = images[FRAME]
             return frame
 
         facts = {}
@@ -397,12 +394,15 @@ class Check:
         bundle = self._bundle(precision)
         sessions = opened(lambda: load_sessions(bundle, "CUDAExecutionProvider", {}))
 
+        def run(name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+            names = bundle.loop.outputs(name, bundle.manifest.io)
+            return dict(zip(names, sessions[name].run(list(names), dict(inputs)), strict=True))
+
+        start = None if bundle.loop.start else bundle.basis.delta_code()[None]
+
         def loop(lr: Frame) -> object:
-            (code,) = sessions["predictor"].run(None, {"lr": lr})
-            sr, frame = sessions["sftmd"].run(None, {"lr": lr, "code": code})
-            for _ in range(self.settings.iters):
-                (code,) = sessions["corrector"].run(None, {"sr": sr, "code": code})
-                sr, frame = sessions["sftmd"].run(None, {"lr": lr, "code": code})
+            for _, images in bundle.loop.walk(run, lr, start, self.settings.iters):
+                frame = images[FRAME]
             return frame
 
         facts = {}
@@ -487,6 +487,7 @@ class Check:
         manifest = Manifest(
             name=self.weights.source.name,
             scale=networks.architecture.scale,
+            loop=networks.loop.name,
             code_size=networks.architecture.code_size,
             precision=precision,
             io="uint8",
@@ -510,13 +511,27 @@ class Check:
         images, codes = [], []
         with torch.no_grad():
             lr = torch.from_numpy(frame)[None]
-            code = modules["predictor"](lr)
-            for _ in range(self.settings.iters + 1):
-                sr, image = modules["sftmd"](lr, code)
-                images.append(image[0].numpy())
+            for code, outputs in self._walk(modules, lr):
+                images.append(outputs[FRAME][0].numpy())
                 codes.append(code[0].numpy())
-                code = modules["corrector"](sr, code)
         return images, codes
+
+    def _walk(
+        self, modules: Mapping[str, Callable[..., Any]], lr: torch.Tensor
+    ) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+        """Run the loop on modules of graphs; yield the code and the images of every step."""
+        networks = self.weights.networks
+
+        def run(name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+            found = modules[name](**inputs)
+            outputs = found if isinstance(found, tuple) else (found,)
+            return dict(zip(networks.loop.outputs(name, "uint8"), outputs, strict=True))
+
+        start = None
+        if networks.loop.start is None:
+            first = torch.from_numpy(networks.basis.delta_code()).to(lr.device)
+            start = first.expand(len(lr), -1)
+        return networks.loop.walk(run, lr, start, self.settings.iters)
 
     def _queued(self, backend: Backend, session: Session) -> float:
         sequence = session.blind()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ikc_deploy.bundle.manifest import Precision
 from ikc_deploy.export.graphs import graph_modules
-from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.networks.loop_networks import LoopNetworks
 from ikc_deploy.runtime.backends.base import Binding
 from ikc_deploy.runtime.backends.cuda_backend import StreamBoundGraph, device_buffer
 from ikc_deploy.runtime.cuda.arrays import DeviceArray
@@ -143,7 +143,7 @@ class TorchGraphRunner:
 
     name = "torch"
 
-    def __init__(self, networks: IkcNetworks, precision: Precision, place: Place) -> None:
+    def __init__(self, networks: LoopNetworks, precision: Precision, place: Place) -> None:
         self._place = place
         modules = graph_modules(networks, precision, "uint8")
         self._modules = {name: module.to(place.device) for name, module in modules.items()}

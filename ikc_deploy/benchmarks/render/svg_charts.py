@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ikc_deploy.benchmarks.interleaved import CaseResult
 from ikc_deploy.benchmarks.report import BenchmarkReport, measurements_with_cases
-from ikc_deploy.benchmarks.runners import STAGES
 from ikc_deploy.benchmarks.statistics import slope
 from ikc_deploy.reporting.plotting import INK, require_matplotlib, style_axes
 
@@ -59,13 +58,15 @@ def stage_chart(report: BenchmarkReport, subject: str) -> str:
     with _figure((_INCHES[0], height)) as (figure, axes):
         labels = [f"{measurement.candidate}, {_short(result)}" for result, measurement in rows]
         left = [0.0] * len(rows)
-        for index, stage in enumerate((*STAGES, "overhead")):
+        # In the order of the first subject that has them.
+        stages = dict.fromkeys(name for _, each in rows for name in each.stages_ms)
+        for index, stage in enumerate((*stages, "overhead")):
             shares = [
                 100
                 * (
                     measurement.overhead
                     if stage == "overhead"
-                    else measurement.stages_ms[stage] / measurement.latency_ms.mean
+                    else measurement.stages_ms.get(stage, 0.0) / measurement.latency_ms.mean
                 )
                 for _, measurement in rows
             ]

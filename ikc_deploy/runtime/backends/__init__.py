@@ -1,4 +1,4 @@
-"""Backends, which run the three graphs of a bundle."""
+"""Backends, which run the graphs of a bundle."""
 
 from __future__ import annotations
 

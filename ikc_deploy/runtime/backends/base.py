@@ -1,6 +1,6 @@
 """The interface of backends: buffers, graphs bound to them, copies, and timing events.
 
-A backend runs one bundle's three graphs on one device. Graphs are bound to fixed buffers when a
+A backend runs one bundle's graphs on one device. Graphs are bound to fixed buffers when a
 session is created, so that the loop only enqueues. All work that a backend enqueues runs in order;
 `synchronize` waits for it. One thread at a time may use a backend; `clone` creates another one for
 another thread.
@@ -65,7 +65,7 @@ class Binding:
     """A graph and the buffers of its tensors."""
 
     graph: str
-    """Name of one of the bundle's graphs, for example "predictor", "sftmd" or "corrector"."""
+    """Name of one of the bundle's graphs."""
     inputs: Mapping[str, Buffer]
     """Buffers of the inputs, by name."""
     outputs: Mapping[str, Buffer]

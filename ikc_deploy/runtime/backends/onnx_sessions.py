@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ikc_deploy.bundle.manifest import GRAPHS, Bundle
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError, BundleError, OutOfMemoryError
 from ikc_deploy.onnx_runtime import distribution
 from ikc_deploy.runtime.backends.base import Buffer
@@ -39,7 +39,7 @@ def load_sessions(
     provider: str,
     options: Mapping[str, str],
     threads: int = 0,
-    graphs: Sequence[str] = GRAPHS,
+    graphs: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Load graphs of a bundle into ONNX Runtime.
 
@@ -49,7 +49,7 @@ def load_sessions(
             back to others without an exception.
         options: Options of the provider.
         threads: Number of CPU cores; 0 for all.
-        graphs: Names of the graphs.
+        graphs: Names of the graphs; None for those of the bundle's loop.
 
     Returns:
         An `InferenceSession` for each graph, by name.
@@ -72,7 +72,7 @@ def load_sessions(
     settings.log_severity_level = 4
     settings.add_session_config_entry("session.load_model_format", "ONNX")
     settings.add_session_config_entry(*EXACT_INT8)
-    # Three sessions take turns: a thread pool that spins would occupy the cores of the others.
+    # The sessions take turns: a thread pool that spins would occupy the cores of the others.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if provider == "CPUExecutionProvider":
         # They also take turns with memory: one arena for all, which allocates blocks on demand
@@ -81,7 +81,7 @@ def load_sessions(
         settings.add_session_config_entry("session.use_env_allocators", "1")
         _share_arena()
     sessions: dict[str, Any] = {}
-    for graph in graphs:
+    for graph in bundle.loop.graphs if graphs is None else graphs:
         path = bundle.graph(graph)
         model = read_graph(bundle, graph)
         try:
@@ -99,7 +99,7 @@ def load_sessions(
                 "run ikc-doctor for the reason"
             )
         check_signature(bundle, graph, _signature(session))
-        if graph == "sftmd" and provider == "CPUExecutionProvider":
+        if graph == bundle.loop.image.name and provider == "CPUExecutionProvider":
             _check_scale(bundle, session)
         sessions[graph] = session
     return sessions
@@ -126,8 +126,8 @@ def _check_scale(bundle: Bundle, session: Any) -> None:
     (On a GPU, where this would take longer, ONNX Runtime refuses the first frame's buffers
     instead.)
     """
-    shape = FrameShape(1, MIN_SIDE, MIN_SIDE)
-    taken = signature(bundle, "sftmd", shape)
+    shape, graph = FrameShape(1, MIN_SIDE, MIN_SIDE), bundle.loop.image.name
+    taken = signature(bundle, graph, shape)
     feed = {
         name: np.zeros([size or 1 for size in tensor.shape], tensor.dtype)
         for name, tensor in taken.inputs.items()
@@ -137,11 +137,11 @@ def _check_scale(bundle: Bundle, session: Any) -> None:
         found = dict(zip(names, session.run(names, feed), strict=True))
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         raise BundleError(
-            f"the sftmd of '{bundle.path}' does not run on a frame of {MIN_SIDE}x"
+            f"the {graph} of '{bundle.path}' does not run on a frame of {MIN_SIDE}x"
             f"{MIN_SIDE}: {error}"
         ) from error
     outputs = {name: Tensor(array.dtype, array.shape) for name, array in found.items()}
-    check_signature(bundle, "sftmd", Signature(taken.inputs, outputs), shape)
+    check_signature(bundle, graph, Signature(taken.inputs, outputs), shape)
 
 
 @cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
-from ikc_deploy.bundle.manifest import GRAPHS, Bundle
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError
 from ikc_deploy.paths import cache_folder
 from ikc_deploy.runtime.backends.base import Binding, BoundGraph
@@ -189,7 +189,7 @@ def _gated(bundle: Bundle, device: OpenVinoDevice, threads: int) -> tuple[Arithm
         cache = _cache()
         models = OpenVinoModels(bundle, device, precision, threads, cache)
         key = models.identity() | {
-            "gate": [bundle.files[f"{graph}.onnx"].sha256 for graph in GRAPHS],
+            "gate": [bundle.files[f"{graph}.onnx"].sha256 for graph in bundle.loop.graphs],
             "iters": bundle.manifest.recommended_iters,
         }
         known = cache.load(key)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ikc_deploy.bundle.manifest import GRAPHS, Bundle
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError, OutOfMemoryError
 from ikc_deploy.runtime.backends.compiled_cache import CompiledCache
 from ikc_deploy.runtime.backends.openvino_devices import (
@@ -95,7 +95,7 @@ class OpenVinoModels:
         self._cache = cache
         self._core = open_core()
         self._config = _config(device, precision, threads)
-        self._graphs = {graph: self._read(graph) for graph in GRAPHS}
+        self._graphs = {graph: self._read(graph) for graph in bundle.loop.graphs}
         self._lock = threading.Lock()
         # Compiled graphs belong to their requests, and go when the last session of a shape goes.
         self._compiled: weakref.WeakValueDictionary[tuple[object, ...], CompiledGraph]
@@ -156,16 +156,16 @@ class OpenVinoModels:
             path = self._bundle.graph(graph)
             raise BackendError(f"OpenVINO cannot read '{path}': {reason(error)}") from error
         check_signature(self._bundle, graph, _signature(model))
-        if graph == "sftmd":
+        if graph == self._bundle.loop.image.name:
             self._check_scale(model)
         return model
 
     def _check_scale(self, model: Any) -> None:
         """Check the size of images against the manifest's scale, on the smallest frame."""
-        shape = FrameShape(1, MIN_SIDE, MIN_SIDE)
-        inputs = signature(self._bundle, "sftmd", shape).inputs
-        small = self._reshaped("sftmd", model, _sizes(inputs))
-        check_signature(self._bundle, "sftmd", _signature(small), shape)
+        shape, graph = FrameShape(1, MIN_SIDE, MIN_SIDE), self._bundle.loop.image.name
+        inputs = signature(self._bundle, graph, shape).inputs
+        small = self._reshaped(graph, model, _sizes(inputs))
+        check_signature(self._bundle, graph, _signature(small), shape)
 
     def _reshaped(self, graph: str, model: Any, shapes: Shapes) -> Any:
         fixed = model.clone()

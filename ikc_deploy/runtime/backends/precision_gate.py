@@ -139,12 +139,11 @@ def measure(bundle: Bundle, reference: Backend, candidate: Backend) -> GateResul
     hr, lr = _pictures(bundle)
     iters = max(1, bundle.manifest.recommended_iters)
     sessions = [
-        Session(backend, bundle.manifest, frame_shape(lr, io), iters)
-        for backend in (reference, candidate)
+        Session(backend, bundle, frame_shape(lr, io), iters) for backend in (reference, candidate)
     ]
     images, codes = [], []
     for backend, session in zip((reference, candidate), sessions, strict=True):
-        backend.upload(lr, session.lr)
+        session.upload(lr)
         run(backend, session.blind())
         images.append(_inside(backend.download(session.sr), scale))
         codes.append(backend.download(session.codes[iters]))

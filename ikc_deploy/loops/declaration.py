@@ -1,0 +1,196 @@
+"""The declaration of a loop that alternates between an SR image and a kernel code.
+
+    h0 = start;  sr0 = image(h0);  for i in 1..t:  hi = update(sr(i-1), ...);  sri = image(hi)
+
+A `Loop` declares what differs between methods: the graphs, their inputs, and where the loop starts.
+Sessions, export, parity gate, engines, serving and benchmarks read it; none of them knows a method.
+The module needs the standard library only, because it is copied to servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+LR = "lr"
+"""Name of a graph's input for LR frames."""
+SR = "sr"
+"""Name of the SR images that the loop passes from its image graph to its update graph."""
+CODE = "code"
+"""Name of a kernel code: an input, or the output of the start graph."""
+NEXT_CODE = "next_code"
+"""Name of the output of the update graph."""
+FRAME = "frame"
+"""Name of the SR frames for the caller, where they differ from `SR`."""
+
+RunGraph = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+"""A function that runs a graph, given by its name, on inputs by name; it returns the outputs."""
+
+GraphStep = tuple[str, int]
+"""A graph and the step of the loop at which it runs; the update graph of step i computes code i."""
+
+
+@dataclass(frozen=True)
+class LoopGraph:
+    """One graph of a loop."""
+
+    name: str
+    """Name of the graph, of its file and of its network."""
+    inputs: tuple[str, ...]
+    """Names of its inputs, in order: `LR`, `SR`, `CODE`."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The graphs of a method, their inputs, and the start of its loop.
+
+    Raises:
+        ValueError: Two graphs share a name, or a graph reads what does not exist at its place.
+    """
+
+    name: str
+    """Name in manifests."""
+    start: LoopGraph | None
+    """Graph that computes the first code from the LR frames; None for a loop that starts at the
+    code of the delta kernel (no blur)."""
+    image: LoopGraph
+    """Graph that computes the SR images from the LR frames and a code."""
+    update: LoopGraph
+    """Graph that computes the next code from the SR images."""
+    clamped: bool
+    """Whether the update graph sees images that are clamped to [0,1], as the caller does."""
+    iters: int
+    """Number of updates in the publication: the default where none was measured."""
+
+    def __post_init__(self) -> None:
+        """Require distinct names, and inputs that exist when a graph runs."""
+        if len(set(self.graphs)) != len(self.graphs):
+            raise ValueError(f"graphs of the loop '{self.name}' share a name: {self.graphs}")
+        allowed = [(self.image, {LR, CODE}), (self.update, {LR, SR, CODE})]
+        if self.start is not None:
+            allowed.append((self.start, {LR}))
+        for graph, known in allowed:
+            if not set(graph.inputs) <= known:
+                raise ValueError(
+                    f"'{graph.name}' of the loop '{self.name}' reads {graph.inputs}, but only "
+                    f"{sorted(known)} exist at its place"
+                )
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Names of the graphs, in the order of their first use."""
+        first = () if self.start is None else (self.start.name,)
+        return (*first, self.image.name, self.update.name)
+
+    def graph(self, name: str) -> LoopGraph:
+        """Return a graph.
+
+        Args:
+            name: Name of the graph.
+
+        Returns:
+            The graph.
+
+        Raises:
+            KeyError: The loop has no such graph.
+        """
+        for graph in (self.start, self.image, self.update):
+            if graph is not None and graph.name == name:
+                return graph
+        raise KeyError(name)
+
+    def outputs(self, name: str, io: str) -> tuple[str, ...]:
+        """Return the names of the outputs of a graph.
+
+        Args:
+            name: Name of the graph.
+            io: "uint8" or "float", the type of the frames.
+
+        Returns:
+            The names, `SR` first.
+
+        Raises:
+            KeyError: The loop has no such graph.
+        """
+        if self.graph(name) is self.image:
+            return (SR, FRAME) if io == "uint8" or not self.clamped else (SR,)
+        return (CODE,) if self.graph(name) is self.start else (NEXT_CODE,)
+
+    def blind(self, iters: int) -> tuple[GraphStep, ...]:
+        """Return the steps of the whole loop.
+
+        Args:
+            iters: Number of updates.
+
+        Returns:
+            The graphs to run, in order.
+        """
+        updates = [
+            step
+            for i in range(1, iters + 1)
+            for step in ((self.update.name, i), (self.image.name, i))
+        ]
+        return (*self.predict(), (self.image.name, 0), *updates)
+
+    def predict(self) -> tuple[GraphStep, ...]:
+        """Return the steps that compute the first code; none where it is constant."""
+        return () if self.start is None else ((self.start.name, 0),)
+
+    def correct(self, updates: int) -> tuple[GraphStep, ...]:
+        """Return the steps from code 0 to a later one, without the image of the last code.
+
+        Args:
+            updates: Number of updates.
+
+        Returns:
+            The graphs to run, in order.
+        """
+        return tuple(
+            step
+            for i in range(updates)
+            for step in ((self.image.name, i), (self.update.name, i + 1))
+        )
+
+    def walk(
+        self, run: RunGraph, lr: Any, code: Any, iters: int
+    ) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+        """Run the whole loop step by step, with tensors of any library.
+
+        Args:
+            run: Runs a graph.
+            lr: LR frames.
+            code: Code at which the loop starts; None for that of the start graph.
+            iters: Number of updates.
+
+        Yields:
+            The code of the step, and the outputs of the image graph. The update follows when the
+            next step is requested.
+
+        Raises:
+            ValueError: `code` is None, but the loop has no start graph.
+        """
+        if code is None:
+            if self.start is None:
+                raise ValueError(f"the loop '{self.name}' starts at a constant code; give it")
+            code = run(self.start.name, {LR: lr})[CODE]
+        values = {LR: lr, CODE: code}
+        for step in range(iters + 1):
+            images = run(self.image.name, {name: values[name] for name in self.image.inputs})
+            yield values[CODE], images
+            if step < iters:
+                values[SR] = images[SR]
+                inputs = {name: values[name] for name in self.update.inputs}
+                values[CODE] = run(self.update.name, inputs)[NEXT_CODE]
+
+    def passes(self, iters: int) -> dict[str, int]:
+        """Return how often each graph runs in the whole loop.
+
+        Args:
+            iters: Number of updates.
+
+        Returns:
+            The number of runs by name of the graph.
+        """
+        names = [name for name, _ in self.blind(iters)]
+        return {name: names.count(name) for name in self.graphs}
