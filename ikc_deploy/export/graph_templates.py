@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from ikc_deploy.bundle.bundle_writer import new_bundle
 from ikc_deploy.bundle.manifest import (
     BASIS_FILE,
-    DEFAULT_ITERS,
     Bundle,
     Manifest,
     record_files,
@@ -178,7 +177,9 @@ def bundle_from_template(
         architecture=checkpoint.record.architecture.to_dict(),
         training=training,
         tools={"ikc-deploy": __version__, "python": platform.python_version()},
-        recommended_iters=training.get("recommended_iters", DEFAULT_ITERS),
+        recommended_iters=training.get(
+            "recommended_iters", checkpoint.record.architecture.loop.iters
+        ),
         parity=None,
     )
     with new_bundle(out) as folder:

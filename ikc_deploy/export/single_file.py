@@ -12,6 +12,7 @@ import json
 import math
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
@@ -27,7 +28,6 @@ from onnx import TensorProto, helper, numpy_helper
 from ikc_deploy.arguments import whole_number
 from ikc_deploy.bundle.manifest import (
     BASIS_FILE,
-    GRAPHS,
     Bundle,
     Manifest,
     Precision,
@@ -226,25 +226,29 @@ def compose(bundle: Bundle, settings: SingleFileSettings) -> onnx.ModelProto:
         KernelError: The blur is outside the range of the weights.
         ExportError: The bundle's graphs cannot be composed.
     """
-    graphs = {name: onnx.load_from_string(bundle.graph_bytes(name)) for name in GRAPHS}
+    loop = bundle.loop
+    graphs = {name: onnx.load_from_string(bundle.graph_bytes(name)) for name in loop.graphs}
     half = settings.precision == "fp16"
     scale = bundle.manifest.scale
     sizes = {f"sr_{side}": f"{scale}*{side}" for side in ("height", "width")}
     composer = _Composer(sizes)
     lr = composer.cast(INPUT, TensorProto.FLOAT) if half else INPUT
-    if settings.sigma is None:
-        code = composer.add("predictor", graphs["predictor"], lr=lr)["code"]
-    else:
-        code = _known_code(composer, bundle, graphs["predictor"], settings.sigma, lr)
-    sr = composer.add("sftmd_0", graphs["sftmd"], lr=lr, code=code)["sr"]
-    for step in range(1, 1 + _corrections(bundle.manifest, settings)):
-        code = composer.add(f"corrector_{step}", graphs["corrector"], sr=sr, code=code)["next_code"]
-        sr = composer.add(f"sftmd_{step}", graphs["sftmd"], lr=lr, code=code)["sr"]
+    passes: Counter[str] = Counter()
+
+    def run(name: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        label = f"{name}_{passes[name]}"
+        passes[name] += 1
+        return composer.add(label, graphs[name], **inputs)
+
+    code = _given_code(composer, bundle, graphs, settings.sigma, lr)
+    *_, (_, images) = loop.walk(run, lr, code, _corrections(bundle.manifest, settings))
+    # The last output is the caller's image, clamped also where the loop's own is not.
+    sr = images[loop.outputs(loop.image.name, bundle.manifest.io)[-1]]
     if half:
         sr = composer.cast(sr, TensorProto.FLOAT16)
     composer.rename(sr, OUTPUT)
     kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-    opsets = graphs["sftmd"].opset_import
+    opsets = graphs[loop.image.name].opset_import
     return helper.make_model(
         helper.make_graph(
             composer.nodes,
@@ -272,13 +276,23 @@ def _corrections(manifest: Manifest, settings: SingleFileSettings) -> int:
     return manifest.recommended_iters if settings.iters is None else settings.iters
 
 
-def _known_code(
-    composer: _Composer, bundle: Bundle, predictor: onnx.ModelProto, sigma: float, lr: str
-) -> str:
-    """Return the name of the code of a sigma; levels of noise and JPEG are still predicted."""
-    basis = bundle.basis
-    code = composer.constant(basis.code_of_sigma(sigma)[None].astype(np.float32))
-    if not basis.levels:
+def _given_code(
+    composer: _Composer,
+    bundle: Bundle,
+    graphs: Mapping[str, onnx.ModelProto],
+    sigma: float | None,
+    lr: str,
+) -> str | None:
+    """Return the name of the code of a sigma, or of a loop's constant first code; else None.
+
+    Levels of noise and JPEG are predicted under a given sigma, too.
+    """
+    basis, start = bundle.basis, bundle.loop.start
+    if sigma is None and start is not None:
+        return None
+    values = basis.delta_code() if sigma is None else basis.code_of_sigma(sigma)
+    code = composer.constant(np.asarray(values, np.float32)[None])
+    if start is None or not basis.levels:
         # One code for each frame. It depends on the input, so no engine folds layers on it into
         # constants, whose last bits would differ from the runtime's.
         batch = composer.node("Shape", "batch", [lr], start=0, end=1)
@@ -286,7 +300,7 @@ def _known_code(
         shape = composer.node("Concat", "code_shape", [batch, size], axis=0)
         return composer.node("Expand", "known_code", [code, shape])
     is_level = np.arange(basis.code_size) >= basis.code_size - basis.levels
-    predicted = composer.add("predictor", predictor, lr=lr)["code"]
+    predicted = composer.add(start.name, graphs[start.name], lr=lr)["code"]
     return composer.node(
         "Where", "known_code", [composer.constant(is_level[None]), predicted, code]
     )
@@ -446,7 +460,7 @@ def _images(
 
 def _widened_bundle(bundle: Bundle, folder: Path) -> Bundle:
     """Write a bundle with the rounded weights of a float16 one and float32 arithmetic."""
-    names = [f"{name}.onnx" for name in GRAPHS]
+    names = [f"{name}.onnx" for name in bundle.loop.graphs]
     for name in names:
         (folder / name).write_bytes(widened(bundle.read(name)))
     copy_verified(bundle, [BASIS_FILE], folder)

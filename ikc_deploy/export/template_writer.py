@@ -25,10 +25,10 @@ from ikc_deploy.export.graph_templates import (
     write_template,
 )
 from ikc_deploy.export.graphs import OPSET, graph_modules, quiet_exporter, strip_traces
-from ikc_deploy.networks.checkpoints import IkcNetworks
+from ikc_deploy.networks.loop_networks import LoopNetworks
 
 
-def template_from_bundle(networks: IkcNetworks, bundle: Bundle, path: Path) -> None:
+def template_from_bundle(networks: LoopNetworks, bundle: Bundle, path: Path) -> None:
     """Write the template file of a bundle.
 
     Args:
@@ -55,7 +55,7 @@ def template_from_bundle(networks: IkcNetworks, bundle: Bundle, path: Path) -> N
     write_template(path, TemplateRecord(key, asdict(manifest)), graphs)
 
 
-def _tensors(networks: IkcNetworks) -> tuple[dict[str, NDArray[Any]], list[str]]:
+def _tensors(networks: LoopNetworks) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Return all tensors by their name in checkpoints, and the names of those that are buffers."""
     tensors: dict[str, NDArray[Any]] = {}
     constants: list[str] = []
@@ -92,7 +92,7 @@ class _Folding(nn.Module):
         wanted: Names of the results: a graph's, `SEPARATOR` and a parameter's.
     """
 
-    def __init__(self, networks: IkcNetworks, wanted: list[str]) -> None:
+    def __init__(self, networks: LoopNetworks, wanted: list[str]) -> None:
         super().__init__()
         for name, module in networks.modules().items():
             self.add_module(name, module)
@@ -124,7 +124,7 @@ class _WithoutInitialization(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _folding_graph(networks: IkcNetworks, wanted: set[str]) -> bytes:
+def _folding_graph(networks: LoopNetworks, wanted: set[str]) -> bytes:
     """Return the encoded graph from tensors of checkpoints to parameters of graphs."""
     module = _Folding(networks, sorted(wanted))
     with torch.no_grad(), quiet_exporter():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -58,14 +59,14 @@ class FileSink:
         self,
         settings: FileSettings,
         facts: StreamFacts,
-        run: dict[str, Any],
+        run: Mapping[str, Any],
         clip: Clip | None = None,
     ) -> None:
         container = container_of(settings.target)
         encoder = choose_encoder(settings.encoder, facts, container)
         self._passthrough, self.warnings = check_output(settings.target, encoder, facts, clip)
         if clip is not None:
-            run = run | _identity(clip)
+            run = {**run, **_identity(clip)}
         self._target = settings.target
         self._facts = facts
         self._clip = clip

@@ -12,7 +12,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from ikc_deploy.bundle.manifest import GRAPHS, Bundle
+from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import CheckpointError, ExportError
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
 from ikc_deploy.export.graph_templates import (
@@ -24,6 +24,7 @@ from ikc_deploy.export.graph_templates import (
 from ikc_deploy.export.graphs import graph_modules
 from ikc_deploy.export.parity import check_parity, measure_parity
 from ikc_deploy.export.template_writer import template_from_bundle
+from ikc_deploy.loops import IKC
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.weights_loader import load_weights
@@ -146,4 +147,4 @@ def test_shipped_weights_open_without_torch(tmp_path: Path) -> None:
     )
     assert done.stdout.strip() == "(64, 80, 3)"
     (bundle,) = (path.parent for path in tmp_path.rglob("manifest.json"))
-    assert {f"{name}.onnx" for name in GRAPHS} <= {path.name for path in bundle.iterdir()}
+    assert {f"{name}.onnx" for name in IKC.graphs} <= {path.name for path in bundle.iterdir()}

@@ -13,11 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from ikc_deploy import Bundle, ExportError, InputError, KernelError
-from ikc_deploy.bundle.manifest import GRAPHS, Precision
+from ikc_deploy.bundle.manifest import Precision
 from ikc_deploy.cli.ikc_export import main
 from ikc_deploy.export import single_file
 from ikc_deploy.export.precision import conv_precision
 from ikc_deploy.export.single_file import SingleFileSettings, write_single_file
+from ikc_deploy.loops import IKC
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import load_bundle
@@ -80,7 +81,7 @@ def test_no_weight_is_stored_twice(floats: Bundle, tmp_path: Path) -> None:
     settings = SingleFileSettings(precision, iters=4)
     path = write_single_file(floats, tmp_path / "model.onnx", settings).path
     stored = weights(onnx.load(path))
-    graphs = {content for name in GRAPHS for content in weights(onnx.load(floats.graph(name)))}
+    graphs = {content for name in IKC.graphs for content in weights(onnx.load(floats.graph(name)))}
     large = [content for content in stored if len(content) > 64]
     assert len(large) == len(set(large))
     assert set(large) == {content for content in graphs if len(content) > 64}

@@ -21,7 +21,7 @@ FAST = Fleet(
 
 
 def fleet(**changes: float) -> Fleet:
-    return Fleet(**{**vars(FAST), **changes})  # type: ignore[arg-type]
+    return Fleet(**{**vars(FAST), **changes})
 
 
 def erlang_c(servers: int, offered: float) -> float:
