@@ -35,6 +35,8 @@ def example(repository: Path, name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, repository / "examples" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up by its name.
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
