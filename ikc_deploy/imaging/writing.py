@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import mimetypes
 from os import PathLike
 from pathlib import Path
@@ -108,12 +109,30 @@ def write_picture(picture: Picture, path: str | PathLike[str]) -> tuple[str, ...
     metadata = written_metadata(picture, suffix)
     try:
         with atomic_path(target) as temporary:
-            image.save(temporary, **options, **metadata.options)
+            with _open_checked(temporary) as file:
+                kind = Image.registered_extensions()[suffix]
+                image.save(file, kind, **options, **metadata.options)
             metadata.complete(Path(temporary))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"'{target}' cannot be written: {reason}") from error
     return tuple(metadata.lost)
+
+
+class _CheckedFile(io.FileIO):
+    """A file without a descriptor for others.
+
+    Pillow writes to a descriptor itself and takes a write that is cut off by a full disk for a
+    complete one. Without one, it writes through Python, which raises.
+    """
+
+    def fileno(self) -> int:
+        """Refuse."""
+        raise io.UnsupportedOperation("fileno")
+
+
+def _open_checked(path: Path) -> io.BufferedRandom:
+    return io.BufferedRandom(_CheckedFile(path, "w+"))
 
 
 def write_rgb(image: NDArray[np.uint8], path: str | PathLike[str]) -> None:

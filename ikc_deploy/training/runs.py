@@ -15,6 +15,7 @@ import json
 import logging
 import math
 import re
+import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -208,22 +209,30 @@ class RunLog:
             raise MissingExtraError("tensorboard", "training", "a training's log") from error
 
         self.path = run / LOG_FILE
+        _leave_failures_of_the_board_to_flush()
         self._board = SummaryWriter(str(run / _BOARD_FOLDER))
 
     def write(self, stage: str, step: int, figures: dict[str, float]) -> None:
         """Append one line, and the same figures to TensorBoard.
 
         Raises:
-            TrainingError: The loss in `figures` is not finite, so further steps are useless.
+            TrainingError: The loss in `figures` is not finite, so further steps are useless; or the
+                log cannot be written.
         """
         if not math.isfinite(figures.get("loss", 0.0)):
             raise TrainingError(_diverged(self.path.parent, stage, step, "the loss"))
         line = {"stage": stage, "step": step} | {k: round(v, 6) for k, v in figures.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        for key, value in figures.items():
-            self._board.add_scalar(f"{stage}/{key}", value, step)
-        self._board.flush()
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            for key, value in figures.items():
+                self._board.add_scalar(f"{stage}/{key}", value, step)
+            self._board.flush()
+        except OSError as error:
+            raise TrainingError(
+                f"the log in '{self.path.parent}' cannot be written ({error.strerror or error}); "
+                "make room and continue with --resume"
+            ) from error
 
     def forget_after(self, stage: str, step: int, stages: list[str]) -> None:
         """Remove the lines of steps that were not saved, which a resumed run repeats."""
@@ -245,6 +254,18 @@ class RunLog:
             if entry["stage"] == stage:
                 merged |= {k: v for k, v in entry.items() if k != "stage"}
         return merged
+
+
+def _leave_failures_of_the_board_to_flush() -> None:
+    """Keep threads of TensorBoard from printing a traceback: `flush` raises their errors again."""
+    before = threading.excepthook
+
+    def report(failure: threading.ExceptHookArgs) -> None:
+        of_the_board = type(failure.thread).__module__.startswith("tensorboard.")
+        if not (of_the_board and issubclass(failure.exc_type, OSError)):
+            before(failure)
+
+    threading.excepthook = report
 
 
 def _diverged(run: Path, stage: str, step: int, what: str) -> str:
