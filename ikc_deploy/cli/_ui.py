@@ -36,7 +36,7 @@ from rich.status import Status
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, list_folder
+from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, list_folder, list_tree
 from ikc_deploy.text import escape_controls
 
 _stdout = Console()
@@ -86,11 +86,18 @@ def result(line: str) -> None:
         say(line)
 
 
-def note_skipped(inputs: Sequence[Path], suffixes: Sequence[str] = IMAGE_SUFFIXES) -> None:
+def note_skipped(
+    inputs: Sequence[Path],
+    suffixes: Sequence[str] = IMAGE_SUFFIXES,
+    recursive_to: Path | None = None,
+) -> None:
     """Print on standard error what was skipped in the folders among `inputs`, with the reason."""
     for path in inputs:
         if path.is_dir():
-            for line in list_folder(path, suffixes).notes():
+            listings = [list_folder(path, suffixes)] if recursive_to is None else []
+            if recursive_to is not None:
+                listings = list_tree(path, suffixes, leave_out=recursive_to)
+            for line in (line for listing in listings for line in listing.notes()):
                 note(line)
 
 

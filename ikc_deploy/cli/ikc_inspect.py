@@ -20,8 +20,10 @@ from ikc_deploy.cli._bundle_report import (
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._ui import print_json, say
 from ikc_deploy.cli._value_types import PATH
+from ikc_deploy.cli._weights_list import list_weights
 from ikc_deploy.engines.targets import parse_shape
 from ikc_deploy.engines.toolchain import this_host
+from ikc_deploy.errors import InputError
 from ikc_deploy.text import printable
 
 _MAX_UNLISTED: Final = 20
@@ -29,18 +31,31 @@ _MAX_UNLISTED: Final = 20
 
 @click.command(context_settings=HELP)
 @reports_errors
-@click.argument("folder", metavar="BUNDLE", type=PATH)
+@click.argument("folder", metavar="[BUNDLE]", type=PATH, required=False)
+@click.option(
+    "--weights",
+    "list_shipped",
+    is_flag=True,
+    help="List the shipped weights instead: for what, figures, size.",
+)
 @click.option(
     "--shape",
     help="Size of the LR frames to choose an engine for: HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH.  "
     "[default: any]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def main(folder: Path, shape: str | None, as_json: bool) -> None:
+def main(folder: Path | None, list_shipped: bool, shape: str | None, as_json: bool) -> None:
     """Verify BUNDLE and show its graphs, parity and engines with their layer precision.
 
     For each engine it shows whether it is used on this machine, and if not, the reason.
     """
+    if list_shipped:
+        if folder is not None or shape is not None:
+            raise InputError("--weights lists the shipped weights; leave out BUNDLE and --shape")
+        _print_weights(as_json)
+        return
+    if folder is None:
+        raise InputError("name a BUNDLE, or give --weights to list the shipped weights")
     wanted = parse_shape(shape) if shape else None
     bundle = Bundle.open(folder)
     states = _engines_here(bundle, wanted)
@@ -48,6 +63,19 @@ def main(folder: Path, shape: str | None, as_json: bool) -> None:
         print_json(_facts(bundle, states))
     else:
         _print(bundle, states)
+
+
+def _print_weights(as_json: bool) -> None:
+    entries = list_weights()
+    if as_json:
+        print_json([asdict(entry) for entry in entries])
+        return
+    for entry in entries:
+        default = ", the default" if entry.default else ""
+        say(f"{entry.name} ({entry.bytes / 2**20:.1f} MiB{default})")
+        for line in (entry.purpose, entry.knows and f"knows {entry.knows}", entry.figures):
+            if line:
+                say(f"    {line}")
 
 
 def _engines_here(bundle: Bundle, shape: Shape | None) -> list[tuple[Engine, str]]:

@@ -19,6 +19,7 @@ from ikc_deploy.cli._upscale_video import VideoOptions, upscale_video, video_opt
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice, check_blur, upscaler_choice
 from ikc_deploy.cli._value_types import PATH, PIXELS, WIDTH_HEIGHT
 from ikc_deploy.errors import IkcError, InputError
+from ikc_deploy.imaging.folders import names
 from ikc_deploy.imaging.image_files import (
     ImageTask,
     Upscaled,
@@ -59,6 +60,18 @@ class OutputOptions:
             heading="Output",
         ),
     ] = None
+    recursive: Annotated[
+        bool,
+        Option("Search subfolders too; the outputs get the same subfolders.", heading="Output"),
+    ] = False
+    skip_existing: Annotated[
+        bool,
+        Option(
+            "Keep outputs that exist, and upscale only the other images; without it, they are "
+            "replaced.",
+            heading="Output",
+        ),
+    ] = False
     strip: Annotated[
         bool,
         Option(
@@ -108,7 +121,8 @@ def main(
     what the format of an output cannot hold. AVIF and HEIC (extra heif) can be read.
 
     An image that cannot be upscaled does not stop the others: it is listed at the end, with exit
-    code 2. What was skipped in a folder is listed too: hidden files, subfolders, other formats.
+    code 2. What was skipped in a folder is listed too: hidden files, subfolders (without
+    --recursive), other formats. Files are taken in natural order: 1, 2, 10.
 
     With --size, --width, --height or --factor, the image is upscaled by the network's scale and
     then resized with Pillow's Lanczos filter (3 lobes, antialiased); the aspect is kept unless
@@ -132,7 +146,7 @@ def main(
     if ray.given():
         if output.save_steps is not None:
             raise InputError("--save-steps is only for images without --ray")
-        refused = [*given_options(Postprocessing), *(["--strip"] if output.strip else [])]
+        refused = [*given_options(Postprocessing), *_given_flags(output)]
         if refused:
             raise InputError(f"{', '.join(refused)}: only without --ray; leave it out")
         upscale_batch(
@@ -154,11 +168,23 @@ def main(
         "--kernel": known is not None,
         "--save-steps": output.save_steps is not None,
         "--strip": output.strip,
+        "--recursive": output.recursive,
+        "--skip-existing": output.skip_existing,
     }
     for name, given in odd.items():
         if given:
             raise InputError(f"{name} is only for images; extract a frame of the clip first")
     upscale_video(request, choice, postprocessing, output.as_json)
+
+
+def _given_flags(output: OutputOptions) -> list[str]:
+    """Return the given options that are for images without --ray."""
+    flags = {
+        "--strip": output.strip,
+        "--recursive": output.recursive,
+        "--skip-existing": output.skip_existing,
+    }
+    return [name for name, given in flags.items() if given]
 
 
 def _check_known(choice: UpscalerChoice, output: OutputOptions, ray: RayOptions) -> None:
@@ -188,8 +214,16 @@ def _upscale_pictures(
         raise InputError("name the inputs, and the output with -o OUT")
     jobs = [
         replace(job, strip=output.strip, postprocessing=postprocessing)
-        for job in plan_tasks(inputs, output.out, output.save_steps, output.max_pixels)
+        for job in plan_tasks(
+            inputs, output.out, output.save_steps, output.max_pixels, recursive=output.recursive
+        )
     ]
+    existing = [job for job in jobs if output.skip_existing and job.target.exists()]
+    if existing:
+        note(f"skipped, the output exists: {names([job.target for job in existing])}")
+        jobs = [job for job in jobs if job not in existing]
+        if not jobs:
+            return
     if output.save_steps is not None:
         require_matplotlib("--save-steps")
     if choice.options.estimate == "track":
@@ -222,7 +256,7 @@ def _do(
                 failures.append(" ".join(str(error).split()))
             else:
                 _show(upscaled, output.as_json)
-    note_skipped(inputs)
+    note_skipped(inputs, recursive_to=output.out if output.recursive else None)
     if failures:
         count = [] if len(jobs) == 1 else [f"{len(failures)} of {len(jobs)} images failed:"]
         raise InputError("\n".join(count + failures))

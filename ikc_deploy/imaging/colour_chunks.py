@@ -115,6 +115,9 @@ def matrix_profile(space: ColourSpace, grey: bool) -> bytes:
     Args:
         space: The colour space.
         grey: Whether the profile is for grey images, which have the curve alone.
+
+    Raises:
+        ValueError: The primaries span no colours.
     """
     matrix = _matrix(space.primaries)
     if matrix is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,13 +14,15 @@ from ikc_deploy.errors import InputError
 IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """Suffixes of the image files that are listed from folders and that can be written."""
 
+_FOLDERS: Final = "folders (name them as inputs or give --recursive to include them)"
+
 _NAMED: Final = 5
 """Maximum number of entries named for each reason; the others are counted."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The entries of a folder (not of its subfolders), sorted by name."""
+    """The entries of a folder (not of its subfolders), in natural order: 1, 2, 10."""
 
     folder: Path
     """The folder that was listed."""
@@ -31,7 +34,7 @@ class Listing:
     def notes(self) -> list[str]:
         """Return one line for each reason, with the names of the skipped entries."""
         return [
-            f"skipped in '{self.folder}', {reason}: {_names(paths)}"
+            f"skipped in '{self.folder}', {reason}: {names(paths)}"
             for reason, paths in self.skipped.items()
         ]
 
@@ -57,7 +60,7 @@ def list_folder(
         raise InputError(f"there is no folder '{root}'")
     found: list[Path] = []
     skipped: dict[str, list[Path]] = {}
-    for path in sorted(root.iterdir()):
+    for path in sorted(root.iterdir(), key=natural_order):
         reason = _reason(path, suffixes)
         if reason is None:
             found.append(path)
@@ -70,8 +73,66 @@ def list_folder(
     return listing
 
 
+def list_tree(
+    folder: str | PathLike[str],
+    suffixes: Sequence[str] = IMAGE_SUFFIXES,
+    what: str = "images",
+    leave_out: Path | None = None,
+) -> list[Listing]:
+    """List a folder and all its subfolders that are not hidden, in natural order.
+
+    Links to folders are not followed.
+
+    Args:
+        folder: The folder to list.
+        suffixes: As `list_folder`.
+        what: As `list_folder`.
+        leave_out: A folder that is not searched, for example that of the outputs; None for none.
+
+    Raises:
+        InputError: The folder does not exist, or has no such file on any level.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"there is no folder '{root}'")
+    excluded = None if leave_out is None else leave_out.resolve()
+    listings = list(_walk(root, suffixes, excluded))
+    if not any(listing.found for listing in listings):
+        raise InputError(
+            f"the folder '{root}' and its subfolders have no {what} ({', '.join(suffixes)})"
+        )
+    return listings
+
+
+def _walk(folder: Path, suffixes: Sequence[str], excluded: Path | None) -> Iterator[Listing]:
+    found, inner, skipped = [], [], dict[str, list[Path]]()
+    for path in sorted(folder.iterdir(), key=natural_order):
+        reason = _reason(path, suffixes)
+        if reason == _FOLDERS:
+            if path.is_symlink():
+                reason = "links to folders"
+            elif path.resolve() == excluded:
+                reason = "the folder of the outputs"
+            else:
+                inner.append(path)
+                continue
+        if reason is None:
+            found.append(path)
+        else:
+            skipped.setdefault(reason, []).append(path)
+    yield Listing(folder, tuple(found), {why: tuple(paths) for why, paths in skipped.items()})
+    for path in inner:
+        yield from _walk(path, suffixes, excluded)
+
+
+def natural_order(path: Path) -> tuple[list[tuple[int, int | str]], str]:
+    """Return the key that sorts names as people number them: 1, 2, 10."""
+    parts = re.split(r"([0-9]+)", path.name.casefold())
+    return [(0, int(p)) if p.isdecimal() and p.isascii() else (1, p) for p in parts], path.name
+
+
 def list_images(folder: str | PathLike[str]) -> list[Path]:
-    """Return the image files in a folder (not in its subfolders, not hidden), sorted by name.
+    """Return the image files in a folder (not in its subfolders, not hidden), in natural order.
 
     Raises:
         InputError: The folder does not exist or has no image file.
@@ -83,7 +144,7 @@ def _reason(path: Path, suffixes: Sequence[str]) -> str | None:
     if path.name.startswith("."):
         return "hidden"
     if path.is_dir():
-        return "folders (name them as inputs to include them)"
+        return _FOLDERS
     if not path.is_file():
         return "broken links or special files"
     if path.suffix.lower() not in suffixes:
@@ -91,7 +152,8 @@ def _reason(path: Path, suffixes: Sequence[str]) -> str | None:
     return None
 
 
-def _names(paths: Sequence[Path]) -> str:
+def names(paths: Sequence[Path]) -> str:
+    """Return the names of the first few paths, and the number of the others."""
     named = ", ".join(path.name for path in paths[:_NAMED])
     rest = len(paths) - _NAMED
     return named if rest <= 0 else f"{named} and {rest} more"

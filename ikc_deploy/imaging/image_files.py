@@ -13,7 +13,7 @@ The network upscales colour and reads opaque RGB. The rest of an image is handle
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from ikc_deploy.imaging.image_io import (
     Picture,
     check_writable,
     list_images,
+    list_tree,
     names_other_file,
     read_picture,
     write_picture,
@@ -96,6 +97,8 @@ def plan_tasks(
     out: Path,
     steps: Path | None = None,
     max_pixels: int | None = MAX_PIXELS,
+    *,
+    recursive: bool = False,
 ) -> list[ImageTask]:
     """Return the tasks for image files and folders of images, in order.
 
@@ -110,6 +113,7 @@ def plan_tasks(
         steps: Folder in which each task gets a subfolder, named as its input without suffix, for
             the images of its steps; None for none.
         max_pixels: Maximum number of pixels of an input; None for no limit.
+        recursive: Whether to search subfolders too; outputs then get the same subfolders.
 
     Raises:
         InputError: An input does not exist or a folder has no image; two inputs have the same
@@ -117,9 +121,10 @@ def plan_tasks(
         OutputError: An output cannot be written, because its name is too long or its place is
             not a folder.
     """
-    sources = _sources(inputs)
-    targets = _targets(sources, out)
-    folders = [steps and steps / source.stem for source in sources]
+    places = _sources(inputs, out if recursive else None)
+    sources = list(places)
+    targets = _targets(places, out)
+    folders = [steps and steps / places[source] / source.stem for source in sources]
     _refuse_shared(sources, targets)
     _refuse_shared(sources, [folder for folder in folders if folder is not None])
     given = {source.resolve(): source for source in sources}
@@ -353,17 +358,34 @@ def _write_steps(upscaler: Upscaler, upscaled: Picture, result: Result, folder: 
     save_figure(figure, folder / KERNELS_FILE)
 
 
-def _sources(inputs: Iterable[Path]) -> list[Path]:
-    found: dict[Path, Path] = {}
+def _sources(inputs: Iterable[Path], recursive_to: Path | None) -> dict[Path, Path]:
+    """Return the image files, with the subfolder of the output of each.
+
+    Args:
+        inputs: Files and folders.
+        recursive_to: The output folder, to search subfolders; None to search none.
+    """
+    found: dict[Path, tuple[Path, Path]] = {}
     for path in inputs:
         if not path.exists():
             raise InputError(f"there is no image or folder '{path}'")
-        for source in list_images(path) if path.is_dir() else [path]:
-            found.setdefault(source.absolute(), source)
-    return list(found.values())
+        if not path.is_dir():
+            images = [(path, Path())]
+        elif recursive_to is None:
+            images = [(image, Path()) for image in list_images(path)]
+        else:
+            images = [
+                (image, listing.folder.relative_to(path))
+                for listing in list_tree(path, leave_out=recursive_to)
+                for image in listing.found
+            ]
+        for image, place in images:
+            found.setdefault(image.absolute(), (image, place))
+    return dict(found.values())
 
 
-def _targets(sources: Sequence[Path], out: Path) -> list[Path]:
+def _targets(places: Mapping[Path, Path], out: Path) -> list[Path]:
+    sources = list(places)
     if out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir():
         if len(sources) > 1:
             raise InputError(
@@ -380,7 +402,7 @@ def _targets(sources: Sequence[Path], out: Path) -> list[Path]:
         raise InputError(
             f"'{out}' is a file; give a folder, or a file ending in {', '.join(IMAGE_SUFFIXES)}"
         )
-    return [out / _output_name(source) for source in sources]
+    return [out / place / _output_name(source) for source, place in places.items()]
 
 
 def names_no_folder(out: Path, sources: Sequence[Path]) -> bool:

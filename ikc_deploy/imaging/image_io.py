@@ -18,7 +18,7 @@ A `Picture` is upright 8-bit RGB with separate opacity, for every file format:
 their metadata, `writing` and `metadata_writing` write both.
 """
 
-from ikc_deploy.imaging.folders import IMAGE_SUFFIXES, Listing, list_folder, list_images
+from ikc_deploy.imaging.folders import IMAGE_SUFFIXES, Listing, list_folder, list_images, list_tree
 from ikc_deploy.imaging.picture import MAX_PIXELS, Picture
 from ikc_deploy.imaging.reading import read_picture, read_rgb
 from ikc_deploy.imaging.writing import (
@@ -38,6 +38,7 @@ __all__ = [
     "check_writable",
     "list_folder",
     "list_images",
+    "list_tree",
     "names_other_file",
     "read_picture",
     "read_rgb",

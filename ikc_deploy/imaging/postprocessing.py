@@ -181,7 +181,9 @@ class Postprocessing:
         Raises:
             InputError: The size is impossible.
         """
-        height, width = size or self.output_size(*lr.shape[:2], sr.shape[0] // lr.shape[0])
+        height, width = size or self.output_size(
+            lr.shape[0], lr.shape[1], sr.shape[0] // lr.shape[0]
+        )
         image = resized(blended(lr, sr, self.strength), height, width)
         if not self.preview:
             return image

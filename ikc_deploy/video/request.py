@@ -171,7 +171,7 @@ def open_sink(
         return NumberedImages(target, request.resume, (facts.height, facts.width))
     settings = FileSettings(target, request.encoder, request.resume)
     clip = source if isinstance(source, Clip) and request.source != PIPE else None
-    return FileSink(settings, facts, run, clip)
+    return FileSink(settings, facts, dict(run), clip)
 
 
 def _same_file(source: Path | None, target: Path | None) -> bool:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from ikc_deploy import Bundle
 from ikc_deploy.bundle.engine_store import Profile
 from ikc_deploy.cli.ikc_inspect import main
+from ikc_deploy.weights import DEFAULT_WEIGHTS, shipped_weights
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.half import half_bundle, write_engine
 from tests.machines import nvidia_smi
@@ -73,3 +75,22 @@ def test_a_bundle_without_engines_says_so(tmp_path: Path) -> None:
 def test_what_is_no_bundle_or_shape_is_one_line(tmp_path: Path) -> None:
     assert_one_clear_line(invoke(main, tmp_path), "is not a bundle")
     assert_one_clear_line(invoke(main, tmp_path, "--shape", "big"), "HEIGHTxWIDTH")
+
+
+def test_shipped_weights_are_listed_with_their_cards() -> None:
+    result = invoke(main, "--weights", "--json")
+    assert result.exit_code == 0, result.output
+    entries = {entry["name"]: entry for entry in json.loads(result.stdout)}
+    assert set(entries) == set(shipped_weights())
+    assert [name for name, entry in entries.items() if entry["default"]] == [DEFAULT_WEIGHTS]
+    for name, path in shipped_weights().items():
+        assert entries[name]["bytes"] == path.stat().st_size
+        assert entries[name]["knows"] and entries[name]["purpose"]
+        assert re.search(r": \d\d\.\d\d dB at step \d+ \(bicubic", entries[name]["figures"])
+    lines = invoke(main, "--weights").stdout
+    assert all(f"{name} (" in lines for name in entries)
+
+
+def test_a_bundle_or_the_list_is_required(tmp_path: Path) -> None:
+    assert_one_clear_line(invoke(main), "BUNDLE", "--weights")
+    assert_one_clear_line(invoke(main, tmp_path, "--weights"), "leave out BUNDLE")

@@ -264,3 +264,30 @@ def test_metadata_is_kept_unless_stripped(bundle: Bundle, tmp_path: Path) -> Non
             300, 0.01
         )
         assert not bare.getexif() and "dpi" not in bare.info
+
+
+def test_a_tree_is_mirrored_and_continued(bundle: Bundle, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "in" / "out"
+    for name in ("1.png", "10.png", "2.png", "sub/1.png", "sub/deep/a.png", ".hidden/b.png"):
+        write_rgb(photo(12, 16), source / name)
+    options = ("-o", out, "--recursive", "--bundle", bundle.path, "--iters", 0)
+    result = invoke(main, source, *options)
+    assert result.exit_code == 0, result.output
+    written = [Path(line.split(": ")[0]).relative_to(out) for line in result.stdout.splitlines()]
+    assert [path.as_posix() for path in written] == [
+        *("1.png", "2.png", "10.png", "sub/1.png", "sub/deep/a.png")
+    ]
+    assert ".hidden" in result.stderr
+    (out / "2.png").unlink()
+    kept = (out / "1.png").stat().st_mtime_ns
+    again = invoke(main, source, *options, "--skip-existing")
+    assert again.exit_code == 0, again.output
+    assert again.stdout.startswith(f"{out / '2.png'}: ") and len(again.stdout.splitlines()) == 1
+    assert "the output exists: 1.png, 10.png" in again.stderr
+    assert (out / "1.png").stat().st_mtime_ns == kept
+
+
+def test_a_tree_without_images_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    result = invoke(main, tmp_path / "in", "-o", tmp_path / "out", "--recursive")
+    assert_one_clear_line(result, "and its subfolders have no images")

@@ -296,3 +296,13 @@ def test_a_name_as_long_as_names_can_be_is_written(tmp_path: Path) -> None:
     path = tmp_path / ("ä" * 125 + ".png")
     write_rgb(photo(8, 8), path)
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_names_are_sorted_as_people_number_them(tmp_path: Path) -> None:
+    order = ["A1.png", "a2.png", "a10.png", "b.png", "b 9.png", "b 10.png", f"b{10**30}.png"]
+    for name in reversed(order):
+        (tmp_path / name).touch()
+    names = [path.name for path in list_images(tmp_path)]
+    assert names[:3] == order[:3]
+    assert names.index("b 9.png") < names.index("b 10.png")
+    assert sorted(names) == sorted(order)
