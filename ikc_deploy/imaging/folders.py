@@ -14,7 +14,7 @@ from ikc_deploy.errors import InputError
 IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """Suffixes of the image files that are listed from folders and that can be written."""
 
-_FOLDERS: Final = "folders (name them as inputs or give --recursive to include them)"
+_FOLDERS: Final = "folders (name them as inputs to include them)"
 
 _NAMED: Final = 5
 """Maximum number of entries named for each reason; the others are counted."""

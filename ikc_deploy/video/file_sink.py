@@ -71,7 +71,7 @@ class FileSink:
         self._facts = facts
         self._clip = clip
         self._folder = WorkFolder(settings.target)
-        chunks = self._folder.open(run | {"encoder": asdict(encoder)}, settings.resume)
+        chunks = self._folder.open({**run, "encoder": asdict(encoder)}, settings.resume)
         self.done = sum(chunk.frames for chunk in chunks)
         """Number of frames in the finished chunks of an earlier run."""
         self._writer = ChunkWriter(

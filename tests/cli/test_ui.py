@@ -87,7 +87,7 @@ def test_what_is_skipped_in_a_folder_is_named(
     note_skipped([tmp_path, tmp_path / "a.png"])
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(", ")[2] for line in lines] == [
-        "hidden: .DS_Store, ._a.png",
+        "hidden: ._a.png, .DS_Store",
         "folders (name them as inputs to include them): b.png",
         "broken links or special files: c.png",
         "suffix is not one of .png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp: x.gif, y.txt",

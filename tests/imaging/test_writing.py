@@ -41,6 +41,7 @@ print("done")
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of file sizes")
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
 def test_a_write_that_is_cut_off_is_an_error(suffix: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", WRITER, tmp_path / f"a{suffix}", tmp_path / f"whole{suffix}"]
+    paths = [str(tmp_path / f"{name}{suffix}") for name in ("a", "whole")]
+    command = [sys.executable, "-c", WRITER, *paths]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == "done\n", done.stderr
