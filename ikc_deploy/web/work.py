@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import IkcError, InputError
-from ikc_deploy.imaging.degrade import quantize
 from ikc_deploy.imaging.image_files import check_bundle, upscale_picture
 from ikc_deploy.imaging.image_io import Picture
-from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.imaging.postprocessing import blended, resized
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.runtime.backends import CPU_BACKEND, open_backend
 from ikc_deploy.runtime.upscaler import Upscaler
@@ -248,7 +247,7 @@ class Studio:
         backend.on_pass = lambda: None
         picture = Picture(np.ascontiguousarray(rgb))
         done, _ = upscale_picture(upscaler, picture, request.sigma)
-        return blend(done.rgb, bicubic(picture.rgb, upscaler.scale), request.strength)
+        return blended(picture.rgb, done.rgb, request.strength)
 
     def _do(self, job: Job) -> None:
         if job.cancelled:
@@ -282,26 +281,14 @@ class Studio:
         upscaled, result = upscale_picture(upscaler, picture, job.request.sigma, steps=True)
         if job.cancelled:
             raise CancelledError("cancelled")
-        job.bicubic = bicubic(picture.rgb, upscaler.scale)
+        job.bicubic = resized(picture.rgb, *upscaled.size, enlarge=True)
         job.steps = [
-            replace(upscaled, rgb=blend(image, job.bicubic, job.request.strength))
+            replace(upscaled, rgb=blended(picture.rgb, image, job.request.strength))
             for image in result.steps
         ]
         job.blurs = [blur_of_code(upscaler.bundle.basis, code) for code in result.codes]
         job.milliseconds = result.timings["total"]
         job.state = "done"
-
-
-def bicubic(rgb: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """Return an image `[H,W,3]` enlarged bicubically, rounded to 8 bits."""
-    return quantize(resize_bicubic(rgb, scale))
-
-
-def blend(image: NDArray[np.uint8], plain: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
-    """Return the mean of two images `[H,W,3]`, weighted by `strength`; exact at 0 and 1."""
-    if strength == 1:
-        return image
-    return quantize(strength * image.astype(np.float64) + (1 - strength) * plain)
 
 
 def blur_of_code(basis: KernelBasis, code: NDArray[np.float32]) -> dict[str, Any]:
