@@ -20,7 +20,7 @@ from ikc_deploy.cli._bundle_report import (
 )
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._ui import note, print_json, progress_bars, say, status
-from ikc_deploy.cli._value_types import HEIGHT_WIDTH, OUTPUT_FILE, PATH
+from ikc_deploy.cli._value_types import HEIGHT_WIDTH, OUTPUT_FILE, PATH, FiniteNumber
 from ikc_deploy.engines.targets import Target, parse_shapes, read_target
 from ikc_deploy.errors import (
     CheckpointError,
@@ -128,7 +128,7 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS
 )
 @click.option(
     "--sigma",
-    type=float,
+    type=FiniteNumber(),
     help="Known blur of the --single file, in pixels of the output: nothing is estimated then.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")

@@ -11,7 +11,7 @@ from ikc_deploy.cli._option_group import option_group
 from ikc_deploy.cli._ui import say
 from ikc_deploy.errors import InputError, MissingExtraError
 from ikc_deploy.export.default_bundle import default_bundle
-from ikc_deploy.web.settings import LOOPBACK, WebSettings
+from ikc_deploy.web.web_settings import LOOPBACK, WebSettings
 from ikc_deploy.weights import DEFAULT_WEIGHTS, shipped_weights
 
 

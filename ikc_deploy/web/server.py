@@ -28,8 +28,8 @@ from starlette.staticfiles import StaticFiles
 
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, Picture, read_picture, write_picture
-from ikc_deploy.web.settings import LOOPBACK, WebSettings
-from ikc_deploy.web.work import Job, Session, Studio, Upload, UpscaleRequest
+from ikc_deploy.web.web_settings import LOOPBACK, WebSettings
+from ikc_deploy.web.work import Job, Studio, Upload, UpscaleRequest, UserSession
 
 STATIC: Final = Path(__file__).parent / "static"
 COOKIE: Final = "ikc_session"
@@ -45,7 +45,7 @@ _SECURITY: Final = {
 }
 _MAX_JSON: Final = 4096
 
-Endpoint = Callable[[Request, Session], Awaitable[Response]]
+Endpoint = Callable[[Request, UserSession], Awaitable[Response]]
 
 
 def create_app(
@@ -123,7 +123,7 @@ class _Api:
 
         return answered
 
-    async def setup(self, _: Request, __: Session) -> Response:
+    async def setup(self, _: Request, __: UserSession) -> Response:
         """Return the choices and limits of the page."""
         basis = (await run_in_threadpool(self._studio.bundle, self._default)).basis
         return JSONResponse(
@@ -137,18 +137,18 @@ class _Api:
             }
         )
 
-    async def upload(self, request: Request, session: Session) -> Response:
+    async def upload(self, request: Request, session: UserSession) -> Response:
         """Read a picture from the body, which is refused while it arrives if it is too large."""
         data = await _body(request, self._settings.max_bytes)
         name = Path(unquote(request.headers.get("x-name", "picture"))).name[:100] or "picture"
         picture = await run_in_threadpool(_read, data, name, self._settings.max_pixels)
         return self._keep(session, Upload(name, picture))
 
-    async def sample(self, _: Request, session: Session) -> Response:
+    async def sample(self, _: Request, session: UserSession) -> Response:
         """Take the sample as the session's picture."""
         return self._keep(session, Upload("sample.png", read_picture(STATIC / "sample.png")))
 
-    def _keep(self, session: Session, upload: Upload) -> Response:
+    def _keep(self, session: UserSession, upload: Upload) -> Response:
         for job in session.jobs.values():
             job.cancelled = True
         session.jobs.clear()
@@ -157,14 +157,14 @@ class _Api:
         facts = {"picture": upload.id, "name": upload.name, "width": width, "height": height}
         return JSONResponse(facts)
 
-    async def upscale(self, request: Request, session: Session) -> Response:
+    async def upscale(self, request: Request, session: UserSession) -> Response:
         """Start a job."""
         values = await _json(request)
         upload, wanted = self._wanted(values, session)
         job = await run_in_threadpool(self._studio.start, session, upload, wanted)
         return JSONResponse(_state(job))
 
-    async def crop(self, request: Request, session: Session) -> Response:
+    async def crop(self, request: Request, session: UserSession) -> Response:
         """Return the SR crop around a point as a PNG; its place is in the headers."""
         values = await _json(request)
         upload, wanted = self._wanted(values, session)
@@ -174,7 +174,9 @@ class _Api:
         place = {"x-left": str(left), "x-top": str(top)}
         return Response(await run_in_threadpool(_png, image), 200, place, "image/png")
 
-    def _wanted(self, values: dict[str, Any], session: Session) -> tuple[Upload, UpscaleRequest]:
+    def _wanted(
+        self, values: dict[str, Any], session: UserSession
+    ) -> tuple[Upload, UpscaleRequest]:
         if session.upload is None or values.get("picture") != session.upload.id:
             raise InputError("there is no such picture any more; choose it again")
         weights = values.get("weights", self._default)
@@ -188,29 +190,29 @@ class _Api:
         chosen = UpscaleRequest(weights, None if iters is None else int(iters), sigma, strength)
         return session.upload, chosen
 
-    async def state(self, request: Request, session: Session) -> Response:
+    async def state(self, request: Request, session: UserSession) -> Response:
         """Return the progress of a job, and the blurs when it is done."""
         return JSONResponse(_state(session.job(request.path_params["job"])))
 
-    async def cancel(self, request: Request, session: Session) -> Response:
+    async def cancel(self, request: Request, session: UserSession) -> Response:
         """Cancel a job before its next pass."""
         job = session.job(request.path_params["job"])
         job.cancelled = True
         return JSONResponse(_state(job))
 
-    async def image(self, request: Request, session: Session) -> Response:
+    async def image(self, request: Request, session: UserSession) -> Response:
         """Return the image of a step as a PNG, for display."""
         picture = self._step(request, session)[1]
         return Response(await run_in_threadpool(_png, picture.rgb), 200, None, "image/png")
 
-    async def bicubic(self, request: Request, session: Session) -> Response:
+    async def bicubic(self, request: Request, session: UserSession) -> Response:
         """Return the bicubic image as a PNG, for display."""
         job = session.job(request.path_params["job"])
         if job.bicubic is None:
             raise InputError("this job has no image yet")
         return Response(await run_in_threadpool(_png, job.bicubic), 200, None, "image/png")
 
-    async def download(self, request: Request, session: Session) -> Response:
+    async def download(self, request: Request, session: UserSession) -> Response:
         """Return the file of a step, as ikc-upscale writes it, with opacity and metadata."""
         job, picture = self._step(request, session)
         suffix = request.query_params.get("format", ".png")
@@ -224,7 +226,7 @@ class _Api:
             data, 200, shown, Image.registered_extensions()[suffix].lower().join(("image/", ""))
         )
 
-    def _step(self, request: Request, session: Session) -> tuple[Job, Picture]:
+    def _step(self, request: Request, session: UserSession) -> tuple[Job, Picture]:
         job, step = session.job(request.path_params["job"]), request.path_params["step"]
         if not 0 <= step < len(job.steps):
             raise InputError(f"this job has no image of step {step}")

@@ -22,8 +22,8 @@ from ikc_deploy.imaging.postprocessing import blended, resized
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.runtime.backends import CPU_BACKEND, open_backend
 from ikc_deploy.runtime.upscaler import Upscaler
-from ikc_deploy.web.settings import WebSettings
 from ikc_deploy.web.watched_backend import CancelledError, WatchedBackend
+from ikc_deploy.web.web_settings import WebSettings
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
@@ -89,7 +89,7 @@ class Job:
 
 
 @dataclass(eq=False)
-class Session:
+class UserSession:
     """The pictures and jobs of one user."""
 
     used: float = field(default_factory=time.monotonic)
@@ -122,7 +122,7 @@ class Studio:
         self.settings = settings
         self._open_bundle = open_bundle
         self._threads = threads
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._sessions: OrderedDict[str, UserSession] = OrderedDict()
         self._bundles: dict[str, Bundle] = {}
         self._upscalers: OrderedDict[tuple[str, int | None], tuple[Upscaler, WatchedBackend]] = (
             OrderedDict()
@@ -132,7 +132,7 @@ class Studio:
         self._worker = ThreadPoolExecutor(1, "ikc-web")
         self._waiting = 0
 
-    def session(self, token: str | None) -> tuple[str, Session]:
+    def session(self, token: str | None) -> tuple[str, UserSession]:
         """Return the session of a token, or a new one with a new token; forget idle ones."""
         now = time.monotonic()
         with self._lock:
@@ -143,7 +143,7 @@ class Studio:
                 while len(self._sessions) >= self.settings.sessions:
                     self._forget(next(iter(self._sessions)))
                 token = secrets.token_urlsafe(24)
-                self._sessions[token] = Session()
+                self._sessions[token] = UserSession()
             self._sessions.move_to_end(token)
             found = self._sessions[token]
             found.used = now
@@ -164,7 +164,7 @@ class Studio:
                 self._bundles[weights] = known
         return known
 
-    def start(self, session: Session, upload: Upload, request: UpscaleRequest) -> Job:
+    def start(self, session: UserSession, upload: Upload, request: UpscaleRequest) -> Job:
         """Queue a job and return it at once; older results of the session are dropped.
 
         Raises:

@@ -89,6 +89,7 @@ ALLOWED = {
     },
     "export": {
         "errors",
+        "arguments",
         "json_records",
         "loops",
         "version",

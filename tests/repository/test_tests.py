@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-NOT_OF_A_MODULE = ("repository", "fake_cuda", "scale")
-"""Folders with rules for the whole repository, a test double, and tests against real services."""
+NOT_OF_A_MODULE = ("repository", "fake_cuda", "scale", "wheel")
+"""Folders with rules for the whole repository, a test double, real services, and the wheel."""
 
 
 def subjects(folder: Path) -> set[str]:

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 
 from ikc_deploy import Bundle
 from ikc_deploy.web.server import create_app
-from ikc_deploy.web.settings import LOOPBACK, WebSettings
+from ikc_deploy.web.web_settings import LOOPBACK, WebSettings
 from ikc_deploy.web.work import Studio
 
 

@@ -21,7 +21,7 @@ from tools.fleet.scenarios import FleetSettings, MachineKind, read_fleets, read_
 from tools.fleet.service_times import PHOTO
 
 _FRAMES_A_SECOND: Final = 25
-_LEAST_TASKS, _TASKS_A_WORKER = 2_000, 6
+_MIN_TASKS, _TASKS_A_WORKER = 2_000, 6
 _BLOCK: Final = re.compile(r"(<!-- fleet (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -121,7 +121,7 @@ def _both(
 ) -> tuple[FleetReport, FleetReport]:
     """Simulate a backlog, and tasks that arrive at the load of the settings."""
     fleet = settings.fleet(workers, kind)
-    tasks = max(_LEAST_TASKS, _TASKS_A_WORKER * workers)
+    tasks = max(_MIN_TASKS, _TASKS_A_WORKER * workers)
     backlog = simulate_fleet(fleet, task, tasks, math.inf)
     # What the whole fleet can take, not the workers alone: else the queue grows for ever.
     possible = backlog.tasks / backlog.seconds * task.seconds / workers
