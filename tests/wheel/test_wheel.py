@@ -27,14 +27,15 @@ NEED_MORE = (
     "Set5",
     "FKP_x4.pt",
     "F.pth",
+    "DANv2.pth",
     "--triton",
     "--verify",
     "x4-lite --out",
 )
 """Parts of commands that need a camera, Ray, a data set, a published checkpoint, or an engine."""
 
-SLOW = {"ikc-offline", "ikc-bench"}
-"""Commands that take minutes; their options are checked by tests/test_docs.py."""
+SLOW = {"ikc-offline", "ikc-bench", "ikc-web"}
+"""Commands that take minutes, or serve until they are stopped; their options are checked by tests/test_docs.py."""
 
 
 def commands(document: Path) -> list[str]:
