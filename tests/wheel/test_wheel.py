@@ -35,7 +35,7 @@ NEED_MORE = (
 """Parts of commands that need a camera, Ray, a data set, a published checkpoint, or an engine."""
 
 SLOW = {"ikc-offline", "ikc-bench", "ikc-web"}
-"""Commands that take minutes, or serve until they are stopped; their options are checked by tests/test_docs.py."""
+"""Commands that take minutes or do not end; tests/repository/test_docs.py checks their options."""
 
 
 def commands(document: Path) -> list[str]:
