@@ -51,7 +51,10 @@ def test_a_corrector_that_ruins_images_hardly_moves(
     recipe = dataclasses.replace(recipe, architecture=settings)
     networks = new_networks(settings, seed=0)
     place = StageContext(
-        networks, BatchSource(CROPS, networks, recipe, "corrector", CPU), recipe.corrector, CPU
+        networks,
+        BatchSource(CROPS, networks, recipe, "corrector", CPU),
+        recipe.stages["corrector"],
+        CPU,
     )
     assert isinstance(networks.corrector, StatisticsCorrector)
     assert isinstance(networks.predictor, StatisticsPredictor)
