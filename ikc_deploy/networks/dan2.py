@@ -81,7 +81,8 @@ class Dan2Restorer(nn.Module):
     @property
     def residual_blocks(self) -> list[Dan2Block]:
         """Residual blocks of all groups, in order."""
-        return [cast(Dan2Block, block) for group in self.body for block in group.body]
+        groups = (cast(Dan2Group, group) for group in self.body)
+        return [cast(Dan2Block, block) for group in groups for block in group.body]
 
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
         """Return SR images `[N,3,sH,sW]`, not clamped, from lr `[N,3,H,W]` and codes `[N,C]`."""

@@ -173,8 +173,8 @@ def test_the_checkpoint_is_exported_and_upscales(finished: Path, tmp_path: Path)
     bundle = export_bundle(weights, tmp_path / "bundle", ExportSettings("fp32", "uint8"))
     assert bundle.loop.name == "dan"
     with ikc_deploy.load(bundle) as upscaler:
-        assert upscaler.iters == 3
-        assert upscaler(photo(16, 20)).shape == (64, 80, 3)
+        assert upscaler.iters == weights.networks.training["recommended_iters"]
+        assert upscaler(photo(16, 20)).image.shape == (64, 80, 3)
 
 
 def test_a_run_starts_from_weights_of_its_own_loop(

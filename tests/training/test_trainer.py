@@ -17,6 +17,7 @@ from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_checkpoint
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.training.init_from import started_networks
 from ikc_deploy.training.recipes import Recipe, StageRecipe, ValidationRecipe, load_recipe
 from ikc_deploy.training.runs import LOG_FILE, STATE_FILE
@@ -345,6 +346,7 @@ def test_a_start_with_levels_is_the_same_function(tmp_path: Path, design: Design
     save_checkpoint(source, tmp_path / "plain.safetensors")
     settings = dataclasses.replace(plain, code_size=12, levels=2)
     started = started_networks(settings, 0, "plain.safetensors", tmp_path)
+    assert isinstance(started, IkcNetworks)
     lr = torch.rand(2, 3, 24, 24)
     code = torch.from_numpy(source.basis.code_of_sigma([1.0, 2.5]))
     longer = torch.cat((code, torch.rand(2, 2)), dim=1)
@@ -374,6 +376,7 @@ def test_the_estimators_of_the_film_design_fit_the_compact_one(tmp_path: Path) -
     save_checkpoint(film, tmp_path / "film.safetensors")
     settings = dataclasses.replace(film.architecture, design="compact")
     started = started_networks(settings, 0, "film.safetensors", tmp_path)
+    assert isinstance(started, IkcNetworks)
     lr, sr = torch.rand(2, 3, 24, 24), torch.rand(2, 3, 96, 96)
     code = film.predictor(lr)
     torch.testing.assert_close(started.predictor(lr), code)
