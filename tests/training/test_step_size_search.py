@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ikc_deploy.networks.checkpoints import new_networks
 from ikc_deploy.networks.corrector import StatisticsCorrector
-from ikc_deploy.networks.predictor import StatisticsPredictor
 from ikc_deploy.networks.loop_networks import IkcNetworks
+from ikc_deploy.networks.predictor import StatisticsPredictor
 from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.recipes import Recipe, load_recipe
