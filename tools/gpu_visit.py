@@ -135,7 +135,7 @@ def train_plan(
 
 def speed_record(recipe: Recipe, speed: dict[str, float], steps: dict[str, int]) -> dict[str, Any]:
     """Return the speed of a run as JSON values, with crops a second and TFLOP/s of F's training."""
-    stage = recipe.sftmd
+    stage = recipe.stages["sftmd"]
     crops = stage.batch / speed["sftmd"]
     network = new_networks(recipe.architecture, 0).sftmd
     side = 32

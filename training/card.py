@@ -28,7 +28,13 @@ _IMAGES: Final = {
     "t91": "T91 (91)",
     "imagenet883_half": "ImageNet samples halved (883)",
 }
-_NETWORKS: Final = {"sftmd": "F", "predictor": "P", "corrector": "C", "joint": "all three"}
+_NETWORKS: Final = {
+    "sftmd": "F",
+    "predictor": "P",
+    "corrector": "C",
+    "joint": "all three",
+    "dan": "Restorer and Estimator",
+}
 
 
 @click.command()

@@ -80,6 +80,11 @@ class Dan1Restorer(nn.Module):
         self.fusion = nn.Conv2d(channels, channels, 3, padding=1)
         self.upscale = upscale_head(channels, settings.scale)
 
+    @property
+    def residual_blocks(self) -> list[Dan1Block]:
+        """Residual blocks, in order."""
+        return [cast(Dan1Block, block) for block in self.body]
+
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
         """Return SR images `[N,3,sH,sW]`, not clamped, from lr `[N,3,H,W]` and codes `[N,C]`."""
         condition = as_map(code).expand(-1, -1, *lr.shape[-2:])

@@ -78,6 +78,12 @@ class Dan2Restorer(nn.Module):
         self.fusion = nn.Conv2d(channels, channels, 3, padding=1)
         self.upscale = upscale_head(channels, settings.scale)
 
+    @property
+    def residual_blocks(self) -> list[Dan2Block]:
+        """Residual blocks of all groups, in order."""
+        groups = (cast(Dan2Group, group) for group in self.body)
+        return [cast(Dan2Block, block) for group in groups for block in group.body]
+
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
         """Return SR images `[N,3,sH,sW]`, not clamped, from lr `[N,3,H,W]` and codes `[N,C]`."""
         features, vector = self.head1(lr), self.head2(as_map(code))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ikc_deploy.kernels import LEVEL_UNITS
 from ikc_deploy.networks.ellipses import ellipse_parameters, gaussian_kernels
-from ikc_deploy.networks.loop_networks import IkcNetworks
+from ikc_deploy.networks.loop_networks import LoopNetworks
 from ikc_deploy.training.batch_degradation import degrade, quantized
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -63,7 +63,7 @@ class BatchSource:
     def __init__(
         self,
         crops: CropSource,
-        networks: IkcNetworks,
+        networks: LoopNetworks,
         recipe: Recipe,
         stage: str,
         device: torch.device,
@@ -113,7 +113,11 @@ class BatchSource:
 
     def codes(self, parameters: Tensor) -> Tensor:
         """Return the codes `[N,code_size]` of blurs `[N,1]` or `[N,3]`, with levels of 0."""
-        return gaussian_kernels(parameters, self._size).flatten(1) @ self._components
+        return self.kernels(parameters) @ self._components
+
+    def kernels(self, parameters: Tensor) -> Tensor:
+        """Return the kernels `[N,K*K]`, each of sum 1, of blurs `[N,1]` or `[N,3]`."""
+        return gaussian_kernels(parameters, self._size).flatten(1)
 
     def _spoiled(self, lr: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Return `lr` with the recipe's noise and compression, and the levels `[N,2]` of both."""

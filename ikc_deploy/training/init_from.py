@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from ikc_deploy.errors import RecipeError
 from ikc_deploy.networks.architecture import Architecture
-from ikc_deploy.networks.checkpoints import new_networks
-from ikc_deploy.networks.loop_networks import IkcNetworks
+from ikc_deploy.networks.checkpoints import untrained_networks
+from ikc_deploy.networks.loop_networks import LoopNetworks
 from ikc_deploy.networks.sftmd import CodeNormalization
 from ikc_deploy.networks.weights_loader import load_weights
 
 _LOG = logging.getLogger(__name__)
 
 
-def started_networks(settings: Architecture, seed: int, start: str, folder: Path) -> IkcNetworks:
+def started_networks(settings: Architecture, seed: int, start: str, folder: Path) -> LoopNetworks:
     """Return new networks that hold every learnt tensor of the weights `start` that fits.
 
     A tensor fits if it has the same name and shape, or is larger here only because the new code has
@@ -38,15 +38,16 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
 
     Raises:
         CheckpointError: There are no such weights, or they are damaged.
-        RecipeError: The weights are for another scale, or no tensor of P or C fits. F may start at
-            random: P and C of the compact and film designs fit each other.
+        RecipeError: The weights are of another loop or scale, or no tensor of a network fits that
+            estimates codes. F or the Restorer may start at random: P and C of the compact and film
+            designs fit each other.
     """
     file = folder / start
     source = load_weights(str(file) if file.is_file() else start).networks
-    if not isinstance(source, IkcNetworks):
+    if source.loop is not settings.loop:
         raise RecipeError(
             f"init_from '{start}' holds networks of the loop '{source.loop.name}', but the recipe "
-            "trains those of 'ikc'; start from other weights or from none"
+            f"trains those of '{settings.loop.name}'; start from other weights or from none"
         )
     theirs = source.architecture
     if settings.scale != theirs.scale:
@@ -56,12 +57,12 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
         )
     same_codes = _same_codes(settings, theirs)
     basis = source.basis.with_levels(settings.levels) if same_codes else None
-    networks = new_networks(settings, seed, basis)
+    networks = untrained_networks(settings, seed, basis)
     random: list[str] = []
     for name, module in networks.modules().items():
         known = dict(source.modules()[name].named_parameters())
         missing = _copy_fitting(module, known, settings.levels - theirs.levels)
-        if len(missing) == len(list(module.parameters())) and name != "sftmd":
+        if len(missing) == len(list(module.parameters())) and name != settings.loop.image.name:
             raise RecipeError(
                 f"init_from '{start}': no tensor of its {name} fits the recipe's architecture; "
                 "start from other weights or from none"
@@ -97,11 +98,11 @@ def _copy_fitting(module: nn.Module, known: dict[str, nn.Parameter], levels: int
 
 
 def _same_codes(ours: Architecture, theirs: Architecture) -> bool:
-    names = ("kernels", "sigma_range", "kernel_components")
+    names = ("kernels", "sigma_range", "kernel_components", "kernel_size")
     return all(getattr(ours, name) == getattr(theirs, name) for name in names)
 
 
-def _copy_normalization(ours: IkcNetworks, theirs: IkcNetworks) -> None:
+def _copy_normalization(ours: LoopNetworks, theirs: LoopNetworks) -> None:
     count = theirs.architecture.kernel_components
     for name, module in ours.modules().items():
         sources = dict(theirs.modules()[name].named_modules())

@@ -1,4 +1,4 @@
-"""Training jobs of recipe files by their `kind`; without one, the three networks of IKC."""
+"""Training jobs of recipe files by their `kind`; without one, the networks of a loop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import torch
 
 from ikc_deploy.errors import RecipeError
+from ikc_deploy.loops import LOOPS
 from ikc_deploy.shipped_files import find_shipped, shipped_files
 from ikc_deploy.text import shown
 from ikc_deploy.training import fkp_recipe, usrnet_recipe
@@ -56,7 +57,7 @@ def load_job(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Training
         raise RecipeError(
             f"there is no recipe at '{path}'; the names of shipped recipes are {names}"
         )
-    kind = read_toml(file).get("kind", _IKC)
+    kind = read_toml(file).get("kind", next(iter(LOOPS)))
     if not isinstance(kind, str) or kind not in _KINDS:
         raise RecipeError(
             f"in the recipe '{file}': kind must be one of {', '.join(_KINDS)}, got {shown(kind)}"
@@ -64,7 +65,7 @@ def load_job(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Training
     return _KINDS[kind](file, data)
 
 
-def _ikc_job(path: str | PathLike[str], data: tuple[Path, ...]) -> TrainingJob:
+def _loop_job(path: str | PathLike[str], data: tuple[Path, ...]) -> TrainingJob:
     return partial(train, load_recipe(path, data))
 
 
@@ -91,9 +92,8 @@ def _single_process(job: Callable[..., Path | None]) -> TrainingJob:
     return run
 
 
-_IKC: Final = "ikc"
 _KINDS: Final[dict[str, Callable[[str | PathLike[str], tuple[Path, ...]], TrainingJob]]] = {
-    _IKC: _ikc_job,
+    **dict.fromkeys(LOOPS, _loop_job),
     fkp_recipe.KIND: _fkp_job,
     usrnet_recipe.KIND: _usrnet_job,
 }

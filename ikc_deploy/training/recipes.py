@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Final, Literal, TypeVar
 from ikc_deploy import toml_settings
 from ikc_deploy.errors import CheckpointError, RecipeError
 from ikc_deploy.kernels import KERNEL_SIZE
+from ikc_deploy.loops import DAN, IKC, LOOPS
 from ikc_deploy.networks.architecture import Architecture, architecture
 from ikc_deploy.text import shown
 from ikc_deploy.toml_settings import SettingError
@@ -18,6 +20,14 @@ from ikc_deploy.training.image_set_names import is_name, require_image_set
 Precision = Literal["float32", "bfloat16"]
 ImageLoss = Literal["l1", "mse"]
 _Settings = TypeVar("_Settings")
+
+REQUIRED_STAGES: Final[dict[str, tuple[str, ...]]] = {
+    IKC.name: ("predictor", "sftmd", "corrector"),
+    DAN.name: ("dan",),
+}
+"""Names of the stages of every loop, in training order."""
+OPTIONAL_STAGES: Final[dict[str, tuple[str, ...]]] = {IKC.name: ("joint",), DAN.name: ()}
+"""Names of the stages that may follow."""
 
 MAX_BATCH: Final = 65_536
 MAX_UNROLL: Final = 1_000
@@ -49,7 +59,8 @@ class StageRecipe:
     """Decay of the exponential moving average of the weights, the result of a stage; in [0, 1)."""
     unroll: int = 4
     """Number of successive corrections that `corrector` trains on; `joint` trains on a random one
-    of them; other stages ignore it."""
+    of them; `dan` on the last of so many iterations of Restorer and Estimator; other stages ignore
+    it."""
     random_start_share: float = 0.1
     """Share of the batch that starts at a random code in `corrector`, and at the true code in
     `joint`, instead of P's; in [0, 1]."""
@@ -57,7 +68,7 @@ class StageRecipe:
     """Share of the steps, at the end, in which the learning rate falls by a half cosine, in (0, 1];
     before, it is constant."""
     loss: ImageLoss = "l1"
-    """Loss that `sftmd` minimises on RGB in [0,1]."""
+    """Loss that `sftmd` and `dan` minimise on RGB in [0,1]."""
     predicted_share: float = 0.0
     """Share of the batch for which `sftmd` gets P's code instead of the true one; in [0, 1]."""
     precision: Precision = "float32"
@@ -101,7 +112,7 @@ class ValidationRecipe:
     every: int
     """Number of steps between validations; the end of each stage is always validated."""
     iters: int = 7
-    """Number of corrections after the predictor."""
+    """Number of updates of the code."""
 
     def __post_init__(self) -> None:
         """Require numbers in range, a folder and at least one sigma."""
@@ -167,7 +178,7 @@ class DegradationRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training run: stages in the order predictor, sftmd, corrector, joint.
+    """One training run of the networks of a loop.
 
     Raises:
         RecipeError: A setting is out of range.
@@ -181,14 +192,8 @@ class Recipe:
     """Folders of HR images, as absolute paths."""
     crops: CropRecipe
     """Selection of the crops."""
-    predictor: StageRecipe
-    """Training of P on LR images."""
-    sftmd: StageRecipe
-    """Training of F with the true kernel code, or P's for a share of the batch."""
-    corrector: StageRecipe
-    """Training of C on the states of the loop."""
-    joint: StageRecipe | None
-    """Fine-tuning of all three networks on the images of the loop; None for none."""
+    stages: dict[str, StageRecipe]
+    """Stages of the loop by name, in training order; see `ikc_deploy.training.stages`."""
     degradation: DegradationRecipe
     """Degradation of LR images after blur and shrinking."""
     init_from: str | None
@@ -198,7 +203,8 @@ class Recipe:
     seed: int
     """Seed of random weights and batches, 0 to `MAX_SEED`."""
     compile: bool
-    """Whether torch.compile compiles the blocks of F: worth its start-up time on a GPU."""
+    """Whether torch.compile compiles the blocks of F or of the Restorer: worth its start-up time on
+    a GPU."""
     log_every: int
     """Number of steps between lines of the log."""
     save_every: int
@@ -209,31 +215,28 @@ class Recipe:
     """Folder of the recipe file, to which its paths are relative."""
 
     def __post_init__(self) -> None:
-        """Require patches that kernels fit into, and sigmas of the architecture's range."""
+        """Require the loop's stages, patches that kernels fit into, and sigmas of the range."""
+        _require_stages(self.stages, self.architecture)
         require_counts(self, "log_every", "save_every")
         require_counts(self, "seed", least=0, most=MAX_SEED)
         if self.init_from is not None:
             require_path("init_from", self.init_from)
         scale, (low, high) = self.architecture.scale, self.architecture.sigma_range
-        reach = KERNEL_SIZE // 2
+        # The networks of IKC have kernels of one size.
+        kernel = self.architecture.kernel_size if self.architecture.loop is DAN else KERNEL_SIZE
+        reach = kernel // 2
         for name, stage in self.stages.items():
             if stage.patch * scale <= reach:
                 raise RecipeError(
                     f"[{name}] patch must be at least {reach // scale + 1}, got {stage.patch}: "
                     f"{stage.patch * scale} HR pixels cannot be blurred with a kernel of "
-                    f"{KERNEL_SIZE}"
+                    f"{kernel}"
                 )
         if self.validation and not all(low <= sigma <= high for sigma in self.validation.sigmas):
             raise RecipeError(
                 f"[validation] sigmas must lie in [{low:g}, {high:g}], the architecture's range, "
                 f"got {shown(list(self.validation.sigmas))}"
             )
-
-    @property
-    def stages(self) -> dict[str, StageRecipe]:
-        """Stages by name, in training order."""
-        stages = {"predictor": self.predictor, "sftmd": self.sftmd, "corrector": self.corrector}
-        return stages if self.joint is None else stages | {"joint": self.joint}
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -249,7 +252,7 @@ class Recipe:
 
 
 def load_recipe(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Recipe:
-    """Read a recipe for the three networks of IKC.
+    """Read a recipe for the networks of a loop, IKC or DAN.
 
     Args:
         path: TOML file.
@@ -305,18 +308,22 @@ def image_folders(listed: Any, file: Path, data: tuple[Path, ...]) -> tuple[Path
 def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe:
     known = {"kind", "name", "architecture", "init_from", "data", "seed", "compile"}
     known |= {"log_every", "save_every", "degradation", "validation", "crops"}
-    known |= {"sftmd", "predictor", "corrector", "joint"}
-    require_names(values, known, {"architecture", "sftmd", "predictor", "corrector"})
+    stages = {name for loop in LOOPS for name in stage_names(loop)}
+    require_names(values, known | stages, {"architecture"})
+    settings = _architecture(values["architecture"])
+    _require_stages(stages & set(values), settings)
+    _require_kind(values.get("kind", settings.loop.name), settings)
     validation = values.get("validation")
     return Recipe(
         name=parse_value(str, values.get("name", file.stem), "name"),
-        architecture=_architecture(values["architecture"]),
+        architecture=settings,
         data=image_folders(values.get("data", []), file, data),
         crops=parse_settings(CropRecipe, values.get("crops", {}), "crops"),
-        predictor=parse_settings(StageRecipe, values["predictor"], "predictor"),
-        sftmd=parse_settings(StageRecipe, values["sftmd"], "sftmd"),
-        corrector=parse_settings(StageRecipe, values["corrector"], "corrector"),
-        joint=parse_settings(StageRecipe, values["joint"], "joint") if "joint" in values else None,
+        stages={
+            name: parse_settings(StageRecipe, values[name], name)
+            for name in stage_names(settings.loop.name)
+            if name in values
+        },
         degradation=parse_settings(DegradationRecipe, values.get("degradation", {}), "degradation"),
         init_from=parse_value(str, values["init_from"], "init_from")
         if "init_from" in values
@@ -332,6 +339,36 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
         ),
         folder=file.resolve().parent,
     )
+
+
+def stage_names(loop: str) -> tuple[str, ...]:
+    """Return the names of all stages of a loop, in training order."""
+    return REQUIRED_STAGES[loop] + OPTIONAL_STAGES[loop]
+
+
+def _require_stages(given: Collection[str], settings: Architecture) -> None:
+    """Require the stages of the architecture's loop, and none of another."""
+    loop = settings.loop.name
+    foreign = sorted(set(given) - set(stage_names(loop)))
+    if foreign:
+        raise RecipeError(
+            f"[{foreign[0]}] is no stage of the method '{loop}', of which architecture "
+            f"{shown(settings.name)} is; its stages are {', '.join(stage_names(loop))}"
+        )
+    missing = [name for name in REQUIRED_STAGES[loop] if name not in given]
+    if missing:
+        raise RecipeError(
+            f"missing: {', '.join(missing)} (stages of the method '{loop}', to which the "
+            "architecture belongs)"
+        )
+
+
+def _require_kind(kind: object, settings: Architecture) -> None:
+    if kind != settings.loop.name:
+        raise RecipeError(
+            f"kind is {shown(kind)}, but the architecture is one of '{settings.loop.name}'; "
+            "omit kind"
+        )
 
 
 def _architecture(value: Any) -> Architecture:

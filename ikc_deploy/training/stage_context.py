@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -17,12 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ikc_deploy.networks.corrector import StatisticsCorrector
-from ikc_deploy.networks.loop_networks import IkcNetworks
+from ikc_deploy.networks.loop_networks import IkcNetworks, LoopNetworks
 from ikc_deploy.networks.predictor import StatisticsPredictor
 from ikc_deploy.networks.sftmd import CodeNormalization
 from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
 from ikc_deploy.training.recipes import StageRecipe
+
+Networks = TypeVar("Networks", bound=LoopNetworks)
+"""Networks of one loop."""
 
 _NORMALIZED_ON: Final = 64
 """Number of batches whose blurs determine the deviation of each component of a code."""
@@ -55,10 +58,10 @@ class StageInputs:
 
 
 @dataclass(frozen=True, eq=False)
-class StageContext:
-    """The inputs of every stage, and the computations that stages share."""
+class StageContext(Generic[Networks]):
+    """The inputs of every stage, and the computations that the stages of IKC share."""
 
-    networks: IkcNetworks
+    networks: Networks
     """Networks on `device`."""
     source: BatchSource
     """Source of the stage's batches."""
@@ -70,7 +73,7 @@ class StageContext:
     """Processes of the run."""
 
     @property
-    def restore(self) -> Callable[[Tensor, Tensor], Tensor]:
+    def restore(self: StageContext[IkcNetworks]) -> Callable[[Tensor, Tensor], Tensor]:
         """F without its clamp: (lr, code) to an SR image `[N,3,sH,sW]`."""
         return self.networks.sftmd.unclamped
 
@@ -91,7 +94,7 @@ class StageContext:
         random_code = self.source.codes(self.source.kernel_parameters(random))
         return StageInputs(self.source.batch(step), self.source.chosen(random, share), random_code)
 
-    def predicted(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def predicted(self: StageContext[IkcNetworks], batch: Batch) -> tuple[Tensor, Tensor]:
         """Return P's code `[N,code_size]` for a batch, and its error, a scalar."""
         predictor = self.networks.predictor
         if isinstance(predictor, StatisticsPredictor):
@@ -104,7 +107,9 @@ class StageContext:
         code = predictor(batch.lr).float()
         return code, self._code_loss(code, batch.code)
 
-    def corrected(self, batch: Batch, sr: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+    def corrected(
+        self: StageContext[IkcNetworks], batch: Batch, sr: Tensor, code: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return C's code `[N,code_size]` after a step from (sr, code), and its error, a scalar."""
         corrector = self.networks.corrector
         if isinstance(corrector, StatisticsCorrector):
@@ -117,7 +122,7 @@ class StageContext:
         after = corrector(sr, code).float()
         return after, self._code_loss(after, batch.code)
 
-    def image(self, batch: Batch, code: Tensor) -> Tensor:
+    def image(self: StageContext[IkcNetworks], batch: Batch, code: Tensor) -> Tensor:
         """Return F's image `[N,3,sH,sW]` as the input of C: float32, clamped."""
         return self.restore(batch.lr, code).float().clamp(0, 1)
 

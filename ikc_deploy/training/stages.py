@@ -8,17 +8,23 @@
    corrections near the truth instead, the loop drifts to a biased fixed point (docs/training.md).
 4. `joint` (optional): all three on the images of the loop, so that P and C find the code of the
    best image and F uses the estimated codes as well as possible.
+
+DAN has one stage, `dan`: Restorer and Estimator end to end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ikc_deploy.networks.dan2 import Dan2Estimator
+from ikc_deploy.networks.loop_networks import DanNetworks, IkcNetworks
+from ikc_deploy.training.batches import Batch
+from ikc_deploy.training.recipes import ImageLoss
 from ikc_deploy.training.stage_context import StageContext, StageInputs
 from ikc_deploy.training.step_size_search import search_step_size
 
@@ -55,7 +61,7 @@ class PredictorStage:
 
     recordable = True
 
-    def __init__(self, context: StageContext) -> None:
+    def __init__(self, context: StageContext[IkcNetworks]) -> None:
         self.module: nn.Module = context.networks.predictor
         self._context = context
 
@@ -82,7 +88,7 @@ class SftmdStage:
 
     recordable = True
 
-    def __init__(self, context: StageContext) -> None:
+    def __init__(self, context: StageContext[IkcNetworks]) -> None:
         self.module: nn.Module = context.networks.sftmd
         self._context = context
 
@@ -99,8 +105,7 @@ class SftmdStage:
                 predicted, _ = self._context.predicted(batch)
             code = torch.where(inputs.chosen, predicted, code)
         image = self._context.restore(batch.lr, code).float()
-        loss = F.l1_loss if settings.loss == "l1" else F.mse_loss
-        return loss(image, batch.hr)
+        return image_loss(image, batch.hr, settings.loss)
 
     def finish(self) -> dict[str, float]:
         """Return no figures; there is nothing to do."""
@@ -116,7 +121,7 @@ class CorrectorStage:
 
     recordable = True
 
-    def __init__(self, context: StageContext) -> None:
+    def __init__(self, context: StageContext[IkcNetworks]) -> None:
         self.module: nn.Module = context.networks.corrector
         self._context = context
 
@@ -161,7 +166,7 @@ class JointStage:
 
     recordable = False
 
-    def __init__(self, context: StageContext) -> None:
+    def __init__(self, context: StageContext[IkcNetworks]) -> None:
         self.module: nn.Module = nn.ModuleDict(context.networks.modules())
         self._context = context
         self._corrections = 0
@@ -194,10 +199,67 @@ class JointStage:
         return search_step_size(self._context)
 
 
-STAGES: Final[dict[str, Callable[[StageContext], TrainingStage]]] = {
+class DanStage:
+    """The training of Restorer and Estimator on the last iteration of their loop.
+
+    Neither network's gradients reach the other: codes and images between them are detached. With
+    only the last iteration supervised, earlier ones need no gradients, so a step takes the memory
+    of one iteration, for any length of the loop.
+
+    Args:
+        context: What the stages share: networks, batches and settings.
+    """
+
+    recordable = True
+
+    def __init__(self, context: StageContext[DanNetworks]) -> None:
+        self.module: nn.Module = nn.ModuleDict(context.networks.modules())
+        self._context = context
+        self._start = torch.from_numpy(context.networks.basis.delta_code()).to(context.device)
+
+    def draw(self, step: int) -> StageInputs:
+        """Return the inputs of a step."""
+        return self._context.draw(step, 0.0)
+
+    def loss(self, inputs: StageInputs) -> Tensor:
+        """Return the sum of the image loss and the kernel loss of the last iteration."""
+        batch, settings = inputs.batch, self._context.settings
+        restorer = self._context.networks.restorer
+        code = self._start.expand(len(batch.lr), -1)
+        with torch.no_grad():
+            for _ in range(settings.unroll - 1):
+                code, _ = self._estimated(restorer(batch.lr, code), batch)
+        sr = restorer(batch.lr, code).float()
+        _, kernel_error = self._estimated(sr.detach(), batch)
+        return image_loss(sr, batch.hr, settings.loss) + kernel_error
+
+    def finish(self) -> dict[str, float]:
+        """Return no figures; there is nothing to do."""
+        return {}
+
+    def _estimated(self, sr: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the Estimator's codes, and its error: the mean L1 of kernels, or of v1's codes."""
+        estimator = self._context.networks.estimator
+        # In float32 also beside a Restorer in bfloat16: it is small, and codes are exact.
+        with self._context.exactly():
+            if not isinstance(estimator, Dan2Estimator):
+                code: Tensor = estimator(sr.float(), batch.lr)
+                return code, F.l1_loss(code, batch.code)
+            kernels = estimator.kernels(sr.float(), batch.lr)
+            truth = self._context.source.kernels(batch.kernel_parameters)
+            return kernels @ estimator.encoder, F.l1_loss(kernels, truth)
+
+
+def image_loss(image: Tensor, truth: Tensor, loss: ImageLoss) -> Tensor:
+    """Return the mean L1 or squared error of images `[N,3,H,W]`."""
+    return F.l1_loss(image, truth) if loss == "l1" else F.mse_loss(image, truth)
+
+
+STAGES: Final[dict[str, Callable[[StageContext[Any]], TrainingStage]]] = {
     "predictor": PredictorStage,
     "sftmd": SftmdStage,
     "corrector": CorrectorStage,
     "joint": JointStage,
+    "dan": DanStage,
 }
-"""Stages by name, in training order."""
+"""Stages of all loops by name, in training order."""

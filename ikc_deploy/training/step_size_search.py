@@ -14,6 +14,7 @@ from typing import Final
 import torch
 
 from ikc_deploy.networks.corrector import StatisticsCorrector
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.training.stage_context import StageContext
 
 STEP_SIZES: Final = (1.0, 0.3, 0.1, 0.05, 0.02)
@@ -37,7 +38,7 @@ class Gains:
 
 
 @torch.no_grad()
-def search_step_size(context: StageContext) -> dict[str, float]:
+def search_step_size(context: StageContext[IkcNetworks]) -> dict[str, float]:
     """Scale the corrector's last layer by the best step size; return figures to log.
 
     The best size is the one with the largest gain among those that make no quarter of the blurs
@@ -73,7 +74,7 @@ def choose(measured: list[Gains]) -> float:
     return max(harmless, key=lambda gains: gains.mean).step_size
 
 
-def _gains(context: StageContext, step_size: float) -> Gains:
+def _gains(context: StageContext[IkcNetworks], step_size: float) -> Gains:
     sizes, gains = [], []
     for index in range(_BATCHES):
         # Batches that no step of the stage has drawn.

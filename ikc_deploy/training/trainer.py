@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
-from ikc_deploy.networks.loop_networks import IkcNetworks
+from ikc_deploy.networks.checkpoints import save_checkpoint, untrained_networks
+from ikc_deploy.networks.dan1 import Dan1Restorer
+from ikc_deploy.networks.dan2 import Dan2Restorer
+from ikc_deploy.networks.loop_networks import LoopNetworks
 from ikc_deploy.networks.sr_network import SrNetwork
 from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource
@@ -136,7 +138,7 @@ class _StageTrainer:
         self,
         name: str,
         recipe: Recipe,
-        networks: IkcNetworks,
+        networks: LoopNetworks,
         crops: CropSource,
         images: ImageSet,
         device: torch.device,
@@ -286,17 +288,17 @@ def _shared_loss(stage: TrainingStage, processes: ProcessGroup) -> Callable[[Sta
     return DistributedDataParallel(_LossModule(stage), broadcast_buffers=False)
 
 
-def _networks(recipe: Recipe, state: RunState | None, device: torch.device) -> IkcNetworks:
+def _networks(recipe: Recipe, state: RunState | None, device: torch.device) -> LoopNetworks:
     if recipe.init_from is None or state is not None:
         basis = None if state is None else state.basis
-        networks = new_networks(recipe.architecture, recipe.seed, basis)
+        networks = untrained_networks(recipe.architecture, recipe.seed, basis)
     else:
         networks = started_networks(
             recipe.architecture, recipe.seed, recipe.init_from, recipe.folder
         )
     for name, module in networks.modules().items():
         module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if recipe.compile and isinstance(module, SrNetwork):
+        if recipe.compile and isinstance(module, SrNetwork | Dan1Restorer | Dan2Restorer):
             # All blocks share one compiled function, so this takes seconds instead of minutes.
             for block in module.residual_blocks:
                 block.compile()

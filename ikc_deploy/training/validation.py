@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 from ikc_deploy.imaging.degrade import crop_to_multiple, degrade_gaussian, quantize
 from ikc_deploy.imaging.image_io import list_images, read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
-from ikc_deploy.networks.loop_networks import IkcNetworks
+from ikc_deploy.loops import CODE, LR, NEXT_CODE, SR
+from ikc_deploy.networks.loop_networks import IkcNetworks, LoopNetworks
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,20 @@ def load_cases(folder: Path, sigmas: tuple[float, ...], scale: int) -> list[Vali
     return cases
 
 
+_TRAINS_IMAGES: Final = ("sftmd", "joint", "dan")
+"""Stages that train the image network, which is measured with true codes too."""
+
+_WHOLE_LOOP: Final = ("corrector", "joint", "dan")
+"""Stages after which every step of the loop is measured."""
+
+
 @torch.no_grad()
 def validate(
-    networks: IkcNetworks, cases: list[ValidationCase], stage: str, iters: int, device: torch.device
+    networks: LoopNetworks,
+    cases: list[ValidationCase],
+    stage: str,
+    iters: int,
+    device: torch.device,
 ) -> dict[str, float]:
     """Return the mean PSNR-Y in dB and mean absolute sigma errors of the networks trained so far.
 
@@ -69,37 +81,52 @@ def validate(
         networks: Networks on `device`, in evaluation mode.
         cases: Images to upscale.
         stage: Name of the current stage.
-        iters: Number of corrections after the predictor.
+        iters: Number of updates of the code.
         device: Device of the networks.
 
     Returns:
-        Means over `cases`: `sigma_mae0` in every stage; `true_kernel` (with P's levels, if codes
-        have any) in `sftmd` and `joint`;
+        Means over `cases`: `sigma_mae0` in every stage, except where the loop starts at a constant
+        code; `true_kernel` (with P's levels, if codes have any) in `sftmd`, `joint` and `dan`;
         `step0` after `predictor`; `step1`... and `sigma_mae1`... up to `iters` after `sftmd`.
     """
-    scale, basis = networks.architecture.scale, networks.basis
+    loop, modules = networks.loop, networks.modules()
     figures: dict[str, list[float]] = {}
 
-    def record(case: ValidationCase, key: str, sr: Tensor) -> None:
-        image = quantize(sr[0].permute(1, 2, 0).float().cpu().numpy() * 255)
-        figures.setdefault(key, []).append(psnr_y(image, case.hr, scale))
+    def record(key: str, value: float) -> None:
+        figures.setdefault(key, []).append(value)
+
+    def run(graph: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        output = SR if graph == loop.image.name else NEXT_CODE
+        return {output: modules[graph](*inputs.values())}
 
     levels = networks.architecture.levels
     for case in cases:
         lr = case.lr.to(device)
-        code = networks.predictor(lr)
-        if stage in ("sftmd", "joint"):
-            true_code = torch.from_numpy(basis.code_of_sigma([case.sigma])).to(device)
+        if isinstance(networks, IkcNetworks):
+            start = networks.predictor(lr)
+        else:
+            start = torch.from_numpy(networks.basis.delta_code()).to(device)[None]
+        if stage in _TRAINS_IMAGES:
+            true_code = torch.from_numpy(networks.basis.code_of_sigma([case.sigma])).to(device)
             # As in use: with a given sigma, P estimates the levels.
-            true_code[:, len(true_code[0]) - levels :] = code[:, len(code[0]) - levels :]
-            record(case, "true_kernel", networks.sftmd(lr, true_code))
-        for step in range(iters + 1 if stage in ("corrector", "joint") else 1):
-            sigma = float(basis.sigma_of_code(code.cpu().numpy())[0])
-            figures.setdefault(f"sigma_mae{step}", []).append(abs(sigma - case.sigma))
-            if stage == "predictor":
-                continue
-            sr = networks.sftmd(lr, code)
-            record(case, f"step{step}", sr)
-            if step < iters:
-                code = networks.corrector(sr, code)
+            true_code[:, len(true_code[0]) - levels :] = start[:, len(start[0]) - levels :]
+            sr = run(loop.image.name, {LR: lr, CODE: true_code})[SR]
+            record("true_kernel", _psnr(networks, sr, case))
+        if stage == "predictor":
+            record("sigma_mae0", _sigma_error(networks, start, case))
+            continue
+        steps = loop.walk(run, lr, start, iters if stage in _WHOLE_LOOP else 0)
+        for step, (code, images) in enumerate(steps):
+            if step or loop.start is not None:
+                record(f"sigma_mae{step}", _sigma_error(networks, code, case))
+            record(f"step{step}", _psnr(networks, images[SR], case))
     return {key: float(np.mean(values)) for key, values in figures.items()}
+
+
+def _psnr(networks: LoopNetworks, sr: Tensor, case: ValidationCase) -> float:
+    image = quantize(sr[0].permute(1, 2, 0).float().cpu().numpy() * 255)
+    return psnr_y(image, case.hr, networks.architecture.scale)
+
+
+def _sigma_error(networks: LoopNetworks, code: Tensor, case: ValidationCase) -> float:
+    return abs(float(networks.basis.sigma_of_code(code.cpu().numpy())[0]) - case.sigma)

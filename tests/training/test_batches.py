@@ -18,6 +18,7 @@ from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.distributed import ProcessGroup
 from ikc_deploy.training.recipes import DegradationRecipe, Recipe, load_recipe
 from tests.samples import photo, small_architecture
+from tests.training.recipe_changes import with_stages
 
 CPU = torch.device("cpu")
 CROPS = CropSource([photo(60, 70)])
@@ -65,8 +66,8 @@ def test_ellipses_are_drawn_in_every_direction(recipe: Recipe) -> None:
     settings = dataclasses.replace(
         small_architecture("compact"), kernels="anisotropic", sigma_range=(0.6, 4.0), code_size=30
     )
-    stage = dataclasses.replace(recipe.sftmd, batch=64)
-    recipe = dataclasses.replace(recipe, architecture=settings, sftmd=stage)
+    stage = dataclasses.replace(recipe.stages["sftmd"], batch=64)
+    recipe = with_stages(dataclasses.replace(recipe, architecture=settings), sftmd=stage)
     networks = new_networks(settings, seed=0)
     batch = BatchSource(CROPS, networks, recipe, "sftmd", CPU).batch(0)
     mean, q, t = batch.kernel_parameters.double().T.numpy()
@@ -80,8 +81,8 @@ def test_ellipses_are_drawn_in_every_direction(recipe: Recipe) -> None:
 
 
 def test_noise_and_compression_come_after_shrinking(recipe: Recipe) -> None:
-    stage = dataclasses.replace(recipe.sftmd, batch=64, patch=15)
-    recipe, networks = prepared(dataclasses.replace(recipe, sftmd=stage), "compact")
+    stage = dataclasses.replace(recipe.stages["sftmd"], batch=64, patch=15)
+    recipe, networks = prepared(with_stages(recipe, sftmd=stage), "compact")
 
     def drawn(**settings: object) -> Batch:
         spoiled = DegradationRecipe(**settings)  # type: ignore[arg-type]
@@ -114,8 +115,8 @@ def test_processes_make_the_parts_of_one_batch(recipe: Recipe) -> None:
 
 
 def test_levels_are_those_of_the_noise_and_the_compression(recipe: Recipe) -> None:
-    stage = dataclasses.replace(recipe.sftmd, batch=64)
-    recipe, networks = prepared(dataclasses.replace(recipe, sftmd=stage), "film")
+    stage = dataclasses.replace(recipe.stages["sftmd"], batch=64)
+    recipe, networks = prepared(with_stages(recipe, sftmd=stage), "film")
     clean = BatchSource(CROPS, networks, recipe, "sftmd", CPU).batch(3)
     assert not clean.levels.any() and not clean.code[:, -2:].any()
     noise_only = DegradationRecipe(noise=20.0, share=0.5)

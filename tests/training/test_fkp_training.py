@@ -131,7 +131,7 @@ def test_the_command_trains_it_and_says_where(small: Path, tmp_path: Path) -> No
         (("halvings = [40]", "halvings = [0.5]"), "halvings"),
         (("seed = 5", "patch = 5"), "unknown settings patch"),
         (("[training]", "[sftmd]"), "unknown settings sftmd"),
-        (('kind = "fkp"', 'kind = "gan"'), "kind must be one of ikc, fkp"),
+        (('kind = "fkp"', 'kind = "gan"'), "kind must be one of ikc, dan, fkp"),
     ],
 )
 def test_an_impossible_recipe_is_named(small: Path, change: tuple[str, str], words: str) -> None:

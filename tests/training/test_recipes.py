@@ -24,7 +24,7 @@ RECIPE_FOLDER = Path(__file__).resolve().parents[2] / "training"
 RECIPES = [
     path for path in sorted(RECIPE_FOLDER.glob("*.toml")) if "kind =" not in path.read_text()
 ]
-"""Of IKC's networks."""
+"""Of the networks of a loop."""
 
 VALID = """
 architecture = "x2-lite"
@@ -57,7 +57,8 @@ every = 10
 def test_shipped_recipes_load(path: Path) -> None:
     recipe = load_recipe(path, data=(path.parent,))
     assert recipe.data == (path.parent,)
-    assert list(recipe.stages)[:3] == ["predictor", "sftmd", "corrector"]
+    first = ["dan"] if "dan" in path.stem else ["predictor", "sftmd", "corrector"]
+    assert list(recipe.stages)[:3] == first
 
 
 def test_a_recipe_is_read_into_settings(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_a_recipe_is_read_into_settings(tmp_path: Path) -> None:
         "sftmd": 30,
         "corrector": 10,
     }
-    assert recipe.corrector.unroll == 2
+    assert recipe.stages["corrector"].unroll == 2
     assert recipe.validation is not None
     assert recipe.validation.sigmas == (0.8, 1.6)
     assert load_recipe(path, (tmp_path / "other",)).data == (tmp_path.resolve() / "other",)
@@ -123,6 +124,9 @@ def test_shipped_recipes_point_nowhere_outside_the_repository() -> None:
         ("batch = 3", "batch = 2.5", "batch must be a whole number"),
         ("learning_rate = 3e-3", "learning_rate = 2", "learning_rate must lie in"),
         ("unroll = 2", "ema_decay = 1.0", "ema_decay must lie in"),
+        ("[validation]", "[dan]\n[validation]", r"\[dan\] is no stage of the method 'ikc'"),
+        ('"x2-lite"', '"x2-dan"', r"\[corrector\] is no stage of the method 'dan'.*are dan$"),
+        ("seed = 5", 'kind = "dan"', "kind is 'dan', but the architecture is one of 'ikc'"),
     ],
 )
 def test_a_mistake_is_reported_with_file_and_setting(

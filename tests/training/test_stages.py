@@ -16,6 +16,7 @@ from ikc_deploy.training.recipes import Recipe, load_recipe
 from ikc_deploy.training.stage_context import StageContext
 from ikc_deploy.training.stages import STAGES, TrainingStage
 from tests.samples import DESIGNS, photo, small_architecture
+from tests.training.recipe_changes import with_stages
 
 CPU = torch.device("cpu")
 CROPS = CropSource([photo(60, 70)])
@@ -73,8 +74,8 @@ def test_the_loss_of_f_is_the_mean_absolute_error(recipe: Recipe) -> None:
 
 
 def test_f_gets_the_codes_of_p_for_a_share_of_the_batch(recipe: Recipe) -> None:
-    settings = dataclasses.replace(recipe.sftmd, batch=64, predicted_share=0.25)
-    recipe, networks = prepared(dataclasses.replace(recipe, sftmd=settings), "film")
+    settings = dataclasses.replace(recipe.stages["sftmd"], batch=64, predicted_share=0.25)
+    recipe, networks = prepared(with_stages(recipe, sftmd=settings), "film")
     stage = stage_of("sftmd", networks, recipe)
     given: list[torch.Tensor] = []
     unclamped = networks.sftmd.unclamped

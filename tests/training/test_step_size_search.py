@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ikc_deploy.networks.checkpoints import new_networks
 from ikc_deploy.networks.corrector import StatisticsCorrector
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.predictor import StatisticsPredictor
 from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.data import CropSource
@@ -25,7 +26,7 @@ CROPS = CropSource([photo(60, 70)])
 class BlursByError(nn.Module):
     """An F whose image is darker than the HR one by how wrong its code is."""
 
-    def __init__(self, place: StageContext) -> None:
+    def __init__(self, place: StageContext[IkcNetworks]) -> None:
         super().__init__()
         self._batches: dict[bytes, Batch] = {}
         for step in range(place.settings.steps, place.settings.steps + 64):
@@ -51,7 +52,10 @@ def test_a_corrector_that_ruins_images_hardly_moves(
     recipe = dataclasses.replace(recipe, architecture=settings)
     networks = new_networks(settings, seed=0)
     place = StageContext(
-        networks, BatchSource(CROPS, networks, recipe, "corrector", CPU), recipe.corrector, CPU
+        networks,
+        BatchSource(CROPS, networks, recipe, "corrector", CPU),
+        recipe.stages["corrector"],
+        CPU,
     )
     assert isinstance(networks.corrector, StatisticsCorrector)
     assert isinstance(networks.predictor, StatisticsPredictor)

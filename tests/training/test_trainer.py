@@ -17,6 +17,7 @@ from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_checkpoint
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.training.init_from import started_networks
 from ikc_deploy.training.recipes import Recipe, StageRecipe, ValidationRecipe, load_recipe
 from ikc_deploy.training.runs import LOG_FILE, STATE_FILE
@@ -24,6 +25,7 @@ from ikc_deploy.training.stage_context import StageInputs
 from ikc_deploy.training.stages import PredictorStage
 from ikc_deploy.training.trainer import learning_rate, train
 from tests.samples import photo, small_architecture
+from tests.training.recipe_changes import with_stages
 
 # What smoke.toml does; it saves the state every third step of a stage.
 STEPS = {"predictor": 4, "sftmd": 6, "corrector": 4, "joint": 4}
@@ -121,8 +123,8 @@ def test_resuming_a_finished_run_gives_its_checkpoint_again(
 def test_bfloat16_trains_other_weights_and_resumes_too(
     recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    stage = dataclasses.replace(recipe.sftmd, precision="bfloat16")
-    recipe = dataclasses.replace(recipe, sftmd=stage)
+    stage = dataclasses.replace(recipe.stages["sftmd"], precision="bfloat16")
+    recipe = with_stages(recipe, sftmd=stage)
     whole = run_training(recipe, tmp_path / "whole")
     assert whole is not None
     assert all(value.isfinite().all() for value in whole.values())
@@ -162,7 +164,7 @@ def test_every_stage_is_trained_logged_and_recorded(finished: Path, recipe: Reci
 def test_a_run_goes_on_only_with_its_own_recipe(recipe: Recipe, tmp_path: Path) -> None:
     run_training(recipe, tmp_path, stop_after=2)
     state = (tmp_path / STATE_FILE).read_bytes()
-    longer = dataclasses.replace(recipe, predictor=dataclasses.replace(recipe.predictor, steps=9))
+    longer = with_stages(recipe, predictor=dataclasses.replace(recipe.stages["predictor"], steps=9))
     for other in (dataclasses.replace(recipe, seed=1), longer):
         with pytest.raises(RecipeError, match="started with other settings"):
             run_training(other, tmp_path, resume=True)
@@ -174,10 +176,10 @@ def test_a_run_goes_on_only_with_its_own_recipe(recipe: Recipe, tmp_path: Path) 
 def test_stages_that_have_not_begun_may_be_changed_and_added(
     recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    shorter = dataclasses.replace(recipe.corrector, steps=2)
-    first = dataclasses.replace(recipe, corrector=shorter, joint=None)
+    shorter = dataclasses.replace(recipe.stages["corrector"], steps=2)
+    first = with_stages(recipe, corrector=shorter, joint=None)
     assert run_training(first, tmp_path, stop_after=8) is None
-    assert run_training(dataclasses.replace(recipe, joint=None), tmp_path, resume=True) is not None
+    assert run_training(with_stages(recipe, joint=None), tmp_path, resume=True) is not None
     assert_equal(run_training(recipe, tmp_path, resume=True), unbroken)
 
 
@@ -314,9 +316,9 @@ def test_a_later_stage_that_cannot_run_is_refused_before_the_first(
     recipe: Recipe, tmp_path: Path
 ) -> None:
     # The images have 50 pixels on their shorter side; x4 makes 64 of a patch of 16.
-    later = dataclasses.replace(recipe.corrector, patch=16)
+    later = dataclasses.replace(recipe.stages["corrector"], patch=16)
     with pytest.raises(RecipeError, match="as large as a crop of 64 pixels"):
-        run_training(dataclasses.replace(recipe, corrector=later), tmp_path)
+        run_training(with_stages(recipe, corrector=later), tmp_path)
     assert not (tmp_path / STATE_FILE).exists()
 
 
@@ -344,6 +346,7 @@ def test_a_start_with_levels_is_the_same_function(tmp_path: Path, design: Design
     save_checkpoint(source, tmp_path / "plain.safetensors")
     settings = dataclasses.replace(plain, code_size=12, levels=2)
     started = started_networks(settings, 0, "plain.safetensors", tmp_path)
+    assert isinstance(started, IkcNetworks)
     lr = torch.rand(2, 3, 24, 24)
     code = torch.from_numpy(source.basis.code_of_sigma([1.0, 2.5]))
     longer = torch.cat((code, torch.rand(2, 2)), dim=1)
@@ -373,6 +376,7 @@ def test_the_estimators_of_the_film_design_fit_the_compact_one(tmp_path: Path) -
     save_checkpoint(film, tmp_path / "film.safetensors")
     settings = dataclasses.replace(film.architecture, design="compact")
     started = started_networks(settings, 0, "film.safetensors", tmp_path)
+    assert isinstance(started, IkcNetworks)
     lr, sr = torch.rand(2, 3, 24, 24), torch.rand(2, 3, 96, 96)
     code = film.predictor(lr)
     torch.testing.assert_close(started.predictor(lr), code)
