@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -30,7 +30,6 @@ from ikc_deploy.imaging.image_files import (
 )
 from ikc_deploy.imaging.image_io import MAX_PIXELS
 from ikc_deploy.imaging.postprocessing import Postprocessing
-from ikc_deploy.kernels import Ellipse
 from ikc_deploy.option_fields import Option
 from ikc_deploy.reporting.plotting import require_matplotlib
 from ikc_deploy.runtime.backends import CPU_BACKEND
@@ -242,13 +241,13 @@ def _upscale_pictures(
         raise InputError("name the inputs, and the output with -o OUT")
     if output.save_kernel is not None:
         _check_kernel_file(inputs, output.save_kernel)
-    changes = {
-        "strip": output.strip,
-        "postprocessing": postprocessing,
-        "kernel": output.save_kernel,
-    }
     jobs = [
-        replace(job, **changes)
+        replace(
+            job,
+            strip=output.strip,
+            postprocessing=postprocessing,
+            kernel=output.save_kernel,
+        )
         for job in plan_tasks(
             inputs, output.out, output.save_steps, output.max_pixels, recursive=output.recursive
         )
@@ -328,25 +327,18 @@ def _line(done: Upscaled) -> str:
 
 
 def _facts(done: Upscaled) -> dict[str, object]:
+    ellipse = None if done.ellipse is None else asdict(done.ellipse)
     return {
         "input": str(done.task.source),
         "output": str(done.task.target),
         "lr": done.lr,
         "sr": done.sr,
         "sigma": None if done.sigma is None else round(done.sigma, 4),
-        "ellipse": None if done.ellipse is None else _rounded(done.ellipse),
+        "ellipse": None if ellipse is None else {key: round(ellipse[key], 4) for key in ellipse},
         "noise": None if done.noise is None else round(done.noise, 2),
         "jpeg_quality": None if done.jpeg_quality is None else round(done.jpeg_quality, 1),
         "not_kept": done.not_kept,
         "timings_ms": {name: round(value, 3) for name, value in done.timings.items()},
-    }
-
-
-def _rounded(ellipse: Ellipse) -> dict[str, float]:
-    return {
-        "long": round(ellipse.long, 4),
-        "short": round(ellipse.short, 4),
-        "angle": round(ellipse.angle, 2),
     }
 
 

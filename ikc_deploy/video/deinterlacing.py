@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import av
 from av.filter import Graph
@@ -100,7 +100,7 @@ class _Bwdif:
     def _pull(self) -> Iterator[VideoFrame]:
         while self._waiting:
             try:
-                frame = cast("VideoFrame", self._graph.vpull())
+                frame = self._graph.vpull()
             except (av.BlockingIOError, av.EOFError):
                 return
             frame.pts, frame.time_base = self._waiting.popleft()

@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from ikc_deploy.video.clip import Clip, Decoder, Span, video_stream
+from ikc_deploy.video.clip import Clip, ClipRange, Decoder, Span, video_stream
 from ikc_deploy.video.names import Deinterlace
-from ikc_deploy.video.split_points import ClipRange, split_ranges
+from ikc_deploy.video.split_points import split_ranges
 
 INTERLACED = {"flags": "+ildct+ilme", "x264-params": "tff=1:keyint=4", "bf": "2"}
 TIMES = [0, 512, 1100, 1536, 2048, 2560, 3072, 3600, 4096]
