@@ -20,7 +20,7 @@ from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.option_fields import Option
 from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
 from ikc_deploy.video.encoder_settings import EncoderSettings
-from ikc_deploy.video.names import DEFAULT_RATE, PIPE, is_video
+from ikc_deploy.video.names import DEFAULT_RATE, PIPE, Deinterlace, is_video
 
 if TYPE_CHECKING:
     from ikc_deploy.video.interfaces import StreamFacts
@@ -40,6 +40,14 @@ class VideoOptions:
         Fraction | None,
         Option("Length of the part to upscale.", heading="Video", metavar="TIME"),
     ] = None
+    deinterlace: Annotated[
+        Deinterlace,
+        Option(
+            "Deinterlace with bwdif, one frame for each frame; auto: frames that are marked as "
+            "interlaced.",
+            heading="Video",
+        ),
+    ] = "auto"
     resume: Annotated[bool, Option("Resume an interrupted run.", heading="Video")] = False
     camera: Annotated[
         str | None,
@@ -107,7 +115,7 @@ def video_request(
     camera = None
     if video.camera is not None:
         seconds = None if video.duration is None else float(video.duration)
-        camera = CameraSettings(video.camera, seconds)
+        camera = CameraSettings(video.camera, seconds, deinterlace=video.deinterlace)
     return Request(
         source=inputs[0] if inputs else None,
         target=out,
@@ -117,6 +125,7 @@ def video_request(
         raw=RawFormat(video.raw, *(video.raw_size or (0, 0))) if video.raw else None,
         rate=video.rate,
         resume=video.resume,
+        deinterlace=video.deinterlace,
         preview=preview,
     )
 
@@ -153,6 +162,7 @@ def upscale_video(
             "size": size,
             "strength": postprocessing.strength,
             "preview": postprocessing.preview,
+            "deinterlace": request.deinterlace,
         }
         sink = open_sink(request, source, facts, run, pipes[1], stop)
         for warning in sink.warnings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -19,6 +19,7 @@ from ikc_deploy.cli._upscale_video import VideoOptions, upscale_video, video_opt
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice, check_blur, upscaler_choice
 from ikc_deploy.cli._value_types import PATH, PIXELS, WIDTH_HEIGHT
 from ikc_deploy.errors import IkcError, InputError
+from ikc_deploy.files import check_file
 from ikc_deploy.imaging.folders import names
 from ikc_deploy.imaging.image_files import (
     ImageTask,
@@ -57,6 +58,14 @@ class OutputOptions:
         Option(
             "Folder for the image of every step and a figure of the kernels, named after the "
             "input.",
+            heading="Output",
+        ),
+    ] = None
+    save_kernel: Annotated[
+        Path | None,
+        Option(
+            "NumPy file (.npy) for the estimated blur kernel of a single image: float32, 21x21 HR "
+            "pixels, of the last step.",
             heading="Output",
         ),
     ] = None
@@ -133,6 +142,9 @@ def main(
     the output is one; - is raw video on a pipe. After Ctrl-C the clip is completed with the frames
     done so far, and --resume continues it.
 
+    With weights for elliptic blurs, the line of an image and --json have the sigmas along both axes
+    (HR pixels) and the angle of the long one (degrees from the horizontal, counterclockwise).
+
     With --kernel, images are upscaled under a blur of any shape by the bundle's fourth graph on the
     CPU, in tiles of the one size that the graph accepts.
 
@@ -144,8 +156,9 @@ def main(
     if known is not None:
         _check_known(choice, output, ray)
     if ray.given():
-        if output.save_steps is not None:
-            raise InputError("--save-steps is only for images without --ray")
+        for name, place in _saved(output).items():
+            if place is not None:
+                raise InputError(f"{name} is only for images without --ray")
         refused = [*given_options(Postprocessing), *_given_flags(output)]
         if refused:
             raise InputError(f"{', '.join(refused)}: only without --ray; leave it out")
@@ -166,7 +179,7 @@ def main(
         return
     odd = {
         "--kernel": known is not None,
-        "--save-steps": output.save_steps is not None,
+        **{name: place is not None for name, place in _saved(output).items()},
         "--strip": output.strip,
         "--recursive": output.recursive,
         "--skip-existing": output.skip_existing,
@@ -175,6 +188,20 @@ def main(
         if given:
             raise InputError(f"{name} is only for images; extract a frame of the clip first")
     upscale_video(request, choice, postprocessing, output.as_json)
+
+
+def _saved(output: OutputOptions) -> dict[str, Path | None]:
+    """Return where the work of an estimator on images is written, by option."""
+    return {"--save-steps": output.save_steps, "--save-kernel": output.save_kernel}
+
+
+def _check_kernel_file(inputs: Sequence[Path], path: Path) -> None:
+    """Refuse a file for the kernel that cannot be written, or more than one image."""
+    if len(inputs) > 1 or inputs[0].is_dir():
+        raise InputError("--save-kernel is for a single image; --save-steps is for folders")
+    if path.suffix != ".npy":
+        raise InputError(f"--save-kernel writes a NumPy file ending in .npy, got '{path}'")
+    check_file(path)
 
 
 def _given_flags(output: OutputOptions) -> list[str]:
@@ -194,7 +221,7 @@ def _check_known(choice: UpscalerChoice, output: OutputOptions, ray: RayOptions)
         "--sigma": choice.sigma is not None,
         "--estimate": "--estimate" in given_options(UpscalerOptions),
         "--tile or --max-memory": options.tiles != TileSettings(),
-        "--save-steps": output.save_steps is not None,
+        **{name: place is not None for name, place in _saved(output).items()},
         "--ray": ray.given(),
         "--backend": options.backend not in (UpscalerOptions.backend, CPU_BACKEND),
     }
@@ -212,8 +239,15 @@ def _upscale_pictures(
 ) -> None:
     if not inputs or output.out is None:
         raise InputError("name the inputs, and the output with -o OUT")
+    if output.save_kernel is not None:
+        _check_kernel_file(inputs, output.save_kernel)
     jobs = [
-        replace(job, strip=output.strip, postprocessing=postprocessing)
+        replace(
+            job,
+            strip=output.strip,
+            postprocessing=postprocessing,
+            kernel=output.save_kernel,
+        )
         for job in plan_tasks(
             inputs, output.out, output.save_steps, output.max_pixels, recursive=output.recursive
         )
@@ -279,6 +313,9 @@ def _line(done: Upscaled) -> str:
     parts = [f"{done.task.target}: {lr_width}x{lr_height} -> {sr_width}x{sr_height}"]
     if done.sigma is not None:
         parts.append(f"sigma {done.sigma:.2f}")
+    if done.ellipse is not None:
+        ellipse = done.ellipse
+        parts.append(f"ellipse {ellipse.long:.2f} x {ellipse.short:.2f} at {ellipse.angle:.0f}°")
     if done.noise is not None and done.noise >= _TOLD_NOISE:
         parts.append(f"noise {done.noise:.0f}")
     if done.jpeg_quality is not None and done.jpeg_quality < _TOLD_QUALITY:
@@ -290,12 +327,14 @@ def _line(done: Upscaled) -> str:
 
 
 def _facts(done: Upscaled) -> dict[str, object]:
+    ellipse = None if done.ellipse is None else asdict(done.ellipse)
     return {
         "input": str(done.task.source),
         "output": str(done.task.target),
         "lr": done.lr,
         "sr": done.sr,
         "sigma": None if done.sigma is None else round(done.sigma, 4),
+        "ellipse": None if ellipse is None else {key: round(ellipse[key], 4) for key in ellipse},
         "noise": None if done.noise is None else round(done.noise, 2),
         "jpeg_quality": None if done.jpeg_quality is None else round(done.jpeg_quality, 1),
         "not_kept": done.not_kept,

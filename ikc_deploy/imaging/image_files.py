@@ -12,6 +12,7 @@ The network upscales colour and reads opaque RGB. The rest of an image is handle
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError, InputError
-from ikc_deploy.files import check_file
+from ikc_deploy.files import check_file, write_atomically
 from ikc_deploy.imaging.degrade import quantize
 from ikc_deploy.imaging.image_io import (
     IMAGE_SUFFIXES,
@@ -39,6 +40,7 @@ from ikc_deploy.imaging.image_io import (
 )
 from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing, resized
 from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.kernels import Ellipse, ellipse_of_kernel
 from ikc_deploy.reporting.plotting import kernels_figure, save_figure
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.upscaler import Upscaler
@@ -66,6 +68,8 @@ class ImageTask:
     """Whether to write no metadata except what the colours depend on."""
     postprocessing: Postprocessing = NO_POSTPROCESSING
     """Strength, output size and preview."""
+    kernel: Path | None = None
+    """NumPy file for the blur kernel `[k, k]` float32 of the last step; None for none."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ class Upscaled:
     """Milliseconds by stage, as in `Result.timings`, without reading and writing files."""
     not_kept: tuple[str, ...] = ()
     """Metadata that the format of the output cannot hold, a name for each kind."""
+    ellipse: Ellipse | None = None
+    """Axes and angle of the blur kernel, if the weights estimate a direction; else None."""
 
 
 def plan_tasks(
@@ -176,6 +182,8 @@ def upscale_file(upscaler: Upscaler, task: ImageTask, sigma: float | None = None
         not_kept = write_picture(written, task.target)
         if task.steps is not None:
             _write_steps(upscaler, upscaled, result, task.steps)
+        if task.kernel is not None:
+            _write_kernel(result.kernel, task.kernel)
     return Upscaled(
         task,
         picture.size,
@@ -186,6 +194,7 @@ def upscale_file(upscaler: Upscaler, task: ImageTask, sigma: float | None = None
         result.jpeg_quality,
         result.timings,
         not_kept,
+        ellipse_of_kernel(result.kernel) if upscaler.bundle.basis.elliptic else None,
     )
 
 
@@ -193,7 +202,7 @@ def upscale_file_nonblind(task: ImageTask, scale: int, upscale: NonBlindUpscale)
     """Read, upscale and write one image as `upscale_file` does, with any upscaling function.
 
     Args:
-        task: The source and the target; `task.steps` is ignored.
+        task: The source and the target; `task.steps` and `task.kernel` are ignored.
         scale: Scale factor s of `upscale`.
         upscale: The function that upscales colour.
 
@@ -356,6 +365,12 @@ def _write_steps(upscaler: Upscaler, upscaled: Picture, result: Result, folder: 
     basis = upscaler.bundle.basis
     figure = kernels_figure(basis.decode(result.codes), basis.sigma_of_code(result.codes))
     save_figure(figure, folder / KERNELS_FILE)
+
+
+def _write_kernel(kernel: NDArray[np.float32], path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, kernel, allow_pickle=False)
+    write_atomically(path, buffer.getvalue())
 
 
 def _sources(inputs: Iterable[Path], recursive_to: Path | None) -> dict[Path, Path]:

@@ -1,8 +1,9 @@
 """Blur kernels: Gaussians, kernel codes, and the two conventions for applying a kernel.
 
 `gaussians` computes centred kernels by sigma, `basis` the linear kernel code that the networks
-exchange, and `conventions` the FKP convention, its family of kernels, and the conversion between
-it and our convention. This package imports numpy only, because embedders and servers import it.
+exchange, `ellipse` the axes and the angle of a kernel, and `conventions` the FKP convention, its
+family of kernels, and the conversion between it and our convention. This package imports numpy
+only, because embedders and servers import it.
 """
 
 from ikc_deploy.kernels.basis import (
@@ -24,6 +25,7 @@ from ikc_deploy.kernels.conventions import (
     to_fkp,
     to_ours,
 )
+from ikc_deploy.kernels.ellipse import Ellipse, ellipse_of_kernel
 from ikc_deploy.kernels.gaussians import (
     KERNEL_SIZE,
     SIGMA_RANGES,
@@ -40,10 +42,12 @@ __all__ = [
     "LEVELS",
     "LEVEL_UNITS",
     "SIGMA_RANGES",
+    "Ellipse",
     "Family",
     "KernelBasis",
     "anisotropic_kernel",
     "degrade_fkp",
+    "ellipse_of_kernel",
     "explained_variance",
     "family_kernels",
     "fkp_size",

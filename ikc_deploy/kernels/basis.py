@@ -48,6 +48,8 @@ _TIE: Final = 0.999
 """Share of a component's largest entry from which entries count as equal to it, up to rounding."""
 
 _CURVE_SAMPLES: Final = 2048
+_MIRRORED: Final = 0.01
+"""Difference of a component's entries from their mirror image that rounding does not explain."""
 _ARRAYS: Final = ("components", "mean", "sigma_range")
 
 _MAX_SIDE: Final = 127
@@ -233,6 +235,13 @@ class KernelBasis:
         kernel = self.components[:, : self.code_size - self.levels]
         components = np.concatenate((kernel, zeros), axis=1)
         return KernelBasis(components, self.mean, self.sigma_range)
+
+    @property
+    def elliptic(self) -> bool:
+        """Whether codes can hold a direction: some component is not its own mirror image."""
+        side = self.kernel_size
+        shaped = self.components.reshape(side, side, -1)
+        return bool(np.abs(shaped - shaped[:, ::-1]).max() > _MIRRORED)
 
     @property
     def kernel_size(self) -> int:

@@ -21,6 +21,7 @@ from ikc_deploy.errors import CameraError, IkcError, VideoError
 from ikc_deploy.video.clip import Decoder, check_size, stream_facts, video_stream
 from ikc_deploy.video.colour import ToRgb
 from ikc_deploy.video.interfaces import Frame
+from ikc_deploy.video.names import Deinterlace
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -49,6 +50,8 @@ class CameraSettings:
     """Maximum number of seconds between attempts to reconnect."""
     silence: float = 5.0
     """Seconds without a frame after which a connection counts as lost."""
+    deinterlace: Deinterlace = "auto"
+    """Which frames are deinterlaced."""
 
     def __post_init__(self) -> None:
         """Require positive durations, the first wait not above the longest."""
@@ -185,7 +188,7 @@ class _Connection:
             raise CameraError(f"the camera {name} does not answer: {reason}") from None
         try:
             stream = video_stream(self._container, name)
-            self._frames = Decoder(self._container, stream).frames()
+            self._frames = Decoder(self._container, stream, settings.deinterlace).frames()
             self._first = _next(self._frames)
         except BaseException:
             self._container.close()

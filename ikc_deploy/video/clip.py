@@ -21,8 +21,9 @@ import av
 from ikc_deploy.errors import NoVideoError, UnreadableClipError, VideoError
 from ikc_deploy.video.clocks import RunningClock, can_jump
 from ikc_deploy.video.colour import UNSPECIFIED, ToRgb, infer_colour, sample_bits, subsampling
+from ikc_deploy.video.deinterlacing import DONE, Deinterlacer
 from ikc_deploy.video.interfaces import Frame, StreamFacts
-from ikc_deploy.video.names import DEFAULT_RATE
+from ikc_deploy.video.names import DEFAULT_RATE, Deinterlace
 from ikc_deploy.video.opening import open_input
 from ikc_deploy.video.sidedata import display_matrix, side_data_names, turn_only
 
@@ -85,6 +86,7 @@ class Clip:
         options: Options of the demuxer.
         clip_range: A range from `split_ranges`; its frames are identical to those of the whole
             clip. None for the whole span.
+        deinterlace: Which frames are deinterlaced.
 
     Raises:
         UnreadableClipError: The clip cannot be read, or no frame of the span can be decoded.
@@ -98,15 +100,17 @@ class Clip:
         container: str | None = None,
         options: Mapping[str, str] | None = None,
         clip_range: ClipRange | None = None,
+        deinterlace: Deinterlace = "auto",
     ) -> None:
         self.name = str(source) if isinstance(source, Path) else "the pipe"
         self.span = span or Span()
         self.warnings: list[str] = []
         self._corrupt = 0
+        self._deinterlace: Deinterlace = deinterlace
         self.container = open_input(source, self.name, container, options)
         try:
             self.stream = video_stream(self.container, self.name)
-            self._decoder = Decoder(self.container, self.stream)
+            self._decoder = Decoder(self.container, self.stream, deinterlace)
             self._from, self._until = self._bounds(clip_range or ClipRange())
             self._sought = isinstance(source, Path) and self._seek(clip_range or ClipRange())
             self._kept = self._keep()
@@ -125,6 +129,12 @@ class Clip:
         self.side_data = side_data_names(first[0])
         """PyAV's names of the side data of the first frame."""
         self.warnings += _peculiarities(self.stream, first[0], self._decoder.alpha)
+        self._report_deinterlacing()
+
+    @property
+    def deinterlaced(self) -> bool:
+        """Whether frames so far were deinterlaced, so that a frame depends on its neighbours."""
+        return self._decoder.deinterlaced
 
     def close(self) -> None:
         """Close the file."""
@@ -160,12 +170,17 @@ class Clip:
             yield frame, last
         else:
             self._check_end(last)
+        self._report_deinterlacing()
         damaged = self._decoder.damaged + self._corrupt
         if damaged:
             self.warnings.append(
                 f"'{self.name}' is damaged ({damaged} packets or frames); "
                 "what could be decoded is used"
             )
+
+    def _report_deinterlacing(self) -> None:
+        if self.deinterlaced and DONE not in self.warnings:
+            self.warnings.append(DONE)
 
     def _start(self) -> int:
         """Return the start of the earliest stream of the clip in ticks, to keep streams in sync.
@@ -223,7 +238,7 @@ class Clip:
             return chain([first], frames)
         # Some containers seek too far: then decode from the beginning.
         self.container.seek(self.stream.start_time or 0, stream=self.stream)
-        self._decoder = Decoder(self.container, self.stream)
+        self._decoder = Decoder(self.container, self.stream, self._deinterlace)
         return self._decoder.frames()
 
     def _expected(self) -> int | None:
@@ -261,9 +276,12 @@ class Decoder:
     Args:
         container: Opened container; the caller closes it.
         stream: Its video stream.
+        deinterlace: Which frames are deinterlaced; this delays them by one frame.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, deinterlace: Deinterlace = "auto"
+    ) -> None:
         self.damaged = 0
         """Number of packets so far that could not be decoded."""
         self.alpha = False
@@ -274,7 +292,13 @@ class Decoder:
         # Frame threads delay frames, which a camera must not. They also report damage depending on
         # timing, but a resumed run relies on getting the same frames again.
         stream.thread_type = "SLICE"
-        self._frames = self._decode()
+        self._deinterlacer = Deinterlacer(deinterlace)
+        self._frames = self._deinterlacer(self._decode())
+
+    @property
+    def deinterlaced(self) -> bool:
+        """Whether frames so far were deinterlaced."""
+        return self._deinterlacer.used
 
     @property
     def jumps(self) -> bool:
@@ -401,7 +425,7 @@ _LOST: Final = {
 def _peculiarities(stream: VideoStream, frame: VideoFrame, alpha: bool) -> Iterator[str]:
     tags = {name.lower(): value for name, value in stream.metadata.items()}
     if frame.interlaced_frame:
-        yield "the clip is interlaced: its fields are upscaled as one frame; deinterlace first"
+        yield "the clip is interlaced: its fields are upscaled as one frame"
     if (
         alpha
         or tags.get("alpha_mode") == "1"

@@ -6,10 +6,13 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from ikc_deploy.errors import VideoError
 from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES
+
+Deinterlace = Literal["auto", "on", "off"]
+"""Which frames are deinterlaced: those marked as interlaced, all, or none."""
 
 PIPE: Final = Path("-")
 """Standard input or output."""

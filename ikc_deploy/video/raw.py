@@ -7,7 +7,7 @@ import select
 import threading
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from av.video.frame import supported_np_pix_fmts
 
@@ -15,6 +15,7 @@ from ikc_deploy.errors import VideoError
 from ikc_deploy.video.clip import Clip, Span
 from ikc_deploy.video.colour import FromRgb
 from ikc_deploy.video.interfaces import Frame, StreamFacts
+from ikc_deploy.video.names import Deinterlace
 
 _LOOK_SECONDS: Final = 0.1
 
@@ -44,7 +45,12 @@ class RawFormat:
 
 
 def open_raw(
-    pipe: BinaryIO, raw: RawFormat, rate: Fraction, span: Span, stop: threading.Event
+    pipe: BinaryIO,
+    raw: RawFormat,
+    rate: Fraction,
+    span: Span,
+    stop: threading.Event,
+    deinterlace: Deinterlace = "auto",
 ) -> Clip:
     """Open raw video on a pipe as a clip, which ends with the pipe or when `stop` is set.
 
@@ -54,6 +60,7 @@ def open_raw(
         rate: Frames per second.
         span: The part to upscale.
         stop: Event that ends the clip.
+        deinterlace: Which frames are deinterlaced; raw frames are never marked as interlaced.
 
     Raises:
         VideoError: `raw` has no size; or as raised by `Clip`.
@@ -65,7 +72,8 @@ def open_raw(
         "video_size": f"{raw.width}x{raw.height}",
         "framerate": str(rate),
     }
-    return Clip(_Pipe(pipe, stop), span, "rawvideo", options)  # type: ignore[arg-type]
+    source: Any = _Pipe(pipe, stop)
+    return Clip(source, span, "rawvideo", options, deinterlace=deinterlace)
 
 
 class RawSink:

@@ -17,7 +17,7 @@ from ikc_deploy.video.encoder_settings import EncoderSettings
 from ikc_deploy.video.file_sink import FileSettings, FileSink
 from ikc_deploy.video.image_sequence import ImageFolder, NumberedImages
 from ikc_deploy.video.interfaces import Sink, Source, StreamFacts
-from ikc_deploy.video.names import CONTAINERS, DEFAULT_RATE, PIPE, is_numbered
+from ikc_deploy.video.names import CONTAINERS, DEFAULT_RATE, PIPE, Deinterlace, is_numbered
 from ikc_deploy.video.raw import RawFormat, RawSink, open_raw
 from ikc_deploy.video.window import WindowSink
 
@@ -48,6 +48,8 @@ class Request:
     """Frames per second of image folders and raw video; None for 25."""
     resume: bool = False
     """Whether to resume an unfinished run."""
+    deinterlace: Deinterlace = "auto"
+    """Which frames are deinterlaced."""
     preview: bool = False
     """Whether to write only the first seconds."""
 
@@ -79,6 +81,10 @@ class Request:
         yield (
             frames and self.span != Span(),
             "--start and --duration are for clips; remove images from the folder instead",
+        )
+        yield (
+            frames and self.deinterlace != "auto",
+            "--deinterlace is for clips, cameras and pipes, not for folders of frames",
         )
         yield live and self.span.start > 0, "a camera has no --start"
         yield (
@@ -127,14 +133,16 @@ def open_source(
         with closing(Camera(request.camera, stop, notify)) as camera:
             yield camera
     elif request.source == PIPE and request.raw is not None:
-        with closing(open_raw(stdin(), request.raw, rate, request.span, stop)) as pipe:
+        with closing(
+            open_raw(stdin(), request.raw, rate, request.span, stop, request.deinterlace)
+        ) as pipe:
             yield pipe
     elif request.source is not None and request.source.is_dir():
         yield ImageFolder(request.source, rate)
     elif request.source is not None:
         if not request.source.exists():
             raise UnreadableClipError(f"there is no clip or folder '{request.source}'")
-        with closing(Clip(request.source, _span(request))) as clip:
+        with closing(Clip(request.source, _span(request), deinterlace=request.deinterlace)) as clip:
             yield clip
 
 

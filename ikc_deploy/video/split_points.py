@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def split_ranges(clip: Clip, frames: int) -> list[ClipRange]:
     """Split the span of a clip into ranges; read the whole file once.
 
-    A clip is not split if packets lack time stamps, two packets have the same one, or the clock is
-    reset within the clip.
+    A clip is not split if it is deinterlaced (a frame needs its neighbours), packets lack time
+    stamps, two packets have the same one, or the clock is reset within the clip.
 
     Args:
         clip: A clip from a file.
@@ -39,6 +39,8 @@ def split_ranges(clip: Clip, frames: int) -> list[ClipRange]:
     Raises:
         UnreadableClipError: The file can no longer be read.
     """
+    if clip.deinterlaced:
+        return [ClipRange()]
     times: list[int] = []
     keys: dict[int, int] = {}
     clock = RunningClock()

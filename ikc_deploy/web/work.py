@@ -19,7 +19,7 @@ from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.imaging.image_files import check_bundle, upscale_picture
 from ikc_deploy.imaging.image_io import Picture
 from ikc_deploy.imaging.postprocessing import blended, resized
-from ikc_deploy.kernels import KernelBasis
+from ikc_deploy.kernels import KernelBasis, ellipse_of_kernel
 from ikc_deploy.runtime.backends import CPU_BACKEND, open_backend
 from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.web.watched_backend import CancelledError, WatchedBackend
@@ -295,24 +295,15 @@ def blur_of_code(basis: KernelBasis, code: NDArray[np.float32]) -> dict[str, Any
     """Return the blur of a code `[code_size]`, for display.
 
     Returns:
-        The `kernel` as rows, the `sigma` of the nearest circular Gaussian in HR pixels, and the
-        standard deviations `long` and `short` along the axes of the ellipse, with its `angle` in
-        degrees from the horizontal, counterclockwise.
+        The `kernel` as rows, the `sigma` of the nearest circular Gaussian in HR pixels, and `long`,
+        `short` and `angle` of its `Ellipse`.
     """
     kernel = basis.decode(code)
-    weight = np.clip(kernel, 0, None).astype(np.float64)
-    weight /= weight.sum()
-    offsets = np.arange(len(kernel)) - len(kernel) // 2
-    x, y = np.meshgrid(offsets, -offsets)
-    points = np.stack([x.ravel(), y.ravel()])
-    centred = points - (points * weight.ravel()).sum(axis=1, keepdims=True)
-    values, vectors = np.linalg.eigh((centred * weight.ravel()) @ centred.T)
-    short, long = np.sqrt(np.clip(values, 0, None))
-    angle = np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1])) % 180
+    ellipse = ellipse_of_kernel(kernel)
     return {
         "kernel": np.round(kernel.astype(float), 6).tolist(),
         "sigma": round(float(basis.sigma_of_code(code)), 3),
-        "long": round(float(long), 3),
-        "short": round(float(short), 3),
-        "angle": round(float(angle), 1),
+        "long": round(ellipse.long, 3),
+        "short": round(ellipse.short, 3),
+        "angle": round(ellipse.angle, 1),
     }

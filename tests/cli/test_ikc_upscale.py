@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ikc_deploy
 from ikc_deploy import Bundle, OutOfMemoryError
 from ikc_deploy.cli.ikc_upscale import main
+from ikc_deploy.export.default_bundle import default_bundle
 from ikc_deploy.imaging.image_io import read_rgb, write_rgb
 from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from tests.cli.running import assert_one_clear_line, invoke
@@ -60,6 +62,7 @@ def test_json_is_one_object_for_each_image(bundle: Bundle, folder: Path, tmp_pat
         "lr": [12, 16],
         "sr": [48, 64],
         "sigma": pytest.approx(2.5, abs=1e-3),
+        "ellipse": None,
         "noise": None,
         "jpeg_quality": None,
         "not_kept": [],
@@ -291,3 +294,38 @@ def test_a_tree_without_images_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "in" / "sub").mkdir(parents=True)
     result = invoke(main, tmp_path / "in", "-o", tmp_path / "out", "--recursive")
     assert_one_clear_line(result, "and its subfolders have no images")
+
+
+def test_the_kernel_and_the_ellipse_of_one_image(folder: Path, tmp_path: Path) -> None:
+    source, kept = folder / "a.png", tmp_path / "new" / "k.npy"
+    options = ("--weights", "x4-aniso", "--iters", 1, "--save-kernel", kept)
+    line = invoke(main, source, "-o", tmp_path / "x.png", *options)
+    assert line.exit_code == 0, line.output
+    kernel = np.load(kept)
+    assert kernel.shape == (21, 21) and kernel.dtype == np.float32
+    with ikc_deploy.load(default_bundle("x4-aniso"), iters=1) as upscaler:
+        expected = upscaler(read_rgb(source))
+    np.testing.assert_array_equal(kernel, expected.kernel)
+    as_json = invoke(main, source, "-o", tmp_path / "x.png", *options, "--json")
+    ellipse = json.loads(as_json.stdout)["ellipse"]
+    assert ellipse["long"] >= ellipse["short"] > 0
+    told = f"ellipse {ellipse['long']:.2f} x {ellipse['short']:.2f} at {ellipse['angle']:.0f}°"
+    assert told in line.stdout
+
+
+def test_a_kernel_that_cannot_be_saved_is_refused_before_the_work(
+    bundle: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    one, both = (folder / "a.png",), (folder / "a.png", folder / "b.jpg")
+    for inputs, kernel, word in (
+        ((folder,), tmp_path / "k.npy", "single image"),
+        (both, tmp_path / "k.npy", "single image"),
+        (one, tmp_path / "k.png", ".npy"),
+        (one, tmp_path / "file" / "k.npy", "file"),
+        ((tmp_path / "clip.mp4",), tmp_path / "k.npy", "--save-kernel is only for images"),
+    ):
+        out = tmp_path / ("o.mp4" if inputs[0].suffix == ".mp4" else "out")
+        options = ("--bundle", bundle.path, "--save-kernel", kernel)
+        assert_one_clear_line(invoke(main, *inputs, "-o", out, *options), word)
+        assert not out.exists()
