@@ -197,5 +197,5 @@ def architecture(name: str) -> Architecture:
         return ARCHITECTURES[name]
     except KeyError:
         raise CheckpointError(
-            f"unknown architecture '{name}'; choose one of {', '.join(ARCHITECTURES)}"
+            f"unknown architecture {shown(name)}; choose one of {', '.join(ARCHITECTURES)}"
         ) from None
