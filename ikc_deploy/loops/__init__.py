@@ -45,5 +45,5 @@ def find_loop(name: str) -> Loop:
         ValueError: There is none; the message lists those that exist.
     """
     if name not in LOOPS:
-        raise ValueError(f"loop must be one of {', '.join(LOOPS)}, got '{name}'")
+        raise ValueError(f"loop must be one of {', '.join(LOOPS)}, got {name!r}")
     return LOOPS[name]
