@@ -61,6 +61,7 @@ COMMANDS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "ikc-bench": ((BASE, ""), ("export", "weights not exported yet")),
     "ikc-import": ((BASE, ""), ("export", "")),
     "ikc-offline": ((BASE, ""), ("offline", "")),
+    "ikc-web": ((BASE, ""), ("web", ""), ("export", "weights not exported yet")),
 }
 """Extras that every command needs, each with the part of the command that needs it ("" for all)."""
 

@@ -207,7 +207,9 @@ def input_axes(io: FrameIO, scale: int, inputs: Sequence[str]) -> dict[str, dict
 
     SR sides are multiples of the LR sides where a graph has both among its `inputs`.
     """
-    height, width = (f"{scale}*height", f"{scale}*width") if LR in inputs else ("height", "width")
+    height, width = (
+        (f"{scale}*height", f"{scale}*width") if LR in inputs else ("sr_height", "sr_width")
+    )
     return {
         LR: {0: "batch"} | dict(enumerate(("height", "width"), 1 if io == "uint8" else 2)),
         SR: {0: "batch", 2: height, 3: width},

@@ -148,4 +148,4 @@ def test_published_weights_become_a_checkpoint(shared: Path, tmp_path: Path) -> 
     state = torch.load(published, weights_only=True)
     assert torch.equal(network.prior.head.weight, state["p.m_head.weight"])
     result = invoke(import_reference, "--usrnet", published, "--fkp", published, "--out", out)
-    assert_one_clear_line(result, "--fkp or --usrnet alone")
+    assert_one_clear_line(result, "or one of --fkp, --usrnet, --dan alone")

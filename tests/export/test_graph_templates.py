@@ -55,17 +55,28 @@ def assert_equal_to_an_export(bundle: Bundle, weights: str) -> None:
             np.testing.assert_allclose(found[key], wanted, rtol=1e-6, atol=margin, err_msg=key)
 
 
+def save_random(path: Path, design: Design, seed: int) -> Path:
+    """A checkpoint of small networks without equal tensors, which an export would merge."""
+    networks = new_networks(small_architecture(design, 4), seed)
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in networks.modules().values():
+            for parameter in module.parameters():
+                parameter += 0.01 * torch.randn(parameter.shape, generator=random)
+    networks.training = {"recommended_iters": 2}
+    save_checkpoint(networks, path, torch.float16)
+    return path
+
+
 @pytest.mark.parametrize("design", ["reference", "compact", "film"])
 def test_a_template_serves_other_weights_of_its_architecture(
     tmp_path: Path, design: Design
 ) -> None:
-    first = load_weights(str(save_small(tmp_path, design)))
+    first = load_weights(str(save_random(tmp_path / "first.safetensors", design, 0)))
     exported = export_bundle(first, tmp_path / "exported", ExportSettings())
     template_from_bundle(first.networks, exported, tmp_path / "small.zip")
     other = tmp_path / "other.safetensors"
-    networks = new_networks(small_architecture(design, 4), seed=1)
-    networks.training = {"recommended_iters": 2}
-    save_checkpoint(networks, other, torch.float16)
+    save_random(other, design, 1)
     bundle = completed(tmp_path / "small.zip", str(other), tmp_path / "bundle")
     assert_equal_to_an_export(bundle, str(other))
     manifest = bundle.manifest
