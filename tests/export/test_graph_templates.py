@@ -62,7 +62,7 @@ def save_random(path: Path, design: Design, seed: int) -> Path:
     with torch.no_grad():
         for module in networks.modules().values():
             for parameter in module.parameters():
-                parameter += 0.01 * torch.randn(parameter.shape, generator=random)
+                parameter.add_(0.01 * torch.randn(parameter.shape, generator=random))
     networks.training = {"recommended_iters": 2}
     save_checkpoint(networks, path, torch.float16)
     return path
