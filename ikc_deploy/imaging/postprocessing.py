@@ -184,10 +184,12 @@ class Postprocessing:
         if size is None:
             size = self.output_size(lr.shape[0], lr.shape[1], sr.shape[0] // lr.shape[0])
         height, width = size
-        image = resized(blended(lr, sr, self.strength), height, width)
+        shows_plain = self.preview or self.strength != 1
+        plain = resized(lr, *sr.shape[:2], enlarge=True) if shows_plain else sr
+        image = resized(blended(plain, sr, self.strength), height, width)
         if not self.preview:
             return image
-        plain = resized(resized(lr, *sr.shape[:2], enlarge=True), height, width)
+        plain = resized(plain, height, width)
         middle = width // 2
         split = image.copy()
         split[:, :middle] = plain[:, :middle]
@@ -195,11 +197,10 @@ class Postprocessing:
         return split
 
 
-def blended(lr: NDArray[np.uint8], sr: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
-    """Return `strength * sr + (1 - strength) * bicubic(lr)`, rounded, `[sH,sW,3]` uint8."""
+def blended(plain: NDArray[np.uint8], sr: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
+    """Return `strength * sr + (1 - strength) * plain`, rounded, `[sH,sW,3]` uint8."""
     if strength == 1:
         return sr
-    plain = resized(lr, *sr.shape[:2], enlarge=True)
     share = np.float32(strength)
     result = np.empty_like(sr)
     # In bands, so that floats need little memory.

@@ -72,7 +72,7 @@ def import_dan(path: str | PathLike[str]) -> DanNetworks:
     source = fspath(path)
     state = read_state_dict(path)
     settings = _infer_architecture(state, source)
-    networks = empty_dan_networks(settings, _placeholder(settings))
+    networks = empty_dan_networks(settings, _any_basis(settings))
     published = _Published(networks)
     fill(
         {"": published},
@@ -219,7 +219,7 @@ def _counted(state: dict[str, Tensor], pattern: str) -> int:
     return max(found, default=0) + 1
 
 
-def _placeholder(settings: Architecture) -> KernelBasis:
+def _any_basis(settings: Architecture) -> KernelBasis:
     """Return any basis of the right shape; the file's replaces it."""
     pixels = settings.kernel_size**2
     if settings.code_size > pixels:

@@ -190,7 +190,7 @@ class UploadedBatch:
         session = self._cut(number, areas)
         if code is not None:
             self._upload_codes(np.broadcast_to(code, (len(areas), len(code))), session)
-        elif not self._executor.predicts:
+        elif not self.predicts:
             session.start()
         else:
             self.predict()

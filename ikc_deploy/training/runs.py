@@ -10,6 +10,7 @@ run is not started in a folder that holds anything else.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import logging
@@ -256,6 +257,7 @@ class RunLog:
         return merged
 
 
+@functools.cache
 def _leave_failures_of_the_board_to_flush() -> None:
     """Keep threads of TensorBoard from printing a traceback: `flush` raises their errors again."""
     before = threading.excepthook

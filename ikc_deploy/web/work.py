@@ -247,7 +247,8 @@ class Studio:
         backend.on_pass = lambda: None
         picture = Picture(np.ascontiguousarray(rgb))
         done, _ = upscale_picture(upscaler, picture, request.sigma)
-        return blended(picture.rgb, done.rgb, request.strength)
+        plain = resized(picture.rgb, *done.size, enlarge=True)
+        return blended(plain, done.rgb, request.strength)
 
     def _do(self, job: Job) -> None:
         if job.cancelled:
@@ -283,7 +284,7 @@ class Studio:
             raise CancelledError("cancelled")
         job.bicubic = resized(picture.rgb, *upscaled.size, enlarge=True)
         job.steps = [
-            replace(upscaled, rgb=blended(picture.rgb, image, job.request.strength))
+            replace(upscaled, rgb=blended(job.bicubic, image, job.request.strength))
             for image in result.steps
         ]
         job.blurs = [blur_of_code(upscaler.bundle.basis, code) for code in result.codes]
