@@ -21,7 +21,7 @@ from tools.fleet.scenarios import FleetSettings, MachineKind, read_fleets, read_
 from tools.fleet.service_times import PHOTO
 
 _FRAMES_A_SECOND: Final = 25
-_MIN_TASKS, _TASKS_A_WORKER = 2_000, 6
+_MIN_TASKS, _TASKS_A_WORKER = 2_000, 30
 _BLOCK: Final = re.compile(r"(<!-- fleet (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

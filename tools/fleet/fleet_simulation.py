@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -100,15 +100,25 @@ class FleetReport:
         return float(np.percentile(self.waits, percentile))
 
 
+@dataclass(order=True)
+class _Task:
+    """A waiting task; the order is that in which workers take them."""
+
+    priority: int
+    arrived: float
+    started: float | None = field(default=None, compare=False)
+
+
 class _Simulation:
     def __init__(self, fleet: Fleet, task: TaskCost, seed: int) -> None:
         self._fleet, self._task = fleet, task
         self._random = np.random.default_rng(seed)
         self.clock = simpy.Environment()
-        self._workers = simpy.PriorityResource(self.clock, fleet.workers)
+        self._waiting = simpy.PriorityStore(self.clock)
         self._store = simpy.Resource(self.clock, fleet.transfers_at_once)
         self._scheduler = simpy.Resource(self.clock, 1)
         self.waits: list[float] = []
+        self.finished = 0.0
         self.deaths = 0
         self.busy = dict.fromkeys(("workers", "store", "scheduler"), 0.0)
         self._transfer = task.bytes_moved / 2 / fleet.worker_bandwidth
@@ -119,24 +129,23 @@ class _Simulation:
         for _ in range(tasks):
             if math.isfinite(rate):
                 yield self.clock.timeout(self._random.exponential(1 / rate))
-            self.clock.process(self._one_task())
+            yield self._waiting.put(_Task(_FIRST_TRY, self.clock.now))
 
-    def _one_task(self) -> Generator[Any, Any, None]:
-        arrived, started, priority = self.clock.now, None, _FIRST_TRY
+    def worker(self) -> Generator[Any, Any, None]:
+        """Do one task after another, as long as there are any."""
         while True:
-            with self._workers.request(priority) as worker:
-                yield worker
-                taken = self.clock.now
-                yield from self._occupied(self._scheduler, self._dispatch, "scheduler")
-                started = self.clock.now if started is None else started
-                finished = yield from self._tried()
-                self.busy["workers"] += self.clock.now - taken
-                if not finished:
-                    yield self.clock.timeout(self._fleet.restart_seconds)
-            if finished:
-                self.waits.append(started - arrived)
-                return
-            priority = _RETRY
+            task = yield self._waiting.get()
+            taken = self.clock.now
+            yield from self._occupied(self._scheduler, self._dispatch, "scheduler")
+            task.started = self.clock.now if task.started is None else task.started
+            survived = yield from self._tried()
+            self.busy["workers"] += self.clock.now - taken
+            if survived:
+                self.waits.append(task.started - task.arrived)
+                self.finished = self.clock.now
+            else:
+                yield self._waiting.put(_Task(_RETRY, task.arrived, task.started))
+                yield self.clock.timeout(self._fleet.restart_seconds)
 
     def _tried(self) -> Generator[Any, Any, bool]:
         """Fetch, work, write; return whether the worker survived it."""
@@ -191,8 +200,10 @@ def simulate_fleet(
         raise ValueError(f"expected at least one task and a positive load: {tasks}, {load}")
     run = _Simulation(fleet, task, seed)
     run.clock.process(run.arrivals(tasks, load * fleet.workers / task.seconds))
+    for _ in range(fleet.workers):
+        run.clock.process(run.worker())
     run.clock.run()
-    seconds = float(run.clock.now)
+    seconds = run.finished
     capacity = {"workers": fleet.workers, "store": fleet.transfers_at_once, "scheduler": 1}
     busy = {part: run.busy[part] / seconds / capacity[part] for part in capacity}
     return FleetReport(tasks, seconds, np.sort(run.waits), run.deaths, busy)
