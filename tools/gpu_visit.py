@@ -188,7 +188,7 @@ def _with_steps(recipe: Recipe, steps: dict[str, int], log_every: int) -> Recipe
     stages: dict[str, Any] = {
         name: dataclasses.replace(stage, steps=steps[name]) for name, stage in recipe.stages.items()
     }
-    return dataclasses.replace(recipe, **stages, log_every=log_every, save_every=10**8)
+    return dataclasses.replace(recipe, stages=stages, log_every=log_every, save_every=10**8)
 
 
 def _train(recipe: Recipe, folder: Path, device: torch.device) -> Path:

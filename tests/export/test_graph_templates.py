@@ -56,13 +56,13 @@ def assert_equal_to_an_export(bundle: Bundle, weights: str) -> None:
 
 
 def save_random(path: Path, design: Design, seed: int) -> Path:
-    """A checkpoint of small networks without equal tensors, which an export would merge."""
+    """A checkpoint of small networks without equal biases, which an export would merge."""
     networks = new_networks(small_architecture(design, 4), seed)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in networks.modules().values():
-            for parameter in module.parameters():
-                parameter.add_(0.01 * torch.randn(parameter.shape, generator=random))
+            for parameter in (each for each in module.parameters() if each.ndim == 1):
+                parameter.add_(0.001 * torch.randn(parameter.shape, generator=random))
     networks.training = {"recommended_iters": 2}
     save_checkpoint(networks, path, torch.float16)
     return path

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ikc_deploy.files import atomic_folder, atomic_path
 from ikc_deploy.locks import locked
@@ -95,7 +95,9 @@ def _build_pycuda(folder: Path) -> None:
         _pip("download", "--no-deps", "--no-binary", "pycuda", "--dest", str(work), PYCUDA)
         (archive,) = work.glob("*.tar.gz")
         with tarfile.open(archive) as tar:
-            tar.extractall(work, filter="data")
+            # Python 3.11.4 and newer have filters.
+            safe: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            tar.extractall(work, **safe)
         source = work / archive.name.removesuffix(".tar.gz")
         # Only for the linker; the functions come from the fake driver.
         (work / "stub.c").write_text("")

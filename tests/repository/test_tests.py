@@ -25,7 +25,8 @@ def has_a_subject(test: Path, known: set[str]) -> bool:
 def test_every_test_file_is_named_after_a_module(repository: Path) -> None:
     known = subjects(repository / "ikc_deploy")
     known |= {f"tools/{name}" for name in subjects(repository / "tools")}
-    files = [path.relative_to(repository / "tests") for path in repository.rglob("tests/**/*.py")]
+    folder = repository / "tests"
+    files = [path.relative_to(folder) for path in folder.rglob("*.py")]
     tests = [path for path in files if path.name.startswith("test_")]
     lost = [
         path.as_posix()
