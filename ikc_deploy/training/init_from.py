@@ -23,7 +23,8 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
 
     A tensor fits if it has the same name and shape, or is larger here only because the new code has
     levels (`ikc_deploy.kernels.LEVELS`) and the old one has none: it is padded with zeros for the
-    levels, so training starts from the same function. If both have the same family of kernels and
+    levels, so training starts from the same function. Weights of another scale fit but for the
+    layers that shuffle pixels: most of what a trunk has learnt serves every scale. If both have the same family of kernels and
     number of components, basis and normalisation of the codes are copied too: a basis that is
     fitted again may differ in signs, and the weights are valid only with their own basis.
 
@@ -38,9 +39,9 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
 
     Raises:
         CheckpointError: There are no such weights, or they are damaged.
-        RecipeError: The weights are of another loop or scale, or no tensor of a network fits that
-            estimates codes. F or the Restorer may start at random: P and C of the compact and film
-            designs fit each other.
+        RecipeError: The weights are of another loop, or no tensor of a network fits that estimates
+            codes. F or the Restorer may start at random: P and C of the compact and film designs
+            fit each other.
     """
     file = folder / start
     source = load_weights(str(file) if file.is_file() else start).networks
@@ -50,11 +51,6 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
             f"trains those of '{settings.loop.name}'; start from other weights or from none"
         )
     theirs = source.architecture
-    if settings.scale != theirs.scale:
-        raise RecipeError(
-            f"init_from '{start}' has scale {theirs.scale}, but the recipe's architecture has "
-            f"{settings.scale}; start from other weights or from none"
-        )
     same_codes = _same_codes(settings, theirs)
     basis = source.basis.with_levels(settings.levels) if same_codes else None
     networks = untrained_networks(settings, seed, basis)

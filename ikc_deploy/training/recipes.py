@@ -198,8 +198,8 @@ class Recipe:
     """Degradation of LR images after blur and shrinking."""
     init_from: str | None
     """Initial weights instead of random ones: a checkpoint, relative to the recipe, or the name of
-    shipped weights, of the same scale and design. Tensors of other shapes start at random; a
-    warning names them."""
+    shipped weights, of the same design. Tensors of other shapes start at random; a warning names
+    them."""
     seed: int
     """Seed of random weights and batches, 0 to `MAX_SEED`."""
     compile: bool
@@ -216,7 +216,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Require the loop's stages, patches that kernels fit into, and sigmas of the range."""
-        _require_stages(self.stages, self.architecture)
+        _require_stages(self.stages, self.architecture, started=self.init_from is not None)
         require_counts(self, "log_every", "save_every")
         require_counts(self, "seed", least=0, most=MAX_SEED)
         if self.init_from is not None:
@@ -311,7 +311,7 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
     stages = {name for loop in LOOPS for name in stage_names(loop)}
     require_names(values, known | stages, {"architecture"})
     settings = _architecture(values["architecture"])
-    _require_stages(stages & set(values), settings)
+    _require_stages(stages & set(values), settings, started="init_from" in values)
     _require_kind(values.get("kind", settings.loop.name), settings)
     validation = values.get("validation")
     return Recipe(
@@ -346,8 +346,8 @@ def stage_names(loop: str) -> tuple[str, ...]:
     return REQUIRED_STAGES[loop] + OPTIONAL_STAGES[loop]
 
 
-def _require_stages(given: Collection[str], settings: Architecture) -> None:
-    """Require the stages of the architecture's loop, and none of another."""
+def _require_stages(given: Collection[str], settings: Architecture, *, started: bool) -> None:
+    """Require the stages of the architecture's loop, or one if the weights are `started` before."""
     loop = settings.loop.name
     foreign = sorted(set(given) - set(stage_names(loop)))
     if foreign:
@@ -356,7 +356,7 @@ def _require_stages(given: Collection[str], settings: Architecture) -> None:
             f"{shown(settings.name)} is; its stages are {', '.join(stage_names(loop))}"
         )
     missing = [name for name in REQUIRED_STAGES[loop] if name not in given]
-    if missing:
+    if missing and not (started and given):
         raise RecipeError(
             f"missing: {', '.join(missing)} (stages of the method '{loop}', to which the "
             "architecture belongs)"

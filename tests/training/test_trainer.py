@@ -358,17 +358,29 @@ def test_a_start_with_levels_is_the_same_function(tmp_path: Path, design: Design
     torch.testing.assert_close(started.corrector(sr, longer)[:, 10:], longer[:, 10:])
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [({"scale": 2}, "has scale 2"), ({"design": "reference"}, "no tensor of its predictor fits")],
-)
-def test_weights_of_another_scale_or_design_are_no_start(
-    recipe: Recipe, tmp_path: Path, change: dict[str, Any], reason: str
-) -> None:
-    other = dataclasses.replace(recipe.architecture, **change)
+def test_weights_of_another_design_are_no_start(recipe: Recipe, tmp_path: Path) -> None:
+    other = dataclasses.replace(recipe.architecture, design="reference")
     save_checkpoint(new_networks(other, seed=7), tmp_path / "other.safetensors")
-    with pytest.raises(RecipeError, match=rf"'other.safetensors'.*{reason}"):
+    reason = r"'other.safetensors'.*no tensor of its predictor fits"
+    with pytest.raises(RecipeError, match=reason):
         started_networks(recipe.architecture, 0, "other.safetensors", tmp_path)
+
+
+def test_weights_of_another_scale_start_all_but_the_last_layer(tmp_path: Path) -> None:
+    source = new_networks(small_architecture("film"), seed=7)
+    save_checkpoint(source, tmp_path / "x4.safetensors")
+    settings = dataclasses.replace(source.architecture, scale=2)
+    started = started_networks(settings, 0, "x4.safetensors", tmp_path)
+    assert isinstance(started, IkcNetworks)
+    same = dict(source.sftmd.named_parameters())
+    random = {
+        name
+        for name, value in started.sftmd.named_parameters()
+        if value.shape != same[name].shape or not torch.equal(value, same[name])
+    }
+    assert random == {"conv_output.weight", "conv_output.bias"}
+    lr = torch.rand(2, 3, 24, 24)
+    torch.testing.assert_close(started.predictor(lr), source.predictor(lr))
 
 
 def test_the_estimators_of_the_film_design_fit_the_compact_one(tmp_path: Path) -> None:
