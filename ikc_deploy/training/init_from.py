@@ -24,9 +24,10 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
     A tensor fits if it has the same name and shape, or is larger here only because the new code has
     levels (`ikc_deploy.kernels.LEVELS`) and the old one has none: it is padded with zeros for the
     levels, so training starts from the same function. Weights of another scale fit but for the
-    layers that shuffle pixels: most of what a trunk has learnt serves every scale. If both have the same family of kernels and
-    number of components, basis and normalisation of the codes are copied too: a basis that is
-    fitted again may differ in signs, and the weights are valid only with their own basis.
+    layers that shuffle pixels: most of what a trunk has learnt serves every scale. If both have the
+    same family of kernels and number of components, basis and normalisation of the codes are copied
+    too: a basis that is fitted again may differ in signs, and the weights are valid only with their
+    own basis.
 
     Args:
         settings: Architecture of the new networks.
