@@ -33,6 +33,7 @@ from ikc_deploy.offline.outputs import (
     write_result,
 )
 from ikc_deploy.runtime.estimation import textured_areas
+from ikc_deploy.runtime.frame_plane import HostPlane
 from ikc_deploy.runtime.frames import Area
 
 PAPER_PEAK: Final = 1.0
@@ -222,7 +223,7 @@ def _nonblind_stage(
 def _area(picture: Picture, crop: int | None) -> Area:
     if crop is None or crop >= max(picture.size):
         return slice(None), slice(None)
-    (area,) = textured_areas(picture.rgb[..., _GREEN], crop, 1)
+    (area,) = textured_areas(HostPlane(picture.rgb[..., _GREEN]), crop, 1)
     return area
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ikc_deploy.errors import InputError
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.runtime.executor import UploadedBatch
+from ikc_deploy.runtime.frame_plane import FramePlane
 from ikc_deploy.runtime.frames import Area
 from ikc_deploy.runtime.tiling import TILE_STEP
 from ikc_deploy.runtime.tracking import Tracker
@@ -47,9 +48,6 @@ _MIN_CROP, _MAX_CROP, _CROP_STEP = 32, 64, TILE_STEP
 """Minimum, maximum and step of the sides of crops in LR pixels. Below 32 the estimates vary too
 much; above 64 more crops would help more than larger ones."""
 
-_EDGE: Final = 16
-"""Maximum difference of neighbouring pixels, in 8-bit levels, that counts as texture."""
-
 
 def check_estimate(estimate: str) -> Estimate:
     """Return `estimate` if it is one of `ESTIMATES`.
@@ -73,17 +71,17 @@ class Areas:
     tile_size: int = 0
     """Side of the tiles in LR pixels."""
 
-    def batches(self, levels: NDArray[Any]) -> list[list[Area]]:
+    def batches(self, plane: FramePlane) -> list[list[Area]]:
         """Return the areas of a frame in batches, each of one size.
 
         Args:
-            levels: One plane of the frame `[H,W]` in 8-bit levels.
+            plane: Green plane of the frame.
         """
         if self.kind == "tiles":
-            return [[area] for area in textured_areas(levels, self.tile_size, CROPS)]
-        height, width = levels.shape
+            return [[area] for area in textured_areas(plane, self.tile_size, CROPS)]
+        height, width = plane.shape
         whole = (slice(0, height), slice(0, width))
-        return [crop_areas(levels) if self.kind == "crops" else [whole]]
+        return [crop_areas(plane) if self.kind == "crops" else [whole]]
 
 
 WHOLE: Final = Areas("whole")
@@ -136,7 +134,7 @@ class Estimator:
             Codes `[t+1,1,code_size]` as `loop` at the beginning of a scene; otherwise
             `[2,1,code_size]`, before and after the correction.
         """
-        if not tracker.is_same_scene(frames.levels(0)):
+        if not tracker.is_same_scene(frames.plane(0)):
             codes = self._loop(frames, 0, predict, correct)
             tracker.reset(codes[-1])
             return codes[:, None]
@@ -155,7 +153,7 @@ class Estimator:
         return self._corrected(frames, number, correct, start, self._iters)
 
     def _predicted(self, frames: UploadedBatch, number: int, areas: Areas) -> NDArray[np.float32]:
-        batches = areas.batches(frames.levels(number))
+        batches = areas.batches(frames.plane(number))
         codes = [frames.predict_areas(number, batch) for batch in batches]
         return trimmed_mean_code(np.concatenate(codes), self._basis)
 
@@ -168,7 +166,7 @@ class Estimator:
         corrections: int,
     ) -> NDArray[np.float32]:
         """Return one code for each step, `[corrections+1,code_size]`."""
-        batches = areas.batches(frames.levels(number))
+        batches = areas.batches(frames.plane(number))
         codes = [frames.correct(number, batch, start, corrections) for batch in batches]
         return trimmed_mean_code(np.concatenate(codes, axis=1), self._basis)
 
@@ -179,43 +177,42 @@ def crop_side(height: int, width: int) -> int:
     return int(np.clip(_CROP_STEP * round(side / _CROP_STEP), _MIN_CROP, _MAX_CROP))
 
 
-def crop_areas(levels: NDArray[Any]) -> list[Area]:
+def crop_areas(plane: FramePlane) -> list[Area]:
     """Return the areas of the crops of a frame.
 
     Args:
-        levels: One plane of the frame `[H,W]` in 8-bit levels.
+        plane: Green plane of the frame.
 
     Returns:
         The most textured areas; or the whole frame if it is less than twice as large as its crops,
         as crops would save nothing.
     """
-    height, width = levels.shape
+    height, width = plane.shape
     side = crop_side(height, width)
     if height * width < 2 * CROPS * side * side or min(height, width) < side:
         return [(slice(0, height), slice(0, width))]
-    return textured_areas(levels, side, CROPS)
+    return textured_areas(plane, side, CROPS)
 
 
-def textured_areas(levels: NDArray[Any], side: int, count: int) -> list[Area]:
+def textured_areas(plane: FramePlane, side: int, count: int) -> list[Area]:
     """Return the most textured squares of a frame, disjoint.
 
-    Texture is the mean absolute difference of neighbouring pixels. Differences are limited to
-    `_EDGE`; otherwise one hard edge would outweigh all texture.
+    Texture is the mean absolute difference of neighbouring pixels; see `FramePlane.texture`.
 
     Args:
-        levels: One plane of the frame `[H,W]` in 8-bit levels.
+        plane: Green plane of the frame.
         side: Side of the squares in LR pixels, a multiple of `TILE_STEP`; smaller if the frame is.
         count: Maximum number of squares.
 
     Returns:
         Their areas, most textured first.
     """
-    height, width = levels.shape
+    height, width = plane.shape
     side = min(side, TILE_STEP * (min(height, width) // TILE_STEP))
     if side == 0:
         shortest = min(height, width)
         return [(slice(0, shortest), slice(0, shortest))]
-    texture = _block_texture(levels, side // 4)
+    texture = plane.texture(side // 4)
     sums = np.lib.stride_tricks.sliding_window_view(texture, (4, 4)).sum(axis=(2, 3))
     chosen: list[tuple[int, int]] = []
     for index in np.argsort(-sums, axis=None, kind="stable"):
@@ -243,22 +240,3 @@ def trimmed_mean_code(codes: NDArray[np.float32], basis: KernelBasis) -> NDArray
     middle = order[..., count // 4 : count - count // 4, None]
     mean: NDArray[np.float32] = np.take_along_axis(codes, middle, axis=-2).mean(axis=-2)
     return mean
-
-
-def _block_texture(levels: NDArray[Any], block: int) -> NDArray[np.float32]:
-    """Return sums of absolute differences of neighbours in blocks of this side.
-
-    Only every fourth row and column counts, which chooses equally well and is fast enough for 4K.
-    """
-    rows, columns = (size // block for size in levels.shape)
-    trimmed = levels[: rows * block, : columns * block].astype(np.float32)
-    return _steps_along_rows(trimmed, block) + _steps_along_rows(trimmed.T, block).T
-
-
-def _steps_along_rows(levels: NDArray[np.float32], block: int) -> NDArray[np.float32]:
-    lines = levels[::4]
-    steps = np.minimum(np.abs(np.diff(lines, axis=1, prepend=lines[:, :1])), _EDGE)
-    sums: NDArray[np.float32] = steps.reshape(len(levels) // block, block // 4, -1, block).sum(
-        axis=(1, 3)
-    )
-    return sums

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError
-from ikc_deploy.runtime.backends.base import Backend, Buffer
+from ikc_deploy.runtime.backends.base import Backend, Buffer, PlaneIndex
+from ikc_deploy.runtime.frame_plane import FramePlane, HostPlane
 from ikc_deploy.runtime.frames import Area, FrameBatch, FrameShape
 from ikc_deploy.runtime.session import LaunchSequence, Session, run
 
@@ -117,18 +118,17 @@ class UploadedBatch:
         self._backend = executor.backend
         self._source = source
         self._predicted = False
-        self._host = batch.array if isinstance(batch.array, np.ndarray) else None
 
     @property
     def predicts(self) -> bool:
         """Whether the first code depends on the frames; otherwise it is constant."""
         return self._executor.predicts
 
-    def levels(self, number: int) -> NDArray[Any]:
-        """Return the green plane `[H,W]` of a frame in 8-bit levels, in host memory."""
-        if self._host is None:
-            self._host = self._backend.download(self._source)
-        return self.batch.layout.green(self._host[number])
+    def plane(self, number: int) -> FramePlane:
+        """Return the green plane of a frame, which is reduced where the caller's frame is."""
+        if isinstance(self.batch.array, np.ndarray):
+            return HostPlane(self.batch.layout.green(self.batch.array[number]))
+        return _DevicePlane(self._backend, self._source, self.batch.green_index(number))
 
     def loop(self, steps: bool = False) -> tuple[list[Any], NDArray[np.float32]]:
         """Run the whole loop on the whole frames.
@@ -272,6 +272,23 @@ class UploadedBatch:
     def _codes(self, session: Session, last: int) -> NDArray[np.float32]:
         buffers = session.codes[: last + 1]
         return _finite(np.stack([self._backend.download(buffer) for buffer in buffers]))
+
+
+class _DevicePlane:
+    """A plane in device memory."""
+
+    def __init__(self, backend: Backend, source: Buffer, index: PlaneIndex) -> None:
+        self._backend, self._source, self._index = backend, source, index
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._index.height, self._index.width
+
+    def texture(self, block: int) -> NDArray[np.float32]:
+        return self._backend.texture(self._source, self._index, block)
+
+    def means(self, height: int, width: int) -> NDArray[np.float32]:
+        return self._backend.means(self._source, self._index, height, width)
 
 
 def _finite(codes: NDArray[np.float32]) -> NDArray[np.float32]:

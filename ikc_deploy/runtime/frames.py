@@ -5,6 +5,7 @@ Of the runtime, only this module knows what the layouts "uint8" and "float" mean
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import FrameIO
 from ikc_deploy.errors import InputError
-from ikc_deploy.runtime.backends.base import Backend, Buffer, DeviceFrames
+from ikc_deploy.runtime.backends.base import Backend, Buffer, DeviceFrames, PlaneIndex
 
 Frames = NDArray[Any] | DeviceFrames
 """A frame or a batch of them, in host memory or on the backend's device."""
@@ -155,6 +156,15 @@ class FrameBatch:
     def index(self, number: int, area: Area) -> tuple[slice, ...]:
         """Return the index of an area of one frame in the batch, as a batch of one."""
         return (slice(number, number + 1), *self.layout.index(area))
+
+    def green_index(self, number: int) -> PlaneIndex:
+        """Return where the green plane of a frame lies in the batch."""
+        sizes = list(self.array.shape)
+        strides = [math.prod(sizes[axis + 1 :]) for axis in range(4)]
+        channels = 1 + self.layout.channels
+        offset = number * strides[0] + strides[channels]
+        rows, columns = (axis for axis in (1, 2, 3) if axis != channels)
+        return PlaneIndex(offset, strides[rows], strides[columns], sizes[rows], sizes[columns])
 
 
 def accept(frame: object, backend: Backend) -> Frames:

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ikc_deploy.runtime.frame_plane import FramePlane
 
 _THUMBNAIL: Final = 16
 """Number of blocks along each axis in which a frame is compared with the last one."""
@@ -60,17 +62,17 @@ class Tracker:
             vars(self).update(before)
             raise
 
-    def is_same_scene(self, levels: NDArray[Any]) -> bool:
+    def is_same_scene(self, plane: FramePlane) -> bool:
         """Take the next frame, and return whether it continues a scene that has a code.
 
         Args:
-            levels: One plane of the frame `[H,W]` in 8-bit levels.
+            plane: Green plane of the frame.
 
         Returns:
             False for the first frame and after a cut: call `reset` with its code. True otherwise:
             call `initial_code` and `update`.
         """
-        thumbnail, last = _thumbnail(levels), self._thumbnail
+        thumbnail, last = _thumbnail(plane), self._thumbnail
         self._thumbnail = thumbnail
         if last is None or last.shape != thumbnail.shape:
             self._used = None
@@ -106,12 +108,7 @@ class Tracker:
         return self._used
 
 
-def _thumbnail(levels: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the means of blocks of `[H,W]`, at most about `[_THUMBNAIL, _THUMBNAIL]` of them."""
-    height, width = (max(1, size // _THUMBNAIL) for size in levels.shape)
-    rows, columns = levels.shape[0] // height, levels.shape[1] // width
-    trimmed = levels[: rows * height, : columns * width]
-    means: NDArray[np.float32] = trimmed.reshape(rows, height, columns, width).mean(
-        axis=(1, 3), dtype=np.float32
-    )
-    return means
+def _thumbnail(plane: FramePlane) -> NDArray[np.float32]:
+    """Return the means of blocks, at most about `[_THUMBNAIL, _THUMBNAIL]` of them."""
+    height, width = (max(1, size // _THUMBNAIL) for size in plane.shape)
+    return plane.means(height, width)

@@ -27,6 +27,10 @@ from ikc_deploy.locks import locked
 PYCUDA: Final = "pycuda==2026.1"
 HEADERS: Final = ("nvidia-cuda-runtime>=13,<14", "nvidia-cuda-profiler-api>=13,<14")
 SOURCE: Final = Path(__file__).with_name("libcuda.c")
+KERNELS: Final = Path(__file__).with_name("gpu_kernels.cpp")
+CUDA_SOURCE: Final = (
+    Path(__file__).resolve().parents[2] / "ikc_deploy" / "runtime" / "cuda" / "plane_sums.cu"
+)
 CACHE: Final = Path(__file__).resolve().parents[2] / ".cache" / "fake_cuda"
 
 MARK: Final = "IKC_FAKE_DRIVER"
@@ -117,17 +121,23 @@ def _build_library(pycuda: Path, library: Path) -> None:
         compiled = str(work / "libcuda.o")
         flags = ("-fPIC", "-O1", "-g", "-Wall", "-Wextra", "-Werror")
         _run("gcc", "-c", *flags, "-I", str(include), "-o", compiled, str(SOURCE))
+        kernels = str(work / "kernels.o")
+        include_own = ("-I", str(CUDA_SOURCE.parent))
+        # As on a GPU, no multiplication is merged with an addition.
+        _run("g++", "-c", *flags, "-ffp-contract=off", *include_own, "-o", kernels, str(KERNELS))
         linked = _run("nm", "-D", "--undefined-only", str(extension)).split()
         defined = _run("nm", "--defined-only", compiled).split()
         absent = sorted({name for name in linked if name.startswith("cu")} - set(defined))
         refusals = "".join(f"int {name}(void) {{ return {_NOT_SUPPORTED}; }}\n" for name in absent)
         (work / "refusals.c").write_text(refusals)
         link = ("-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-lpthread", "-ldl")
-        _run("gcc", "-o", str(library), compiled, str(work / "refusals.c"), *link)
+        _run("gcc", "-o", str(library), compiled, kernels, str(work / "refusals.c"), *link)
 
 
 def _digest() -> str:
-    return hashlib.sha256(SOURCE.read_bytes() + Path(__file__).read_bytes()).hexdigest()[:12]
+    sources = (SOURCE, KERNELS, CUDA_SOURCE, Path(__file__))
+    content = b"".join(source.read_bytes() for source in sources)
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _pip(*arguments: str) -> None:

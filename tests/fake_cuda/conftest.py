@@ -25,6 +25,12 @@ def bundle() -> Bundle:
     return Bundle.open(Path(os.environ[BUNDLE]))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_imported_is_no_garbage() -> None:
+    """Otherwise every collection passes over all objects of torch, which takes seconds."""
+    gc.freeze()
+
+
 @pytest.fixture
 def driver() -> Iterator[Driver]:
     """The fake driver with its counters at 0; whatever happens, contexts are popped again."""

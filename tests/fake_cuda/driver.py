@@ -29,6 +29,7 @@ COUNTERS: Final = (
     "allocations on the second device",
     "uploaded bytes",
     "downloaded bytes",
+    "kernels",
 )
 """In the order of the enumeration in `libcuda.c`."""
 

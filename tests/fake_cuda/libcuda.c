@@ -63,6 +63,7 @@ enum {
     SECOND_DEVICE_ALLOCATIONS,
     UPLOADED_BYTES,
     DOWNLOADED_BYTES,
+    KERNELS,
     COUNTERS
 };
 static long counters[COUNTERS];
@@ -83,7 +84,7 @@ static struct CUctx_st {
 static __thread CUcontext stack[DEPTH];
 static __thread int depth;
 
-typedef enum { COPY, FILL, RECORD, WAIT, CALL } kind;
+typedef enum { COPY, FILL, RECORD, WAIT, CALL, KERNEL } kind;
 
 typedef struct op {
     struct op *next;
@@ -95,6 +96,8 @@ typedef struct op {
     long generation;
     CUhostFn call;
     int value;
+    void *arguments;
+    unsigned int blocks, threads;
 } op;
 
 struct CUevent_st {
@@ -336,7 +339,7 @@ static CUstream known[STREAMS];
 static int touches(const op *o, const block *b) {
     const char *ends[] = {o->to, o->from};
     for (int i = 0; i < 2; i++)
-        if ((o->what == COPY || o->what == FILL) && ends[i] >= b->at && ends[i] < b->at + b->size)
+        if ((o->what == COPY || o->what == FILL || o->what == KERNEL) && ends[i] >= b->at && ends[i] < b->at + b->size)
             return 1;
     return 0;
 }
@@ -480,6 +483,12 @@ CUresult cuPointerGetAttributes(
 
 /* ---------------------------------------------------------------- streams */
 
+/* In gpu_kernels.cpp. */
+int gpu_kernel(const char *name);
+unsigned long gpu_kernel_arguments(void);
+void gpu_kernel_memory(const void *arguments, void **read, size_t *size, void **written, size_t *sums);
+void gpu_kernel_run(int kernel, const void *arguments, unsigned int blocks, unsigned int threads);
+
 static void reached(CUevent event, long generation) { /* with the lock held */
     clock_gettime(CLOCK_MONOTONIC, &event->when);
     if (event->done < generation) event->done = generation;
@@ -497,6 +506,10 @@ static void perform(op *o) {
             break;
         case FILL: memset(o->to, o->value, o->size); break;
         case CALL: o->call(o->to); break;
+        case KERNEL:
+            gpu_kernel_run(o->value, o->arguments, o->blocks, o->threads);
+            free(o->arguments);
+            break;
         case RECORD:
             pthread_mutex_lock(&lock);
             reached(o->event, o->generation);
@@ -791,6 +804,53 @@ CUresult cuEventElapsedTime_v2(float *milliseconds, CUevent start, CUevent end) 
     *milliseconds = (float)(1e3 * (double)(end->when.tv_sec - start->when.tv_sec) +
                             1e-6 * (double)(end->when.tv_nsec - start->when.tv_nsec));
     return CUDA_SUCCESS;
+}
+
+/* ---------------------------------------------------------------- kernels */
+
+/* A module is its text; kernels are those of gpu_kernels.cpp that the text has an entry for. */
+CUresult cuModuleLoadData(CUmodule *module, const void *image) {
+    ENTER;
+    if (!strstr(image, ".version") || !strstr(image, ".target")) return CUDA_ERROR_INVALID_IMAGE;
+    *module = (CUmodule)strdup(image);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
+    char entry[128];
+    ENTER;
+    snprintf(entry, sizeof entry, ".visible .entry %s(", name);
+    if (!strstr((const char *)module, entry) || gpu_kernel(name) < 0) return CUDA_ERROR_NOT_FOUND;
+    *function = (CUfunction)(intptr_t)(gpu_kernel(name) + 1);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuLaunchKernel(
+    CUfunction function, unsigned int blocks, unsigned int blocks_y, unsigned int blocks_z,
+    unsigned int threads, unsigned int threads_y, unsigned int threads_z, unsigned int shared,
+    CUstream stream, void **arguments, void **extra) {
+    void *read, *written;
+    size_t size, sums;
+    ENTER;
+    if (!blocks || !threads || blocks_y * blocks_z * threads_y * threads_z != 1 || shared || extra)
+        return CUDA_ERROR_INVALID_VALUE;
+    gpu_kernel_memory(arguments[0], &read, &size, &written, &sums);
+    if (!inside(read, size, 0) || !inside(written, sums, 0)) return CUDA_ERROR_ILLEGAL_ADDRESS;
+    if (stream->capture) return CUDA_ERROR_NOT_SUPPORTED; /* its arguments are kept for one run */
+    count(KERNELS);
+    /* As the driver does, the arguments are copied at once. */
+    void *copied = malloc(gpu_kernel_arguments());
+    memcpy(copied, arguments[0], gpu_kernel_arguments());
+    return give(
+        stream, (op){
+                    .what = KERNEL,
+                    .value = (int)(intptr_t)function - 1,
+                    .from = read,
+                    .to = written,
+                    .arguments = copied,
+                    .blocks = blocks,
+                    .threads = threads,
+                });
 }
 
 /* ---------------------------------------------------------------- graphs */

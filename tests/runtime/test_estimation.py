@@ -23,6 +23,7 @@ from ikc_deploy.runtime.estimation import (
     textured_areas,
     trimmed_mean_code,
 )
+from ikc_deploy.runtime.frame_plane import HostPlane
 from tests.samples import photo
 
 BASIS = KernelBasis.fit((0.2, 4.0))
@@ -51,7 +52,7 @@ def half_sky(height: int, width: int) -> NDArray[np.uint8]:
 def test_crops_are_disjoint_inside_and_no_sky(height: int, width: int, seed: int) -> None:
     levels = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
     levels[: height // 2] = 200
-    areas = textured_areas(levels, 32, CROPS)
+    areas = textured_areas(HostPlane(levels), 32, CROPS)
     covered = np.zeros((height, width), int)
     for rows, columns in areas:
         assert rows.stop - rows.start == columns.stop - columns.start == 32
@@ -71,7 +72,7 @@ def test_the_texture_chosen_is_the_strongest() -> None:
         for axis in (0, 1)
     )
     means = ndimage.uniform_filter(np.asarray(steps), 32, origin=-16)[: 160 - 31, : 200 - 31]
-    rows, columns = textured_areas(levels, 32, 4)[0]
+    rows, columns = textured_areas(HostPlane(levels), 32, 4)[0]
     assert means[rows.start, columns.start] > 0.9 * means.max()
 
 
@@ -81,13 +82,13 @@ def test_crops_grow_with_the_frame(size: tuple[int, int], side: int) -> None:
 
 
 def test_small_frames_are_taken_whole() -> None:
-    assert crop_areas(photo(64, 64)[..., 1]) == [(slice(0, 64), slice(0, 64))]
-    assert crop_areas(np.zeros((20, 900))) == [(slice(0, 20), slice(0, 900))]
+    assert crop_areas(HostPlane(photo(64, 64)[..., 1])) == [(slice(0, 64), slice(0, 64))]
+    assert crop_areas(HostPlane(np.zeros((20, 900)))) == [(slice(0, 20), slice(0, 900))]
 
 
 @pytest.mark.parametrize(("height", "side"), [(100, 64), (40, 32), (9, 9)])
 def test_areas_are_no_larger_than_the_frame(height: int, side: int) -> None:
-    for rows, columns in textured_areas(photo(height, 200)[..., 1], 64, CROPS):
+    for rows, columns in textured_areas(HostPlane(photo(height, 200)[..., 1]), 64, CROPS):
         assert rows.stop - rows.start == columns.stop - columns.start == side
         assert rows.stop <= height and columns.stop <= 200
 
@@ -104,7 +105,7 @@ def test_crops_are_corrected_from_the_prediction_for_the_whole(
 ) -> None:
     """Against the paper's loop on each crop, in torch."""
     frame = half_sky(160, 128)
-    areas = crop_areas(frame[..., 1])
+    areas = crop_areas(HostPlane(frame[..., 1]))
     assert len(areas) == CROPS
     planes = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
     codes = np.zeros((3, CROPS, 10), np.float32)

@@ -19,6 +19,22 @@ Index = tuple[slice, ...]
 """Part of an array: a slice with start and stop for each axis."""
 
 
+@dataclass(frozen=True)
+class PlaneIndex:
+    """Where one plane of a frame lies in a buffer, in entries."""
+
+    offset: int
+    """Place of its first entry."""
+    row_stride: int
+    """Distance of an entry and the one below it."""
+    column_stride: int
+    """Distance of an entry and the one to its right."""
+    height: int
+    """Number of rows."""
+    width: int
+    """Number of columns."""
+
+
 class Buffer(Protocol):
     """Memory on the backend's device that a graph reads or writes."""
 
@@ -182,6 +198,33 @@ class Backend(Protocol):
             part: Slices of the source, one for each axis.
             target: Another buffer of the same dtype and number of axes.
             place: Slices of the target, as long as those of the source.
+        """
+
+    def texture(self, buffer: Buffer, plane: PlaneIndex, block: int) -> NDArray[np.float32]:
+        """Return texture in blocks of a plane in device memory, after all queued work.
+
+        Args:
+            buffer: A buffer of frames, or what `as_buffer` returned.
+            plane: The plane in it.
+            block: Side of the blocks in pixels, a multiple of 4.
+
+        Returns:
+            The sums of `ikc_deploy.runtime.frame_plane.FramePlane.texture`.
+        """
+
+    def means(
+        self, buffer: Buffer, plane: PlaneIndex, height: int, width: int
+    ) -> NDArray[np.float32]:
+        """Return means of blocks of a plane in device memory, after all queued work.
+
+        Args:
+            buffer: A buffer of frames, or what `as_buffer` returned.
+            plane: The plane in it.
+            height: Height of the blocks in pixels.
+            width: Width of the blocks in pixels.
+
+        Returns:
+            The means of `ikc_deploy.runtime.frame_plane.FramePlane.means`.
         """
 
     def download(self, buffer: Buffer) -> NDArray[Any]:

@@ -7,6 +7,7 @@ has loaded, so that one can copy while another computes.
 from __future__ import annotations
 
 import logging
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -23,16 +24,21 @@ from ikc_deploy.runtime.backends.base import (
     CapturedGraph,
     Event,
     Index,
+    PlaneIndex,
 )
 from ikc_deploy.runtime.cuda.arrays import DeviceArray, DeviceMemoryPool, from_dlpack
 from ikc_deploy.runtime.cuda.buffers import DeviceBuffer, PinnedBuffer
 from ikc_deploy.runtime.cuda.cuda_graphs import CudaGraph, capture
 from ikc_deploy.runtime.cuda.device import Device
+from ikc_deploy.runtime.cuda.plane_sums import Blocks, Quantity, queue_sums, sums_in_levels
 from ikc_deploy.runtime.cuda.rectangles import ArrayPart, rectangles
 from ikc_deploy.runtime.cuda.streams import CudaEvent, CudaStream, to_host
 
 _LOG = logging.getLogger(__name__)
 _Thing = TypeVar("_Thing")
+
+_SUMS_KEPT: Final = 8
+"""Number of sizes of block sums for which memory is kept: two for each of four frame shapes."""
 
 _CAPTURES: Final = 2
 """Attempts to capture a graph: something else in the process may disturb one."""
@@ -107,6 +113,7 @@ class CudaBackend:
         self._owned: weakref.WeakSet[Any] = weakref.WeakSet()
         self._staging: weakref.WeakKeyDictionary[DeviceBuffer, PinnedBuffer]
         self._staging = weakref.WeakKeyDictionary()
+        self._sums: dict[int, Buffer] = {}
         self._stream = self._own(CudaStream(device))
         # The caller's thread takes frames in, while another thread may capture the other stream.
         self._entrance = self._own(CudaStream(device))
@@ -167,6 +174,17 @@ class CudaBackend:
         first, second = _part(source, part), _part(target, place)
         for rectangle in rectangles(first, second, source.dtype.itemsize):
             self._stream.copy_rectangle(rectangle)
+
+    def texture(self, buffer: Buffer, plane: PlaneIndex, block: int) -> NDArray[np.float32]:
+        """Return texture in blocks, which the GPU computes; only the sums are downloaded."""
+        return self._block_sums("steps", buffer, Blocks(plane, block, block))
+
+    def means(
+        self, buffer: Buffer, plane: PlaneIndex, height: int, width: int
+    ) -> NDArray[np.float32]:
+        """Return means of blocks, which the GPU computes; only the sums are downloaded."""
+        sums = self._block_sums("levels", buffer, Blocks(plane, height, width))
+        return sums / np.float32(height * width)
 
     def download(self, buffer: Buffer) -> NDArray[Any]:
         """Return a new host array, copied through pinned memory."""
@@ -234,6 +252,22 @@ class CudaBackend:
                     stack.callback(thing.free)
             self._stream.synchronize()
 
+    def _block_sums(
+        self, quantity: Quantity, buffer: Buffer, blocks: Blocks
+    ) -> NDArray[np.float32]:
+        frames = _memory(buffer)
+        size = math.prod(blocks.shape)
+        if size == 0:
+            return np.zeros(blocks.shape, np.float32)
+        sums = self._sums.pop(size, None)
+        if sums is None:
+            while len(self._sums) >= _SUMS_KEPT:
+                del self._sums[next(iter(self._sums))]
+            sums = self.allocate((size,), np.uint64)
+        self._sums[size] = sums
+        queue_sums(quantity, frames, blocks, device_buffer(sums), self._stream)
+        return sums_in_levels(self.download(sums), frames, blocks.shape)
+
     def _open_runner(self) -> GraphRunner:
         if self._runner is None:
             raise BackendError(f"this {self.name} backend is closed; load the bundle again")
@@ -266,8 +300,12 @@ def _order_of_end(thing: object) -> int:
     return kinds.index(type(thing))
 
 
+def _memory(buffer: Buffer) -> DeviceArray | DeviceBuffer:
+    return buffer if isinstance(buffer, DeviceArray) else device_buffer(buffer)
+
+
 def _part(buffer: Buffer, index: Index) -> ArrayPart:
-    memory = buffer if isinstance(buffer, DeviceArray) else device_buffer(buffer)
+    memory = _memory(buffer)
     return ArrayPart(memory.address, memory.shape, index)
 
 

@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ikc_deploy.errors import BackendError, InputError, OutOfMemoryError
-from ikc_deploy.runtime.backends.base import BoundGraph, Buffer, CapturedGraph, Event, Index
+from ikc_deploy.runtime.backends.base import (
+    BoundGraph,
+    Buffer,
+    CapturedGraph,
+    Event,
+    Index,
+    PlaneIndex,
+)
 from ikc_deploy.runtime.memory import available_memory
 
 
@@ -61,6 +68,20 @@ class HostBackend:
     def download(self, buffer: Buffer) -> NDArray[Any]:
         """Return a copy of the buffer's array."""
         return host_array(buffer).copy()
+
+    def texture(self, buffer: Buffer, plane: PlaneIndex, block: int) -> Never:  # noqa: ARG002
+        """Refuse, as frames are in host memory."""
+        raise BackendError(f"the backend '{self.name}' has no device memory")
+
+    def means(
+        self,
+        buffer: Buffer,  # noqa: ARG002
+        plane: PlaneIndex,  # noqa: ARG002
+        height: int,  # noqa: ARG002
+        width: int,  # noqa: ARG002
+    ) -> Never:
+        """Refuse, as frames are in host memory."""
+        raise BackendError(f"the backend '{self.name}' has no device memory")
 
     def copy_to_device_array(self, buffer: Buffer) -> Never:  # noqa: ARG002
         """Refuse, as this backend has no device memory."""

@@ -86,6 +86,12 @@ class CudaStream:
             copy.width_in_bytes, copy.height = rectangle.width, rectangle.height
             copy(self._things[0])
 
+    def clear(self, target: DeviceBuffer) -> None:
+        """Queue zeros for all bytes of device memory."""
+        with self.device.current(), pycuda_errors("clear memory of the GPU"):
+            driver = pycuda_driver()
+            driver.memset_d8_async(target.address, 0, target.nbytes, self._things[0])
+
     def wait(self, event: CudaEvent) -> None:
         """Let all work that is queued later wait until `event` is reached."""
         with self.device.current():
