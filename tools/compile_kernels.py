@@ -43,9 +43,7 @@ def compile_ptx(source: Path, library: Path) -> str:
     nvrtc = ctypes.CDLL(str(library.resolve()))
     program = ctypes.c_void_p()
     text = source.read_bytes()
-    nvrtc.nvrtcCreateProgram(
-        ctypes.byref(program), text, source.name.encode(), 0, None, None
-    )
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, source.name.encode(), 0, None, None)
     options = (ctypes.c_char_p * len(_OPTIONS))(*_OPTIONS)
     status = nvrtc.nvrtcCompileProgram(program, len(_OPTIONS), options)
     if status != 0:

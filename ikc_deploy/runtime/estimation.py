@@ -23,7 +23,7 @@ from ikc_deploy.runtime.executor import UploadedBatch
 from ikc_deploy.runtime.frame_plane import FramePlane
 from ikc_deploy.runtime.frames import Area
 from ikc_deploy.runtime.tiling import TILE_STEP
-from ikc_deploy.runtime.tracking import Tracker
+from ikc_deploy.runtime.tracking import Tracker, Turn, thumbnail
 from ikc_deploy.text import shown
 
 Estimate = Literal["full", "crops", "track"]
@@ -120,7 +120,12 @@ class Estimator:
         return np.stack(each, axis=1)
 
     def track(
-        self, frames: UploadedBatch, predict: Areas, correct: Areas, tracker: Tracker
+        self,
+        frames: UploadedBatch,
+        predict: Areas,
+        correct: Areas,
+        tracker: Tracker,
+        turn: Turn | None = None,
     ) -> NDArray[np.float32]:
         """Estimate the code of the next frame of a clip.
 
@@ -128,13 +133,33 @@ class Estimator:
             frames: One frame.
             predict: Areas of the predictor.
             correct: Areas of the corrections.
-            tracker: State of the clip; it is updated.
+            tracker: State of the clip; it is updated, unless an error is raised.
+            turn: Turn of the frame, which is ended; None if no other frame uses the tracker.
 
         Returns:
             Codes `[t+1,1,code_size]` as `loop` at the beginning of a scene; otherwise
             `[2,1,code_size]`, before and after the correction.
         """
-        if not tracker.is_same_scene(frames.plane(0)):
+        small = thumbnail(frames.plane(0))
+        if predict == WHOLE and frames.predicts:
+            frames.predict()
+        if turn is not None:
+            turn.wait()
+        with tracker.undone_on_error():
+            codes = self._tracked(frames, predict, correct, tracker, small)
+        if turn is not None:
+            turn.end()
+        return codes
+
+    def _tracked(
+        self,
+        frames: UploadedBatch,
+        predict: Areas,
+        correct: Areas,
+        tracker: Tracker,
+        small: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        if not tracker.is_same_scene(small):
             codes = self._loop(frames, 0, predict, correct)
             tracker.reset(codes[-1])
             return codes[:, None]

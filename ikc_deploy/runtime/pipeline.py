@@ -123,6 +123,7 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
         reading: Reading = "on request",
         ahead: int = 0,
         stop: threading.Event | None = None,
+        done: Callable[[_In], None] | None = None,
     ) -> PipelineRun[_Out]:
         """Return an iterator over the results of items, in order.
 
@@ -133,6 +134,8 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
             reading: How they are taken.
             ahead: Number of results that may wait to be requested; 0 to compute them on request.
             stop: Event that ends the run after the items that workers have begun.
+            done: Function that is called with every item that was prepared when it is finished, has
+                failed, or was dropped.
         """
         # The newest item is taken when its result is requested, not before.
         width = 1 if reading == "newest" and not ahead else len(self._lanes)
@@ -142,7 +145,11 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
         )
 
         def start(item: Any) -> Future[_Out]:
-            return self.submit(prepare(item), ends)
+            prepared = prepare(item)
+            future = self.submit(prepared, ends)
+            if done is not None:
+                future.add_done_callback(lambda _: done(prepared))
+            return future
 
         return PipelineRun(source, start, width, ahead, ends)
 

@@ -13,6 +13,7 @@ The two weights balance flicker and lag; docs/estimation.md reports the results 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -42,6 +43,30 @@ _SMOOTHING: Final = 0.5
 """Weight of a frame's corrected code in the code that is used."""
 
 
+class Turn:
+    """The place of a frame in a clip whose frames are upscaled at the same time.
+
+    Only the estimation of the code needs the last frame's code. So frames are copied, predicted and
+    upscaled beside each other, but use the tracker in their order.
+
+    Args:
+        before: Turn of the last frame; None for the first frame.
+    """
+
+    def __init__(self, before: Turn | None) -> None:
+        self._before = None if before is None else before._ended
+        self._ended = threading.Event()
+
+    def wait(self) -> None:
+        """Wait until the turn of the last frame has ended."""
+        if self._before is not None:
+            self._before.wait()
+
+    def end(self) -> None:
+        """Let the next frame use the tracker; may be called twice."""
+        self._ended.set()
+
+
 class Tracker:
     """The tracking state of one clip."""
 
@@ -62,18 +87,17 @@ class Tracker:
             vars(self).update(before)
             raise
 
-    def is_same_scene(self, plane: FramePlane) -> bool:
+    def is_same_scene(self, thumbnail: NDArray[np.float32]) -> bool:
         """Take the next frame, and return whether it continues a scene that has a code.
 
         Args:
-            plane: Green plane of the frame.
+            thumbnail: `thumbnail` of the frame.
 
         Returns:
             False for the first frame and after a cut: call `reset` with its code. True otherwise:
             call `initial_code` and `update`.
         """
-        thumbnail, last = _thumbnail(plane), self._thumbnail
-        self._thumbnail = thumbnail
+        last, self._thumbnail = self._thumbnail, thumbnail
         if last is None or last.shape != thumbnail.shape:
             self._used = None
             return False
@@ -108,7 +132,7 @@ class Tracker:
         return self._used
 
 
-def _thumbnail(plane: FramePlane) -> NDArray[np.float32]:
+def thumbnail(plane: FramePlane) -> NDArray[np.float32]:
     """Return the means of blocks, at most about `[_THUMBNAIL, _THUMBNAIL]` of them."""
     height, width = (max(1, size // _THUMBNAIL) for size in plane.shape)
     return plane.means(height, width)

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Final
 
@@ -21,11 +22,11 @@ from ikc_deploy.runtime.estimation import Estimate, check_estimate
 from ikc_deploy.runtime.frames import FrameBatch, Frames, accept
 from ikc_deploy.runtime.given_blur import given_blur
 from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
-from ikc_deploy.runtime.pipeline import Pipeline, ResultFuture
+from ikc_deploy.runtime.pipeline import Pipeline, Reading, ResultFuture
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.stream import Stream
 from ikc_deploy.runtime.tiling import TileSettings
-from ikc_deploy.runtime.tracking import Tracker
+from ikc_deploy.runtime.tracking import Tracker, Turn
 from ikc_deploy.runtime.worker import UpscaleCall, UpscalingWorker
 from ikc_deploy.text import shown
 
@@ -88,7 +89,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         self._tiles = tiles or TileSettings()
         self._devices = [backend, *others]
         self._workers = [self._new_worker(each) for each in self._devices]
-        self._pipelines: dict[int, Pipeline[_Prepare, Result]] = {}
+        self._pipelines: dict[int, Pipeline[_Job, Result]] = {}
         self._lock = threading.Lock()
         self._tracker = Tracker()
         self._closed = False
@@ -141,7 +142,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
             >>> upscaler(frame, kernel=ikc_deploy.gaussian_kernel(1.5)).image  # doctest: +SKIP
         """
         prepared = self._prepared(frame, (sigma, kernel, code), estimate, steps, self._tracker)
-        return self._workers[0](prepared())
+        return self._workers[0](prepared.prepare())
 
     def submit(
         self,
@@ -202,8 +203,9 @@ class Upscaler(AbstractContextManager["Upscaler"]):
     ) -> Stream:
         """Return an iterator over the results for the frames of one clip, in order.
 
-        Each result is computed when the iterator requests it. On a GPU, up to `streams` frames that
-        are not tracked are taken ahead, so that one is copied while another is computed.
+        Each result is computed when the iterator requests it. On a GPU, up to `streams` frames are
+        taken ahead, so that one is copied while another is computed. The kernel codes of a tracked
+        clip are nevertheless estimated in order.
 
         Args:
             frames: Frames `[H,W,3]` (or `[3,H,W]`, as in a call), all of one clip.
@@ -227,14 +229,18 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         if not isinstance(frames, Iterable):
             raise InputError(f"frames must be iterable, got {shown(frames)}")
 
-        overlap = way != "track" and self.backend.overlaps
-        pipeline = self._pipeline(self.streams * len(self._devices) if overlap else 1)
+        width = self.streams * len(self._devices) if self.backend.overlaps else 1
+        pipeline = self._pipeline(width)
+        turn: Turn | None = None
 
-        def prepare(frame: Any) -> _Prepare:
+        def prepare(frame: Any) -> _Job:
+            nonlocal turn
             taken = self._accepted(frame)
-            return self._prepared(taken, (sigma, None, None), way, False, tracker)
+            turn = Turn(turn) if width > 1 and way == "track" else None
+            return self._prepared(taken, (sigma, None, None), way, False, tracker, turn)
 
-        return Stream(pipeline.run(frames, prepare, "newest" if live else "on request"))
+        reading: Reading = "newest" if live else "on request"
+        return Stream(pipeline.run(frames, prepare, reading, done=_Job.end))
 
     def close(self) -> None:
         """Free buffers and graphs; a second call does nothing.
@@ -267,7 +273,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
     def _new_worker(self, backend: Backend) -> UpscalingWorker:
         return UpscalingWorker(self.bundle, backend, self.iters, self._tiles)
 
-    def _pipeline(self, width: int) -> Pipeline[_Prepare, Result]:
+    def _pipeline(self, width: int) -> Pipeline[_Job, Result]:
         """Return the pipeline of the first `width` workers."""
         with self._lock:
             if self._closed:
@@ -277,7 +283,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
                 device = self._devices[len(self._workers) % len(self._devices)]
                 self._workers.append(self._new_worker(device.clone()))
             if width not in self._pipelines:
-                run = [_prepared_call(worker) for worker in self._workers[:width]]
+                run = [_worker_of_jobs(worker) for worker in self._workers[:width]]
                 self._pipelines[width] = Pipeline(run, FRAMES_PER_STREAM * width)
             return self._pipelines[width]
 
@@ -288,8 +294,9 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         estimate: Estimate | None,
         steps: bool,
         tracker: Tracker,
-    ) -> _Prepare:
-        """Return a function that checks a call; a submitted frame's errors are its result's."""
+        turn: Turn | None = None,
+    ) -> _Job:
+        """Return a job that checks a call; a submitted frame's errors are its result's."""
 
         def prepare() -> UpscaleCall:
             batch = FrameBatch.of(frame, self.bundle.manifest.io, self.backend)
@@ -300,16 +307,25 @@ class Upscaler(AbstractContextManager["Upscaler"]):
                     f"a clip is tracked frame by frame, got a batch of {len(batch)}; pass them one "
                     'by one, or estimate each frame with "crops"'
                 )
-            return UpscaleCall(batch, given, way, steps, tracker)
+            return UpscaleCall(batch, given, way, steps, tracker, turn)
 
-        return prepare
-
-
-_Prepare = Callable[[], UpscaleCall]
+        return _Job(prepare, turn)
 
 
-def _prepared_call(worker: UpscalingWorker) -> Callable[[_Prepare], Result]:
-    return lambda prepare: worker(prepare())
+@dataclass(frozen=True)
+class _Job:
+    """A call that is checked when a worker begins it, so that its errors are its result's."""
+
+    prepare: Callable[[], UpscaleCall]
+    turn: Turn | None
+
+    def end(self) -> None:
+        if self.turn is not None:
+            self.turn.end()
+
+
+def _worker_of_jobs(worker: UpscalingWorker) -> Callable[[_Job], Result]:
+    return lambda job: worker(job.prepare())
 
 
 def load_bundle(

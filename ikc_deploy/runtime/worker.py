@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ from ikc_deploy.runtime.memory import PixelMemory
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.tiled_upscaler import TiledUpscaler
 from ikc_deploy.runtime.tiling import TileSettings
-from ikc_deploy.runtime.tracking import Tracker
+from ikc_deploy.runtime.tracking import Tracker, Turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +40,20 @@ class UpscaleCall:
     """Whether the images of every step are returned."""
     tracker: Tracker
     """State of the clip that the frame belongs to, for the estimate "track"."""
+    turn: Turn | None = None
+    """Turn of the frame, if other frames of the clip are upscaled at the same time."""
 
     @property
     def loops(self) -> bool:
         """Whether the correction loop runs on whole frames, if they fit into memory."""
         return self.given is None and self.estimate == "full"
+
+    def undone_on_error(self) -> AbstractContextManager[None]:
+        """Return a context that sets the tracker back if the block raises.
+
+        With a turn, it does nothing: later frames may have used the tracker already.
+        """
+        return nullcontext() if self.turn else self.tracker.undone_on_error()
 
 
 class UpscalingWorker:
@@ -71,9 +81,14 @@ class UpscalingWorker:
         )
         self._lock = threading.Lock()
         self._closed = False
+        self._settled: NDArray[np.float32] | None = None
+        """Codes of the call in progress: if memory is exhausted later, they are not estimated
+        again."""
 
     def __call__(self, call: UpscaleCall) -> Result:
-        """Return the result of a call; if it fails, its tracker stays as it was.
+        """Return the result of a call.
+
+        If it fails, its tracker stays as it was; of a frame with a turn, unless its code was found.
 
         Raises:
             InputError: The worker is closed, or memory is too small even for the smallest tile.
@@ -85,11 +100,13 @@ class UpscalingWorker:
             if self._closed:
                 raise InputError("this Upscaler is closed; create a new one with ikc_deploy.load()")
             self._executor.restart_clock()
-            try:
-                images, codes = self._upscaled(call)
-            except OutOfMemoryError as error:
-                self._tiled_upscaler.halve_tile_size(call.frames.shape, call.loops, error)
-                images, codes = self._upscaled(call)
+            self._settled = None
+            with call.undone_on_error():
+                try:
+                    images, codes = self._upscaled(call)
+                except OutOfMemoryError as error:
+                    self._tiled_upscaler.halve_tile_size(call.frames.shape, call.loops, error)
+                    images, codes = self._upscaled(call)
             timings = dict(self._executor.timings)
         timings["total"] = 1e3 * (time.perf_counter() - started)
         if call.frames.single:
@@ -120,16 +137,17 @@ class UpscalingWorker:
         shape = call.frames.shape
         tile_size = self._tiled_upscaler.tile_size(shape, call.loops)
         predict = self._tiled_upscaler.predict_areas(shape, tile_size)
-        whole = tile_size is None or (predict == WHOLE and self._predicts(call))
-        with call.tracker.undone_on_error():
-            frames = self._executor.upload(call.frames, whole)
-            if call.loops and tile_size is None:
-                return frames.loop(call.steps)
+        codes = self._settled
+        whole = tile_size is None or (codes is None and predict == WHOLE and self._predicts(call))
+        frames = self._executor.upload(call.frames, whole)
+        if call.loops and tile_size is None:
+            return frames.loop(call.steps)
+        if codes is None:
             correct = Areas("tiles", tile_size) if call.loops and tile_size else Areas("crops")
-            codes = self._codes(frames, call, predict, correct)
-            shown = codes if call.steps else codes[-1:]
-            images = [self._tiled_upscaler.upscale(frames, each, tile_size) for each in shown]
-            return images, codes
+            codes = self._settled = self._codes(frames, call, predict, correct)
+        shown = codes if call.steps else codes[-1:]
+        images = [self._tiled_upscaler.upscale(frames, each, tile_size) for each in shown]
+        return images, codes
 
     def _predicts(self, call: UpscaleCall) -> bool:
         """Return whether a call needs the predictor; a sigma or a kernel specifies no levels."""
@@ -146,7 +164,7 @@ class UpscalingWorker:
                 codes = self._basis.take_levels(codes, self._estimator.predict(frames, predict))
             return codes[None]
         if call.estimate == "track":
-            return self._estimator.track(frames, predict, correct, call.tracker)
+            return self._estimator.track(frames, predict, correct, call.tracker, call.turn)
         return self._estimator.loop(frames, predict, correct)
 
 

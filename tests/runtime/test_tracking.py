@@ -10,7 +10,7 @@ import ikc_deploy
 from ikc_deploy import Bundle, Upscaler
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.runtime.frame_plane import HostPlane
-from ikc_deploy.runtime.tracking import Tracker
+from ikc_deploy.runtime.tracking import Tracker, thumbnail
 from tests.repeating import CORRECTION, FIRST
 from tests.samples import photo
 
@@ -25,7 +25,7 @@ def cuts(frames: list[NDArray[np.uint8]]) -> list[int]:
     """Where a tracker starts over."""
     tracker, found = Tracker(), []
     for number, levels in enumerate(frames):
-        if not tracker.is_same_scene(HostPlane(levels)):
+        if not tracker.is_same_scene(thumbnail(HostPlane(levels))):
             found.append(number)
             tracker.reset(BASIS.code_of_sigma(1.0))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from numpy.typing import DTypeLike, NDArray
 
 import ikc_deploy
-from ikc_deploy import BackendError, Bundle, Estimate, OutOfMemoryError, Upscaler
+from ikc_deploy import BackendError, Bundle, Estimate, InputError, OutOfMemoryError, Upscaler
 from ikc_deploy.runtime.backends.base import Buffer
 from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
+from ikc_deploy.runtime.executor import UploadedBatch
 from ikc_deploy.runtime.tiling import TileSettings
 from tests.bundles import export_small
 from tests.samples import photo
@@ -176,3 +178,71 @@ def test_streams_submission_and_calls_give_the_same_bits(
             futures = [upscaler.submit(frame, estimate=estimate) for frame in CLIP]
             for one, future in zip(called, futures, strict=True):
                 assert np.array_equal(one.image, future.result(60).image)
+
+
+class Overlapping(Counting):
+    """Of a clip, two frames are upscaled at the same time, as on a GPU."""
+
+    overlaps = True
+
+
+def test_a_tracked_clip_overlaps_and_keeps_its_bits(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first frame's image waits until the second frame is on the device and predicted."""
+    predicted, uploads = threading.Event(), set[int]()
+    predict, upscale = UploadedBatch.predict, UploadedBatch.upscale
+
+    def predicting(self: UploadedBatch) -> None:
+        predict(self)
+        uploads.add(id(self))
+        if len(uploads) == 2:
+            predicted.set()
+
+    def upscaling(self: UploadedBatch, codes: NDArray[np.float32]) -> object:
+        assert predicted.wait(60)
+        return upscale(self, codes)
+
+    with ikc_deploy.load(bundle, "onnxruntime", ITERS, threads=1) as upscaler:
+        expected = list(upscaler.stream(CLIP))
+    monkeypatch.setattr(UploadedBatch, "upscale", upscaling)
+    with Upscaler(bundle, Overlapping(bundle, CLIP[0]), ITERS) as upscaler:
+        monkeypatch.setattr(UploadedBatch, "predict", predicting)
+        for result, wanted in zip(upscaler.stream(CLIP), expected, strict=True):
+            assert np.array_equal(result.codes, wanted.codes)
+            assert np.array_equal(result.image, wanted.image)
+
+
+def test_frames_that_fail_do_not_hold_up_a_clip_that_overlaps(bundle: Bundle) -> None:
+    small = np.zeros((3, 3, 3), np.uint8)
+    with (
+        ikc_deploy.load(bundle, "onnxruntime", ITERS, threads=1) as sound,
+        Upscaler(bundle, Overlapping(bundle, CLIP[0]), ITERS) as upscaler,
+    ):
+        expected = iter(list(sound.stream(CLIP)))
+        stream = upscaler.stream([CLIP[0], small, small, *CLIP[1:]])
+        assert np.array_equal(next(stream).codes, next(expected).codes)
+        for _ in range(2):
+            with pytest.raises(InputError, match="at least 8 pixels"):
+                next(stream)
+        for result, wanted in zip(stream, expected, strict=True):
+            assert np.array_equal(result.codes, wanted.codes)
+        # A stream that ends early leaves the upscaler as it was.
+        with upscaler.stream(CLIP) as stream:
+            next(stream)
+        assert len(list(upscaler.stream(CLIP))) == len(CLIP)
+
+
+def test_a_clip_that_overlaps_keeps_its_codes_when_memory_runs_out(bundle: Bundle) -> None:
+    backend = Overlapping(bundle, CLIP[0])
+    with ikc_deploy.load(bundle, "onnxruntime", ITERS, threads=1) as upscaler:
+        expected = list(upscaler.stream(CLIP))
+    backend.failing.add((1, 640, 576, 3))
+    with (
+        Upscaler(bundle, backend, ITERS) as upscaler,
+        pytest.warns(RuntimeWarning, match="no room.*continuing with tiles"),
+    ):
+        results = list(upscaler.stream(CLIP))
+    assert backend.failing == set()
+    for result, wanted in zip(results, expected, strict=True):
+        np.testing.assert_allclose(result.codes, wanted.codes, atol=1e-5)
