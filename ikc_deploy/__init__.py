@@ -64,6 +64,7 @@ from ikc_deploy.runtime.backends.base import (
     BoundGraph,
     Buffer,
     CapturedGraph,
+    CudaGraphUse,
     DeviceFrames,
     Event,
     Index,
@@ -92,6 +93,7 @@ __all__ = [
     "CameraError",
     "CapturedGraph",
     "CheckpointError",
+    "CudaGraphUse",
     "Deviation",
     "DeviceArray",
     "DeviceFrames",
@@ -157,10 +159,11 @@ def load(
     *,
     threads: int = UpscalerOptions.threads,
     streams: int = UpscalerOptions.streams,
-    cuda_graph: bool = UpscalerOptions.cuda_graph,
+    cuda_graph: CudaGraphUse = UpscalerOptions.cuda_graph,
     device: str | int = UpscalerOptions.device,
     precision: str = UpscalerOptions.precision,
     estimate: Estimate = UpscalerOptions.estimate,
+    early_stop: float | None = UpscalerOptions.early_stop,
     tile: Tile = TileSettings.tile,
     max_memory: int | None = TileSettings.max_memory,
 ) -> Upscaler:
@@ -181,8 +184,9 @@ def load(
             measured to gain from (`Manifest.recommended_iters`); the paper uses 7.
         threads: Number of CPU cores that the CPU backend may use; 0 for all.
         streams: Number of frames that `Upscaler.submit` processes at the same time, at least 1.
-        cuda_graph: Whether TensorRT backends run the loop as one recorded CUDA graph. False
-            launches each network separately.
+        cuda_graph: Recording of the loop as CUDA graphs on the TensorRT backends. "auto": where it
+            is possible, with a warning where the driver refuses; "require": an error where it is
+            not possible; "off": each network is launched separately.
         device: Number of the GPU, or several as "0,1": submitted frames and streams that are not
             tracked use them in turn, calls the first. For the backend "openvino" "CPU", "GPU",
             "NPU", or "AUTO" for a GPU if there is one, else the CPU. "auto" is the first GPU, or
@@ -193,6 +197,8 @@ def load(
         estimate: How the blur is estimated. "full": the loop on the whole frame. "crops":
             corrections on four textured crops, then one SR pass over the frame. "track": for the
             frames of one clip in order, from the last frame's kernel code with one correction.
+        early_stop: Change of the kernel code (Euclidean norm) below which the remaining
+            corrections are skipped, for example 0.01; None to run all of them.
         tile: Side in LR pixels of the tiles that frames are cut into. "auto" cuts only frames that
             need more memory than allowed; None never cuts.
         max_memory: Number of bytes that "auto" may use for one frame; None for half of the free
@@ -222,6 +228,7 @@ def load(
         iters=iters,
         backend=backend,
         estimate=estimate,
+        early_stop=early_stop,
         threads=threads,
         streams=streams,
         cuda_graph=cuda_graph,

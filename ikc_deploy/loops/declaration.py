@@ -146,11 +146,18 @@ class Loop:
         Returns:
             The graphs to run, in order.
         """
-        return tuple(
-            step
-            for i in range(updates)
-            for step in ((self.image.name, i), (self.update.name, i + 1))
-        )
+        return tuple(step for i in range(1, updates + 1) for step in self.correction(i))
+
+    def correction(self, step: int) -> tuple[GraphStep, ...]:
+        """Return the graphs from one code to the next.
+
+        Args:
+            step: Number of the update, from 1.
+
+        Returns:
+            The image of the code before, and the update.
+        """
+        return ((self.image.name, step - 1), (self.update.name, step))
 
     def walk(
         self, run: RunGraph, lr: Any, code: Any, iters: int

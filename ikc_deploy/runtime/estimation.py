@@ -117,7 +117,7 @@ class Estimator:
             Codes h0..ht `[t+1,N,code_size]`.
         """
         each = [self._loop(frames, n, predict, correct) for n in range(len(frames.batch))]
-        return np.stack(each, axis=1)
+        return np.stack(_of_one_length(each), axis=1)
 
     def track(
         self,
@@ -193,7 +193,7 @@ class Estimator:
         """Return one code for each step, `[corrections+1,code_size]`."""
         batches = areas.batches(frames.plane(number))
         codes = [frames.correct(number, batch, start, corrections) for batch in batches]
-        return trimmed_mean_code(np.concatenate(codes, axis=1), self._basis)
+        return trimmed_mean_code(np.concatenate(_of_one_length(codes), axis=1), self._basis)
 
 
 def crop_side(height: int, width: int) -> int:
@@ -248,6 +248,14 @@ def textured_areas(plane: FramePlane, side: int, count: int) -> list[Area]:
                 break
     tops_and_lefts = ((side // 4 * row, side // 4 * column) for row, column in chosen)
     return [(slice(y, y + side), slice(x, x + side)) for y, x in tops_and_lefts]
+
+
+def _of_one_length(codes: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """Repeat the last code of loops that stopped early, up to the longest one."""
+    longest = max(len(each) for each in codes)
+    return [
+        np.concatenate((each, np.repeat(each[-1:], longest - len(each), axis=0))) for each in codes
+    ]
 
 
 def trimmed_mean_code(codes: NDArray[np.float32], basis: KernelBasis) -> NDArray[np.float32]:

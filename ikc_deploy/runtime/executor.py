@@ -33,10 +33,15 @@ class NetworkExecutor:
         backend: Runs the graphs; the caller owns it.
         bundle: The bundle.
         iters: Number of corrections.
+        early_stop: Change of the code (`UpscalerOptions.early_stop`) below which the remaining
+            corrections are skipped; None to run all of them.
     """
 
-    def __init__(self, backend: Backend, bundle: Bundle, iters: int) -> None:
+    def __init__(
+        self, backend: Backend, bundle: Bundle, iters: int, early_stop: float | None = None
+    ) -> None:
         self.iters = iters
+        self.early_stop = early_stop
         self.predicts = bundle.loop.start is not None
         """Whether the first code depends on the frame; otherwise it is constant."""
         self.timings = dict.fromkeys(bundle.loop.graphs, 0.0)
@@ -137,15 +142,22 @@ class UploadedBatch:
             steps: Whether to return the images of every step instead of the last ones.
 
         Returns:
-            A list of images `[N,...]`, where the frames are, and codes `[t+1,N,code_size]`.
+            A list of images `[N,...]`, where the frames are, and codes `[t+1,N,code_size]`, with
+            t below `iters` if the loop stopped early.
         """
         session = self._whole()
-        session.start()
         images: list[Any] = []
 
         def keep(_: int) -> None:
             images.append(self._image(session))
 
+        if self._executor.early_stop is not None:
+            self._start(session)
+            last = self._correct(session, self._executor.iters, keep if steps else None)
+            self._executor.run(session.image(last))
+            keep(last)
+            return images, self._codes(session, last)
+        session.start()
         self._executor.run(session.blind(), keep if steps else None)
         if not steps:
             keep(self._executor.iters)
@@ -185,7 +197,8 @@ class UploadedBatch:
             corrections: Number of corrections, at most `iters`.
 
         Returns:
-            Codes `[corrections+1,K,code_size]`, the initial one first.
+            Codes `[corrections+1,K,code_size]`, the initial one first; fewer if the loop stopped
+            early.
         """
         session = self._cut(number, areas)
         if code is not None:
@@ -202,8 +215,7 @@ class UploadedBatch:
                     self._backend.copy(
                         whole.codes[0], (part, width), session.codes[0], (target, width)
                     )
-        self._executor.run(session.correct(corrections))
-        return self._codes(session, corrections)
+        return self._codes(session, self._correct(session, corrections))
 
     def upscale(self, codes: NDArray[np.float32]) -> Any:
         """Run the SR network on the whole frames; return images `[N,...]`, where the frames are.
@@ -213,7 +225,7 @@ class UploadedBatch:
         """
         session = self._whole()
         self._upload_codes(codes, session)
-        self._executor.run(session.known())
+        self._executor.run(session.image(0))
         return self._image(session)
 
     def upscale_area(self, number: int, area: Area, code: NDArray[np.float32]) -> NDArray[Any]:
@@ -226,7 +238,7 @@ class UploadedBatch:
         """
         session = self._cut(number, [area])
         self._upload_codes(code[None], session)
-        self._executor.run(session.known())
+        self._executor.run(session.image(0))
         return self._backend.download(session.frame)[0]
 
     def _start(self, session: Session) -> None:
@@ -235,6 +247,25 @@ class UploadedBatch:
             self._executor.run(session.predict())
         else:
             session.start()
+
+    def _correct(
+        self, session: Session, corrections: int, after_image: Callable[[int], None] | None = None
+    ) -> int:
+        """Run corrections from `codes[0]`, and return their number: fewer if the loop stops early.
+
+        A batch stops when the code of each of its frames has changed little.
+        """
+        limit = self._executor.early_stop
+        if limit is None:
+            self._executor.run(session.correct(corrections))
+            return corrections
+        code = self._backend.download(session.codes[0])
+        for step in range(1, corrections + 1):
+            self._executor.run(session.correction(step), after_image)
+            before, code = code, self._backend.download(session.codes[step])
+            if np.linalg.norm(code - before, axis=1).max() < limit:
+                return step
+        return corrections
 
     def _whole(self) -> Session:
         session = self._executor.session(self.batch.shape)

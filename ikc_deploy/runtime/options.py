@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from ikc_deploy.option_fields import Option, check_options
 from ikc_deploy.runtime.backends import BACKENDS, DEFAULT_DEVICE, DEFAULT_PRECISION
+from ikc_deploy.runtime.backends.base import DEFAULT_CUDA_GRAPH, CudaGraphUse
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.tiling import TileSettings
 
@@ -42,6 +43,16 @@ class UpscalerOptions:
             heading="Blur",
         ),
     ] = "full"
+    early_stop: Annotated[
+        float | None,
+        Option(
+            "Change of the kernel code (Euclidean norm) below which the remaining corrections are "
+            "skipped.",
+            default="run all corrections",
+            minimum=0,
+            heading="Blur",
+        ),
+    ] = None
     threads: Annotated[
         int,
         Option("Number of CPU cores to use; 0 for all.", minimum=0, heading="Speed and memory"),
@@ -50,8 +61,12 @@ class UpscalerOptions:
         int, Option("Number of frames that are processed at the same time.", minimum=1)
     ] = 2
     cuda_graph: Annotated[
-        bool, Option("Run the loop as one recorded CUDA graph on the TensorRT backends.")
-    ] = True
+        CudaGraphUse,
+        Option(
+            "Recording of the loop as CUDA graphs on the TensorRT backends: where it is possible, "
+            "with an error where it is not, or off."
+        ),
+    ] = DEFAULT_CUDA_GRAPH
     device: Annotated[
         str,
         Option(

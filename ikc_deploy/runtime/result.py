@@ -42,6 +42,9 @@ class Result:
     timings: dict[str, float]
     """Durations in milliseconds: the graphs of the loop (each summed over it) and
     `total`, which includes the copies to and from the device."""
+    corrections: int = 0
+    """Number of corrections that ran: 0 if the blur was given, less than requested if the loop
+    stopped early. Of a batch, or of crops and tiles, the largest number."""
     noise: Any = None
     """Estimated standard deviation of the noise in the frame, in 8-bit levels: float or `[N]`;
     None if the weights do not estimate it."""

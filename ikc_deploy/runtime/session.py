@@ -175,9 +175,13 @@ class Session:
         """
         return self._sequence(self.loop.correct(corrections))
 
-    def known(self) -> LaunchSequence:
-        """Return the sequence of one SR pass with the code that was uploaded to `codes[0]`."""
-        return self._sequence(((self.loop.image.name, 0),))
+    def correction(self, step: int) -> LaunchSequence:
+        """Return the sequence of one correction, from `codes[step - 1]` to `codes[step]`."""
+        return self._sequence(self.loop.correction(step))
+
+    def image(self, step: int) -> LaunchSequence:
+        """Return the sequence of one SR pass with the code `codes[step]`."""
+        return self._sequence(((self.loop.image.name, step),))
 
     def _sequence(self, steps: tuple[GraphStep, ...]) -> LaunchSequence:
         if steps not in self._sequences:

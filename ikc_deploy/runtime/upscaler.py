@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ikc_deploy.arguments import whole_number
+from ikc_deploy.arguments import real_number, whole_number
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import InputError
 from ikc_deploy.runtime.backends import half_precision_warning, open_backends
@@ -55,10 +56,12 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         estimate: Default way to estimate the blur: "full", "crops" or "track" (see
             `ikc_deploy.runtime.estimation`). With "track", the calls must be the frames of one
             clip in time order; for several clips, use `stream`.
+        early_stop: Change of the kernel code (Euclidean norm) below which the remaining
+            corrections are skipped; None to run all of them.
         tiles: When frames are cut into tiles, which share one kernel code; None for the default.
 
     Raises:
-        InputError: `iters`, `streams`, `estimate` or `tiles` is invalid.
+        InputError: `iters`, `streams`, `estimate`, `early_stop` or `tiles` is invalid.
 
     Example:
         >>> with ikc_deploy.load("x4.bundle", estimate="crops") as upscaler:  # doctest: +SKIP
@@ -75,6 +78,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         *,
         others: Sequence[Backend] = (),
         estimate: Estimate = UpscalerOptions.estimate,
+        early_stop: float | None = UpscalerOptions.early_stop,
         tiles: TileSettings | None = None,
     ) -> None:
         if not isinstance(tiles, TileSettings | None):
@@ -84,6 +88,9 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         self.iters = iters = whole_number(iters, "iters", 0)
         self.streams = whole_number(streams, "streams", 1)
         self.estimate = check_estimate(estimate)
+        if early_stop is not None:
+            early_stop = real_number(early_stop, "early_stop", 0, math.inf)
+        self.early_stop = early_stop
         self.bundle = bundle
         self.backend = backend
         self._tiles = tiles or TileSettings()
@@ -271,7 +278,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         return taken
 
     def _new_worker(self, backend: Backend) -> UpscalingWorker:
-        return UpscalingWorker(self.bundle, backend, self.iters, self._tiles)
+        return UpscalingWorker(self.bundle, backend, self.iters, self._tiles, self.early_stop)
 
     def _pipeline(self, width: int) -> Pipeline[_Job, Result]:
         """Return the pipeline of the first `width` workers."""
@@ -369,5 +376,6 @@ def load_bundle(
         chosen.streams,
         others=backends[1:],
         estimate=chosen.estimate,
+        early_stop=chosen.early_stop,
         tiles=chosen.tiles,
     )

@@ -64,12 +64,20 @@ class UpscalingWorker:
         backend: The backend; the worker owns it.
         iters: Number of corrections.
         tiles: When frames are cut into tiles.
+        early_stop: As in `UpscalerOptions`.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, iters: int, tiles: TileSettings) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        iters: int,
+        tiles: TileSettings,
+        early_stop: float | None = None,
+    ) -> None:
         self.backend = backend
         self._basis = bundle.basis
-        self._executor = NetworkExecutor(backend, bundle, iters)
+        self._executor = NetworkExecutor(backend, bundle, iters, early_stop)
         self._estimator = Estimator(bundle.basis, iters)
         manifest, layout = bundle.manifest, LAYOUTS[bundle.manifest.io]
         pixel = PixelMemory()
@@ -120,6 +128,7 @@ class UpscalingWorker:
             noise=_number(basis.noise_of_code(code)),
             jpeg_quality=_number(basis.jpeg_quality_of_code(code)),
             timings=timings,
+            corrections=0 if call.given is not None else min(len(codes) - 1, self._executor.iters),
             steps=tuple(images) if call.steps else (),
         )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError
-from ikc_deploy.runtime.backends.base import Binding
+from ikc_deploy.runtime.backends.base import DEFAULT_CUDA_GRAPH, Binding, CudaGraphUse
 from ikc_deploy.runtime.backends.cuda_backend import CudaBackend, StreamBoundGraph, device_buffer
 from ikc_deploy.runtime.backends.onnx_sessions import load_sessions
 from ikc_deploy.runtime.cuda.device import Device, open_device
@@ -102,7 +102,10 @@ class _BoundFunction:
 
 
 def open_fake_cuda(
-    bundle: Bundle, capturable: bool = True, cuda_graph: bool = True, ordinal: int = 0
+    bundle: Bundle,
+    capturable: bool = True,
+    cuda_graph: CudaGraphUse = DEFAULT_CUDA_GRAPH,
+    ordinal: int = 0,
 ) -> CudaBackend:
     """A backend on a device of the fake driver."""
     device = open_device(ordinal)

@@ -5,6 +5,7 @@ import pytest
 
 import ikc_deploy
 from ikc_deploy import Bundle, Upscaler
+from ikc_deploy.runtime.backends.base import CudaGraphUse
 from tests.bundles import export_small
 from tests.fake_cuda.driver import Driver
 from tests.fake_cuda.kernels import open_fake_cuda
@@ -17,9 +18,9 @@ def dan(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export_small(tmp_path_factory.mktemp("dan"), "dan2", 2)
 
 
-@pytest.mark.parametrize("cuda_graph", [True, False])
+@pytest.mark.parametrize("cuda_graph", ["auto", "off"])
 def test_a_loop_from_a_constant_code_equals_the_cpu(
-    dan: Bundle, driver: Driver, cuda_graph: bool
+    dan: Bundle, driver: Driver, cuda_graph: CudaGraphUse
 ) -> None:
     with (
         ikc_deploy.load(dan, "onnxruntime", 2, threads=1) as cpu,

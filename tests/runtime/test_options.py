@@ -42,7 +42,7 @@ def test_load_takes_every_option_with_its_default() -> None:
     made = defaults(Upscaler.__init__)
     assert made.pop("tiles") is None
     assert made.pop("others") == ()
-    assert made == {name: expected[name] for name in ("iters", "streams", "estimate")}
+    assert made == {name: expected[name] for name in ("iters", "streams", "estimate", "early_stop")}
 
 
 def test_a_stream_and_video_track() -> None:
@@ -89,6 +89,14 @@ def test_commands_have_the_same_defaults(command: Any, other: set[str]) -> None:
 
 
 def test_a_wrong_option_is_refused_before_a_bundle_is_opened() -> None:
-    for wrong in ({"threads": -1}, {"streams": 0}, {"estimate": "all"}, {"cuda_graph": "no"}):
-        with pytest.raises(InputError, match=f"{next(iter(wrong))} must be"):
+    for wrong in (
+        {"threads": -1},
+        {"streams": 0},
+        {"estimate": "all"},
+        {"cuda_graph": "no"},
+        {"cuda_graph": True},
+        {"early_stop": -0.1},
+        {"early_stop": "never"},
+    ):
+        with pytest.raises(InputError, match=f"{next(iter(wrong))} must (be|lie)"):
             ikc_deploy.load("no-such-bundle", **wrong)

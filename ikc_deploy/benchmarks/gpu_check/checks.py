@@ -30,7 +30,7 @@ from ikc_deploy.export.graphs import OPSET, graph_modules
 from ikc_deploy.loops import FRAME
 from ikc_deploy.networks.weights_loader import Weights
 from ikc_deploy.runtime.backends import open_backend
-from ikc_deploy.runtime.backends.base import Backend
+from ikc_deploy.runtime.backends.base import DEFAULT_CUDA_GRAPH, Backend, CudaGraphUse
 from ikc_deploy.runtime.backends.cuda_backend import CudaBackend
 from ikc_deploy.runtime.cuda.buffers import DeviceBuffer, PinnedBuffer
 from ikc_deploy.runtime.cuda.cuda_graphs import capture
@@ -222,7 +222,7 @@ class Check:
         frames = self._frames(4)
         with self._open(runner, precision) as upscaler:
             recorded = [upscaler(frame) for frame in frames + frames]
-        with self._open(runner, precision, cuda_graph=False) as upscaler:
+        with self._open(runner, precision, cuda_graph="off") as upscaler:
             eager = [upscaler(frame) for frame in frames + frames]
         for ours, theirs in zip(recorded, eager, strict=True):
             require(np.array_equal(ours.image, theirs.image), "images differ")
@@ -424,11 +424,13 @@ class Check:
             "convolutions": bundle.manifest.convolutions,
         }
 
-    def _open(self, runner: str, precision: Precision, cuda_graph: bool = True) -> Upscaler:
+    def _open(
+        self, runner: str, precision: Precision, cuda_graph: CudaGraphUse = DEFAULT_CUDA_GRAPH
+    ) -> Upscaler:
         return Upscaler(*self._backend(runner, precision, cuda_graph), self.settings.iters)
 
     def _backend(
-        self, runner: str, precision: Precision, cuda_graph: bool
+        self, runner: str, precision: Precision, cuda_graph: CudaGraphUse
     ) -> tuple[Bundle, Backend]:
         device = self.device
         if runner == "torch":

@@ -5,14 +5,14 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from ikc_deploy.arguments import whole_number
 from ikc_deploy.bundle.engine_store import read_engines
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.bundle.tensorrt_variants import TENSORRT_VARIANTS, TensorRTVariantName
 from ikc_deploy.errors import BackendError, EngineError, InputError, MissingExtraError
-from ikc_deploy.runtime.backends.base import Backend
+from ikc_deploy.runtime.backends.base import DEFAULT_CUDA_GRAPH, Backend, CudaGraphUse
 from ikc_deploy.text import shown
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class BackendSettings:
 
     threads: int = 0
     """Number of CPU cores for CPU backends; 0 for all."""
-    cuda_graph: bool = True
-    """Whether GPU backends capture the loop as one CUDA graph."""
+    cuda_graph: CudaGraphUse = DEFAULT_CUDA_GRAPH
+    """Recording of CUDA graphs by GPU backends."""
     device: str = DEFAULT_DEVICE
     """Number of a GPU, a device of OpenVINO, or "auto" for GPU 0 and OpenVINO's CPU."""
     precision: str = DEFAULT_PRECISION
@@ -55,7 +55,7 @@ def open_backend(
     bundle: Bundle,
     threads: int = 0,
     *,
-    cuda_graph: bool = True,
+    cuda_graph: CudaGraphUse = DEFAULT_CUDA_GRAPH,
     device: str = DEFAULT_DEVICE,
     precision: str = DEFAULT_PRECISION,
 ) -> Backend:
@@ -67,8 +67,8 @@ def open_backend(
         name: One of `BACKENDS`, or "auto" for the best that loads (see `choose_backend`).
         bundle: The opened bundle.
         threads: Number of CPU cores for CPU backends; 0 for all.
-        cuda_graph: Whether GPU backends capture the loop as one CUDA graph. False launches each
-            network separately.
+        cuda_graph: Recording of the loop as CUDA graphs: "auto" where it is possible, "require"
+            with an error where it is not, "off" to launch each network separately.
         device: Number of the GPU for CUDA backends; device of the backend "openvino": "CPU", "GPU",
             "NPU", or "AUTO" for a GPU if there is one, else the CPU. "auto" for the first GPU or
             the CPU.
@@ -79,8 +79,8 @@ def open_backend(
         The backend, owned by the caller, who closes it.
 
     Raises:
-        InputError: `threads`, `device` or `precision` is invalid, or the backend has no such
-            setting.
+        InputError: `threads`, `device`, `precision` or `cuda_graph` is invalid, or the backend has
+            no such setting.
         MissingExtraError: The backend is not installed.
         BackendError: The name is unknown, or the backend does not run on this machine.
         EngineError: The backend needs an engine, and the bundle has none for this machine.
@@ -95,6 +95,16 @@ def open_backend(
         raise InputError(
             f"precision={shown(precision)} is a setting of the backend {OPENVINO}, and the backend "
             f"is {name}; choose backend={OPENVINO!r}, or leave it out"
+        )
+    if cuda_graph not in get_args(CudaGraphUse):
+        raise InputError(
+            f"cuda_graph must be one of {', '.join(get_args(CudaGraphUse))}, got "
+            f"{shown(cuda_graph)}"
+        )
+    if cuda_graph == "require" and name not in ("auto", *TENSORRT_VARIANTS):
+        raise InputError(
+            f"the backend {name} records no CUDA graphs, and cuda_graph is 'require'; choose one "
+            f"of {', '.join(TENSORRT_VARIANTS)}, or cuda_graph='auto'"
         )
     numbered = isinstance(device, str) and device.isdecimal()
     having = "auto", *(CUDA_BACKENDS if numbered else (OPENVINO,))
@@ -141,7 +151,11 @@ def open_backends(bundle: Bundle, name: str, devices: str, **settings: Any) -> l
 
 
 def choose_backend(
-    bundle: Bundle, threads: int = 0, *, cuda_graph: bool = True, device: str = DEFAULT_DEVICE
+    bundle: Bundle,
+    threads: int = 0,
+    *,
+    cuda_graph: CudaGraphUse = DEFAULT_CUDA_GRAPH,
+    device: str = DEFAULT_DEVICE,
 ) -> tuple[Backend, dict[str, str]]:
     """Open the best backend that runs here.
 
@@ -152,7 +166,7 @@ def choose_backend(
     Args:
         bundle: The opened bundle.
         threads: Number of CPU cores for CPU backends; 0 for all.
-        cuda_graph: As in `open_backend`.
+        cuda_graph: As in `open_backend`; "require" leaves the TensorRT variants only.
         device: Number of a GPU, on which the backend must run; "auto" for any device.
 
     Returns:
@@ -165,7 +179,8 @@ def choose_backend(
     settings = BackendSettings(threads, cuda_graph, device)
     built = {engine.record.variant for engine in read_engines(bundle)}
     openers = _OPENERS | {OPENVINO: _open_openvino_in_16_bits}
-    for name in BACKENDS if device == DEFAULT_DEVICE else CUDA_BACKENDS:
+    names = BACKENDS if device == DEFAULT_DEVICE else CUDA_BACKENDS
+    for name in tuple(TENSORRT_VARIANTS) if cuda_graph == "require" else names:
         if name in TENSORRT_VARIANTS and name not in built:
             passed[name] = "the bundle has no engine for it"
             continue

@@ -10,13 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 Index = tuple[slice, ...]
 """Part of an array: a slice with start and stop for each axis."""
+
+
+CudaGraphUse = Literal["auto", "require", "off"]
+"""Recording of CUDA graphs: where possible, with an error where it is not, or off."""
+
+DEFAULT_CUDA_GRAPH: Final[CudaGraphUse] = "auto"
+"""Default of `load(cuda_graph=...)`."""
 
 
 @dataclass(frozen=True)

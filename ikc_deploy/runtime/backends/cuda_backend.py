@@ -18,10 +18,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from ikc_deploy.errors import BackendError, OutOfMemoryError
 from ikc_deploy.runtime.backends.base import (
+    DEFAULT_CUDA_GRAPH,
     Binding,
     BoundGraph,
     Buffer,
     CapturedGraph,
+    CudaGraphUse,
     Event,
     Index,
     PlaneIndex,
@@ -94,7 +96,8 @@ class CudaBackend:
     Args:
         runner: Runs the graphs. The first backend owns it, its clones do not.
         device: The GPU.
-        cuda_graph: Whether to capture CUDA graphs.
+        cuda_graph: Whether to capture CUDA graphs: "auto" where it is possible, "require" with an
+            error where it is not, "off" for never.
 
     Raises:
         BackendError: The runner cannot load the graphs, or the device refuses.
@@ -103,7 +106,9 @@ class CudaBackend:
     overlaps = True
     """True: clones have streams of their own."""
 
-    def __init__(self, runner: GraphRunner, device: Device, cuda_graph: bool = True) -> None:
+    def __init__(
+        self, runner: GraphRunner, device: Device, cuda_graph: CudaGraphUse = DEFAULT_CUDA_GRAPH
+    ) -> None:
         self.name = runner.name
         self.device = f"{device.name} (GPU {device.ordinal})"
         self._runner: GraphRunner | None = runner
@@ -214,9 +219,18 @@ class CudaBackend:
 
         A capture that something else in the process has disturbed is tried once more. If it is
         refused again, a warning says so, and the graphs are launched one by one from then on.
+
+        Raises:
+            BackendError: It is not possible, but required.
         """
-        wanted = self._cuda_graph and len(graphs) > 0
-        if not wanted or not all(cast(StreamBoundGraph, graph).capturable for graph in graphs):
+        if self._cuda_graph == "off" or not graphs:
+            return None
+        if not all(cast(StreamBoundGraph, graph).capturable for graph in graphs):
+            if self._cuda_graph == "require":
+                raise BackendError(
+                    f"{self.name} cannot record these networks as a CUDA graph, and cuda_graph is "
+                    "'require'; choose cuda_graph='auto' to launch them one by one"
+                )
             return None
         for _ in range(_CAPTURES):
             try:
@@ -224,7 +238,11 @@ class CudaBackend:
             except BackendError as error:
                 self._stream.synchronize()
                 refusal = error
-        self._cuda_graph = False
+        if self._cuda_graph == "require":
+            raise BackendError(
+                f"{refusal}; choose cuda_graph='auto' to launch the networks one by one"
+            )
+        self._cuda_graph = "off"
         _LOG.warning("%s; frames are launched graph by graph, which is slower", refusal)
         return None
 

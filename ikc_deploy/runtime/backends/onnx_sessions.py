@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +20,9 @@ from ikc_deploy.runtime.signatures import Signature, Tensor, check_signature, si
 EXACT_INT8: Final = ("session.x64quantprecision", "1")
 """Entry of a session's configuration that selects exact INT8 arithmetic. Otherwise x86 CPUs without
 VNNI instructions add products of 8-bit numbers in 16 bits, which overflows silently."""
+
+_NO_CPU_NODES: Final = ("session.disable_cpu_ep_fallback", "1")
+"""Entry of a session's configuration that refuses graphs whose nodes the provider lacks."""
 
 _DTYPES: Final = {
     f"tensor({name})": np.dtype(kind)
@@ -80,6 +84,9 @@ def load_sessions(
         settings.enable_mem_pattern = False
         settings.add_session_config_entry("session.use_env_allocators", "1")
         _share_arena()
+    else:
+        # Otherwise nodes that the provider lacks run on the CPU, without an exception.
+        settings.add_session_config_entry(*_NO_CPU_NODES)
     sessions: dict[str, Any] = {}
     for graph in bundle.loop.graphs if graphs is None else graphs:
         path = bundle.graph(graph)
@@ -89,7 +96,7 @@ def load_sessions(
                 model, settings, providers=[(provider, dict(options))]
             )
         except Exception as error:  # onnxruntime's exceptions share no base of their own
-            raise BackendError(f"ONNX Runtime cannot load '{path}': {error}") from error
+            raise BackendError(_refusal(path, provider, error)) from error
         # Otherwise a run that fails is repeated by the CPU provider, without an exception.
         session.disable_fallback()
         given = session.get_providers()
@@ -103,6 +110,15 @@ def load_sessions(
             _check_scale(bundle, session)
         sessions[graph] = session
     return sessions
+
+
+def _refusal(path: Path, provider: str, error: Exception) -> str:
+    if "fallback to CPU EP has been explicitly disabled" in str(error):
+        return (
+            f"{provider} does not have all operators of '{path}', and they are not run on the CPU "
+            "instead; choose the backend onnxruntime, or export the bundle in another precision"
+        )
+    return f"ONNX Runtime cannot load '{path}': {error}"
 
 
 def _signature(session: Any) -> Signature:

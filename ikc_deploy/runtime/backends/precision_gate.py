@@ -151,7 +151,7 @@ def measure(bundle: Bundle, reference: Backend, candidate: Backend) -> GateResul
         return GateResult(math.nan, math.nan)
     own = sessions[0]
     reference.upload(codes[1], own.codes[0])
-    run(reference, own.known())
+    run(reference, own.image(0))
     moved = _inside(reference.download(own.sr), scale)
     wanted = _inside(hr, scale)
     return GateResult(
