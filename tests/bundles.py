@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from typing import Final
 
 import torch
 
 from ikc_deploy.bundle.manifest import Bundle, FrameIO, Precision
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
 from ikc_deploy.export.usrnet_graph import UsrnetExport, add_usrnet
+from ikc_deploy.files import atomic_folder
+from ikc_deploy.locks import locked
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import save_checkpoint, untrained_networks
 from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings, save_usrnet
 from ikc_deploy.networks.weights_loader import load_weights
 from tests.samples import small_architecture
+
+EXPORTS: Final = "IKC_TEST_EXPORTS"
+"""Environment variable that holds the folder of the exports of a run."""
 
 
 def save_small(
@@ -33,10 +40,25 @@ def export_small(
     precision: Precision = "fp32",
     io: FrameIO = "uint8",
 ) -> Bundle:
-    """A bundle of such networks."""
+    """A bundle of such networks, exported once in a run of all tests and copied from there."""
+    name = f"{design}-x{scale}-{precision}-{io}"
+    kept = os.environ.get(EXPORTS)
+    if kept is None:
+        return _export(folder, design, scale, ExportSettings(precision, io), name)
+    source = Path(kept) / name
+    with locked(source):
+        if not source.is_dir():
+            with atomic_folder(source) as made:
+                _export(made, design, scale, ExportSettings(precision, io), name)
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    return Bundle.open(folder / name)
+
+
+def _export(
+    folder: Path, design: Design, scale: int, settings: ExportSettings, name: str
+) -> Bundle:
     checkpoint = save_small(folder, design, scale)
-    out = folder / f"{design}-x{scale}-{precision}-{io}"
-    return export_bundle(load_weights(str(checkpoint)), out, ExportSettings(precision, io))
+    return export_bundle(load_weights(str(checkpoint)), folder / name, settings)
 
 
 def near_bicubic_usrnet() -> Usrnet:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from ikc_deploy import Bundle
-from tests.bundles import export_small, save_small, with_usrnet
+from tests.bundles import EXPORTS, export_small, save_small, with_usrnet
 from tests.repeating import repeating_bundle
 
 # Otherwise "auto" would be OpenVINO in bfloat16 on CPUs that have it, and ONNX Runtime on others.
@@ -27,6 +27,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.shared)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _exports(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let the workers of a run, and what they start, share the exports of small networks."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    os.environ.setdefault(EXPORTS, str(shared / "exports"))
 
 
 @pytest.fixture(scope="session")

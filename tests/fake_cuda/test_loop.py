@@ -199,6 +199,49 @@ def test_a_refused_capture_costs_no_frame(
     assert driver.left() == {}
 
 
+@pytest.mark.parametrize("capturable", [True, False])
+def test_recording_that_is_required_is_never_replaced(
+    bundle: Bundle, cpu: Upscaler, driver: Driver, capturable: bool
+) -> None:
+    frame = photo(16, 20)
+    backend = open_fake_cuda(bundle, capturable, cuda_graph="require")
+    with Upscaler(bundle, backend, ITERS) as upscaler:
+        if not capturable:
+            with pytest.raises(BackendError, match=r"cannot record these networks.*'require'"):
+                upscaler(frame)
+        else:
+            # Both attempts to record the first program.
+            for _ in range(2):
+                driver.fail("cuGraphInstantiateWithFlags")
+            with pytest.raises(BackendError, match=r"instantiate a graph.*cuda_graph='auto'"):
+                upscaler(frame)
+            for number in range(3):
+                assert_equal(upscaler(frame), cpu(frame))
+                assert driver.count("graph launches") == number
+    assert driver.left() == {}
+
+
+@pytest.mark.parametrize("call", [{}, {"steps": True}, {"estimate": "crops"}], ids=str)
+def test_an_early_stop_is_recorded_step_by_step(
+    bundle: Bundle, driver: Driver, call: dict[str, Any]
+) -> None:
+    frame = photo(96, 100)
+    with (
+        ikc_deploy.load(bundle, "onnxruntime", ITERS, threads=1, early_stop=9e9) as cpu,
+        Upscaler(bundle, open_fake_cuda(bundle), ITERS, early_stop=9e9) as upscaler,
+    ):
+        for _ in range(2):
+            assert_equal(upscaler(frame, **call), cpu(frame, **call))
+        launches, made = driver.count("graph launches"), driver.made()
+        result = upscaler(frame, **call)
+        assert_equal(result, cpu(frame, **call))
+        assert result.corrections == 1
+        # The predictor, one correction, and the image.
+        if not call.get("steps"):
+            assert driver.count("graph launches") - launches == 3
+            assert driver.made() == made
+
+
 def test_closing_after_a_failure_frees_everything(bundle: Bundle, driver: Driver) -> None:
     upscaler = Upscaler(bundle, open_fake_cuda(bundle), ITERS)
     driver.fail("cuLaunchHostFunc", 5)
@@ -296,24 +339,31 @@ def test_a_frame_goes_up_once_and_its_image_down_once(
         assert np.array_equal(result.codes, expected.codes)
 
 
-@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("mode", MODES, ids=str)
 def test_tiles_are_cut_on_the_device(
-    bundle: Bundle, cpu: Upscaler, driver: Driver, on_device: bool
+    bundle: Bundle, cpu: Upscaler, driver: Driver, mode: dict[str, Any]
 ) -> None:
-    device = open_device()
-    frame = photo(96, 150)
-    given: Any = WithDlpack(device, frame, CudaStream(device)) if on_device else frame
-    with (
-        Upscaler(bundle, open_fake_cuda(bundle), ITERS, tiles=TileSettings(64)) as upscaler,
-        ikc_deploy.load(bundle, "onnxruntime", ITERS, threads=1, tile=64) as tiled,
-    ):
-        upscaler(given, sigma=1.7)
-        before, made = driver.count("uploaded bytes"), driver.made()
-        result = upscaler(given, sigma=1.7)
-        assert np.array_equal(result.image, tiled(frame, sigma=1.7).image)
-        codes = 40 * 8
-        assert driver.count("uploaded bytes") - before <= (0 if on_device else frame.nbytes) + codes
-        assert {**driver.made(), "events made": 0} == {**made, "events made": 0}
+    device, frame = open_device(), photo(96, 150)
+    on_device: Any = WithDlpack(device, frame, CudaStream(device))
+    with ikc_deploy.load(bundle, "onnxruntime", ITERS, threads=1, tile=64) as tiled:
+        expected = [tiled(frame, **mode) for _ in range(4)][-1]
+    down = []
+    for given in (frame, on_device):
+        tiles = TileSettings(64)
+        with Upscaler(bundle, open_fake_cuda(bundle), ITERS, tiles=tiles) as upscaler:
+            for _ in range(3):
+                upscaler(given, **mode)
+            before, made = driver.count("downloaded bytes"), driver.made()
+            up = driver.count("uploaded bytes")
+            result = upscaler(given, **mode)
+            assert np.array_equal(result.image, expected.image)
+            assert np.array_equal(result.codes, expected.codes)
+            down.append(driver.count("downloaded bytes") - before)
+            limit = SMALL + (frame.nbytes if given is frame else 0)
+            assert driver.count("uploaded bytes") - up < limit
+            assert {**driver.made(), "events made": 0} == {**made, "events made": 0}
+    # Beside the tiles of the image, sums over blocks of a frame that the host does not have.
+    assert down[1] - down[0] < SMALL
 
 
 def test_free_memory_is_consulted_before_a_frame_is_tried(bundle: Bundle, driver: Driver) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ikc_deploy import Bundle
+from tests.bundles import export_small
 from tests.fake_cuda.build import CannotBuildError, FakeCuda, build
 from tests.fake_cuda.conftest import BUNDLE
 
@@ -26,8 +27,10 @@ def fake_cuda() -> FakeCuda:
 
 
 def test_everything_of_cuda_on_the_fake_driver(
-    repository: Path, fake_cuda: FakeCuda, small_bundle: Bundle
+    repository: Path, fake_cuda: FakeCuda, small_bundle: Bundle, tmp_path: Path
 ) -> None:
+    # Exported here, where torch's exporter is loaded already.
+    export_small(tmp_path, "dan2", 2)
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-m", "pytest", "tests/fake_cuda"],
         cwd=repository,

@@ -115,8 +115,9 @@ def load_sessions(
 def _refusal(path: Path, provider: str, error: Exception) -> str:
     if "fallback to CPU EP has been explicitly disabled" in str(error):
         return (
-            f"{provider} does not have all operators of '{path}', and they are not run on the CPU "
-            "instead; choose the backend onnxruntime, or export the bundle in another precision"
+            f"ONNX Runtime would run nodes of '{path}' on the CPU, which is refused: {provider} does "
+            "not start here (run ikc-doctor for the reason), or lacks an operator of the graph "
+            "(export the bundle in another precision); or choose the backend onnxruntime"
         )
     return f"ONNX Runtime cannot load '{path}': {error}"
 
