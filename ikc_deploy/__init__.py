@@ -187,8 +187,8 @@ def load(
         cuda_graph: Recording of the loop as CUDA graphs on the TensorRT backends. "auto": where it
             is possible, with a warning where the driver refuses; "require": an error where it is
             not possible; "off": each network is launched separately.
-        device: Number of the GPU, or several as "0,1": submitted frames and streams that are not
-            tracked use them in turn, calls the first. For the backend "openvino" "CPU", "GPU",
+        device: Number of the GPU, or several as "0,1": submitted frames and those of streams use
+            them in turn, calls the first. For the backend "openvino" "CPU", "GPU",
             "NPU", or "AUTO" for a GPU if there is one, else the CPU. "auto" is the first GPU, or
             OpenVINO's CPU.
         precision: Precision in which the backend "openvino" computes everything that the graphs do
@@ -198,7 +198,7 @@ def load(
             corrections on four textured crops, then one SR pass over the frame. "track": for the
             frames of one clip in order, from the last frame's kernel code with one correction.
         early_stop: Change of the kernel code (Euclidean norm) below which the remaining
-            corrections are skipped, for example 0.01; None to run all of them.
+            corrections are skipped, for example 0.001; None to run all of them.
         tile: Side in LR pixels of the tiles that frames are cut into. "auto" cuts only frames that
             need more memory than allowed; None never cuts.
         max_memory: Number of bytes that "auto" may use for one frame; None for half of the free

@@ -46,7 +46,7 @@ class TensorRTVariant:
 
 TENSORRT_VARIANTS: Final[dict[TensorRTVariantName, TensorRTVariant]] = {
     "tensorrt": TensorRTVariant("tensorrt", "tensorrt", "10.12", "12"),
-    "tensorrt-rtx": TensorRTVariant("tensorrt-rtx", "tensorrt_rtx", "1.1", "2"),
+    "tensorrt-rtx": TensorRTVariant("tensorrt-rtx", "tensorrt_rtx", "1.4", "2"),
 }
 """Variants by name, in the order in which `auto` tries them."""
 

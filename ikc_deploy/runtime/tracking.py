@@ -54,8 +54,8 @@ class Turn:
     """
 
     def __init__(self, before: Turn | None) -> None:
-        self._before = None if before is None else before._ended
-        self._ended = threading.Event()
+        self._before: threading.Event | None = None if before is None else before._ended
+        self._ended: threading.Event = threading.Event()
 
     def wait(self) -> None:
         """Wait until the turn of the last frame has ended."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, cast
 
 import numpy as np
 import pytest
@@ -10,9 +10,11 @@ import pytest
 import ikc_deploy
 from ikc_deploy import BackendError, Bundle, InputError
 from ikc_deploy.runtime.backends import BACKENDS, choose_backend, open_backend
+from ikc_deploy.runtime.backends.onnx_sessions import load_sessions
 from tests.half import half_bundle, write_engine
 from tests.samples import photo
 
+PROVIDER: Final = "CUDAExecutionProvider"
 ON_A_CPU = ("openvino", "onnxruntime")
 ON_A_GPU = tuple(name for name in BACKENDS if name not in ON_A_CPU)
 
@@ -78,3 +80,28 @@ def test_the_cpu_works_on_several_frames_at_once(small_bundle: Bundle, name: str
 def test_streams_must_be_a_count(small_bundle: Bundle, streams: Any) -> None:
     with pytest.raises(InputError, match="streams must be a whole number"):
         ikc_deploy.load(small_bundle, "onnxruntime", streams=streams)
+
+
+@pytest.mark.parametrize("name", [*ON_A_CPU, "onnxruntime-cuda"])
+def test_recording_is_required_of_backends_that_can_only(small_bundle: Bundle, name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} records no CUDA graphs.*one of tensorrt"):
+        ikc_deploy.load(small_bundle, name, cuda_graph="require")
+    # Among all, TensorRT alone is a candidate, and this bundle has no engine.
+    with pytest.raises(BackendError, match="tensorrt: the bundle has no engine for it"):
+        ikc_deploy.load(small_bundle, cuda_graph="require")
+    with pytest.raises(InputError, match="cuda_graph must be one of auto, require, off, got True"):
+        open_backend("onnxruntime", small_bundle, cuda_graph=cast(Any, True))
+
+
+def test_onnx_runtime_runs_nothing_on_the_cpu_instead_of_a_gpu(small_bundle: Bundle) -> None:
+    """ONNX Runtime itself refuses; without the setting, it would load and compute on the CPU."""
+    import onnxruntime
+
+    path = str(small_bundle.graph("predictor"))
+    quiet = onnxruntime.SessionOptions()
+    quiet.log_severity_level = 4
+    given = onnxruntime.InferenceSession(path, quiet, providers=[PROVIDER]).get_providers()
+    if given[0] == PROVIDER:
+        pytest.skip("there is a GPU")
+    with pytest.raises(BackendError, match=f"on the CPU, which is refused: {PROVIDER} does not st"):
+        load_sessions(small_bundle, PROVIDER, {})

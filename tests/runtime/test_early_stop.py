@@ -40,7 +40,7 @@ def assert_equal(ours: Result, expected: Result) -> None:
 def test_a_limit_that_is_never_reached_changes_nothing(
     small_bundle: Bundle, estimate: str, steps: bool
 ) -> None:
-    call = {"estimate": estimate, "steps": steps}
+    call: dict[str, Any] = {"estimate": estimate, "steps": steps}
     expected = upscaled(small_bundle, None, **call)
     assert expected.corrections == ITERS
     assert_equal(upscaled(small_bundle, 0, **call), expected)

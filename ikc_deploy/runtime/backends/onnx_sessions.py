@@ -115,8 +115,8 @@ def load_sessions(
 def _refusal(path: Path, provider: str, error: Exception) -> str:
     if "fallback to CPU EP has been explicitly disabled" in str(error):
         return (
-            f"ONNX Runtime would run nodes of '{path}' on the CPU, which is refused: {provider} does "
-            "not start here (run ikc-doctor for the reason), or lacks an operator of the graph "
+            f"ONNX Runtime would run nodes of '{path}' on the CPU, which is refused: {provider} "
+            "does not start here (run ikc-doctor for the reason), or lacks one of their operators "
             "(export the bundle in another precision); or choose the backend onnxruntime"
         )
     return f"ONNX Runtime cannot load '{path}': {error}"
