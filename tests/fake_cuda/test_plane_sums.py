@@ -73,8 +73,9 @@ def test_memory_is_kept_for_the_sizes_in_use(backend: CudaBackend, driver: Drive
     made = None
     for _ in range(3):
         for buffer, (height, width) in zip(buffers, sizes, strict=True):
-            index = FrameBatch(np.zeros((1, height, width, 3), np.uint8), "uint8", True)
-            backend.upload(index.array, buffer)
+            frame = np.zeros((1, height, width, 3), np.uint8)
+            index = FrameBatch(frame, "uint8", True)
+            backend.upload(frame, buffer)
             backend.texture(buffer, index.green_index(0), 8)
             backend.means(buffer, index.green_index(0), 4, 6)
         made = made or driver.made()
