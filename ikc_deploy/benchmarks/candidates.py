@@ -8,6 +8,12 @@ from functools import partial
 from typing import Any, Final, get_args
 
 from ikc_deploy.benchmarks.case import BenchmarkCase, Subject
+from ikc_deploy.benchmarks.plain_engines import (
+    NcnnEngine,
+    OnnxRuntimeEngine,
+    OpenVinoEngine,
+    PlainEngine,
+)
 from ikc_deploy.benchmarks.runners import CandidateRunner
 from ikc_deploy.bundle.manifest import Bundle, Precision
 from ikc_deploy.errors import InputError, MissingExtraError
@@ -129,11 +135,11 @@ def _open_torch(subject: Subject, case: BenchmarkCase, **settings: bool) -> Cand
     return TorchLoopRunner(subject, case, TorchSettings(**settings))
 
 
-def _open_plain(subject: Subject, case: BenchmarkCase) -> CandidateRunner:
+def _open_plain(subject: Subject, case: BenchmarkCase, engine: PlainEngine) -> CandidateRunner:
     from ikc_deploy.benchmarks.plain_graphs import PlainGraphsRunner
 
     try:
-        return PlainGraphsRunner(subject, case)
+        return PlainGraphsRunner(subject, case, engine)
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "export", "Plain graphs") from error
 
@@ -156,8 +162,28 @@ _OTHERS: Final = (
         partial(_open_torch, compile=True),
     ),
     Candidate(
+        "torch-compile-bf16",
+        "torch.compile, channels_last, autocast to bfloat16",
+        partial(_open_torch, compile=True, channels_last=True, bfloat16=True),
+    ),
+    Candidate(
         "onnxruntime-plain",
         "ONNX Runtime, plain graphs, default settings",
-        _open_plain,
+        partial(_open_plain, engine=OnnxRuntimeEngine()),
+    ),
+    Candidate(
+        "openvino-plain-fp32",
+        "OpenVINO, plain graphs, float32",
+        partial(_open_plain, engine=OpenVinoEngine("fp32")),
+    ),
+    Candidate(
+        "openvino-plain-bf16",
+        "OpenVINO, plain graphs, bfloat16",
+        partial(_open_plain, engine=OpenVinoEngine("bf16")),
+    ),
+    Candidate(
+        "ncnn-plain",
+        "ncnn, plain graphs converted by pnnx, float32",
+        partial(_open_plain, engine=NcnnEngine()),
     ),
 )

@@ -1,4 +1,7 @@
-"""The candidate of plain ONNX Runtime: the networks exported as they are, default settings."""
+"""The candidates of other inference engines: the networks exported as they are, without rewrites.
+
+Every call takes and returns host arrays, as an application does that knows only the ONNX files.
+"""
 
 from __future__ import annotations
 
@@ -13,33 +16,31 @@ from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.case import BenchmarkCase, Subject, planes_of
 from ikc_deploy.benchmarks.flops import graph_work, loop_total
+from ikc_deploy.benchmarks.plain_engines import PlainEngine, PlainGraph
 from ikc_deploy.benchmarks.runners import StageClock, Timing
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import atomic_folder, restore
 from ikc_deploy.locks import locked
-from ikc_deploy.loops import SR
+from ikc_deploy.loops import CODE, LR, SR
 from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.paths import cache_folder
 from ikc_deploy.weights import find_weights
 
 
 class PlainGraphsRunner:
-    """A runner of the loop over unrewritten graphs; every call takes and returns host arrays.
+    """A runner of the loop over unrewritten graphs.
 
     Args:
         subject: What is measured: weights, as a bundle's graphs are rewritten.
         case: Size and number of frames, corrections and threads.
+        engine: Library that runs the graphs.
 
     Raises:
-        InputError: The subject is a bundle.
+        InputError: The subject is a bundle, or the engine cannot run the case.
+        IkcError: The engine is not installed or does not run here.
     """
 
-    precision = "fp32"
-    library = "onnxruntime"
-
-    def __init__(self, subject: Subject, case: BenchmarkCase) -> None:
-        import onnxruntime
-
+    def __init__(self, subject: Subject, case: BenchmarkCase, engine: PlainEngine) -> None:
         if subject.weights is None:
             raise InputError(
                 "unrewritten graphs are exported from weights; give --weights instead of --bundle"
@@ -49,15 +50,12 @@ class PlainGraphsRunner:
         self._loop, self._scale = networks.loop, networks.architecture.scale
         self._start = networks.basis.delta_code() if self._loop.start is None else None
         self._code_size = networks.architecture.code_size
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = case.threads
-        self._sessions: dict[str, Any] = {
-            name: onnxruntime.InferenceSession(
-                str(self._folder / f"{name}.onnx"), options, providers=["CPUExecutionProvider"]
-            )
+        self._case = case
+        self._graphs: dict[str, PlainGraph] = {
+            name: engine.open(self._folder / f"{name}.onnx", self._input_shapes(name), case.threads)
             for name in self._loop.graphs
         }
-        self._case = case
+        self.precision, self.library = engine.precision, engine.library
         self._frames = case.frames()
         self._image: NDArray[np.uint8] | None = None
 
@@ -86,26 +84,31 @@ class PlainGraphsRunner:
 
     def macs(self) -> int | None:
         """Return the multiply-accumulates of one call, corrections included."""
-        case, scale = self._case, self._scale
-        shapes = {
-            "lr": (case.batch, 3, case.height, case.width),
-            "code": (case.batch, self._code_size),
-            "sr": (case.batch, 3, scale * case.height, scale * case.width),
-        }
         counted = {
-            name: sum(work.macs for _, work in graph_work(self._folder / f"{name}.onnx", shapes))
+            name: sum(
+                work.macs
+                for _, work in graph_work(self._folder / f"{name}.onnx", self._input_shapes(name))
+            )
             for name in self._loop.graphs
         }
-        return int(loop_total(self._loop, counted, case.iters))
+        return int(loop_total(self._loop, counted, self._case.iters))
 
     def close(self) -> None:
         """Free the networks."""
-        self._sessions.clear()
+        self._graphs.clear()
+
+    def _input_shapes(self, name: str) -> dict[str, tuple[int, ...]]:
+        case, scale = self._case, self._scale
+        shapes = {
+            LR: (case.batch, 3, case.height, case.width),
+            CODE: (case.batch, self._code_size),
+            SR: (case.batch, 3, scale * case.height, scale * case.width),
+        }
+        return {each: shapes[each] for each in self._loop.graph(name).inputs}
 
     def _call(self, clock: StageClock, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        outputs = [self._loop.outputs(name, "float")[0]]
-        found = clock.time(name, self._sessions[name].run, outputs, dict(inputs))
-        return dict(zip(outputs, found, strict=True))
+        output = self._loop.outputs(name, "float")[0]
+        return {output: clock.time(name, self._graphs[name], inputs)}
 
 
 def plain_graphs(weights: str) -> Path:

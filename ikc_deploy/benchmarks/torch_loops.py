@@ -35,13 +35,15 @@ class TorchSettings:
     """Whether tensors have the memory format channels_last."""
     compile: bool = False
     """Whether the networks are compiled with torch.compile."""
+    bfloat16: bool = False
+    """Whether convolutions and products are computed in bfloat16, by torch.autocast."""
     round_trips: bool = False
     """Whether image and code are copied to the host after every step, and the last correction is
     computed too."""
 
 
 class TorchLoopRunner:
-    """A runner of the plain networks in float32, on the GPU if torch finds one, else on the CPU.
+    """A runner of the plain networks, on the GPU if torch finds one, else on the CPU.
 
     Args:
         subject: What is measured: weights, as a bundle holds only graphs.
@@ -52,7 +54,6 @@ class TorchLoopRunner:
         InputError: The subject is a bundle.
     """
 
-    precision = "fp32"
     library = "torch"
 
     def __init__(self, subject: Subject, case: BenchmarkCase, settings: TorchSettings) -> None:
@@ -65,6 +66,7 @@ class TorchLoopRunner:
         self._networks = load_weights(subject.weights).networks
         self._case = case
         self._settings = settings
+        self.precision = "bf16" if settings.bfloat16 else "fp32"
         self._frames = case.frames()
         self._image: NDArray[np.uint8] | None = None
         self._modules: dict[str, Any] = {
@@ -75,11 +77,20 @@ class TorchLoopRunner:
         """Run one call on the case's frames and return its times."""
         clock = StageClock(self._synchronize)
         started = time.perf_counter()
-        with torch.inference_mode():
+        autocast = torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self._settings.bfloat16
+        )
+        with torch.inference_mode(), autocast:
             lr = self._on_device(torch.from_numpy(planes_of(self._frames)))
             sr = self._loop(lr, clock)
             self._image = (
-                (255 * sr).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+                (255 * sr.float())
+                .round()
+                .clamp(0, 255)
+                .to(torch.uint8)
+                .permute(0, 2, 3, 1)
+                .cpu()
+                .numpy()
             )
         return Timing(1e3 * (time.perf_counter() - started), clock.stages)
 

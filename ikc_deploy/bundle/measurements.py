@@ -54,15 +54,30 @@ class StepParity:
 
 
 @dataclass(frozen=True)
+class Int8Loss:
+    """The loss of PSNR-Y by INT8 over the images, each compared with itself in float32."""
+
+    median_db: float
+    """Median loss in dB; negative if INT8 gains."""
+    worst_db: float
+    """Largest loss in dB."""
+
+
+@dataclass(frozen=True)
 class Int8Parity:
-    """PSNR-Y with one correction, on HR images that were not used for calibration."""
+    """PSNR-Y of INT8 and float32 graphs on HR images that were not used for calibration.
+
+    The two ways tell apart what 8 bits cost the SR network and what they cost the estimate.
+    """
 
     fp32_db: float
-    """PSNR-Y of the float32 graphs in dB."""
+    """Mean PSNR-Y of the float32 graphs in dB, blind, with one correction."""
     int8_db: float
-    """PSNR-Y of the INT8 graphs in dB."""
-    loss_db: float
-    """Loss of PSNR-Y by INT8 in dB."""
+    """Mean PSNR-Y of the INT8 graphs in dB, blind, with one correction."""
+    blind: Int8Loss
+    """Loss with each bundle's own estimate of the blur."""
+    true_kernel: Int8Loss
+    """Loss with the true kernel, so that no error of the estimate is added or removed."""
     images: int
     """Number of images."""
     kept: tuple[str, ...]

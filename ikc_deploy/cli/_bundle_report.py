@@ -107,7 +107,9 @@ def int8_line(found: Int8Parity) -> str:
     """Return a line about the PSNR-Y that 8-bit convolutions cost."""
     return (
         f"PSNR-Y on {found.images} images not used for calibration: {found.int8_db:.2f} dB, "
-        f"in float32 {found.fp32_db:.2f}: 8 bits cost {found.loss_db:.2f} dB, with "
+        f"in float32 {found.fp32_db:.2f}; 8 bits cost {found.blind.median_db:.2f} dB (median; "
+        f"worst {found.blind.worst_db:.2f}), with the true kernel "
+        f"{found.true_kernel.median_db:.2f} (worst {found.true_kernel.worst_db:.2f}), with "
         f"{len(found.kept)} convolutions of the SR network kept in float32"
     )
 

@@ -82,7 +82,8 @@ def test_all_kinds_of_candidates_give_the_same_picture(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     subject = Subject(str(small_checkpoint))
-    names = "onnxruntime-fp32,reference-loop,torch-eager,torch-channels-last,onnxruntime-plain"
+    names = "onnxruntime-fp32,reference-loop,torch-eager,torch-channels-last,onnxruntime-plain,"
+    names += "openvino-plain-fp32"
     images = {}
     for candidate in choose(names):
         runner = candidate.open(subject, replace(CASE, batch=2))
