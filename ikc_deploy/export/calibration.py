@@ -22,7 +22,7 @@ from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.evaluation.datasets import read_hr
 from ikc_deploy.export.int8 import Feeds, convolution_weights, quantize_graph
 from ikc_deploy.export.precision import conv_precision
-from ikc_deploy.imaging.degrade import degrade_gaussian
+from ikc_deploy.imaging.degrade import degrade_gaussian, quantize
 from ikc_deploy.imaging.image_io import list_images
 from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.imaging.synthetic import structured_image
@@ -166,7 +166,7 @@ def _psnr(bundle: Bundle, images: Sequence[Image]) -> float:
     found = []
     for hr, lr, _ in _blurred(bundle, images):
         _, srs, _ = _loop(bundle, lr)
-        image = np.rint(255 * srs[-1][0].transpose(1, 2, 0)).clip(0, 255).astype(np.uint8)
+        image = quantize(255 * srs[-1][0].transpose(1, 2, 0))
         found.append(psnr_y(image, hr, scale))
     return float(np.mean(found))
 

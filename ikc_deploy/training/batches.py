@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ikc_deploy.imaging.torch_ops import degrade, quantized
 from ikc_deploy.kernels import LEVEL_UNITS
 from ikc_deploy.networks.ellipses import ellipse_parameters, gaussian_kernels
 from ikc_deploy.networks.loop_networks import LoopNetworks
-from ikc_deploy.training.batch_degradation import degrade, quantized
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
 from ikc_deploy.training.jpeg import jpeg

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ikc_deploy.imaging.torch_ops import degrade_circular, quantized
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.kernels.conventions import random_fkp_kernels
 from ikc_deploy.networks.usrnet import Usrnet, save_usrnet
-from ikc_deploy.training.batch_degradation import degrade_circular, quantized
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.runs import CHECKPOINT_FILE
 from ikc_deploy.training.training_task import TrainingStage, TrainingTask

@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 
 from ikc_deploy.errors import InputError, RecipeError
 from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.torch_ops import degrade_circular
 from ikc_deploy.kernels.conventions import degrade_fkp, random_fkp_kernels
 from ikc_deploy.networks.usrnet import load_usrnet
-from ikc_deploy.training.batch_degradation import degrade_circular
 from ikc_deploy.training.recipes import read_recipe
 from ikc_deploy.training.runs import LOG_FILE
 from ikc_deploy.training.trainer import train
