@@ -63,6 +63,19 @@ def test_shipped_recipes_load(path: Path) -> None:
     assert stages[: len(complete)] == complete or (recipe.init_from and set(stages) <= {*complete})
 
 
+def test_only_a_recipe_that_continues_weights_may_leave_stages_out(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    short = VALID[: VALID.index("[corrector]")] + VALID[VALID.index("[validation]") :]
+    path.write_text(short)
+    with pytest.raises(RecipeError, match="missing: corrector"):
+        read_recipe(LoopRecipe, path)
+    path.write_text('init_from = "x2-lite"\n' + short)
+    assert list(read_recipe(LoopRecipe, path).stages) == ["predictor", "sftmd"]
+    path.write_text('init_from = "x2-lite"\n' + VALID[: VALID.index("[sftmd]")])
+    with pytest.raises(RecipeError, match="missing: predictor, sftmd, corrector"):
+        read_recipe(LoopRecipe, path)
+
+
 def test_a_recipe_is_read_into_settings(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(VALID)
@@ -255,7 +268,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(SETTINGS), value=VALUES)
 @example(("smoke.toml", "", "kind"), [1])
 @example(("smoke.toml", "architecture", "sigma_range"), ["a", "b"])
@@ -282,7 +295,7 @@ def test_any_value_anywhere_is_taken_or_refused_by_name(
         assert any(word in message for word in {key, table or key} | others)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     design=st.sampled_from(["reference", "compact"]),
     kernels=st.sampled_from(["isotropic", "anisotropic"]),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +82,18 @@ def test_a_stopped_run_goes_on_as_an_unbroken_one(
     whole, broken = load_file(finished), load_file(resumed)
     assert [key for key in whole if not torch.equal(whole[key], broken[key])] == []
     assert (run / LOG_FILE).read_text().count("\n") == 3
+
+
+def test_a_run_is_resumed_only_with_its_own_images_and_recipe(
+    recipe: UsrnetRecipe, images: Path, tmp_path: Path
+) -> None:
+    assert trained(recipe, tmp_path / "run", stop_after=2) is None
+    other = Path(shutil.copytree(images, tmp_path / "other"))
+    (other / "0.png").unlink()
+    with pytest.raises(RecipeError, match="trained on other images"):
+        trained(dataclasses.replace(recipe, data=(other,)), tmp_path / "run", resume=True)
+    with pytest.raises(RecipeError, match="started with other settings"):
+        trained(dataclasses.replace(recipe, seed=1), tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
