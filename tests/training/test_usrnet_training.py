@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.imaging.torch_ops import degrade_circular
 from ikc_deploy.kernels.conventions import degrade_fkp, random_fkp_kernels
 from ikc_deploy.networks.usrnet import load_usrnet
+from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
 from ikc_deploy.training.recipes import read_recipe
 from ikc_deploy.training.runs import LOG_FILE
 from ikc_deploy.training.trainer import train
@@ -94,6 +96,21 @@ def test_a_run_is_resumed_only_with_its_own_images_and_recipe(
         trained(dataclasses.replace(recipe, data=(other,)), tmp_path / "run", resume=True)
     with pytest.raises(RecipeError, match="started with other settings"):
         trained(dataclasses.replace(recipe, seed=1), tmp_path / "run", resume=True)
+
+
+def test_two_processes_draw_the_halves_of_a_batch(recipe: UsrnetRecipe) -> None:
+    def drawn(processes: ProcessGroup) -> Any:
+        task = UsrnetTask(recipe, torch.device("cpu"), processes)
+        task.build(None, resumed=False)
+        return task.stage("usrnet").draw(3)
+
+    whole = drawn(SINGLE_PROCESS)
+    halves = [drawn(ProcessGroup(rank, 2)) for rank in range(2)]
+    for name in ("hr", "lr", "kernels", "noise"):
+        joined = torch.cat([getattr(half, name) for half in halves])
+        torch.testing.assert_close(joined, getattr(whole, name), atol=1e-6, rtol=0)
+    with pytest.raises(RecipeError, match="cannot be split"):
+        UsrnetTask(recipe, torch.device("cpu"), ProcessGroup(0, 3))
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
