@@ -28,7 +28,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_checkpoint
-from ikc_deploy.training.recipes import Recipe, load_recipe
+from ikc_deploy.training.loop_recipe import LoopRecipe
+from ikc_deploy.training.loop_task import LoopTask
+from ikc_deploy.training.recipes import read_recipe
 from ikc_deploy.training.runs import CHECKPOINT_FILE, LOG_FILE
 from ikc_deploy.training.trainer import train
 
@@ -111,7 +113,7 @@ def train_plan(
     speeds: dict[str, Any] = {}
     finished: dict[str, Path] = {}
     for index, run in enumerate(runs):
-        recipe = load_recipe(plan_file.parent / run.recipe, (data,))
+        recipe = read_recipe(LoopRecipe, plan_file.parent / run.recipe, (data,))
         if run.init_from is not None:
             recipe = dataclasses.replace(recipe, init_from=str(finished[run.init_from].resolve()))
         recipe, speed = _trial(recipe, trial_steps, work / f"{recipe.name}-trial", place)
@@ -133,7 +135,9 @@ def train_plan(
         _say(f"{recipe.name}: finished, {ends - time.monotonic():.0f} s left")
 
 
-def speed_record(recipe: Recipe, speed: dict[str, float], steps: dict[str, int]) -> dict[str, Any]:
+def speed_record(
+    recipe: LoopRecipe, speed: dict[str, float], steps: dict[str, int]
+) -> dict[str, Any]:
     """Return the speed of a run as JSON values, with crops a second and TFLOP/s of F's training."""
     stage = recipe.stages["sftmd"]
     crops = stage.batch / speed["sftmd"]
@@ -161,8 +165,8 @@ class _Run:
 
 
 def _trial(
-    recipe: Recipe, steps: int, folder: Path, device: torch.device
-) -> tuple[Recipe, dict[str, float]]:
+    recipe: LoopRecipe, steps: int, folder: Path, device: torch.device
+) -> tuple[LoopRecipe, dict[str, float]]:
     """Return the recipe, not compiled if that fails, and the seconds a step of each stage."""
     short = _with_steps(recipe, dict.fromkeys(recipe.stages, steps), steps // _TRIAL_LINES)
     started = time.monotonic()
@@ -184,15 +188,15 @@ def _trial(
     return recipe, speed
 
 
-def _with_steps(recipe: Recipe, steps: dict[str, int], log_every: int) -> Recipe:
+def _with_steps(recipe: LoopRecipe, steps: dict[str, int], log_every: int) -> LoopRecipe:
     stages: dict[str, Any] = {
         name: dataclasses.replace(stage, steps=steps[name]) for name, stage in recipe.stages.items()
     }
     return dataclasses.replace(recipe, stages=stages, log_every=log_every, save_every=10**8)
 
 
-def _train(recipe: Recipe, folder: Path, device: torch.device) -> Path:
-    train(recipe, folder, resume=False, device=device, progress=_Progress())
+def _train(recipe: LoopRecipe, folder: Path, device: torch.device) -> Path:
+    train(LoopTask(recipe, device), folder, resume=False, progress=_Progress())
     return folder / CHECKPOINT_FILE
 
 

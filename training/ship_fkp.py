@@ -17,7 +17,7 @@ from ikc_deploy.files import write_atomically
 from ikc_deploy.kernels import FKP_SCALES
 from ikc_deploy.networks.flow import KernelFlow, flow_file, load_flow, shipped_flow
 from ikc_deploy.networks.reference_flow import import_flow
-from ikc_deploy.training.fkp_training import draw, held_out_likelihood
+from ikc_deploy.training.fkp_task import draw, held_out_likelihood
 from ikc_deploy.training.runs import LOG_FILE
 
 _RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"

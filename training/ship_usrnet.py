@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.files import write_atomically
-from ikc_deploy.imaging.degrade import crop_to_multiple, upscale_bicubic
+from ikc_deploy.imaging.degrade import crop_to_multiple, quantize, upscale_bicubic
 from ikc_deploy.imaging.image_io import list_images, read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.kernels.conventions import FKP_SCALES, degrade_fkp, lag, random_fkp_kernels
@@ -78,7 +78,7 @@ def _on_images(folder: Path, scale: int, networks: dict[str, Usrnet]) -> dict[st
     for path in list_images(folder):
         hr = crop_to_multiple(read_rgb(path), scale)
         (kernel,) = random_fkp_kernels(random, 1, scale)
-        lr = np.rint(degrade_fkp(hr, kernel, scale)).clip(0, 255).astype(np.uint8)
+        lr = quantize(degrade_fkp(hr, kernel, scale))
         rows.append(_measured(hr, lr, kernel, scale, networks))
     return {"scale": scale, **{key: float(np.mean([row[key] for row in rows])) for key in rows[0]}}
 

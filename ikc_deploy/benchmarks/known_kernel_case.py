@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ikc_deploy.imaging.degrade import quantize
 from ikc_deploy.imaging.metrics import kernel_psnr, psnr_y
 from ikc_deploy.kernels import (
     degrade_fkp,
@@ -51,8 +52,7 @@ class KnownKernelCase:
     @property
     def lr(self) -> NDArray[np.uint8]:
         """LR image `[H/s,W/s,3]` uint8: blurred, sampled and rounded."""
-        degraded = degrade_fkp(self.hr, self.kernel, self.scale)
-        return np.clip(np.rint(degraded), 0, 255).astype(np.uint8)
+        return quantize(degrade_fkp(self.hr, self.kernel, self.scale))
 
     def image_psnr(self, image: NDArray[np.uint8]) -> float:
         """Return the PSNR-Y in dB against the HR image."""

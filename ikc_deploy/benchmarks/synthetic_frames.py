@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import FrameIO
+from ikc_deploy.imaging.degrade import quantize
 
 _MEAN: Final = 105.0
 _DEVIATION: Final = 55.0
@@ -26,7 +27,7 @@ def natural_frame(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     shared = np.sqrt(_CORRELATION) * _pink_noise(height, width, random)
     own = np.sqrt(1 - _CORRELATION)
     frame = np.stack([shared + own * _pink_noise(height, width, random) for _ in range(3)], axis=-1)
-    return np.clip(np.rint(_MEAN + _DEVIATION * frame), 0, 255).astype(np.uint8)
+    return quantize(_MEAN + _DEVIATION * frame)
 
 
 def natural_input(height: int, width: int, io: FrameIO, seed: int = 0) -> NDArray[Any]:

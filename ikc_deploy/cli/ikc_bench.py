@@ -26,8 +26,8 @@ from ikc_deploy.cli._option_group import option_group
 from ikc_deploy.cli._ui import ProgressBars, note, print_table, progress_bars, say
 from ikc_deploy.cli._value_types import OUTPUT_FILE, PATH
 from ikc_deploy.errors import InputError
-from ikc_deploy.evaluation.render.tables import Table
 from ikc_deploy.files import write_atomically
+from ikc_deploy.reporting.tables import Table
 from ikc_deploy.weights import DEFAULT_WEIGHTS
 
 _STDOUT = Path("-")

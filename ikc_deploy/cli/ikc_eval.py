@@ -25,7 +25,7 @@ from ikc_deploy.evaluation.render.csv_report import to_csv
 from ikc_deploy.evaluation.render.json_report import to_dict
 from ikc_deploy.evaluation.render.markdown import to_markdown
 from ikc_deploy.evaluation.render.plots import check_plots, save_plots
-from ikc_deploy.evaluation.render.tables import tables
+from ikc_deploy.evaluation.render.result_tables import tables
 from ikc_deploy.evaluation.summary import DatasetSummary, summarise
 from ikc_deploy.files import check_file, write_atomically
 from ikc_deploy.loops import LOOPS

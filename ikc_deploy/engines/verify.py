@@ -33,6 +33,7 @@ from ikc_deploy.bundle.bundle_writer import changed_bundle, check_bundle_folder
 from ikc_deploy.bundle.engine_store import Engine, incompatibility, read_engines
 from ikc_deploy.bundle.manifest import Bundle, write_manifest
 from ikc_deploy.bundle.measurements import EngineOutput, EngineStep, Verification
+from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.bundle.tolerances import ENGINE, FRAME_LEVELS, LOOP
 from ikc_deploy.engines.toolchain import this_host
 from ikc_deploy.errors import BundleError, EngineError, IkcError, MissingExtraError
@@ -141,7 +142,7 @@ def compare(bundle: Bundle, candidates: Mapping[str, Any], side: int) -> Verific
             for graph in bundle.loop.graphs
         }
     steps = [
-        EngineStep(step, _psnr(ours[SR], theirs[SR]), _largest(ours[CODE], theirs[CODE]))
+        EngineStep(step, _finite(psnr(ours[SR], theirs[SR])), _largest(ours[CODE], theirs[CODE]))
         for step, (ours, theirs) in enumerate(zip(found, wanted, strict=True))
     ]
     least = -20 * math.log10(LOOP * tolerances[SR])
@@ -335,11 +336,6 @@ def _tools() -> dict[str, str]:
 
 def _all_passed(outputs: list[EngineOutput]) -> bool:
     return bool(outputs) and all(output.passed for output in outputs)
-
-
-def _psnr(image: NDArray[Any], expected: NDArray[Any]) -> float | None:
-    error = float(np.mean((image.astype(np.float64) - expected.astype(np.float64)) ** 2))
-    return min(150.0, -10 * math.log10(max(error, 1e-30))) if math.isfinite(error) else None
 
 
 def _largest(code: NDArray[Any], expected: NDArray[Any]) -> float | None:

@@ -24,7 +24,7 @@ from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.evaluation.datasets import read_hr
 from ikc_deploy.export.int8 import Feeds, convolution_weights, quantize_graph
 from ikc_deploy.export.precision import conv_precision
-from ikc_deploy.imaging.degrade import degrade_gaussian
+from ikc_deploy.imaging.degrade import degrade_gaussian, quantize
 from ikc_deploy.imaging.image_io import list_images
 from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.imaging.synthetic import structured_image
@@ -212,8 +212,7 @@ def _measured(bundle: Bundle, images: Sequence[Image]) -> _Measured:
 
 
 def _psnr(sr: NDArray[Any], hr: Image, scale: int) -> float:
-    image = np.rint(255 * sr[0].transpose(1, 2, 0)).clip(0, 255).astype(np.uint8)
-    return psnr_y(image, hr, scale)
+    return psnr_y(quantize(255 * sr[0].transpose(1, 2, 0)), hr, scale)
 
 
 def _loop(

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from ikc_deploy.bundle.manifest import Bundle, Precision
 from ikc_deploy.bundle.measurements import Deviation, GraphParity, Int8Parity, Parity, StepParity
+from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.bundle.tolerances import FRAME_LEVELS, LOOP, WEIGHTS, WHOLE
 from ikc_deploy.errors import ExportError
 from ikc_deploy.export.deployable import deployable
@@ -413,11 +414,3 @@ def _loop_of_graphs(
     codes = [backend.download(code) for code in session.codes]
     backend.close()
     return [(*image, code) for image, code in zip(images, codes, strict=True)]
-
-
-def psnr(image: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Return the PSNR in dB, peak 1, at most 150; minus infinity if a value is not finite."""
-    error = float(np.mean((image.astype(np.float64) - expected.astype(np.float64)) ** 2))
-    if not math.isfinite(error):
-        return -math.inf
-    return min(150.0, -10 * math.log10(max(error, 1e-30)))

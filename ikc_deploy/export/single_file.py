@@ -35,10 +35,10 @@ from ikc_deploy.bundle.manifest import (
     record_files,
     write_manifest,
 )
+from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.bundle.tolerances import LOOP
 from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
-from ikc_deploy.export.parity import psnr
 from ikc_deploy.export.widening import widened
 from ikc_deploy.files import check_file, write_atomically
 from ikc_deploy.imaging.degrade import degrade_gaussian

@@ -36,13 +36,14 @@ from ikc_deploy.bundle.manifest import (
     write_manifest,
 )
 from ikc_deploy.bundle.measurements import UsrnetParity
+from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.bundle.tolerances import FRAME_LEVELS, LOOP
 from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.export.graphs import export_module, frames, planes
-from ikc_deploy.export.parity import psnr
 from ikc_deploy.export.precision import check_precision
 from ikc_deploy.export.rounding import rounded_prior
 from ikc_deploy.files import sha256_file
+from ikc_deploy.imaging.degrade import quantize
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.kernels.conventions import degrade_fkp, fkp_variances, shifted_gaussian
 from ikc_deploy.networks.usrnet import Spectrum, Usrnet, load_usrnet, shipped_usrnet
@@ -314,7 +315,7 @@ def _structured(record: UsrnetRecord, kernel: NDArray[np.float64], scale: int) -
     height, width = scale * record.height, scale * record.width
     side = max(height, width)
     hr = structured_image(side, 0)[:height, :width]
-    return np.rint(degrade_fkp(hr, kernel, scale)).clip(0, 255).astype(np.uint8)
+    return quantize(degrade_fkp(hr, kernel, scale))
 
 
 def _image(network: Usrnet, inputs: tuple[Tensor, Tensor], scale: int) -> NDArray[np.floating]:

@@ -8,7 +8,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.errors import InputError, MissingExtraError
+
+LUMA_WEIGHTS: Final = (0.299, 0.587, 0.114)
+"""Weights of R, G and B in luma (BT.601)."""
 
 MAX_PSNR: Final = 100.0
 """Upper limit in dB of values that enter means, also used for equal images: infinity has no finite
@@ -24,8 +28,8 @@ def luma(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     Returns:
         Luma `[H,W]`, float64, not rounded.
     """
-    red, green, blue = np.moveaxis(image.astype(np.float64), -1, 0)
-    return 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
+    weighted: NDArray[np.float64] = image.astype(np.float64) @ np.array(LUMA_WEIGHTS)
+    return 16 + 219 / 255 * weighted
 
 
 def psnr_y(image: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) -> float:
@@ -40,8 +44,7 @@ def psnr_y(image: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) 
         InputError: The shapes differ.
     """
     ours, theirs = _cropped_luma(image, reference, border)
-    error = float(np.mean((ours - theirs) ** 2))
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+    return psnr(ours, theirs, 255, math.inf)
 
 
 def ssim_y(image: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) -> float:
@@ -83,12 +86,7 @@ def kernel_psnr(
         peak: Peak value; None for the largest value of `truth`. The FKP paper uses 1, which adds
             about 20 dB.
     """
-    difference = kernel.astype(np.float64) - truth
-    error = float(np.mean(difference**2))
-    peak = float(truth.max()) if peak is None else peak
-    if error == 0:
-        return MAX_PSNR
-    return min(10 * math.log10(peak**2 / error), MAX_PSNR)
+    return psnr(kernel, truth, float(truth.max()) if peak is None else peak, MAX_PSNR)
 
 
 def _cropped_luma(

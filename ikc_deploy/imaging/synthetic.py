@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ikc_deploy.imaging.degrade import quantize
+
 
 def structured_image(side: int, seed: int) -> NDArray[np.uint8]:
     """Return a synthetic image with edges, lines, gradients and texture at several scales.
@@ -30,4 +32,4 @@ def structured_image(side: int, seed: int) -> NDArray[np.uint8]:
         wave = np.sin(2 * np.pi * cycles * (np.cos(angle) * x + np.sin(angle) * y) + phase)
         image += 0.06 * wave[..., None] * random.uniform(0.5, 1, 3)
     image += random.normal(0, 0.01, image.shape)
-    return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
+    return quantize(image * 255)

@@ -8,8 +8,10 @@ A checkpoint is a safetensors file. Names of tensors begin with the names of the
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from os import PathLike, fspath
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from ikc_deploy.errors import CheckpointError
 from ikc_deploy.files import write_atomically
-from ikc_deploy.kernels import KernelBasis, family_kernels
+from ikc_deploy.kernels import KERNEL_SIZE, KernelBasis, family_kernels
 from ikc_deploy.networks.architecture import DAN_DESIGNS, Architecture, architecture
 from ikc_deploy.networks.checkpoint_record import FORMAT, read_record
 from ikc_deploy.networks.corrector import build_corrector
@@ -31,6 +33,8 @@ from ikc_deploy.networks.sftmd import CodeNormalization
 from ikc_deploy.networks.sigma_curve import SigmaCurve
 from ikc_deploy.networks.sr_network import build_sr_network
 from ikc_deploy.networks.tensors import fill, read_tensors, refuse_unusable
+
+_Networks = TypeVar("_Networks", bound=LoopNetworks)
 
 
 def empty_networks(settings: Architecture, basis: KernelBasis) -> IkcNetworks:
@@ -92,21 +96,7 @@ def new_dan_networks(
     Raises:
         CheckpointError: As `empty_dan_networks`.
     """
-    if basis is None:
-        basis = KernelBasis.fit(
-            settings.sigma_range, settings.code_size, settings.kernel_size, settings.kernels
-        )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return empty_dan_networks(settings, basis)
-
-
-def _check_basis(settings: Architecture, basis: KernelBasis) -> None:
-    if settings.code_size != basis.code_size:
-        raise CheckpointError(
-            f"the architecture has codes of {settings.code_size} components, "
-            f"the basis {basis.code_size}"
-        )
+    return _seeded(empty_dan_networks, settings, seed, basis or _fitted_basis(settings))
 
 
 def new_networks(
@@ -121,19 +111,15 @@ def new_networks(
 
     Returns:
         Networks in training mode, with gradients.
+
+    Raises:
+        CheckpointError: As `empty_networks`.
     """
-    family = settings.kernels
-    if basis is None:
-        basis = KernelBasis.fit(settings.sigma_range, settings.kernel_components, family=family)
-        basis = basis.with_levels(settings.levels)
-    codes = basis.encode(family_kernels(family, settings.sigma_range))
+    basis = basis or _fitted_basis(settings)
+    networks = _seeded(empty_networks, settings, seed, basis)
+    codes = basis.encode(family_kernels(settings.kernels, settings.sigma_range))
     # Levels cover their whole range, independent of the blur.
     codes[:, settings.kernel_components :] = np.linspace(0, 1, len(codes))[:, None]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        networks = empty_networks(settings, basis)
-        for module in (networks.sftmd, networks.predictor, networks.corrector):
-            module.initialize()
     for network in networks.modules().values():
         for part in network.modules():
             if isinstance(part, SigmaCurve | EllipseParametrization):
@@ -141,6 +127,39 @@ def new_networks(
             if isinstance(part, CodeNormalization) and settings.design != "reference":
                 part.fit_to(codes)
     return networks
+
+
+def _fitted_basis(settings: Architecture) -> KernelBasis:
+    # The networks of IKC have kernels of one size.
+    size = settings.kernel_size if settings.design in DAN_DESIGNS else KERNEL_SIZE
+    basis = KernelBasis.fit(
+        settings.sigma_range, settings.kernel_components, size, settings.kernels
+    )
+    return basis.with_levels(settings.levels)
+
+
+def _seeded(
+    empty: Callable[[Architecture, KernelBasis], _Networks],
+    settings: Architecture,
+    seed: int,
+    basis: KernelBasis,
+) -> _Networks:
+    """Return the networks of `empty` with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        networks = empty(settings, basis)
+        if isinstance(networks, IkcNetworks):
+            for module in (networks.sftmd, networks.predictor, networks.corrector):
+                module.initialize()
+    return networks
+
+
+def _check_basis(settings: Architecture, basis: KernelBasis) -> None:
+    if settings.code_size != basis.code_size:
+        raise CheckpointError(
+            f"the architecture has codes of {settings.code_size} components, "
+            f"the basis {basis.code_size}"
+        )
 
 
 def random_networks(name: str, seed: int = 0) -> LoopNetworks:

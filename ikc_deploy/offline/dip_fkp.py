@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ikc_deploy.errors import InputError
+from ikc_deploy.imaging.torch_ops import ssim
 from ikc_deploy.networks.flow import load_flow
 from ikc_deploy.offline.data_consistency import enforce_data_consistency
 from ikc_deploy.offline.forward_model import (
@@ -43,7 +44,6 @@ from ikc_deploy.offline.prior_unet import (
     DeepImagePrior,
     smallest_side,
 )
-from ikc_deploy.offline.ssim import ssim
 
 NAME: Final = "dip-fkp"
 SCALES: Final = (2, 3, 4)

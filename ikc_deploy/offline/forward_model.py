@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.imaging.torch_ops import correlate
 from ikc_deploy.kernels import fkp_size, lag
 
 Alignment = Literal["centre", "fkp"]
@@ -119,9 +120,7 @@ def degrade(hr: Tensor, kernel: Tensor, scale: int) -> Tensor:
     The result for a padded HR image is the LR image `[N,C,H,W]` in the FKP convention.
     Differentiable in `hr` and `kernel`.
     """
-    channels = hr.shape[1]
-    weights = kernel.expand(channels, 1, *kernel.shape)
-    return F.conv2d(hr, weights, stride=scale, groups=channels)
+    return correlate(hr, kernel.expand(len(hr), -1, -1), scale)
 
 
 def degrade_adjoint(lr: Tensor, kernel: Tensor, scale: int) -> Tensor:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import atomic_path, check_folder, write_atomically
+from ikc_deploy.imaging.degrade import quantize
 from ikc_deploy.imaging.image_io import Picture, write_picture
 from ikc_deploy.offline.optimize import FitResult, Losses
 from ikc_deploy.reporting.plotting import INK, require_matplotlib, save_figure, style_axes
@@ -156,7 +157,7 @@ def kernel_picture(kernel: NDArray[np.floating]) -> NDArray[np.uint8]:
 
     The peak is white; zero and negative values are black.
     """
-    levels = np.clip(np.rint(255 * kernel / kernel.max()), 0, 255).astype(np.uint8)
+    levels = quantize(255 * kernel / kernel.max())
     factor = max(1, KERNEL_PICTURE_SIDE // len(kernel))
     enlarged = levels.repeat(factor, axis=0).repeat(factor, axis=1)
     return np.repeat(enlarged[..., None], 3, axis=2)

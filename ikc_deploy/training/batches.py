@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ikc_deploy.imaging.torch_ops import degrade, quantized
 from ikc_deploy.kernels import LEVEL_UNITS
 from ikc_deploy.networks.ellipses import ellipse_parameters, gaussian_kernels
 from ikc_deploy.networks.loop_networks import LoopNetworks
-from ikc_deploy.training.batch_degradation import degrade, quantized
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
 from ikc_deploy.training.jpeg import jpeg
-from ikc_deploy.training.recipes import DegradationRecipe, Recipe
+from ikc_deploy.training.loop_recipe import DegradationRecipe, LoopRecipe
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class BatchSource:
     Args:
         crops: HR images; the device of their memory is `device`.
         networks: Networks whose architecture and basis determine scale, blurs and codes.
-        recipe: Recipe of the run.
+        recipe: LoopRecipe of the run.
         stage: Name of the stage.
         device: Device of the batches.
         processes: Processes that share each batch.
@@ -64,7 +64,7 @@ class BatchSource:
         self,
         crops: CropSource,
         networks: LoopNetworks,
-        recipe: Recipe,
+        recipe: LoopRecipe,
         stage: str,
         device: torch.device,
         processes: ProcessGroup = SINGLE_PROCESS,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ikc_deploy.errors import InputError, RecipeError
 from ikc_deploy.imaging.image_io import list_images, read_rgb
-from ikc_deploy.training.recipes import CropRecipe
+from ikc_deploy.training.loop_recipe import CropRecipe
 
 _log = logging.getLogger(__name__)
 

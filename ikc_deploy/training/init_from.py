@@ -51,21 +51,14 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
             f"init_from '{start}' holds networks of the loop '{source.loop.name}', but the recipe "
             f"trains those of '{settings.loop.name}'; start from other weights or from none"
         )
-    theirs = source.architecture
-    same_codes = _same_codes(settings, theirs)
+    same_codes = _same_codes(settings, source.architecture)
     basis = source.basis.with_levels(settings.levels) if same_codes else None
     networks = untrained_networks(settings, seed, basis)
-    random: list[str] = []
-    for name, module in networks.modules().items():
-        known = dict(source.modules()[name].named_parameters())
-        missing = _copy_fitting(module, known, settings.levels - theirs.levels)
-        if len(missing) == len(list(module.parameters())) and name != settings.loop.image.name:
-            raise RecipeError(
-                f"init_from '{start}': no tensor of its {name} fits the recipe's architecture; "
-                "start from other weights or from none"
-            )
-        everything = len(missing) == len(known)
-        random += [f"all of {name}"] if everything else [f"{name}.{key}" for key in missing]
+    random = [
+        tensor
+        for name in networks.modules()
+        for tensor in _copy_network(name, source, networks, start)
+    ]
     if random:
         _LOG.warning(
             "init_from '%s' has nothing that fits %s; these tensors start at random",
@@ -80,6 +73,20 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
             start,
         )
     return networks
+
+
+def _copy_network(name: str, source: LoopNetworks, networks: LoopNetworks, start: str) -> list[str]:
+    """Copy what fits of one network; return the names of the tensors that stay random."""
+    module, known = networks.modules()[name], dict(source.modules()[name].named_parameters())
+    levels = networks.architecture.levels - source.architecture.levels
+    missing = _copy_fitting(module, known, levels)
+    if len(missing) == len(list(module.parameters())) and name != networks.loop.image.name:
+        raise RecipeError(
+            f"init_from '{start}': no tensor of its {name} fits the recipe's architecture; "
+            "start from other weights or from none"
+        )
+    everything = len(missing) == len(known)
+    return [f"all of {name}"] if everything else [f"{name}.{key}" for key in missing]
 
 
 def _copy_fitting(module: nn.Module, known: dict[str, nn.Parameter], levels: int) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -14,14 +13,22 @@ from ikc_deploy.errors import RecipeError
 from ikc_deploy.loops import LOOPS
 from ikc_deploy.shipped_files import find_shipped, shipped_files
 from ikc_deploy.text import shown
-from ikc_deploy.training import fkp_recipe, usrnet_recipe
 from ikc_deploy.training.distributed import ProcessGroup
-from ikc_deploy.training.fkp_recipe import load_fkp_recipe
-from ikc_deploy.training.fkp_training import train_fkp
-from ikc_deploy.training.recipes import load_recipe, read_toml
+from ikc_deploy.training.fkp_recipe import FkpRecipe
+from ikc_deploy.training.fkp_task import FkpTask
+from ikc_deploy.training.loop_recipe import LoopRecipe
+from ikc_deploy.training.loop_task import LoopTask
+from ikc_deploy.training.recipes import TrainingRecipe, read_recipe, read_toml
 from ikc_deploy.training.trainer import Progress, train
-from ikc_deploy.training.usrnet_recipe import load_usrnet_recipe
-from ikc_deploy.training.usrnet_training import train_usrnet
+from ikc_deploy.training.training_task import TrainingTask
+from ikc_deploy.training.usrnet_recipe import UsrnetRecipe
+from ikc_deploy.training.usrnet_task import UsrnetTask
+
+_KINDS: Final[dict[str, tuple[type[TrainingRecipe], type[TrainingTask[Any]]]]] = {
+    **dict.fromkeys(LOOPS, (LoopRecipe, LoopTask)),
+    "fkp": (FkpRecipe, FkpTask),
+    "usrnet": (UsrnetRecipe, UsrnetTask),
+}
 
 
 class TrainingJob(Protocol):
@@ -62,38 +69,10 @@ def load_job(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Training
         raise RecipeError(
             f"in the recipe '{file}': kind must be one of {', '.join(_KINDS)}, got {shown(kind)}"
         )
-    return _KINDS[kind](file, data)
+    recipe_kind, task_kind = _KINDS[kind]
+    recipe = read_recipe(recipe_kind, file, data)
 
+    def job(run: Path, *, device: torch.device, processes: ProcessGroup, **how: Any) -> Path | None:
+        return train(task_kind(recipe, device, processes), run, **how)
 
-def _loop_job(path: str | PathLike[str], data: tuple[Path, ...]) -> TrainingJob:
-    return partial(train, load_recipe(path, data))
-
-
-def _fkp_job(path: str | PathLike[str], data: tuple[Path, ...]) -> TrainingJob:
-    if data:
-        raise RecipeError(f"the recipe '{path}' trains on kernels, not on images; omit --data")
-    return _single_process(partial(train_fkp, load_fkp_recipe(path)))
-
-
-def _usrnet_job(path: str | PathLike[str], data: tuple[Path, ...]) -> TrainingJob:
-    return _single_process(partial(train_usrnet, load_usrnet_recipe(path, data)))
-
-
-def _single_process(job: Callable[..., Path | None]) -> TrainingJob:
-    """Return a job that refuses to run in several processes."""
-
-    def run(run: Path, *, processes: ProcessGroup, **how: Any) -> Path | None:
-        if processes.size > 1:
-            raise RecipeError(
-                "this kind of recipe supports only one process; start it without torchrun"
-            )
-        return job(run, **how)
-
-    return run
-
-
-_KINDS: Final[dict[str, Callable[[str | PathLike[str], tuple[Path, ...]], TrainingJob]]] = {
-    **dict.fromkeys(LOOPS, _loop_job),
-    fkp_recipe.KIND: _fkp_job,
-    usrnet_recipe.KIND: _usrnet_job,
-}
+    return job

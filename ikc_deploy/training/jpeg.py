@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ikc_deploy.imaging.metrics import LUMA_WEIGHTS
+
 _BLOCK: Final = 8
 _LUMA: Final = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -35,7 +37,7 @@ _CHROMA: Final = (
 )
 """Quantisation table of chroma: T.81, table K.2."""
 _TO_YCBCR: Final = (
-    (0.299, 0.587, 0.114),
+    LUMA_WEIGHTS,
     (-0.168735892, -0.331264108, 0.5),
     (0.5, -0.418687589, -0.081312411),
 )

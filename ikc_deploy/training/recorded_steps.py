@@ -35,22 +35,16 @@ class RecordedGradients:
 
     def __init__(self, compute: Gradients) -> None:
         self._compute = compute
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._inputs: StageInputs | None = None
-        self._loss = torch.zeros(())
-        self._failed = False
+        self._gradients: Gradients | None = None
 
     def __call__(self, inputs: StageInputs) -> Tensor:
         """Compute the gradients of a step; return its loss, a scalar in memory of its own."""
-        if self._graph is None and not self._failed:
-            self._record(inputs)
-        if self._graph is None or self._inputs is None:
-            return self._compute(inputs)
-        self._inputs.copy_(inputs)
-        self._graph.replay()
-        return self._loss.clone()
+        if self._gradients is None:
+            self._gradients = self._recorded(inputs)
+        return self._gradients(inputs)
 
-    def _record(self, inputs: StageInputs) -> None:
+    def _recorded(self, inputs: StageInputs) -> Gradients:
+        """Return the replay of a recorded step, or `compute` if it cannot be recorded."""
         kept = inputs.clone()
         try:
             side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -61,11 +55,16 @@ class RecordedGradients:
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                self._loss = self._compute(kept)
+                loss = self._compute(kept)
         except RuntimeError as error:
             torch.cuda.synchronize()
             reason = str(error).splitlines()[0]
             _LOG.warning("steps cannot be recorded as a CUDA graph (%s); they run slower", reason)
-            self._failed = True
-            return
-        self._graph, self._inputs = graph, kept
+            return self._compute
+
+        def replay(inputs: StageInputs) -> Tensor:
+            kept.copy_(inputs)
+            graph.replay()
+            return loss.clone()
+
+        return replay

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from ikc_deploy.files import check_folder, write_atomically
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.networks.tensors import fill, unusable
 from ikc_deploy.training.image_sets import ImageSet
+from ikc_deploy.training.recipes import TrainingRecipe
 
 RUN_FILE: Final = "run.json"
 STATE_FILE: Final = "state.json"
@@ -45,15 +46,6 @@ CHECKPOINT_FILE: Final = "checkpoint.safetensors"
 _BOARD_FOLDER: Final = "tensorboard"
 _BOARD_FILE: Final = "events.out.tfevents"
 _LOG = logging.getLogger(__name__)
-
-
-class Trained(Protocol):
-    """A recipe of any kind."""
-
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """Settings that determine the result of the run; `stages` holds those of each stage."""
-        ...
 
 
 @dataclass
@@ -67,14 +59,16 @@ class RunState:
     networks: dict[str, dict[str, Tensor]]
     """State dicts of the networks, by name."""
     average: dict[str, Tensor]
-    """State dict of the moving average; empty if the kind of recipe has none."""
+    """State dict of the moving average; empty if the stage has none."""
     optimizer: dict[str, Any] | None
     """State dict of the optimizer; None if the run was moved without it."""
     basis: KernelBasis | None = None
     """Basis of the networks' codes; never fitted again, as another machine rounds differently."""
 
 
-def save_state(run: Path, recipe: Trained, state: RunState, images: ImageSet | None = None) -> None:
+def save_state(
+    run: Path, recipe: TrainingRecipe, state: RunState, images: ImageSet | None = None
+) -> None:
     """Write the state; a process killed at any moment leaves the previous one or this one.
 
     Args:
@@ -111,7 +105,7 @@ def save_state(run: Path, recipe: Trained, state: RunState, images: ImageSet | N
 
 
 def open_run(
-    recipe: Trained, run: Path, resume: bool, images: ImageSet | None = None
+    recipe: TrainingRecipe, run: Path, resume: bool, images: ImageSet | None = None
 ) -> RunState | None:
     """Return the state to resume from; create the folder of a new run and return None.
 
@@ -304,7 +298,7 @@ def _basis(kept: dict[str, Any] | None) -> KernelBasis | None:
     return KernelBasis(kept["components"].numpy(), kept["mean"].numpy(), (low, high))
 
 
-def _begin(recipe: Trained, run: Path) -> None:
+def _begin(recipe: TrainingRecipe, run: Path) -> None:
     stages = recipe.fingerprint["stages"]
 
     def own(folder: Path) -> list[str]:

@@ -22,7 +22,7 @@ from ikc_deploy.networks.predictor import StatisticsPredictor
 from ikc_deploy.networks.sftmd import CodeNormalization
 from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
-from ikc_deploy.training.recipes import StageRecipe
+from ikc_deploy.training.loop_recipe import LoopStageRecipe
 
 Networks = TypeVar("Networks", bound=LoopNetworks)
 """Networks of one loop."""
@@ -65,7 +65,7 @@ class StageContext(Generic[Networks]):
     """Networks on `device`."""
     source: BatchSource
     """Source of the stage's batches."""
-    settings: StageRecipe
+    settings: LoopStageRecipe
     """Settings of the stage."""
     device: torch.device
     """Device of the training."""

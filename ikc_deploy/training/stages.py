@@ -15,7 +15,7 @@ DAN has one stage, `dan`: Restorer and Estimator end to end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
@@ -24,35 +24,17 @@ from torch import Tensor, nn
 from ikc_deploy.networks.dan2 import Dan2Estimator
 from ikc_deploy.networks.loop_networks import DanNetworks, IkcNetworks
 from ikc_deploy.training.batches import Batch
-from ikc_deploy.training.recipes import ImageLoss
+from ikc_deploy.training.loop_recipe import ImageLoss
 from ikc_deploy.training.stage_context import StageContext, StageInputs
 from ikc_deploy.training.step_size_search import search_step_size
+from ikc_deploy.training.training_task import TrainingStage
 
 KERNEL_WEIGHT: Final = 0.02
 """Weight of the kernel's error relative to the image's in `joint`. Near the truth both have about
 the same influence: 0.1 px of sigma cost 0.3 dB, three hundredths of an L1 of 0.025."""
 
 
-class TrainingStage(Protocol):
-    """A stage: the module that it trains, and the loss of a step."""
-
-    module: nn.Module
-    """Module that is trained, in place."""
-    recordable: bool
-    """Whether a step computes the same operations for all inputs, so that a CUDA graph of one step
-    can be replayed for all."""
-
-    def draw(self, step: int) -> StageInputs:
-        """Return the inputs of a step; they depend on (seed, stage, step) alone."""
-
-    def loss(self, inputs: StageInputs) -> Tensor:
-        """Return the mean loss of this process's samples, with gradients to `module` only."""
-
-    def finish(self) -> dict[str, float]:
-        """Finish the stage after its last step, with averaged weights; return figures to log."""
-
-
-class PredictorStage:
+class PredictorStage(TrainingStage):
     """The training of P on LR images.
 
     Args:
@@ -74,12 +56,8 @@ class PredictorStage:
         _, error = self._context.predicted(inputs.batch)
         return error
 
-    def finish(self) -> dict[str, float]:
-        """Return no figures; there is nothing to do."""
-        return {}
 
-
-class SftmdStage:
+class SftmdStage(TrainingStage):
     """The training of F with the true kernel code, or P's for a share of the batch.
 
     Args:
@@ -107,12 +85,8 @@ class SftmdStage:
         image = self._context.restore(batch.lr, code).float()
         return image_loss(image, batch.hr, settings.loss)
 
-    def finish(self) -> dict[str, float]:
-        """Return no figures; there is nothing to do."""
-        return {}
 
-
-class CorrectorStage:
+class CorrectorStage(TrainingStage):
     """The training of C on the states of the loop, F and P frozen.
 
     Args:
@@ -152,7 +126,7 @@ class CorrectorStage:
         return search_step_size(self._context)
 
 
-class JointStage:
+class JointStage(TrainingStage):
     """The training of F, P and C on the loss of the first image and one later image of the loop.
 
     A gradient passes from an image into its code and into the estimator of this code, and stops
@@ -163,8 +137,6 @@ class JointStage:
     Args:
         context: What the stages share: networks, batches and settings.
     """
-
-    recordable = False
 
     def __init__(self, context: StageContext[IkcNetworks]) -> None:
         self.module: nn.Module = nn.ModuleDict(context.networks.modules())
@@ -199,7 +171,7 @@ class JointStage:
         return search_step_size(self._context)
 
 
-class DanStage:
+class DanStage(TrainingStage):
     """The training of Restorer and Estimator on the last iteration of their loop.
 
     Neither network's gradients reach the other: codes and images between them are detached. With
@@ -232,10 +204,6 @@ class DanStage:
         sr = restorer(batch.lr, code).float()
         _, kernel_error = self._estimated(sr.detach(), batch)
         return image_loss(sr, batch.hr, settings.loss) + kernel_error
-
-    def finish(self) -> dict[str, float]:
-        """Return no figures; there is nothing to do."""
-        return {}
 
     def _estimated(self, sr: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the Estimator's codes, and its error: the mean L1 of kernels, or of v1's codes."""

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from os import PathLike
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from ikc_deploy.errors import CheckpointError, RecipeError
+from ikc_deploy.errors import RecipeError
 from ikc_deploy.kernels.conventions import FKP_SCALES, fkp_size
 from ikc_deploy.networks.usrnet import UsrnetSettings
 from ikc_deploy.text import shown
-from ikc_deploy.training.recipes import (
-    MAX_SEED,
-    Precision,
-    StageRecipe,
-    image_folders,
-    parse_settings,
-    parse_value,
-    read_toml,
-    require_counts,
-    require_names,
-)
+from ikc_deploy.training.loop_recipe import ImageStageRecipe
+from ikc_deploy.training.recipes import StageRecipe, TrainingRecipe
 
-KIND: Final = "usrnet"
+USRNET_STAGE: Final = "usrnet"
+"""Name of the only stage."""
 
 _STEP: Final = 8
 """Divisor of crop sides: the prior works at an eighth of the resolution."""
@@ -56,38 +46,24 @@ class BlurRecipe:
             raise RecipeError(f"clean must lie in [0, 1], got {self.clean!r}")
 
 
-@dataclass(frozen=True)
-class UsrnetRecipe:
+@dataclass(frozen=True, kw_only=True)
+class UsrnetRecipe(TrainingRecipe):
     """One training run of a USRNet; a single stage.
 
     Raises:
         RecipeError: A number is out of range, or the patch does not fit a scale.
     """
 
-    name: str
-    """Name of the recipe, by default that of its file."""
-    network: UsrnetSettings
+    network: UsrnetSettings = field(default_factory=UsrnetSettings)
     """Size of the network."""
-    data: tuple[Path, ...]
-    """Folders of HR images, as absolute paths."""
-    training: StageRecipe
-    """Settings of the training; `patch` is in HR pixels, as scales differ. `unroll` and
-    `random_start_share` have no effect."""
-    blur: BlurRecipe
+    training: ImageStageRecipe
+    """Settings of the training; `patch` is in HR pixels, as scales differ."""
+    blur: BlurRecipe = BlurRecipe()
     """Degradation of the crops."""
-    seed: int
-    """Seed of weights and batches."""
-    precision: Precision
-    """Type of convolutions in training."""
-    log_every: int
-    """Number of steps between lines of the log."""
-    save_every: int
-    """Number of steps between saved states."""
 
     def __post_init__(self) -> None:
         """Require numbers in range and a patch that every scale divides."""
-        require_counts(self, "log_every", "save_every")
-        require_counts(self, "seed", least=0, most=MAX_SEED)
+        super().__post_init__()
         patch = self.training.patch
         for scale in self.blur.scales:
             if patch % scale or patch % _STEP or patch < fkp_size(scale):
@@ -97,46 +73,11 @@ class UsrnetRecipe:
                 )
 
     @property
-    def fingerprint(self) -> dict[str, Any]:
-        """Settings that determine the result of the run."""
-        return {
-            "network": self.network.to_dict(),
-            "seed": self.seed,
-            "precision": self.precision,
-            "blur": asdict(self.blur),
-            "stages": {KIND: asdict(self.training)},
-        }
+    def stage_recipes(self) -> dict[str, StageRecipe]:
+        """The only stage, `usrnet`."""
+        return {USRNET_STAGE: self.training}
 
-
-def load_usrnet_recipe(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> UsrnetRecipe:
-    """Read a recipe for a USRNet.
-
-    Args:
-        path: TOML file.
-        data: Folders of HR images instead of the recipe's; empty for the recipe's own.
-
-    Raises:
-        RecipeError: A setting is missing, unknown or invalid; the message names it and the file.
-    """
-    file = Path(path)
-    values = read_toml(file)
-    try:
-        return _parse(values, file, data)
-    except (RecipeError, CheckpointError) as error:
-        raise RecipeError(f"in the recipe '{file}': {error}") from error
-
-
-def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> UsrnetRecipe:
-    known = {"kind", "name", "data", "seed", "precision", "log_every", "save_every"}
-    require_names(values, known | {"network", "training", "blur"}, {"training"})
-    return UsrnetRecipe(
-        name=parse_value(str, values.get("name", file.stem), "name"),
-        network=parse_settings(UsrnetSettings, values.get("network", {}), "network"),
-        data=image_folders(values.get("data", []), file, data),
-        training=parse_settings(StageRecipe, values["training"], "training"),
-        blur=parse_settings(BlurRecipe, values.get("blur", {}), "blur"),
-        seed=parse_value(int, values.get("seed", 0), "seed"),
-        precision=parse_value(Precision, values.get("precision", "float32"), "precision"),
-        log_every=parse_value(int, values.get("log_every", 50), "log_every"),
-        save_every=parse_value(int, values.get("save_every", 500), "save_every"),
-    )
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings beside seed and stages that determine the result, as JSON values."""
+        return {"network": self.network.to_dict(), "blur": asdict(self.blur)}

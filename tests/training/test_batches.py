@@ -16,7 +16,8 @@ from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.distributed import ProcessGroup
-from ikc_deploy.training.recipes import DegradationRecipe, Recipe, load_recipe
+from ikc_deploy.training.loop_recipe import DegradationRecipe, LoopRecipe
+from ikc_deploy.training.recipes import read_recipe
 from tests.samples import photo, small_architecture
 from tests.training.recipe_changes import with_stages
 
@@ -25,16 +26,16 @@ CROPS = CropSource([photo(60, 70)])
 
 
 @pytest.fixture
-def recipe(repository: Path) -> Recipe:
-    return load_recipe(repository / "training" / "smoke.toml", (repository,))
+def recipe(repository: Path) -> LoopRecipe:
+    return read_recipe(LoopRecipe, repository / "training" / "smoke.toml", (repository,))
 
 
-def prepared(recipe: Recipe, design: Design) -> tuple[Recipe, IkcNetworks]:
+def prepared(recipe: LoopRecipe, design: Design) -> tuple[LoopRecipe, IkcNetworks]:
     settings = small_architecture(design)
     return dataclasses.replace(recipe, architecture=settings), new_networks(settings, seed=0)
 
 
-def test_a_batch_holds_one_degradation_and_its_truth(recipe: Recipe) -> None:
+def test_a_batch_holds_one_degradation_and_its_truth(recipe: LoopRecipe) -> None:
     recipe, networks = prepared(recipe, "compact")
     batch = BatchSource(CROPS, networks, recipe, "sftmd", CPU).batch(3)
     assert batch.hr.shape == (2, 3, 48, 48)
@@ -47,7 +48,7 @@ def test_a_batch_holds_one_degradation_and_its_truth(recipe: Recipe) -> None:
         assert np.abs(lr.permute(1, 2, 0).numpy() * 255 - expected).max() < 1.001
 
 
-def test_a_batch_depends_on_seed_stage_and_step_alone(recipe: Recipe) -> None:
+def test_a_batch_depends_on_seed_stage_and_step_alone(recipe: LoopRecipe) -> None:
     recipe, networks = prepared(recipe, "compact")
     source = BatchSource(CROPS, networks, recipe, "sftmd", CPU)
     first = source.batch(3).hr
@@ -62,7 +63,7 @@ def test_a_batch_depends_on_seed_stage_and_step_alone(recipe: Recipe) -> None:
     assert not any(torch.equal(other.hr, first) for other in others)
 
 
-def test_ellipses_are_drawn_in_every_direction(recipe: Recipe) -> None:
+def test_ellipses_are_drawn_in_every_direction(recipe: LoopRecipe) -> None:
     settings = dataclasses.replace(
         small_architecture("compact"), kernels="anisotropic", sigma_range=(0.6, 4.0), code_size=30
     )
@@ -80,7 +81,7 @@ def test_ellipses_are_drawn_in_every_direction(recipe: Recipe) -> None:
     )
 
 
-def test_noise_and_compression_come_after_shrinking(recipe: Recipe) -> None:
+def test_noise_and_compression_come_after_shrinking(recipe: LoopRecipe) -> None:
     stage = dataclasses.replace(recipe.stages["sftmd"], batch=64, patch=15)
     recipe, networks = prepared(with_stages(recipe, sftmd=stage), "compact")
 
@@ -100,7 +101,7 @@ def test_noise_and_compression_come_after_shrinking(recipe: Recipe) -> None:
         torch.testing.assert_close(batch.lr * 255, (batch.lr * 255).round(), atol=1e-3, rtol=0)
 
 
-def test_processes_make_the_parts_of_one_batch(recipe: Recipe) -> None:
+def test_processes_make_the_parts_of_one_batch(recipe: LoopRecipe) -> None:
     recipe, networks = prepared(recipe, "compact")
     recipe = dataclasses.replace(recipe, degradation=DegradationRecipe(9.0, (50, 90)))
     whole, first, second = (
@@ -114,7 +115,7 @@ def test_processes_make_the_parts_of_one_batch(recipe: Recipe) -> None:
         BatchSource(CROPS, networks, recipe, "sftmd", CPU, ProcessGroup(0, 3))
 
 
-def test_levels_are_those_of_the_noise_and_the_compression(recipe: Recipe) -> None:
+def test_levels_are_those_of_the_noise_and_the_compression(recipe: LoopRecipe) -> None:
     stage = dataclasses.replace(recipe.stages["sftmd"], batch=64)
     recipe, networks = prepared(with_stages(recipe, sftmd=stage), "film")
     clean = BatchSource(CROPS, networks, recipe, "sftmd", CPU).batch(3)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ikc_deploy.errors import InputError, RecipeError
 from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.training.data import CropSource
-from ikc_deploy.training.recipes import CropRecipe
+from ikc_deploy.training.loop_recipe import CropRecipe
 from tests.samples import photo
 
 

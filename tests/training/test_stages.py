@@ -12,9 +12,11 @@ from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.predictor import StatisticsPredictor
 from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource
-from ikc_deploy.training.recipes import Recipe, load_recipe
+from ikc_deploy.training.loop_recipe import LoopRecipe
+from ikc_deploy.training.recipes import read_recipe
 from ikc_deploy.training.stage_context import StageContext
-from ikc_deploy.training.stages import STAGES, TrainingStage
+from ikc_deploy.training.stages import STAGES
+from ikc_deploy.training.training_task import TrainingStage
 from tests.samples import DESIGNS, photo, small_architecture
 from tests.training.recipe_changes import with_stages
 
@@ -29,16 +31,16 @@ OWNED = {
 
 
 @pytest.fixture
-def recipe(repository: Path) -> Recipe:
-    return load_recipe(repository / "training" / "smoke.toml", (repository,))
+def recipe(repository: Path) -> LoopRecipe:
+    return read_recipe(LoopRecipe, repository / "training" / "smoke.toml", (repository,))
 
 
-def prepared(recipe: Recipe, design: Design) -> tuple[Recipe, IkcNetworks]:
+def prepared(recipe: LoopRecipe, design: Design) -> tuple[LoopRecipe, IkcNetworks]:
     settings = small_architecture(design)
     return dataclasses.replace(recipe, architecture=settings), new_networks(settings, seed=0)
 
 
-def stage_of(name: str, networks: IkcNetworks, recipe: Recipe) -> TrainingStage:
+def stage_of(name: str, networks: IkcNetworks, recipe: LoopRecipe) -> TrainingStage:
     source = BatchSource(CROPS, networks, recipe, name, CPU)
     return STAGES[name](StageContext(networks, source, recipe.stages[name], CPU))
 
@@ -46,7 +48,7 @@ def stage_of(name: str, networks: IkcNetworks, recipe: Recipe) -> TrainingStage:
 @pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.parametrize("name", OWNED)
 def test_a_stage_sends_gradients_to_its_own_networks_only(
-    recipe: Recipe, name: str, design: Design
+    recipe: LoopRecipe, name: str, design: Design
 ) -> None:
     recipe, networks = prepared(recipe, design)
     stage = stage_of(name, networks, recipe)
@@ -63,7 +65,7 @@ def test_a_stage_sends_gradients_to_its_own_networks_only(
     assert trained == {id(p) for o in OWNED[name] for p in networks.modules()[o].parameters()}
 
 
-def test_the_loss_of_f_is_the_mean_absolute_error(recipe: Recipe) -> None:
+def test_the_loss_of_f_is_the_mean_absolute_error(recipe: LoopRecipe) -> None:
     recipe, networks = prepared(recipe, "compact")
     stage = stage_of("sftmd", networks, recipe)
     loss = stage.loss(stage.draw(5))
@@ -73,7 +75,7 @@ def test_the_loss_of_f_is_the_mean_absolute_error(recipe: Recipe) -> None:
     assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_f_gets_the_codes_of_p_for_a_share_of_the_batch(recipe: Recipe) -> None:
+def test_f_gets_the_codes_of_p_for_a_share_of_the_batch(recipe: LoopRecipe) -> None:
     settings = dataclasses.replace(recipe.stages["sftmd"], batch=64, predicted_share=0.25)
     recipe, networks = prepared(with_stages(recipe, sftmd=settings), "film")
     stage = stage_of("sftmd", networks, recipe)
@@ -92,7 +94,7 @@ def test_f_gets_the_codes_of_p_for_a_share_of_the_batch(recipe: Recipe) -> None:
     assert all(p.grad is None for p in networks.predictor.parameters())
 
 
-def test_the_inputs_of_a_step_can_be_overwritten_in_place(recipe: Recipe) -> None:
+def test_the_inputs_of_a_step_can_be_overwritten_in_place(recipe: LoopRecipe) -> None:
     recipe, networks = prepared(recipe, "film")
     stage = stage_of("corrector", networks, recipe)
     first, second = stage.draw(0), stage.draw(1)
@@ -105,7 +107,7 @@ def test_the_inputs_of_a_step_can_be_overwritten_in_place(recipe: Recipe) -> Non
     assert stage.loss(kept) == stage.loss(second)
 
 
-def test_the_loss_of_the_compact_p_is_on_sigma(recipe: Recipe) -> None:
+def test_the_loss_of_the_compact_p_is_on_sigma(recipe: LoopRecipe) -> None:
     recipe, networks = prepared(recipe, "compact")
     predictor = networks.predictor
     assert isinstance(predictor, StatisticsPredictor)
@@ -123,7 +125,7 @@ def test_the_loss_of_the_compact_p_is_on_sigma(recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize("name", OWNED)
-def test_training_on_one_batch_lowers_its_loss(recipe: Recipe, name: str) -> None:
+def test_training_on_one_batch_lowers_its_loss(recipe: LoopRecipe, name: str) -> None:
     recipe, networks = prepared(recipe, "compact")
     stage = stage_of(name, networks, recipe)
     optimizer = torch.optim.Adam(stage.module.parameters(), lr=1e-3)

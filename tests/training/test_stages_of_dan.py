@@ -21,10 +21,12 @@ from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.init_from import started_networks
-from ikc_deploy.training.recipes import Recipe, ValidationRecipe, load_recipe
+from ikc_deploy.training.loop_recipe import LoopRecipe, ValidationRecipe
+from ikc_deploy.training.recipes import read_recipe
 from ikc_deploy.training.runs import LOG_FILE
 from ikc_deploy.training.stage_context import StageContext
-from ikc_deploy.training.stages import STAGES, TrainingStage
+from ikc_deploy.training.stages import STAGES
+from ikc_deploy.training.training_task import TrainingStage
 from tests.bundles import save_small
 from tests.samples import photo, small_architecture
 from tests.training.recipe_changes import with_stages
@@ -36,18 +38,18 @@ DAN_DESIGNS: tuple[Design, ...] = ("dan1", "dan2")
 
 
 @pytest.fixture(scope="module")
-def recipe(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def recipe(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> LoopRecipe:
     images = tmp_path_factory.mktemp("images")
     for number in range(3):
         write_rgb(photo(64, 50 + number, number), images / f"{number}.png")
     write_rgb(photo(32, 32), images / "val" / "0.png")
-    recipe = load_recipe(repository / "training" / "dan-smoke.toml", (images,))
+    recipe = read_recipe(LoopRecipe, repository / "training" / "dan-smoke.toml", (images,))
     validation = ValidationRecipe(str(images / "val"), (1.8,), every=4, iters=3)
     return dataclasses.replace(recipe, validation=validation)
 
 
 def stage_of(
-    recipe: Recipe, design: Design, unroll: int = 3
+    recipe: LoopRecipe, design: Design, unroll: int = 3
 ) -> tuple[TrainingStage, DanNetworks, BatchSource]:
     dan = dataclasses.replace(recipe.stages["dan"], unroll=unroll)
     recipe = with_stages(
@@ -74,7 +76,7 @@ def published_losses(networks: DanNetworks, batch: Batch) -> tuple[torch.Tensor,
 
 @pytest.mark.parametrize("design", DAN_DESIGNS)
 def test_the_last_iteration_is_supervised_and_networks_are_cut_apart(
-    recipe: Recipe, design: Design
+    recipe: LoopRecipe, design: Design
 ) -> None:
     stage, networks, source = stage_of(recipe, design)
     loss = stage.loss(stage.draw(5))
@@ -92,7 +94,7 @@ def test_the_last_iteration_is_supervised_and_networks_are_cut_apart(
 
 
 @pytest.mark.parametrize("design", DAN_DESIGNS)
-def test_memory_does_not_grow_with_the_loop(recipe: Recipe, design: Design) -> None:
+def test_memory_does_not_grow_with_the_loop(recipe: LoopRecipe, design: Design) -> None:
     def kept(unroll: int) -> int:
         stage, _, _ = stage_of(recipe, design, unroll)
         inputs = stage.draw(0)
@@ -110,7 +112,7 @@ def test_memory_does_not_grow_with_the_loop(recipe: Recipe, design: Design) -> N
 
 
 @pytest.mark.parametrize("design", DAN_DESIGNS)
-def test_training_on_one_batch_lowers_both_losses(recipe: Recipe, design: Design) -> None:
+def test_training_on_one_batch_lowers_both_losses(recipe: LoopRecipe, design: Design) -> None:
     stage, networks, source = stage_of(recipe, design)
     before = published_losses(networks, source.batch(0))
     optimizer = torch.optim.Adam(stage.module.parameters(), lr=1e-3)
@@ -124,7 +126,7 @@ def test_training_on_one_batch_lowers_both_losses(recipe: Recipe, design: Design
 
 
 @pytest.fixture(scope="module")
-def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(recipe: LoopRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "unbroken"
     assert run_training(recipe, run) is not None
     return run
@@ -132,7 +134,7 @@ def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("stops", [(1,), (3, 4)])
 def test_a_stopped_run_goes_on_as_if_unbroken(
-    recipe: Recipe, finished: Path, tmp_path: Path, stops: tuple[int, ...]
+    recipe: LoopRecipe, finished: Path, tmp_path: Path, stops: tuple[int, ...]
 ) -> None:
     for index, stop in enumerate(stops):
         assert run_training(recipe, tmp_path, resume=index > 0, stop_after=stop) is None
@@ -141,7 +143,7 @@ def test_a_stopped_run_goes_on_as_if_unbroken(
 
 
 def test_bfloat16_and_compiled_blocks_train_too(
-    recipe: Recipe, tmp_path: Path, finished: Path
+    recipe: LoopRecipe, tmp_path: Path, finished: Path
 ) -> None:
     with torch.compiler.set_stance("force_eager"):
         compiled = run_training(dataclasses.replace(recipe, compile=True), tmp_path / "compiled")
@@ -178,7 +180,7 @@ def test_the_checkpoint_is_exported_and_upscales(finished: Path, tmp_path: Path)
 
 
 def test_a_run_starts_from_weights_of_its_own_loop(
-    recipe: Recipe, finished: Path, tmp_path: Path
+    recipe: LoopRecipe, finished: Path, tmp_path: Path
 ) -> None:
     start = str(finished / "checkpoint.safetensors")
     theirs = load_checkpoint(start)

@@ -14,7 +14,8 @@ from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.predictor import StatisticsPredictor
 from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.data import CropSource
-from ikc_deploy.training.recipes import Recipe, load_recipe
+from ikc_deploy.training.loop_recipe import LoopRecipe
+from ikc_deploy.training.recipes import read_recipe
 from ikc_deploy.training.stage_context import StageContext
 from ikc_deploy.training.step_size_search import STEP_SIZES, Gains, choose, search_step_size
 from tests.samples import photo, small_architecture
@@ -40,13 +41,13 @@ class BlursByError(nn.Module):
 
 
 @pytest.fixture
-def recipe(repository: Path) -> Recipe:
-    return load_recipe(repository / "training" / "smoke.toml", (repository,))
+def recipe(repository: Path) -> LoopRecipe:
+    return read_recipe(LoopRecipe, repository / "training" / "smoke.toml", (repository,))
 
 
 @pytest.mark.parametrize("corrected", ["towards", "away"])
 def test_a_corrector_that_ruins_images_hardly_moves(
-    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, corrected: str
+    recipe: LoopRecipe, monkeypatch: pytest.MonkeyPatch, corrected: str
 ) -> None:
     settings = small_architecture("compact")
     recipe = dataclasses.replace(recipe, architecture=settings)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_checkpoint
 from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.training.init_from import started_networks
-from ikc_deploy.training.recipes import Recipe, StageRecipe, ValidationRecipe, load_recipe
+from ikc_deploy.training.loop_recipe import LoopRecipe, LoopStageRecipe, ValidationRecipe
+from ikc_deploy.training.loop_task import LoopTask
+from ikc_deploy.training.recipes import read_recipe
 from ikc_deploy.training.runs import LOG_FILE, STATE_FILE
 from ikc_deploy.training.stage_context import StageInputs
 from ikc_deploy.training.stages import PredictorStage
-from ikc_deploy.training.trainer import learning_rate, train
+from ikc_deploy.training.trainer import train
 from tests.samples import photo, small_architecture
 from tests.training.recipe_changes import with_stages
 
@@ -31,23 +34,31 @@ from tests.training.recipe_changes import with_stages
 STEPS = {"predictor": 4, "sftmd": 6, "corrector": 4, "joint": 4}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_search() -> Iterator[None]:
+    """One step size instead of five: the search, which has its own tests, takes most of a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ikc_deploy.training.step_size_search.STEP_SIZES", (0.1,))
+        yield
+
+
 class Interruption(Exception):
     """Stands for a killed process."""
 
 
 @pytest.fixture(scope="module")
-def recipe(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+def recipe(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> LoopRecipe:
     images = tmp_path_factory.mktemp("images")
     for number in range(3):
         write_rgb(photo(64, 50 + number, number), images / f"{number}.png")
-    recipe = load_recipe(repository / "training" / "smoke.toml", (images,))
+    recipe = read_recipe(LoopRecipe, repository / "training" / "smoke.toml", (images,))
     assert {name: stage.steps for name, stage in recipe.stages.items()} == STEPS
     assert recipe.save_every == 3
     return recipe
 
 
 def run_training(
-    recipe: Recipe,
+    recipe: LoopRecipe,
     run: Path,
     *,
     resume: bool = False,
@@ -65,10 +76,9 @@ def run_training(
             raise Interruption
 
     path = train(
-        recipe,
+        LoopTask(recipe, torch.device("cpu")),
         run,
         resume=resume,
-        device=torch.device("cpu"),
         progress=progress,
         keep_going=lambda: stop_after is None or seen < stop_after,
     )
@@ -82,7 +92,7 @@ def assert_equal(first: dict[str, Tensor] | None, second: dict[str, Tensor] | No
 
 
 @pytest.fixture(scope="module")
-def finished(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(recipe: LoopRecipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "unbroken"
     assert run_training(recipe, run) is not None
     return run
@@ -94,19 +104,19 @@ def unbroken(finished: Path) -> dict[str, Tensor]:
     return tensors
 
 
-# In the middle of every stage, and at both of its ends.
-@pytest.mark.parametrize("stops", [(1,), (5,), (6,), (7,), (10,), (13,), (17,), (3, 4, 9)])
+# After 1, 5, 6, 7, 10, 13 and 17 steps in all; at the end of every stage; 3, 7, 16.
+@pytest.mark.parametrize("stops", [(1, 4, 1, 1, 3, 3, 4), (4, 6, 4), (3, 4, 9)])
 def test_a_stopped_run_goes_on_as_if_unbroken(
-    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path, stops: tuple[int, ...]
+    recipe: LoopRecipe, unbroken: dict[str, Tensor], tmp_path: Path, stops: tuple[int, ...]
 ) -> None:
     for index, stop in enumerate(stops):
         assert run_training(recipe, tmp_path, resume=index > 0, stop_after=stop) is None
     assert_equal(run_training(recipe, tmp_path, resume=True), unbroken)
 
 
-@pytest.mark.parametrize("step", [5, 8, 18])
+@pytest.mark.parametrize("step", [8, 18])
 def test_a_killed_run_goes_on_from_its_last_saved_state(
-    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path, step: int
+    recipe: LoopRecipe, unbroken: dict[str, Tensor], tmp_path: Path, step: int
 ) -> None:
     with pytest.raises(Interruption):
         run_training(recipe, tmp_path, killed_at=step)
@@ -114,14 +124,14 @@ def test_a_killed_run_goes_on_from_its_last_saved_state(
 
 
 def test_resuming_a_finished_run_gives_its_checkpoint_again(
-    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path
+    recipe: LoopRecipe, unbroken: dict[str, Tensor], tmp_path: Path
 ) -> None:
     run_training(recipe, tmp_path)
     assert_equal(run_training(recipe, tmp_path, resume=True), unbroken)
 
 
 def test_bfloat16_trains_other_weights_and_resumes_too(
-    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path
+    recipe: LoopRecipe, unbroken: dict[str, Tensor], tmp_path: Path
 ) -> None:
     stage = dataclasses.replace(recipe.stages["sftmd"], precision="bfloat16")
     recipe = with_stages(recipe, sftmd=stage)
@@ -134,7 +144,7 @@ def test_bfloat16_trains_other_weights_and_resumes_too(
 
 
 def test_measuring_on_the_way_does_not_change_the_run(
-    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path
+    recipe: LoopRecipe, unbroken: dict[str, Tensor], tmp_path: Path
 ) -> None:
     write_rgb(photo(32, 32), tmp_path / "val" / "0.png")
     validation = ValidationRecipe(str(tmp_path / "val"), (1.8,), every=2, iters=1)
@@ -147,7 +157,7 @@ def test_measuring_on_the_way_does_not_change_the_run(
     assert {"true_kernel", "step1"} <= last["joint"].keys()
 
 
-def test_every_stage_is_trained_logged_and_recorded(finished: Path, recipe: Recipe) -> None:
+def test_every_stage_is_trained_logged_and_recorded(finished: Path, recipe: LoopRecipe) -> None:
     entries = [json.loads(line) for line in (finished / LOG_FILE).read_text().splitlines()]
     assert list(dict.fromkeys(entry["stage"] for entry in entries)) == list(STEPS)
     assert {e["stage"]: e["step"] for e in entries} == STEPS
@@ -161,7 +171,7 @@ def test_every_stage_is_trained_logged_and_recorded(finished: Path, recipe: Reci
     assert networks.training["last"]["joint"]["step"] == 4
 
 
-def test_a_run_goes_on_only_with_its_own_recipe(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_goes_on_only_with_its_own_recipe(recipe: LoopRecipe, tmp_path: Path) -> None:
     run_training(recipe, tmp_path, stop_after=2)
     state = (tmp_path / STATE_FILE).read_bytes()
     longer = with_stages(recipe, predictor=dataclasses.replace(recipe.stages["predictor"], steps=9))
@@ -174,7 +184,7 @@ def test_a_run_goes_on_only_with_its_own_recipe(recipe: Recipe, tmp_path: Path) 
 
 
 def test_stages_that_have_not_begun_may_be_changed_and_added(
-    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path
+    recipe: LoopRecipe, unbroken: dict[str, Tensor], tmp_path: Path
 ) -> None:
     shorter = dataclasses.replace(recipe.stages["corrector"], steps=2)
     first = with_stages(recipe, corrector=shorter, joint=None)
@@ -184,7 +194,10 @@ def test_stages_that_have_not_begun_may_be_changed_and_added(
 
 
 def test_a_run_moved_without_its_optimizer_goes_on(
-    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    recipe: LoopRecipe,
+    unbroken: dict[str, Tensor],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     run_training(recipe, tmp_path, stop_after=4)
     (moments,) = tmp_path.glob("optimizer-*.pt")
@@ -195,7 +208,7 @@ def test_a_run_moved_without_its_optimizer_goes_on(
 
 
 def test_a_run_starts_from_weights_that_exist(
-    recipe: Recipe, finished: Path, unbroken: dict[str, Tensor], tmp_path: Path
+    recipe: LoopRecipe, finished: Path, unbroken: dict[str, Tensor], tmp_path: Path
 ) -> None:
     start = str(finished / "checkpoint.safetensors")
     run_training(dataclasses.replace(recipe, init_from=start), tmp_path / "same", stop_after=0)
@@ -216,7 +229,7 @@ def test_a_run_starts_from_weights_that_exist(
 
 
 def test_compiled_networks_are_trained_alike(
-    recipe: Recipe, unbroken: dict[str, Tensor], tmp_path: Path
+    recipe: LoopRecipe, unbroken: dict[str, Tensor], tmp_path: Path
 ) -> None:
     # What the compiler makes of a network is its own affair (and takes a minute here).
     with torch.compiler.set_stance("force_eager"):
@@ -224,7 +237,7 @@ def test_compiled_networks_are_trained_alike(
     assert_equal(compiled, unbroken)
 
 
-def test_a_run_that_cannot_be_resumed_says_why(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_resumed_says_why(recipe: LoopRecipe, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no run.*without --resume"):
         run_training(recipe, tmp_path / "none", resume=True)
     run_training(recipe, tmp_path, stop_after=1)
@@ -234,7 +247,7 @@ def test_a_run_that_cannot_be_resumed_says_why(recipe: Recipe, tmp_path: Path) -
         run_training(recipe, tmp_path, resume=True)
 
 
-def test_a_run_goes_on_only_with_its_own_images(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_goes_on_only_with_its_own_images(recipe: LoopRecipe, tmp_path: Path) -> None:
     (images,) = recipe.data
     run = tmp_path / "run"
     run_training(recipe, run, stop_after=2)
@@ -252,7 +265,7 @@ def test_a_run_goes_on_only_with_its_own_images(recipe: Recipe, tmp_path: Path) 
 
 
 def test_a_run_goes_on_with_the_basis_that_it_began_with(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: LoopRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run_training(recipe, tmp_path / "first")
     run_training(recipe, tmp_path / "run", stop_after=7)
@@ -268,7 +281,7 @@ def test_a_run_goes_on_with_the_basis_that_it_began_with(
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_training_that_diverges_stops_and_keeps_its_last_state(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+    recipe: LoopRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     run_training(recipe, tmp_path, stop_after=1)
     before = (tmp_path / STATE_FILE).read_bytes()
@@ -285,7 +298,7 @@ def test_a_training_that_diverges_stops_and_keeps_its_last_state(
 
 
 @pytest.mark.parametrize("damage", ["nan", "integers", "missing", "shape", "step", "moments"])
-def test_a_damaged_state_is_refused(recipe: Recipe, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_state_is_refused(recipe: LoopRecipe, tmp_path: Path, damage: str) -> None:
     run_training(recipe, tmp_path, stop_after=2)
     pointer = json.loads((tmp_path / STATE_FILE).read_text())
     weights = torch.load(tmp_path / pointer["weights"], weights_only=True)
@@ -313,7 +326,7 @@ def test_a_damaged_state_is_refused(recipe: Recipe, tmp_path: Path, damage: str)
 
 
 def test_a_later_stage_that_cannot_run_is_refused_before_the_first(
-    recipe: Recipe, tmp_path: Path
+    recipe: LoopRecipe, tmp_path: Path
 ) -> None:
     # The images have 50 pixels on their shorter side; x4 makes 64 of a patch of 16.
     later = dataclasses.replace(recipe.stages["corrector"], patch=16)
@@ -323,7 +336,7 @@ def test_a_later_stage_that_cannot_run_is_refused_before_the_first(
 
 
 def test_what_starts_at_random_is_named_once(
-    recipe: Recipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    recipe: LoopRecipe, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     networks = new_networks(dataclasses.replace(recipe.architecture, code_size=4), seed=7)
     save_checkpoint(networks, tmp_path / "other.safetensors")
@@ -358,7 +371,7 @@ def test_a_start_with_levels_is_the_same_function(tmp_path: Path, design: Design
     torch.testing.assert_close(started.corrector(sr, longer)[:, 10:], longer[:, 10:])
 
 
-def test_weights_of_another_design_are_no_start(recipe: Recipe, tmp_path: Path) -> None:
+def test_weights_of_another_design_are_no_start(recipe: LoopRecipe, tmp_path: Path) -> None:
     other = dataclasses.replace(recipe.architecture, design="reference")
     save_checkpoint(new_networks(other, seed=7), tmp_path / "other.safetensors")
     reason = r"'other.safetensors'.*no tensor of its predictor fits"
@@ -396,15 +409,17 @@ def test_the_estimators_of_the_film_design_fit_the_compact_one(tmp_path: Path) -
 
 
 def test_the_learning_rate_is_constant_before_its_cooldown() -> None:
-    settings = StageRecipe(1000, 1, 16, 0.2, warmup=10, cooldown=0.3)
-    rates = [learning_rate(step, settings) for step in range(1000)]
+    settings = LoopStageRecipe(
+        steps=1000, batch=1, patch=16, learning_rate=0.2, warmup=10, cooldown=0.3
+    )
+    rates = [settings.rate(step) for step in range(1000)]
     assert set(rates[10:701]) == {0.2}
     assert rates[850] == pytest.approx(0.2 * 0.505) and rates[-1] == pytest.approx(0.002, rel=1e-2)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_hundredth() -> None:
-    settings = StageRecipe(steps=1000, batch=1, patch=16, learning_rate=0.2, warmup=10)
-    rates = [learning_rate(step, settings) for step in range(1000)]
+    settings = LoopStageRecipe(steps=1000, batch=1, patch=16, learning_rate=0.2, warmup=10)
+    rates = [settings.rate(step) for step in range(1000)]
     # Over the first steps the cosine has not begun to turn.
     assert rates[:10] == pytest.approx([0.02 * (n + 1) for n in range(10)], rel=1e-3)
     assert rates[250] == pytest.approx(0.2 * (0.01 + 0.99 * (2 + 2**0.5) / 4))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,12 +12,15 @@ from safetensors.torch import load_file
 
 from ikc_deploy.errors import InputError, RecipeError
 from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.torch_ops import degrade_circular
 from ikc_deploy.kernels.conventions import degrade_fkp, random_fkp_kernels
 from ikc_deploy.networks.usrnet import load_usrnet
-from ikc_deploy.training.batch_degradation import degrade_circular
+from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
+from ikc_deploy.training.recipes import read_recipe
 from ikc_deploy.training.runs import LOG_FILE
-from ikc_deploy.training.usrnet_recipe import UsrnetRecipe, load_usrnet_recipe
-from ikc_deploy.training.usrnet_training import train_usrnet
+from ikc_deploy.training.trainer import train
+from ikc_deploy.training.usrnet_recipe import UsrnetRecipe
+from ikc_deploy.training.usrnet_task import UsrnetTask
 from tests.samples import photo
 
 SMOKE = "training/usrnet-smoke.toml"
@@ -30,7 +36,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe(repository: Path, images: Path) -> UsrnetRecipe:
-    return load_usrnet_recipe(repository / SMOKE, (images,))
+    return read_recipe(UsrnetRecipe, repository / SMOKE, (images,))
 
 
 def trained(
@@ -42,11 +48,10 @@ def trained(
         nonlocal seen
         seen += 1
 
-    return train_usrnet(
-        recipe,
+    return train(
+        UsrnetTask(recipe, torch.device("cpu")),
         run,
         resume=resume,
-        device=torch.device("cpu"),
         progress=count,
         keep_going=lambda: stop_after is None or seen < stop_after,
     )
@@ -61,7 +66,7 @@ def finished(recipe: UsrnetRecipe, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_a_smoke_run_lowers_the_loss(recipe: UsrnetRecipe, finished: Path) -> None:
     record = load_usrnet(finished).training_record
-    assert record["recipe"] == "usrnet-smoke" and record["last"]["step"] == recipe.training.steps
+    assert record["recipe"] == "usrnet-smoke" and record["last"]["usrnet"]["step"] == 12
     lines = (finished.parent / LOG_FILE).read_text().splitlines()
     losses = [float(line.split('"loss": ')[1].split(",")[0]) for line in lines]
     assert losses[-1] < 0.9 * losses[0]
@@ -79,6 +84,33 @@ def test_a_stopped_run_goes_on_as_an_unbroken_one(
     whole, broken = load_file(finished), load_file(resumed)
     assert [key for key in whole if not torch.equal(whole[key], broken[key])] == []
     assert (run / LOG_FILE).read_text().count("\n") == 3
+
+
+def test_a_run_is_resumed_only_with_its_own_images_and_recipe(
+    recipe: UsrnetRecipe, images: Path, tmp_path: Path
+) -> None:
+    assert trained(recipe, tmp_path / "run", stop_after=2) is None
+    other = Path(shutil.copytree(images, tmp_path / "other"))
+    (other / "0.png").unlink()
+    with pytest.raises(RecipeError, match="trained on other images"):
+        trained(dataclasses.replace(recipe, data=(other,)), tmp_path / "run", resume=True)
+    with pytest.raises(RecipeError, match="started with other settings"):
+        trained(dataclasses.replace(recipe, seed=1), tmp_path / "run", resume=True)
+
+
+def test_two_processes_draw_the_halves_of_a_batch(recipe: UsrnetRecipe) -> None:
+    def drawn(processes: ProcessGroup) -> Any:
+        task = UsrnetTask(recipe, torch.device("cpu"), processes)
+        task.build(None, resumed=False)
+        return task.stage("usrnet").draw(3)
+
+    whole = drawn(SINGLE_PROCESS)
+    halves = [drawn(ProcessGroup(rank, 2)) for rank in range(2)]
+    for name in ("hr", "lr", "kernels", "noise"):
+        joined = torch.cat([getattr(half, name) for half in halves])
+        torch.testing.assert_close(joined, getattr(whole, name), atol=1e-6, rtol=0)
+    with pytest.raises(RecipeError, match="cannot be split"):
+        UsrnetTask(recipe, torch.device("cpu"), ProcessGroup(0, 3))
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -102,6 +134,8 @@ def test_batches_are_degraded_as_pictures_are(scale: int) -> None:
         (("[network]", "[blur]\nnoise = 300\n[network]"), "noise must lie in"),
         (("[network]", "[blur]\nscales = [2, 5]\n[network]"), "scales must be among"),
         (("log_every = 4", "log_evry = 4"), "unknown settings log_evry"),
+        # A setting of stages of loops alone.
+        (("steps = 12", "steps = 12\nunroll = 2"), r"\[training\] unknown settings unroll"),
     ],
 )
 def test_an_impossible_recipe_is_refused(
@@ -110,9 +144,9 @@ def test_an_impossible_recipe_is_refused(
     file = tmp_path / "recipe.toml"
     file.write_text((repository / SMOKE).read_text().replace(*change))
     with pytest.raises(RecipeError, match=words):
-        load_usrnet_recipe(file, (images,))
+        read_recipe(UsrnetRecipe, file, (images,))
 
 
 def test_the_shipped_recipe_is_sound(repository: Path) -> None:
-    recipe = load_usrnet_recipe(repository / "training" / "usrnet-tiny.toml", (repository,))
+    recipe = read_recipe(UsrnetRecipe, repository / "training" / "usrnet-tiny.toml", (repository,))
     assert recipe.blur.scales == (2, 3, 4)

@@ -13,9 +13,8 @@ import click
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._ui import note
 from ikc_deploy.cli._value_types import PATH
-from ikc_deploy.evaluation.render.markdown import markdown_table
-from ikc_deploy.evaluation.render.tables import Table
 from ikc_deploy.files import write_atomically
+from ikc_deploy.reporting.tables import Table, markdown_table
 from tools.fleet.fleet_simulation import SECONDS_A_DAY, FleetReport, TaskCost, simulate_fleet
 from tools.fleet.scenarios import FleetSettings, MachineKind, read_fleets, read_service_times
 from tools.fleet.service_times import PHOTO

@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ikc_deploy.evaluation.render.markdown import markdown_table
-from ikc_deploy.evaluation.render.tables import Table
+from ikc_deploy.reporting.tables import Table, markdown_table
 
 _BLOCK: Final = re.compile(r"(<!-- torture -->\n).*?(<!-- end -->)", re.DOTALL)
 

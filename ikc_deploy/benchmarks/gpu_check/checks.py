@@ -26,6 +26,7 @@ from ikc_deploy.benchmarks.gpu_check.parts import (
 from ikc_deploy.benchmarks.gpu_check.torch_runner import Place, TorchGraphRunner
 from ikc_deploy.benchmarks.synthetic_frames import natural_frame
 from ikc_deploy.bundle.manifest import BASIS_FILE, Bundle, Manifest, record_files
+from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.export.graphs import OPSET, graph_modules
 from ikc_deploy.loops import FRAME
 from ikc_deploy.networks.weights_loader import Weights
@@ -235,7 +236,9 @@ class Check:
         images, codes = self._reference(frame)
         with self._open(runner, precision) as upscaler:
             result = upscaler(frame, steps=True)
-        decibels = [_psnr(ours, wanted) for ours, wanted in zip(result.steps, images, strict=True)]
+        decibels = [
+            psnr(ours, wanted, 255) for ours, wanted in zip(result.steps, images, strict=True)
+        ]
         errors = [float(np.abs(a - b).max()) for a, b in zip(result.codes, codes, strict=True)]
         facts = {"image_db": decibels, "code_error": errors}
         least = _MIN_DB[precision]
@@ -557,8 +560,3 @@ class Check:
             work()
             times.append(1e3 * (time.perf_counter() - started))
         return statistics.median(times)
-
-
-def _psnr(image: Frame, expected: Frame) -> float:
-    error = float(np.mean((image.astype(np.float64) - expected.astype(np.float64)) ** 2))
-    return float(10 * np.log10(255**2 / error)) if error else 150.0

@@ -28,10 +28,9 @@ from ikc_deploy.benchmarks.roofline import predict, read_cards
 from ikc_deploy.benchmarks.statistics import slope
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import IkcError, InputError
-from ikc_deploy.evaluation.render.markdown import markdown_table
-from ikc_deploy.evaluation.render.tables import Table
 from ikc_deploy.export.default_bundle import default_bundle
 from ikc_deploy.files import write_atomically
+from ikc_deploy.reporting.tables import Table, markdown_table
 
 _BLOCK: Final = re.compile(r"(<!-- (\w+) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PREDICTED: Final = ("x4-lite", "random:x4")

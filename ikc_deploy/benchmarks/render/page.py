@@ -14,7 +14,7 @@ from ikc_deploy.benchmarks.render.report_tables import (
 )
 from ikc_deploy.benchmarks.render.svg_charts import latency_chart, quality_chart, stage_chart
 from ikc_deploy.benchmarks.report import BenchmarkReport
-from ikc_deploy.evaluation.render.tables import Table
+from ikc_deploy.reporting.tables import Table
 
 _STYLE: Final = """
 :root { color-scheme: light; }

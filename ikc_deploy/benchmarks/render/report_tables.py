@@ -8,7 +8,7 @@ from typing import Final
 from ikc_deploy.benchmarks.compare import Change
 from ikc_deploy.benchmarks.interleaved import CaseResult, Measurement
 from ikc_deploy.benchmarks.report import BenchmarkReport, ratio
-from ikc_deploy.evaluation.render.tables import Table
+from ikc_deploy.reporting.tables import Table
 
 BASELINE: Final = "reference-loop"
 """Baseline of the ratios where it ran; otherwise the case's first candidate."""

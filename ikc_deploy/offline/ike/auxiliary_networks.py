@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from ikc_deploy.imaging.torch_ops import resize
 from ikc_deploy.networks.sftmd import SLOPE, initialize_he
-from ikc_deploy.offline.ike.resizing import resize
 
 _UPSAMPLER_CONVOLUTIONS = 8
 _VIEW = 7

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ikc_deploy.imaging.torch_ops import resize
 from ikc_deploy.offline.ike import losses, schedule
 from ikc_deploy.offline.ike.auxiliary_networks import Discriminator, Upsampler
 from ikc_deploy.offline.ike.ike_settings import IkeSettings
 from ikc_deploy.offline.ike.invertible import InvertibleNetwork
 from ikc_deploy.offline.ike.lr_image import LrImage, check_lr
-from ikc_deploy.offline.ike.resizing import resize
 from ikc_deploy.offline.ike.schedule import Schedule
 from ikc_deploy.offline.optimize import FitResult, Losses, Progress, optimize
 

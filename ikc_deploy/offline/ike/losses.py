@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_LUMA: Final = (0.299, 0.587, 0.114)
-"""Weights of R, G and B in luma (BT.601)."""
+from ikc_deploy.imaging.torch_ops import luma
 
 ENERGY_SIGMA: Final = 3.0
 """Standard deviation of the blur of luma in pixels: keeps brightness, removes structure."""
@@ -43,14 +42,6 @@ def total_variation(image: Tensor) -> Tensor:
     """Return the mean absolute difference of neighbours, vertical and horizontal."""
     down, across = image.diff(dim=-2), image.diff(dim=-1)
     return down.abs().mean() + across.abs().mean()
-
-
-def luma(image: Tensor) -> Tensor:
-    """Return the luma `[N,1,H,W]` of RGB; a grey image is returned unchanged."""
-    if image.shape[1] == 1:
-        return image
-    weights = torch.tensor(_LUMA, dtype=image.dtype, device=image.device)
-    return (image * weights[:, None, None]).sum(dim=1, keepdim=True)
 
 
 def away_from_edges(image: Tensor) -> Tensor:

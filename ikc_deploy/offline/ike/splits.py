@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ikc_deploy.imaging.resize import bicubic_matrix
-from ikc_deploy.offline.ike.resizing import resize
+from ikc_deploy.imaging.torch_ops import resize
 
 
 class Split(Protocol):

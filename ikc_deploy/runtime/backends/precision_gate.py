@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Bundle
+from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.errors import BackendError
 from ikc_deploy.kernels.conventions import degrade_fkp
 from ikc_deploy.runtime.backends.base import Backend
@@ -40,7 +41,6 @@ _BLURS: Final = (0.3, 0.55, 0.8)
 """Sigmas of the blurs, as shares of the sigma range."""
 _BORDER: Final = 4
 """Width in LR pixels of the border that is not compared; the blur wraps around there."""
-_MAX_DB: Final = 150.0
 
 
 @dataclass(frozen=True)
@@ -155,9 +155,9 @@ def measure(bundle: Bundle, reference: Backend, candidate: Backend) -> GateResul
     moved = _inside(reference.download(own.sr), scale)
     wanted = _inside(hr, scale)
     return GateResult(
-        min(map(_psnr, images[1], images[0])),
+        min(map(psnr, images[1], images[0])),
         max(
-            _psnr(good, wanted) - _psnr(bad, wanted)
+            psnr(good, wanted) - psnr(bad, wanted)
             for good, bad in zip(images[0], moved, strict=True)
         ),
     )
@@ -189,9 +189,3 @@ def _inside(images: NDArray[Any], scale: int) -> NDArray[np.float64]:
     """Return images `[...,H,W]` without their border."""
     cut = slice(scale * _BORDER, -scale * _BORDER)
     return images[..., cut, cut].astype(np.float64)
-
-
-def _psnr(image: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
-    """Return the PSNR in dB, peak 1, at most 150; NaN if a value is not finite."""
-    error = float(np.mean((image - expected) ** 2))
-    return min(_MAX_DB, -10 * math.log10(max(error, 1e-30))) if math.isfinite(error) else math.nan

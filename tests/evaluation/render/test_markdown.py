@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from ikc_deploy.evaluation.degradation import Degradation
 from ikc_deploy.evaluation.render.markdown import to_markdown
-from ikc_deploy.evaluation.render.tables import Table
+from ikc_deploy.reporting.tables import Table
 from tests.evaluation.recorded import report
 
 

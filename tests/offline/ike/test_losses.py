@@ -6,8 +6,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from ikc_deploy.imaging.torch_ops import resize
 from ikc_deploy.offline.ike import losses
-from ikc_deploy.offline.ike.resizing import resize
 from ikc_deploy.offline.ike.schedule import BICUBIC, ENERGY, LEARNING_RATE, Schedule
 from tests.samples import photo
 

@@ -20,11 +20,11 @@ from PIL import Image
 import ikc_deploy
 from ikc_deploy import BackendError, Bundle, InputError
 from ikc_deploy.bundle.manifest import FrameIO
+from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.errors import MissingExtraError
 from ikc_deploy.export import int8
 from ikc_deploy.export.calibration import quantize_bundle
 from ikc_deploy.export.exporter import ExportSettings, export_bundle
-from ikc_deploy.export.parity import psnr
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.weights_loader import load_weights

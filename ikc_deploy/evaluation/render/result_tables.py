@@ -8,20 +8,9 @@ from typing import Final
 
 from ikc_deploy.evaluation.protocol import EvaluationReport
 from ikc_deploy.evaluation.summary import CONFIDENCE_TEXT, DatasetSummary, Mean, SummaryRow
+from ikc_deploy.reporting.tables import Table
 
 _PREDICTOR: Final = "step 0: predictor only"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text cells; the first column holds labels, the others numbers."""
-
-    title: str
-    """Title of the table."""
-    header: tuple[str, ...]
-    """Names of the columns."""
-    rows: tuple[tuple[str, ...], ...]
-    """Cells, each row as long as the header."""
 
 
 @dataclass(frozen=True)

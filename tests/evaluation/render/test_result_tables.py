@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from ikc_deploy.evaluation.degradation import Degradation
-from ikc_deploy.evaluation.render.tables import tables
+from ikc_deploy.evaluation.render.result_tables import tables
 from ikc_deploy.evaluation.summary import summarise
 from tests.evaluation.recorded import records, report
 

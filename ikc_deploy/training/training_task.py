@@ -1,0 +1,100 @@
+"""What a run trains, as the training loop sees it: a task with stages.
+
+The loop (`trainer`) makes the steps, averages, logs and saves. A task knows its networks, the
+inputs and the loss of each stage, and the file that is the result.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ikc_deploy.kernels import KernelBasis
+from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
+from ikc_deploy.training.recipes import TrainingRecipe
+
+RecipeOfTask = TypeVar("RecipeOfTask", bound=TrainingRecipe)
+
+
+class TrainingStage(ABC):
+    """A stage: the module that it trains, and the loss of a step."""
+
+    module: nn.Module
+    """Module that is trained, in place."""
+    recordable: bool = False
+    """Whether a step computes the same operations for all inputs, so that a CUDA graph of one step
+    can be replayed for all. The inputs are then `StageInputs`."""
+
+    @abstractmethod
+    def draw(self, step: int) -> Any:
+        """Return the inputs of a step; they depend on (seed, stage, step) alone."""
+
+    @abstractmethod
+    def loss(self, inputs: Any) -> Tensor:
+        """Return the mean loss of this process's samples, with gradients to `module` only."""
+
+    def finish(self) -> dict[str, float]:
+        """Finish the stage after its last step, with averaged weights; return figures to log."""
+        return {}
+
+
+class TrainingTask(ABC, Generic[RecipeOfTask]):
+    """The networks and stages of one recipe.
+
+    Args:
+        recipe: Recipe of the run.
+        device: Device of the training.
+        processes: Processes of the run. Each has a task with the same recipe.
+
+    Raises:
+        RecipeError: A batch cannot be split evenly among the processes.
+    """
+
+    basis: KernelBasis | None = None
+    """Basis of the networks' kernel codes, if they have any; saved with a state."""
+    validate_every: int | None = None
+    """Number of steps between validations; None for none."""
+
+    def __init__(
+        self, recipe: RecipeOfTask, device: torch.device, processes: ProcessGroup = SINGLE_PROCESS
+    ) -> None:
+        for stage in recipe.stage_recipes.values():
+            processes.shard(stage.batch)
+        self.recipe, self.device, self.processes = recipe, device, processes
+
+    @abstractmethod
+    def build(self, basis: KernelBasis | None, *, resumed: bool) -> None:
+        """Read the images and create the networks, in `modules`; check every stage.
+
+        Args:
+            basis: Basis of a saved state.
+            resumed: Whether the weights of a saved state follow.
+        """
+
+    @abstractmethod
+    def modules(self) -> dict[str, nn.Module]:
+        """Return the networks of all stages by name, on `device`."""
+
+    @abstractmethod
+    def stage(self, name: str) -> TrainingStage:
+        """Return a stage that begins; the networks are in evaluation mode without gradients."""
+
+    def validate(self, stage: str) -> dict[str, float]:  # noqa: ARG002 - for subclasses
+        """Return figures of the averaged weights in the middle or at the end of a stage."""
+        return {}
+
+    @abstractmethod
+    def save_result(self, run: Path, record: dict[str, Any]) -> Path:
+        """Write the trained networks into the folder of the run.
+
+        Args:
+            run: Folder of the run.
+            record: Record of the training: recipe, settings, and the last figures of each stage.
+
+        Returns:
+            The file, or the folder if there are several.
+        """
