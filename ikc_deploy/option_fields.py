@@ -42,12 +42,16 @@ class Option:
     """Minimum of a number; None for none."""
     maximum: float | None = None
     """Maximum of a number; None for none."""
+    positive: bool = False
+    """Whether a number must be greater than 0."""
     heading: Heading = ""
     """Heading of the option in the help of a command; empty for the most used ones."""
     flags: tuple[str, ...] = ()
     """Names on the command line; empty for that of the field, `--max-memory` for max_memory."""
     metavar: str | None = None
     """Placeholder of the value in the help; None for that of the type."""
+    switches: tuple[tuple[str, str], ...] = ()
+    """For a choice with a flag for each value (`--fp16` for "fp16"): the values and their help."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,8 @@ def _check(value: object, field: OptionField) -> None:
         real_number(
             value, name, -math.inf if low is None else low, math.inf if high is None else high
         )
+        if field.option.positive and not value > 0:  # type: ignore[operator]
+            raise InputError(f"{name} must be greater than 0, got {shown(value)}")
     elif field.kind is bool:
         if not isinstance(value, bool | np.bool_):
             raise InputError(f"{name} must be True or False, got {shown(value)}")

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from ikc_deploy.bundle.manifest import Bundle, FrameIO, Precision
-from ikc_deploy.export.exporter import ExportSettings, export_bundle
-from ikc_deploy.export.usrnet_graph import UsrnetExport, add_usrnet
+from ikc_deploy.export.export_settings import ExportSettings, UsrnetExport
+from ikc_deploy.export.exporter import export_bundle
+from ikc_deploy.export.usrnet_graph import add_usrnet
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import save_checkpoint, untrained_networks
 from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings, save_usrnet

@@ -51,12 +51,10 @@ class Suite:
     """Networks under test."""
     sizes: tuple[Size, ...]
     """Sizes of LR frames."""
-    iters: Annotated[
-        tuple[int, ...], Option("Number of corrections after the predictor (repeatable).")
-    ] = (IKC.iters,)
-    batches: Annotated[
-        tuple[int, ...], Option("Frames per call (repeatable).", flags=("--batch",))
-    ] = (1,)
+    iters: Annotated[tuple[int, ...], Option("Number of corrections after the predictor.")] = (
+        IKC.iters,
+    )
+    batches: Annotated[tuple[int, ...], Option("Frames per call.", flags=("--batch",))] = (1,)
     threads: Annotated[int, Option("Number of CPU cores to use; 0 for all.")] = (
         UpscalerOptions.threads
     )

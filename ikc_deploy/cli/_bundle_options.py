@@ -1,10 +1,10 @@
-"""Options that choose a bundle, for all commands that run one."""
+"""Options that choose a bundle, for all commands that run or write one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from ikc_deploy.bundle.manifest import Bundle, Precision
 from ikc_deploy.cli._ui import status
@@ -12,6 +12,15 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.export.default_bundle import default_bundle
 from ikc_deploy.option_fields import Option
 from ikc_deploy.weights import DEFAULT_WEIGHTS
+
+WEIGHTS: Final = Option(
+    "Shipped weights, a checkpoint file, or random:ARCHITECTURE (x2, x3, x4, x4-lite, ...).",
+    default=DEFAULT_WEIGHTS,
+)
+"""The option `--weights`, for one name or several."""
+
+BUNDLE: Final = Option("Folder written by ikc-export, instead of --weights.", flags=("--bundle",))
+"""The option `--bundle`, for one folder or several."""
 
 
 @dataclass(frozen=True)
@@ -22,18 +31,8 @@ class BundleOptions:
         InputError: Both options are given.
     """
 
-    weights: Annotated[
-        str | None,
-        Option(
-            "Shipped weights, a checkpoint file, or random:ARCHITECTURE; exported into the cache "
-            "on first use.",
-            default=DEFAULT_WEIGHTS,
-        ),
-    ] = None
-    folder: Annotated[
-        Path | None,
-        Option("Folder written by ikc-export, instead of --weights.", flags=("--bundle",)),
-    ] = None
+    weights: Annotated[str | None, WEIGHTS] = None
+    folder: Annotated[Path | None, BUNDLE] = None
 
     def __post_init__(self) -> None:
         if self.weights is not None and self.folder is not None:

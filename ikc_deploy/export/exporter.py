@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -19,7 +19,6 @@ from ikc_deploy.bundle.manifest import (
     MANIFEST_FILE,
     USRNET,
     Bundle,
-    FrameIO,
     Manifest,
     Precision,
     copy_verified,
@@ -27,12 +26,13 @@ from ikc_deploy.bundle.manifest import (
     write_manifest,
 )
 from ikc_deploy.bundle.measurements import Int8Parity
-from ikc_deploy.errors import BundleError, InputError
+from ikc_deploy.errors import BundleError
 from ikc_deploy.export.calibration import (
     Image,
     calibration_images,
     quantize_bundle,
 )
+from ikc_deploy.export.export_settings import ExportSettings
 from ikc_deploy.export.graphs import OPSET, export_graphs
 from ikc_deploy.export.parity import check_parity, measure_parity
 from ikc_deploy.export.precision import check_precision
@@ -41,27 +41,6 @@ from ikc_deploy.version import __version__
 
 ExportProgress = Callable[[str], None]
 """Callback with the name of each phase when it starts."""
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """The settings of an export.
-
-    Raises:
-        InputError: `calibrate` is given for another precision than "int8".
-    """
-
-    precision: Precision = "fp32"
-    """Precision of the graphs: "fp32", "fp16" or "int8"."""
-    io: FrameIO = "uint8"
-    """Type of the frames: "uint8" `[N,H,W,3]`, or "float" `[N,3,H,W]` in [0,1]."""
-    calibrate: Path | None = None
-    """Folder of HR images for INT8 calibration; None for synthetic images."""
-
-    def __post_init__(self) -> None:
-        """Refuse calibration images for a precision that uses none."""
-        if self.calibrate is not None and self.precision != "int8":
-            raise InputError("--calibrate is for --int8; omit it for other precisions")
 
 
 def export_bundle(

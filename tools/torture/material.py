@@ -16,7 +16,8 @@ from PIL import Image
 from ikc_deploy.bundle.bundle_writer import changed_bundle
 from ikc_deploy.bundle.engine_store import EngineRecord, Profile, engine_files, write_record
 from ikc_deploy.bundle.manifest import record_files, write_manifest
-from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.export_settings import ExportSettings
+from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.imaging.image_io import read_rgb
 from ikc_deploy.kernels import SIGMA_RANGES
 from ikc_deploy.loops import IKC
