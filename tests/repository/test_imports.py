@@ -90,6 +90,7 @@ ALLOWED = {
     "export": {
         "errors",
         "arguments",
+        "option_fields",
         "json_records",
         "loops",
         "version",
@@ -106,6 +107,7 @@ ALLOWED = {
     },
     "offline": {
         "errors",
+        "option_fields",
         "files",
         "locks",
         "kernels",
