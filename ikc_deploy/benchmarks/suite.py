@@ -69,8 +69,17 @@ class Suite:
         str,
         Option(f"Runtime of our graphs: auto, or one of {', '.join(BACKENDS)}."),
     ] = UpscalerOptions.backend
-    precision: Precision = "fp32"
-    """Precision to measure if `compare` is None."""
+    precision: Annotated[
+        Precision,
+        Option(
+            "Precision to measure without candidates.",
+            switches=(
+                ("fp32", "Measure our graphs in float32."),
+                ("fp16", "Measure our graphs with float16 convolutions."),
+                ("int8", "Measure our graphs with 8-bit convolutions."),
+            ),
+        ),
+    ] = "fp32"
     timing_budget: TimingBudget = field(default_factory=TimingBudget)
     """Duration of the measurement of each case."""
     memory: Annotated[bool, Option("Measure peak memory, each candidate in its own process.")] = (

@@ -195,6 +195,8 @@ def _type(field: OptionField) -> Any:
     if get_origin(kind) is Literal:
         return click.Choice(get_args(kind))
     if kind is int:
+        if low is high is None:
+            return int
         return click.IntRange(
             None if low is None else int(low), None if high is None else int(high)
         )
