@@ -19,6 +19,7 @@ from ikc_deploy.bundle.manifest import (
     MANIFEST_FILE,
     USRNET,
     Bundle,
+    FrameIO,
     Manifest,
     Precision,
     copy_verified,
@@ -77,28 +78,7 @@ def export_bundle(
         images = calibration_images(settings.calibrate, networks.architecture.scale)
     with new_bundle(out) as folder:
         on_progress("graphs")
-        paths = export_graphs(networks, folder, traced, settings.io)
-        convolutions = {name: check_precision(path, traced) for name, path in paths.items()}
-        networks.basis.save(folder / BASIS_FILE)
-        names = [*(path.name for path in paths.values()), BASIS_FILE]
-        manifest = Manifest(
-            name=weights.source.name,
-            scale=networks.architecture.scale,
-            loop=networks.loop.name,
-            code_size=networks.architecture.code_size,
-            precision=traced,
-            io=settings.io,
-            basis_id=networks.basis.id,
-            weights_sha256=weights.source.sha256,
-            random_weights=weights.random,
-            opset=OPSET,
-            architecture=networks.architecture.to_dict(),
-            training=networks.training,
-            tools=_tools(),
-            recommended_iters=networks.training.get("recommended_iters", networks.loop.iters),
-            convolutions=convolutions,
-        )
-        write_manifest(folder, manifest, record_files(folder, names))
+        manifest = _write_graphs(weights, folder, traced, settings.io)
         quality: Int8Parity | None = None
         if images is not None:
             on_progress("calibration")
@@ -110,6 +90,33 @@ def export_bundle(
         manifest, kept = _keep(out, folder, replace(manifest, parity=parity))
         write_manifest(folder, manifest, {**written.files, **record_files(folder, kept)})
     return Bundle.open(out)
+
+
+def _write_graphs(weights: Weights, folder: Path, precision: Precision, io: FrameIO) -> Manifest:
+    """Write the graphs and the basis with their manifest, which it returns; nothing is measured."""
+    networks = weights.networks
+    paths = export_graphs(networks, folder, precision, io)
+    networks.basis.save(folder / BASIS_FILE)
+    manifest = Manifest(
+        name=weights.source.name,
+        scale=networks.architecture.scale,
+        loop=networks.loop.name,
+        code_size=networks.architecture.code_size,
+        precision=precision,
+        io=io,
+        basis_id=networks.basis.id,
+        weights_sha256=weights.source.sha256,
+        random_weights=weights.random,
+        opset=OPSET,
+        architecture=networks.architecture.to_dict(),
+        training=networks.training,
+        tools=_tools(),
+        recommended_iters=networks.training.get("recommended_iters", networks.loop.iters),
+        convolutions={name: check_precision(path, precision) for name, path in paths.items()},
+    )
+    names = [*(path.name for path in paths.values()), BASIS_FILE]
+    write_manifest(folder, manifest, record_files(folder, names))
+    return manifest
 
 
 def _keep(out: Path, folder: Path, manifest: Manifest) -> tuple[Manifest, list[str]]:
