@@ -27,7 +27,8 @@ from ikc_deploy.text import shown
 Heading = Literal["", "Blur", "Output", "Video", "Speed and memory", "Distributed"]
 """Heading of an option in the help of a command with many options, in order."""
 
-_MIN_INT: Final = -(2**63)
+MAX_INT: Final = 2**63 - 1
+"""Largest absolute value of a whole number: libraries take no larger ones."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,10 @@ def check_options(options: object) -> None:
 def _check(value: object, field: OptionField) -> None:
     name, low, high = field.name, field.option.minimum, field.option.maximum
     if field.kind is int:
-        number = whole_number(value, name, _MIN_INT if low is None else math.ceil(low))
-        if high is not None and number > high:
-            raise InputError(f"{name} must be a whole number of at most {high:g}, got {number}")
+        number = whole_number(value, name, -MAX_INT if low is None else math.ceil(low))
+        most = MAX_INT if high is None else math.floor(high)
+        if number > most:
+            raise InputError(f"{name} must be a whole number of at most {most}, got {number}")
     elif field.kind is float:
         real_number(
             value, name, -math.inf if low is None else low, math.inf if high is None else high

@@ -23,7 +23,7 @@ from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.loops import IKC
 from ikc_deploy.option_fields import Option
 from ikc_deploy.runtime.backends import BACKENDS
-from ikc_deploy.runtime.options import UpscalerOptions
+from ikc_deploy.runtime.options import MAX_THREADS, UpscalerOptions
 
 Size = tuple[int, int]
 """Height and width of an LR frame."""
@@ -55,9 +55,9 @@ class Suite:
         IKC.iters,
     )
     batches: Annotated[tuple[int, ...], Option("Frames per call.", flags=("--batch",))] = (1,)
-    threads: Annotated[int, Option("Number of CPU cores to use; 0 for all.")] = (
-        UpscalerOptions.threads
-    )
+    threads: Annotated[
+        int, Option("Number of CPU cores to use; 0 for all.", maximum=MAX_THREADS)
+    ] = UpscalerOptions.threads
     compare: Annotated[
         str | None,
         Option(

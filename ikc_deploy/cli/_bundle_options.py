@@ -38,6 +38,11 @@ class BundleOptions:
         if self.weights is not None and self.folder is not None:
             raise InputError("give --weights or --bundle, not both")
 
+    @property
+    def chosen_weights(self) -> str:
+        """Weights, the default ones if none are given."""
+        return DEFAULT_WEIGHTS if self.weights is None else self.weights
+
     def open(self, precision: Precision = "fp32") -> Bundle:
         """Return the bundle that the options choose; weights are exported on first use.
 
@@ -49,6 +54,6 @@ class BundleOptions:
         """
         if self.folder is not None:
             return Bundle.open(self.folder)
-        name = self.weights or DEFAULT_WEIGHTS
+        name = self.chosen_weights
         with status(f"{name}, {precision}: opening, or exporting on first use"):
             return default_bundle(name, precision)

@@ -11,7 +11,6 @@ from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._ui import print_json, say, status
 from ikc_deploy.errors import MissingExtraError
 from ikc_deploy.export.export_settings import SingleFileSettings
-from ikc_deploy.weights import DEFAULT_WEIGHTS
 
 if TYPE_CHECKING:
     from ikc_deploy.export.single_file import SingleFile
@@ -50,7 +49,7 @@ def export_single(
         with status("loading") as shown:
             written = single_file.write_single_file(bundle, path, settings, shown.update)
     else:
-        weights = load_weights(source.weights or DEFAULT_WEIGHTS)
+        weights = load_weights(source.chosen_weights)
         with status("loading") as shown:
             written = single_file.export_single_file(weights, path, settings, shown.update)
     if as_json:

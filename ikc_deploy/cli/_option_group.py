@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from ikc_deploy.cli._command import OptionWithHeading
-from ikc_deploy.cli._value_types import PATH, FiniteNumber, FiniteRange
+from ikc_deploy.cli._value_types import PATH, FiniteNumber, FiniteRange, WholeNumber, WholeRange
 from ikc_deploy.errors import InputError
 from ikc_deploy.option_fields import OptionField, nested_options, option_fields
 
@@ -196,10 +196,8 @@ def _type(field: OptionField) -> Any:
         return click.Choice(get_args(kind))
     if kind is int:
         if low is high is None:
-            return int
-        return click.IntRange(
-            None if low is None else int(low), None if high is None else int(high)
-        )
+            return WholeNumber()
+        return WholeRange(None if low is None else int(low), None if high is None else int(high))
     if kind is float:
         if field.option.positive:
             return FiniteRange(0, high, min_open=True)

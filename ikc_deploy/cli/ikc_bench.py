@@ -25,15 +25,14 @@ from ikc_deploy.bundle.manifest import Bundle, Precision
 from ikc_deploy.cli._bundle_options import BUNDLE, WEIGHTS
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._option_group import given_values, option_group
+from ikc_deploy.cli._output_files import STDOUT, check_output_files
 from ikc_deploy.cli._ui import ProgressBars, note, print_table, progress_bars, say
-from ikc_deploy.cli._value_types import OUTPUT_FILE, PATH
+from ikc_deploy.cli._value_types import PATH
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.render.tables import Table
 from ikc_deploy.files import write_atomically
 from ikc_deploy.option_fields import Option
 from ikc_deploy.weights import DEFAULT_WEIGHTS
-
-_STDOUT = Path("-")
 
 
 @dataclass(frozen=True)
@@ -85,11 +84,20 @@ class SubjectOptions:
 
 @dataclass(frozen=True)
 class BenchOutputs:
-    """Files for the results."""
+    """Files for the results.
+
+    Raises:
+        InputError: Two files are the same, or a file other than JSON is standard output.
+        OutputError: A file cannot be written.
+    """
 
     json: Annotated[Path | None, Option("JSON file for all results; - for stdout.")] = None
     csv: Annotated[Path | None, Option("CSV file with a line for each case and candidate.")] = None
     html: Annotated[Path | None, Option("HTML file with tables and charts.")] = None
+
+    def __post_init__(self) -> None:
+        """Refuse now what would fail after a long measurement."""
+        check_output_files(self.files, printed=("--json",))
 
     @property
     def files(self) -> dict[str, Path | None]:
@@ -131,7 +139,7 @@ class OtherWork:
 @option_group(SubjectOptions, "chosen")
 @option_group(Suite, None, without=("warmup", "min_time", "runs"))
 @option_group(TimingBudget, "timing_budget")
-@option_group(BenchOutputs, "outputs", types=dict.fromkeys(("json", "csv", "html"), OUTPUT_FILE))
+@option_group(BenchOutputs, "outputs")
 @option_group(OtherWork, "other", types={"diff": (PATH, PATH)})
 def main(
     chosen: SubjectOptions,
@@ -162,7 +170,7 @@ def main(
         **options,
     )
     report = _measure(plan, outputs.files)
-    if outputs.json == _STDOUT:
+    if outputs.json == STDOUT:
         say(report.to_json())
     else:
         _print(report)
@@ -180,7 +188,7 @@ def _measure(plan: Suite, outputs: dict[str, Path | None]) -> BenchmarkReport:
 
 def _write(report: BenchmarkReport, outputs: dict[str, Path | None]) -> None:
     for option, path in outputs.items():
-        if path is None or path == _STDOUT:
+        if path is None or path == STDOUT:
             continue
         write_atomically(path, _render(option, report).encode())
 

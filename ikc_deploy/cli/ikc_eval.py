@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import click
 
@@ -15,6 +15,7 @@ from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._option_group import given_options, option_group
+from ikc_deploy.cli._output_files import STDOUT, check_output_files
 from ikc_deploy.cli._ui import note_skipped, print_table, progress_bars, warn
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import BlurSet, DegradationName
@@ -26,15 +27,13 @@ from ikc_deploy.evaluation.render.markdown import to_markdown
 from ikc_deploy.evaluation.render.plots import check_plots, save_plots
 from ikc_deploy.evaluation.render.tables import tables
 from ikc_deploy.evaluation.summary import DatasetSummary, summarise
-from ikc_deploy.files import check_file, write_atomically
+from ikc_deploy.files import write_atomically
 from ikc_deploy.loops import LOOPS
 from ikc_deploy.option_fields import Option
 from ikc_deploy.reporting.plotting import require_matplotlib
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.runtime.upscaler import load_bundle
-
-_STDOUT: Final = Path("-")
 
 
 @dataclass(frozen=True)
@@ -135,14 +134,7 @@ class EvaluationOutputs:
     def __post_init__(self) -> None:
         """Raise an error now for what would fail after a long measurement."""
         files = {"--json": self.json, "--csv": self.csv, "--markdown": self.markdown}
-        named = {option: path for option, path in files.items() if path not in (None, _STDOUT)}
-        for path in named.values():
-            check_file(path)
-        if len({path.resolve() for path in named.values()}) < len(named):
-            raise InputError(f"{', '.join(named)} must be different files")
-        printed = [option for option, path in files.items() if path == _STDOUT]
-        if len(printed) > 1:
-            raise InputError(f"only one of {' and '.join(printed)} can be - (standard output)")
+        check_output_files(files, printed=files)
         if self.plots is not None:
             require_matplotlib("--plots")
             check_plots(self.plots)
@@ -156,8 +148,8 @@ class EvaluationOutputs:
             self.csv: to_csv(report),
             self.markdown: to_markdown(report, found),
         }
-        if _STDOUT in texts:
-            click.echo(texts.pop(_STDOUT), nl=False)
+        if STDOUT in texts:
+            click.echo(texts.pop(STDOUT), nl=False)
         else:
             for table in found:
                 print_table(table.title, table.header, table.rows)

@@ -36,7 +36,6 @@ from ikc_deploy.errors import (
 from ikc_deploy.export.export_settings import ExportSettings, SingleFileSettings, UsrnetExport
 from ikc_deploy.option_fields import Option
 from ikc_deploy.serving.repository import check_repository, write_repository
-from ikc_deploy.weights import DEFAULT_WEIGHTS
 
 _SHIPPED = "shipped"
 
@@ -234,7 +233,7 @@ def _export(source: BundleOptions, out: Path | None, settings: ExportSettings) -
         raise MissingExtraError(error.name or "torch", "export", "ikc-export") from error
     if out is not None:
         check_bundle_folder(out)
-    loaded = load_weights(source.weights or DEFAULT_WEIGHTS)
+    loaded = load_weights(source.chosen_weights)
     folder = out or Path("export") / f"{loaded.source.name}-{settings.precision}"
     with status("loading") as shown:
         return export_bundle(loaded, folder, settings, shown.update)

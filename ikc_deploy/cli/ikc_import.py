@@ -10,6 +10,7 @@ import click
 
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._option_group import option_group
+from ikc_deploy.cli._output_files import check_not_an_input
 from ikc_deploy.cli._ui import say
 from ikc_deploy.cli._value_types import OUTPUT_FILE
 from ikc_deploy.errors import InputError, MissingExtraError
@@ -18,7 +19,11 @@ from ikc_deploy.option_fields import Option
 
 @dataclass(frozen=True)
 class ImportedFiles:
-    """The files of a reference implementation, and the checkpoint to write."""
+    """The files of a reference implementation, and the checkpoint to write.
+
+    Raises:
+        InputError: The checkpoint has another suffix than .safetensors, or is one of the files.
+    """
 
     out: Annotated[Path, Option("Output file (.safetensors).", flags=("--out", "-o"))]
     sftmd: Annotated[Path | None, Option("IKC's F: SFTMD .pth file.")] = None
@@ -30,6 +35,13 @@ class ImportedFiles:
     ] = None
     usrnet: Annotated[Path | None, Option("USRNet: usrnet_tiny.pth or another size.")] = None
     dan: Annotated[Path | None, Option("DAN or DANv2 of any scale and size, .pth.")] = None
+
+    def __post_init__(self) -> None:
+        """Refuse an output whose name no command recognises, or that is one of the files."""
+        if self.out.suffix != ".safetensors":
+            raise InputError(f"invalid output '{self.out}': give a name ending in .safetensors")
+        files = (*self.of_ikc.values(), self.fkp, self.usrnet, self.dan)
+        check_not_an_input("--out", self.out, [path for path in files if path is not None])
 
     @property
     def of_ikc(self) -> dict[str, Path | None]:

@@ -25,7 +25,7 @@ from typing import Annotated, Final
 
 from ikc_deploy.errors import InputError, OutputError
 from ikc_deploy.evaluation.datasets import read_hr
-from ikc_deploy.files import check_file, write_atomically
+from ikc_deploy.files import check_file, real_path, write_atomically
 from ikc_deploy.imaging.degrade import degrade_gaussian, quantize, upscale_bicubic
 from ikc_deploy.imaging.image_io import list_images, write_rgb
 from ikc_deploy.imaging.resize import resize_bicubic
@@ -199,16 +199,16 @@ def _find_images(sources: Sequence[Path]) -> dict[str, Path]:
 
 
 def _check_destination(sources: Sequence[Path], images: dict[str, Path], layout: Layout) -> None:
-    root = layout.root.resolve()
+    root = real_path(layout.root)
     for source in sources:
-        if source.is_dir() and root.is_relative_to(source.resolve()):
+        if source.is_dir() and root.is_relative_to(real_path(source)):
             raise InputError(
                 f"the destination '{layout.root}' lies in the source folder '{source}'; "
                 "choose a folder outside it"
             )
     outputs = {root / folder / f"x{layout.scale}" for folder in IMAGE_FOLDERS}
     for path in images.values():
-        if path.resolve().parent in outputs:
+        if real_path(path).parent in outputs:
             raise InputError(
                 f"'{path}' is in a folder that this run writes to and could be overwritten; "
                 "choose another destination"

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from ikc_deploy import toml_settings
 from ikc_deploy.errors import CheckpointError, RecipeError
+from ikc_deploy.files import real_path
 from ikc_deploy.kernels import KERNEL_SIZE
 from ikc_deploy.loops import DAN, IKC, LOOPS
 from ikc_deploy.networks.architecture import Architecture, architecture
@@ -295,9 +296,9 @@ def image_folders(listed: Any, file: Path, data: tuple[Path, ...]) -> tuple[Path
     entries = parse_value(tuple[str, ...], listed, "data")
     for entry in (*entries, *map(str, data)):
         require_path("data", entry)
-    folder = file.resolve().parent
-    folders = tuple(path.resolve() for path in data) or tuple(
-        require_image_set(entry) if is_name(entry) else (folder / entry).resolve()
+    folder = real_path(file).parent
+    folders = tuple(map(real_path, data)) or tuple(
+        require_image_set(entry) if is_name(entry) else real_path(folder / entry)
         for entry in entries
     )
     if not folders:
@@ -337,7 +338,7 @@ def _parse(values: dict[str, Any], file: Path, data: tuple[Path, ...]) -> Recipe
             if "validation" in values
             else None
         ),
-        folder=file.resolve().parent,
+        folder=real_path(file).parent,
     )
 
 
