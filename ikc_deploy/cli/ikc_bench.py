@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -157,9 +158,7 @@ def main(
         _show_changes(*map(BenchmarkReport.read, other.diff))
         return
     if other.suite is not None and other.out is not None:
-        for name, plan in read_suites(other.suite).items():
-            note(f"{name}: {plan.command()}")
-            _measure(plan, {f"--{kind}": other.out / f"{name}.{kind}" for kind in ("json", "html")})
+        _run_suites(read_suites(other.suite), other.out)
         return
     subjects = chosen.subjects()
     options["precision"] = chosen.precision(given_values(Suite).get("precision"))
@@ -176,7 +175,20 @@ def main(
         _print(report)
 
 
-def _measure(plan: Suite, outputs: dict[str, Path | None]) -> BenchmarkReport:
+def _run_suites(plans: Mapping[str, Suite], folder: Path) -> None:
+    files = {
+        name: {f"--{kind}": folder / f"{name}.{kind}" for kind in ("json", "html")}
+        for name in plans
+    }
+    for name, plan in plans.items():
+        check_output_files(files[name], printed=())
+        plan.check()
+    for name, plan in plans.items():
+        note(f"{name}: {plan.command()}")
+        _measure(plan, files[name])
+
+
+def _measure(plan: Suite, outputs: Mapping[str, Path | None]) -> BenchmarkReport:
     report = BenchmarkReport(plan.command(), {})
     with progress_bars() as bars:
         for report in run_suite(plan, _Watch(bars)):
@@ -186,7 +198,7 @@ def _measure(plan: Suite, outputs: dict[str, Path | None]) -> BenchmarkReport:
     return report
 
 
-def _write(report: BenchmarkReport, outputs: dict[str, Path | None]) -> None:
+def _write(report: BenchmarkReport, outputs: Mapping[str, Path | None]) -> None:
     for option, path in outputs.items():
         if path is None or path == STDOUT:
             continue

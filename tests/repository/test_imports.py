@@ -51,6 +51,7 @@ ALLOWED = {
     "weights": {"errors"},
     "evaluation": {
         "errors",
+        "json_records",
         "option_fields",
         "version",
         "files",
@@ -119,6 +120,9 @@ ALLOWED = {
     },
     "benchmarks": {
         "errors",
+        "json_records",
+        "text",
+        "toml_settings",
         "loops",
         "option_fields",
         "version",
