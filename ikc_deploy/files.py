@@ -247,6 +247,14 @@ def unexpected_entries(folder: Path, listed: Iterable[str]) -> list[str]:
     return found
 
 
+def real_path(path: Path) -> Path:
+    """Return a path without symbolic links; of a loop of links, the part that can be resolved.
+
+    `Path.resolve` raises an exception for such a loop up to Python 3.12.
+    """
+    return Path(os.path.realpath(path))
+
+
 def check_file(path: str | PathLike[str]) -> None:
     """Refuse a path at which no file can be written. The check leaves no files.
 

@@ -27,7 +27,8 @@ from ikc_deploy.text import shown
 Heading = Literal["", "Blur", "Output", "Video", "Speed and memory", "Distributed"]
 """Heading of an option in the help of a command with many options, in order."""
 
-_MIN_INT: Final = -(2**63)
+MAX_INT: Final = 2**63 - 1
+"""Largest absolute value of a whole number: libraries take no larger ones."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,16 @@ class Option:
     """Minimum of a number; None for none."""
     maximum: float | None = None
     """Maximum of a number; None for none."""
+    positive: bool = False
+    """Whether a number must be greater than 0."""
     heading: Heading = ""
     """Heading of the option in the help of a command; empty for the most used ones."""
     flags: tuple[str, ...] = ()
     """Names on the command line; empty for that of the field, `--max-memory` for max_memory."""
     metavar: str | None = None
     """Placeholder of the value in the help; None for that of the type."""
+    switches: tuple[tuple[str, str], ...] = ()
+    """For a choice with a flag for each value (`--fp16` for "fp16"): the values and their help."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +111,16 @@ def check_options(options: object) -> None:
 def _check(value: object, field: OptionField) -> None:
     name, low, high = field.name, field.option.minimum, field.option.maximum
     if field.kind is int:
-        number = whole_number(value, name, _MIN_INT if low is None else math.ceil(low))
-        if high is not None and number > high:
-            raise InputError(f"{name} must be a whole number of at most {high:g}, got {number}")
+        number = whole_number(value, name, -MAX_INT if low is None else math.ceil(low))
+        most = MAX_INT if high is None else math.floor(high)
+        if number > most:
+            raise InputError(f"{name} must be a whole number of at most {most}, got {number}")
     elif field.kind is float:
         real_number(
             value, name, -math.inf if low is None else low, math.inf if high is None else high
         )
+        if field.option.positive and not value > 0:  # type: ignore[operator]
+            raise InputError(f"{name} must be greater than 0, got {shown(value)}")
     elif field.kind is bool:
         if not isinstance(value, bool | np.bool_):
             raise InputError(f"{name} must be True or False, got {shown(value)}")

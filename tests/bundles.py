@@ -10,8 +10,9 @@ from typing import Final
 import torch
 
 from ikc_deploy.bundle.manifest import Bundle, FrameIO, Precision
-from ikc_deploy.export.exporter import ExportSettings, export_bundle
-from ikc_deploy.export.usrnet_graph import UsrnetExport, add_usrnet
+from ikc_deploy.export.export_settings import ExportSettings, UsrnetExport
+from ikc_deploy.export.exporter import export_bundle
+from ikc_deploy.export.usrnet_graph import add_usrnet
 from ikc_deploy.files import atomic_folder
 from ikc_deploy.locks import locked
 from ikc_deploy.networks.architecture import Design

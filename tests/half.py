@@ -7,7 +7,6 @@ not be there: they edit the text of the graphs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,9 +15,8 @@ import onnx
 import onnx.parser
 
 from ikc_deploy import Bundle
-from ikc_deploy.bundle.engine_store import EngineRecord, Profile, write_record
-from ikc_deploy.loops import IKC
 from tests.sealing import hand_made_bundle, seal
+from tools.torture.placeholder_engine import write_placeholder_engine
 
 _HEADER = '<ir_version: 8, opset_import: ["": 18]>'
 _PLANES = """
@@ -91,22 +89,6 @@ def half_bundle(
 
 def write_engine(bundle: Bundle, name: str, **changes: Any) -> Bundle:
     """`bundle`, opened again, with an engine whose plans are texts that say which they are."""
-    record = EngineRecord(
-        fingerprint=name,
-        variant="tensorrt-rtx",
-        version="1.7.1",
-        platform="linux-x86_64",
-        compute_capabilities=("8.6", "8.9"),
-        profiles=(Profile((1, 64, 64), (1, 256, 256), (1, 540, 960)),),
-        workspace_mib=None,
-        builder_level=3,
-        graphs={graph: bundle.files[f"{graph}.onnx"].sha256 for graph in IKC.graphs},
-        layer_precision={graph: {"CONVOLUTION": {"HALF": 17}} for graph in IKC.graphs},
-    )
-    folder = bundle.path / "engines" / name
-    folder.mkdir(parents=True)
-    for graph in IKC.graphs:
-        (folder / f"{graph}.plan").write_bytes(f"{name} {graph}".encode())
-    write_record(folder, replace(record, **changes))
+    write_placeholder_engine(bundle.path, bundle.files, name, **changes)
     seal(bundle.path, bundle.manifest)
     return Bundle.open(bundle.path)

@@ -55,9 +55,9 @@ def main(
     """Degrade HR in the FKP convention, fit, and write the result as JSON."""
     case = KnownKernelCase.cut(read_rgb(hr), side, scale, kernel_seed)
     chosen = METHODS[method]
-    settings = chosen.settings(
-        seed=seed, iterations=iterations, alignment="fkp", prior=prior, **_numbers(given)
-    )
+    asked = {"seed": seed, "iterations": iterations, "alignment": "fkp", "prior": prior}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    settings = chosen.settings(**asked, **_numbers(given))
     result = chosen.load().fit(case.lr, scale, settings, _show, stop=None, state=state)
     report = {
         "method": method,

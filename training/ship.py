@@ -16,7 +16,8 @@ import click
 import torch
 
 import ikc_deploy.weights
-from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.export_settings import ExportSettings
+from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.export.graph_templates import find_template, read_checkpoint
 from ikc_deploy.export.template_writer import template_from_bundle
 from ikc_deploy.files import write_atomically

@@ -16,6 +16,7 @@ from ikc_deploy.benchmarks.peak_throughput import PeakThroughput, highest
 from ikc_deploy.benchmarks.quality import CandidateQuality
 from ikc_deploy.benchmarks.statistics import TimingSummary
 from ikc_deploy.errors import InputError
+from ikc_deploy.json_records import read_json
 
 SCHEMA: Final = 1
 
@@ -56,13 +57,15 @@ class BenchmarkReport:
             InputError: The file is missing, not a report, or of another schema.
         """
         try:
-            values = json.loads(path.read_text())
+            values = read_json(path.read_bytes())
             schema = values.pop("schema", None)
             if schema != SCHEMA:
                 raise InputError(
                     f"'{path}' has schema {schema}, but this version reads {SCHEMA}; measure again"
                 )
             return _report(values)
+        except OSError as error:
+            raise InputError(f"'{path}' cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"'{path}' is not a report of ikc-bench --json ({error}); measure again"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 from ikc_deploy.benchmarks.candidates import Candidate, choose, our_bundle
 from ikc_deploy.benchmarks.case import BenchmarkCase, Subject
@@ -20,10 +19,14 @@ from ikc_deploy.benchmarks.quality import CandidateQuality, measure_quality
 from ikc_deploy.benchmarks.report import BenchmarkReport
 from ikc_deploy.bundle.manifest import Precision
 from ikc_deploy.errors import ExportError, InputError
+from ikc_deploy.imaging.folders import list_images
 from ikc_deploy.loops import IKC
 from ikc_deploy.option_fields import Option
 from ikc_deploy.runtime.backends import BACKENDS
-from ikc_deploy.runtime.options import UpscalerOptions
+from ikc_deploy.runtime.options import MAX_THREADS, UpscalerOptions
+from ikc_deploy.text import printable, shown
+from ikc_deploy.toml_settings import SettingError, read_settings, read_toml, refuse_unknown
+from ikc_deploy.weights import find_weights
 
 Size = tuple[int, int]
 """Height and width of an LR frame."""
@@ -51,15 +54,13 @@ class Suite:
     """Networks under test."""
     sizes: tuple[Size, ...]
     """Sizes of LR frames."""
-    iters: Annotated[
-        tuple[int, ...], Option("Number of corrections after the predictor (repeatable).")
-    ] = (IKC.iters,)
-    batches: Annotated[
-        tuple[int, ...], Option("Frames per call (repeatable).", flags=("--batch",))
-    ] = (1,)
-    threads: Annotated[int, Option("Number of CPU cores to use; 0 for all.")] = (
-        UpscalerOptions.threads
+    iters: Annotated[tuple[int, ...], Option("Number of corrections after the predictor.")] = (
+        IKC.iters,
     )
+    batches: Annotated[tuple[int, ...], Option("Frames per call.", flags=("--batch",))] = (1,)
+    threads: Annotated[
+        int, Option("Number of CPU cores to use; 0 for all.", maximum=MAX_THREADS)
+    ] = UpscalerOptions.threads
     compare: Annotated[
         str | None,
         Option(
@@ -71,8 +72,17 @@ class Suite:
         str,
         Option(f"Runtime of our graphs: auto, or one of {', '.join(BACKENDS)}."),
     ] = UpscalerOptions.backend
-    precision: Precision = "fp32"
-    """Precision to measure if `compare` is None."""
+    precision: Annotated[
+        Precision,
+        Option(
+            "Precision to measure without candidates.",
+            switches=(
+                ("fp32", "Measure our graphs in float32."),
+                ("fp16", "Measure our graphs with float16 convolutions."),
+                ("int8", "Measure our graphs with 8-bit convolutions."),
+            ),
+        ),
+    ] = "fp32"
     timing_budget: TimingBudget = field(default_factory=TimingBudget)
     """Duration of the measurement of each case."""
     memory: Annotated[bool, Option("Measure peak memory, each candidate in its own process.")] = (
@@ -105,6 +115,19 @@ class Suite:
         """Return the candidates to measure."""
         return choose(self.compare or f"{self.backend}-{self.precision}")
 
+    def check(self) -> None:
+        """Refuse weights and images that are missing, which a measurement would notice late.
+
+        Raises:
+            CheckpointError: There are no such weights.
+            InputError: `quality` has no images.
+        """
+        for subject in self.subjects:
+            if subject.weights is not None:
+                find_weights(subject.weights)
+        if self.quality is not None:
+            list_images(self.quality)
+
     def command(self) -> str:
         """Return the command line that repeats this benchmark."""
         words = ["ikc-bench"]
@@ -126,7 +149,11 @@ def run_suite(suite: Suite, watch: SuiteObserver) -> Iterator[BenchmarkReport]:
     Args:
         suite: Suite to run.
         watch: Observer of the progress.
+
+    Raises:
+        IkcError: As `Suite.check`, before anything is measured, or a candidate fails.
     """
+    suite.check()
     # Before any measurement, so that the recorded load is that of other programs.
     machine = describe_machine()
     watch.phase("the machine's peak throughput")
@@ -176,6 +203,20 @@ def _qualities(suite: Suite, folder: Path, watch: SuiteObserver) -> Iterator[Can
                 yield CandidateQuality(str(subject), candidate.name, count, *quality)
 
 
+@dataclass(frozen=True)
+class _SuiteTable:
+    """A table of a TOML file of suites, except for the timing budget; named like the options."""
+
+    weights: tuple[str, ...] = ()
+    res: tuple[str, ...] = ()
+    iters: tuple[int, ...] = Suite.iters
+    batch: tuple[int, ...] = Suite.batches
+    threads: int = Suite.threads
+    compare: str | None = Suite.compare
+    memory: bool = Suite.memory
+    quality: str | None = None
+
+
 def read_suites(path: Path) -> dict[str, Suite]:
     """Read the suites of a TOML file with a table `[NAME]` for each, in order.
 
@@ -186,46 +227,44 @@ def read_suites(path: Path) -> dict[str, Suite]:
         InputError: The file is missing or damaged, or a table is invalid; the message names it.
     """
     try:
-        tables = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"there is no suite file '{path}'") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"'{path}' is not TOML: {error}") from error
+        tables = read_toml(path, "suite file")
+    except SettingError as error:
+        raise InputError(str(error)) from error
     suites = {}
     for name, table in tables.items():
+        # Results are written to files of these names.
+        if not re.fullmatch(r"[\w-][\w.-]*", name):
+            raise InputError(
+                f"[{printable(name)}] of '{path}' is not the name of a file: use letters, digits, "
+                "- and _"
+            )
         try:
             suites[name] = _suite(table, path.parent)
-        except (InputError, TypeError, ValueError, AttributeError) as error:
+        except (InputError, SettingError) as error:
             raise InputError(f"[{name}] of '{path}': {error}") from error
     if not suites:
         raise InputError(f"'{path}' has nothing to measure; add a table [NAME]")
     return suites
 
 
-_LISTS = {"res", "iters", "batch", "weights"}
-_SINGLE = {"threads", "compare", "memory", "quality"}
-_TIMING_BUDGET = {item.name for item in fields(TimingBudget)}
-
-
-def _suite(table: dict[str, Any], folder: Path) -> Suite:
-    unknown = set(table) - _LISTS - _SINGLE - _TIMING_BUDGET
-    if unknown:
-        known = ", ".join(sorted(_LISTS | _SINGLE | _TIMING_BUDGET))
-        raise InputError(f"unknown setting '{min(unknown)}'; expected one of {known}")
-    lists = {key: table[key] for key in _LISTS & set(table)}
-    for key, value in lists.items():
-        if not isinstance(value, list):
-            raise InputError(f"{key} must be a list, got {value!r}")
-    values = {key: table[key] for key in _SINGLE & set(table)}
-    if "quality" in values:
-        values["quality"] = folder / values["quality"]
+def _suite(values: object, folder: Path) -> Suite:
+    if not isinstance(values, dict):
+        raise SettingError(f"must be a table, got {shown(values)}")
+    timed = {item.name for item in fields(TimingBudget)} & set(values)
+    known = {item.name for kind in (_SuiteTable, TimingBudget) for item in fields(kind)}
+    refuse_unknown(values, known)
+    others = {name: value for name, value in values.items() if name not in timed}
+    table = read_settings(_SuiteTable, others)
     return Suite(
-        subjects=tuple(Subject(weights) for weights in lists.get("weights", [])),
-        sizes=tuple(parse_size(str(size)) for size in lists.get("res", [])),
-        iters=tuple(lists.get("iters", [IKC.iters])),
-        batches=tuple(lists.get("batch", [1])),
-        timing_budget=TimingBudget(**{key: table[key] for key in _TIMING_BUDGET & set(table)}),
-        **values,
+        subjects=tuple(map(Subject, table.weights)),
+        sizes=tuple(map(parse_size, table.res)),
+        iters=table.iters,
+        batches=table.batch,
+        threads=table.threads,
+        compare=table.compare,
+        memory=table.memory,
+        quality=None if table.quality is None else folder / table.quality,
+        timing_budget=read_settings(TimingBudget, {name: values[name] for name in timed}),
     )
 
 

@@ -12,7 +12,8 @@ import click
 from click.core import ParameterSource
 
 from ikc_deploy.cli._command import OptionWithHeading
-from ikc_deploy.cli._value_types import PATH, FiniteNumber, FiniteRange
+from ikc_deploy.cli._value_types import PATH, FiniteNumber, FiniteRange, WholeNumber, WholeRange
+from ikc_deploy.errors import InputError
 from ikc_deploy.option_fields import OptionField, nested_options, option_fields
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -57,28 +58,46 @@ def option_group(
     def decorate(command: _Command) -> _Command:
         @wraps(command)
         def gathered(*args: Any, **kwargs: Any) -> Any:
-            if parameter is not None:
-                values = {field.name: kwargs.pop(field.name) for field in chosen}
-                kwargs[parameter] = _instance(kind, values)
+            values = {field.name: _taken(field, kwargs) for field in chosen}
+            kwargs |= values if parameter is None else {parameter: _instance(kind, values)}
             return command(*args, **kwargs)
 
         decorated: Callable[..., Any] = gathered
         for field in reversed(chosen):
-            decorated = _option(field, types, defaults, words)(decorated)
+            for option in _options(field, types, defaults, words):
+                decorated = option(decorated)
         return cast("_Command", decorated)
 
     return decorate
 
 
-def given_options(kind: type) -> list[str]:
+def given_options(kind: type, without: Collection[str] = ()) -> list[str]:
     """Return the options of a dataclass that the current command line gives, by their names."""
-    names = {field.name for field in _all_fields(kind)}
+    names = {
+        name
+        for field in _all_fields(kind)
+        if field.name not in without
+        for name in _parameters(field)
+    }
+    return [each.opts[0] for each in _given() if each.name in names]
+
+
+def given_values(kind: type) -> dict[str, Any]:
+    """Return the values that the current command line gives to options of a dataclass, by field."""
+    given, values = {each.name for each in _given()}, click.get_current_context().params
+    return {
+        field.name: _value(field, values)
+        for field in _all_fields(kind)
+        if given.intersection(_parameters(field))
+    }
+
+
+def _given() -> Iterator[click.Parameter]:
+    """Yield the parameters that the current command line gives."""
     ctx = click.get_current_context()
-    return [
-        each.opts[0]
-        for each in ctx.command.params
-        if each.name in names and ctx.get_parameter_source(each.name) != ParameterSource.DEFAULT
-    ]
+    for each in ctx.command.params:
+        if ctx.get_parameter_source(each.name or "") not in (ParameterSource.DEFAULT, None):
+            yield each
 
 
 def _all_fields(kind: type) -> Iterator[OptionField]:
@@ -95,6 +114,45 @@ def _instance(kind: type, values: Mapping[str, Any]) -> Any:
     mine = {name: values[name] for name in option_fields(kind) if name in values}
     nested = {name: _instance(each, values) for name, each in nested_options(kind).items()}
     return kind(**mine, **nested)
+
+
+def _parameters(field: OptionField) -> dict[str, str]:
+    """Return the values of a field's switches by click parameter; one parameter without them."""
+    if not field.option.switches:
+        return {field.name: ""}
+    return {f"{field.name}_{value}": value for value, _ in field.option.switches}
+
+
+def _taken(field: OptionField, kwargs: dict[str, Any]) -> Any:
+    """Remove the parameters of a field from `kwargs` and return the field's value."""
+    return _value(field, {name: kwargs.pop(name) for name in _parameters(field)})
+
+
+def _value(field: OptionField, values: Mapping[str, Any]) -> Any:
+    if not field.option.switches:
+        return values[field.name]
+    on = [value for name, value in _parameters(field).items() if values[name]]
+    if len(on) > 1:
+        raise InputError(f"give only one of {' and '.join(f'--{value}' for value in on)}")
+    return on[0] if on else field.default
+
+
+def _options(
+    field: OptionField,
+    types: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    words: Mapping[str, str],
+) -> Iterator[Callable[[Callable[..., Any]], Callable[..., Any]]]:
+    """Yield the decorators of a field, the last option first."""
+    if not field.option.switches:
+        yield _option(field, types, defaults, words)
+        return
+    parameters = reversed(_parameters(field).items())
+    for (name, value), (_, text) in zip(parameters, reversed(field.option.switches), strict=True):
+        default = "  [default]" if value == field.default else ""
+        settings: Any = {"is_flag": True, "default": False, "help": text + default}
+        settings |= {"cls": OptionWithHeading, "heading": field.option.heading}
+        yield click.option(f"--{value}", name, **settings)
 
 
 def _option(
@@ -117,7 +175,9 @@ def _option(
     if name in defaults or (not words and field.kind is not bool):
         words = _written(default)
     words = own_words.get(name, words)
-    settings["help"] = option.help + (f"  [default: {words}]" if words else "")
+    notes = [f"default: {words}"] if words else []
+    notes += ["repeatable"] if settings.get("multiple") else []
+    settings["help"] = option.help + (f"  [{'; '.join(notes)}]" if notes else "")
     if option.metavar is not None:
         settings["metavar"] = option.metavar
     if default is MISSING:
@@ -135,10 +195,12 @@ def _type(field: OptionField) -> Any:
     if get_origin(kind) is Literal:
         return click.Choice(get_args(kind))
     if kind is int:
-        return click.IntRange(
-            None if low is None else int(low), None if high is None else int(high)
-        )
+        if low is high is None:
+            return WholeNumber()
+        return WholeRange(None if low is None else int(low), None if high is None else int(high))
     if kind is float:
+        if field.option.positive:
+            return FiniteRange(0, high, min_open=True)
         return FiniteNumber() if low is high is None else FiniteRange(low, high)
     if kind is Path:
         return PATH

@@ -18,6 +18,7 @@ from ikc_deploy.cli._value_types import RATE, TIME, WIDTH_HEIGHT
 from ikc_deploy.errors import InputError, MissingExtraError
 from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.option_fields import Option
+from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
 from ikc_deploy.video.encoder_settings import EncoderSettings
 from ikc_deploy.video.names import DEFAULT_RATE, PIPE, Deinterlace, is_video
@@ -146,14 +147,12 @@ def upscale_video(
     # Accessed only if they carry frames: under a test or a service they may not exist.
     pipes = (lambda: sys.stdin.buffer), (lambda: sys.stdout.buffer)
     with open_source(request, pipes[0], stop, warn) as source, choice.open_upscaler() as upscaler:
-        given = "--estimate" in given_options(UpscalerOptions)
-        estimate = choice.options.estimate if given else CLIP_ESTIMATE
+        estimate = _estimate(choice)
         each = UpscalerAdapter(upscaler, choice.sigma, estimate)
         facts = source.facts.scaled(each.scale)
-        size = facts.height, facts.width
         if postprocessing.resizes:
-            size = coded_size(source.facts, postprocessing, each.scale)
-            facts = source.facts.resized(*size)
+            facts = source.facts.resized(*coded_size(source.facts, postprocessing, each.scale))
+        size = facts.height, facts.width
         run = {
             "weights": upscaler.bundle.manifest.weights_sha256,
             "iters": upscaler.iters,
@@ -181,15 +180,28 @@ def upscale_video(
                 lambda done: bars.show("upscaling", done, facts.frames),
                 request.live,
             )
-    for warning in outcome.warnings:
-        warn(warning)
-    line = json.dumps(_facts(request, source.facts, facts, outcome))
-    if not as_json:
-        line = _line(request, source.facts, facts, outcome)
-    # Standard output is the video, if there is one.
-    say(line, err=request.target == PIPE)
+    _print(request, source.facts, facts, outcome, as_json)
     if interrupted.is_set():
         raise SystemExit(130)
+
+
+def _estimate(choice: UpscalerChoice) -> Estimate:
+    """Return the given way to estimate the blur, or the default one of clips."""
+    if "--estimate" in given_options(UpscalerOptions):
+        return choice.options.estimate
+    return CLIP_ESTIMATE
+
+
+def _print(
+    request: Request, lr: StreamFacts, sr: StreamFacts, outcome: StreamOutcome, as_json: bool
+) -> None:
+    """Print the warnings of a run and a line about its output."""
+    for warning in outcome.warnings:
+        warn(warning)
+    known = request, lr, sr, outcome
+    line = json.dumps(_facts(*known)) if as_json else _line(*known)
+    # Standard output is the video, if there is one.
+    say(line, err=request.target == PIPE)
 
 
 def _line(request: Request, lr: StreamFacts, sr: StreamFacts, outcome: StreamOutcome) -> str:

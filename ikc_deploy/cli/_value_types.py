@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from click.types import FloatParamType
+from click.types import FloatParamType, IntParamType
 
 from ikc_deploy.cli._command import CommandError
 from ikc_deploy.errors import OutputError
 from ikc_deploy.files import check_file
+from ikc_deploy.option_fields import MAX_INT
 from ikc_deploy.runtime.tiling import Tile
 
 
@@ -43,6 +44,30 @@ def _finite(
 ) -> Any:
     if not math.isfinite(number):
         kind.fail(f"{number!r} is not a finite number.", param, ctx)
+    return number
+
+
+class WholeNumber(IntParamType):
+    """A whole number of 64 bits. click's own type accepts any, which libraries refuse."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number; fail with a usage error if it is invalid."""
+        return _bounded(self, super().convert(value, param, ctx), param, ctx)
+
+
+class WholeRange(click.IntRange):
+    """A whole number of 64 bits in a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number; fail with a usage error if it is invalid."""
+        return _bounded(self, super().convert(value, param, ctx), param, ctx)
+
+
+def _bounded(
+    kind: IntParamType, number: int, param: click.Parameter | None, ctx: click.Context | None
+) -> int:
+    if abs(number) > MAX_INT:
+        kind.fail(f"{number} has more than 64 bits.", param, ctx)
     return number
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 
@@ -21,82 +23,130 @@ from ikc_deploy.benchmarks.render.report_tables import (
 from ikc_deploy.benchmarks.report import BenchmarkReport
 from ikc_deploy.benchmarks.suite import Suite, parse_size, read_suites, run_suite
 from ikc_deploy.bundle.manifest import Bundle, Precision
+from ikc_deploy.cli._bundle_options import BUNDLE, WEIGHTS
 from ikc_deploy.cli._command import HELP, reports_errors
-from ikc_deploy.cli._option_group import option_group
+from ikc_deploy.cli._option_group import given_values, option_group
+from ikc_deploy.cli._output_files import STDOUT, check_output_files
 from ikc_deploy.cli._ui import ProgressBars, note, print_table, progress_bars, say
-from ikc_deploy.cli._value_types import OUTPUT_FILE, PATH
+from ikc_deploy.cli._value_types import PATH
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import write_atomically
+from ikc_deploy.option_fields import Option
 from ikc_deploy.reporting.tables import Table
 from ikc_deploy.weights import DEFAULT_WEIGHTS
 
-_STDOUT = Path("-")
+
+@dataclass(frozen=True)
+class SubjectOptions:
+    """The networks and the frames that are measured.
+
+    Raises:
+        InputError: Weights and bundles are given.
+    """
+
+    sizes: Annotated[
+        tuple[str, ...],
+        Option("Size of the LR frame in pixels: SIDE or WIDTHxHEIGHT.", flags=("--res",)),
+    ] = ("256",)
+    weights: Annotated[tuple[str, ...], WEIGHTS] = ()
+    folders: Annotated[tuple[Path, ...], BUNDLE] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse weights and bundles together."""
+        if self.weights and self.folders:
+            raise InputError("give --weights or --bundle, not both")
+
+    def subjects(self) -> tuple[Subject, ...]:
+        """Return the networks."""
+        if self.folders:
+            return tuple(Subject(bundle=str(folder)) for folder in self.folders)
+        return tuple(Subject(name) for name in self.weights or (DEFAULT_WEIGHTS,))
+
+    def precision(self, wanted: Precision | None) -> Precision:
+        """Return the precision of the bundles, or the wanted one of weights.
+
+        Raises `InputError` if a bundle has another precision than `wanted`, or the precision is not
+        the same for all, as they would not be one candidate.
+        """
+        found = {folder: Bundle.open(folder).manifest.precision for folder in self.folders}
+        for folder, precision in found.items():
+            if wanted not in (None, precision):
+                raise InputError(
+                    f"'{folder}' is an {precision} bundle; leave out --{wanted}, or export it "
+                    "again in that precision"
+                )
+        kinds = sorted(set(found.values())) or [wanted or Suite.precision]
+        if len(kinds) > 1:
+            raise InputError(
+                f"the bundles have precisions {', '.join(kinds)}; measure them one by one"
+            )
+        return kinds[0]
+
+
+@dataclass(frozen=True)
+class BenchOutputs:
+    """Files for the results.
+
+    Raises:
+        InputError: Two files are the same, or a file other than JSON is standard output.
+        OutputError: A file cannot be written.
+    """
+
+    json: Annotated[Path | None, Option("JSON file for all results; - for stdout.")] = None
+    csv: Annotated[Path | None, Option("CSV file with a line for each case and candidate.")] = None
+    html: Annotated[Path | None, Option("HTML file with tables and charts.")] = None
+
+    def __post_init__(self) -> None:
+        """Refuse now what would fail after a long measurement."""
+        check_output_files(self.files, printed=("--json",))
+
+    @property
+    def files(self) -> dict[str, Path | None]:
+        """Files by option."""
+        return {"--json": self.json, "--csv": self.csv, "--html": self.html}
+
+
+@dataclass(frozen=True)
+class OtherWork:
+    """What is done instead of measuring one set of cases.
+
+    Raises:
+        InputError: A suite is given without the folder of its results, or the other way round.
+    """
+
+    suite: Annotated[
+        Path | None,
+        Option("TOML file of measurements to run; results are written to --out."),
+    ] = None
+    out: Annotated[Path | None, Option("Folder for the results of a --suite.")] = None
+    diff: Annotated[
+        tuple[Path, Path] | None,
+        Option(
+            "Measure nothing; show the changes beyond noise between two JSON files.",
+            metavar="OLD NEW",
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Require both or none of the options of a suite."""
+        if (self.suite is None) != (self.out is None):
+            raise InputError(
+                "--suite gives the measurements and --out the folder of the results; give both"
+            )
 
 
 @click.command(context_settings=HELP)
 @reports_errors
-@click.option(
-    "--res",
-    "sizes",
-    multiple=True,
-    default=("256",),
-    show_default=True,
-    help="Size of the LR frame in pixels: SIDE or WIDTHxHEIGHT (repeatable).",
-)
-@click.option(
-    "--weights",
-    multiple=True,
-    help="Shipped weights, a checkpoint file, or random:ARCHITECTURE (repeatable).  "
-    f"[default: {DEFAULT_WEIGHTS}]",
-)
-@click.option(
-    "--bundle",
-    "folders",
-    multiple=True,
-    type=PATH,
-    help="Folder written by ikc-export, instead of --weights (repeatable).",
-)
-@click.option(
-    "--fp16", "precision", flag_value="fp16", help="Measure our graphs with float16 convolutions."
-)
-@click.option(
-    "--fp32", "precision", flag_value="fp32", help="Measure our graphs in float32.  [default]"
-)
-@click.option(
-    "--int8", "precision", flag_value="int8", help="Measure our graphs with 8-bit convolutions."
-)
+@option_group(SubjectOptions, "chosen")
 @option_group(Suite, None, without=("warmup", "min_time", "runs"))
 @option_group(TimingBudget, "timing_budget")
-@click.option(
-    "--json", "json_path", type=OUTPUT_FILE, help="JSON file for all results; - for stdout."
-)
-@click.option(
-    "--csv", "csv_path", type=OUTPUT_FILE, help="CSV file with a line for each case and candidate."
-)
-@click.option("--html", "html_path", type=OUTPUT_FILE, help="HTML file with tables and charts.")
-@click.option(
-    "--suite", type=PATH, help="TOML file of measurements to run; results are written to --out."
-)
-@click.option("--out", type=PATH, help="Folder for the results of a --suite.")
-@click.option(
-    "--diff",
-    nargs=2,
-    type=PATH,
-    metavar="OLD NEW",
-    help="Measure nothing; show the changes beyond noise between two JSON files.",
-)
+@option_group(BenchOutputs, "outputs")
+@option_group(OtherWork, "other", types={"diff": (PATH, PATH)})
 def main(
-    sizes: tuple[str, ...],
-    weights: tuple[str, ...],
-    folders: tuple[Path, ...],
-    precision: Precision | None,
-    json_path: Path | None,
-    csv_path: Path | None,
-    html_path: Path | None,
-    suite: Path | None,
-    out: Path | None,
-    diff: tuple[Path, Path] | None,
+    chosen: SubjectOptions,
     timing_budget: TimingBudget,
+    outputs: BenchOutputs,
+    other: OtherWork,
     **options: Any,
 ) -> None:
     """Measure latency, stages, peak memory and quality of blind super-resolution.
@@ -104,72 +154,41 @@ def main(
     Every combination of --res, --batch and --iters is measured; with --compare all candidates
     take turns within each. Frames are random, with the statistics of photographs.
     """
-    outputs = {"--json": json_path, "--csv": csv_path, "--html": html_path}
-    _check_outputs(outputs)
-    if diff is not None:
-        _show_changes(BenchmarkReport.read(diff[0]), BenchmarkReport.read(diff[1]))
+    if other.diff is not None:
+        _show_changes(*map(BenchmarkReport.read, other.diff))
         return
-    if (suite is None) != (out is None):
-        raise InputError(
-            "--suite gives the measurements and --out the folder of the results; give both"
-        )
-    if suite is not None and out is not None:
-        for name, plan in read_suites(suite).items():
-            note(f"{name}: {plan.command()}")
-            _measure(plan, {"--json": out / f"{name}.json", "--html": out / f"{name}.html"})
+    if other.suite is not None and other.out is not None:
+        _run_suites(read_suites(other.suite), other.out)
         return
+    subjects = chosen.subjects()
+    options["precision"] = chosen.precision(given_values(Suite).get("precision"))
     plan = Suite(
-        subjects=_subjects(weights, folders, precision),
-        sizes=tuple(map(parse_size, sizes)),
-        precision=precision or _precision_of(folders),
+        subjects=subjects,
+        sizes=tuple(map(parse_size, chosen.sizes)),
         timing_budget=timing_budget,
         **options,
     )
-    report = _measure(plan, outputs)
-    if json_path == _STDOUT:
+    report = _measure(plan, outputs.files)
+    if outputs.json == STDOUT:
         say(report.to_json())
     else:
         _print(report)
 
 
-def _check_outputs(outputs: dict[str, Path | None]) -> None:
-    for option, path in outputs.items():
-        if path is not None and path.is_dir():
-            raise InputError(f"{option} '{path}' is a folder; give a file")
+def _run_suites(plans: Mapping[str, Suite], folder: Path) -> None:
+    files = {
+        name: {f"--{kind}": folder / f"{name}.{kind}" for kind in ("json", "html")}
+        for name in plans
+    }
+    for name, plan in plans.items():
+        check_output_files(files[name], printed=())
+        plan.check()
+    for name, plan in plans.items():
+        note(f"{name}: {plan.command()}")
+        _measure(plan, files[name])
 
 
-def _subjects(
-    weights: tuple[str, ...], folders: tuple[Path, ...], precision: Precision | None
-) -> tuple[Subject, ...]:
-    if weights and folders:
-        raise InputError("give --weights or --bundle, not both")
-    for folder in folders:
-        found = Bundle.open(folder).manifest.precision
-        if precision is not None and precision != found:
-            raise InputError(
-                f"'{folder}' is an {found} bundle; leave out --{precision}, or export it again in "
-                "that precision"
-            )
-    if folders:
-        return tuple(Subject(bundle=str(folder)) for folder in folders)
-    return tuple(Subject(name) for name in weights or (DEFAULT_WEIGHTS,))
-
-
-def _precision_of(folders: tuple[Path, ...]) -> Precision:
-    """Return the precision of the bundles, float32 for weights.
-
-    Raises `InputError` if it is not the same for all, as they would not be one candidate.
-    """
-    found = {Bundle.open(folder).manifest.precision for folder in folders} or {"fp32"}
-    if len(found) > 1:
-        raise InputError(
-            f"the bundles have precisions {', '.join(sorted(found))}; measure them one by one"
-        )
-    (precision,) = found
-    return precision
-
-
-def _measure(plan: Suite, outputs: dict[str, Path | None]) -> BenchmarkReport:
+def _measure(plan: Suite, outputs: Mapping[str, Path | None]) -> BenchmarkReport:
     report = BenchmarkReport(plan.command(), {})
     with progress_bars() as bars:
         for report in run_suite(plan, _Watch(bars)):
@@ -179,9 +198,9 @@ def _measure(plan: Suite, outputs: dict[str, Path | None]) -> BenchmarkReport:
     return report
 
 
-def _write(report: BenchmarkReport, outputs: dict[str, Path | None]) -> None:
+def _write(report: BenchmarkReport, outputs: Mapping[str, Path | None]) -> None:
     for option, path in outputs.items():
-        if path is None or path == _STDOUT:
+        if path is None or path == STDOUT:
             continue
         write_atomically(path, _render(option, report).encode())
 

@@ -9,13 +9,14 @@ import click
 from rich.text import Text
 
 from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._json_option import json_option
 from ikc_deploy.cli._ui import print_json, print_table, problem, say, status
 from ikc_deploy.doctor import BASE, Command, DoctorReport, examine
 
 
 @click.command(context_settings=HELP)
 @reports_errors
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@json_option
 def main(as_json: bool) -> None:
     """Show versions, execution providers that really load, GPUs, weights, and which commands work.
 

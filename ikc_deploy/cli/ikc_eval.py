@@ -7,18 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Annotated
 
 import click
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._command import HELP, reports_errors
-from ikc_deploy.cli._option_group import option_group
+from ikc_deploy.cli._option_group import given_options, option_group
+from ikc_deploy.cli._output_files import STDOUT, check_output_files
 from ikc_deploy.cli._ui import note_skipped, print_table, progress_bars, warn
-from ikc_deploy.cli._value_types import PATH
 from ikc_deploy.errors import InputError
-from ikc_deploy.evaluation.blurs import DEGRADATIONS, BlurSet, DegradationName
+from ikc_deploy.evaluation.blurs import BlurSet, DegradationName
 from ikc_deploy.evaluation.degradation import Degradation
 from ikc_deploy.evaluation.protocol import EvaluationReport, Protocol, evaluate
 from ikc_deploy.evaluation.render.csv_report import to_csv
@@ -27,37 +27,114 @@ from ikc_deploy.evaluation.render.markdown import to_markdown
 from ikc_deploy.evaluation.render.plots import check_plots, save_plots
 from ikc_deploy.evaluation.render.result_tables import tables
 from ikc_deploy.evaluation.summary import DatasetSummary, summarise
-from ikc_deploy.files import check_file, write_atomically
+from ikc_deploy.files import write_atomically
 from ikc_deploy.loops import LOOPS
+from ikc_deploy.option_fields import Option
 from ikc_deploy.reporting.plotting import require_matplotlib
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.runtime.upscaler import load_bundle
 
-_STDOUT: Final = Path("-")
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """The images, and the scale that they are measured at."""
+
+    folders: Annotated[
+        tuple[Path, ...],
+        Option("Folder of HR images; its name is the name of the dataset.", flags=("--hr",)),
+    ]
+    scale: Annotated[
+        int | None,
+        Option("Expected scale of the weights; others are refused.", default="the weights' scale"),
+    ] = None
 
 
 @dataclass(frozen=True)
-class _Outputs:
-    """Files to write besides the tables on standard output; one of them may be - instead."""
+class BlurOptions:
+    """The blurs of the images: one way to choose them, or none.
 
-    json: Path | None
-    csv: Path | None
-    markdown: Path | None
-    plots: Path | None
-    per_blur: bool
+    Raises:
+        InputError: Two ways are given, or the sigmas are no numbers.
+        KernelError: The file of kernels is invalid.
+    """
+
+    sigma_list: Annotated[
+        str | None,
+        Option(
+            "Blur by Gaussians of these sigmas in HR pixels.",
+            default="the eight of Gaussian8",
+            metavar="S,S,...",
+        ),
+    ] = None
+    ellipses8: Annotated[
+        bool,
+        Option("Blur by the Gaussians of Gaussian8 stretched 3:2, each in another direction."),
+    ] = False
+    kernels: Annotated[
+        Path | None,
+        Option("Blur by the kernels [N,k,k] of an .npy or .npz file instead of Gaussians."),
+    ] = None
+    degraded_by: Annotated[
+        DegradationName | None,
+        Option(
+            "Degrade by a filter that has no kernel, or by kernels drawn at random, instead.",
+            flags=("--degradation",),
+        ),
+    ] = None
+
+    def read(self, seed: int) -> Callable[[int], BlurSet]:
+        """Return a function from scale to the blurs; files are read now.
+
+        Args:
+            seed: Seed of kernels that are drawn at random.
+        """
+        given = given_options(BlurOptions)
+        if len(given) > 1:
+            raise InputError(f"give only one of {' and '.join(given)}")
+        if self.ellipses8:
+            return BlurSet.ellipses8
+        if self.kernels is not None:
+            read = BlurSet.read(self.kernels)
+            return lambda _: read
+        if self.degraded_by is not None:
+            return partial(BlurSet.degradation, self.degraded_by, seed=seed)
+        if self.sigma_list is not None:
+            parsed = BlurSet.gaussians(_parse_sigmas(self.sigma_list))
+            return lambda _: parsed
+        return BlurSet.gaussian8
+
+
+@dataclass(frozen=True)
+class EvaluationOutputs:
+    """Outputs besides the tables on standard output; one file may be - instead of them.
+
+    Raises:
+        InputError: Two outputs are the same file, or both standard output.
+        OutputError: An output cannot be written.
+        MissingExtraError: The plots need matplotlib.
+    """
+
+    per_blur: Annotated[
+        bool,
+        Option("Print tables with a row for every sigma (or kernel) too.", flags=("--per-sigma",)),
+    ] = False
+    json: Annotated[
+        Path | None,
+        Option(
+            "JSON file for means and intervals; - (for one of JSON, CSV, Markdown) prints instead."
+        ),
+    ] = None
+    csv: Annotated[Path | None, Option("CSV file for the figures of every image.")] = None
+    markdown: Annotated[Path | None, Option("Markdown file for the tables.")] = None
+    plots: Annotated[
+        Path | None, Option("Folder for plots of PSNR by step and of sigma (PNG).")
+    ] = None
 
     def __post_init__(self) -> None:
         """Raise an error now for what would fail after a long measurement."""
         files = {"--json": self.json, "--csv": self.csv, "--markdown": self.markdown}
-        named = {option: path for option, path in files.items() if path not in (None, _STDOUT)}
-        for path in named.values():
-            check_file(path)
-        if len({path.resolve() for path in named.values()}) < len(named):
-            raise InputError(f"{', '.join(named)} must be different files")
-        printed = [option for option, path in files.items() if path == _STDOUT]
-        if len(printed) > 1:
-            raise InputError(f"only one of {' and '.join(printed)} can be - (standard output)")
+        check_output_files(files, printed=files)
         if self.plots is not None:
             require_matplotlib("--plots")
             check_plots(self.plots)
@@ -71,8 +148,8 @@ class _Outputs:
             self.csv: to_csv(report),
             self.markdown: to_markdown(report, found),
         }
-        if _STDOUT in texts:
-            click.echo(texts.pop(_STDOUT), nl=False)
+        if STDOUT in texts:
+            click.echo(texts.pop(STDOUT), nl=False)
         else:
             for table in found:
                 print_table(table.title, table.header, table.rows)
@@ -85,19 +162,7 @@ class _Outputs:
 
 @click.command(context_settings=HELP)
 @reports_errors
-@click.option(
-    "--hr",
-    "folders",
-    multiple=True,
-    required=True,
-    type=PATH,
-    help="Folder of HR images; its name is the name of the dataset (repeatable).",
-)
-@click.option(
-    "--scale",
-    type=int,
-    help="Expected scale of the weights; others are refused.  [default: the weights' scale]",
-)
+@option_group(DatasetOptions, "datasets")
 @option_group(BundleOptions, "chosen")
 @option_group(
     UpscalerOptions,
@@ -107,55 +172,16 @@ class _Outputs:
     defaults={"estimate": UpscalerOptions.estimate},
     words={"iters": ", ".join(f"{loop.iters} for {name}" for name, loop in LOOPS.items())},
 )
-@click.option(
-    "--sigma-list",
-    metavar="S,S,...",
-    help="Blur by Gaussians of these sigmas in HR pixels.  [default: the eight of Gaussian8]",
-)
-@click.option(
-    "--ellipses8",
-    is_flag=True,
-    help="Blur by the Gaussians of Gaussian8 stretched 3:2, each in another direction.",
-)
-@click.option(
-    "--kernels",
-    type=PATH,
-    help="Blur by the kernels [N,k,k] of an .npy or .npz file instead of Gaussians.",
-)
-@click.option(
-    "--degradation",
-    "degraded_by",
-    type=click.Choice(DEGRADATIONS),
-    help="Degrade by a filter that has no kernel, or by kernels drawn at random, instead.",
-)
+@option_group(BlurOptions, "blurs")
 @option_group(Degradation, "degradation")
-@click.option(
-    "--per-sigma", is_flag=True, help="Print tables with a row for every sigma (or kernel) too."
-)
-@click.option(
-    "--json",
-    "json_path",
-    type=PATH,
-    help="JSON file for means and intervals; - (for one of JSON, CSV, Markdown) prints instead.",
-)
-@click.option("--csv", "csv_path", type=PATH, help="CSV file for the figures of every image.")
-@click.option("--markdown", type=PATH, help="Markdown file for the tables.")
-@click.option("--plots", type=PATH, help="Folder for plots of PSNR by step and of sigma (PNG).")
+@option_group(EvaluationOutputs, "outputs")
 def main(
-    folders: tuple[Path, ...],
-    scale: int | None,
+    datasets: DatasetOptions,
     chosen: BundleOptions,
     options: UpscalerOptions,
-    sigma_list: str | None,
-    ellipses8: bool,
-    kernels: Path | None,
-    degraded_by: DegradationName | None,
+    blurs: BlurOptions,
     degradation: Degradation,
-    per_sigma: bool,
-    json_path: Path | None,
-    csv_path: Path | None,
-    markdown: Path | None,
-    plots: Path | None,
+    outputs: EvaluationOutputs,
 ) -> None:
     """Measure PSNR and SSIM (luma) and the error of the estimated blur, step by step.
 
@@ -163,9 +189,8 @@ def main(
     given. Figures are means over images and blurs at fixed steps, with bicubic upscaling and the
     true kernel for comparison; 95 % intervals are for other images of the same kind (bootstrap).
     """
-    outputs = _Outputs(json_path, csv_path, markdown, plots, per_sigma)
-    choose_blurs = _blurs(sigma_list, ellipses8, kernels, degraded_by, degradation.seed)
-    bundle = _open(chosen, scale)
+    choose_blurs = blurs.read(degradation.seed)
+    bundle = _open(chosen, datasets.scale)
     if bundle.manifest.random_weights:
         warn(f"{bundle.manifest.name} has random weights: only the bicubic figures are meaningful")
     protocol = Protocol(choose_blurs(bundle.manifest.scale), degradation)
@@ -174,39 +199,9 @@ def main(
     iters = bundle.loop.iters if options.iters is None else options.iters
     whole = replace(options, iters=iters, tiles=TileSettings(None))
     with load_bundle(bundle, whole) as upscaler, progress_bars() as bars:
-        report = evaluate(upscaler, folders, protocol, bars.show)
+        report = evaluate(upscaler, datasets.folders, protocol, bars.show)
     outputs.write(report, summarise(report.records, degradation.seed))
-    note_skipped(folders)
-
-
-def _blurs(
-    sigma_list: str | None,
-    ellipses8: bool,
-    kernels: Path | None,
-    degraded_by: DegradationName | None,
-    seed: int,
-) -> Callable[[int], BlurSet]:
-    """Return a function from scale to the blurs that the options choose; files are read now."""
-    options = {
-        "--sigma-list": sigma_list,
-        "--ellipses8": ellipses8,
-        "--kernels": kernels,
-        "--degradation": degraded_by,
-    }
-    given = [name for name, value in options.items() if value not in (None, False)]
-    if len(given) > 1:
-        raise InputError(f"give only one of {' and '.join(given)}")
-    if ellipses8:
-        return BlurSet.ellipses8
-    if kernels is not None:
-        read = BlurSet.read(kernels)
-        return lambda _: read
-    if degraded_by is not None:
-        return partial(BlurSet.degradation, degraded_by, seed=seed)
-    if sigma_list is not None:
-        parsed = BlurSet.gaussians(_parse_sigmas(sigma_list))
-        return lambda _: parsed
-    return BlurSet.gaussian8
+    note_skipped(datasets.folders)
 
 
 def _parse_sigmas(text: str) -> tuple[float, ...]:

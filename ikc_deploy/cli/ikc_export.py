@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import click
 
 from ikc_deploy.bundle.bundle_writer import check_bundle_folder
 from ikc_deploy.bundle.engine_store import Engine
-from ikc_deploy.bundle.manifest import Bundle, FrameIO, Precision
-from ikc_deploy.bundle.tensorrt_variants import TENSORRT_VARIANTS, TensorRTVariantName
+from ikc_deploy.bundle.manifest import Bundle
+from ikc_deploy.bundle.tensorrt_variants import TensorRTVariantName
+from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._bundle_report import (
     print_engine,
     print_graphs,
     print_verified,
 )
 from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._export_single import export_single
+from ikc_deploy.cli._json_option import json_option
+from ikc_deploy.cli._option_group import given_options, given_values, option_group
 from ikc_deploy.cli._ui import note, print_json, progress_bars, say, status
-from ikc_deploy.cli._value_types import HEIGHT_WIDTH, OUTPUT_FILE, PATH, FiniteNumber
+from ikc_deploy.cli._value_types import HEIGHT_WIDTH, OUTPUT_FILE
 from ikc_deploy.engines.targets import Target, parse_shapes, read_target
 from ikc_deploy.errors import (
     CheckpointError,
@@ -29,129 +33,136 @@ from ikc_deploy.errors import (
     InputError,
     MissingExtraError,
 )
+from ikc_deploy.export.export_settings import ExportSettings, SingleFileSettings, UsrnetExport
+from ikc_deploy.option_fields import Option
 from ikc_deploy.serving.repository import check_repository, write_repository
-from ikc_deploy.weights import DEFAULT_WEIGHTS
+
+_SHIPPED = "shipped"
+
+
+@dataclass(frozen=True)
+class ExportOutputs:
+    """Where the bundle is written, and outputs for other programs."""
+
+    out: Annotated[
+        Path | None, Option("Folder of the bundle.", default="export/NAME-PRECISION")
+    ] = None
+    repository: Annotated[
+        Path | None,
+        Option(
+            "Folder for a model repository of Triton Inference Server.",
+            flags=("--triton",),
+        ),
+    ] = None
+    single: Annotated[
+        Path | None,
+        Option(
+            "Write one ONNX file for other programs instead of a bundle: docs/single-file.md.",
+            metavar="FILE.onnx",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class FourthGraph:
+    """The fourth graph of the bundle.
+
+    Raises:
+        InputError: The size of its frames is given without the graph.
+    """
+
+    usrnet: Annotated[
+        str | None,
+        Option(
+            "Add a fourth graph, which upscales under a given blur kernel of any shape: a USRNet "
+            f"checkpoint, or the word {_SHIPPED}.",
+            metavar="FILE",
+        ),
+    ] = None
+    frames: UsrnetExport = field(default_factory=UsrnetExport)
+
+    def __post_init__(self) -> None:
+        """Refuse a size without the graph."""
+        if self.frames.size is not None and self.usrnet is None:
+            raise InputError("--res is the size of the fourth graph's frames; give --usrnet too")
+
+    def settings(self) -> UsrnetExport | None:
+        """Return the settings of the graph; None for no graph."""
+        if self.usrnet is None:
+            return None
+        return replace(self.frames, weights=None if self.usrnet == _SHIPPED else Path(self.usrnet))
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """The engine of the bundle, and its comparison with ONNX Runtime."""
+
+    variant: Annotated[
+        Literal[TensorRTVariantName, "auto"] | None,
+        Option(
+            "Add a TensorRT engine: built on the target GPU (tensorrt), ahead of time "
+            "(tensorrt-rtx), or by the variant that works here (auto).",
+            flags=("--engine",),
+        ),
+    ] = None
+    target_file: Annotated[
+        Path | None,
+        Option(
+            "Target of the --engine: a name such as rtx-desktop, or a TOML file.",
+            default="the GPU of this machine",
+            flags=("--target",),
+        ),
+    ] = None
+    shapes: Annotated[
+        tuple[str, ...],
+        Option(
+            "LR frames that the --engine accepts, MIN:OPT:MAX, for example "
+            "64x64:256x256:540x960 (HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH), instead of the target's."
+        ),
+    ] = ()
+    verify: Annotated[
+        Literal["polygraphy"] | None,
+        Option(
+            "Compare the new engine with ONNX Runtime, per graph and per step, on a machine that "
+            "runs it; with --bundle and no --engine, every engine that runs here."
+        ),
+    ] = None
+
+    def target(self) -> Target:
+        """Return the target of the engine.
+
+        Raises `InputError` if the target is invalid, or given without an engine.
+        """
+        if self.variant is None and (self.target_file or self.shapes):
+            raise InputError("--target and --shapes belong to --engine; give --engine too")
+        target = read_target(self.target_file) if self.target_file else Target()
+        if not self.shapes:
+            return target
+        return replace(target, profiles=tuple(map(parse_shapes, self.shapes)))
 
 
 @click.command(context_settings=HELP)
 @reports_errors
-@click.option(
-    "--weights",
-    help="Shipped weights, a checkpoint file, or random:ARCHITECTURE (x2, x3, x4, x4-lite, ...).  "
-    f"[default: {DEFAULT_WEIGHTS}]",
-)
-@click.option("--fp32", "precision", flag_value="fp32", help="Convolutions in float32.  [default]")
-@click.option("--fp16", "precision", flag_value="fp16", help="Convolutions in float16.")
-@click.option(
-    "--int8",
-    "precision",
-    flag_value="int8",
-    help="Convolutions in 8 bits, if the loss of PSNR is within its limit.",
-)
-@click.option(
-    "--calibrate",
-    type=PATH,
-    help="Folder of HR images for --int8: half of them calibrate, the others measure.  "
-    "[default: synthetic images]",
-)
-@click.option(
-    "--io",
-    type=click.Choice(["uint8", "float"]),
-    help="Layout of frames: N,H,W,3 uint8, or N,3,H,W float32 in [0,1].  [default: uint8]",
-)
-@click.option(
-    "--out",
-    type=PATH,
-    help="Folder of the bundle.  [default: export/NAME-PRECISION]",
-)
-@click.option(
-    "--bundle",
-    "folder",
-    type=PATH,
-    help="Existing bundle for --usrnet, --engine, --verify or --triton; nothing is exported, and "
-    "only --usrnet needs torch.",
-)
-@click.option(
-    "--usrnet",
-    metavar="FILE",
-    help="Add a fourth graph, which upscales under a given blur kernel of any shape: a USRNet "
-    "checkpoint, or the word shipped.",
-)
-@click.option(
-    "--res",
-    type=HEIGHT_WIDTH,
-    help="Height and width of the LR frames that the fourth graph accepts, for example 128x128; "
-    "others are cut into such tiles.  [default: for SR frames of about 512x512]",
-)
-@click.option(
-    "--engine",
-    "variant",
-    type=click.Choice([*TENSORRT_VARIANTS, "auto"]),
-    help="Add a TensorRT engine: built on the target GPU (tensorrt), ahead of time (tensorrt-rtx), "
-    "or by the variant that works here (auto).",
-)
-@click.option(
-    "--target",
-    "target_file",
-    type=PATH,
-    help="Target of the --engine: a name such as rtx-desktop, or a TOML file.  "
-    "[default: the GPU of this machine]",
-)
-@click.option(
-    "--shapes",
-    multiple=True,
-    help="LR frames that the --engine accepts, MIN:OPT:MAX, for example 64x64:256x256:540x960 "
-    "(HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH; repeatable), instead of the target's.",
-)
-@click.option(
-    "--verify",
-    type=click.Choice(["polygraphy"]),
-    help="Compare the new engine with ONNX Runtime, per graph and per step, on a machine that runs "
-    "it; with --bundle and no --engine, every engine that runs here.",
-)
-@click.option(
-    "--triton",
-    "repository",
-    type=PATH,
-    help="Folder for a model repository of Triton Inference Server.",
-)
-@click.option(
-    "--single",
-    type=OUTPUT_FILE,
-    metavar="FILE.onnx",
-    help="Write one ONNX file for other programs instead of a bundle: docs/single-file.md.",
-)
-@click.option(
-    "--iters",
-    type=int,
-    help="Corrections in the --single file.  [default: the number that the weights recommend]",
-)
-@click.option(
-    "--sigma",
-    type=FiniteNumber(),
-    help="Known blur of the --single file, in pixels of the output: nothing is estimated then.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@option_group(BundleOptions, "source")
+@option_group(ExportSettings, "settings")
+@option_group(ExportOutputs, "outputs", types={"single": OUTPUT_FILE})
+@option_group(FourthGraph, "fourth", types={"size": HEIGHT_WIDTH})
+@option_group(EngineOptions, "engine")
+@option_group(SingleFileSettings, "single_settings")
+@json_option
 def main(
-    weights: str | None,
-    precision: Precision | None,
-    calibrate: Path | None,
-    io: FrameIO | None,
-    out: Path | None,
-    folder: Path | None,
-    usrnet: str | None,
-    res: tuple[int, int] | None,
-    variant: TensorRTVariantName | Literal["auto"] | None,
-    target_file: Path | None,
-    shapes: tuple[str, ...],
-    verify: str | None,
-    repository: Path | None,
-    single: Path | None,
-    iters: int | None,
-    sigma: float | None,
+    source: BundleOptions,
+    settings: ExportSettings,
+    outputs: ExportOutputs,
+    fourth: FourthGraph,
+    engine: EngineOptions,
+    single_settings: SingleFileSettings,
     as_json: bool,
 ) -> None:
     """Export predictor, SFTMD and corrector as ONNX graphs in a verified bundle.
+
+    With --bundle, nothing is exported: --usrnet, --engine, --verify and --triton use the existing
+    bundle, and only --usrnet needs torch.
 
     With --usrnet, a fourth graph is added, for ikc-upscale --kernel.
 
@@ -163,131 +174,81 @@ def main(
     With --single, the whole loop (or, with --sigma, the SR network under that blur) becomes one
     ONNX file with one input and one output, and no bundle is written.
     """
-    if single is not None:
-        others = {
-            "--out": out,
-            "--calibrate": calibrate,
-            "--io": io,
-            "--usrnet": usrnet,
-            "--res": res,
-            "--engine": variant,
-            "--target": target_file,
-            "--shapes": shapes or None,
-            "--verify": verify,
-            "--triton": repository,
-        }
-        refused = [name for name, value in others.items() if value is not None]
-        if refused:
-            raise InputError(f"--single writes one file and no bundle; omit {', '.join(refused)}")
-        _single(single, weights, folder, precision, iters, sigma, as_json)
+    if outputs.single is not None:
+        _check_single()
+        precision = given_values(ExportSettings).get("precision")
+        export_single(outputs.single, source, single_settings, precision, as_json)
         return
-    if iters is not None or sigma is not None:
+    if given_options(SingleFileSettings):
         raise InputError("--iters and --sigma belong to --single; give --single too")
-    target = _target(variant, target_file, shapes)
-    if res is not None and usrnet is None:
-        raise InputError("--res is the size of the fourth graph's frames; give --usrnet too")
-    if repository is not None:
-        check_repository(repository)
-    if folder is None:
-        bundle = _export(
-            weights or DEFAULT_WEIGHTS,
-            out,
-            precision=precision,
-            io=io,
-            calibrate=calibrate,
-        )
-    elif not (usrnet or variant or verify or repository) or (
-        (weights, precision, calibrate, io, out) != (None,) * 5
-    ):
+    target = engine.target()
+    if outputs.repository is not None:
+        check_repository(outputs.repository)
+    bundle = _open(source, outputs) if source.folder else _export(source, outputs.out, settings)
+    bundle = _with_fourth_graph(bundle, fourth.settings())
+    added = _add_engine(bundle, engine.variant, target) if engine.variant else None
+    bundle = added.bundle if added else bundle
+    if engine.verify is not None:
+        _verify(bundle, added)
+        bundle = Bundle.open(bundle.path)
+    models = write_repository(bundle, outputs.repository) if outputs.repository else {}
+    if as_json:
+        print_json(_facts(bundle, added, models))
+    else:
+        _print(bundle, added, models)
+
+
+def _check_single() -> None:
+    """Raise `InputError` for options that are for bundles."""
+    refused = [
+        *given_options(ExportSettings, without=("precision",)),
+        *given_options(ExportOutputs, without=("single",)),
+        *given_options(FourthGraph),
+        *given_options(EngineOptions),
+    ]
+    if refused:
+        raise InputError(f"--single writes one file and no bundle; omit {', '.join(refused)}")
+
+
+def _open(source: BundleOptions, outputs: ExportOutputs) -> Bundle:
+    """Open an existing bundle; raise `InputError` unless something is added to it or made of it."""
+    written = [*given_options(FourthGraph), *given_options(EngineOptions)]
+    changed = given_options(ExportSettings) or outputs.out
+    if changed or not (written or outputs.repository):
         raise InputError(
             "--bundle uses an existing bundle; give --usrnet, --engine, --verify or --triton with "
             "it, and no option that changes its three graphs"
         )
-    else:
-        bundle = Bundle.open(folder)
-        if usrnet or variant or verify:
-            check_bundle_folder(folder)
-    if usrnet is not None:
-        bundle = _add_usrnet(bundle, usrnet, res)
-    engine = _add_engine(bundle, variant, target) if variant else None
-    bundle = engine.bundle if engine else bundle
-    if verify is not None:
-        _verify(bundle, engine)
-        bundle = Bundle.open(bundle.path)
-    models = write_repository(bundle, repository) if repository else {}
-    if as_json:
-        print_json(_facts(bundle, engine, models))
-    else:
-        _print(bundle, engine, models)
+    bundle = source.open()
+    if written:
+        check_bundle_folder(bundle.path)
+    return bundle
 
 
-def _target(variant: str | None, file: Path | None, shapes: tuple[str, ...]) -> Target:
-    if variant is None and (file or shapes):
-        raise InputError("--target and --shapes belong to --engine; give --engine too")
-    target = read_target(file) if file else Target()
-    return replace(target, profiles=tuple(map(parse_shapes, shapes))) if shapes else target
-
-
-def _export(weights: str, out: Path | None, **settings: Any) -> Bundle:
+def _export(source: BundleOptions, out: Path | None, settings: ExportSettings) -> Bundle:
     try:
-        from ikc_deploy.export.exporter import ExportSettings, export_bundle
+        from ikc_deploy.export.exporter import export_bundle
         from ikc_deploy.networks.weights_loader import load_weights
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "export", "ikc-export") from error
-    chosen = ExportSettings(**{name: value for name, value in settings.items() if value})
     if out is not None:
         check_bundle_folder(out)
-    loaded = load_weights(weights)
-    folder = out or Path("export") / f"{loaded.source.name}-{chosen.precision}"
+    loaded = load_weights(source.chosen_weights)
+    folder = out or Path("export") / f"{loaded.source.name}-{settings.precision}"
     with status("loading") as shown:
-        return export_bundle(loaded, folder, chosen, shown.update)
+        return export_bundle(loaded, folder, settings, shown.update)
 
 
-def _single(
-    path: Path,
-    weights: str | None,
-    folder: Path | None,
-    precision: Precision | None,
-    iters: int | None,
-    sigma: float | None,
-    as_json: bool,
-) -> None:
-    if weights is not None and folder is not None:
-        raise InputError("give --weights or --bundle, not both")
+def _with_fourth_graph(bundle: Bundle, settings: UsrnetExport | None) -> Bundle:
+    if settings is None:
+        return bundle
     try:
-        from ikc_deploy.export import single_file
-        from ikc_deploy.networks.weights_loader import load_weights
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "export", "ikc-export --single") from error
-    single_file.check_single_file(path)
-    bundle = None if folder is None else Bundle.open(folder)
-    chosen = precision or (bundle.manifest.precision if bundle else "fp32")
-    settings = single_file.SingleFileSettings(chosen, iters, sigma)
-    loaded = None if bundle else load_weights(weights or DEFAULT_WEIGHTS)
-    with status("loading") as shown:
-        if bundle is not None:
-            written = single_file.write_single_file(bundle, path, settings, shown.update)
-        elif loaded is not None:
-            written = single_file.export_single_file(loaded, path, settings, shown.update)
-    if as_json:
-        print_json({**asdict(written), "path": str(path)})
-        return
-    same = "equal to" if written.equal else f"{written.image_db:.1f} dB from"
-    facts = {key.removeprefix("ikc_"): value for key, value in written.metadata.items()}
-    loop = f"sigma {facts['sigma']}" if sigma is not None else f"{facts['iters']} corrections"
-    say(f"{path}: {facts['weights']}, x{facts['scale']}, {loop}, {facts['precision']}")
-    say(f"{written.bytes / 2**20:.1f} MiB; its image is {same} the runtime's in ONNX Runtime")
-
-
-def _add_usrnet(bundle: Bundle, weights: str, size: tuple[int, int] | None) -> Bundle:
-    try:
-        from ikc_deploy.export.usrnet_graph import UsrnetExport, add_usrnet
+        from ikc_deploy.export.usrnet_graph import add_usrnet
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "export", "ikc-export --usrnet") from error
-    asked = UsrnetExport(None if weights == "shipped" else Path(weights), size)
     try:
         with status("loading") as shown:
-            return add_usrnet(bundle.path, asked, shown.update)
+            return add_usrnet(bundle.path, settings, shown.update)
     except (CheckpointError, ExportError, InputError) as error:
         complete = f"The bundle '{bundle.path}' is complete without it"
         raise type(error)(f"{error}. {complete}") from error

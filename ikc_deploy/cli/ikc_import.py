@@ -2,46 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import click
 
 from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._option_group import option_group
+from ikc_deploy.cli._output_files import check_not_an_input
 from ikc_deploy.cli._ui import say
-from ikc_deploy.cli._value_types import OUTPUT_FILE, PATH
+from ikc_deploy.cli._value_types import OUTPUT_FILE
 from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.option_fields import Option
+
+
+@dataclass(frozen=True)
+class ImportedFiles:
+    """The files of a reference implementation, and the checkpoint to write.
+
+    Raises:
+        InputError: The checkpoint has another suffix than .safetensors, or is one of the files.
+    """
+
+    out: Annotated[Path, Option("Output file (.safetensors).", flags=("--out", "-o"))]
+    sftmd: Annotated[Path | None, Option("IKC's F: SFTMD .pth file.")] = None
+    predictor: Annotated[Path | None, Option("IKC's P: Predictor .pth file.")] = None
+    corrector: Annotated[Path | None, Option("IKC's C: Corrector .pth file.")] = None
+    pca: Annotated[Path | None, Option("IKC's PCA matrix [pixels, code size], .pth.")] = None
+    fkp: Annotated[
+        Path | None, Option("FKP's kernel prior: FKP_x2.pt, FKP_x3.pt or FKP_x4.pt.")
+    ] = None
+    usrnet: Annotated[Path | None, Option("USRNet: usrnet_tiny.pth or another size.")] = None
+    dan: Annotated[Path | None, Option("DAN or DANv2 of any scale and size, .pth.")] = None
+
+    def __post_init__(self) -> None:
+        """Refuse an output whose name no command recognises, or that is one of the files."""
+        if self.out.suffix != ".safetensors":
+            raise InputError(f"invalid output '{self.out}': give a name ending in .safetensors")
+        files = (*self.of_ikc.values(), self.fkp, self.usrnet, self.dan)
+        check_not_an_input("--out", self.out, [path for path in files if path is not None])
+
+    @property
+    def of_ikc(self) -> dict[str, Path | None]:
+        """Files of IKC by option; they are needed together."""
+        return {
+            "--sftmd": self.sftmd,
+            "--predictor": self.predictor,
+            "--corrector": self.corrector,
+            "--pca": self.pca,
+        }
 
 
 @click.command(context_settings=HELP)
 @reports_errors
-@click.option("--sftmd", type=PATH, help="IKC's F: SFTMD .pth file.")
-@click.option("--predictor", type=PATH, help="IKC's P: Predictor .pth file.")
-@click.option("--corrector", type=PATH, help="IKC's C: Corrector .pth file.")
-@click.option("--pca", type=PATH, help="IKC's PCA matrix [pixels, code size], .pth.")
-@click.option("--fkp", type=PATH, help="FKP's kernel prior: FKP_x2.pt, FKP_x3.pt or FKP_x4.pt.")
-@click.option("--usrnet", type=PATH, help="USRNet: usrnet_tiny.pth or another size.")
-@click.option("--dan", type=PATH, help="DAN or DANv2 of any scale and size, .pth.")
-@click.option("--out", "-o", type=OUTPUT_FILE, required=True, help="Output file (.safetensors).")
-def main(
-    sftmd: Path | None,
-    predictor: Path | None,
-    corrector: Path | None,
-    pca: Path | None,
-    fkp: Path | None,
-    usrnet: Path | None,
-    dan: Path | None,
-    out: Path,
-) -> None:
+@option_group(ImportedFiles, "files", types={"out": OUTPUT_FILE})
+def main(files: ImportedFiles) -> None:
     """Convert .pth files of a reference implementation into one checkpoint.
 
     Give either IKC's four files, or the one file of another network. Scale and sizes are derived
     from the tensors. Files are read with weights_only: nothing in them is executed. To export the
     networks of IKC or DAN: ikc-export --weights OUT; to export a USRNet: ikc-export --usrnet OUT
     """
-    networks = {"--sftmd": sftmd, "--predictor": predictor, "--corrector": corrector, "--pca": pca}
+    out, networks = files.out, files.of_ikc
     given = [path for path in networks.values() if path is not None]
-    readers = {"--fkp": (fkp, _import_flow), "--usrnet": (usrnet, _import_usrnet)}
-    readers["--dan"] = (dan, _import_dan)
+    readers = {
+        "--fkp": (files.fkp, _import_flow),
+        "--usrnet": (files.usrnet, _import_usrnet),
+        "--dan": (files.dan, _import_dan),
+    }
     alone = [(path, read) for path, read in readers.values() if path is not None]
     try:
         if len(alone) == 1 and not given:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import click
 
@@ -18,45 +18,55 @@ from ikc_deploy.cli._bundle_report import (
     print_verified,
 )
 from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._json_option import json_option
+from ikc_deploy.cli._option_group import option_group
 from ikc_deploy.cli._ui import print_json, say
 from ikc_deploy.cli._value_types import PATH
 from ikc_deploy.cli._weights_list import list_weights
 from ikc_deploy.engines.targets import parse_shape
 from ikc_deploy.engines.toolchain import this_host
 from ikc_deploy.errors import InputError
+from ikc_deploy.option_fields import Option
 from ikc_deploy.text import printable
 
 _MAX_UNLISTED: Final = 20
 
 
+@dataclass(frozen=True)
+class InspectOptions:
+    """What is shown."""
+
+    list_shipped: Annotated[
+        bool,
+        Option("List the shipped weights instead: for what, figures, size.", flags=("--weights",)),
+    ] = False
+    shape: Annotated[
+        str | None,
+        Option(
+            "Size of the LR frames to choose an engine for: HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH.",
+            default="any",
+        ),
+    ] = None
+
+
 @click.command(context_settings=HELP)
 @reports_errors
 @click.argument("folder", metavar="[BUNDLE]", type=PATH, required=False)
-@click.option(
-    "--weights",
-    "list_shipped",
-    is_flag=True,
-    help="List the shipped weights instead: for what, figures, size.",
-)
-@click.option(
-    "--shape",
-    help="Size of the LR frames to choose an engine for: HEIGHTxWIDTH or BATCHxHEIGHTxWIDTH.  "
-    "[default: any]",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def main(folder: Path | None, list_shipped: bool, shape: str | None, as_json: bool) -> None:
+@option_group(InspectOptions, "options")
+@json_option
+def main(folder: Path | None, options: InspectOptions, as_json: bool) -> None:
     """Verify BUNDLE and show its graphs, parity and engines with their layer precision.
 
     For each engine it shows whether it is used on this machine, and if not, the reason.
     """
-    if list_shipped:
-        if folder is not None or shape is not None:
+    if options.list_shipped:
+        if folder is not None or options.shape is not None:
             raise InputError("--weights lists the shipped weights; leave out BUNDLE and --shape")
         _print_weights(as_json)
         return
     if folder is None:
         raise InputError("name a BUNDLE, or give --weights to list the shipped weights")
-    wanted = parse_shape(shape) if shape else None
+    wanted = None if options.shape is None else parse_shape(options.shape)
     bundle = Bundle.open(folder)
     states = _engines_here(bundle, wanted)
     if as_json:

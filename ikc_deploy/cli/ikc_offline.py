@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import click
 
@@ -15,39 +15,98 @@ from ikc_deploy import Bundle, load
 from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._interrupt import interruptible
-from ikc_deploy.cli._option_group import option_group
+from ikc_deploy.cli._option_group import given_values, option_group
 from ikc_deploy.cli._ui import note, progress_bars, say
 from ikc_deploy.cli._value_types import PATH
 from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.offline.fit_settings import Alignment, FitDevice, FlowFitSettings
+from ikc_deploy.offline.methods import METHODS, MethodName
+from ikc_deploy.option_fields import Option
 from ikc_deploy.reporting.plotting import require_matplotlib
 
 if TYPE_CHECKING:
-    from ikc_deploy.offline.forward_model import Alignment
-    from ikc_deploy.offline.job import OfflineOutcome
+    from ikc_deploy.offline.job import OfflineJob, OfflineOutcome
     from ikc_deploy.offline.nonblind_stage import NonBlindStage
     from ikc_deploy.offline.optimize import Losses
 
-_METHODS: Final = ("dip-fkp", "kernelgan-fkp", "ike")
-_FINISHES: Final = ("usrnet", "sftmd")
 # The shipped weights of each scale that were trained on the most kernels.
 _WEIGHTS: Final = {2: "x2-lite", 3: "x3-lite", 4: "x4-aniso"}
 
 
 @dataclass(frozen=True)
-class _NonBlindWeights:
-    """Options that choose the network of `--then`."""
+class FitOptions:
+    """What is fitted, where the results go, and what they are measured against."""
 
-    usrnet: Path | None
-    bundle: BundleOptions
+    method: Annotated[MethodName, Option("Method to fit.")]
+    scale: Annotated[int, Option("SR side divided by LR side.", minimum=2, maximum=4)]
+    out: Annotated[Path, Option("Folder of the results.", flags=("--out", "-o"))]
+    crop: Annotated[
+        int | None,
+        Option(
+            "Fit only the NxN LR pixels with the most texture; --then upscales the whole image.",
+            default="the whole image",
+            minimum=32,
+            metavar="N",
+        ),
+    ] = None
+    reference: Annotated[Path | None, Option("HR image, to print PSNR-Y.")] = None
+    true_kernel: Annotated[
+        Path | None,
+        Option(
+            "True kernel [k,k] in an .npy file, in the FKP convention, to print the kernel PSNR."
+        ),
+    ] = None
 
-    def check(self, then: str | None) -> None:
-        """Raise `InputError` for options of another network than `then`."""
-        if self.usrnet is not None and then != "usrnet":
+
+@dataclass(frozen=True)
+class NonBlindOptions:
+    """The network of `--then`.
+
+    Raises:
+        InputError: Options of another network are given.
+    """
+
+    then: Annotated[
+        Literal["usrnet", "sftmd"] | None,
+        Option(
+            "Upscale the image again by USRNet, or by the SR network of a bundle, under the kernel "
+            "that was found."
+        ),
+    ] = None
+    usrnet: Annotated[
+        Path | None, Option("Weights for --then usrnet instead of the shipped ones.")
+    ] = None
+    bundle: BundleOptions = field(default_factory=BundleOptions)
+
+    def __post_init__(self) -> None:
+        """Refuse options of another network than that of `then`."""
+        if self.usrnet is not None and self.then != "usrnet":
             raise InputError("--usrnet is for --then usrnet")
-        if then != "sftmd" and self.bundle != BundleOptions():
+        if self.then != "sftmd" and self.bundle != BundleOptions():
             raise InputError("--weights and --bundle are for --then sftmd")
 
-    def open_bundle(self, scale: int) -> Bundle:
+    @contextmanager
+    def open(
+        self, scale: int, alignment: Alignment, device: FitDevice
+    ) -> Generator[NonBlindStage | None, None, None]:
+        """Open the network for the block; yield None without `--then`.
+
+        Raises `InputError` if the bundle has another scale, or what opening the network raises.
+        """
+        if self.then is None:
+            yield None
+            return
+        from ikc_deploy.offline.nonblind_stage import SftmdNonBlind, UsrnetNonBlind
+
+        if self.then == "usrnet":
+            from ikc_deploy.networks.usrnet import load_usrnet
+
+            yield UsrnetNonBlind(load_usrnet(self.usrnet), scale, alignment, device)
+            return
+        with load(self._open_bundle(scale)) as upscaler:
+            yield SftmdNonBlind(upscaler, alignment)
+
+    def _open_bundle(self, scale: int) -> Bundle:
         """Return the bundle: shipped weights of `scale` unless others were given."""
         unchosen = self.bundle == BundleOptions()
         bundle = (BundleOptions(_WEIGHTS[scale]) if unchosen else self.bundle).open()
@@ -62,62 +121,15 @@ class _NonBlindWeights:
 @click.command(context_settings=HELP)
 @reports_errors
 @click.argument("image", type=PATH)
-@click.option("--method", type=click.Choice(_METHODS), required=True, help="Method to fit.")
-@click.option(
-    "--scale", type=click.IntRange(2, 4), required=True, help="SR side divided by LR side."
+@option_group(FitOptions, "fit")
+@option_group(FlowFitSettings, "flow_fit")
+@option_group(
+    NonBlindOptions,
+    "nonblind",
+    words={"weights": ", ".join(f"{name} for x{scale}" for scale, name in _WEIGHTS.items())},
 )
-@click.option("--out", "-o", type=PATH, required=True, help="Folder of the results.")
-@click.option(
-    "--iterations",
-    type=click.IntRange(min=1),
-    help="Number of iterations; the FKP methods continue an earlier fit if it is larger.  "
-    "[default: the method's]",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option(
-    "--crop",
-    type=click.IntRange(min=32),
-    metavar="N",
-    help="Fit only the NxN LR pixels with the most texture; --then upscales the whole image.",
-)
-@click.option(
-    "--alignment",
-    type=click.Choice(["centre", "fkp"]),
-    help="Position of LR pixels in the HR image: as in resizing, or as in FKP's test images.  "
-    "[default: centre]",
-)
-@click.option("--prior", type=PATH, help="Weights of the kernel flow instead of the shipped ones.")
-@click.option("--reference", type=PATH, help="HR image, to print PSNR-Y.")
-@click.option(
-    "--true-kernel",
-    type=PATH,
-    help="True kernel [k,k] in an .npy file, in the FKP convention, to print the kernel PSNR.",
-)
-@click.option(
-    "--then",
-    type=click.Choice(_FINISHES),
-    help="Upscale the image again by USRNet, or by the SR network of a bundle, under the kernel "
-    "that was found.",
-)
-@click.option("--usrnet", type=PATH, help="Weights for --then usrnet instead of the shipped ones.")
-@option_group(BundleOptions, "bundle")
 def main(
-    image: Path,
-    method: str,
-    scale: int,
-    out: Path,
-    iterations: int | None,
-    seed: int,
-    device: str,
-    crop: int | None,
-    alignment: Alignment | None,
-    prior: Path | None,
-    reference: Path | None,
-    true_kernel: Path | None,
-    then: str | None,
-    usrnet: Path | None,
-    bundle: BundleOptions,
+    image: Path, fit: FitOptions, flow_fit: FlowFitSettings, nonblind: NonBlindOptions
 ) -> None:
     """Estimate the blur of IMAGE and upscale it by fitting networks to it alone, for minutes.
 
@@ -130,62 +142,46 @@ def main(
     """
     require_matplotlib("ikc-offline", "offline")
     try:
-        from ikc_deploy.offline.job import plan, run
-        from ikc_deploy.offline.methods import METHODS
+        from ikc_deploy.offline.job import plan
         from ikc_deploy.offline.outputs import check_output
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "offline", "ikc-offline") from error
-    check_output(out)
-    chosen = METHODS[method]
-    settings = chosen.settings(
-        iterations=iterations, seed=seed, device=device, alignment=alignment, prior=prior
-    )
-    weights_of = _NonBlindWeights(usrnet, bundle)
-    with _nonblind_stage(then, scale, alignment or "centre", device, weights_of) as nonblind:
+    check_output(fit.out)
+    method = METHODS[fit.method]
+    # Only what is given: the methods' other defaults differ, and IKE has no kernel flow.
+    settings = method.settings(**given_values(FlowFitSettings))
+    with nonblind.open(fit.scale, flow_fit.alignment, flow_fit.device) as stage:
         job = plan(
             image,
-            scale,
-            chosen,
+            fit.scale,
+            method,
             settings,
-            crop=crop,
-            reference=reference,
-            true_kernel=true_kernel,
-            nonblind=nonblind,
+            crop=fit.crop,
+            reference=fit.reference,
+            true_kernel=fit.true_kernel,
+            nonblind=stage,
         )
-        stop = threading.Event()
-        with interruptible(stop) as interrupted, progress_bars() as bars:
+        _run(job, fit, nonblind.then)
 
-            def show(done: int, total: int, losses: Losses) -> None:
-                text = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-                bars.show(method, done, total, text)
 
-            outcome = run(job, out, show, stop)
+def _run(job: OfflineJob, fit: FitOptions, then: str | None) -> None:
+    """Run a job with a progress bar and print its outcome; exit with code 130 after Ctrl-C."""
+    from ikc_deploy.offline.job import run
+
+    stop = threading.Event()
+    with interruptible(stop) as interrupted, progress_bars() as bars:
+
+        def show(done: int, total: int, losses: Losses) -> None:
+            text = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+            bars.show(fit.method, done, total, text)
+
+        outcome = run(job, fit.out, show, stop)
     for line in _lines(outcome, then):
         say(line)
     if interrupted.is_set():
         done = len(outcome.result.history)
         note(f"stopped after {done} iterations; run the same command to continue")
         raise SystemExit(130)
-
-
-@contextmanager
-def _nonblind_stage(
-    then: str | None, scale: int, alignment: Alignment, device: str, given: _NonBlindWeights
-) -> Generator[NonBlindStage | None, None, None]:
-    """Open the network of `--then` before anything is fitted; yield None without `--then`."""
-    given.check(then)
-    if then is None:
-        yield None
-        return
-    from ikc_deploy.offline.nonblind_stage import SftmdNonBlind, UsrnetNonBlind
-
-    if then == "usrnet":
-        from ikc_deploy.networks.usrnet import load_usrnet
-
-        yield UsrnetNonBlind(load_usrnet(given.usrnet), scale, alignment, device)
-        return
-    with load(given.open_bundle(scale)) as upscaler:
-        yield SftmdNonBlind(upscaler, alignment)
 
 
 def _lines(outcome: OfflineOutcome, then: str | None) -> list[str]:

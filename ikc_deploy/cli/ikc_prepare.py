@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import click
 
@@ -13,38 +14,37 @@ from ikc_deploy.cli._ui import note_skipped, progress_bars, say
 from ikc_deploy.cli._value_types import PATH, FiniteNumber
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.prepare import IMAGE_FOLDERS, Layout, PrepareSettings, prepare
+from ikc_deploy.option_fields import Option
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """Where the images are written, and a single blur for all."""
+
+    destination: Annotated[
+        Path,
+        Option("Folder for HR, LR, LRblur, Bic and kernels.", flags=("--out", "-o"), metavar="DST"),
+    ]
+    sigma: Annotated[float | None, Option("Blur every image by this sigma, in HR pixels.")] = None
 
 
 @click.command(context_settings=HELP)
 @reports_errors
 @click.argument("sources", metavar="SRC...", nargs=-1, required=True, type=PATH)
-@click.option(
-    "--out",
-    "-o",
-    "destination",
-    metavar="DST",
-    type=PATH,
-    required=True,
-    help="Folder for HR, LR, LRblur, Bic and kernels.",
-)
-@click.option("--sigma", type=FiniteNumber(), help="Blur every image by this sigma, in HR pixels.")
+@option_group(PrepareOptions, "options")
 @option_group(
     PrepareSettings,
     "settings",
     types={"sigma_range": (FiniteNumber(), FiniteNumber())},
 )
-def main(
-    sources: tuple[Path, ...],
-    destination: Path,
-    sigma: float | None,
-    settings: PrepareSettings,
-) -> None:
+def main(sources: tuple[Path, ...], options: PrepareOptions, settings: PrepareSettings) -> None:
     """Degrade the images of SRC (files or folders) into DST, by isotropic Gaussian blur.
 
     Writes DST/HR/x4, DST/LR/x4 (shrunk, not blurred), DST/LRblur/x4 (blurred and shrunk),
     DST/Bic/x4 (LR enlarged) and the sigmas as DST/kernels/x4.json. The same seed and file name
     always produce the same blur.
     """
+    sigma, destination = options.sigma, options.destination
     if sigma is not None:
         if settings.sigma_range is not None:
             raise InputError("give --sigma or --sigma-range, not both")

@@ -6,42 +6,47 @@ import importlib.util
 import math
 import time
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
 from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._option_group import option_group
 from ikc_deploy.cli._ui import progress_bars, say
-from ikc_deploy.cli._value_types import PATH, FiniteRange
+from ikc_deploy.cli._value_types import PATH
 from ikc_deploy.errors import InputError, MissingExtraError
 from ikc_deploy.locks import locked
+from ikc_deploy.option_fields import Option
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The run of a recipe."""
+
+    folder: Annotated[Path, Option("Folder of the run.", flags=("--out",))]
+    resume: Annotated[bool, Option("Resume the run in --out.")] = False
+    minutes: Annotated[
+        float | None,
+        Option(
+            "Stop cleanly after this time; --resume continues as if uninterrupted.",
+            default="no limit",
+            positive=True,
+        ),
+    ] = None
+    device: Annotated[str, Option("Torch device: cpu, cuda, cuda:1.")] = "cpu"
+    data: Annotated[tuple[Path, ...], Option("Folder of HR images instead of the recipe's.")] = ()
 
 
 @click.command(context_settings=HELP)
 @reports_errors
 @click.argument("recipe", type=PATH)
-@click.option("--out", "run", type=PATH, required=True, help="Folder of the run.")
-@click.option("--resume", is_flag=True, help="Resume the run in --out.")
-@click.option(
-    "--minutes",
-    type=FiniteRange(min=0, min_open=True),
-    help="Stop cleanly after this time; --resume continues as if uninterrupted.",
-)
-@click.option("--device", default="cpu", show_default=True, help="Torch device: cpu, cuda, cuda:1.")
-@click.option(
-    "--data",
-    multiple=True,
-    type=PATH,
-    help="Folder of HR images instead of the recipe's (repeatable).",
-)
-def main(
-    recipe: Path,
-    run: Path,
-    resume: bool,
-    minutes: float | None,
-    device: str,
-    data: tuple[Path, ...],
-) -> None:
+@option_group(RunOptions, "run")
+def main(recipe: Path, run: RunOptions) -> None:
     """Train the networks of RECIPE and write a checkpoint into RUN.
 
     RECIPE is a TOML file or the name of a shipped recipe, as x4-lite.
@@ -51,29 +56,20 @@ def main(
     --device cuda.
     """
     try:
-        import torch
-
-        from ikc_deploy.training.distributed import join_process_group, local_device
+        from ikc_deploy.training.distributed import join_process_group
         from ikc_deploy.training.jobs import load_job
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "training", "ikc-train") from error
     if importlib.util.find_spec("tensorboard") is None:
         # The log of a run needs it; checked now, not after the images were decoded.
         raise MissingExtraError("tensorboard", "training", "ikc-train")
-    try:
-        target = local_device(device)
-        torch.empty(1, device=target)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"the device '{device}' cannot be used: {reason}; give another --device"
-        ) from error
-    train = load_job(recipe, data)
-    ends = time.monotonic() + 60 * minutes if minutes else math.inf
+    device = _open_device(run.device)
+    train = load_job(recipe, run.data)
+    ends = time.monotonic() + 60 * run.minutes if run.minutes else math.inf
     with (
-        join_process_group(target) as processes,
+        join_process_group(device) as processes,
         # The other processes would only find a run that has begun.
-        locked(run, seconds=0) if processes.is_main else nullcontext(),
+        locked(run.folder, seconds=0) if processes.is_main else nullcontext(),
         progress_bars(keep=True, hidden=not processes.is_main) as bars,
     ):
 
@@ -81,9 +77,9 @@ def main(
             bars.show(stage, done, steps, f"loss {loss:.4f}")
 
         checkpoint = train(
-            run,
-            resume=resume,
-            device=target,
+            run.folder,
+            resume=run.resume,
+            device=device,
             progress=show,
             keep_going=lambda: time.monotonic() < ends,
             processes=processes,
@@ -91,9 +87,26 @@ def main(
     if not processes.is_main:
         return
     if checkpoint is None:
-        say(f"stopped after {minutes:g} minutes; continue with --resume")
+        say(f"stopped after {run.minutes:g} minutes; continue with --resume")
     else:
         say(str(checkpoint))
+
+
+def _open_device(name: str) -> torch.device:
+    """Return the device of this process; raise `InputError` if torch cannot use it."""
+    import torch
+
+    from ikc_deploy.training.distributed import local_device
+
+    try:
+        device = local_device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"the device '{name}' cannot be used: {reason}; give another --device"
+        ) from error
+    return device
 
 
 if __name__ == "__main__":

@@ -156,12 +156,7 @@ def main(
     if known is not None:
         _check_known(choice, output, ray)
     if ray.given():
-        for name, place in _saved(output).items():
-            if place is not None:
-                raise InputError(f"{name} is only for images without --ray")
-        refused = [*given_options(Postprocessing), *_given_flags(output)]
-        if refused:
-            raise InputError(f"{', '.join(refused)}: only without --ray; leave it out")
+        _check_without_ray()
         upscale_batch(
             inputs,
             output.out,
@@ -177,22 +172,29 @@ def main(
     if request is None:
         _upscale_pictures(inputs, output, choice, postprocessing, known)
         return
-    odd = {
-        "--kernel": known is not None,
-        **{name: place is not None for name, place in _saved(output).items()},
-        "--strip": output.strip,
-        "--recursive": output.recursive,
-        "--skip-existing": output.skip_existing,
-    }
-    for name, given in odd.items():
-        if given:
-            raise InputError(f"{name} is only for images; extract a frame of the clip first")
+    _check_for_video(known)
     upscale_video(request, choice, postprocessing, output.as_json)
 
 
-def _saved(output: OutputOptions) -> dict[str, Path | None]:
-    """Return where the work of an estimator on images is written, by option."""
-    return {"--save-steps": output.save_steps, "--save-kernel": output.save_kernel}
+def _given_for_images() -> list[str]:
+    """Return the given options that are only for images of this process, by their names."""
+    return given_options(OutputOptions, without=("out", "as_json", "max_pixels"))
+
+
+def _check_without_ray() -> None:
+    """Refuse options that the actors of --ray do not support."""
+    refused = [*given_options(Postprocessing), *_given_for_images()]
+    if refused:
+        raise InputError(f"{', '.join(refused)}: only without --ray; leave it out")
+
+
+def _check_for_video(known: KnownBlur | None) -> None:
+    """Refuse options that have no meaning for a clip."""
+    refused = [*(["--kernel"] if known is not None else []), *_given_for_images()]
+    if refused:
+        raise InputError(
+            f"{', '.join(refused)}: only for images; extract a frame of the clip first"
+        )
 
 
 def _check_kernel_file(inputs: Sequence[Path], path: Path) -> None:
@@ -204,16 +206,6 @@ def _check_kernel_file(inputs: Sequence[Path], path: Path) -> None:
     check_file(path)
 
 
-def _given_flags(output: OutputOptions) -> list[str]:
-    """Return the given options that are for images without --ray."""
-    flags = {
-        "--strip": output.strip,
-        "--recursive": output.recursive,
-        "--skip-existing": output.skip_existing,
-    }
-    return [name for name, given in flags.items() if given]
-
-
 def _check_known(choice: UpscalerChoice, output: OutputOptions, ray: RayOptions) -> None:
     """Refuse options that have no meaning with a known kernel."""
     options = choice.options
@@ -221,7 +213,8 @@ def _check_known(choice: UpscalerChoice, output: OutputOptions, ray: RayOptions)
         "--sigma": choice.sigma is not None,
         "--estimate": "--estimate" in given_options(UpscalerOptions),
         "--tile or --max-memory": options.tiles != TileSettings(),
-        **{name: place is not None for name, place in _saved(output).items()},
+        "--save-steps": output.save_steps is not None,
+        "--save-kernel": output.save_kernel is not None,
         "--ray": ray.given(),
         "--backend": options.backend not in (UpscalerOptions.backend, CPU_BACKEND),
     }

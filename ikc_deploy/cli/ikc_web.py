@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import dataclass
+from typing import Annotated
 
 import click
 
@@ -11,31 +13,54 @@ from ikc_deploy.cli._option_group import option_group
 from ikc_deploy.cli._ui import say
 from ikc_deploy.errors import InputError, MissingExtraError
 from ikc_deploy.export.default_bundle import default_bundle
+from ikc_deploy.option_fields import Option
+from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.web.web_settings import LOOPBACK, WebSettings
 from ikc_deploy.weights import DEFAULT_WEIGHTS, shipped_weights
 
 
+@dataclass(frozen=True)
+class WebAddress:
+    """The address of the page.
+
+    Raises:
+        InputError: Other machines reach the address, and that is not allowed explicitly.
+    """
+
+    host: Annotated[str, Option("Address on which the page answers.")] = "127.0.0.1"
+    allow_network: Annotated[
+        bool, Option("Allow a --host that other machines reach. The page has no password.")
+    ] = False
+    names: Annotated[
+        tuple[str, ...],
+        Option("Host name under which other machines reach the page.", flags=("--name",)),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse an address that other machines reach, unless that is allowed."""
+        if not _is_loopback(self.host) and not self.allow_network:
+            raise InputError(
+                f"'{self.host}' can be reached from other machines, and the page has no password; "
+                "add --allow-network if that is meant"
+            )
+
+    @property
+    def written(self) -> str:
+        """Host as a part of a URL: IPv6 addresses are in brackets."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """All names of the page in requests."""
+        return tuple(dict.fromkeys(map(str.lower, (*LOOPBACK, self.written, *self.names))))
+
+
 @click.command(context_settings=HELP)
 @reports_errors
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address on which the page answers."
-)
-@click.option(
-    "--allow-network",
-    is_flag=True,
-    help="Allow a --host that other machines reach. The page has no password.",
-)
-@click.option(
-    "--name",
-    "names",
-    multiple=True,
-    help="Host name under which other machines reach the page; repeatable.",
-)
-@click.option("--threads", type=click.IntRange(0), default=0, help="CPU cores to use; 0 for all.")
+@option_group(WebAddress, "address")
+@option_group(UpscalerOptions, None, only=("threads",))
 @option_group(WebSettings, "settings")
-def main(
-    host: str, allow_network: bool, names: tuple[str, ...], threads: int, settings: WebSettings
-) -> None:
+def main(address: WebAddress, threads: int, settings: WebSettings) -> None:
     """Serve a web page: upload a picture, compare with bicubic, see and change the blur.
 
     The page answers on this machine only, unless --host and --allow-network say otherwise.
@@ -48,19 +73,18 @@ def main(
         from ikc_deploy.web.work import Studio
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "starlette", "web", "ikc-web") from error
-    if not _is_loopback(host) and not allow_network:
-        raise InputError(
-            f"'{host}' can be reached from other machines, and the page has no password; "
-            "add --allow-network if that is meant"
-        )
     scales = {name: int(name[1]) for name in shipped_weights() if name[:1] == "x"}
     studio = Studio(settings, default_bundle, threads)
-    bracketed = f"[{host}]" if ":" in host else host
-    hosts = tuple(dict.fromkeys((*LOOPBACK, bracketed.lower(), *map(str.lower, names))))
     try:
-        app = create_app(studio, scales, DEFAULT_WEIGHTS, hosts)
-        say(f"open http://{bracketed}:{settings.port}/ in a browser; Ctrl-C ends it")
-        uvicorn.run(app, host=host, port=settings.port, log_level="warning", server_header=False)
+        app = create_app(studio, scales, DEFAULT_WEIGHTS, address.hosts)
+        say(f"open http://{address.written}:{settings.port}/ in a browser; Ctrl-C ends it")
+        uvicorn.run(
+            app,
+            host=address.host,
+            port=settings.port,
+            log_level="warning",
+            server_header=False,
+        )
     finally:
         studio.close()
 

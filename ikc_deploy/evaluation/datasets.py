@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
+from ikc_deploy.files import real_path
 from ikc_deploy.imaging.degrade import crop_to_multiple
 from ikc_deploy.imaging.image_io import list_images, read_rgb
 from ikc_deploy.runtime.frames import MIN_SIDE
@@ -40,7 +41,7 @@ class Dataset:
         paths = tuple(list_images(folder))
         for path in paths:
             read_hr(path, scale)
-        return cls(folder.resolve().name, paths)
+        return cls(real_path(folder).name, paths)
 
 
 def open_datasets(folders: Sequence[Path], scale: int) -> list[Dataset]:

@@ -25,10 +25,11 @@ from typing import Annotated, Final
 
 from ikc_deploy.errors import InputError, OutputError
 from ikc_deploy.evaluation.datasets import read_hr
-from ikc_deploy.files import check_file, write_atomically
+from ikc_deploy.files import check_file, real_path, write_atomically
 from ikc_deploy.imaging.degrade import degrade_gaussian, quantize, upscale_bicubic
 from ikc_deploy.imaging.image_io import list_images, write_rgb
 from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.json_records import read_json
 from ikc_deploy.kernels import SIGMA_RANGES
 from ikc_deploy.locks import locked
 from ikc_deploy.option_fields import Option
@@ -199,16 +200,16 @@ def _find_images(sources: Sequence[Path]) -> dict[str, Path]:
 
 
 def _check_destination(sources: Sequence[Path], images: dict[str, Path], layout: Layout) -> None:
-    root = layout.root.resolve()
+    root = real_path(layout.root)
     for source in sources:
-        if source.is_dir() and root.is_relative_to(source.resolve()):
+        if source.is_dir() and root.is_relative_to(real_path(source)):
             raise InputError(
                 f"the destination '{layout.root}' lies in the source folder '{source}'; "
                 "choose a folder outside it"
             )
     outputs = {root / folder / f"x{layout.scale}" for folder in IMAGE_FOLDERS}
     for path in images.values():
-        if path.resolve().parent in outputs:
+        if real_path(path).parent in outputs:
             raise InputError(
                 f"'{path}' is in a folder that this run writes to and could be overwritten; "
                 "choose another destination"
@@ -217,7 +218,7 @@ def _check_destination(sources: Sequence[Path], images: dict[str, Path], layout:
 
 def _read_unfinished(path: Path) -> list[str]:
     try:
-        names = json.loads(path.read_text())
+        names = read_json(path.read_bytes())
     except FileNotFoundError:
         return []
     except ValueError as error:
@@ -229,7 +230,7 @@ def _read_sigmas(path: Path) -> dict[str, float]:
     if not path.exists():
         return {}
     try:
-        return {str(name): float(sigma) for name, sigma in json.loads(path.read_text()).items()}
+        return {str(name): float(sigma) for name, sigma in read_json(path.read_bytes()).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"'{path}' is damaged ({error}); delete the folder and prepare it again"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ikc_deploy.bundle.manifest import Bundle, Precision
 from ikc_deploy.errors import BundleError, MissingExtraError
+from ikc_deploy.export.export_settings import ExportSettings
 from ikc_deploy.export.graph_templates import (
     bundle_from_template,
     find_template,
@@ -59,7 +60,7 @@ def _make(weights: str, source: WeightsSource, folder: Path, precision: Precisio
 
 def _export(weights: str, folder: Path, precision: Precision) -> Bundle:
     try:
-        from ikc_deploy.export.exporter import ExportSettings, export_bundle
+        from ikc_deploy.export.exporter import export_bundle
         from ikc_deploy.networks.weights_loader import load_weights
     except ModuleNotFoundError as error:
         purpose = f"Exporting the weights '{weights}' in {precision} on first use"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -27,12 +27,13 @@ from ikc_deploy.bundle.manifest import (
     write_manifest,
 )
 from ikc_deploy.bundle.measurements import Int8Parity
-from ikc_deploy.errors import BundleError, InputError
+from ikc_deploy.errors import BundleError
 from ikc_deploy.export.calibration import (
     Image,
     calibration_images,
     quantize_bundle,
 )
+from ikc_deploy.export.export_settings import ExportSettings
 from ikc_deploy.export.graphs import OPSET, export_graphs
 from ikc_deploy.export.parity import check_parity, measure_parity
 from ikc_deploy.export.precision import check_precision
@@ -41,27 +42,6 @@ from ikc_deploy.version import __version__
 
 ExportProgress = Callable[[str], None]
 """Callback with the name of each phase when it starts."""
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """The settings of an export.
-
-    Raises:
-        InputError: `calibrate` is given for another precision than "int8".
-    """
-
-    precision: Precision = "fp32"
-    """Precision of the graphs: "fp32", "fp16" or "int8"."""
-    io: FrameIO = "uint8"
-    """Type of the frames: "uint8" `[N,H,W,3]`, or "float" `[N,3,H,W]` in [0,1]."""
-    calibrate: Path | None = None
-    """Folder of HR images for INT8 calibration; None for synthetic images."""
-
-    def __post_init__(self) -> None:
-        """Refuse calibration images for a precision that uses none."""
-        if self.calibrate is not None and self.precision != "int8":
-            raise InputError("--calibrate is for --int8; omit it for other precisions")
 
 
 def export_bundle(
@@ -98,28 +78,7 @@ def export_bundle(
         images = calibration_images(settings.calibrate, networks.architecture.scale)
     with new_bundle(out) as folder:
         on_progress("graphs")
-        paths = export_graphs(networks, folder, traced, settings.io)
-        convolutions = {name: check_precision(path, traced) for name, path in paths.items()}
-        networks.basis.save(folder / BASIS_FILE)
-        names = [*(path.name for path in paths.values()), BASIS_FILE]
-        manifest = Manifest(
-            name=weights.source.name,
-            scale=networks.architecture.scale,
-            loop=networks.loop.name,
-            code_size=networks.architecture.code_size,
-            precision=traced,
-            io=settings.io,
-            basis_id=networks.basis.id,
-            weights_sha256=weights.source.sha256,
-            random_weights=weights.random,
-            opset=OPSET,
-            architecture=networks.architecture.to_dict(),
-            training=networks.training,
-            tools=_tools(),
-            recommended_iters=networks.training.get("recommended_iters", networks.loop.iters),
-            convolutions=convolutions,
-        )
-        write_manifest(folder, manifest, record_files(folder, names))
+        manifest = _write_graphs(weights, folder, traced, settings.io)
         quality: Int8Parity | None = None
         if images is not None:
             on_progress("calibration")
@@ -131,6 +90,33 @@ def export_bundle(
         manifest, kept = _keep(out, folder, replace(manifest, parity=parity))
         write_manifest(folder, manifest, {**written.files, **record_files(folder, kept)})
     return Bundle.open(out)
+
+
+def _write_graphs(weights: Weights, folder: Path, precision: Precision, io: FrameIO) -> Manifest:
+    """Write the graphs and the basis with their manifest, which it returns; nothing is measured."""
+    networks = weights.networks
+    paths = export_graphs(networks, folder, precision, io)
+    networks.basis.save(folder / BASIS_FILE)
+    manifest = Manifest(
+        name=weights.source.name,
+        scale=networks.architecture.scale,
+        loop=networks.loop.name,
+        code_size=networks.architecture.code_size,
+        precision=precision,
+        io=io,
+        basis_id=networks.basis.id,
+        weights_sha256=weights.source.sha256,
+        random_weights=weights.random,
+        opset=OPSET,
+        architecture=networks.architecture.to_dict(),
+        training=networks.training,
+        tools=_tools(),
+        recommended_iters=networks.training.get("recommended_iters", networks.loop.iters),
+        convolutions={name: check_precision(path, precision) for name, path in paths.items()},
+    )
+    names = [*(path.name for path in paths.values()), BASIS_FILE]
+    write_manifest(folder, manifest, record_files(folder, names))
+    return manifest
 
 
 def _keep(out: Path, folder: Path, manifest: Manifest) -> tuple[Manifest, list[str]]:

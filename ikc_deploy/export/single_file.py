@@ -25,12 +25,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ikc_deploy.arguments import whole_number
 from ikc_deploy.bundle.manifest import (
     BASIS_FILE,
     Bundle,
     Manifest,
-    Precision,
     copy_verified,
     record_files,
     write_manifest,
@@ -38,7 +36,8 @@ from ikc_deploy.bundle.manifest import (
 from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.bundle.tolerances import LOOP
 from ikc_deploy.errors import ExportError, InputError
-from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.export_settings import ExportSettings, SingleFileSettings
+from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.export.widening import widened
 from ikc_deploy.files import check_file, write_atomically
 from ikc_deploy.imaging.degrade import degrade_gaussian
@@ -53,10 +52,6 @@ SUFFIX: Final = ".onnx"
 INPUT: Final = "input"
 OUTPUT: Final = "output"
 
-MAX_UNROLLED: Final = 30
-"""Maximum number of corrections: each adds the nodes of two networks, and inference engines take
-minutes to optimize thousands of nodes."""
-
 METADATA_PREFIX: Final = "ikc_"
 """Beginning of the keys of the model's metadata."""
 
@@ -68,38 +63,6 @@ EXACT_DB: Final = 130.0
 
 _PROBE_SIDES: Final = (24, 32)
 """Height and width in LR pixels of the image of the parity gate."""
-
-
-@dataclass(frozen=True)
-class SingleFileSettings:
-    """The settings of a single file.
-
-    Raises:
-        InputError: A value is out of range, the precision is "int8", or both a blur and a number of
-            corrections are given.
-    """
-
-    precision: Precision = "fp32"
-    """Precision of the convolutions, the input and the output: "fp32" or "fp16"."""
-    iters: int | None = None
-    """Number of corrections; None for the number that the weights recommend."""
-    sigma: float | None = None
-    """Standard deviation of the known blur in HR pixels; None to estimate the blur."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings that contradict each other."""
-        if self.precision == "int8":
-            raise InputError("a single file is in --fp32 or --fp16; --int8 is for bundles")
-        if self.iters is not None:
-            whole_number(self.iters, "iters", 0)
-            if self.iters > MAX_UNROLLED:
-                raise InputError(
-                    f"{self.iters} corrections are too many for one graph; at most {MAX_UNROLLED}"
-                )
-        if self.sigma is not None and self.iters is not None:
-            raise InputError(
-                "--sigma gives the blur and --iters corrects its estimate; give only one of them"
-            )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,6 +39,7 @@ from ikc_deploy.bundle.measurements import UsrnetParity
 from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.bundle.tolerances import FRAME_LEVELS, LOOP
 from ikc_deploy.errors import ExportError, InputError
+from ikc_deploy.export.export_settings import UsrnetExport
 from ikc_deploy.export.graphs import export_module, frames, planes
 from ikc_deploy.export.precision import check_precision
 from ikc_deploy.export.rounding import rounded_prior
@@ -55,10 +56,6 @@ KERNEL_SIDE: Final = 45
 """Side of the graph's kernel in pixels: the largest of FKP's and of this project's 21x21 ones,
 whose bicubic shrinking and shift become part of them."""
 
-SR_SIDE: Final = 512
-"""Default side of a graph's SR frames in pixels: about half a gigabyte of memory, and tiles that
-are mostly not halo."""
-
 FLOAT_DB: Final = 110.0
 """PSNR in dB that float32 reaches: the Fourier transforms, as products, sum over whole rows."""
 
@@ -70,42 +67,8 @@ ROUNDED_DB: Final = 58.5
 """Highest PSNR in dB that is required of rounded frames: rounding to 8 bits alone limits it to
 58.9 dB. Their difference in levels is the stricter limit."""
 
-MIN_SIDE: Final = 32
-"""Smallest side of a graph's LR frames in pixels, halos included."""
-
-_STEP: Final = 8
-"""Divisor of default sides: the network works at an eighth of the SR resolution."""
-
 _SHIFT: Final = 16
 """Distance in LR pixels of the two frames that are compared to measure the halo."""
-
-
-@dataclass(frozen=True)
-class UsrnetExport:
-    """The settings of the fourth graph.
-
-    Raises:
-        InputError: `size` is too small.
-    """
-
-    weights: Path | None = None
-    """Checkpoint of a USRNet of this project; None for the shipped one."""
-    size: tuple[int, int] | None = None
-    """Height and width of the LR frames; None for SR frames of about 512 pixels."""
-
-    def __post_init__(self) -> None:
-        """Require frames that are large enough for the graph."""
-        if self.size is not None and min(self.size) < MIN_SIDE:
-            height, width = self.size
-            raise InputError(
-                f"frames of {height}x{width} are too small for a graph; set --res to at least "
-                f"{MIN_SIDE}x{MIN_SIDE}"
-            )
-
-    def at(self, scale: int) -> tuple[int, int]:
-        """Return height and width of the LR frames for a scale."""
-        side = _STEP * round(SR_SIDE / scale / _STEP)
-        return self.size or (side, side)
 
 
 class DftMatrices(nn.Module):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ikc_deploy.errors import InputError
+from ikc_deploy.files import real_path
 
 IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """Suffixes of the image files that are listed from folders and that can be written."""
@@ -95,7 +96,7 @@ def list_tree(
     root = Path(folder)
     if not root.is_dir():
         raise InputError(f"there is no folder '{root}'")
-    excluded = None if leave_out is None else leave_out.resolve()
+    excluded = None if leave_out is None else real_path(leave_out)
     listings = list(_walk(root, suffixes, excluded))
     if not any(listing.found for listing in listings):
         raise InputError(
@@ -111,7 +112,7 @@ def _walk(folder: Path, suffixes: Sequence[str], excluded: Path | None) -> Itera
         if reason == _FOLDERS:
             if path.is_symlink():
                 reason = "links to folders"
-            elif path.resolve() == excluded:
+            elif real_path(path) == excluded:
                 reason = "the folder of the outputs"
             else:
                 inner.append(path)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError, InputError
-from ikc_deploy.files import check_file, write_atomically
+from ikc_deploy.files import check_file, real_path, write_atomically
 from ikc_deploy.imaging.degrade import quantize
 from ikc_deploy.imaging.image_io import (
     IMAGE_SUFFIXES,
@@ -133,11 +133,11 @@ def plan_tasks(
     folders = [steps and steps / places[source] / source.stem for source in sources]
     _refuse_shared(sources, targets)
     _refuse_shared(sources, [folder for folder in folders if folder is not None])
-    given = {source.resolve(): source for source in sources}
+    given = {real_path(source): source for source in sources}
     for target, folder in zip(targets, folders, strict=True):
-        overwritten = given.get(target.resolve())
+        overwritten = given.get(real_path(target))
         if overwritten is None and folder is not None:
-            inside = (path for real, path in given.items() if real.parent == folder.resolve())
+            inside = (path for real, path in given.items() if real.parent == real_path(folder))
             overwritten = next(inside, None)
         if overwritten is not None:
             raise InputError(f"'{overwritten}' would be overwritten; choose another output folder")

@@ -110,9 +110,14 @@ def _read_pth(path: PathType) -> Any:
             f"'{fspath(path)}' is damaged or holds more than tensors, and only tensors are read "
             "(weights_only=True). Save only its state_dict() and import that file"
         ) from error
+    except OSError as error:
+        raise CheckpointError(f"'{fspath(path)}' cannot be read: {error.strerror}") from error
     except Exception as error:
-        # torch.load raises many types for files that it did not write.
-        raise CheckpointError(f"'{fspath(path)}' is not a readable .pth file: {error}") from error
+        # torch.load raises many types for files that it did not write, most without a message.
+        raise CheckpointError(
+            f"'{fspath(path)}' is not a readable .pth file: torch.save did not write it, or it is "
+            "incomplete; download it again"
+        ) from error
 
 
 def _read_pca(path: PathType) -> Tensor:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 import torch
@@ -27,10 +27,9 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.torch_ops import ssim
 from ikc_deploy.networks.flow import load_flow
 from ikc_deploy.offline.data_consistency import enforce_data_consistency
+from ikc_deploy.offline.fit_settings import ITERATIONS, FlowFitSettings
 from ikc_deploy.offline.forward_model import (
-    Alignment,
     PaddedHr,
-    check_alignment,
     degrade,
     to_image,
     to_tensor,
@@ -58,25 +57,16 @@ peak resident set, 29 for the paper's U-Net on 96x96 LR pixels at x2."""
 
 
 @dataclass(frozen=True)
-class DipFkpSettings:
+class DipFkpSettings(FlowFitSettings):
     """The settings of DIP-FKP; defaults from the released code of the paper.
 
     Raises:
         InputError: A value is out of range.
     """
 
-    iterations: int = 1000
-    """Number of iterations."""
-    seed: int = 0
-    """Seed of all random numbers of the fit."""
-    device: str = "cpu"
-    """Device, "cpu" or "cuda"."""
-    alignment: Alignment = "centre"
-    """Alignment of the HR image, see `forward_model`; the fit does not depend on it."""
+    iterations: Annotated[int, ITERATIONS] = 1000
     data_step: bool = True
     """Whether to make the image consistent with the LR image; the fit does not depend on it."""
-    prior: Path | None = None
-    """Weights of the kernel flow; None for the shipped ones of the scale."""
     channels: int = 128
     """Number of channels of the U-Net."""
     levels: int = 5
@@ -93,16 +83,14 @@ class DipFkpSettings:
     """Number of iterations before the kernel is fitted."""
 
     def __post_init__(self) -> None:
-        """Require numbers in range and a known alignment."""
-        check_alignment(self.alignment)
-        counts = (self.iterations, self.channels, self.levels, self.skip)
+        """Require numbers in range."""
+        super().__post_init__()
+        counts = (self.channels, self.levels, self.skip)
         if min(counts) < 1:
-            raise InputError(
-                f"iterations, channels, levels and skip must be at least 1, got {counts}"
-            )
-        waits = (self.seed, self.similarity_iterations, self.frozen_iterations)
+            raise InputError(f"channels, levels and skip must be at least 1, got {counts}")
+        waits = (self.similarity_iterations, self.frozen_iterations)
         if min(waits) < 0:
-            raise InputError(f"the seed and iterations of a phase cannot be negative, got {waits}")
+            raise InputError(f"the iterations of a phase cannot be negative, got {waits}")
         if min(self.network_rate, self.code_rate) <= 0:
             raise InputError("learning rates must be positive")
 

@@ -13,7 +13,7 @@ further up and left ("fkp"). The kernel is the same; the HR image is another par
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final
 
 import numpy as np
 import torch
@@ -21,13 +21,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.imaging.torch_ops import correlate
 from ikc_deploy.kernels import fkp_size, lag
-
-Alignment = Literal["centre", "fkp"]
-"""Position of LR pixels in the HR image; see the module."""
+from ikc_deploy.offline.fit_settings import Alignment
 
 LEVELS: Final = 255
 """Value of white in 8 bits."""
@@ -75,12 +72,6 @@ class PaddedHr:
         rows = slice(start, start + self.scale * self.height)
         columns = slice(start, start + self.scale * self.width)
         return hr[..., rows, columns]
-
-
-def check_alignment(alignment: str) -> None:
-    """Raise `InputError` unless `alignment` is an `Alignment`."""
-    if alignment not in get_args(Alignment):
-        raise InputError(f"alignment must be centre or fkp, got '{alignment}'")
 
 
 def alignment_offset(alignment: Alignment, scale: int) -> int:

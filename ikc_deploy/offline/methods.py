@@ -1,13 +1,21 @@
-"""The offline methods by name; each is a module with settings, a `Fit` and `fit`."""
+"""The offline methods by name; each is a module with settings, a `Fit` and `fit`.
+
+Torch is imported with the module of a method, not with this list.
+"""
 
 from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, fields
-from typing import Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.offline.optimize import FitResult
+
+if TYPE_CHECKING:
+    from ikc_deploy.offline.optimize import FitResult
+
+MethodName = Literal["dip-fkp", "kernelgan-fkp", "ike"]
+"""Name of an offline method."""
 
 
 class MethodModule(Protocol):
@@ -24,7 +32,7 @@ class MethodModule(Protocol):
 class Method:
     """An offline method: finds the SR image and, for some methods, the blur kernel."""
 
-    name: str
+    name: MethodName
     """Name as in `ikc-offline --method`."""
     module: str
     """Name of the module in this package."""
@@ -43,21 +51,20 @@ class Method:
         """Return the method's settings.
 
         Args:
-            given: Settings by name; None for a setting's default.
+            given: Settings by name.
 
         Raises:
             InputError: The method has no such setting, or a value is out of range.
         """
         kind = getattr(self.load(), self.settings_class)
         known = {field.name for field in fields(kind)}
-        chosen = {name: value for name, value in given.items() if value is not None}
-        unknown = sorted(chosen.keys() - known)
+        unknown = sorted(given.keys() - known)
         if unknown:
             raise InputError(f"{self.name} has no {', '.join(unknown)}; leave it out")
-        return kind(**chosen)
+        return kind(**given)
 
 
-METHODS: Final = {
+METHODS: Final[dict[str, Method]] = {
     method.name: method
     for method in (
         Method("dip-fkp", "dip_fkp", "DipFkpSettings", True),

@@ -18,9 +18,9 @@ from ikc_deploy.errors import KernelError
 from ikc_deploy.kernels import KernelBasis, to_fkp, to_ours
 from ikc_deploy.kernels.kernel_checks import MAX_LOST
 from ikc_deploy.networks.usrnet import Usrnet
+from ikc_deploy.offline.fit_settings import Alignment
 from ikc_deploy.offline.forward_model import (
     LEVELS,
-    Alignment,
     alignment_offset,
     to_image,
     to_tensor,

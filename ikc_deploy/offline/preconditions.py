@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
+from ikc_deploy.offline.fit_settings import FitDevice
 from ikc_deploy.runtime.memory import available_memory
-
-DEVICES: Final = ("cpu", "cuda")
 
 
 def check_picture(
@@ -49,10 +48,8 @@ def check_picture(
         )
 
 
-def check_device(device: str) -> None:
-    """Raise `InputError` unless torch can compute on `device`, "cpu" or "cuda"."""
-    if device not in DEVICES:
-        raise InputError(f"device must be {' or '.join(DEVICES)}, got '{device}'")
+def check_device(device: FitDevice) -> None:
+    """Raise `InputError` unless torch can compute on `device`."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -14,6 +14,12 @@ from ikc_deploy.runtime.tiling import TileSettings
 CLIP_ESTIMATE: Final[Estimate] = "track"
 """Default way to estimate the blur of the frames of one clip; docs/estimation.md explains it."""
 
+MAX_ITERS: Final = 1000
+"""Maximum number of corrections: every one has a buffer, and none after a few dozen improves."""
+
+MAX_THREADS: Final = 4096
+"""Maximum number of CPU cores."""
+
 
 @dataclass(frozen=True)
 class UpscalerOptions:
@@ -29,6 +35,7 @@ class UpscalerOptions:
             "Number of corrections of the estimated blur.",
             default="the number that the weights recommend",
             minimum=0,
+            maximum=MAX_ITERS,
         ),
     ] = None
     backend: Annotated[
@@ -55,7 +62,12 @@ class UpscalerOptions:
     ] = None
     threads: Annotated[
         int,
-        Option("Number of CPU cores to use; 0 for all.", minimum=0, heading="Speed and memory"),
+        Option(
+            "Number of CPU cores to use; 0 for all.",
+            minimum=0,
+            maximum=MAX_THREADS,
+            heading="Speed and memory",
+        ),
     ] = 0
     streams: Annotated[
         int, Option("Number of frames that are processed at the same time.", minimum=1)

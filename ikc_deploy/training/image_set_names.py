@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ikc_deploy.errors import RecipeError
+from ikc_deploy.files import real_path
 from ikc_deploy.text import printable
 
 FOLDERS_VARIABLE: Final = "IKC_DATASETS"
@@ -40,7 +41,7 @@ def find_image_set(name: str) -> Path | None:
     for root in [*filter(None, listed), DEFAULT_FOLDER]:
         folder = Path(root) / name
         if folder.is_dir():
-            return folder.resolve()
+            return real_path(folder)
     return None
 
 

@@ -25,6 +25,7 @@ from typing import (
 
 from ikc_deploy import toml_settings
 from ikc_deploy.errors import CheckpointError, RecipeError
+from ikc_deploy.files import real_path
 from ikc_deploy.text import shown
 from ikc_deploy.toml_settings import SettingError
 from ikc_deploy.training.image_set_names import is_name, require_image_set
@@ -187,7 +188,7 @@ def _parsed(
     kind: type[_Recipe], values: dict[str, Any], file: Path, data: tuple[Path, ...]
 ) -> _Recipe:
     hints = get_type_hints(kind)
-    given: dict[str, Any] = {"name": file.stem, "folder": file.resolve().parent}
+    given: dict[str, Any] = {"name": file.stem, "folder": real_path(file).parent}
     settings = {field.name: field for field in fields(kind) if field.name not in _NOT_IN_FILES}
     if not kind.uses_images:
         del settings["data"]
@@ -220,9 +221,9 @@ def _image_folders(listed: Any, file: Path, data: tuple[Path, ...]) -> tuple[Pat
     entries = parse_value(tuple[str, ...], listed, "data")
     for entry in (*entries, *map(str, data)):
         require_path("data", entry)
-    folder = file.resolve().parent
-    folders = tuple(path.resolve() for path in data) or tuple(
-        require_image_set(entry) if is_name(entry) else (folder / entry).resolve()
+    folder = real_path(file).parent
+    folders = tuple(map(real_path, data)) or tuple(
+        require_image_set(entry) if is_name(entry) else real_path(folder / entry)
         for entry in entries
     )
     if not folders:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ikc_deploy.errors import IkcError
+from ikc_deploy.files import real_path
 from ikc_deploy.video.chunks import ChunkWriter, WorkFolder
 from ikc_deploy.video.clip import Clip
 from ikc_deploy.video.encoder_settings import EncoderSettings
@@ -124,7 +125,7 @@ def _identity(clip: Clip) -> dict[str, Any]:
     path = Path(clip.name)
     status = path.stat()
     return {
-        "source": str(path.resolve()),
+        "source": str(real_path(path)),
         "bytes": status.st_size,
         "modified": status.st_mtime_ns,
         "start": str(clip.span.start),

@@ -8,7 +8,7 @@ import pytest
 from ikc_deploy import Bundle
 from ikc_deploy.benchmarks.report import BenchmarkReport
 from ikc_deploy.cli.ikc_bench import main
-from ikc_deploy.export.exporter import ExportSettings
+from ikc_deploy.export.export_settings import ExportSettings
 from ikc_deploy.networks.weights_loader import Weights
 from tests.benchmarks.reports import report
 from tests.cli.running import assert_one_clear_line, invoke

@@ -105,15 +105,15 @@ def no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
 
 
-def test_full_size_fp16_networks_become_three_plans_without_a_gpu(
-    repository: Path, tmp_path: Path
+def test_fp16_networks_become_three_plans_without_a_gpu(
+    repository: Path, small_checkpoint: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs TensorRT for RTX: pip install tensorrt_rtx")
     out = tmp_path / "x4"
     desktop = repository / "engines" / "rtx-desktop.toml"
     done = invoke(
         main,
-        *("--weights", "random:x4", "--fp16", "--out", out, "--json"),
+        *("--weights", small_checkpoint, "--fp16", "--out", out, "--json"),
         *("--engine", "tensorrt-rtx", "--target", desktop),
     )
     assert done.exit_code == 0, done.stderr
@@ -127,7 +127,7 @@ def test_full_size_fp16_networks_become_three_plans_without_a_gpu(
         assert convolutions[graph]["HALF"] == counts["float16"]
     (engine,) = read_engines(Bundle.open(out))
     assert engine.record.compute_capabilities == ("8.6", "8.9", "12.0")
-    assert all(engine.plan_bytes(graph) > 100_000 for graph in IKC.graphs)
+    assert all(engine.plan_bytes(graph) > 1000 for graph in IKC.graphs)
 
 
 def test_an_engine_is_added_to_a_bundle_that_is_there_and_shown(

@@ -323,7 +323,7 @@ def test_a_kernel_that_cannot_be_saved_is_refused_before_the_work(
         (both, tmp_path / "k.npy", "single image"),
         (one, tmp_path / "k.png", ".npy"),
         (one, tmp_path / "file" / "k.npy", "file"),
-        ((tmp_path / "clip.mp4",), tmp_path / "k.npy", "--save-kernel is only for images"),
+        ((tmp_path / "clip.mp4",), tmp_path / "k.npy", "--save-kernel: only for images"),
     ):
         out = tmp_path / ("o.mp4" if inputs[0].suffix == ".mp4" else "out")
         options = ("--bundle", bundle.path, "--save-kernel", kernel)

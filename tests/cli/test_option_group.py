@@ -9,12 +9,13 @@ from typing import Annotated, Literal
 
 import click
 import pytest
-from click.types import FloatParamType
+from click.types import FloatParamType, IntParamType
 
-from ikc_deploy.cli._command import reports_errors
-from ikc_deploy.cli._option_group import given_options, option_group
-from ikc_deploy.cli._value_types import FiniteNumber, FiniteRange
+from ikc_deploy.cli._command import OptionWithHeading, reports_errors
+from ikc_deploy.cli._option_group import given_options, given_values, option_group
+from ikc_deploy.cli._value_types import FiniteNumber, FiniteRange, WholeNumber, WholeRange
 from ikc_deploy.cli.ikc_upscale import main as upscale
+from ikc_deploy.errors import InputError
 from ikc_deploy.option_fields import Option, check_options
 from tests.cli.running import assert_one_clear_line, invoke
 
@@ -25,6 +26,9 @@ HEADINGS = ("Blur:", "Output:", "Video:", "Speed and memory:", "Distributed:")
 class Size:
     max_side: Annotated[int, Option("Side.", minimum=1)] = 8
 
+    def __post_init__(self) -> None:
+        check_options(self)
+
 
 @dataclass(frozen=True)
 class Work:
@@ -34,6 +38,11 @@ class Work:
     names: Annotated[tuple[str, ...], Option("Names.", flags=("--name",))] = ()
     fast: Annotated[bool, Option("Fast.")] = True
     even: Annotated[int | None, Option("Even.")] = None
+    hours: Annotated[float, Option("Hours.", positive=True)] = 1.5
+    depth: Annotated[
+        Literal["low", "high"],
+        Option("Depth.", switches=(("low", "Low depth."), ("high", "High depth."))),
+    ] = "low"
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -45,14 +54,31 @@ class Work:
 def command(work: Work) -> None:
     click.echo(repr(work))
     click.echo(", ".join(given_options(Work)))
+    click.echo(repr(given_values(Work)))
 
 
 def test_the_dataclass_is_made_from_the_command_line() -> None:
     arguments = ("--share", 1, "--mode", "b", "--max-side", 9, "--name", "x", "--name", "y")
-    made, given = invoke(command, *arguments, "--no-fast").stdout.splitlines()
-    assert made == repr(Work(1.0, "b", Size(9), ("x", "y"), fast=False))
-    assert given == "--share, --mode, --max-side, --name, --fast"
-    assert invoke(command).stdout.splitlines() == [repr(Work()), ""]
+    made, given, values = invoke(command, *arguments, "--no-fast", "--high").stdout.splitlines()
+    assert made == repr(Work(1.0, "b", Size(9), ("x", "y"), fast=False, depth="high"))
+    assert given == "--share, --mode, --max-side, --name, --fast, --high"
+    assert values == repr(
+        {
+            "share": 1.0,
+            "mode": "b",
+            "max_side": 9,
+            "names": ("x", "y"),
+            "fast": False,
+            "depth": "high",
+        }
+    )
+    assert invoke(command).stdout.splitlines() == [repr(Work()), "", "{}"]
+
+
+def test_a_switch_for_its_default_is_given_and_two_switches_contradict() -> None:
+    made, given, values = invoke(command, "--low").stdout.splitlines()
+    assert (made, given, values) == (repr(Work()), "--low", "{'depth': 'low'}")
+    assert_one_clear_line(invoke(command, "--low", "--high"), "only one of --low and --high")
 
 
 def test_help_states_default_and_range() -> None:
@@ -60,6 +86,9 @@ def test_help_states_default_and_range() -> None:
     assert "Share. [default: 0.5] [0<=x<=1]" in text
     assert "--mode [a|b] Mode. [default: by size]" in text
     assert "Side. [default: 8] [x>=1]" in text
+    assert "--name TEXT Names. [repeatable]" in text
+    assert "--low Low depth. [default] --high High depth." in text
+    assert "Hours. [default: 1.5] [x>0]" in text
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "2", "x"])
@@ -73,6 +102,35 @@ def commands(repository: Path) -> dict[str, click.Command]:
     setup.read(repository / "setup.cfg")
     listed = re.findall(r"(ikc-\w+) = (\S+):main", setup["options.entry_points"]["console_scripts"])
     return {name: importlib.import_module(module).main for name, module in listed}
+
+
+def test_every_option_of_every_command_is_a_field_of_a_dataclass(repository: Path) -> None:
+    for name, each in commands(repository).items():
+        others = [
+            parameter.opts[0]
+            for parameter in each.params
+            if isinstance(parameter, click.Option) and not isinstance(parameter, OptionWithHeading)
+        ]
+        assert set(others) <= {"--help-all"}, name
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan"])
+def test_a_number_that_must_be_positive_is(value: str) -> None:
+    result = invoke(command, "--hours", value)
+    assert result.exit_code == 2 and "'--hours'" in result.stderr
+    with pytest.raises(InputError):
+        Work(hours=float(value))
+
+
+def test_no_option_of_any_command_takes_a_number_of_more_than_64_bits(repository: Path) -> None:
+    for name, each in commands(repository).items():
+        for parameter in each.params:
+            if isinstance(parameter.type, IntParamType):
+                assert isinstance(parameter.type, WholeNumber | WholeRange), (name, parameter.name)
+    result = invoke(command, "--max-side", 2**63)
+    assert result.exit_code == 2 and "more than 64 bits" in result.stderr
+    with pytest.raises(InputError, match="at most"):
+        Work(size=Size(2**63))
 
 
 def test_no_option_of_any_command_takes_nan(repository: Path) -> None:

@@ -213,7 +213,7 @@ def test_a_truncated_clip_is_upscaled_with_a_warning(bundle: Bundle, tmp_path: P
         (("in.mp4",), ("name the output with -o",)),
         (("in.mp4", "-o", "-"), ("--raw rgb24",)),
         (("in.mp4", "-o", "out.mp4", "--raw-size", "8x8"), ("give --raw too",)),
-        (("in.mp4", "-o", "out.mp4", "--save-steps", "x"), ("--save-steps is only for images",)),
+        (("in.mp4", "-o", "out.mp4", "--save-steps", "x"), ("--save-steps: only for images",)),
         (("in.mp4", "-o", "out.mp4", "--sigma", "9"), ("sigma must lie in",)),
         (("a.png", "-o", "b.png", "--crf", "9", "--resume"), ("--crf, --resume: only for",)),
         (("--camera", "rtsp://me:secret@127.0.0.1:9/", "-o", "out.mp4"), ("does not answer",)),

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ikc_deploy import Bundle, ExportError
 from ikc_deploy.bundle.manifest import FrameIO, Precision
 from ikc_deploy.bundle.measurements import Verification
-from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.export_settings import ExportSettings
+from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.export.graphs import OPSET
 from ikc_deploy.export.precision import check_precision, conv_precision
 from ikc_deploy.loops import IKC

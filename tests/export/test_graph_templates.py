@@ -14,7 +14,8 @@ from onnx import numpy_helper
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import CheckpointError, ExportError
-from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.export_settings import ExportSettings
+from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.export.graph_templates import (
     Checkpoint,
     bundle_from_template,

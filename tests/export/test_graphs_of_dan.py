@@ -12,7 +12,8 @@ import ikc_deploy
 from ikc_deploy import Bundle
 from ikc_deploy.bundle.manifest import FrameIO, Precision
 from ikc_deploy.export.deployable import deployable
-from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.export_settings import ExportSettings
+from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import new_dan_networks, save_checkpoint
 from ikc_deploy.networks.reference_dan import import_dan

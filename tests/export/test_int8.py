@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ikc_deploy import Bundle, ExportError, InputError
 from ikc_deploy.export import calibration
-from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.export_settings import ExportSettings
+from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.export.graphs import export_module
 from ikc_deploy.export.int8 import best_scale, quantize_graph
 from ikc_deploy.loops import IKC

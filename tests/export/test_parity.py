@@ -20,7 +20,8 @@ from ikc_deploy.bundle.manifest import Precision
 from ikc_deploy.bundle.measurements import Deviation, Parity
 from ikc_deploy.engines.verify import compare
 from ikc_deploy.export import calibration, exporter
-from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.export_settings import ExportSettings
+from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.export.graphs import export_graphs
 from ikc_deploy.export.parity import check_parity, measure_parity
 from ikc_deploy.export.widening import widened

@@ -16,8 +16,9 @@ from ikc_deploy import Bundle, ExportError, InputError, KernelError
 from ikc_deploy.bundle.manifest import Precision
 from ikc_deploy.cli.ikc_export import main
 from ikc_deploy.export import single_file
+from ikc_deploy.export.export_settings import SingleFileSettings
 from ikc_deploy.export.precision import conv_precision
-from ikc_deploy.export.single_file import SingleFileSettings, write_single_file
+from ikc_deploy.export.single_file import write_single_file
 from ikc_deploy.loops import IKC
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.runtime.options import UpscalerOptions

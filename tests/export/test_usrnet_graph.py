@@ -19,13 +19,8 @@ from ikc_deploy.bundle.manifest import Precision, record_files
 from ikc_deploy.engines.builder import build_plan
 from ikc_deploy.engines.targets import Target
 from ikc_deploy.engines.toolchain import prepare_toolchain
-from ikc_deploy.export.usrnet_graph import (
-    KERNEL_SIDE,
-    DftMatrices,
-    UsrnetExport,
-    add_usrnet,
-    export_usrnet,
-)
+from ikc_deploy.export.export_settings import UsrnetExport
+from ikc_deploy.export.usrnet_graph import KERNEL_SIDE, DftMatrices, add_usrnet, export_usrnet
 from ikc_deploy.imaging.image_io import read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.loops import IKC

@@ -8,8 +8,8 @@ from scipy import ndimage
 from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.kernels import shifted_gaussian
 from ikc_deploy.offline.data_consistency import TRUST, enforce_data_consistency
+from ikc_deploy.offline.fit_settings import Alignment
 from ikc_deploy.offline.forward_model import (
-    Alignment,
     PaddedHr,
     bicubic_padded_hr,
     degrade,

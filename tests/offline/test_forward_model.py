@@ -8,12 +8,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.offline.fit_settings import Alignment
 from ikc_deploy.offline.forward_model import (
-    Alignment,
     PaddedHr,
-    check_alignment,
     degrade,
     to_image,
     to_tensor,
@@ -74,8 +72,3 @@ def test_bicubic_upscaling_is_that_of_the_protocol_or_lies_scale_less_one_furthe
 def test_pictures_survive_the_way_to_torch_and_back() -> None:
     image = photo(7, 9)
     np.testing.assert_array_equal(to_image(to_tensor(image, "cpu")), image)
-
-
-def test_an_unknown_alignment_is_refused() -> None:
-    with pytest.raises(InputError, match="centre or fkp"):
-        check_alignment("left")

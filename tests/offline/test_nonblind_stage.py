@@ -22,7 +22,7 @@ from ikc_deploy.kernels.conventions import degrade_fkp
 from ikc_deploy.kernels.kernel_checks import MAX_LOST
 from ikc_deploy.networks.reference_usrnet import import_usrnet
 from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings
-from ikc_deploy.offline.forward_model import Alignment
+from ikc_deploy.offline.fit_settings import Alignment
 from ikc_deploy.offline.nonblind_stage import SftmdNonBlind, UsrnetNonBlind, projection
 from ikc_deploy.runtime.nonblind import NonBlind
 from tests.bundles import near_bicubic_usrnet

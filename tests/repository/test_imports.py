@@ -51,6 +51,7 @@ ALLOWED = {
     "weights": {"errors"},
     "evaluation": {
         "errors",
+        "json_records",
         "option_fields",
         "version",
         "files",
@@ -90,6 +91,7 @@ ALLOWED = {
     "export": {
         "errors",
         "arguments",
+        "option_fields",
         "json_records",
         "loops",
         "version",
@@ -106,6 +108,7 @@ ALLOWED = {
     },
     "offline": {
         "errors",
+        "option_fields",
         "files",
         "locks",
         "kernels",
@@ -117,6 +120,9 @@ ALLOWED = {
     },
     "benchmarks": {
         "errors",
+        "json_records",
+        "text",
+        "toml_settings",
         "loops",
         "option_fields",
         "version",

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 import ikc_deploy
 from ikc_deploy import BackendError, Bundle, InputError, KernelError, Upscaler
-from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.export_settings import ExportSettings
+from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_checkpoint
 from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.reference import import_reference

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 import ikc_deploy
 from ikc_deploy.errors import RecipeError
-from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.export_settings import ExportSettings
+from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.kernels import gaussian_kernel
 from ikc_deploy.networks.architecture import Design

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ikc_deploy.bundle.bundle_writer import changed_bundle
-from ikc_deploy.bundle.engine_store import EngineRecord, Profile, engine_files, write_record
+from ikc_deploy.bundle.engine_store import engine_files
 from ikc_deploy.bundle.manifest import record_files, write_manifest
-from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.export_settings import ExportSettings
+from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.imaging.image_io import read_rgb
 from ikc_deploy.kernels import SIGMA_RANGES
-from ikc_deploy.loops import IKC
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.weights_loader import load_weights
+from tools.torture.placeholder_engine import write_placeholder_engine
 
 ENGINE: Final = "engine-of-the-campaign"
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -119,24 +120,7 @@ def _write_clip(path: Path, photo: NDArray[np.uint8]) -> None:
 
 
 def _add_engine(bundle: Path) -> None:
-    """Add an engine whose plans are no plans: its record is read, its plans never run."""
     with changed_bundle(bundle) as (before, changed):
-        folder = changed / "engines" / ENGINE
-        folder.mkdir(parents=True)
-        for graph in IKC.graphs:
-            (folder / f"{graph}.plan").write_bytes(graph.encode())
-        record = EngineRecord(
-            fingerprint=ENGINE,
-            variant="tensorrt-rtx",
-            version="1.7.1",
-            platform="linux-x86_64",
-            compute_capabilities=("8.6", "8.9"),
-            profiles=(Profile((1, 64, 64), (1, 256, 256), (1, 540, 960)),),
-            workspace_mib=None,
-            builder_level=3,
-            graphs={graph: before.files[f"{graph}.onnx"].sha256 for graph in IKC.graphs},
-            layer_precision={graph: {"CONVOLUTION": {"FLOAT": 1}} for graph in IKC.graphs},
-        )
-        write_record(folder, record)
+        write_placeholder_engine(changed, before.files, ENGINE)
         files = {**before.files, **record_files(changed, engine_files(ENGINE, before.loop))}
         write_manifest(changed, before.manifest, files)

@@ -452,7 +452,8 @@ class Check:
             raise NotRunError(f"the export failed: {self._no_export[precision]}")
         if not folder.is_dir():
             try:
-                from ikc_deploy.export.exporter import ExportSettings, export_bundle
+                from ikc_deploy.export.export_settings import ExportSettings
+                from ikc_deploy.export.exporter import export_bundle
             except ModuleNotFoundError as error:
                 raise NotRunError(f"exporting needs {error.name}") from error
             try:

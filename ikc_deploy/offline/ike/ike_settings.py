@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final, Literal, get_args
+from typing import Annotated, Final, Literal, get_args
 
 from ikc_deploy.errors import InputError
+from ikc_deploy.offline.fit_settings import ITERATIONS, FitSettings
 
 CouplingForm = Literal["affine", "additive"]
 
@@ -18,19 +19,14 @@ receptive field."""
 
 
 @dataclass(frozen=True)
-class IkeSettings:
+class IkeSettings(FitSettings):
     """The settings of IKE.
 
     Raises:
         InputError: A value is out of range.
     """
 
-    seed: int = 0
-    """Seed of the networks' initial weights and of the crops."""
-    iterations: int = 3000
-    """Number of iterations."""
-    device: str = "cpu"
-    """Device, "cpu" or "cuda". Two runs with the same seed are bit-equal only on the CPU."""
+    iterations: Annotated[int, ITERATIONS] = 3000
     coupling: CouplingForm = "affine"
     """Whether a coupling also scales the middle channels; "additive" has a quarter fewer
     weights."""
@@ -60,14 +56,13 @@ class IkeSettings:
 
     def __post_init__(self) -> None:
         """Require a known coupling and numbers in range."""
+        super().__post_init__()
         if self.coupling not in get_args(CouplingForm):
             names = " or ".join(get_args(CouplingForm))
             raise InputError(f"coupling must be {names}, got '{self.coupling}'")
-        for name in ("iterations", "batch", "growth", "blocks", "width"):
+        for name in ("batch", "growth", "blocks", "width"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise InputError(f"the seed must be 0 or more, got {self.seed}")
         if self.crop < MIN_CROP * min(SCALES):
             least = MIN_CROP * min(SCALES)
             raise InputError(f"crop must be {least} pixels or more, got {self.crop}")

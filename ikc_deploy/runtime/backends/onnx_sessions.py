@@ -23,6 +23,7 @@ VNNI instructions add products of 8-bit numbers in 16 bits, which overflows sile
 
 _NO_CPU_NODES: Final = ("session.disable_cpu_ep_fallback", "1")
 """Entry of a session's configuration that refuses graphs whose nodes the provider lacks."""
+_CPU: Final = "CPUExecutionProvider"
 
 _DTYPES: Final = {
     f"tensor({name})": np.dtype(kind)
@@ -64,6 +65,16 @@ def load_sessions(
         BundleError: A graph was altered, has tensors in other files, or has other inputs and
             outputs than the manifest specifies.
     """
+    settings = _session_options(provider, threads)
+    names = bundle.loop.graphs if graphs is None else graphs
+    return {graph: _load(bundle, graph, provider, options, settings) for graph in names}
+
+
+def _session_options(provider: str, threads: int) -> Any:
+    """Return the `SessionOptions` of all sessions of a bundle.
+
+    Raises `BackendError` if ONNX Runtime is not installed.
+    """
     try:
         import onnxruntime
     except ModuleNotFoundError as error:
@@ -78,7 +89,7 @@ def load_sessions(
     settings.add_session_config_entry(*EXACT_INT8)
     # The sessions take turns: a thread pool that spins would occupy the cores of the others.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if provider == "CPUExecutionProvider":
+    if provider == _CPU:
         # They also take turns with memory: one arena for all, which allocates blocks on demand
         # instead of by a plan, needs a third of the memory and no more time (measured).
         settings.enable_mem_pattern = False
@@ -87,29 +98,34 @@ def load_sessions(
     else:
         # Otherwise nodes that the provider lacks run on the CPU, without an exception.
         settings.add_session_config_entry(*_NO_CPU_NODES)
-    sessions: dict[str, Any] = {}
-    for graph in bundle.loop.graphs if graphs is None else graphs:
-        path = bundle.graph(graph)
-        model = read_graph(bundle, graph)
-        try:
-            session = onnxruntime.InferenceSession(
-                model, settings, providers=[(provider, dict(options))]
-            )
-        except Exception as error:  # onnxruntime's exceptions share no base of their own
-            raise BackendError(_refusal(path, provider, error)) from error
-        # Otherwise a run that fails is repeated by the CPU provider, without an exception.
-        session.disable_fallback()
-        given = session.get_providers()
-        if given[0] != provider:
-            raise BackendError(
-                f"ONNX Runtime uses {', '.join(given)} instead of {provider}; "
-                "run ikc-doctor for the reason"
-            )
-        check_signature(bundle, graph, _signature(session))
-        if graph == bundle.loop.image.name and provider == "CPUExecutionProvider":
-            _check_scale(bundle, session)
-        sessions[graph] = session
-    return sessions
+    return settings
+
+
+def _load(
+    bundle: Bundle, graph: str, provider: str, options: Mapping[str, str], settings: Any
+) -> Any:
+    """Return the `InferenceSession` of one graph; see `load_sessions`."""
+    import onnxruntime
+
+    model = read_graph(bundle, graph)
+    try:
+        session = onnxruntime.InferenceSession(
+            model, settings, providers=[(provider, dict(options))]
+        )
+    except Exception as error:  # onnxruntime's exceptions share no base of their own
+        raise BackendError(_refusal(bundle.graph(graph), provider, error)) from error
+    # Otherwise a run that fails is repeated by the CPU provider, without an exception.
+    session.disable_fallback()
+    given = session.get_providers()
+    if given[0] != provider:
+        raise BackendError(
+            f"ONNX Runtime uses {', '.join(given)} instead of {provider}; "
+            "run ikc-doctor for the reason"
+        )
+    check_signature(bundle, graph, _signature(session))
+    if graph == bundle.loop.image.name and provider == _CPU:
+        _check_scale(bundle, session)
+    return session
 
 
 def _refusal(path: Path, provider: str, error: Exception) -> str:

@@ -147,10 +147,10 @@ def test_crops_that_are_too_small_for_x4_are_refused() -> None:
     ("name", "value", "words"),
     [
         ("coupling", "linear", "affine or additive, got 'linear'"),
-        ("iterations", 0, "iterations must be 1 or more"),
+        ("iterations", 0, "iterations must be a whole number of at least 1"),
         ("growth", 0, "growth must be 1 or more"),
         ("crop", 16, "crop must be 32 pixels or more"),
-        ("seed", -1, "seed must be 0 or more"),
+        ("seed", -1, "seed must be a whole number of at least 0"),
     ],
 )
 def test_impossible_settings_are_refused(name: str, value: Any, words: str) -> None:

@@ -24,7 +24,8 @@ from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.errors import MissingExtraError
 from ikc_deploy.export import int8
 from ikc_deploy.export.calibration import quantize_bundle
-from ikc_deploy.export.exporter import ExportSettings, export_bundle
+from ikc_deploy.export.export_settings import ExportSettings
+from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.weights_loader import load_weights
