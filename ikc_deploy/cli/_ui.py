@@ -87,7 +87,7 @@ def result(line: str) -> None:
 
 
 def note_skipped(
-    inputs: Sequence[Path],
+    inputs: Iterable[Path],
     suffixes: Sequence[str] = IMAGE_SUFFIXES,
     recursive_to: Path | None = None,
 ) -> None:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Final
 
 import click
+from click.core import ParameterSource
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._command import HELP, reports_errors
-from ikc_deploy.cli._option_group import option_group
+from ikc_deploy.cli._eval_real import evaluate_real_pairs, evaluate_without_reference
+from ikc_deploy.cli._option_group import given_options, option_group
 from ikc_deploy.cli._ui import note_skipped, print_table, progress_bars, warn
 from ikc_deploy.cli._value_types import PATH
 from ikc_deploy.errors import InputError
@@ -89,9 +91,21 @@ class _Outputs:
     "--hr",
     "folders",
     multiple=True,
-    required=True,
     type=PATH,
     help="Folder of HR images; its name is the name of the dataset (repeatable).",
+)
+@click.option(
+    "--lr",
+    "lows",
+    multiple=True,
+    type=PATH,
+    help="Folder of real LR images, one for each --hr; without --hr, figures that need no HR image "
+    "(repeatable).",
+)
+@click.option(
+    "--border",
+    type=click.IntRange(min=0),
+    help="Pixels of the HR images of pairs that are left out at each edge.  [default: the scale]",
 )
 @click.option(
     "--scale",
@@ -143,6 +157,8 @@ class _Outputs:
 @click.option("--plots", type=PATH, help="Folder for plots of PSNR by step and of sigma (PNG).")
 def main(
     folders: tuple[Path, ...],
+    lows: tuple[Path, ...],
+    border: int | None,
     scale: int | None,
     chosen: BundleOptions,
     options: UpscalerOptions,
@@ -162,21 +178,63 @@ def main(
     Every HR image is degraded by the eight Gaussians of the Gaussian8 protocol, or by the blurs
     given. Figures are means over images and blurs at fixed steps, with bicubic upscaling and the
     true kernel for comparison; 95 % intervals are for other images of the same kind (bootstrap).
+
+    With --lr, real LR images are upscaled, which match the HR images by name (0801x4.png to
+    0801.png, a_LR4.png to a_HR.png). Without --hr, the blur effect of the outputs and their
+    consistency with the input are measured, which only compare outputs of the same input.
     """
+    if not folders and not lows:
+        raise InputError("name the HR images with --hr DIR, or real LR images with --lr DIR")
+    if border is not None and not (lows and folders):
+        raise InputError("--border is for pairs: give --lr and --hr")
+    if lows:
+        _refuse_degradation()
     outputs = _Outputs(json_path, csv_path, markdown, plots, per_sigma)
     choose_blurs = _blurs(sigma_list, ellipses8, kernels, degraded_by, degradation.seed)
     bundle = _open(chosen, scale)
     if bundle.manifest.random_weights:
         warn(f"{bundle.manifest.name} has random weights: only the bicubic figures are meaningful")
-    protocol = Protocol(choose_blurs(bundle.manifest.scale), degradation)
     # Whole images regardless of memory: figures must not depend on the machine.
     # As in the papers, not what each set of weights recommends, so that figures are comparable.
     iters = bundle.loop.iters if options.iters is None else options.iters
     whole = replace(options, iters=iters, tiles=TileSettings(None))
+    if lows and not folders:
+        if markdown is not None or plots is not None or _STDOUT in (json_path, csv_path):
+            raise InputError("without --hr, only tables and files for --json and --csv are written")
+        facts = {"scale": bundle.manifest.scale, "weights": bundle.manifest.name}
+        facts |= {"weights_sha256": bundle.manifest.weights_sha256, "estimate": options.estimate}
+        evaluate_without_reference(
+            lambda: load_bundle(bundle, whole), lows, facts, json_path, csv_path
+        )
+        note_skipped(lows)
+        return
+    if lows:
+        report = evaluate_real_pairs(
+            lambda: load_bundle(bundle, whole), bundle.manifest.scale, lows, folders, border
+        )
+        outputs.write(report, summarise(report.records, degradation.seed))
+        note_skipped(dict.fromkeys((*lows, *folders)))
+        return
+    protocol = Protocol(choose_blurs(bundle.manifest.scale), degradation)
     with load_bundle(bundle, whole) as upscaler, progress_bars() as bars:
         report = evaluate(upscaler, folders, protocol, bars.show)
     outputs.write(report, summarise(report.records, degradation.seed))
     note_skipped(folders)
+
+
+def _refuse_degradation() -> None:
+    """Refuse options that degrade HR images, because real LR images are given."""
+    mine = ("--sigma-list", "--ellipses8", "--kernels", "--degradation", "--per-sigma")
+    ctx = click.get_current_context()
+    given = [
+        each.opts[0]
+        for each in ctx.command.params
+        if each.opts[0] in mine
+        and ctx.get_parameter_source(each.name or "") != ParameterSource.DEFAULT
+    ]
+    given += [name for name in given_options(Degradation) if name != "--seed"]
+    if given:
+        raise InputError(f"--lr gives real LR images; leave out {', '.join(given)}")
 
 
 def _blurs(

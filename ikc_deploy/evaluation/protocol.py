@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Manifest
 from ikc_deploy.errors import BackendError, InputError
-from ikc_deploy.evaluation.blurs import Blur, BlurSet, Filter
+from ikc_deploy.evaluation.blurs import Blur, BlurSet, Filter, UnknownBlur
 from ikc_deploy.evaluation.datasets import Dataset, open_datasets, read_hr
 from ikc_deploy.evaluation.degradation import Degradation
 from ikc_deploy.evaluation.records import Method, Record
@@ -65,13 +65,17 @@ class EvaluationReport:
 
 
 @dataclass(frozen=True, eq=False)
-class _EvaluationCase:
+class EvaluationCase:
     """A case: one image under one blur."""
 
     dataset: str
+    """Name of the dataset."""
     image: str
+    """File name of the image."""
     hr: NDArray[np.uint8]
-    blur: Blur | Filter
+    """HR image `[H,W,3]`."""
+    blur: Blur | Filter | UnknownBlur
+    """Blur of the LR image."""
 
     def record(
         self,
@@ -82,6 +86,7 @@ class _EvaluationCase:
         sigma_estimate: float | None = None,
         kernel_db: float | None = None,
     ) -> Record:
+        """Return the scores of an image `[H,W,3]`, without `border` pixels at each edge."""
         return Record(
             dataset=self.dataset,
             image=self.image,
@@ -118,7 +123,7 @@ def evaluate(
             cannot measure the bundle, or the upscaler's `estimate` is "track".
         BackendError: The networks produce kernel codes that are not finite.
     """
-    _check_bundle(upscaler, protocol.blurs)
+    check_bundle(upscaler, protocol.blurs)
     if upscaler.estimate == "track":
         raise InputError('single images cannot be tracked; evaluate "full" or "crops"')
     records: list[Record] = []
@@ -127,7 +132,8 @@ def evaluate(
     return EvaluationReport(upscaler.bundle.manifest, protocol, tuple(records), upscaler.estimate)
 
 
-def _check_bundle(upscaler: Upscaler, blurs: BlurSet) -> None:
+def check_bundle(upscaler: Upscaler, blurs: BlurSet) -> None:
+    """Raise `InputError` if the bundle cannot be measured under these blurs."""
     bundle = upscaler.bundle
     if bundle.manifest.io != "uint8":
         raise InputError(
@@ -155,19 +161,19 @@ def _measure(
     for row, path in enumerate(dataset.paths):
         hr = read_hr(path, upscaler.scale)
         for column, blur in enumerate(blurs):
-            case = _EvaluationCase(dataset.name, path.name, hr, blur)
+            case = EvaluationCase(dataset.name, path.name, hr, blur)
             yield from _measure_case(upscaler, case, protocol.degradation)
             progress(dataset.name, row * len(blurs) + column + 1, total)
 
 
 def _measure_case(
-    upscaler: Upscaler, case: _EvaluationCase, degradation: Degradation
+    upscaler: Upscaler, case: EvaluationCase, degradation: Degradation
 ) -> Iterator[Record]:
     scale, basis = upscaler.scale, upscaler.bundle.basis
     lr = degradation.shrink(case.blur.apply(case.hr), scale, case.image)
     yield case.record(upscale_bicubic(lr, scale), scale, "bicubic")
     blind = upscaler(lr, steps=True)
-    _check_codes(upscaler, blind)
+    check_codes(upscaler, blind)
     kernel = case.blur.padded(basis.kernel_size)
     for step, (image, code) in enumerate(zip(blind.steps, blind.codes, strict=True)):
         decibels = None if kernel is None else kernel_psnr(basis.decode(code), kernel)
@@ -179,7 +185,8 @@ def _measure_case(
         yield case.record(upscaler(lr, code=code).image, scale, "true kernel")
 
 
-def _check_codes(upscaler: Upscaler, blind: Result) -> None:
+def check_codes(upscaler: Upscaler, blind: Result) -> None:
+    """Raise `BackendError` if a kernel code is not finite."""
     if not np.all(np.isfinite(blind.codes)):
         raise BackendError(
             f"the bundle '{upscaler.bundle.path}' estimates kernel codes that are not finite; "
