@@ -6,6 +6,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,10 +16,12 @@ from ikc_deploy import Bundle, load
 from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._interrupt import interruptible
-from ikc_deploy.cli._option_group import option_group
-from ikc_deploy.cli._ui import note, progress_bars, say
+from ikc_deploy.cli._option_group import given_options, option_group
+from ikc_deploy.cli._ui import ProgressBars, note, note_skipped, print_table, progress_bars, say
 from ikc_deploy.cli._value_types import PATH
-from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.errors import IkcError, InputError, MissingExtraError
+from ikc_deploy.offline.ike_switches import IkeSwitches
+from ikc_deploy.offline.inputs import find_images
 from ikc_deploy.reporting.plotting import require_matplotlib
 
 if TYPE_CHECKING:
@@ -61,7 +64,7 @@ class _NonBlindWeights:
 
 @click.command(context_settings=HELP)
 @reports_errors
-@click.argument("image", type=PATH)
+@click.argument("inputs", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 @click.option("--method", type=click.Choice(_METHODS), required=True, help="Method to fit.")
 @click.option(
     "--scale", type=click.IntRange(2, 4), required=True, help="SR side divided by LR side."
@@ -102,8 +105,9 @@ class _NonBlindWeights:
 )
 @click.option("--usrnet", type=PATH, help="Weights for --then usrnet instead of the shipped ones.")
 @option_group(BundleOptions, "bundle")
+@option_group(IkeSwitches, "switches")
 def main(
-    image: Path,
+    inputs: tuple[Path, ...],
     method: str,
     scale: int,
     out: Path,
@@ -118,8 +122,13 @@ def main(
     then: str | None,
     usrnet: Path | None,
     bundle: BundleOptions,
+    switches: IkeSwitches,
 ) -> None:
     """Estimate the blur of IMAGE and upscale it by fitting networks to it alone, for minutes.
+
+    Several images, or a folder, are fitted one after another into OUT/NAME; --reference and
+    --true-kernel are then folders with files of the same names. An image that fails does not stop
+    the others; a table with all is printed at the end.
 
     Writes image.png, kernel.png and kernel.npy (in the FKP convention), history.csv, history.png
     and report.json; with --then also image-usrnet.png or image-sftmd.png. --weights and --bundle
@@ -135,37 +144,78 @@ def main(
         from ikc_deploy.offline.outputs import check_output
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "offline", "ikc-offline") from error
-    check_output(out)
+    images = find_images(inputs, out, reference, true_kernel)
+    for each in images:
+        check_output(each.out)
     chosen = METHODS[method]
     settings = chosen.settings(
-        iterations=iterations, seed=seed, device=device, alignment=alignment, prior=prior
+        iterations=iterations,
+        seed=seed,
+        device=device,
+        alignment=alignment,
+        prior=prior,
+        **{_field(name): getattr(switches, _field(name)) for name in given_options(IkeSwitches)},
     )
     weights_of = _NonBlindWeights(usrnet, bundle)
     with _nonblind_stage(then, scale, alignment or "centre", device, weights_of) as nonblind:
-        job = plan(
-            image,
-            scale,
-            chosen,
-            settings,
-            crop=crop,
-            reference=reference,
-            true_kernel=true_kernel,
-            nonblind=nonblind,
-        )
-        stop = threading.Event()
-        with interruptible(stop) as interrupted, progress_bars() as bars:
+        failures: list[str] = []
+        rows: list[tuple[str, ...]] = []
+        for each in images:
+            stop = threading.Event()
+            try:
+                job = plan(
+                    each.image,
+                    scale,
+                    chosen,
+                    settings,
+                    crop=crop,
+                    reference=each.reference,
+                    true_kernel=each.true_kernel,
+                    nonblind=nonblind,
+                )
+                with interruptible(stop) as interrupted, progress_bars() as bars:
+                    show = partial(_show, bars, each.image.name if len(images) > 1 else method)
+                    outcome = run(job, each.out, show, stop)
+            except (IkcError, OSError) as error:
+                if len(images) == 1:
+                    raise
+                failures.append(f"'{each.image}': {' '.join(str(error).split())}")
+                continue
+            for line in _lines(outcome, then):
+                say(line)
+            rows.append((each.image.name, *_cells(outcome)))
+            if interrupted.is_set():
+                done = len(outcome.result.history)
+                note(f"stopped after {done} iterations; run the same command to continue")
+                raise SystemExit(130)
+    if len(images) > 1:
+        note_skipped(inputs)
+        print_table(f"{method} x{scale} (images: {len(rows)})", _HEADER, rows)
+    if failures:
+        heading = f"{len(failures)} of {len(images)} images failed:"
+        raise InputError("\n".join([heading, *failures]))
 
-            def show(done: int, total: int, losses: Losses) -> None:
-                text = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-                bars.show(method, done, total, text)
 
-            outcome = run(job, out, show, stop)
-    for line in _lines(outcome, then):
-        say(line)
-    if interrupted.is_set():
-        done = len(outcome.result.history)
-        note(f"stopped after {done} iterations; run the same command to continue")
-        raise SystemExit(130)
+_HEADER: Final = ("", "PSNR-Y dB", "bicubic dB", "kernel dB", "iterations")
+
+
+def _cells(outcome: OfflineOutcome) -> tuple[str, ...]:
+    figures = outcome.figures
+    names = ("psnr_y", "psnr_y_bicubic", "kernel_psnr_of_its_peak")
+    return (
+        *(f"{figures[name]:.2f}" if name in figures else "" for name in names),
+        str(len(outcome.result.history)),
+    )
+
+
+def _show(bars: ProgressBars, name: str, done: int, total: int, losses: Losses) -> None:
+    text = ", ".join(f"{loss} {value:.4g}" for loss, value in losses.items())
+    bars.show(name, done, total, text)
+
+
+def _field(option: str) -> str:
+    """Return the field of an option."""
+    return option.removeprefix("--").replace("-", "_")
 
 
 @contextmanager

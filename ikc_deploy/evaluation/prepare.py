@@ -181,7 +181,7 @@ def prepare(
     layout = Layout(destination, settings.scale)
     images = check_prepare(sources, destination, settings)
     with locked(destination):
-        own = _check_places(images, layout, settings)
+        own = _check_places(images, layout)
         sigmas = {name: settings.sigma(name) for name in images}
         # From here on, an image with no entry or a different one is being written.
         write_atomically(layout.unfinished, _json(sorted({*own, *images})))
@@ -210,7 +210,7 @@ def check_prepare(
     layout = Layout(destination, settings.scale)
     images = _find_images(sources, destination if settings.recursive else None)
     _check_destination(sources, images, layout, settings.recursive)
-    _check_places(images, layout, settings)
+    _check_places(images, layout)
     return images
 
 
@@ -218,14 +218,14 @@ def _json(value: object) -> bytes:
     return f"{json.dumps(value, indent=2, sort_keys=True)}\n".encode()
 
 
-def _check_places(images: dict[str, Path], layout: Layout, settings: PrepareSettings) -> set[str]:
+def _check_places(images: dict[str, Path], layout: Layout) -> set[str]:
     """Refuse to overwrite files of others; return the names that earlier runs wrote."""
     for place in (layout.kernels, *(layout.image(folder, "any") for folder in IMAGE_FOLDERS)):
         check_file(place)
     own = {*_read_sigmas(layout.kernels), *_read_unfinished(layout.unfinished)}
     for name in images:
-        places = [layout.image(folder, name) for folder in IMAGE_FOLDERS]
-        places += [layout.kernel(name)] if settings.convention == "fkp" else []
+        # Kernels too: those of another convention are deleted.
+        places = [layout.kernel(name), *(layout.image(each, name) for each in IMAGE_FOLDERS)]
         for place in places:
             if name not in own and place.exists():
                 raise OutputError(

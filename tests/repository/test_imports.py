@@ -106,6 +106,7 @@ ALLOWED = {
     },
     "offline": {
         "errors",
+        "option_fields",
         "files",
         "locks",
         "kernels",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 from ikc_deploy.errors import InputError
-
-CouplingForm = Literal["affine", "additive"]
+from ikc_deploy.offline.ike_switches import CouplingForm, IkeSwitches
 
 SCALES: Final = (2, 4)
 """Each stage of the network halves the sides."""
@@ -18,7 +17,7 @@ receptive field."""
 
 
 @dataclass(frozen=True)
-class IkeSettings:
+class IkeSettings(IkeSwitches):
     """The settings of IKE.
 
     Raises:
@@ -31,20 +30,6 @@ class IkeSettings:
     """Number of iterations."""
     device: str = "cpu"
     """Device, "cpu" or "cuda". Two runs with the same seed are bit-equal only on the CPU."""
-    coupling: CouplingForm = "affine"
-    """Whether a coupling also scales the middle channels; "additive" has a quarter fewer
-    weights."""
-    energy: bool = True
-    """Whether to preserve the blurred brightness in the small and the upscaled image (L_energy)."""
-    tri_channel: bool = True
-    """Whether a coupling splits channels in three (small image, middle, residual), not in two."""
-    bicubic_residual: bool = True
-    """Whether the network's input is the bicubic small image and the residual of bicubic
-    downscaling; otherwise it is the four pixels of each 2x2 square."""
-    csr_backward: bool = True
-    """Whether patches of the upscaled image must resemble patches of the LR image (L_CSR_bwd)."""
-    interpolation: bool = True
-    """Whether the upscaled image stays near the bicubic one away from edges (L_inter)."""
     crop: int = 64
     """Side of the crops of the LR image in pixels; less where the image is smaller. The paper's 128
     takes four times as long for an iteration; the receptive field of a discriminator is 7 pixels in
