@@ -82,7 +82,7 @@ class _Outputs:
             if path is not None:
                 write_atomically(path, text.encode("utf-8", "surrogateescape"))
         if self.plots is not None:
-            save_plots(self.plots, summaries, report.records)
+            save_plots(self.plots, summaries, report.records, report.kernels)
 
 
 @click.command(context_settings=HELP)
@@ -154,7 +154,11 @@ class _Outputs:
 )
 @click.option("--csv", "csv_path", type=PATH, help="CSV file for the figures of every image.")
 @click.option("--markdown", type=PATH, help="Markdown file for the tables.")
-@click.option("--plots", type=PATH, help="Folder for plots of PSNR by step and of sigma (PNG).")
+@click.option(
+    "--plots",
+    type=PATH,
+    help="Folder for plots (PNG): PSNR by step, sigma, and true beside estimated kernels.",
+)
 def main(
     folders: tuple[Path, ...],
     lows: tuple[Path, ...],

@@ -50,6 +50,20 @@ class Protocol:
         return self.blurs.title + self.degradation.title
 
 
+@dataclass(frozen=True, eq=False)
+class KernelExample:
+    """The true and the estimated kernels of one image under one blur."""
+
+    image: str
+    """File name of the image."""
+    blur: str
+    """Name of the blur."""
+    true: NDArray[np.float64]
+    """True kernel `[k,k]`."""
+    estimated: NDArray[np.floating]
+    """Kernels `[t+1,k,k]` of steps 0..t."""
+
+
 @dataclass(frozen=True)
 class EvaluationReport:
     """The measurement of one bundle on one or more datasets."""
@@ -62,6 +76,8 @@ class EvaluationReport:
     """Scores in the order of dataset, image and blur, then bicubic, steps 0..t, true kernel."""
     estimate: Estimate = "full"
     """Method of estimating the blur."""
+    kernels: tuple[KernelExample, ...] = ()
+    """Kernels of the first image, for each blur whose kernel fits the bundle's size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +143,16 @@ def evaluate(
     if upscaler.estimate == "track":
         raise InputError('single images cannot be tracked; evaluate "full" or "crops"')
     records: list[Record] = []
+    kernels: dict[str, KernelExample] = {}
     for dataset in open_datasets(folders, upscaler.scale):
-        records.extend(_measure(upscaler, dataset, protocol, progress))
-    return EvaluationReport(upscaler.bundle.manifest, protocol, tuple(records), upscaler.estimate)
+        records.extend(_measure(upscaler, dataset, protocol, kernels, progress))
+    return EvaluationReport(
+        upscaler.bundle.manifest,
+        protocol,
+        tuple(records),
+        upscaler.estimate,
+        tuple(kernels.values()),
+    )
 
 
 def check_bundle(upscaler: Upscaler, blurs: BlurSet) -> None:
@@ -153,7 +176,11 @@ def check_bundle(upscaler: Upscaler, blurs: BlurSet) -> None:
 
 
 def _measure(
-    upscaler: Upscaler, dataset: Dataset, protocol: Protocol, progress: Progress
+    upscaler: Upscaler,
+    dataset: Dataset,
+    protocol: Protocol,
+    kernels: dict[str, KernelExample],
+    progress: Progress,
 ) -> Iterator[Record]:
     blurs = protocol.blurs.blurs
     total = len(dataset.paths) * len(blurs)
@@ -162,12 +189,15 @@ def _measure(
         hr = read_hr(path, upscaler.scale)
         for column, blur in enumerate(blurs):
             case = EvaluationCase(dataset.name, path.name, hr, blur)
-            yield from _measure_case(upscaler, case, protocol.degradation)
+            yield from _measure_case(upscaler, case, protocol.degradation, kernels)
             progress(dataset.name, row * len(blurs) + column + 1, total)
 
 
 def _measure_case(
-    upscaler: Upscaler, case: EvaluationCase, degradation: Degradation
+    upscaler: Upscaler,
+    case: EvaluationCase,
+    degradation: Degradation,
+    kernels: dict[str, KernelExample],
 ) -> Iterator[Record]:
     scale, basis = upscaler.scale, upscaler.bundle.basis
     lr = degradation.shrink(case.blur.apply(case.hr), scale, case.image)
@@ -180,6 +210,9 @@ def _measure_case(
         sigma = float(basis.sigma_of_code(code))
         yield case.record(image, scale, "blind", step, sigma, decibels)
     if kernel is not None:
+        # The first image's example of a blur is kept.
+        example = KernelExample(case.image, case.blur.name, kernel, basis.decode(blind.codes))
+        kernels.setdefault(case.blur.name, example)
         # As a code: of a kernel outside the basis, this column is the nearest one inside.
         code = basis.take_levels(basis.encode(kernel), blind.codes[0])
         yield case.record(upscaler(lr, code=code).image, scale, "true kernel")
