@@ -38,7 +38,12 @@ def test_images_and_clips_are_upscaled_in_natural_order(
 ) -> None:
     opened = []
     close = Upscaler.close
-    monkeypatch.setattr(Upscaler, "close", lambda self: (opened.append(1), close(self))[1])
+
+    def counted(self: Upscaler) -> None:
+        opened.append(1)
+        close(self)
+
+    monkeypatch.setattr(Upscaler, "close", counted)
     out = tmp_path / "out"
     options = ("--bundle", bundle.path, "--iters", 0, "--recursive")
     result = invoke(main, folder, "-o", out, *options)

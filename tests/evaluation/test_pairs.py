@@ -91,7 +91,11 @@ def test_pairs_that_were_made_by_the_protocol_measure_as_by_the_protocol(
     write_rgb(degrade_gaussian(hr, 2.6, 4), tmp_path / "LR" / "ax4.png")
     options = ("--bundle", small_bundle.path, "--iters", 1, "--json", tmp_path / "x.json")
     found = {}
-    for name, more in {"LR": ("--lr", tmp_path / "LR"), "HR": ("--sigma-list", "2.6")}.items():
+    ways: dict[str, tuple[str | Path, ...]] = {
+        "LR": ("--lr", tmp_path / "LR"),
+        "HR": ("--sigma-list", "2.6"),
+    }
+    for name, more in ways.items():
         result = invoke(main, "--hr", tmp_path / "HR", *more, *options)
         assert result.exit_code == 0, result.output
         found[name] = json.loads((tmp_path / "x.json").read_text())["datasets"][name]
@@ -105,8 +109,9 @@ def test_pairs_that_were_made_by_the_protocol_measure_as_by_the_protocol(
     inner = json.loads((tmp_path / "x.json").read_text())["datasets"]["LR"]["bicubic"]
     assert inner["psnr_y"] != found["LR"]["bicubic"]["psnr_y"]
     assert_one_clear_line(invoke(main, *pairs, "--border", 19), "a border of 19", "a.png")
-    for more in (("--noise", 3), ("--sigma-list", "2"), ("--per-sigma",)):
-        assert_one_clear_line(invoke(main, *pairs, *more), "leave out", str(more[0]))
+    for refused in ("--noise=3", "--sigma-list=2", "--per-sigma"):
+        option = refused.partition("=")[0]
+        assert_one_clear_line(invoke(main, *pairs, refused), "leave out", option)
     assert_one_clear_line(invoke(main, "--border", 3, "--hr", tmp_path / "HR"), "--border")
     assert_one_clear_line(invoke(main), "--hr DIR", "--lr DIR")
 
