@@ -12,6 +12,7 @@ import click
 from ikc_deploy.bundle.engine_store import Engine, Shape, choose_engine, read_engines
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.bundle.tensorrt_variants import TENSORRT_VARIANTS
+from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._bundle_report import (
     print_engine,
     print_graphs,
@@ -27,6 +28,8 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.text import printable
 
 _MAX_UNLISTED: Final = 20
+_ALL: Final = ""
+"""Value of --weights without a name."""
 
 
 @click.command(context_settings=HELP)
@@ -34,9 +37,12 @@ _MAX_UNLISTED: Final = 20
 @click.argument("folder", metavar="[BUNDLE]", type=PATH, required=False)
 @click.option(
     "--weights",
-    "list_shipped",
-    is_flag=True,
-    help="List the shipped weights instead: for what, figures, size.",
+    "weights",
+    metavar="[NAME]",
+    is_flag=False,
+    flag_value=_ALL,
+    help="Show the bundle of shipped weights or of a checkpoint file, exported into the cache on "
+    "first use; without NAME, list the shipped weights: for what, figures, size.",
 )
 @click.option(
     "--shape",
@@ -44,20 +50,22 @@ _MAX_UNLISTED: Final = 20
     "[default: any]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def main(folder: Path | None, list_shipped: bool, shape: str | None, as_json: bool) -> None:
+def main(folder: Path | None, weights: str | None, shape: str | None, as_json: bool) -> None:
     """Verify BUNDLE and show its graphs, parity and engines with their layer precision.
 
     For each engine it shows whether it is used on this machine, and if not, the reason.
     """
-    if list_shipped:
+    if weights == _ALL:
         if folder is not None or shape is not None:
             raise InputError("--weights lists the shipped weights; leave out BUNDLE and --shape")
         _print_weights(as_json)
         return
-    if folder is None:
+    if folder is None and weights is None:
         raise InputError("name a BUNDLE, or give --weights to list the shipped weights")
+    if folder is not None and weights is not None:
+        raise InputError("give BUNDLE or --weights NAME, not both")
     wanted = parse_shape(shape) if shape else None
-    bundle = Bundle.open(folder)
+    bundle = BundleOptions(weights, folder).open()
     states = _engines_here(bundle, wanted)
     if as_json:
         print_json(_facts(bundle, states))

@@ -6,12 +6,11 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import av
 import numpy as np
 import pytest
-from av.video.stream import VideoStream
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.cli.ikc_upscale import main
@@ -26,7 +25,7 @@ def hdr_clip(path: Path) -> Path:
     """Write two 10-bit frames with the metadata of a common HDR10 master."""
     with av.open(path, "w") as output:
         options = {"x265-params": f"log-level=error:master-display={DISPLAY}:max-cll=1000,400"}
-        stream = cast(VideoStream, output.add_stream("libx265", 25, options=options))
+        stream = output.add_stream("libx265", 25, options=options)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p10le"
         for number in range(2):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 90, np.uint8))
