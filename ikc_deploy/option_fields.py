@@ -51,6 +51,8 @@ class Option:
     """Names on the command line; empty for that of the field, `--max-memory` for max_memory."""
     metavar: str | None = None
     """Placeholder of the value in the help; None for that of the type."""
+    alone: str | None = None
+    """Value of an option that may be given without one; None if it needs a value."""
     switches: tuple[tuple[str, str], ...] = ()
     """For a choice with a flag for each value (`--fp16` for "fp16"): the values and their help."""
 

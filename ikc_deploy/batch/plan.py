@@ -3,76 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ikc_deploy.batch.run_state import BatchRunState, fingerprint
 from ikc_deploy.batch.tasks import ChunkTask, Task, finished_chunk
-from ikc_deploy.errors import InputError
-from ikc_deploy.files import check_file
-from ikc_deploy.imaging.image_files import ImageTask, plan_tasks
-from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, MAX_PIXELS, list_folder, names_other_file
 from ikc_deploy.video.clip import Clip
 from ikc_deploy.video.encoder_settings import EncoderSettings
 from ikc_deploy.video.encoders import choose_encoder
 from ikc_deploy.video.file_sink import CHUNK_FRAMES
 from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.mux import mux
-from ikc_deploy.video.names import CONTAINERS, VIDEO_SUFFIXES, container_of
+from ikc_deploy.video.names import container_of
 from ikc_deploy.video.passthrough import PassthroughStreams, check_output
 from ikc_deploy.video.split_points import split_ranges
-
-BATCH_SUFFIXES: Final = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-"""Suffixes of the files that are listed from folders."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The files to upscale and their outputs."""
-
-    pictures: tuple[ImageTask, ...]
-    """Tasks of the images."""
-    clips: tuple[tuple[Path, Path], ...]
-    """Source and target of each clip."""
-
-
-def find_inputs(paths: Sequence[Path], out: Path, max_pixels: int | None = MAX_PIXELS) -> Inputs:
-    """Find the images and clips to upscale, and name their outputs.
-
-    Outputs keep the names of their inputs; clips in containers that cannot be written become .mkv.
-
-    Args:
-        paths: Files, and folders whose files are upscaled (subfolders are not searched).
-        out: The output folder.
-        max_pixels: Maximum number of pixels of an image; None for no limit.
-
-    Raises:
-        InputError: A path does not exist or holds no image or clip; two inputs have the same
-            output; an output would overwrite an input; or `out` is a file.
-        OutputError: An output cannot be written, because its name is too long or its place is
-            not a folder.
-    """
-    suffixes = (*IMAGE_SUFFIXES, *CONTAINERS)
-    known = out.suffix.lower() in suffixes or names_other_file(out)
-    if not out.is_dir() and (out.exists() or known):
-        raise InputError(f"'{out}' is a file; --ray writes into a folder")
-    files = [file for path in paths for file in _files(path)]
-    clips = {file.absolute(): out / _clip_name(file) for file in files if _is_clip(file)}
-    pictures = [file.absolute() for file in files if not _is_clip(file)]
-    jobs = plan_tasks(pictures, out, max_pixels=max_pixels) if pictures else []
-    for target, claims in Counter(clips.values()).items():
-        if claims > 1:
-            raise InputError(f"two clips would be written to '{target}'; rename one of them")
-        if target.absolute() in clips:
-            raise InputError(f"'{target}' would be overwritten; choose another output folder")
-    for target in clips.values():
-        check_file(target)
-    jobs = [replace(job, target=job.target.absolute()) for job in jobs]
-    return Inputs(tuple(jobs), tuple((clip, place.absolute()) for clip, place in clips.items()))
 
 
 @dataclass(eq=False)
@@ -158,20 +104,3 @@ def plan_clip(
 def weight(task: Task) -> int:
     """Return the share of a task in the progress bar: its frames, or 1 if they are not known."""
     return task.clip_range.packets or 1 if isinstance(task, ChunkTask) else 1
-
-
-def _files(path: Path) -> Iterable[Path]:
-    if not path.exists():
-        raise InputError(f"there is no image, clip or folder '{path}'")
-    if not path.is_dir():
-        return [path]
-    return list_folder(path, BATCH_SUFFIXES, "images or clips").found
-
-
-def _is_clip(file: Path) -> bool:
-    return file.suffix.lower() in VIDEO_SUFFIXES
-
-
-def _clip_name(file: Path) -> str:
-    # Matroska supports almost every audio codec.
-    return file.name if file.suffix.lower() in CONTAINERS else f"{file.stem}.mkv"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ikc_deploy.batch.cluster import connected, run_tasks
-from ikc_deploy.batch.plan import ClipPlan, Inputs, find_inputs, plan_clip, weight
+from ikc_deploy.batch.inputs import Inputs, find_inputs, require_folder
+from ikc_deploy.batch.plan import ClipPlan, plan_clip, weight
 from ikc_deploy.batch.run_state import BatchRunState, fingerprint, open_run_state
 from ikc_deploy.batch.settings import BatchSettings
 from ikc_deploy.batch.tasks import ChunkTask, Task, TaskOutcome
@@ -64,7 +65,8 @@ def run_batch(
         MissingExtraError: Ray is not installed.
         BackendError: Ray or the actors do not start.
     """
-    inputs = find_inputs(settings.inputs, settings.out, settings.max_pixels)
+    require_folder(settings.out)
+    inputs = find_inputs(settings.inputs, settings.out, max_pixels=settings.max_pixels).absolute()
     bundle = Bundle.open(settings.upscaler.bundle)
     with open_run_state(settings.out) as run_state:
         batch = _BatchRun(settings, run_state, bundle, on_output)
@@ -108,7 +110,11 @@ class _BatchRun:
 
     def plan(self, inputs: Inputs) -> list[Task]:
         """Return the tasks of missing outputs; join clips whose chunks are all finished."""
-        chunk_tasks = [chunk_task for clip in inputs.clips for chunk_task in self._plan_clip(*clip)]
+        chunk_tasks = [
+            chunk_task
+            for clip in inputs.clips
+            for chunk_task in self._plan_clip(clip.source, clip.target)
+        ]
         return [*chunk_tasks, *(job for job in inputs.pictures if not self._has(job))]
 
     def take(self, task: Task, outcome: TaskOutcome) -> None:

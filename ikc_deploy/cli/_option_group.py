@@ -180,6 +180,8 @@ def _option(
     settings["help"] = option.help + (f"  [{'; '.join(notes)}]" if notes else "")
     if option.metavar is not None:
         settings["metavar"] = option.metavar
+    if option.alone is not None:
+        settings |= {"is_flag": False, "flag_value": option.alone}
     if default is MISSING:
         settings["required"] = True
     else:

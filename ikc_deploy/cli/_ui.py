@@ -87,7 +87,7 @@ def result(line: str) -> None:
 
 
 def note_skipped(
-    inputs: Sequence[Path],
+    inputs: Iterable[Path],
     suffixes: Sequence[str] = IMAGE_SUFFIXES,
     recursive_to: Path | None = None,
 ) -> None:
@@ -146,7 +146,9 @@ class ProgressBars:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
 
-    def show(self, name: str, done: int, total: int | None = None, text: str = "") -> None:
+    def show(
+        self, name: str, done: int, total: int | None = None, text: str = "", unit: str = ""
+    ) -> None:
         """Set a bar, and create it if it is new.
 
         Args:
@@ -154,23 +156,28 @@ class ProgressBars:
             done: Number of completed steps.
             total: Number of all steps; None while unknown.
             text: Text after the counts: the current file or phase, or a loss.
+            unit: Unit of the steps per second, for example "fps"; empty to show none.
         """
         text = escape_controls(text)
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(
-                escape_controls(name), completed=done, total=total, text=text
+                escape_controls(name), completed=done, total=total, text=text, unit=unit
             )
         self._progress.update(self._tasks[name], completed=done, total=total, text=text)
+
+    def remove(self, name: str) -> None:
+        """Remove a bar, if it is there."""
+        if name in self._tasks:
+            self._progress.remove_task(self._tasks.pop(name))
 
 
 @contextmanager
 def progress_bars(
-    *, speed: str = "", keep: bool = False, hidden: bool = False
+    *, keep: bool = False, hidden: bool = False
 ) -> Generator[ProgressBars, None, None]:
     """Show progress bars during a block; nothing where standard error is no terminal.
 
     Args:
-        speed: Unit of a column with the steps per second, for example "fps"; empty for none.
         keep: Whether the bars stay when the block ends.
         hidden: Whether to show nothing at all.
     """
@@ -178,7 +185,7 @@ def progress_bars(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        *([_StepsPerSecond(speed)] if speed else []),
+        _StepsPerSecond(),
         TextColumn("{task.fields[text]}", markup=False),
         TimeRemainingColumn(),
     ]
@@ -195,13 +202,10 @@ def progress_bars(
 
 
 class _StepsPerSecond(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
-
     def render(self, task: Task) -> Text:
-        """Return the recent number of steps per second."""
-        return Text("" if task.speed is None else f"{task.speed:.2f} {self._unit}")
+        """Return the recent number of steps per second, if the bar has a unit for it."""
+        unit = task.fields["unit"]
+        return Text(f"{task.speed:.2f} {unit}" if unit and task.speed is not None else "")
 
 
 def print_any_name() -> None:

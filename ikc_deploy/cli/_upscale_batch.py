@@ -66,7 +66,7 @@ def upscale_batch(
         raise InputError("name the inputs, and the folder of the outputs with -o OUT")
     try:
         from ikc_deploy.batch.cluster import require_ray
-        from ikc_deploy.batch.plan import BATCH_SUFFIXES
+        from ikc_deploy.batch.inputs import BATCH_SUFFIXES
         from ikc_deploy.batch.run import Joined, run_batch
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "av", "ray", "--ray") from error

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from ikc_deploy.cli._interrupt import interruptible
 from ikc_deploy.cli._option_group import given_options, option_group
-from ikc_deploy.cli._ui import progress_bars, say, warn
+from ikc_deploy.cli._ui import note, progress_bars, say, warn
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice
 from ikc_deploy.cli._value_types import RATE, TIME, WIDTH_HEIGHT
 from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.imaging.existing_outputs import ExistingOutputs
 from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.option_fields import Option
-from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
 from ikc_deploy.video.encoder_settings import EncoderSettings
-from ikc_deploy.video.names import DEFAULT_RATE, PIPE, Deinterlace, is_video
+from ikc_deploy.video.names import DEFAULT_RATE, PIPE, Deinterlace
 
 if TYPE_CHECKING:
-    from ikc_deploy.video.interfaces import StreamFacts
+    from ikc_deploy.batch.inputs import ClipTask
     from ikc_deploy.video.request import Request
-    from ikc_deploy.video.stream_job import StreamOutcome
+    from ikc_deploy.video.stream_run import FrameSettings, StreamReport
 
 
 @dataclass(frozen=True)
@@ -90,22 +90,35 @@ video_options: Final = option_group(
 """Decorator that adds the options of `VideoOptions` to a command, as its parameter `video`."""
 
 
+STREAM_ONLY: Final = ("--camera", "--raw", "--raw-size", "--rate")
+"""Options that have no meaning for clips that are files in a folder."""
+
+
 def video_request(
     inputs: tuple[Path, ...], out: Path | None, video: VideoOptions, preview: bool
-) -> Request | None:
-    """Return the request that the command line makes; None if its inputs are images.
+) -> Request:
+    """Return the request that the command line makes.
 
     Raises `InputError` or `VideoError` for invalid combinations, `MissingExtraError` without PyAV.
     """
-    if video.camera is None and not is_video(inputs, out):
-        given = given_options(VideoOptions)
-        if given:
-            raise InputError(f"{', '.join(given)}: only for video, but the inputs are images")
-        return None
     if len(inputs) > 1:
-        raise InputError("give one clip at a time, each with its own output")
+        raise InputError(
+            f"'{out}' is one output, but there are {len(inputs)} inputs; give a folder, in which "
+            "outputs keep their names"
+        )
     if video.raw_size is not None and video.raw is None:
         raise InputError("--raw-size is the size of raw frames; give --raw too")
+    return _request(inputs[0] if inputs else None, out, video, preview)
+
+
+def request_of_clip(task: ClipTask, video: VideoOptions, preview: bool) -> Request:
+    """Return the request of one clip; raise what `video_request` raises."""
+    return _request(task.source, task.target, video, preview)
+
+
+def _request(
+    source: Path | None, target: Path | None, video: VideoOptions, preview: bool
+) -> Request:
     try:
         from ikc_deploy.video.camera import CameraSettings
         from ikc_deploy.video.clip import Span
@@ -118,8 +131,8 @@ def video_request(
         seconds = None if video.duration is None else float(video.duration)
         camera = CameraSettings(video.camera, seconds, deinterlace=video.deinterlace)
     return Request(
-        source=inputs[0] if inputs else None,
-        target=out,
+        source=source,
+        target=target,
         camera=camera,
         span=Span(video.start or Fraction(0), video.duration),
         encoder=video.encoder,
@@ -131,80 +144,62 @@ def video_request(
     )
 
 
+def frame_settings(choice: UpscalerChoice, postprocessing: Postprocessing) -> FrameSettings:
+    """Return what happens to every frame of a clip."""
+    from ikc_deploy.video.stream_run import FrameSettings
+
+    given = "--estimate" in given_options(UpscalerOptions)
+    estimate = choice.options.estimate if given else CLIP_ESTIMATE
+    return FrameSettings(choice.sigma, estimate, postprocessing)
+
+
 def upscale_video(
-    request: Request, choice: UpscalerChoice, postprocessing: Postprocessing, as_json: bool
+    request: Request,
+    choice: UpscalerChoice,
+    postprocessing: Postprocessing,
+    existing: ExistingOutputs,
+    as_json: bool,
 ) -> None:
     """Run a request with a progress bar and warnings, and print a line at the end.
 
     Exits with code 130 after Ctrl-C; the output is completed first, with the frames done so far.
     """
-    from ikc_deploy.video.interfaces import UpscalerAdapter
-    from ikc_deploy.video.postprocessed import PostprocessedFrames, coded_size
-    from ikc_deploy.video.request import open_sink, open_source
-    from ikc_deploy.video.stream_job import upscale_stream
+    from ikc_deploy.video.stream_run import Callbacks, run_request
 
+    written = request.first_file()
+    if written is not None:
+        if existing.skips(written):
+            note(f"skipped, the output exists: {written}")
+            return
+        existing.check([written])
     stop = threading.Event()
-    # Accessed only if they carry frames: under a test or a service they may not exist.
-    pipes = (lambda: sys.stdin.buffer), (lambda: sys.stdout.buffer)
-    with open_source(request, pipes[0], stop, warn) as source, choice.open_upscaler() as upscaler:
-        estimate = _estimate(choice)
-        each = UpscalerAdapter(upscaler, choice.sigma, estimate)
-        facts = source.facts.scaled(each.scale)
-        if postprocessing.resizes:
-            facts = source.facts.resized(*coded_size(source.facts, postprocessing, each.scale))
-        size = facts.height, facts.width
-        run = {
-            "weights": upscaler.bundle.manifest.weights_sha256,
-            "iters": upscaler.iters,
-            "sigma": choice.sigma,
-            "estimate": estimate,
-            "size": size,
-            "strength": postprocessing.strength,
-            "preview": postprocessing.preview,
-            "deinterlace": request.deinterlace,
-        }
-        sink = open_sink(request, source, facts, run, pipes[1], stop)
-        for warning in sink.warnings:
-            warn(warning)
-        worker = PostprocessedFrames(each, postprocessing, size)
-        with (
-            progress_bars(speed="fps", keep=True) as bars,
-            interruptible(stop) as interrupted,
-        ):
-            bars.show("upscaling", sink.done, facts.frames)
-            outcome = upscale_stream(
-                source,
-                worker,
-                sink,
-                stop,
-                lambda done: bars.show("upscaling", done, facts.frames),
-                request.live,
-            )
-    _print(request, source.facts, facts, outcome, as_json)
+    with (
+        choice.open_upscaler() as upscaler,
+        progress_bars(keep=True) as bars,
+        interruptible(stop) as interrupted,
+    ):
+        callbacks = Callbacks(
+            warn,
+            lambda done, total: bars.show("upscaling", done, total, unit="fps"),
+            # Accessed only if they carry frames: under a test or a service they may not exist.
+            lambda: sys.stdin.buffer,
+            lambda: sys.stdout.buffer,
+        )
+        settings = frame_settings(choice, postprocessing)
+        report = run_request(request, upscaler, settings, stop, callbacks)
+    # Standard output is the video, if there is one.
+    say(report_text(report, as_json), err=request.target == PIPE)
     if interrupted.is_set():
         raise SystemExit(130)
 
 
-def _estimate(choice: UpscalerChoice) -> Estimate:
-    """Return the given way to estimate the blur, or the default one of clips."""
-    if "--estimate" in given_options(UpscalerOptions):
-        return choice.options.estimate
-    return CLIP_ESTIMATE
+def report_text(report: StreamReport, as_json: bool) -> str:
+    """Return the line of a finished run, or its JSON."""
+    return json.dumps(_facts(report)) if as_json else _line(report)
 
 
-def _print(
-    request: Request, lr: StreamFacts, sr: StreamFacts, outcome: StreamOutcome, as_json: bool
-) -> None:
-    """Print the warnings of a run and a line about its output."""
-    for warning in outcome.warnings:
-        warn(warning)
-    known = request, lr, sr, outcome
-    line = json.dumps(_facts(*known)) if as_json else _line(*known)
-    # Standard output is the video, if there is one.
-    say(line, err=request.target == PIPE)
-
-
-def _line(request: Request, lr: StreamFacts, sr: StreamFacts, outcome: StreamOutcome) -> str:
+def _line(report: StreamReport) -> str:
+    request, outcome, lr, sr = report.request, report.outcome, report.lr, report.sr
     parts = [
         f"{request.target or 'window'}: {lr.width}x{lr.height} -> {sr.width}x{sr.height}",
         f"{outcome.frames} frames",
@@ -218,9 +213,8 @@ def _line(request: Request, lr: StreamFacts, sr: StreamFacts, outcome: StreamOut
     return ", ".join(parts)
 
 
-def _facts(
-    request: Request, lr: StreamFacts, sr: StreamFacts, outcome: StreamOutcome
-) -> dict[str, object]:
+def _facts(report: StreamReport) -> dict[str, object]:
+    request, outcome, lr, sr = report.request, report.outcome, report.lr, report.sr
     return {
         "input": request.camera.name if request.camera else str(request.source),
         "output": None if request.target is None else str(request.target),

@@ -14,6 +14,7 @@ import click
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._eval_real import evaluate_real_pairs, evaluate_without_reference
 from ikc_deploy.cli._option_group import given_options, option_group
 from ikc_deploy.cli._output_files import STDOUT, check_output_files
 from ikc_deploy.cli._ui import note_skipped, print_table, progress_bars, warn
@@ -33,21 +34,48 @@ from ikc_deploy.option_fields import Option
 from ikc_deploy.reporting.plotting import require_matplotlib
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.tiling import TileSettings
-from ikc_deploy.runtime.upscaler import load_bundle
+from ikc_deploy.runtime.upscaler import Upscaler, load_bundle
 
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """The images, and the scale that they are measured at."""
+    """The images, and the scale that they are measured at.
+
+    Raises:
+        InputError: There are no images, or a border is given without pairs.
+    """
 
     folders: Annotated[
         tuple[Path, ...],
         Option("Folder of HR images; its name is the name of the dataset.", flags=("--hr",)),
-    ]
+    ] = ()
+    lows: Annotated[
+        tuple[Path, ...],
+        Option(
+            "Folder of real LR images, one for each --hr; without --hr, figures that need no HR "
+            "image.",
+            flags=("--lr",),
+        ),
+    ] = ()
+    border: Annotated[
+        int | None,
+        Option(
+            "Pixels of the HR images of pairs that are left out at each edge.",
+            default="the scale",
+            minimum=0,
+        ),
+    ] = None
     scale: Annotated[
         int | None,
         Option("Expected scale of the weights; others are refused.", default="the weights' scale"),
     ] = None
+
+    def __post_init__(self) -> None:
+        """Require images, and pairs for a border."""
+        if not self.folders and not self.lows:
+            raise InputError("name the HR images with --hr DIR, or real LR images with --lr DIR")
+        if self.border is not None and not (self.lows and self.folders):
+            raise InputError("--border is for pairs: give --lr and --hr")
 
 
 @dataclass(frozen=True)
@@ -128,7 +156,8 @@ class EvaluationOutputs:
     csv: Annotated[Path | None, Option("CSV file for the figures of every image.")] = None
     markdown: Annotated[Path | None, Option("Markdown file for the tables.")] = None
     plots: Annotated[
-        Path | None, Option("Folder for plots of PSNR by step and of sigma (PNG).")
+        Path | None,
+        Option("Folder for plots (PNG): PSNR by step, sigma, and true beside estimated kernels."),
     ] = None
 
     def __post_init__(self) -> None:
@@ -157,7 +186,12 @@ class EvaluationOutputs:
             if path is not None:
                 write_atomically(path, text.encode("utf-8", "surrogateescape"))
         if self.plots is not None:
-            save_plots(self.plots, summaries, report.records)
+            save_plots(self.plots, summaries, report.records, report.kernels)
+
+    def require_no_reference(self) -> None:
+        """Refuse files that are made from HR images only."""
+        if self.markdown is not None or self.plots is not None or STDOUT in (self.json, self.csv):
+            raise InputError("without --hr, only tables and files for --json and --csv are written")
 
 
 @click.command(context_settings=HELP)
@@ -188,20 +222,64 @@ def main(
     Every HR image is degraded by the eight Gaussians of the Gaussian8 protocol, or by the blurs
     given. Figures are means over images and blurs at fixed steps, with bicubic upscaling and the
     true kernel for comparison; 95 % intervals are for other images of the same kind (bootstrap).
+
+    With --lr, real LR images are upscaled, which match the HR images by name (0801x4.png to
+    0801.png, a_LR4.png to a_HR.png). Without --hr, the blur effect of the outputs and their
+    consistency with the input are measured, which only compare outputs of the same input.
     """
     choose_blurs = blurs.read(degradation.seed)
+    if datasets.lows:
+        _refuse_degradation()
     bundle = _open(chosen, datasets.scale)
     if bundle.manifest.random_weights:
         warn(f"{bundle.manifest.name} has random weights: only the bicubic figures are meaningful")
-    protocol = Protocol(choose_blurs(bundle.manifest.scale), degradation)
     # Whole images regardless of memory: figures must not depend on the machine.
     # As in the papers, not what each set of weights recommends, so that figures are comparable.
     iters = bundle.loop.iters if options.iters is None else options.iters
     whole = replace(options, iters=iters, tiles=TileSettings(None))
+    if datasets.lows:
+        _evaluate_real(datasets, bundle, whole, outputs, degradation.seed)
+        return
+    protocol = Protocol(choose_blurs(bundle.manifest.scale), degradation)
     with load_bundle(bundle, whole) as upscaler, progress_bars() as bars:
         report = evaluate(upscaler, datasets.folders, protocol, bars.show)
     outputs.write(report, summarise(report.records, degradation.seed))
     note_skipped(datasets.folders)
+
+
+def _evaluate_real(
+    datasets: DatasetOptions,
+    bundle: Bundle,
+    options: UpscalerOptions,
+    outputs: EvaluationOutputs,
+    seed: int,
+) -> None:
+    """Measure real LR images, with their HR images or without."""
+
+    def open_upscaler() -> Upscaler:
+        return load_bundle(bundle, options)
+
+    scale = bundle.manifest.scale
+    if datasets.folders:
+        report = evaluate_real_pairs(
+            open_upscaler, scale, datasets.lows, datasets.folders, datasets.border
+        )
+        outputs.write(report, summarise(report.records, seed))
+    else:
+        outputs.require_no_reference()
+        facts = {"scale": scale, "weights": bundle.manifest.name}
+        facts |= {"weights_sha256": bundle.manifest.weights_sha256, "estimate": options.estimate}
+        evaluate_without_reference(open_upscaler, datasets.lows, facts, outputs.json, outputs.csv)
+    note_skipped(dict.fromkeys((*datasets.lows, *datasets.folders)))
+
+
+def _refuse_degradation() -> None:
+    """Refuse options that degrade HR images, because real LR images are given."""
+    given = given_options(BlurOptions)
+    given += given_options(EvaluationOutputs, without=("json", "csv", "markdown", "plots"))
+    given += given_options(Degradation, without=("seed",))
+    if given:
+        raise InputError(f"--lr gives real LR images; leave out {', '.join(given)}")
 
 
 def _parse_sigmas(text: str) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ import click
 from ikc_deploy.bundle.engine_store import Engine, Shape, choose_engine, read_engines
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.bundle.tensorrt_variants import TENSORRT_VARIANTS
+from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._bundle_report import (
     print_engine,
     print_graphs,
@@ -30,16 +31,23 @@ from ikc_deploy.option_fields import Option
 from ikc_deploy.text import printable
 
 _MAX_UNLISTED: Final = 20
+_ALL: Final = ""
+"""Value of --weights without a name."""
 
 
 @dataclass(frozen=True)
 class InspectOptions:
     """What is shown."""
 
-    list_shipped: Annotated[
-        bool,
-        Option("List the shipped weights instead: for what, figures, size.", flags=("--weights",)),
-    ] = False
+    weights: Annotated[
+        str | None,
+        Option(
+            "Show the bundle of shipped weights or of a checkpoint file, exported into the cache "
+            "on first use; without NAME, list the shipped weights: for what, figures, size.",
+            metavar="[NAME]",
+            alone=_ALL,
+        ),
+    ] = None
     shape: Annotated[
         str | None,
         Option(
@@ -59,15 +67,18 @@ def main(folder: Path | None, options: InspectOptions, as_json: bool) -> None:
 
     For each engine it shows whether it is used on this machine, and if not, the reason.
     """
-    if options.list_shipped:
+    weights = options.weights
+    if weights == _ALL:
         if folder is not None or options.shape is not None:
             raise InputError("--weights lists the shipped weights; leave out BUNDLE and --shape")
         _print_weights(as_json)
         return
-    if folder is None:
+    if folder is None and weights is None:
         raise InputError("name a BUNDLE, or give --weights to list the shipped weights")
+    if folder is not None and weights is not None:
+        raise InputError("give BUNDLE or --weights NAME, not both")
     wanted = None if options.shape is None else parse_shape(options.shape)
-    bundle = Bundle.open(folder)
+    bundle = BundleOptions(weights, folder).open()
     states = _engines_here(bundle, wanted)
     if as_json:
         print_json(_facts(bundle, states))

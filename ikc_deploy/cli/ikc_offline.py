@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import click
 
@@ -16,16 +17,18 @@ from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._interrupt import interruptible
 from ikc_deploy.cli._option_group import given_values, option_group
-from ikc_deploy.cli._ui import note, progress_bars, say
+from ikc_deploy.cli._ui import note, note_skipped, print_table, progress_bars, say
 from ikc_deploy.cli._value_types import PATH
-from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.errors import IkcError, InputError, MissingExtraError
 from ikc_deploy.offline.fit_settings import Alignment, FitDevice, FlowFitSettings
-from ikc_deploy.offline.methods import METHODS, MethodName
+from ikc_deploy.offline.ike_switches import IkeSwitches
+from ikc_deploy.offline.inputs import OfflineInput, find_images
+from ikc_deploy.offline.methods import METHODS, Method, MethodName
 from ikc_deploy.option_fields import Option
 from ikc_deploy.reporting.plotting import require_matplotlib
 
 if TYPE_CHECKING:
-    from ikc_deploy.offline.job import OfflineJob, OfflineOutcome
+    from ikc_deploy.offline.job import OfflineOutcome
     from ikc_deploy.offline.nonblind_stage import NonBlindStage
     from ikc_deploy.offline.optimize import Losses
 
@@ -120,7 +123,7 @@ class NonBlindOptions:
 
 @click.command(context_settings=HELP)
 @reports_errors
-@click.argument("image", type=PATH)
+@click.argument("inputs", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 @option_group(FitOptions, "fit")
 @option_group(FlowFitSettings, "flow_fit")
 @option_group(
@@ -128,10 +131,19 @@ class NonBlindOptions:
     "nonblind",
     words={"weights": ", ".join(f"{name} for x{scale}" for scale, name in _WEIGHTS.items())},
 )
+@option_group(IkeSwitches, None)
 def main(
-    image: Path, fit: FitOptions, flow_fit: FlowFitSettings, nonblind: NonBlindOptions
+    inputs: tuple[Path, ...],
+    fit: FitOptions,
+    flow_fit: FlowFitSettings,
+    nonblind: NonBlindOptions,
+    **_switches: object,  # read by `given_values`: only what is given counts
 ) -> None:
     """Estimate the blur of IMAGE and upscale it by fitting networks to it alone, for minutes.
+
+    Several images, or a folder, are fitted one after another into OUT/NAME; --reference and
+    --true-kernel are then folders with files of the same names. An image that fails does not stop
+    the others; a table with all is printed at the end.
 
     Writes image.png, kernel.png and kernel.npy (in the FKP convention), history.csv, history.png
     and report.json; with --then also image-usrnet.png or image-sftmd.png. --weights and --bundle
@@ -142,46 +154,93 @@ def main(
     """
     require_matplotlib("ikc-offline", "offline")
     try:
-        from ikc_deploy.offline.job import plan
         from ikc_deploy.offline.outputs import check_output
+
+        importlib.import_module("ikc_deploy.offline.job")
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "offline", "ikc-offline") from error
-    check_output(fit.out)
+    images = find_images(inputs, fit.out, fit.reference, fit.true_kernel)
+    for each in images:
+        check_output(each.out)
     method = METHODS[fit.method]
     # Only what is given: the methods' other defaults differ, and IKE has no kernel flow.
-    settings = method.settings(**given_values(FlowFitSettings))
+    settings = method.settings(**given_values(FlowFitSettings), **given_values(IkeSwitches))
     with nonblind.open(fit.scale, flow_fit.alignment, flow_fit.device) as stage:
+        jobs = _Jobs(fit, method, settings, nonblind.then, stage)
+        if len(images) == 1:
+            jobs.run(images[0], fit.method)
+            return
+        failures = jobs.run_all(images)
+    note_skipped(inputs)
+    print_table(f"{fit.method} x{fit.scale} (images: {len(jobs.rows)})", _HEADER, jobs.rows)
+    if failures:
+        heading = f"{len(failures)} of {len(images)} images failed:"
+        raise InputError("\n".join([heading, *failures]))
+
+
+_HEADER: Final = ("", "PSNR-Y dB", "bicubic dB", "kernel dB", "iterations")
+
+
+@dataclass
+class _Jobs:
+    """The fits of a command, and the rows of its table."""
+
+    fit: FitOptions
+    method: Method
+    settings: Any
+    then: str | None
+    nonblind: NonBlindStage | None
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+
+    def run_all(self, images: Sequence[OfflineInput]) -> list[str]:
+        """Fit every image; return a line about each that failed."""
+        failures = []
+        for each in images:
+            try:
+                self.run(each, each.image.name)
+            except (IkcError, OSError) as error:
+                failures.append(f"'{each.image}': {' '.join(str(error).split())}")
+        return failures
+
+    def run(self, each: OfflineInput, name: str) -> None:
+        """Fit an image with a progress bar and print its outcome; exit with 130 after Ctrl-C."""
+        from ikc_deploy.offline.job import plan, run
+
         job = plan(
-            image,
-            fit.scale,
-            method,
-            settings,
-            crop=fit.crop,
-            reference=fit.reference,
-            true_kernel=fit.true_kernel,
-            nonblind=stage,
+            each.image,
+            self.fit.scale,
+            self.method,
+            self.settings,
+            crop=self.fit.crop,
+            reference=each.reference,
+            true_kernel=each.true_kernel,
+            nonblind=self.nonblind,
         )
-        _run(job, fit, nonblind.then)
+        stop = threading.Event()
+        with interruptible(stop) as interrupted, progress_bars() as bars:
+
+            def show(done: int, total: int, losses: Losses) -> None:
+                text = ", ".join(f"{loss} {value:.4g}" for loss, value in losses.items())
+                bars.show(name, done, total, text)
+
+            outcome = run(job, each.out, show, stop)
+        for line in _lines(outcome, self.then):
+            say(line)
+        self.rows.append((each.image.name, *_cells(outcome)))
+        if interrupted.is_set():
+            done = len(outcome.result.history)
+            note(f"stopped after {done} iterations; run the same command to continue")
+            raise SystemExit(130)
 
 
-def _run(job: OfflineJob, fit: FitOptions, then: str | None) -> None:
-    """Run a job with a progress bar and print its outcome; exit with code 130 after Ctrl-C."""
-    from ikc_deploy.offline.job import run
-
-    stop = threading.Event()
-    with interruptible(stop) as interrupted, progress_bars() as bars:
-
-        def show(done: int, total: int, losses: Losses) -> None:
-            text = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-            bars.show(fit.method, done, total, text)
-
-        outcome = run(job, fit.out, show, stop)
-    for line in _lines(outcome, then):
-        say(line)
-    if interrupted.is_set():
-        done = len(outcome.result.history)
-        note(f"stopped after {done} iterations; run the same command to continue")
-        raise SystemExit(130)
+def _cells(outcome: OfflineOutcome) -> tuple[str, ...]:
+    """Return the cells of an image's row after its name, as in `_HEADER`."""
+    figures = outcome.figures
+    names = ("psnr_y", "psnr_y_bicubic", "kernel_psnr_of_its_peak")
+    return (
+        *(f"{figures[name]:.2f}" if name in figures else "" for name in names),
+        str(len(outcome.result.history)),
+    )
 
 
 def _lines(outcome: OfflineOutcome, then: str | None) -> list[str]:

@@ -10,10 +10,11 @@ import click
 
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._option_group import option_group
-from ikc_deploy.cli._ui import note_skipped, progress_bars, say
+from ikc_deploy.cli._ui import note_skipped, progress_bars, result
 from ikc_deploy.cli._value_types import PATH, FiniteNumber
 from ikc_deploy.errors import InputError
-from ikc_deploy.evaluation.prepare import IMAGE_FOLDERS, Layout, PrepareSettings, prepare
+from ikc_deploy.evaluation.prepare import IMAGE_FOLDERS, Layout, PrepareSettings
+from ikc_deploy.evaluation.prepare_sets import SetOptions, plan_sets, prepare_sets
 from ikc_deploy.option_fields import Option
 
 
@@ -37,29 +38,37 @@ class PrepareOptions:
     "settings",
     types={"sigma_range": (FiniteNumber(), FiniteNumber())},
 )
-def main(sources: tuple[Path, ...], options: PrepareOptions, settings: PrepareSettings) -> None:
-    """Degrade the images of SRC (files or folders) into DST, by isotropic Gaussian blur.
+@option_group(SetOptions, "sets")
+def main(
+    sources: tuple[Path, ...],
+    options: PrepareOptions,
+    settings: PrepareSettings,
+    sets: SetOptions,
+) -> None:
+    """Degrade the images of SRC (files or folders) into DST.
 
     Writes DST/HR/x4, DST/LR/x4 (shrunk, not blurred), DST/LRblur/x4 (blurred and shrunk),
     DST/Bic/x4 (LR enlarged) and the sigmas as DST/kernels/x4.json. The same seed and file name
     always produce the same blur.
+
+    With --sets and --gaussian8, there is a folder in DST for each source and for each sigma, with
+    all of that. With --convention fkp, the blurs are elliptic Gaussians as in FKP's test images,
+    which are sampled instead of shrunk bicubically; kernels/x4/NAME.npy has each kernel.
     """
     sigma, destination = options.sigma, options.destination
     if sigma is not None:
         if settings.sigma_range is not None:
             raise InputError("give --sigma or --sigma-range, not both")
         settings = replace(settings, sigma_range=(sigma, sigma))
+    planned = plan_sets(sources, destination, settings, sets)
     with progress_bars() as bars:
-        sigmas = prepare(
-            sources,
-            destination,
-            settings,
-            lambda done, total: bars.show("preparing", done, total),
-        )
-    kernels = Layout(destination, settings.scale).kernels
-    note_skipped(sources)
-    say(f"{destination}: {', '.join(IMAGE_FOLDERS)} (images: {len(sigmas)})")
-    say(f"{kernels}: the sigmas of the images")
+        for each, sigmas in prepare_sets(
+            planned, lambda done, total: bars.show("preparing", done, total)
+        ):
+            kernels = Layout(each.destination, settings.scale).kernels
+            result(f"{each.destination}: {', '.join(IMAGE_FOLDERS)} (images: {len(sigmas)})")
+            result(f"{kernels}: the sigmas of the images")
+    note_skipped(sources, recursive_to=destination if settings.recursive else None)
 
 
 if __name__ == "__main__":

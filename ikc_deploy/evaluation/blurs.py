@@ -100,6 +100,24 @@ class Filter:
         return None
 
 
+@dataclass(frozen=True)
+class UnknownBlur:
+    """The blur of real LR images."""
+
+    name: Literal["unknown"] = "unknown"
+    """Name in tables."""
+    sigma: None = None
+    """Always None: it is not known."""
+
+    def apply(self, hr: NDArray[np.uint8]) -> NDArray[np.float64]:  # noqa: ARG002 - as Blur.apply
+        """Raise `InputError`: nothing can be blurred by it."""
+        raise InputError("the blur of real LR images is not known; use evaluation.pairs")
+
+    def padded(self, size: int) -> NDArray[np.float64] | None:  # noqa: ARG002 - as Blur.padded
+        """Return None: the kernel is not known."""
+        return None
+
+
 @dataclass(frozen=True, eq=False)
 class BlurSet:
     """A set of blurs for one measurement, each applied to every image.
@@ -108,9 +126,9 @@ class BlurSet:
         InputError: There is no blur, or two blurs have the same name.
     """
 
-    kind: Literal["gaussian8", "ellipses8", "gaussians", "kernels", DegradationName]
+    kind: Literal["gaussian8", "ellipses8", "gaussians", "kernels", "pairs", DegradationName]
     """Kind of the set, as in JSON reports."""
-    blurs: tuple[Blur | Filter, ...]
+    blurs: tuple[Blur | Filter | UnknownBlur, ...]
     """Blurs in the order of the tables."""
     file: str | None = None
     """Name of the file that the kernels were read from."""
@@ -130,6 +148,11 @@ class BlurSet:
     def gaussian8(cls, scale: int) -> BlurSet:
         """Return the eight isotropic Gaussians of the Gaussian8 protocol at `scale` 2, 3 or 4."""
         return cls("gaussian8", _gaussians(SIGMAS[scale]))
+
+    @classmethod
+    def unknown(cls) -> BlurSet:
+        """Return the blur of real LR/HR pairs, which is not known."""
+        return cls("pairs", (UnknownBlur(),))
 
     @classmethod
     def ellipses8(cls, scale: int) -> BlurSet:

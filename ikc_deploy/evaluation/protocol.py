@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Manifest
 from ikc_deploy.errors import BackendError, InputError
-from ikc_deploy.evaluation.blurs import Blur, BlurSet, Filter
+from ikc_deploy.evaluation.blurs import Blur, BlurSet, Filter, UnknownBlur
 from ikc_deploy.evaluation.datasets import Dataset, open_datasets, read_hr
 from ikc_deploy.evaluation.degradation import Degradation
 from ikc_deploy.evaluation.records import Method, Record
@@ -50,6 +50,20 @@ class Protocol:
         return self.blurs.title + self.degradation.title
 
 
+@dataclass(frozen=True, eq=False)
+class KernelExample:
+    """The true and the estimated kernels of one image under one blur."""
+
+    image: str
+    """File name of the image."""
+    blur: str
+    """Name of the blur."""
+    true: NDArray[np.float64]
+    """True kernel `[k,k]`."""
+    estimated: NDArray[np.floating]
+    """Kernels `[t+1,k,k]` of steps 0..t."""
+
+
 @dataclass(frozen=True)
 class EvaluationReport:
     """The measurement of one bundle on one or more datasets."""
@@ -62,16 +76,22 @@ class EvaluationReport:
     """Scores in the order of dataset, image and blur, then bicubic, steps 0..t, true kernel."""
     estimate: Estimate = "full"
     """Method of estimating the blur."""
+    kernels: tuple[KernelExample, ...] = ()
+    """Kernels of the first image, for each blur whose kernel fits the bundle's size."""
 
 
 @dataclass(frozen=True, eq=False)
-class _EvaluationCase:
+class EvaluationCase:
     """A case: one image under one blur."""
 
     dataset: str
+    """Name of the dataset."""
     image: str
+    """File name of the image."""
     hr: NDArray[np.uint8]
-    blur: Blur | Filter
+    """HR image `[H,W,3]`."""
+    blur: Blur | Filter | UnknownBlur
+    """Blur of the LR image."""
 
     def record(
         self,
@@ -82,6 +102,7 @@ class _EvaluationCase:
         sigma_estimate: float | None = None,
         kernel_db: float | None = None,
     ) -> Record:
+        """Return the scores of an image `[H,W,3]`, without `border` pixels at each edge."""
         return Record(
             dataset=self.dataset,
             image=self.image,
@@ -118,16 +139,24 @@ def evaluate(
             cannot measure the bundle, or the upscaler's `estimate` is "track".
         BackendError: The networks produce kernel codes that are not finite.
     """
-    _check_bundle(upscaler, protocol.blurs)
+    check_bundle(upscaler, protocol.blurs)
     if upscaler.estimate == "track":
         raise InputError('single images cannot be tracked; evaluate "full" or "crops"')
     records: list[Record] = []
+    kernels: dict[str, KernelExample] = {}
     for dataset in open_datasets(folders, upscaler.scale):
-        records.extend(_measure(upscaler, dataset, protocol, progress))
-    return EvaluationReport(upscaler.bundle.manifest, protocol, tuple(records), upscaler.estimate)
+        records.extend(_measure(upscaler, dataset, protocol, kernels, progress))
+    return EvaluationReport(
+        upscaler.bundle.manifest,
+        protocol,
+        tuple(records),
+        upscaler.estimate,
+        tuple(kernels.values()),
+    )
 
 
-def _check_bundle(upscaler: Upscaler, blurs: BlurSet) -> None:
+def check_bundle(upscaler: Upscaler, blurs: BlurSet) -> None:
+    """Raise `InputError` if the bundle cannot be measured under these blurs."""
     bundle = upscaler.bundle
     if bundle.manifest.io != "uint8":
         raise InputError(
@@ -147,7 +176,11 @@ def _check_bundle(upscaler: Upscaler, blurs: BlurSet) -> None:
 
 
 def _measure(
-    upscaler: Upscaler, dataset: Dataset, protocol: Protocol, progress: Progress
+    upscaler: Upscaler,
+    dataset: Dataset,
+    protocol: Protocol,
+    kernels: dict[str, KernelExample],
+    progress: Progress,
 ) -> Iterator[Record]:
     blurs = protocol.blurs.blurs
     total = len(dataset.paths) * len(blurs)
@@ -155,31 +188,38 @@ def _measure(
     for row, path in enumerate(dataset.paths):
         hr = read_hr(path, upscaler.scale)
         for column, blur in enumerate(blurs):
-            case = _EvaluationCase(dataset.name, path.name, hr, blur)
-            yield from _measure_case(upscaler, case, protocol.degradation)
+            case = EvaluationCase(dataset.name, path.name, hr, blur)
+            yield from _measure_case(upscaler, case, protocol.degradation, kernels)
             progress(dataset.name, row * len(blurs) + column + 1, total)
 
 
 def _measure_case(
-    upscaler: Upscaler, case: _EvaluationCase, degradation: Degradation
+    upscaler: Upscaler,
+    case: EvaluationCase,
+    degradation: Degradation,
+    kernels: dict[str, KernelExample],
 ) -> Iterator[Record]:
     scale, basis = upscaler.scale, upscaler.bundle.basis
     lr = degradation.shrink(case.blur.apply(case.hr), scale, case.image)
     yield case.record(upscale_bicubic(lr, scale), scale, "bicubic")
     blind = upscaler(lr, steps=True)
-    _check_codes(upscaler, blind)
+    check_codes(upscaler, blind)
     kernel = case.blur.padded(basis.kernel_size)
     for step, (image, code) in enumerate(zip(blind.steps, blind.codes, strict=True)):
         decibels = None if kernel is None else kernel_psnr(basis.decode(code), kernel)
         sigma = float(basis.sigma_of_code(code))
         yield case.record(image, scale, "blind", step, sigma, decibels)
     if kernel is not None:
+        # The first image's example of a blur is kept.
+        example = KernelExample(case.image, case.blur.name, kernel, basis.decode(blind.codes))
+        kernels.setdefault(case.blur.name, example)
         # As a code: of a kernel outside the basis, this column is the nearest one inside.
         code = basis.take_levels(basis.encode(kernel), blind.codes[0])
         yield case.record(upscaler(lr, code=code).image, scale, "true kernel")
 
 
-def _check_codes(upscaler: Upscaler, blind: Result) -> None:
+def check_codes(upscaler: Upscaler, blind: Result) -> None:
+    """Raise `BackendError` if a kernel code is not finite."""
     if not np.all(np.isfinite(blind.codes)):
         raise BackendError(
             f"the bundle '{upscaler.bundle.path}' estimates kernel codes that are not finite; "

@@ -230,7 +230,7 @@ def _loop(
     session = Session(backend, bundle, frame_shape(frames, bundle.manifest.io), iters)
     srs: list[NDArray[Any]] = []
     session.upload(frames, None if code is None else code.reshape(1, -1))
-    sequence = session.blind() if code is None else session.known()
+    sequence = session.blind() if code is None else session.image(0)
     run(backend, sequence, lambda _: srs.append(backend.download(session.sr)))
     codes = [backend.download(each) for each in session.codes]
     backend.close()

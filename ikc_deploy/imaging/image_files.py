@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,16 +25,12 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError, InputError
-from ikc_deploy.files import check_file, real_path, write_atomically
+from ikc_deploy.files import write_atomically
 from ikc_deploy.imaging.degrade import quantize
 from ikc_deploy.imaging.image_io import (
-    IMAGE_SUFFIXES,
     MAX_PIXELS,
     Picture,
     check_writable,
-    list_images,
-    list_tree,
-    names_other_file,
     read_picture,
     write_picture,
 )
@@ -96,55 +92,6 @@ class Upscaled:
     """Metadata that the format of the output cannot hold, a name for each kind."""
     ellipse: Ellipse | None = None
     """Axes and angle of the blur kernel, if the weights estimate a direction; else None."""
-
-
-def plan_tasks(
-    inputs: Sequence[Path],
-    out: Path,
-    steps: Path | None = None,
-    max_pixels: int | None = MAX_PIXELS,
-    *,
-    recursive: bool = False,
-) -> list[ImageTask]:
-    """Return the tasks for image files and folders of images, in order.
-
-    Reads no image and writes nothing.
-
-    Args:
-        inputs: Image files, and folders whose image files are upscaled (subfolders are not
-            searched). The same file given twice is one task.
-        out: The output file, if there is one image and `out` has an image suffix; otherwise a
-            folder, in which every output has the name of its input (ending in .png where the
-            format of the input cannot be written).
-        steps: Folder in which each task gets a subfolder, named as its input without suffix, for
-            the images of its steps; None for none.
-        max_pixels: Maximum number of pixels of an input; None for no limit.
-        recursive: Whether to search subfolders too; outputs then get the same subfolders.
-
-    Raises:
-        InputError: An input does not exist or a folder has no image; two inputs have the same
-            output; an output would overwrite an input; or its format is unknown.
-        OutputError: An output cannot be written, because its name is too long or its place is
-            not a folder.
-    """
-    places = _sources(inputs, out if recursive else None)
-    sources = list(places)
-    targets = _targets(places, out)
-    folders = [steps and steps / places[source] / source.stem for source in sources]
-    _refuse_shared(sources, targets)
-    _refuse_shared(sources, [folder for folder in folders if folder is not None])
-    given = {real_path(source): source for source in sources}
-    for target, folder in zip(targets, folders, strict=True):
-        overwritten = given.get(real_path(target))
-        if overwritten is None and folder is not None:
-            inside = (path for real, path in given.items() if real.parent == real_path(folder))
-            overwritten = next(inside, None)
-        if overwritten is not None:
-            raise InputError(f"'{overwritten}' would be overwritten; choose another output folder")
-    for path in (*targets, *(folder / KERNELS_FILE for folder in folders if folder is not None)):
-        check_file(path)
-    jobs = zip(sources, targets, folders, strict=True)
-    return [ImageTask(*task, max_pixels=max_pixels) for task in jobs]
 
 
 def check_bundle(bundle: Bundle) -> None:
@@ -371,81 +318,3 @@ def _write_kernel(kernel: NDArray[np.float32], path: Path) -> None:
     buffer = io.BytesIO()
     np.save(buffer, kernel, allow_pickle=False)
     write_atomically(path, buffer.getvalue())
-
-
-def _sources(inputs: Iterable[Path], recursive_to: Path | None) -> dict[Path, Path]:
-    """Return the image files, with the subfolder of the output of each.
-
-    Args:
-        inputs: Files and folders.
-        recursive_to: The output folder, to search subfolders; None to search none.
-    """
-    found: dict[Path, tuple[Path, Path]] = {}
-    for path in inputs:
-        if not path.exists():
-            raise InputError(f"there is no image or folder '{path}'")
-        if not path.is_dir():
-            images = [(path, Path())]
-        elif recursive_to is None:
-            images = [(image, Path()) for image in list_images(path)]
-        else:
-            images = [
-                (image, listing.folder.relative_to(path))
-                for listing in list_tree(path, leave_out=recursive_to)
-                for image in listing.found
-            ]
-        for image, place in images:
-            found.setdefault(image.absolute(), (image, place))
-    return dict(found.values())
-
-
-def _targets(places: Mapping[Path, Path], out: Path) -> list[Path]:
-    sources = list(places)
-    if out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir():
-        if len(sources) > 1:
-            raise InputError(
-                f"'{out}' is the name of one image, but there are {len(sources)} to write; "
-                "give a folder"
-            )
-        return [out]
-    if not out.is_dir() and names_no_folder(out, sources):
-        raise InputError(
-            f"invalid output '{out}': files ending in '{out.suffix}' cannot be written; use one of "
-            f"{', '.join(IMAGE_SUFFIXES)}, or create the folder '{out}' first if it is a folder"
-        )
-    if out.exists() and not out.is_dir():
-        raise InputError(
-            f"'{out}' is a file; give a folder, or a file ending in {', '.join(IMAGE_SUFFIXES)}"
-        )
-    return [out / place / _output_name(source) for source, place in places.items()]
-
-
-def names_no_folder(out: Path, sources: Sequence[Path]) -> bool:
-    """Return whether an output that does not exist names a file that cannot be written.
-
-    For a single image, any suffix of letters counts; for several, only a known file suffix.
-    """
-    if out.exists():
-        return False
-    return names_other_file(out) or (len(sources) == 1 and _ends_in_letters(out))
-
-
-def _ends_in_letters(path: Path) -> bool:
-    """Return whether a name ends like a file name: `a.jpgg`, but not `run.2`."""
-    return path.suffix[1:2].isalpha()
-
-
-def _output_name(source: Path) -> str:
-    writable = source.suffix.lower() in IMAGE_SUFFIXES
-    return source.name if writable else f"{source.stem}.png"
-
-
-def _refuse_shared(sources: Sequence[Path], places: Sequence[Path]) -> None:
-    owners: dict[Path, Path] = {}
-    for source, place in zip(sources, places, strict=False):
-        owner = owners.setdefault(place, source)
-        if owner != source:
-            raise InputError(
-                f"'{owner}' and '{source}' would both be written to '{place}'; "
-                "rename one, or upscale them into different folders"
-            )

@@ -74,6 +74,13 @@ class WorkFolder:
         """Whether there is an unfinished run to resume."""
         return (self.path / _RUN_FILE).is_file()
 
+    def refuse_unfinished(self) -> None:
+        """Raise `VideoError` if there is an unfinished run."""
+        if self.exists:
+            raise VideoError(
+                f"'{self.path}' holds an unfinished run; continue it with --resume, or delete it"
+            )
+
     def open(self, run: Mapping[str, Any], resume: bool) -> list[Chunk]:
         """Create and lock the folder.
 
@@ -131,9 +138,7 @@ class WorkFolder:
 
     def _check(self, run: Mapping[str, Any], resume: bool) -> None:
         if not resume:
-            raise VideoError(
-                f"'{self.path}' holds an unfinished run; continue it with --resume, or delete it"
-            )
+            self.refuse_unfinished()
         before: dict[str, Any] = json.loads((self.path / _RUN_FILE).read_text())
         changed = [name for name in run if before.get(name) != json.loads(json.dumps(run[name]))]
         if changed:

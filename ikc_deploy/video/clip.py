@@ -22,6 +22,7 @@ from ikc_deploy.errors import NoVideoError, UnreadableClipError, VideoError
 from ikc_deploy.video.clocks import RunningClock, can_jump
 from ikc_deploy.video.colour import UNSPECIFIED, ToRgb, infer_colour, sample_bits, subsampling
 from ikc_deploy.video.deinterlacing import DONE, Deinterlacer
+from ikc_deploy.video.hdr import static_hdr
 from ikc_deploy.video.interfaces import Frame, StreamFacts
 from ikc_deploy.video.names import DEFAULT_RATE, Deinterlace
 from ikc_deploy.video.opening import open_input
@@ -366,6 +367,7 @@ def stream_facts(stream: VideoStream, first: VideoFrame, frames: int | None = No
         stream.sample_aspect_ratio or Fraction(1),
         # FFmpeg has moved the stretching of the matrix into the pixel aspect ratio.
         turn_only(display_matrix(first)),
+        static_hdr(first),
         frames,
     )
 
@@ -414,8 +416,6 @@ _LOST: Final = {
     "SPHERICAL": "the clip is a 360-degree (spherical) video; the output is not marked as such, "
     "and players show it flat",
     "A53_CC": "the clip has closed captions inside its frames, which are left out",
-    "MASTERING_DISPLAY_METADATA": "the clip's HDR metadata (mastering display) is left out",
-    "CONTENT_LIGHT_LEVEL": "the clip's HDR metadata (light levels) is left out",
     "DOVI_METADATA": "the clip's Dolby Vision metadata is left out",
     "DYNAMIC_HDR_PLUS": "the clip's HDR10+ metadata is left out",
 }

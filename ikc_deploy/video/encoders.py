@@ -13,6 +13,7 @@ import numpy as np
 from ikc_deploy.errors import EncoderError
 from ikc_deploy.video.colour import FromRgb
 from ikc_deploy.video.encoder_settings import AUTO, FAMILIES, EncoderSettings
+from ikc_deploy.video.hdr import joined_options
 from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.opening import open_input, open_output
 from ikc_deploy.video.output_container import MuxedOutput, codec_name
@@ -82,7 +83,10 @@ def choose_encoder(settings: EncoderSettings, facts: StreamFacts, container: str
     reasons = []
     for name in FAMILIES.get(family, (family,)):
         try:
-            encoder = Encoder(name, _pixel_format(name, facts), _options(name, settings.crf))
+            options = _options(name, settings.crf)
+            if facts.hdr is not None:
+                options = joined_options(options, facts.hdr.options(name))
+            encoder = Encoder(name, _pixel_format(name, facts), options)
             _check_container(coded_frame(encoder, facts), facts, container)
         except av.codec.codec.UnknownCodecError:
             reasons.append(f"{name}: this FFmpeg has no such encoder")

@@ -106,5 +106,9 @@ class NumberedImages:
                     write_rgb(np.zeros(shape, np.uint8), path)
 
     def _path(self, number: int) -> Path:
-        name = NUMBER.sub(lambda found: found[0] % number, self._pattern.name)
-        return self._pattern.with_name(name)
+        return image_path(self._pattern, number)
+
+
+def image_path(pattern: Path, number: int) -> Path:
+    """Return the path of one of the images of a pattern."""
+    return pattern.with_name(NUMBER.sub(lambda found: found[0] % number, pattern.name))

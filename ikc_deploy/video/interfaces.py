@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.video.colour import Colour
+from ikc_deploy.video.hdr import StaticHdr
 
 if TYPE_CHECKING:
     from av.video.codeccontext import VideoCodecContext
@@ -53,6 +54,8 @@ class StreamFacts:
     """Width over height of a pixel."""
     display_matrix: tuple[int, ...] | None = None
     """Rotation and flips for players: nine 16.16 and 2.30 fixed-point numbers; None for none."""
+    hdr: StaticHdr | None = None
+    """Static HDR metadata; None for none."""
     frames: int | None = None
     """Expected number of frames; None if it is not known."""
 

@@ -41,8 +41,8 @@ NUMBER: Final = re.compile(r"%0?\d{0,2}d(?![A-Za-z])")
 """Pattern of the place for a number in a name, such as `%06d`; no match in "100%done"."""
 
 
-def is_video(inputs: Sequence[Path], out: Path | None) -> bool:
-    """Return whether inputs and output specify a stream of frames, not separate images.
+def is_stream(inputs: Sequence[Path], out: Path | None) -> bool:
+    """Return whether inputs and output are one stream of frames, not files for a folder.
 
     Args:
         inputs: Files, folders and `PIPE`.
@@ -50,12 +50,19 @@ def is_video(inputs: Sequence[Path], out: Path | None) -> bool:
     """
     files = [path for path in inputs if not path.is_dir()]
     pictures = any(path.suffix.lower() in IMAGE_SUFFIXES for path in files)
+    clips = any(path.suffix.lower() in VIDEO_SUFFIXES for path in files)
+    if PIPE in inputs or out == PIPE:
+        return True
+    if out is None:
+        return clips
+    if out.is_dir():
+        return False
     return (
-        any(path == PIPE or path.suffix.lower() in VIDEO_SUFFIXES for path in files)
-        or out == PIPE
-        or (out is not None and out.suffix.lower() in CONTAINERS)
+        out.suffix.lower() in CONTAINERS
         # A single image has one output, even if its name has a place for a number.
-        or (out is not None and is_numbered(out) and not pictures)
+        or (is_numbered(out) and not pictures)
+        # The name of a file that cannot be written: the request refuses it.
+        or (clips and len(inputs) == 1 and out.suffix[1:2].isalpha())
     )
 
 

@@ -71,4 +71,11 @@ def check_output(
     trial = Trial(container, coded, facts, excerpt, jumps)
     plan = trial.plan(path, clip.side_data)
     trial.write_header(target, path, plan)
-    return PassthroughStreams(path, tuple(plan.tracks), excerpt, jumps, plan.tags), plan.warnings
+    companions = PassthroughStreams(path, tuple(plan.tracks), excerpt, jumps, plan.tags)
+    lost = []
+    if facts.hdr is not None and not facts.hdr.options(encoder.name):
+        lost.append(
+            "the clip's HDR metadata (mastering display, light levels) is left out: "
+            f"{encoder.name} does not write it; libx265 and libsvtav1 do"
+        )
+    return companions, [*plan.warnings, *lost]

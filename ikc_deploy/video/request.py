@@ -12,10 +12,11 @@ from typing import Any, BinaryIO, Final
 
 from ikc_deploy.errors import UnreadableClipError, VideoError
 from ikc_deploy.video.camera import Camera, CameraSettings
+from ikc_deploy.video.chunks import WorkFolder
 from ikc_deploy.video.clip import Clip, Span
 from ikc_deploy.video.encoder_settings import EncoderSettings
 from ikc_deploy.video.file_sink import FileSettings, FileSink
-from ikc_deploy.video.image_sequence import ImageFolder, NumberedImages
+from ikc_deploy.video.image_sequence import ImageFolder, NumberedImages, image_path
 from ikc_deploy.video.interfaces import Sink, Source, StreamFacts
 from ikc_deploy.video.names import CONTAINERS, DEFAULT_RATE, PIPE, Deinterlace, is_numbered
 from ikc_deploy.video.raw import RawFormat, RawSink, open_raw
@@ -105,6 +106,23 @@ class Request:
     def live(self) -> bool:
         """Whether the source is live, so that its frames do not wait."""
         return self.camera is not None
+
+    def first_file(self) -> Path | None:
+        """Return the file that the run would create or replace; the first of numbered images.
+
+        None for a window or a pipe, and if an unfinished run is resumed.
+
+        Raises:
+            VideoError: There is an unfinished run, but it is not resumed.
+        """
+        if self.target is None or self.target == PIPE:
+            return None
+        if is_numbered(self.target):
+            return None if self.resume else image_path(self.target, 1)
+        unfinished = WorkFolder(self.target)
+        if not self.resume:
+            unfinished.refuse_unfinished()
+        return None if unfinished.exists else self.target
 
 
 @contextmanager

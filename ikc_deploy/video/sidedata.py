@@ -32,6 +32,12 @@ def display_matrix(frame: VideoFrame | None) -> tuple[int, ...] | None:
     return struct.unpack("=9i", data) if len(data) == 36 else None
 
 
+def side_data_bytes(frame: VideoFrame, name: str) -> bytes | None:
+    """Return the side data of one of PyAV's names; None if the frame has none."""
+    found = _by_name(frame)
+    return bytes(cast("Buffer", found[name])) if name in found else None
+
+
 def side_data_names(frame: VideoFrame | None) -> frozenset[str]:
     """Return PyAV's names of the side data of a frame; STEREO3D only if it has several views."""
     if frame is None:

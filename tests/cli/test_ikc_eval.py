@@ -83,7 +83,14 @@ def test_two_folders_and_every_output(small_bundle: Bundle, hr: Path, tmp_path: 
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-    assert files == ["a.csv", "a.json", "a.md", "plots/psnr.png", "plots/sigma.png"]
+    assert files == [
+        "a.csv",
+        "a.json",
+        "a.md",
+        "plots/kernels.png",
+        "plots/psnr.png",
+        "plots/sigma.png",
+    ]
     values = json.loads((out / "a.json").read_text())
     assert (values["protocol"], values["noise"], values["jpeg"]) == ("gaussians", 5, 70)
     more = values["datasets"]["More"]

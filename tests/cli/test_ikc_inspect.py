@@ -94,3 +94,11 @@ def test_shipped_weights_are_listed_with_their_cards() -> None:
 def test_a_bundle_or_the_list_is_required(tmp_path: Path) -> None:
     assert_one_clear_line(invoke(main), "BUNDLE", "--weights")
     assert_one_clear_line(invoke(main, tmp_path, "--weights"), "leave out BUNDLE")
+
+
+def test_the_bundle_of_shipped_weights_is_shown_by_name() -> None:
+    result = invoke(main, "--weights", "x4-lite")
+    assert result.exit_code == 0, result.output
+    assert "x4-lite" in result.stdout and "all verified" in result.stdout
+    assert_one_clear_line(invoke(main, "--weights", "abacus"), "abacus")
+    assert_one_clear_line(invoke(main, "folder", "--weights", "x4-lite"), "not both")

@@ -251,3 +251,28 @@ def test_what_cannot_be_done_is_refused_before_the_first_iteration(
             arguments += [option, str(folder / value) if "." in value else value]
     assert_one_clear_line(invoke(main, *arguments), *words)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_is_fitted_with_a_table_and_the_switches_reach_the_fit(
+    folder: Path, tmp_path: Path
+) -> None:
+    for name in ("2.png", "10.png"):
+        write_rgb(photo(40, 44, seed=len(name)), tmp_path / "in" / name)
+        write_rgb(photo(80, 88, seed=len(name)), tmp_path / "hr" / name.replace("png", "jpg"))
+    write_rgb(np.full((40, 44, 3), 9, np.uint8), tmp_path / "in" / "flat.png")
+    write_rgb(np.full((80, 88, 3), 9, np.uint8), tmp_path / "hr" / "flat.png")
+    options = ("--method", "ike", "--scale", 2, "-o", tmp_path / "out", "--iterations", 1)
+    more = ("--coupling", "additive", "--no-energy", "--reference", tmp_path / "hr")
+    result = invoke(main, tmp_path / "in", *options, *more)
+    assert result.exit_code == 2
+    assert "1 of 3 images failed:" in result.stderr and "flat.png" in result.stderr
+    lines = [line.split() for line in result.stdout.splitlines() if ".png " in line]
+    assert [cells[0] for cells in lines if len(cells) == 4] == ["2.png", "10.png"]
+    report = json.loads((tmp_path / "out" / "10" / "report.json").read_text())
+    assert report["settings"]["coupling"] == "additive" and report["settings"]["energy"] is False
+    assert report["settings"]["interpolation"] is True
+    assert_one_clear_line(
+        invoke(main, *dip(folder, tmp_path / "dip", 1, "--no-energy")), "dip-fkp has no energy"
+    )
+    (tmp_path / "hr" / "2.jpg").unlink()
+    assert_one_clear_line(invoke(main, tmp_path / "in", *options, *more), "has no 2.png or .jpg")

@@ -142,7 +142,7 @@ def test_missing_inputs_are_one_line_before_a_bundle_is_opened(tmp_path: Path) -
     result = invoke(
         main, tmp_path / "gone.png", "-o", tmp_path / "x.png", "--bundle", tmp_path / "none"
     )
-    assert_one_clear_line(result, "no image or folder", "gone.png")
+    assert_one_clear_line(result, "no image, clip or folder", "gone.png")
 
 
 def test_weights_come_from_the_cache_and_random_ones_are_refused(
@@ -153,7 +153,9 @@ def test_weights_come_from_the_cache_and_random_ones_are_refused(
         "ikc_deploy.cli._bundle_options.default_bundle", lambda name, _: cached[name]
     )
     for options in ((), ("--weights", "mine")):
-        result = invoke(main, folder / "a.png", "-o", tmp_path / "x.png", "--iters", 0, *options)
+        result = invoke(
+            main, folder / "a.png", "-o", tmp_path / "x.png", "--iters", 0, "--overwrite", *options
+        )
         assert result.exit_code == 0, result.output
     result = invoke(main, folder, "-o", tmp_path / "out", "--weights", "random:x4")
     assert_one_clear_line(result, "'random:x4' means random weights")
@@ -180,6 +182,7 @@ def test_crops_and_tiles_give_the_picture_too(bundle: Bundle, tmp_path: Path) ->
     )
     for way in ways:
         options = ("-o", tmp_path / "out.png", "--bundle", bundle.path, "--iters", 2, *way)
+        (tmp_path / "out.png").unlink(missing_ok=True)
         result = invoke(main, tmp_path / "a.png", *options)
         assert result.exit_code == 0, result.output
         np.testing.assert_array_equal(read_rgb(tmp_path / "out.png"), expected)
@@ -237,7 +240,7 @@ def test_a_large_picture_is_read_if_asked_for(bundle: Bundle, tmp_path: Path) ->
     paths = (tmp_path / "a.png", "-o", tmp_path / "out.png", "--bundle", bundle.path, "--iters", 0)
     assert_one_clear_line(invoke(main, *paths, "--max-pixels", "1.9K"), "50x40", "--max-pixels")
     for most in ("2K", "200M", "none"):
-        assert invoke(main, *paths, "--max-pixels", most).exit_code == 0
+        assert invoke(main, *paths, "--overwrite", "--max-pixels", most).exit_code == 0
     assert "expected for example 200M" in invoke(main, *paths, "--max-pixels", "big").stderr
 
 
@@ -293,12 +296,12 @@ def test_a_tree_is_mirrored_and_continued(bundle: Bundle, tmp_path: Path) -> Non
 def test_a_tree_without_images_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "in" / "sub").mkdir(parents=True)
     result = invoke(main, tmp_path / "in", "-o", tmp_path / "out", "--recursive")
-    assert_one_clear_line(result, "and its subfolders have no images")
+    assert_one_clear_line(result, "and its subfolders have no images or clips")
 
 
 def test_the_kernel_and_the_ellipse_of_one_image(folder: Path, tmp_path: Path) -> None:
     source, kept = folder / "a.png", tmp_path / "new" / "k.npy"
-    options = ("--weights", "x4-aniso", "--iters", 1, "--save-kernel", kept)
+    options = ("--weights", "x4-aniso", "--iters", 1, "--save-kernel", kept, "--overwrite")
     line = invoke(main, source, "-o", tmp_path / "x.png", *options)
     assert line.exit_code == 0, line.output
     kernel = np.load(kept)

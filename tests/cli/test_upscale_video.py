@@ -209,7 +209,10 @@ def test_a_truncated_clip_is_upscaled_with_a_warning(bundle: Bundle, tmp_path: P
         (("in.mp4", "-o", "100%dark.png"), ("invalid video output",)),
         (("in.mp4", "-o", "out.avi"), ("invalid video output",)),
         (("in.mp4", "-o", "in.mp4"), ("would be overwritten",)),
-        (("in.mp4", "in.mp4", "-o", "out.mp4"), ("one clip at a time",)),
+        (
+            ("in.mp4", "in.mp4", "-o", "out.mp4"),
+            ("one output, but there are 2 inputs; give a folder",),
+        ),
         (("in.mp4",), ("name the output with -o",)),
         (("in.mp4", "-o", "-"), ("--raw rgb24",)),
         (("in.mp4", "-o", "out.mp4", "--raw-size", "8x8"), ("give --raw too",)),

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import correlate
 
 from ikc_deploy.errors import InputError, OutputError
 from ikc_deploy.evaluation.prepare import PrepareSettings, prepare
-from ikc_deploy.imaging.degrade import degrade_gaussian, upscale_bicubic
+from ikc_deploy.evaluation.prepare_sets import SetOptions, plan_sets, prepare_sets
+from ikc_deploy.imaging.degrade import SIGMAS, degrade_gaussian, upscale_bicubic
 from ikc_deploy.imaging.image_io import read_rgb, write_rgb
 from tests.samples import photo
 
@@ -164,6 +166,7 @@ def test_a_run_that_was_killed_is_repeated_and_no_image_has_another_ones_sigma(
 import os, signal, sys
 from pathlib import Path
 from ikc_deploy.evaluation.prepare import PrepareSettings, prepare
+from ikc_deploy.evaluation.prepare_sets import SetOptions, plan_sets, prepare_sets
 def killed(done, total):
     if done == 2:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -177,3 +180,58 @@ prepare([Path(sys.argv[1])], Path(sys.argv[2]), PrepareSettings(seed=2), killed)
         prepare([source], folder, PrepareSettings(seed=2))
     prepare([source], tmp_path / "whole", PrepareSettings(seed=2))
     assert written(out) == written(tmp_path / "new") == written(tmp_path / "whole")
+
+
+def test_subfolders_keep_their_names(source: Path, tmp_path: Path) -> None:
+    write_rgb(photo(43, 50, 9), source / "more" / "bird.png")
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="no image or folder"):
+        prepare([tmp_path / "gone"], out, PrepareSettings(recursive=True))
+    sigmas = prepare([source], out, PrepareSettings(recursive=True))
+    assert set(sigmas) == {"bird", "cat", "dog", "more/bird"}
+    hr = read_rgb(out / "HR" / "x4" / "more" / "bird.png")
+    np.testing.assert_array_equal(hr, photo(43, 50, 9)[:40, :48])
+    assert sigmas["bird"] != sigmas["more/bird"]
+    before = written(out)
+    prepare([source], out, PrepareSettings(recursive=True))
+    assert written(out) == before
+
+
+def test_the_fkp_convention_is_a_correlation_and_a_sampling(source: Path, tmp_path: Path) -> None:
+    out, settings = tmp_path / "out", PrepareSettings(2, convention="fkp", seed=4)
+    sigmas = prepare([source], out, settings)
+    kernels = {name: np.load(out / "kernels" / "x2" / f"{name}.npy") for name in sigmas}
+    for name, kernel in kernels.items():
+        assert kernel.shape == (11, 11) and kernel.sum() == pytest.approx(1)
+        hr = read_rgb(out / "HR" / "x2" / f"{name}.png").astype(float)
+        full = correlate(hr, kernel[:, :, None], mode="wrap")[::2, ::2]
+        lr = read_rgb(out / "LRblur" / "x2" / f"{name}.png")
+        assert np.abs(lr - np.clip(full, 0, 255)).max() <= 0.5 + 1e-6
+        # FKP's variances for x2.
+        assert 0.35 <= sigmas[name] ** 2 <= 5
+    assert not np.allclose(kernels["bird"], kernels["cat"])
+    with pytest.raises(InputError, match="leave out the range"):
+        PrepareSettings(convention="fkp", sigma_range=(1, 2))
+
+
+def test_sets_are_checked_before_the_first_is_written(source: Path, tmp_path: Path) -> None:
+    write_rgb(photo(43, 50, 5), tmp_path / "other" / "bird.png")
+    out, both = tmp_path / "out", [source, tmp_path / "other"]
+    options = SetOptions(by_folder=True, gaussian8=True)
+    done = list(prepare_sets(plan_sets(both, out, PrepareSettings(), options)))
+    assert [each.destination.relative_to(out).as_posix() for each, _ in done] == [
+        f"{name}/sigma{sigma:g}" for name in ("source", "other") for sigma in SIGMAS[4]
+    ]
+    lr = read_rgb(out / "other" / "sigma3.2" / "LRblur" / "x4" / "bird.png")
+    np.testing.assert_array_equal(lr, degrade_gaussian(photo(43, 50, 5)[:40, :48], 3.2, 4))
+    (tmp_path / "new" / "other" / "HR" / "x4").mkdir(parents=True)
+    (tmp_path / "new" / "other" / "HR" / "x4" / "bird.png").touch()
+    with pytest.raises(OutputError, match="would be lost"):
+        plan_sets(both, tmp_path / "new", PrepareSettings(), SetOptions(by_folder=True))
+    for sources, settings, words in (
+        ([source / "bird.png"], PrepareSettings(), "--sets takes folders"),
+        ([source, source], PrepareSettings(), "two sources are named 'source'"),
+        ([source], PrepareSettings(convention="fkp"), "--gaussian8 gives the sigmas"),
+    ):
+        with pytest.raises(InputError, match=words):
+            plan_sets(sources, tmp_path / "x", settings, options)

@@ -17,11 +17,11 @@ from ikc_deploy.imaging.image_files import (
     Upscaled,
     check_bundle,
     fill_hidden,
-    plan_tasks,
     upscale_file,
     upscale_picture,
 )
 from ikc_deploy.imaging.image_io import Picture, read_picture, write_picture
+from ikc_deploy.imaging.planning import plan_tasks
 from tests.imaging.test_image_io import png16
 from tests.repeating import CORRECTION, FIRST, repeated, repeating_bundle
 from tests.samples import photo

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import pytest
 
-from ikc_deploy.video.names import is_numbered, is_video
+from ikc_deploy.video.names import is_numbered, is_stream
 from tests.video.clips import packets, times
 from tests.video.streams import heard, kinds
 from tests.video.test_file_sink import opened, upscale
@@ -76,6 +76,6 @@ def test_alpha_of_vp8_and_vp9(shared: Path, tmp_path: Path) -> None:
 def test_a_percent_sign_in_a_name(shared: Path, tmp_path: Path) -> None:
     folder = shared / "faults" / "percent-d-in-output-name"
     assert upscale(folder / "c.mp4", tmp_path / "100%done.mp4").frames == 2
-    assert not is_video([folder / "p.png"], Path("50%discount.png"))
-    assert not is_video([folder / "p.png"], Path("50%5d.png"))
+    assert not is_stream([folder / "p.png"], Path("50%discount.png"))
+    assert not is_stream([folder / "p.png"], Path("50%5d.png"))
     assert not is_numbered(Path("100%dark.png")) and is_numbered(Path("%06d.png"))

@@ -10,7 +10,7 @@ from ikc_deploy.errors import VideoError
 from ikc_deploy.video.camera import CameraSettings
 from ikc_deploy.video.clip import Span
 from ikc_deploy.video.encoder_settings import EncoderSettings
-from ikc_deploy.video.names import PIPE, is_video
+from ikc_deploy.video.names import PIPE, is_stream
 from ikc_deploy.video.raw import RawFormat
 from ikc_deploy.video.request import Request
 
@@ -49,8 +49,8 @@ def test_what_cannot_be_is_refused(asked: dict[str, Any], message: str) -> None:
 
 
 def test_names_tell_video_from_pictures(tmp_path: Path) -> None:
-    assert is_video([IN], None) and is_video([PIPE], OUT) and is_video([Path("x.bin")], OUT)
-    assert is_video([tmp_path], OUT) and is_video([tmp_path], Path("frames/%04d.png"))
-    assert not is_video([Path("a.png"), tmp_path], Path("out"))
+    assert is_stream([IN], None) and is_stream([PIPE], OUT) and is_stream([Path("x.bin")], OUT)
+    assert is_stream([tmp_path], OUT) and is_stream([tmp_path], Path("frames/%04d.png"))
+    assert not is_stream([Path("a.png"), tmp_path], Path("out"))
     (tmp_path / "folder.mp4").mkdir()
-    assert not is_video([tmp_path / "folder.mp4"], Path("out"))
+    assert not is_stream([tmp_path / "folder.mp4"], Path("out"))

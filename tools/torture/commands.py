@@ -161,7 +161,7 @@ COMMANDS: Final = (
         "out.png",
         lambda material, variant: [
             material.pictures(variant) / "a.png",
-            *("--bundle", material.bundle(), "--threads", "1"),
+            *("--bundle", material.bundle(), "--threads", "1", "--overwrite"),
         ],
         picture_digest,
     ),
@@ -171,7 +171,7 @@ COMMANDS: Final = (
         "out",
         lambda material, variant: [
             material.pictures(variant),
-            *("--bundle", material.bundle(), "--threads", "1"),
+            *("--bundle", material.bundle(), "--threads", "1", "--overwrite"),
         ],
         _pictures,
     ),
@@ -181,7 +181,7 @@ COMMANDS: Final = (
         "out.mp4",
         lambda material, variant: [
             material.clip("mp4", variant),
-            *("--bundle", material.bundle(), "--threads", "1"),
+            *("--bundle", material.bundle(), "--threads", "1", "--overwrite"),
         ],
         _clip,
         resumes=True,

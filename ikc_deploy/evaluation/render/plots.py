@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ikc_deploy.errors import OutputError
+from ikc_deploy.evaluation.protocol import KernelExample
 from ikc_deploy.evaluation.records import Record
+from ikc_deploy.evaluation.render.kernel_plot import kernels_figure_of
 from ikc_deploy.evaluation.summary import DatasetSummary
 from ikc_deploy.files import check_file
 from ikc_deploy.reporting.plotting import (
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 CURVE_FILE: Final = "psnr.png"
 SIGMA_FILE: Final = "sigma.png"
+KERNELS_FILE: Final = "kernels.png"
 
 _PURPOSE: Final = "a plot"
 _PANEL_INCHES: Final = (3.2, 2.6)
@@ -33,11 +36,14 @@ _MARGIN: Final = 0.12
 
 
 def save_plots(
-    folder: Path, summaries: Sequence[DatasetSummary], records: Sequence[Record]
+    folder: Path,
+    summaries: Sequence[DatasetSummary],
+    records: Sequence[Record],
+    kernels: Sequence[KernelExample] = (),
 ) -> list[Path]:
-    """Write psnr.png and, if any blur has a sigma, sigma.png into `folder`.
+    """Write psnr.png, and sigma.png and kernels.png if there is something to draw, into `folder`.
 
-    A sigma.png of other records is deleted.
+    Those of another measurement are deleted.
 
     Returns:
         The paths of the files written.
@@ -50,10 +56,12 @@ def save_plots(
     figures = {CURVE_FILE: curve_figure(summaries)}
     if any(record.sigma_error is not None for record in records):
         figures[SIGMA_FILE] = sigma_figure(records)
+    if kernels:
+        figures[KERNELS_FILE] = kernels_figure_of(kernels)
     for name, figure in figures.items():
         save_figure(figure, folder / name)
-    if SIGMA_FILE not in figures:
-        (folder / SIGMA_FILE).unlink(missing_ok=True)
+    for name in {SIGMA_FILE, KERNELS_FILE} - figures.keys():
+        (folder / name).unlink(missing_ok=True)
     return [folder / name for name in figures]
 
 
@@ -63,7 +71,7 @@ def check_plots(folder: Path) -> None:
     Raises:
         OutputError: A file is in the way; the message names it.
     """
-    for place in (folder / CURVE_FILE, folder / SIGMA_FILE):
+    for place in (folder / name for name in (CURVE_FILE, SIGMA_FILE, KERNELS_FILE)):
         check_file(place)
         if place.exists() and not is_saved_figure(place):
             raise OutputError(

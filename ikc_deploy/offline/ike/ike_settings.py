@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Final
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.offline.fit_settings import ITERATIONS, FitSettings
-
-CouplingForm = Literal["affine", "additive"]
+from ikc_deploy.offline.ike_switches import IkeSwitches
 
 SCALES: Final = (2, 4)
 """Each stage of the network halves the sides."""
@@ -19,7 +18,7 @@ receptive field."""
 
 
 @dataclass(frozen=True)
-class IkeSettings(FitSettings):
+class IkeSettings(IkeSwitches, FitSettings):
     """The settings of IKE.
 
     Raises:
@@ -27,20 +26,6 @@ class IkeSettings(FitSettings):
     """
 
     iterations: Annotated[int, ITERATIONS] = 3000
-    coupling: CouplingForm = "affine"
-    """Whether a coupling also scales the middle channels; "additive" has a quarter fewer
-    weights."""
-    energy: bool = True
-    """Whether to preserve the blurred brightness in the small and the upscaled image (L_energy)."""
-    tri_channel: bool = True
-    """Whether a coupling splits channels in three (small image, middle, residual), not in two."""
-    bicubic_residual: bool = True
-    """Whether the network's input is the bicubic small image and the residual of bicubic
-    downscaling; otherwise it is the four pixels of each 2x2 square."""
-    csr_backward: bool = True
-    """Whether patches of the upscaled image must resemble patches of the LR image (L_CSR_bwd)."""
-    interpolation: bool = True
-    """Whether the upscaled image stays near the bicubic one away from edges (L_inter)."""
     crop: int = 64
     """Side of the crops of the LR image in pixels; less where the image is smaller. The paper's 128
     takes four times as long for an iteration; the receptive field of a discriminator is 7 pixels in
@@ -55,11 +40,8 @@ class IkeSettings(FitSettings):
     """Number of channels of the upsampler and of the discriminators."""
 
     def __post_init__(self) -> None:
-        """Require a known coupling and numbers in range."""
+        """Require values in range."""
         super().__post_init__()
-        if self.coupling not in get_args(CouplingForm):
-            names = " or ".join(get_args(CouplingForm))
-            raise InputError(f"coupling must be {names}, got '{self.coupling}'")
         for name in ("batch", "growth", "blocks", "width"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be 1 or more, got {getattr(self, name)}")

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.offline.ike.auxiliary_networks import Discriminator, Upsampler
-from ikc_deploy.offline.ike.ike_settings import CouplingForm, IkeSettings
+from ikc_deploy.offline.ike.ike_settings import IkeSettings
 from ikc_deploy.offline.ike.invertible import Coupling, InvertibleNetwork
 from ikc_deploy.offline.ike.splits import BicubicSplit
+from ikc_deploy.offline.ike_switches import CouplingForm
 from tests.samples import photo
 
 FORMS: tuple[CouplingForm, ...] = ("affine", "additive")

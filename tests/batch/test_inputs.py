@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ikc_deploy import InputError
-from ikc_deploy.batch.plan import find_inputs
+from ikc_deploy.batch.inputs import ClipTask, find_inputs
 
 NAMES = ("b.png", "a.jpg", "film.avi", "clip.mp4", "notes.txt", "again/clip.mp4", "again/a.jpg")
 
@@ -27,8 +27,8 @@ def test_pictures_and_clips_are_found_and_keep_their_names(folder: Path, tmp_pat
         (folder / name, out / name) for name in ("a.jpg", "b.png")
     ]
     assert found.clips == (
-        (folder / "clip.mp4", out / "clip.mp4"),
-        (folder / "film.avi", out / "film.mkv"),
+        ClipTask(folder / "clip.mp4", out / "clip.mp4"),
+        ClipTask(folder / "film.avi", out / "film.mkv"),
     )
 
 
@@ -37,11 +37,11 @@ def test_pictures_and_clips_are_found_and_keep_their_names(folder: Path, tmp_pat
     [
         (["gone"], "../out", "no image, clip or folder"),
         (["empty"], "../out", "has no images or clips"),
-        (["."], "../out.mp4", "writes into a folder"),
-        (["b.png"], "notes.txt", "writes into a folder"),
+        (["."], "../out.mp4", "is a file; give a folder"),
+        (["clip.mp4"], "notes.txt", "is a file; give a folder"),
         (["."], ".", "would be overwritten"),
         (["clip.mp4"], ".", "would be overwritten"),
-        (["clip.mp4", "again"], "../out", "two clips would be written"),
+        (["clip.mp4", "again"], "../out", "would both be written"),
         (["a.jpg", "again/a.jpg"], "../out", "would both be written"),
     ],
 )

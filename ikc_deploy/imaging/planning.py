@@ -1,0 +1,199 @@
+"""Planning of outputs: the files among the inputs, and the output of each, checked before the work.
+
+Reads no image and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ikc_deploy.errors import InputError
+from ikc_deploy.files import check_file
+from ikc_deploy.imaging.folders import IMAGE_SUFFIXES, list_folder, list_tree
+from ikc_deploy.imaging.image_files import KERNELS_FILE, ImageTask
+from ikc_deploy.imaging.picture import MAX_PIXELS
+from ikc_deploy.imaging.writing import names_other_file
+
+
+def find_files(
+    inputs: Sequence[Path],
+    suffixes: Sequence[str] = IMAGE_SUFFIXES,
+    one: str = "image",
+    several: str = "images",
+    *,
+    recursive_to: Path | None = None,
+) -> dict[Path, Path]:
+    """Return the files among the inputs, each with the subfolder of its output.
+
+    Files are in the order of the inputs, those of a folder in natural order: 1, 2, 10. The same
+    file given twice counts once.
+
+    Args:
+        inputs: Files of any suffix, and folders, in which the files with `suffixes` are found.
+        suffixes: File name endings in lower case, with the dot.
+        one: The word for such a file in messages.
+        several: The word for such files in messages.
+        recursive_to: The output folder, to search subfolders except this one; None to search none.
+
+    Raises:
+        InputError: An input does not exist or a folder has no such file.
+    """
+    found: dict[Path, tuple[Path, Path]] = {}
+    for path in inputs:
+        if not path.exists():
+            raise InputError(f"there is no {one} or folder '{path}'")
+        if not path.is_dir():
+            files = [(path, Path())]
+        elif recursive_to is None:
+            files = [(file, Path()) for file in list_folder(path, suffixes, several).found]
+        else:
+            files = [
+                (file, listing.folder.relative_to(path))
+                for listing in list_tree(path, suffixes, several, leave_out=recursive_to)
+                for file in listing.found
+            ]
+        for file, place in files:
+            found.setdefault(file.absolute(), (file, place))
+    return dict(found.values())
+
+
+def plan_tasks(
+    inputs: Sequence[Path],
+    out: Path,
+    steps: Path | None = None,
+    max_pixels: int | None = MAX_PIXELS,
+    *,
+    recursive: bool = False,
+) -> list[ImageTask]:
+    """Return the tasks for image files and folders of images, in order.
+
+    Reads no image and writes nothing.
+
+    Args:
+        inputs: Image files, and folders whose image files are upscaled (subfolders are not
+            searched). The same file given twice is one task.
+        out: The output file, if there is one image and `out` has an image suffix; otherwise a
+            folder, in which every output has the name of its input (ending in .png where the
+            format of the input cannot be written).
+        steps: Folder in which each task gets a subfolder, named as its input without suffix, for
+            the images of its steps; None for none.
+        max_pixels: Maximum number of pixels of an input; None for no limit.
+        recursive: Whether to search subfolders too; outputs then get the same subfolders.
+
+    Raises:
+        InputError: An input does not exist or a folder has no image; two inputs have the same
+            output; an output would overwrite an input; or its format is unknown.
+        OutputError: An output cannot be written, because its name is too long or its place is
+            not a folder.
+    """
+    places = find_files(inputs, recursive_to=out if recursive else None)
+    return image_tasks(places, out, steps, max_pixels)
+
+
+def image_tasks(
+    places: Mapping[Path, Path],
+    out: Path,
+    steps: Path | None = None,
+    max_pixels: int | None = MAX_PIXELS,
+) -> list[ImageTask]:
+    """Return the tasks for images, as `plan_tasks`.
+
+    Args:
+        places: Subfolder of the output by image, from `find_files`.
+        out: As for `plan_tasks`.
+        steps: As for `plan_tasks`.
+        max_pixels: As for `plan_tasks`.
+
+    Raises:
+        InputError: As `plan_tasks`.
+        OutputError: As `plan_tasks`.
+    """
+    sources = list(places)
+    targets = _targets(places, out)
+    folders = [steps and steps / places[source] / source.stem for source in sources]
+    _refuse_shared(sources, targets)
+    _refuse_shared(sources, [folder for folder in folders if folder is not None])
+    given = {source.resolve(): source for source in sources}
+    for target, folder in zip(targets, folders, strict=True):
+        overwritten = given.get(target.resolve())
+        if overwritten is None and folder is not None:
+            inside = (path for real, path in given.items() if real.parent == folder.resolve())
+            overwritten = next(inside, None)
+        if overwritten is not None:
+            raise InputError(f"'{overwritten}' would be overwritten; choose another output folder")
+    for path in (*targets, *(folder / KERNELS_FILE for folder in folders if folder is not None)):
+        check_file(path)
+    jobs = zip(sources, targets, folders, strict=True)
+    return [ImageTask(*task, max_pixels=max_pixels) for task in jobs]
+
+
+def check_outputs(outputs: Mapping[Path, Path]) -> None:
+    """Check the outputs of all inputs, by input.
+
+    Raises:
+        InputError: Two inputs have the same output, or an output would overwrite an input.
+        OutputError: An output cannot be written, because its name is too long or its place is
+            not a folder.
+    """
+    _refuse_shared(list(outputs), list(outputs.values()))
+    given = {source.resolve(): source for source in outputs}
+    for target in outputs.values():
+        overwritten = given.get(target.resolve())
+        if overwritten is not None:
+            raise InputError(f"'{overwritten}' would be overwritten; choose another output folder")
+    for target in outputs.values():
+        check_file(target)
+
+
+def _targets(places: Mapping[Path, Path], out: Path) -> list[Path]:
+    sources = list(places)
+    if out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir():
+        if len(sources) > 1:
+            raise InputError(
+                f"'{out}' is the name of one image, but there are {len(sources)} to write; "
+                "give a folder"
+            )
+        return [out]
+    if not out.is_dir() and names_no_folder(out, sources):
+        raise InputError(
+            f"invalid output '{out}': files ending in '{out.suffix}' cannot be written; use one of "
+            f"{', '.join(IMAGE_SUFFIXES)}, or create the folder '{out}' first if it is a folder"
+        )
+    if out.exists() and not out.is_dir():
+        raise InputError(
+            f"'{out}' is a file; give a folder, or a file ending in {', '.join(IMAGE_SUFFIXES)}"
+        )
+    return [out / place / output_name(source) for source, place in places.items()]
+
+
+def names_no_folder(out: Path, sources: Sequence[Path]) -> bool:
+    """Return whether an output that does not exist names a file that cannot be written.
+
+    For a single image, any suffix of letters counts; for several, only a known file suffix.
+    """
+    if out.exists():
+        return False
+    return names_other_file(out) or (len(sources) == 1 and _ends_in_letters(out))
+
+
+def _ends_in_letters(path: Path) -> bool:
+    """Return whether a name ends like a file name: `a.jpgg`, but not `run.2`."""
+    return path.suffix[1:2].isalpha()
+
+
+def output_name(source: Path) -> str:
+    """Return the name of the output of an image in a folder."""
+    writable = source.suffix.lower() in IMAGE_SUFFIXES
+    return source.name if writable else f"{source.stem}.png"
+
+
+def _refuse_shared(sources: Sequence[Path], places: Sequence[Path]) -> None:
+    owners: dict[Path, Path] = {}
+    for source, place in zip(sources, places, strict=False):
+        owner = owners.setdefault(place, source)
+        if owner != source:
+            raise InputError(
+                f"'{owner}' and '{source}' would both be written to '{place}'; "
+                "rename one, or upscale them into different folders"
+            )
