@@ -69,6 +69,7 @@ from ikc_deploy.runtime.backends.base import (
     DeviceFrames,
     Event,
     Index,
+    PlaneIndex,
 )
 from ikc_deploy.runtime.cuda.arrays import DeviceArray
 from ikc_deploy.runtime.estimation import Estimate
@@ -129,6 +130,7 @@ __all__ = [
     "OutOfMemoryError",
     "OutputError",
     "Parity",
+    "PlaneIndex",
     "Postprocessing",
     "Precision",
     "RecipeError",

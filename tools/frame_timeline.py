@@ -44,7 +44,7 @@ COLOURS: Final = {
 
 
 @dataclass(frozen=True)
-class Span:
+class TracedSpan:
     """Work of the backend."""
 
     kind: str
@@ -65,7 +65,7 @@ class FrameTrace:
     """Begin of the call."""
     end: float
     """End of the call."""
-    spans: tuple[Span, ...]
+    spans: tuple[TracedSpan, ...]
     """Work of the backend in it, in order."""
 
 
@@ -74,7 +74,7 @@ class TracedBackend(OnnxRuntimeCpu):
 
     def __init__(self, sessions: Any, names: dict[str, str]) -> None:
         super().__init__(sessions)
-        self.spans: list[Span] = []
+        self.spans: list[TracedSpan] = []
         self._names = names
 
     @classmethod
@@ -113,7 +113,7 @@ class TracedBackend(OnnxRuntimeCpu):
     def _noted(self, kind: str) -> Iterator[None]:
         start = time.thread_time()
         yield
-        self.spans.append(Span(kind, start, time.thread_time()))
+        self.spans.append(TracedSpan(kind, start, time.thread_time()))
 
 
 class _TracedGraph:

@@ -83,7 +83,7 @@ class OpenVinoEngine:
     library = "openvino"
 
     def open(self, path: Path, shapes: Mapping[str, tuple[int, ...]], threads: int) -> PlainGraph:
-        """Read a graph (see `PlainEngine.open`)."""
+        """Read a graph (see `PlainEngine.open`); `BackendError` if the CPU lacks the precision."""
         core = open_core()
         arithmetic: Literal["f32", "bf16"] = "f32" if self.precision == "fp32" else "bf16"
         if not find_device(core, "CPU").computes(arithmetic):
@@ -110,7 +110,10 @@ class NcnnEngine:
     precision = "fp32"
 
     def open(self, path: Path, shapes: Mapping[str, tuple[int, ...]], threads: int) -> PlainGraph:
-        """Read a graph (see `PlainEngine.open`)."""
+        """Read a graph (see `PlainEngine.open`).
+
+        Raises `InputError` for batches, `BackendError` if ncnn or pnnx is missing or refuses it.
+        """
         if any(shape[0] != 1 for shape in shapes.values()):
             raise InputError("ncnn has no batches; measure it with --batch 1")
         try:

@@ -22,7 +22,7 @@ from ikc_deploy.cli._value_types import PATH
 from ikc_deploy.errors import IkcError, InputError, MissingExtraError
 from ikc_deploy.offline.fit_settings import Alignment, FitDevice, FlowFitSettings
 from ikc_deploy.offline.ike_switches import IkeSwitches
-from ikc_deploy.offline.inputs import OfflineInput, find_images
+from ikc_deploy.offline.input_images import OfflineInput, find_images
 from ikc_deploy.offline.methods import METHODS, Method, MethodName
 from ikc_deploy.option_fields import Option
 from ikc_deploy.reporting.plotting import require_matplotlib

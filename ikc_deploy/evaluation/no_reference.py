@@ -29,6 +29,7 @@ from ikc_deploy.evaluation.blurs import BlurSet
 from ikc_deploy.evaluation.protocol import Progress, check_bundle, check_codes
 from ikc_deploy.evaluation.records import Method
 from ikc_deploy.evaluation.summary import CONFIDENCE_TEXT, bootstrap_interval
+from ikc_deploy.files import real_path
 from ikc_deploy.imaging.degrade import blur, quantize, upscale_bicubic
 from ikc_deploy.imaging.image_io import list_images, read_rgb
 from ikc_deploy.imaging.metrics import MAX_PSNR, luma, psnr_y
@@ -65,7 +66,7 @@ def open_lr(folders: Sequence[Path]) -> dict[str, list[Path]]:
     """
     found: dict[str, list[Path]] = {}
     for folder in folders:
-        name = folder.resolve().name
+        name = real_path(folder).name
         if name in found:
             raise InputError(f"two folders are named '{name}'; measure one in another run")
         found[name] = list_images(folder)

@@ -33,6 +33,7 @@ from ikc_deploy.evaluation.protocol import (
     check_codes,
 )
 from ikc_deploy.evaluation.records import Record
+from ikc_deploy.files import real_path
 from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.folders import names
 from ikc_deploy.imaging.image_io import list_images, read_rgb
@@ -88,7 +89,7 @@ class PairSet:
         keys = {path: _key(path.stem, scale) for path in lows}
         alone = [path for path in lows if keys[path] not in highs]
         unused = [path for key, path in highs.items() if key not in set(keys.values())]
-        same_folder = lr.resolve() == hr.resolve()
+        same_folder = real_path(lr) == real_path(hr)
         if same_folder:
             # An image without a mark could be either; only partners of marked ones count.
             unused = [path for path in unused if _HR.search(path.stem)]
@@ -107,7 +108,7 @@ class PairSet:
         found_pairs = tuple(Pair(path, highs[keys[path]]) for path in lows)
         for pair in found_pairs:
             read_pair(pair, scale)
-        return cls(lr.resolve().name, found_pairs)
+        return cls(real_path(lr).name, found_pairs)
 
 
 def open_pairs(lows: Sequence[Path], highs: Sequence[Path], scale: int) -> list[PairSet]:

@@ -17,6 +17,7 @@ from typing import Annotated
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.prepare import PrepareSettings, Progress, check_prepare, prepare
+from ikc_deploy.files import real_path
 from ikc_deploy.imaging.degrade import SIGMAS
 from ikc_deploy.option_fields import Option, check_options
 
@@ -69,7 +70,7 @@ def plan_sets(
         for source in sources:
             if not source.is_dir():
                 raise InputError(f"--sets takes folders, and '{source}' is not one")
-        names = [source.resolve().name for source in sources]
+        names = [real_path(source).name for source in sources]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise InputError(f"two sources are named '{twice}'; rename one of them")
@@ -102,7 +103,7 @@ def _folders(
     if not by_folder:
         return [PreparedSet(tuple(sources), destination, settings)]
     return [
-        PreparedSet((source,), destination / source.resolve().name, settings) for source in sources
+        PreparedSet((source,), destination / real_path(source).name, settings) for source in sources
     ]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.files import check_file
+from ikc_deploy.files import check_file, real_path
 from ikc_deploy.imaging.folders import IMAGE_SUFFIXES, list_folder, list_tree
 from ikc_deploy.imaging.image_files import KERNELS_FILE, ImageTask
 from ikc_deploy.imaging.picture import MAX_PIXELS
@@ -114,11 +114,11 @@ def image_tasks(
     folders = [steps and steps / places[source] / source.stem for source in sources]
     _refuse_shared(sources, targets)
     _refuse_shared(sources, [folder for folder in folders if folder is not None])
-    given = {source.resolve(): source for source in sources}
+    given = {real_path(source): source for source in sources}
     for target, folder in zip(targets, folders, strict=True):
-        overwritten = given.get(target.resolve())
+        overwritten = given.get(real_path(target))
         if overwritten is None and folder is not None:
-            inside = (path for real, path in given.items() if real.parent == folder.resolve())
+            inside = (path for real, path in given.items() if real.parent == real_path(folder))
             overwritten = next(inside, None)
         if overwritten is not None:
             raise InputError(f"'{overwritten}' would be overwritten; choose another output folder")
@@ -137,9 +137,9 @@ def check_outputs(outputs: Mapping[Path, Path]) -> None:
             not a folder.
     """
     _refuse_shared(list(outputs), list(outputs.values()))
-    given = {source.resolve(): source for source in outputs}
+    given = {real_path(source): source for source in outputs}
     for target in outputs.values():
-        overwritten = given.get(target.resolve())
+        overwritten = given.get(real_path(target))
         if overwritten is not None:
             raise InputError(f"'{overwritten}' would be overwritten; choose another output folder")
     for target in outputs.values():

@@ -96,7 +96,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         self._tiles = tiles or TileSettings()
         self._devices = [backend, *others]
         self._workers = [self._new_worker(each) for each in self._devices]
-        self._pipelines: dict[int, Pipeline[_Job, Result]] = {}
+        self._pipelines: dict[int, Pipeline[_QueuedFrame, Result]] = {}
         self._lock = threading.Lock()
         self._tracker = Tracker()
         self._closed = False
@@ -240,14 +240,14 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         pipeline = self._pipeline(width)
         turn: Turn | None = None
 
-        def prepare(frame: Any) -> _Job:
+        def prepare(frame: Any) -> _QueuedFrame:
             nonlocal turn
             taken = self._accepted(frame)
             turn = Turn(turn) if width > 1 and way == "track" else None
             return self._prepared(taken, (sigma, None, None), way, False, tracker, turn)
 
         reading: Reading = "newest" if live else "on request"
-        return Stream(pipeline.run(frames, prepare, reading, done=_Job.end))
+        return Stream(pipeline.run(frames, prepare, reading, done=_QueuedFrame.end))
 
     def close(self) -> None:
         """Free buffers and graphs; a second call does nothing.
@@ -280,7 +280,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
     def _new_worker(self, backend: Backend) -> UpscalingWorker:
         return UpscalingWorker(self.bundle, backend, self.iters, self._tiles, self.early_stop)
 
-    def _pipeline(self, width: int) -> Pipeline[_Job, Result]:
+    def _pipeline(self, width: int) -> Pipeline[_QueuedFrame, Result]:
         """Return the pipeline of the first `width` workers."""
         with self._lock:
             if self._closed:
@@ -290,7 +290,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
                 device = self._devices[len(self._workers) % len(self._devices)]
                 self._workers.append(self._new_worker(device.clone()))
             if width not in self._pipelines:
-                run = [_worker_of_jobs(worker) for worker in self._workers[:width]]
+                run = [_worker_of_frames(worker) for worker in self._workers[:width]]
                 self._pipelines[width] = Pipeline(run, FRAMES_PER_STREAM * width)
             return self._pipelines[width]
 
@@ -302,7 +302,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         steps: bool,
         tracker: Tracker,
         turn: Turn | None = None,
-    ) -> _Job:
+    ) -> _QueuedFrame:
         """Return a job that checks a call; a submitted frame's errors are its result's."""
 
         def prepare() -> UpscaleCall:
@@ -316,11 +316,11 @@ class Upscaler(AbstractContextManager["Upscaler"]):
                 )
             return UpscaleCall(batch, given, way, steps, tracker, turn)
 
-        return _Job(prepare, turn)
+        return _QueuedFrame(prepare, turn)
 
 
 @dataclass(frozen=True)
-class _Job:
+class _QueuedFrame:
     """A call that is checked when a worker begins it, so that its errors are its result's."""
 
     prepare: Callable[[], UpscaleCall]
@@ -331,7 +331,7 @@ class _Job:
             self.turn.end()
 
 
-def _worker_of_jobs(worker: UpscalingWorker) -> Callable[[_Job], Result]:
+def _worker_of_frames(worker: UpscalingWorker) -> Callable[[_QueuedFrame], Result]:
     return lambda job: worker(job.prepare())
 
 

@@ -46,7 +46,8 @@ def test_a_picture_is_upscaled_under_a_kernel(
     assert np.array_equal(read_rgb(out), expected)
     first = read_rgb(out)
     for more in (("--border", "wrap"), ("--kernel-convention", "ikc")):
-        assert invoke(upscale, picture, "-o", out, *chosen, *more).exit_code == 0
+        done = invoke(upscale, picture, "-o", out, *chosen, *more, "--overwrite")
+        assert done.exit_code == 0, done.stderr
         assert not np.array_equal(read_rgb(out), first)
 
 
