@@ -67,7 +67,7 @@ class Int8Loss:
 class Int8Parity:
     """PSNR-Y of INT8 and float32 graphs on HR images that were not used for calibration.
 
-    The two ways tell apart what 8 bits cost the SR network and what they cost the estimate.
+    The two ways distinguish what 8 bits cost the SR network and what they cost the estimate.
     """
 
     fp32_db: float

@@ -18,7 +18,7 @@ from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.image_set_names import find_image_set, is_name
 from ikc_deploy.training.init_from import started_networks
-from ikc_deploy.training.loop_recipe import LoopRecipe
+from ikc_deploy.training.loop_recipe import REQUIRED_STAGES, LoopRecipe
 from ikc_deploy.training.runs import CHECKPOINT_FILE
 from ikc_deploy.training.stage_context import StageContext
 from ikc_deploy.training.stages import STAGES
@@ -27,6 +27,9 @@ from ikc_deploy.training.validation import ValidationCase, load_cases, recommend
 
 _NOT_RECORDED: Final = ("architecture", "crops")
 """Settings that a checkpoint has elsewhere, or that do not describe its networks."""
+
+_LAST: Final = {loop: stages[-1] for loop, stages in REQUIRED_STAGES.items()}
+"""Name of the last required stage of every loop, after which the whole loop is measured."""
 
 
 class LoopTask(TrainingTask[LoopRecipe]):
@@ -93,10 +96,15 @@ class LoopTask(TrainingTask[LoopRecipe]):
     def save_result(self, run: Path, record: dict[str, Any]) -> Path:
         """Write the checkpoint, input of `ikc-export`."""
         kept = {key: value for key, value in record.items() if key not in _NOT_RECORDED}
-        final = kept["last"][list(self.recipe.stages)[-1]]
-        if "step0" in final and self.recipe.validation is not None:
-            curve = [final[f"step{step}"] for step in range(self.recipe.validation.iters + 1)]
-            kept["recommended_iters"] = recommended_iters(curve)
+        if self._cases and self.recipe.validation is not None:
+            iters = self.recipe.validation.iters
+            figures = kept["last"][list(self.recipe.stages)[-1]]
+            if f"step{iters}" not in figures:
+                # The last stage measures less than the loop, which `init_from` has made complete.
+                figures = self.validate(_LAST[self._networks.loop.name])
+            kept["recommended_iters"] = recommended_iters(
+                [figures[f"step{step}"] for step in range(iters + 1)]
+            )
         self._networks.training = kept
         save_checkpoint(self._networks, run / CHECKPOINT_FILE)
         return run / CHECKPOINT_FILE

@@ -73,7 +73,8 @@ def exported(
         patch.setattr(calibration, "_MADE", 4)
         patch.setattr(calibration, "_SIDE", 64)
         # What 8 bits cost networks that upscale nothing is not the question here.
-        patch.setattr(calibration, "MAX_LOSS", 100.0)
+        for limit in ("MAX_MEDIAN_LOSS", "MAX_WORST_LOSS"):
+            patch.setattr(calibration, limit, 100.0)
         folder = tmp_path_factory.mktemp("exported") / "bundle"
         return export_bundle(weights, folder, ExportSettings(request.param))
 

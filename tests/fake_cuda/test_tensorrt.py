@@ -225,7 +225,7 @@ def test_auto_takes_the_best_that_loads(
     # There is a GPU, as far as the driver says, but no engine and no CUDA for ONNX Runtime.
     assert backend.name == "onnxruntime"
     assert passed["tensorrt"] == passed["tensorrt-rtx"] == "the bundle has no engine for it"
-    assert "instead of CUDAExecutionProvider" in passed["onnxruntime-cuda"]
+    assert "CUDAExecutionProvider does not start here" in passed["onnxruntime-cuda"]
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx", "onnxruntime-cuda"])

@@ -157,6 +157,21 @@ def test_measuring_on_the_way_does_not_change_the_run(
     assert {"true_kernel", "step1"} <= last["joint"].keys()
 
 
+def test_a_run_that_trains_one_network_measures_the_whole_loop_at_its_end(
+    recipe: LoopRecipe, finished: Path, tmp_path: Path
+) -> None:
+    write_rgb(photo(32, 32), tmp_path / "val" / "0.png")
+    start = str(finished / "checkpoint.safetensors")
+    alone = with_stages(recipe, predictor=None, corrector=None, joint=None)
+    validation = ValidationRecipe(str(tmp_path / "val"), (1.8,), every=9, iters=2)
+    run_training(
+        dataclasses.replace(alone, init_from=start, validation=validation), tmp_path / "run"
+    )
+    training = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors").training
+    assert list(training["last"]) == ["sftmd"] and "step1" not in training["last"]["sftmd"]
+    assert 0 <= training["recommended_iters"] <= 2
+
+
 def test_every_stage_is_trained_logged_and_recorded(finished: Path, recipe: LoopRecipe) -> None:
     entries = [json.loads(line) for line in (finished / LOG_FILE).read_text().splitlines()]
     assert list(dict.fromkeys(entry["stage"] for entry in entries)) == list(STEPS)

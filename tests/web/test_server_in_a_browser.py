@@ -140,7 +140,7 @@ def test_upload_compare_override_and_download(
 
     def expected(*options: Any) -> bytes:
         out = tmp_path / "out.png"
-        done = invoke(ikc_upscale, source, "-o", out, *backend, *options)
+        done = invoke(ikc_upscale, source, "-o", out, "--overwrite", *backend, *options)
         assert done.exit_code == 0, done.output
         return out.read_bytes()
 

@@ -146,7 +146,7 @@ def test_crops_that_are_too_small_for_x4_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("coupling", "linear", "affine or additive, got 'linear'"),
+        ("coupling", "linear", "one of affine, additive, got 'linear'"),
         ("iterations", 0, "iterations must be a whole number of at least 1"),
         ("growth", 0, "growth must be 1 or more"),
         ("crop", 16, "crop must be 32 pixels or more"),
