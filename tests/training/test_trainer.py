@@ -162,11 +162,10 @@ def test_a_run_that_trains_one_network_measures_the_whole_loop_at_its_end(
 ) -> None:
     write_rgb(photo(32, 32), tmp_path / "val" / "0.png")
     start = str(finished / "checkpoint.safetensors")
-    alone = with_stages(recipe, predictor=None, corrector=None, joint=None)
     validation = ValidationRecipe(str(tmp_path / "val"), (1.8,), every=9, iters=2)
-    run_training(
-        dataclasses.replace(alone, init_from=start, validation=validation), tmp_path / "run"
-    )
+    continued = dataclasses.replace(recipe, init_from=start, validation=validation)
+    alone = with_stages(continued, predictor=None, corrector=None, joint=None)
+    run_training(alone, tmp_path / "run")
     training = load_checkpoint(tmp_path / "run" / "checkpoint.safetensors").training
     assert list(training["last"]) == ["sftmd"] and "step1" not in training["last"]["sftmd"]
     assert 0 <= training["recommended_iters"] <= 2
