@@ -52,9 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def local(bundle: Bundle, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What comes out without Ray."""
     out = tmp_path_factory.mktemp("local")
-    upscale(bundle, folder, "-o", out)
     # Tracked, as clips are by default, frames would depend on those before; pieces cannot.
-    upscale(bundle, folder / "clip.mp4", "-o", out / "clip.mp4", "--estimate", "full")
+    upscale(bundle, folder, "-o", out, "--estimate", "full")
     return out
 
 
