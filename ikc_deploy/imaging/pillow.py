@@ -70,7 +70,8 @@ def _channels(image: Image.Image, bits: int) -> tuple[NDArray[np.uint8], NDArray
 
 def _rawmode(image: ImageFile.ImageFile) -> str:
     """Return Pillow's name of the storage format of samples, such as "RGB;16B"; "" if unknown."""
-    args: Any = image.tile[0].args if image.tile else None
+    # By position: tiles are plain tuples before Pillow 11.
+    args: Any = image.tile[0][3] if image.tile else None
     name = args[0] if isinstance(args, tuple) and args else args
     return name if isinstance(name, str) else ""
 
