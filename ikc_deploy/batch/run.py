@@ -100,6 +100,7 @@ class _BatchRun:
             "weights": bundle.manifest.weights_sha256,
             "precision": bundle.manifest.precision,
             "iters": settings.upscaler.options.iters,
+            "early_stop": settings.upscaler.options.early_stop,
             "sigma": settings.upscaler.sigma,
             "estimate": settings.upscaler.options.estimate,
         }

@@ -66,6 +66,13 @@ class OutputOptions:
         ),
     ] = MAX_PIXELS
 
-    def for_one_image(self) -> dict[str, Path | None]:
-        """Return where the work of an estimator on images is written, by option."""
-        return {"--save-steps": self.save_steps, "--save-kernel": self.save_kernel}
+    @property
+    def saved(self) -> list[str]:
+        """Names of the given options that save the work of the estimator."""
+        places = {"--save-steps": self.save_steps, "--save-kernel": self.save_kernel}
+        return [name for name, place in places.items() if place is not None]
+
+    @property
+    def only_for_images(self) -> list[str]:
+        """Names of the given options that have no meaning for a clip."""
+        return [*self.saved, *["--strip"] * self.strip]

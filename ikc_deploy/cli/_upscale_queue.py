@@ -170,14 +170,11 @@ def _check_options(
 ) -> None:
     """Refuse options that have no meaning for one of the files."""
     if found.clips:
-        odd = {
-            "--kernel": known is not None,
-            **{name: place is not None for name, place in output.for_one_image().items()},
-            "--strip": output.strip,
-        }
-        for name, given in odd.items():
-            if given:
-                raise InputError(f"{name} is only for images, but '{found.clips[0].source}' is not")
+        odd = ["--kernel"] * (known is not None) + output.only_for_images
+        if odd:
+            raise InputError(
+                f"{', '.join(odd)}: only for images, but '{found.clips[0].source}' is none"
+            )
         given_here = given_options(VideoOptions)
         for name in STREAM_ONLY:
             if name in given_here:

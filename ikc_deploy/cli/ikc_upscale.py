@@ -112,10 +112,7 @@ def main(
 
 def _check_without_ray(output: OutputOptions) -> None:
     """Refuse options that the actors of --ray do not support."""
-    for name, place in output.for_one_image().items():
-        if place is not None:
-            raise InputError(f"{name} is only for images without --ray")
-    refused = given_options(Postprocessing) + ["--strip"] * output.strip
+    refused = [*given_options(Postprocessing), *output.only_for_images]
     refused += ["--recursive"] * output.recursive + given_options(ExistingOutputs)
     if refused:
         raise InputError(f"{', '.join(refused)}: only without --ray; leave it out")
@@ -123,13 +120,8 @@ def _check_without_ray(output: OutputOptions) -> None:
 
 def _check_for_clip(output: OutputOptions, known: KnownBlur | None) -> None:
     """Refuse options that have no meaning for a clip."""
-    given = {
-        "--kernel": known is not None,
-        **{name: place is not None for name, place in output.for_one_image().items()},
-        "--strip": output.strip,
-        "--recursive": output.recursive,
-    }
-    refused = [name for name, there in given.items() if there]
+    refused = ["--kernel"] * (known is not None) + output.only_for_images
+    refused += ["--recursive"] * output.recursive
     if refused:
         raise InputError(
             f"{', '.join(refused)}: only for images; extract a frame of the clip first"
@@ -143,7 +135,7 @@ def _check_known(choice: UpscalerChoice, output: OutputOptions, ray: RayOptions)
         "--sigma": choice.sigma is not None,
         "--estimate": "--estimate" in given_options(UpscalerOptions),
         "--tile or --max-memory": options.tiles != TileSettings(),
-        **{name: place is not None for name, place in output.for_one_image().items()},
+        **dict.fromkeys(output.saved, True),
         "--ray": ray.given(),
         "--backend": options.backend not in (UpscalerOptions.backend, CPU_BACKEND),
     }

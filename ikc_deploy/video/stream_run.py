@@ -87,6 +87,7 @@ def run_request(
         run = {
             "weights": upscaler.bundle.manifest.weights_sha256,
             "iters": upscaler.iters,
+            "early_stop": upscaler.early_stop,
             "sigma": settings.sigma,
             "estimate": settings.estimate,
             "size": size,

@@ -139,8 +139,8 @@ def test_an_interrupted_queue_is_continued(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--strip",), ("--strip is only for images", "clip2.mkv")),
-        (("--save-steps", "s"), ("--save-steps is only for images",)),
+        (("--strip",), ("--strip: only for images", "clip2.mkv")),
+        (("--save-steps", "s"), ("--save-steps: only for images",)),
         (("--rate", "5"), ("--rate is only for a single stream",)),
         (("--estimate", "track"), ("--estimate track is only for video",)),
         (("--start", "-1"), ()),

@@ -111,9 +111,9 @@ def test_control_c_finishes_the_file_and_resume_goes_on(
     assert numbers(target) == list(range(9))
     assert signal.getsignal(signal.SIGINT) is before
     assert_one_clear_line(invoke(main, clip, *options), "unfinished run", "--resume")
-    assert_one_clear_line(
-        invoke(main, clip, *options, "--sigma", 2, "--resume"), "other settings", "sigma: None"
-    )
+    for change, words in ((("--sigma", 2), "sigma: None"), (("--early-stop", 1), "early_stop")):
+        changed = invoke(main, clip, *options, *change, "--resume")
+        assert_one_clear_line(changed, "other settings", words)
     result = invoke(main, clip, *options, "--resume")
     assert result.exit_code == 0, result.output
     assert len(calls) == 25
