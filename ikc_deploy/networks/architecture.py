@@ -43,6 +43,9 @@ _MAX: Final = {
 _MAX_BLOCKS: Final = 512
 """Upper limit of the number of blocks of all groups: eight times the published size or more."""
 
+MAX_EXPERTS: Final = 8
+"""Upper limit of the experts of one half."""
+
 _KERNEL_SIDES: Final = (3, 127)
 """Smallest and largest side of the kernels of a basis, in pixels."""
 
@@ -77,6 +80,9 @@ class Architecture:
     levels: int = 0
     """Number of trailing components of the code that describe the noise and the compression of the
     LR image (`ikc_deploy.kernels.LEVELS`) instead of its blur: 0 or 2."""
+    experts: int = 0
+    """Number of estimators of P for clean images, and as many for degraded ones; 0 for only one
+    estimator. Needs levels."""
     groups: int = 1
     """Number of groups of blocks of F; more than 1 for "dan2" only."""
     estimator_blocks: int = 5
@@ -109,6 +115,11 @@ class Architecture:
         if self.levels and self.design in ("reference", *DAN_DESIGNS):
             raise CheckpointError(
                 f"networks of the {self.design} design have no levels in their code"
+            )
+        if not 0 <= self.experts <= MAX_EXPERTS or (self.experts and not self.levels):
+            raise CheckpointError(
+                f"experts must lie in 0 to {MAX_EXPERTS}, and be 0 without levels, got "
+                f"{shown(self.experts)}"
             )
         if self.code_size <= self.levels:
             raise CheckpointError(
@@ -174,7 +185,7 @@ def _sizes(scale: int) -> dict[str, Architecture]:
     return {
         full: Architecture(full, scale, "reference", 64, 16, 64, SIGMA_RANGES[scale]),
         lite: Architecture(
-            lite, scale, "film", 48, 20, 64, SIGMA_RANGES[scale], CODE_SIZE + levels, levels=levels
+            lite, scale, "film", 48, 20, 64, sigmas, CODE_SIZE + levels, levels=levels, experts=2
         ),
         dan1: Architecture(dan1, scale, "dan1", 64, 40, 64, sigmas),
         dan: Architecture(dan, scale, "dan2", 64, 10, 64, sigmas, groups=5),

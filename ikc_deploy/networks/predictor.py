@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import cast
 
 import torch
@@ -42,8 +43,8 @@ class ReferencePredictor(nn.Module):
         initialize_he(self, SLOPE)
 
 
-class StatisticsPredictor(nn.Module):
-    """3x3 convolutions, mean and deviation over space, then the blur's spread, then its code.
+class StatisticsPredictor(nn.Module, ABC):
+    """Estimators of the blur's spread in pixels, which determines its code.
 
     Args:
         settings: Sizes of the networks.
@@ -51,27 +52,13 @@ class StatisticsPredictor(nn.Module):
 
     def __init__(self, settings: Architecture) -> None:
         super().__init__()
-        wide = settings.estimator_channels
-        narrow = max(wide // 2, 1)
-        self.features = nn.Sequential(
-            conv_relu(3, narrow),
-            conv_relu(narrow, narrow),
-            conv_relu(narrow, narrow, stride=2),
-            conv_relu(narrow, wide),
-            conv_relu(wide, wide, stride=2),
-            conv_relu(wide, wide),
-        )
         self.chart = build_parametrization(settings)
         self.levels = settings.levels
-        self.head = nn.Sequential(
-            nn.Linear(2 * wide, wide),
-            nn.ReLU(),
-            nn.Linear(wide, self.chart.parameter_count + self.levels),
-        )
         low, high = settings.sigma_range
         centre = [0.5 * (low + high)] + [0.0] * (self.chart.parameter_count - 1)
         self.register_buffer("centre", torch.tensor(centre), persistent=False)
 
+    @abstractmethod
     def readings(self, lr: Tensor) -> tuple[Tensor, Tensor]:
         """Return what lr `[N,3,H,W]` in [0,1] shows of its blur and its degradation, not clamped.
 
@@ -79,10 +66,6 @@ class StatisticsPredictor(nn.Module):
             The kernel parameters `[N,S]` in HR pixels: S = 1, sigma, for isotropic kernels; S = 3
             for anisotropic ones (ellipses.py). The levels `[N,levels]`, in `LEVEL_UNITS`.
         """
-        found = widened(self.head(statistics(self.features(lr))))
-        unit, levels = torch.split(found, [self.chart.parameter_count, self.levels], dim=1)
-        half_range = 0.5 * (self.chart.high - self.chart.low)
-        return cast(Tensor, self.centre) + half_range * unit, levels
 
     def code(self, parameters: Tensor, levels: Tensor) -> Tensor:
         """Return the code `[N,code_size]` of kernel parameters `[N,S]` and levels `[N,levels]`."""
@@ -100,6 +83,144 @@ class StatisticsPredictor(nn.Module):
         """Initialise all layers (He)."""
         initialize_he(self, 0.0)
 
+    @abstractmethod
+    def heads(self) -> list[nn.Sequential]:
+        """Return the layers that read kernel parameters from statistics, in units of the range."""
+
+    def adopt(self, head: nn.Sequential, theirs: Architecture, ours: Architecture) -> None:
+        """Convert, in place, a head that was trained at another scale or for another range.
+
+        It reads the same sigma in LR pixels as before, in units of this network's range.
+
+        Args:
+            head: One of `heads`, with the values of the other network.
+            theirs: Architecture for which the head was trained, of isotropic kernels.
+            ours: Architecture of this network, of isotropic kernels.
+        """
+        last = cast(nn.Linear, head[-1])
+        (low, high), ratio = theirs.sigma_range, ours.scale / theirs.scale
+        start, end = self.in_pixels(torch.tensor([-1.0, 1.0])[:, None]).flatten().tolist()
+        gain = ratio * (high - low) / (end - start)
+        with torch.no_grad():
+            last.weight[0] *= gain
+            offset = (ratio * (low + high) - (start + end)) / (end - start)
+            last.bias[0] = gain * last.bias[0] + offset
+
+    def in_pixels(self, unit: Tensor) -> Tensor:
+        """Return kernel parameters in HR pixels from the output of a head, `[...,S]`."""
+        half_range = 0.5 * (self.chart.high - self.chart.low)
+        return cast(Tensor, self.centre) + half_range * unit
+
+
+class SinglePredictor(StatisticsPredictor):
+    """3x3 convolutions, mean and deviation over space, then the blur's spread, then its code.
+
+    Args:
+        settings: Sizes of the networks.
+    """
+
+    def __init__(self, settings: Architecture) -> None:
+        super().__init__(settings)
+        wide = settings.estimator_channels
+        self.features = feature_layers(wide)
+        self.head = head_layers(2 * wide, wide, self.chart.parameter_count + self.levels)
+
+    def heads(self) -> list[nn.Sequential]:
+        """Return the only head."""
+        return [self.head]
+
+    def readings(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the kernel parameters and the levels; see `StatisticsPredictor.readings`."""
+        found = widened(self.head(statistics(self.features(lr))))
+        unit, levels = torch.split(found, [self.chart.parameter_count, self.levels], dim=1)
+        return self.in_pixels(unit), levels
+
+
+class Expert(nn.Module):
+    """One estimator of a `MixturePredictor`.
+
+    Args:
+        wide: Largest number of feature channels C.
+        outputs: Number S of kernel parameters.
+    """
+
+    def __init__(self, wide: int, outputs: int) -> None:
+        super().__init__()
+        self.features = feature_layers(wide)
+        self.head = head_layers(2 * wide, wide, outputs)
+
+    def forward(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return statistics `[N,2C]` and unit parameters `[N,S]` of lr `[N,3,H,W]` in [0,1]."""
+        found = statistics(self.features(lr))
+        return found, self.head(found)
+
+
+class MixturePredictor(StatisticsPredictor):
+    """Experts for clean images, experts for degraded ones, and a gate between their two means.
+
+    A mixture of experts (Jacobs et al., "Adaptive Mixtures of Local Experts", Neural Computation
+    1991) of the simplest kind: the gate estimates the probability that the image is noisy or
+    compressed, and the levels, from the statistics of all experts. One estimator for all images
+    reads clean ones worse, and the mean of several is better than each (docs/training.md).
+
+    Args:
+        settings: Sizes of the networks; `experts` is not 0.
+    """
+
+    def __init__(self, settings: Architecture) -> None:
+        super().__init__(settings)
+        wide, count = settings.estimator_channels, settings.experts
+        self.clean_count = count
+        self.experts = nn.ModuleList(
+            Expert(wide, self.chart.parameter_count) for _ in range(2 * count)
+        )
+        """The experts for clean images, then as many for degraded ones."""
+        self.gate = head_layers(4 * wide * count, max(wide // 2, 1), 1 + self.levels)
+
+    def heads(self) -> list[nn.Sequential]:
+        """Return the heads of the experts, of those for clean images first."""
+        return [cast(Expert, expert).head for expert in self.experts]
+
+    def readings(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the kernel parameters and the levels; see `StatisticsPredictor.readings`."""
+        parameters, levels, _ = self.gated_readings(lr)
+        return parameters, levels
+
+    def gated_readings(self, lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return `readings` of lr `[N,3,H,W]` in [0,1], and the gate.
+
+        Returns:
+            Kernel parameters `[N,S]`, levels `[N,levels]`, and `[N,1]`, the log-odds that the image
+            is degraded.
+        """
+        found = [expert(lr) for expert in self.experts]
+        # An expert that reads nonsense in a foreign image must not outweigh the others.
+        each = torch.stack([widened(unit).clamp(-1.0, 1.0) for _, unit in found], dim=1)
+        clean, degraded = (half.mean(dim=1) for half in each.split(self.clean_count, dim=1))
+        gate = widened(self.gate(torch.cat([statistics for statistics, _ in found], dim=1)))
+        log_odds, levels = torch.split(gate, [1, self.levels], dim=1)
+        share = torch.sigmoid(log_odds)
+        # F removes what it is told of: small false levels in a clean image cost 0.2 dB.
+        return self.in_pixels(clean + share * (degraded - clean)), share * levels, log_odds
+
+
+def feature_layers(wide: int) -> nn.Sequential:
+    """Return the convolutions of an estimator: `[N,3,H,W]` to `[N,wide,H/4,W/4]`."""
+    narrow = max(wide // 2, 1)
+    return nn.Sequential(
+        conv_relu(3, narrow),
+        conv_relu(narrow, narrow),
+        conv_relu(narrow, narrow, stride=2),
+        conv_relu(narrow, wide),
+        conv_relu(wide, wide, stride=2),
+        conv_relu(wide, wide),
+    )
+
+
+def head_layers(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Return two linear layers with a ReLU between them."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
 
 Predictor = ReferencePredictor | StatisticsPredictor
 
@@ -108,4 +229,4 @@ def build_predictor(settings: Architecture) -> Predictor:
     """Return an uninitialised predictor of the architecture's design."""
     if settings.design == "reference":
         return ReferencePredictor(settings)
-    return StatisticsPredictor(settings)
+    return MixturePredictor(settings) if settings.experts else SinglePredictor(settings)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from ikc_deploy.errors import RecipeError
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import untrained_networks
-from ikc_deploy.networks.loop_networks import LoopNetworks
+from ikc_deploy.networks.loop_networks import IkcNetworks, LoopNetworks
+from ikc_deploy.networks.predictor import StatisticsPredictor
 from ikc_deploy.networks.sftmd import CodeNormalization
 from ikc_deploy.networks.weights_loader import load_weights
 
@@ -65,6 +66,8 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
             start,
             ", ".join(random),
         )
+    if isinstance(networks, IkcNetworks) and isinstance(source, IkcNetworks):
+        _convert_readings(networks, source)
     if same_codes:
         _copy_normalization(networks, source)
     else:
@@ -104,6 +107,20 @@ def _copy_fitting(module: nn.Module, known: dict[str, nn.Parameter], levels: int
 def _same_codes(ours: Architecture, theirs: Architecture) -> bool:
     names = ("kernels", "sigma_range", "kernel_components", "kernel_size")
     return all(getattr(ours, name) == getattr(theirs, name) for name in names)
+
+
+def _convert_readings(ours: IkcNetworks, theirs: IkcNetworks) -> None:
+    """Let P read the same blur in LR pixels as before, at another scale or for another range."""
+    new, old = ours.architecture, theirs.architecture
+    predictor = ours.predictor
+    if (
+        isinstance(predictor, StatisticsPredictor)
+        and type(predictor) is type(theirs.predictor)
+        and new.kernels == old.kernels == "isotropic"
+        and (new.scale, new.sigma_range) != (old.scale, old.sigma_range)
+    ):
+        for head in predictor.heads():
+            predictor.adopt(head, old, new)
 
 
 def _copy_normalization(ours: LoopNetworks, theirs: LoopNetworks) -> None:

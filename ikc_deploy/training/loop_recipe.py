@@ -226,6 +226,11 @@ class LoopRecipe(TrainingRecipe):
         """Require the loop's stages, patches that kernels fit into, and sigmas of the range."""
         super().__post_init__()
         _require_stages(self.stages, self.architecture, started=self.init_from is not None)
+        if self.architecture.experts and self.init_from is None:
+            raise RecipeError(
+                "experts are trained one by one, each as the P of an architecture with experts = "
+                "0, and joined (training/join_experts.py); name the result with 'init_from'"
+            )
         if self.init_from is not None:
             require_path("init_from", self.init_from)
         scale, (low, high) = self.architecture.scale, self.architecture.sigma_range

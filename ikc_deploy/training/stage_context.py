@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ikc_deploy.networks.corrector import StatisticsCorrector
 from ikc_deploy.networks.loop_networks import IkcNetworks, LoopNetworks
-from ikc_deploy.networks.predictor import StatisticsPredictor
+from ikc_deploy.networks.predictor import MixturePredictor, StatisticsPredictor
 from ikc_deploy.networks.sftmd import CodeNormalization
 from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -26,6 +26,9 @@ from ikc_deploy.training.loop_recipe import LoopStageRecipe
 
 Networks = TypeVar("Networks", bound=LoopNetworks)
 """Networks of one loop."""
+
+GATE_WEIGHT: Final = 0.2
+"""Weight of the gate's cross-entropy relative to the error of sigma in pixels."""
 
 _NORMALIZED_ON: Final = 64
 """Number of batches whose blurs determine the deviation of each component of a code."""
@@ -98,11 +101,13 @@ class StageContext(Generic[Networks]):
         """Return P's code `[N,code_size]` for a batch, and its error, a scalar."""
         predictor = self.networks.predictor
         if isinstance(predictor, StatisticsPredictor):
-            parameters, levels = (each.float() for each in predictor.readings(batch.lr))
+            parameters, levels, *gate = (each.float() for each in _readings(predictor, batch.lr))
             with self.exactly():
                 error = parameter_loss(parameters, batch.kernel_parameters) + levels_loss(
                     levels, batch.levels
                 )
+                for log_odds in gate:
+                    error = error + GATE_WEIGHT * gate_loss(log_odds, batch.levels)
                 return predictor.code(parameters, levels), error
         code = predictor(batch.lr).float()
         return code, self._code_loss(code, batch.code)
@@ -132,6 +137,19 @@ class StageContext(Generic[Networks]):
 
     def _code_loss(self, code: Tensor, truth: Tensor) -> Tensor:
         return F.smooth_l1_loss(self.normalize(code), self.normalize(truth))
+
+
+def _readings(predictor: StatisticsPredictor, lr: Tensor) -> tuple[Tensor, ...]:
+    """Return parameters, levels and, of a mixture, the gate."""
+    if isinstance(predictor, MixturePredictor):
+        return predictor.gated_readings(lr)
+    return predictor.readings(lr)
+
+
+def gate_loss(log_odds: Tensor, levels: Tensor) -> Tensor:
+    """Return the cross-entropy of a gate `[N,1]` against whether any level `[N,L]` is above 0."""
+    degraded = (levels.amax(dim=1, keepdim=True) > 0).to(log_odds.dtype)
+    return F.binary_cross_entropy_with_logits(log_odds, degraded)
 
 
 def levels_loss(levels: Tensor, truth: Tensor) -> Tensor:

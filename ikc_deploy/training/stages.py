@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ikc_deploy.networks.dan2 import Dan2Estimator
 from ikc_deploy.networks.loop_networks import DanNetworks, IkcNetworks
+from ikc_deploy.networks.predictor import MixturePredictor
 from ikc_deploy.training.batches import Batch
 from ikc_deploy.training.loop_recipe import ImageLoss
 from ikc_deploy.training.stage_context import StageContext, StageInputs
@@ -35,7 +36,9 @@ the same influence: 0.1 px of sigma cost 0.3 dB, three hundredths of an L1 of 0.
 
 
 class PredictorStage(TrainingStage):
-    """The training of P on LR images.
+    """The training of P on LR images; of a mixture of experts, the gate alone.
+
+    Trained together, experts would lose what they are experts in.
 
     Args:
         context: What the stages share: networks, batches and settings.
@@ -44,7 +47,10 @@ class PredictorStage(TrainingStage):
     recordable = True
 
     def __init__(self, context: StageContext[IkcNetworks]) -> None:
-        self.module: nn.Module = context.networks.predictor
+        predictor = context.networks.predictor
+        self.module: nn.Module = (
+            predictor.gate if isinstance(predictor, MixturePredictor) else predictor
+        )
         self._context = context
 
     def draw(self, step: int) -> StageInputs:

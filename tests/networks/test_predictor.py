@@ -12,7 +12,7 @@ from torch import nn
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import new_networks
 from ikc_deploy.networks.loop_networks import IkcNetworks
-from ikc_deploy.networks.predictor import StatisticsPredictor
+from ikc_deploy.networks.predictor import SinglePredictor
 from tests.samples import DESIGNS, small_architecture
 
 
@@ -41,7 +41,7 @@ def test_every_image_gets_one_code_of_its_own(
 def test_the_compact_code_is_that_of_the_predicted_sigma(bias: float) -> None:
     networks = new_networks(small_architecture("compact"), seed=1).eval()
     predictor = networks.predictor
-    assert isinstance(predictor, StatisticsPredictor)
+    assert isinstance(predictor, SinglePredictor)
     last = predictor.head[-1]
     assert isinstance(last, nn.Linear)
     last.bias.fill_(bias)

@@ -28,7 +28,7 @@ RECIPES = [
 """Of the networks of a loop."""
 
 VALID = """
-architecture = "x2-lite"
+architecture = "x2"
 data = ["./images", "/more"]
 seed = 5
 [sftmd]
@@ -81,7 +81,7 @@ def test_a_recipe_is_read_into_settings(tmp_path: Path) -> None:
     path.write_text(VALID)
     recipe = read_recipe(LoopRecipe, path)
     assert recipe.name == "mine"
-    assert recipe.architecture == ARCHITECTURES["x2-lite"]
+    assert recipe.architecture == ARCHITECTURES["x2"]
     assert recipe.data == (tmp_path.resolve() / "images", Path("/more"))
     assert recipe.seed == 5
     assert {name: stage.steps for name, stage in recipe.stages.items()} == {
@@ -134,8 +134,8 @@ def test_shipped_recipes_point_nowhere_outside_the_repository() -> None:
         ("steps = 30", "stepz = 30", r"\[sftmd\] unknown settings stepz"),
         ("steps = 20\n", "", r"\[predictor\] missing settings steps"),
         ("[corrector]", "[validator]", "validator"),
-        ('architecture = "x2-lite"', "", "missing: architecture"),
-        ("x2-lite", "x2-tiny", "x2-tiny"),
+        ('architecture = "x2"', "", "missing: architecture"),
+        ('"x2"', '"x2-tiny"', "x2-tiny"),
         ("every = 10\n", "", r"\[validation\] missing settings every"),
         ('data = ["./images", "/more"]', "", "'data'"),
         ("steps = 30", 'steps = 30\nprecision = "float16"', "precision must be one of.*bfloat16"),
@@ -146,7 +146,7 @@ def test_shipped_recipes_point_nowhere_outside_the_repository() -> None:
         ("learning_rate = 3e-3", "learning_rate = 2", "learning_rate must lie in"),
         ("unroll = 2", "ema_decay = 1.0", "ema_decay must lie in"),
         ("[validation]", "[dan]\n[validation]", r"\[dan\] is no stage of the method 'ikc'"),
-        ('"x2-lite"', '"x2-dan"', r"\[corrector\] is no stage of the method 'dan'.*are dan$"),
+        ('"x2"', '"x2-dan"', r"\[corrector\] is no stage of the method 'dan'.*are dan$"),
         ("seed = 5", 'kind = "dan"', "kind is 'dan', but the architecture is one of 'ikc'"),
     ],
 )
@@ -169,7 +169,7 @@ def test_a_mistake_is_reported_with_file_and_setting(
         ("every = 10", "every = 0", "every"),
         ("sigmas = [0.8, 1.6]", "sigmas = [0.8, 16]", "sigmas"),
         ('data = ["./images", "/more"]', 'data = "images"', "data"),
-        ('architecture = "x2-lite"', "architecture = 2", "architecture"),
+        ('architecture = "x2"', "architecture = 2", "architecture"),
         ("learning_rate = 1e-3", "learning_rate = nan", "learning_rate must be a finite number"),
         ("steps = 30", "steps = true", "steps must be a whole number, got True"),
         ("[validation]", "[joint]\n[validation]", r"\[joint\] missing settings steps"),

@@ -9,7 +9,7 @@ import torch
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import new_networks
 from ikc_deploy.networks.loop_networks import IkcNetworks
-from ikc_deploy.networks.predictor import StatisticsPredictor
+from ikc_deploy.networks.predictor import SinglePredictor
 from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.loop_recipe import LoopRecipe
@@ -110,7 +110,7 @@ def test_the_inputs_of_a_step_can_be_overwritten_in_place(recipe: LoopRecipe) ->
 def test_the_loss_of_the_compact_p_is_on_sigma(recipe: LoopRecipe) -> None:
     recipe, networks = prepared(recipe, "compact")
     predictor = networks.predictor
-    assert isinstance(predictor, StatisticsPredictor)
+    assert isinstance(predictor, SinglePredictor)
     for parameter in predictor.head.parameters():
         parameter.data.zero_()
     stage = stage_of("predictor", networks, recipe)

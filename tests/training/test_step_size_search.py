@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ikc_deploy.networks.checkpoints import new_networks
 from ikc_deploy.networks.corrector import StatisticsCorrector
 from ikc_deploy.networks.loop_networks import IkcNetworks
-from ikc_deploy.networks.predictor import StatisticsPredictor
+from ikc_deploy.networks.predictor import SinglePredictor
 from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.loop_recipe import LoopRecipe
@@ -59,7 +59,7 @@ def test_a_corrector_that_ruins_images_hardly_moves(
         CPU,
     )
     assert isinstance(networks.corrector, StatisticsCorrector)
-    assert isinstance(networks.predictor, StatisticsPredictor)
+    assert isinstance(networks.predictor, SinglePredictor)
     last, reading = networks.corrector.last_layer, networks.predictor.head[-1]
     assert isinstance(reading, nn.Linear)
     with torch.no_grad():
