@@ -285,7 +285,8 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         ahead: int,
         stop: threading.Event | None,
     ) -> PipelineRun[_Out]:
-        tracker, turn = Tracker(), None
+        tracker = Tracker()
+        turn: Turn | None = None
         streams = self.streams
         if settings.size is not None:
             loops = settings.sigma is None and settings.estimate == "full"
