@@ -2,7 +2,8 @@
 
     python -m tools.measure_clip                          # one frame at a time against two
     python -m tools.measure_clip --backend openvino --streams 1 --streams 2 --streams 3
-    python -m tools.measure_clip --clip in.mp4 --frames 200 --size 960x540 --json clip.json
+    python -m tools.measure_clip --size 960x540 --frames 20 --json clip.json
+    python -m tools.measure_clip --clip in.mp4
 
 The whole road of `ikc-upscale` runs: decoding, upscaling, encoding. Candidates run in turn, several
 rounds of them, so that the ratios within a round are comparable; the first round only warms up.
@@ -31,7 +32,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,7 +48,6 @@ from ikc_deploy.runtime.estimation import ESTIMATES, Estimate
 from ikc_deploy.runtime.executor import NetworkExecutor
 from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
 from ikc_deploy.runtime.upscaler import Upscaler, load_bundle
-from ikc_deploy.video.clip import Span
 from ikc_deploy.video.request import Request
 from ikc_deploy.video.stream_run import Callbacks, FrameSettings, run_request
 
@@ -107,7 +106,7 @@ def network_clock() -> Iterator[NetworkClock]:
         end = time.perf_counter()
         clock.note(start, end, 1e-3 * (sum(self.timings.values()) - before))
 
-    NetworkExecutor.run = timed  # type: ignore[method-assign]
+    NetworkExecutor.run = timed  # type: ignore[assignment,method-assign]
     try:
         yield clock
     finally:
@@ -166,7 +165,6 @@ def measure(
     bundle: Bundle,
     options: UpscalerOptions,
     clip: Path,
-    frames: int,
     streams: Sequence[int],
     rounds: int,
 ) -> list[list[ClipTiming]]:
@@ -176,11 +174,9 @@ def measure(
         bundle: The bundle.
         options: Options of all candidates, except `streams`.
         clip: The clip.
-        frames: Number of its frames that are upscaled.
         streams: The candidates.
         rounds: Number of rounds after the one that warms up.
     """
-    span = Span(duration=Fraction(frames, RATE))
     estimate = options.estimate
     done = []
     with tempfile.TemporaryDirectory() as folder:
@@ -192,7 +188,7 @@ def measure(
                 timings = []
                 for count, upscaler in candidates.items():
                     target = Path(folder) / f"{number}-{count}.mkv"
-                    request = Request(source=clip, target=target, span=span)
+                    request = Request(source=clip, target=target)
                     timings.append(run_clip_once(upscaler, request, estimate, count))
                     target.unlink()
                 if number:
@@ -237,7 +233,7 @@ def show(rounds: Sequence[Sequence[ClipTiming]]) -> None:
     help="Clip; default: one that moves over the sample picture.",
 )
 @click.option("--size", type=WIDTH_HEIGHT, default="480x270", help="Size of the default clip.")
-@click.option("--frames", default=50, show_default=True, help="Number of frames.")
+@click.option("--frames", default=50, show_default=True, help="Number of its frames.")
 @click.option(
     "--streams",
     type=click.IntRange(1),
@@ -268,7 +264,7 @@ def main(
         if clip is None:
             clip = Path(temporary) / "clip.mkv"
             made_clip(clip, size, frames)
-        done = measure(bundle, options, clip, frames, streams, rounds)
+        done = measure(bundle, options, clip, streams, rounds)
     show(done)
     if target is not None:
         target.write_text(json.dumps([[asdict(each) for each in row] for row in done], indent=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 import ikc_deploy
 from ikc_deploy import Bundle, InputError, Postprocessing, Upscaler
 from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
-from ikc_deploy.runtime.pipeline import CAPACITY
+from ikc_deploy.runtime.pipeline import CAPACITY, Pipeline
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.video.clip_upscaler import ClipUpscaler
 from ikc_deploy.video.interfaces import Frame
@@ -25,7 +26,7 @@ from tests.video.memory import FramesInMemory, FramesKept
 ITERS = 2
 # A moving scene, a cut, and a still one.
 CLIP = [np.ascontiguousarray(photo(96, 106, 1)[:, n : n + 100]) for n in range(3)]
-CLIP += [photo(96, 100, 2)] * 3
+CLIP += [photo(96, 100, 2)] * 2
 
 MODES: list[dict[str, Any]] = [
     {"estimate": "full"},
@@ -65,12 +66,10 @@ def test_a_clip_has_the_bits_of_single_calls(
     for streams in (1, 2):
         with opened(streams) as upscaler:
             clip = ClipUpscaler(upscaler, **mode)
-            # Twice: nothing of the first run is left in the upscaler.
-            for _ in range(2):
-                sink = FramesKept()
-                outcome = upscale_stream(FramesInMemory(CLIP), clip, sink, stop)
-                assert (outcome.frames, outcome.interrupted) == (len(CLIP), False)
-                assert_written(sink.written, expected)
+            sink = FramesKept()
+            outcome = upscale_stream(FramesInMemory(CLIP), clip, sink, stop)
+            assert (outcome.frames, outcome.interrupted) == (len(CLIP), False)
+            assert_written(sink.written, expected)
             broken = FramesKept(full=2)
             with pytest.raises(OSError, match="full"):
                 upscale_stream(FramesInMemory(CLIP), clip, broken, stop)
@@ -190,3 +189,30 @@ def test_frames_that_fit_into_memory_only_one_by_one_go_one_by_one(
         upscale_stream(FramesInMemory(CLIP[:3]), ClipUpscaler(upscaler), sink, threading.Event())
         assert len(sink.written) == 3
     assert backend.clones == clones
+
+
+def test_submitted_frames_streams_clips_and_cameras_run_on_one_pipeline(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[Pipeline[Any, Any]] = []
+    submit = Pipeline.submit
+
+    def noted(self: Pipeline[Any, Any], *arguments: Any) -> Any:
+        used.append(self)
+        return submit(self, *arguments)
+
+    monkeypatch.setattr(Pipeline, "submit", noted)
+    with ikc_deploy.load(bundle, "onnxruntime", ITERS, threads=1, streams=2) as upscaler:
+        clip, stop = ClipUpscaler(upscaler), threading.Event()
+        ways: list[Callable[[], object]] = [
+            lambda: upscaler.submit(CLIP[0], estimate="crops").result(60),
+            lambda: list(upscaler.stream(CLIP[:3])),
+            lambda: list(upscaler.stream(CLIP[:3], live=True)),
+            lambda: upscale_stream(FramesInMemory(CLIP[:3]), clip, FramesKept(), stop),
+            lambda: upscale_stream(FramesInMemory(CLIP[:3]), clip, FramesKept(), stop, live=True),
+        ]
+        for way in ways:
+            before = len(used)
+            way()
+            assert len(used) > before
+        assert all(each is used[0] for each in used)
