@@ -91,7 +91,7 @@ def upscale_queue(
 
 
 @dataclass(frozen=True)
-class _Networks:
+class _QueueNetworks:
     """The networks of all files, loaded once."""
 
     upscale_image: Callable[[ImageTask], Upscaled]
@@ -100,20 +100,24 @@ class _Networks:
     """The upscaler of clips; None under a known kernel, which is for images only."""
 
 
-def _open_networks(choice: UpscalerChoice, known: KnownBlur | None, stack: ExitStack) -> _Networks:
+def _open_networks(
+    choice: UpscalerChoice, known: KnownBlur | None, stack: ExitStack
+) -> _QueueNetworks:
     """Load the networks until `stack` is closed."""
     if known is not None:
         network = stack.enter_context(NonBlind(choice.open_bundle(), choice.options.threads))
         restore = known.nonblind_upscale(network)
-        return _Networks(lambda task: upscale_file_nonblind(task, network.scale, restore), None)
+        return _QueueNetworks(
+            lambda task: upscale_file_nonblind(task, network.scale, restore), None
+        )
     upscaler = stack.enter_context(choice.open_upscaler())
-    return _Networks(lambda task: upscale_file(upscaler, task, choice.sigma), upscaler)
+    return _QueueNetworks(lambda task: upscale_file(upscaler, task, choice.sigma), upscaler)
 
 
 class _Queue:
     def __init__(
         self,
-        networks: _Networks,
+        networks: _QueueNetworks,
         choice: UpscalerChoice,
         postprocessing: Postprocessing,
         video: VideoOptions,
