@@ -162,7 +162,7 @@ def load(
     iters: int | None = UpscalerOptions.iters,
     *,
     threads: int = UpscalerOptions.threads,
-    streams: int = UpscalerOptions.streams,
+    streams: int | None = UpscalerOptions.streams,
     cuda_graph: CudaGraphUse = UpscalerOptions.cuda_graph,
     device: str | int = UpscalerOptions.device,
     precision: str = UpscalerOptions.precision,
@@ -187,7 +187,9 @@ def load(
             times corrector C and F (IKC, Algorithm 1). None uses the number that the weights were
             measured to gain from (`Manifest.recommended_iters`); the paper uses 7.
         threads: Number of CPU cores that the CPU backend may use; 0 for all.
-        streams: Number of frames that `Upscaler.submit` processes at the same time, at least 1.
+        streams: Number of frames that `Upscaler.submit` and `Upscaler.stream` process at the same
+            time on each device, at least 1, each with memory of its own; None for 2 on a GPU and 1
+            on a CPU.
         cuda_graph: Recording of the loop as CUDA graphs on the TensorRT backends. "auto": where it
             is possible, with a warning where the driver refuses; "require": an error where it is
             not possible; "off": each network is launched separately.

@@ -13,9 +13,10 @@ from ikc_deploy.imaging.image_files import ImageTask, Upscaled, upscale_file
 from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.video.chunks import Chunk, ChunkWriter, WorkFolder
 from ikc_deploy.video.clip import Clip, ClipRange
+from ikc_deploy.video.clip_upscaler import ClipUpscaler
 from ikc_deploy.video.encoders import Encoder
 from ikc_deploy.video.file_sink import CHUNK_FRAMES
-from ikc_deploy.video.interfaces import Frame, StreamFacts, UpscalerAdapter
+from ikc_deploy.video.interfaces import Frame, StreamFacts
 from ikc_deploy.video.stream_job import upscale_stream
 
 ATTEMPTS: Final = 2
@@ -114,5 +115,6 @@ def _upscale_chunk(job: ChunkTask, upscaler: Upscaler, sigma: float | None) -> t
     with closing(Clip(job.source, clip_range=job.clip_range)) as clip:
         clip.facts = job.facts
         sink = _ChunkSink(job, upscaler.scale)
-        outcome = upscale_stream(clip, UpscalerAdapter(upscaler, sigma), sink, threading.Event())
+        frames = ClipUpscaler(upscaler, sigma, upscaler.estimate)
+        outcome = upscale_stream(clip, frames, sink, threading.Event())
     return outcome.warnings

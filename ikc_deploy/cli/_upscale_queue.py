@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from ikc_deploy.batch.inputs import BATCH_SUFFIXES, ClipTask, Inputs, find_inputs
 from ikc_deploy.cli._interrupt import interruptible
@@ -34,7 +35,11 @@ from ikc_deploy.imaging.image_files import (
 from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.reporting.plotting import require_matplotlib
 from ikc_deploy.runtime.nonblind import NonBlind
+from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import Upscaler
+
+_CLIP_OPTIONS: Final = {"--streams"}
+"""Options of the upscaler that only clips have."""
 
 Show = Callable[[Upscaled, bool], None]
 """Prints the line or the JSON of an image."""
@@ -65,14 +70,9 @@ def upscale_queue(
     tasks = _without_existing(found, output, video)
     if not tasks:
         return
-    queue = _Queue(choice, postprocessing, video, show, output.as_json)
     with ExitStack() as stack:
-        if known is not None:
-            network = stack.enter_context(NonBlind(choice.open_bundle(), choice.options.threads))
-            restore, scale = known.nonblind_upscale(network), network.scale
-            queue.upscale_image = lambda task: upscale_file_nonblind(task, scale, restore)
-        else:
-            queue.use(stack.enter_context(choice.open_upscaler()))
+        networks = _open_networks(choice, known, stack)
+        queue = _Queue(networks, choice, postprocessing, video, show, output.as_json)
         queue.run(
             [
                 replace(
@@ -90,16 +90,41 @@ def upscale_queue(
     queue.conclude()
 
 
+@dataclass(frozen=True)
+class _QueueNetworks:
+    """The networks of all files, loaded once."""
+
+    upscale_image: Callable[[ImageTask], Upscaled]
+    """Upscales an image file."""
+    for_clips: Upscaler | None
+    """The upscaler of clips; None under a known kernel, which is for images only."""
+
+
+def _open_networks(
+    choice: UpscalerChoice, known: KnownBlur | None, stack: ExitStack
+) -> _QueueNetworks:
+    """Load the networks until `stack` is closed."""
+    if known is not None:
+        network = stack.enter_context(NonBlind(choice.open_bundle(), choice.options.threads))
+        restore = known.nonblind_upscale(network)
+        return _QueueNetworks(
+            lambda task: upscale_file_nonblind(task, network.scale, restore), None
+        )
+    upscaler = stack.enter_context(choice.open_upscaler())
+    return _QueueNetworks(lambda task: upscale_file(upscaler, task, choice.sigma), upscaler)
+
+
 class _Queue:
     def __init__(
         self,
+        networks: _QueueNetworks,
         choice: UpscalerChoice,
         postprocessing: Postprocessing,
         video: VideoOptions,
         show: Show,
         as_json: bool,
     ) -> None:
-        self.upscale_image: Callable[[ImageTask], Upscaled]
+        self._networks = networks
         self._choice = choice
         self._postprocessing = postprocessing
         self._video = video
@@ -108,11 +133,6 @@ class _Queue:
         self._failures: list[str] = []
         self._total, self._kind = 0, "files"
         self._interrupted = False
-
-    def use(self, upscaler: Upscaler) -> None:
-        """Upscale with the networks of `upscaler`."""
-        self._upscaler = upscaler
-        self.upscale_image = lambda task: upscale_file(upscaler, task, self._choice.sigma)
 
     def run(self, tasks: Sequence[ImageTask | ClipTask]) -> None:
         """Upscale every file, until Ctrl-C."""
@@ -141,10 +161,13 @@ class _Queue:
 
     def _upscale(self, task: ImageTask | ClipTask, bars: ProgressBars) -> None:
         if isinstance(task, ImageTask):
-            self._show(self.upscale_image(task), self._as_json)
+            self._show(self._networks.upscale_image(task), self._as_json)
             return
         from ikc_deploy.video.stream_run import Callbacks, run_request
 
+        upscaler = self._networks.for_clips
+        # Clips are refused before any work if the kernel is known.
+        assert upscaler is not None
         stop = threading.Event()
         name = task.source.name
         callbacks = Callbacks(
@@ -155,7 +178,7 @@ class _Queue:
         settings = frame_settings(self._choice, self._postprocessing)
         try:
             with interruptible(stop) as interrupted:
-                report = run_request(request, self._upscaler, settings, stop, callbacks)
+                report = run_request(request, upscaler, settings, stop, callbacks)
         finally:
             bars.remove("frames")
         result(report_text(report, self._as_json))
@@ -179,10 +202,11 @@ def _check_options(
         for name in STREAM_ONLY:
             if name in given_here:
                 raise InputError(f"{name} is only for a single stream, not for files in a folder")
-    elif given_options(VideoOptions):
-        raise InputError(
-            f"{', '.join(given_options(VideoOptions))}: only for video, but the inputs are images"
-        )
+    else:
+        odd = given_options(VideoOptions)
+        odd += [name for name in given_options(UpscalerOptions) if name in _CLIP_OPTIONS]
+        if odd:
+            raise InputError(f"{', '.join(odd)}: only for video, but the inputs are images")
     if output.save_steps is not None:
         require_matplotlib("--save-steps")
     if found.pictures and choice.options.estimate == "track":

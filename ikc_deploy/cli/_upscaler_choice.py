@@ -57,8 +57,8 @@ class UpscalerChoice:
         return load_bundle(self.open_bundle(), self.options)
 
 
-_NOT_HERE: Final = {"streams", "cuda_graph"}
-"""Options for callers of `submit` and for tests of backends."""
+_NOT_HERE: Final = {"cuda_graph"}
+"""Options for tests of backends."""
 
 upscaler_choice: Final = option_group(
     UpscalerChoice,

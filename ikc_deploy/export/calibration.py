@@ -10,6 +10,7 @@ network, through which the whole image passes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import copyfile
@@ -30,8 +31,8 @@ from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.loops import CODE, DAN, IKC, LR, SR
 from ikc_deploy.runtime.backends import open_backend
+from ikc_deploy.runtime.executor import NetworkExecutor
 from ikc_deploy.runtime.frames import frame_shape
-from ikc_deploy.runtime.session import Session, run
 
 MAX_MEDIAN_LOSS: Final = 0.1
 """Largest median loss of PSNR-Y by 8 bits, in dB, blind and with the true kernel."""
@@ -189,25 +190,27 @@ def _feeds(bundle: Bundle, images: Sequence[Image]) -> dict[str, Feeds]:
     """Return the inputs of the graphs in the loop over these images."""
     loop = bundle.loop
     feeds: dict[str, list[dict[str, NDArray[Any]]]] = {name: [] for name in loop.graphs}
-    for _, lr, _ in _blurred(bundle, images):
-        frames, srs, codes = _loop(bundle, lr)
-        if loop.start is not None:
-            feeds[loop.start.name].append({LR: frames})
-        for sr, code in zip(srs, codes, strict=True):
-            values = {LR: frames, SR: sr, CODE: code}
-            for graph in (loop.image, loop.update):
-                feeds[graph.name].append({name: values[name] for name in graph.inputs})
+    with closing(_OpenLoop(bundle)) as opened:
+        for _, lr, _ in _blurred(bundle, images):
+            frames, srs, codes = opened.run(lr)
+            if loop.start is not None:
+                feeds[loop.start.name].append({LR: frames})
+            for sr, code in zip(srs, codes, strict=True):
+                values = {LR: frames, SR: sr, CODE: code}
+                for graph in (loop.image, loop.update):
+                    feeds[graph.name].append({name: values[name] for name in graph.inputs})
     return dict(feeds)
 
 
 def _measured(bundle: Bundle, images: Sequence[Image]) -> _Measured:
     """Return the PSNR-Y of every image at the last step, blind and with the true kernel."""
     blind, known = [], []
-    for hr, lr, sigma in _blurred(bundle, images):
-        _, srs, _ = _loop(bundle, lr)
-        blind.append(_psnr(srs[-1], hr, bundle.manifest.scale))
-        _, srs, _ = _loop(bundle, lr, bundle.basis.code_of_sigma(sigma))
-        known.append(_psnr(srs[-1], hr, bundle.manifest.scale))
+    with closing(_OpenLoop(bundle)) as opened:
+        for hr, lr, sigma in _blurred(bundle, images):
+            _, srs, _ = opened.run(lr)
+            blind.append(_psnr(srs[-1], hr, bundle.manifest.scale))
+            _, srs, _ = opened.run(lr, bundle.basis.code_of_sigma(sigma))
+            known.append(_psnr(srs[-1], hr, bundle.manifest.scale))
     return _Measured(np.array(blind), np.array(known))
 
 
@@ -215,23 +218,33 @@ def _psnr(sr: NDArray[Any], hr: Image, scale: int) -> float:
     return psnr_y(quantize(255 * sr[0].transpose(1, 2, 0)), hr, scale)
 
 
-def _loop(
-    bundle: Bundle, lr: Image, code: NDArray[np.float32] | None = None
-) -> tuple[NDArray[Any], list[NDArray[Any]], list[NDArray[Any]]]:
-    """Return the LR image as the input of the graphs, and `sr` and code of every step.
+class _OpenLoop:
+    """The loop of a bundle, whose networks are opened once for all images."""
 
-    With the `code` of a known kernel there is one step.
-    """
-    frames: NDArray[Any] = lr[None]
-    if bundle.manifest.io == "float":
-        frames = np.ascontiguousarray(frames.transpose(0, 3, 1, 2), dtype=np.float32) / 255
-    backend = open_backend("onnxruntime", bundle)
-    iters = _ITERS if code is None else 0
-    session = Session(backend, bundle, frame_shape(frames, bundle.manifest.io), iters)
-    srs: list[NDArray[Any]] = []
-    session.upload(frames, None if code is None else code.reshape(1, -1))
-    sequence = session.blind() if code is None else session.image(0)
-    run(backend, sequence, lambda _: srs.append(backend.download(session.sr)))
-    codes = [backend.download(each) for each in session.codes]
-    backend.close()
-    return frames, srs, codes
+    def __init__(self, bundle: Bundle) -> None:
+        self._io = bundle.manifest.io
+        self._backend = open_backend("onnxruntime", bundle)
+        self._executor = NetworkExecutor(self._backend, bundle, _ITERS)
+
+    def run(
+        self, lr: Image, code: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[Any], list[NDArray[Any]], list[NDArray[Any]]]:
+        """Return the LR image as the input of the graphs, and `sr` and code of every step.
+
+        With the `code` of a known kernel there is one step.
+        """
+        frames: NDArray[Any] = lr[None]
+        if self._io == "float":
+            frames = np.ascontiguousarray(frames.transpose(0, 3, 1, 2), dtype=np.float32) / 255
+        session = self._executor.session(frame_shape(frames, self._io))
+        srs: list[NDArray[Any]] = []
+        session.upload(frames, None if code is None else code.reshape(1, -1))
+        sequence = session.blind() if code is None else session.image(0)
+        self._executor.run(sequence, lambda _: srs.append(self._backend.download(session.sr)))
+        codes = session.codes if code is None else session.codes[:1]
+        return frames, srs, [self._backend.download(each) for each in codes]
+
+    def close(self) -> None:
+        """Free the networks and their buffers."""
+        self._executor.forget()
+        self._backend.close()

@@ -17,6 +17,9 @@ CLIP_ESTIMATE: Final[Estimate] = "track"
 MAX_ITERS: Final = 1000
 """Maximum number of corrections: every one has a buffer, and none after a few dozen improves."""
 
+MAX_STREAMS: Final = 64
+"""Maximum number of frames at the same time: each needs as much memory as the first."""
+
 MAX_THREADS: Final = 4096
 """Maximum number of CPU cores."""
 
@@ -70,8 +73,16 @@ class UpscalerOptions:
         ),
     ] = 0
     streams: Annotated[
-        int, Option("Number of frames that are processed at the same time.", minimum=1)
-    ] = 2
+        int | None,
+        Option(
+            "Number of frames of a clip that are processed at the same time on each device, each "
+            "with memory of its own.",
+            default="2 on a GPU, 1 on a CPU",
+            minimum=1,
+            maximum=MAX_STREAMS,
+            heading="Speed and memory",
+        ),
+    ] = None
     cuda_graph: Annotated[
         CudaGraphUse,
         Option(

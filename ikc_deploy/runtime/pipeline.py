@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import AbstractContextManager, suppress
 from itertools import cycle
 from typing import Any, Final, Generic, Literal, TypeVar
@@ -86,13 +87,13 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
         self._lock = threading.Lock()
         self._closed = False
 
-    def submit(self, item: _In, stop: threading.Event | None = None) -> Future[_Out]:
+    def submit(self, item: _In, ended: Callable[[], bool] = lambda: False) -> Future[_Out]:
         """Assign an item to the worker whose turn it is; wait while too many are not finished.
 
         Args:
             item: The item.
-            stop: If it is set before the worker starts, the item is dropped, and its future raises
-                `CancelledError`.
+            ended: Called before the worker starts; if it returns True, the item is dropped, and its
+                future raises `CancelledError`.
 
         Returns:
             The future of its result.
@@ -102,7 +103,7 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
         """
 
         def job() -> _Out:
-            if stop is not None and stop.is_set():
+            if ended():
                 raise CancelledError
             return worker(item)
 
@@ -135,7 +136,7 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
             ahead: Number of results that may wait to be requested; 0 to compute them on request.
             stop: Event that ends the run after the items that workers have begun.
             done: Function that is called with every item that was prepared when it is finished, has
-                failed, or was dropped.
+                failed, or was dropped; in any thread.
         """
         # The newest item is taken when its result is requested, not before.
         width = 1 if reading == "newest" and not ahead else len(self._lanes)
@@ -144,9 +145,14 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
             _ItemSource(items) if reading == "on request" else _ItemReader(items, reading, ends)
         )
 
-        def start(item: Any) -> Future[_Out]:
+        def start(item: Any, ended: Callable[[], bool]) -> Future[_Out]:
             prepared = prepare(item)
-            future = self.submit(prepared, ends)
+            try:
+                future = self.submit(prepared, ended)
+            except InputError:
+                if done is not None:
+                    done(prepared)
+                raise
             if done is not None:
                 future.add_done_callback(lambda _: done(prepared))
             return future
@@ -167,15 +173,16 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
         self.close()
 
 
-class PipelineRun(Generic[_Out]):
+class PipelineRun(AbstractContextManager["PipelineRun[_Out]"], Generic[_Out]):
     """The results of one run, in order. Several threads may iterate: each result goes to one.
 
     An error of a worker or of the source is raised in the place of its result; after an error of a
-    worker, the iteration may continue.
+    worker, the iteration may continue. The end of a `with` block closes the run, and waits.
 
     Args:
         source: The source of the items.
-        start: Gives an item to a worker; returns the future of its result.
+        start: Gives an item to a worker, which drops it if the function returns True; returns the
+            future of its result.
         width: Number of items that workers have at the same time.
         ahead: Number of results that may wait to be requested; 0 to compute them on request.
         stop: Event that ends the run.
@@ -184,7 +191,7 @@ class PipelineRun(Generic[_Out]):
     def __init__(
         self,
         source: _ItemSource,
-        start: Callable[[Any], Future[_Out]],
+        start: Callable[[Any, Callable[[], bool]], Future[_Out]],
         width: int,
         ahead: int,
         stop: threading.Event,
@@ -196,6 +203,7 @@ class PipelineRun(Generic[_Out]):
         self._width = width
         self._stop = stop
         self._started: deque[tuple[Future[_Out], float]] = deque()
+        self._unfinished: set[Future[_Out]] = set()
         self._turn = threading.Lock()
         self._closed = False
         self._free = threading.Semaphore(width)
@@ -227,7 +235,7 @@ class PipelineRun(Generic[_Out]):
             try:
                 return ResultFuture(future).result()
             except InputError:
-                if self._stop.is_set() and _was_dropped(future):
+                if self._ended() and _was_dropped(future):
                     raise StopIteration from None
                 raise
 
@@ -245,6 +253,14 @@ class PipelineRun(Generic[_Out]):
             self._source.join()
             if self._feeder is not None:
                 self._feeder.join()
+            wait_for(tuple(self._unfinished))
+
+    def __exit__(self, *_: object) -> None:
+        """Close the run at the end of the `with` block."""
+        self.close()
+
+    def _ended(self) -> bool:
+        return self._closed or self._stop.is_set()
 
     def _next(self) -> tuple[Future[_Out], float]:
         if self._feeder is not None:
@@ -264,7 +280,10 @@ class PipelineRun(Generic[_Out]):
         try:
             item = self._source.take()
             wait = time.perf_counter() - asked
-            return self._start(item), wait
+            future = self._start(item, self._ended)
+            self._unfinished.add(future)
+            future.add_done_callback(self._unfinished.discard)
+            return future, wait
         except StopIteration:
             raise
         except BaseException as error:  # raised again in its place

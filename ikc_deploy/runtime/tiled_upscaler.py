@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Bundle
-from ikc_deploy.errors import OutOfMemoryError
+from ikc_deploy.errors import InputError, OutOfMemoryError
 from ikc_deploy.runtime.estimation import WHOLE, Areas
 from ikc_deploy.runtime.executor import NetworkExecutor, UploadedBatch
 from ikc_deploy.runtime.frames import FrameShape
@@ -66,9 +67,28 @@ class TiledUpscaler:
         Raises:
             InputError: Memory is too small even for the smallest tile.
         """
-        corrects = loop and self._executor.iters > 0
-        pixel_bytes = shape.batch * (self._pixel.loop if corrects else self._pixel.restore)
+        pixel_bytes = self._pixel_bytes(shape, loop)
         return self._tiles.tile_size(shape.height, shape.width, pixel_bytes, self._free)
+
+    def frames_that_fit(self, shape: FrameShape, loop: bool) -> int:
+        """Return the number of upscalers like this one that memory allows at the same time.
+
+        Args:
+            shape: Batch, height and width of the LR frames of each.
+            loop: As in `tile_size`.
+
+        Returns:
+            The number, at least 1; very large if the free memory is unknown.
+        """
+        bound = self._tiles.bound(self._free)
+        if bound is None:
+            return sys.maxsize
+        try:
+            tile_size = self.tile_size(shape, loop)
+        except InputError:
+            return 1
+        pixels = shape.height * shape.width if tile_size is None else tile_size**2
+        return max(1, bound // (pixels * self._pixel_bytes(shape, loop)))
 
     def predict_areas(self, shape: FrameShape, tile_size: int | None) -> Areas:
         """Return where the predictor runs: on whole frames unless memory is too small even for it.
@@ -127,6 +147,10 @@ class TiledUpscaler:
         self._halved = True
         self._tiles = TileSettings(half)
         self._executor.forget()
+
+    def _pixel_bytes(self, shape: FrameShape, loop: bool) -> int:
+        corrects = loop and self._executor.iters > 0
+        return shape.batch * (self._pixel.loop if corrects else self._pixel.restore)
 
     def _tiled(
         self, frames: UploadedBatch, number: int, code: NDArray[np.float32], tile_size: int

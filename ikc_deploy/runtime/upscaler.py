@@ -7,9 +7,10 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,7 +24,7 @@ from ikc_deploy.runtime.estimation import Estimate, check_estimate
 from ikc_deploy.runtime.frames import FrameBatch, Frames, accept
 from ikc_deploy.runtime.given_blur import given_blur
 from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
-from ikc_deploy.runtime.pipeline import Pipeline, Reading, ResultFuture
+from ikc_deploy.runtime.pipeline import Pipeline, PipelineRun, Reading, ResultFuture
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.stream import Stream
 from ikc_deploy.runtime.tiling import TileSettings
@@ -33,6 +34,9 @@ from ikc_deploy.text import shown
 
 FRAMES_PER_STREAM: Final = 2
 """Maximum number of unfinished submitted frames for each stream: one in progress, one waiting."""
+
+_Item = TypeVar("_Item")
+_Out = TypeVar("_Out")
 
 
 class Upscaler(AbstractContextManager["Upscaler"]):
@@ -49,10 +53,10 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         bundle: An opened bundle.
         backend: The backend that runs its graphs. The upscaler owns it and closes it.
         iters: Number of corrections, at least 0; None for the bundle's recommended number.
-        streams: Number of frames that `submit` processes at the same time on each device, at least
-            1.
-        others: Backends of the same kind on other devices, which take submitted frames in turn.
-            The upscaler owns them, too.
+        streams: Number of frames that `submit`, `stream` and clips process at the same time on each
+            device, at least 1; None for the number that suits the backend.
+        others: Backends of the same kind on other devices, which take the frames of `submit`,
+            `stream` and clips in turn. The upscaler owns them, too.
         estimate: Default way to estimate the blur: "full", "crops" or "track" (see
             `ikc_deploy.runtime.estimation`). With "track", the calls must be the frames of one
             clip in time order; for several clips, use `stream`.
@@ -74,7 +78,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         bundle: Bundle,
         backend: Backend,
         iters: int | None = UpscalerOptions.iters,
-        streams: int = UpscalerOptions.streams,
+        streams: int | None = UpscalerOptions.streams,
         *,
         others: Sequence[Backend] = (),
         estimate: Estimate = UpscalerOptions.estimate,
@@ -86,7 +90,9 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         if iters is None:
             iters = bundle.manifest.recommended_iters
         self.iters = iters = whole_number(iters, "iters", 0)
-        self.streams = whole_number(streams, "streams", 1)
+        self.streams = whole_number(
+            backend.default_streams if streams is None else streams, "streams", 1
+        )
         self.estimate = check_estimate(estimate)
         if early_stop is not None:
             early_stop = real_number(early_stop, "early_stop", 0, math.inf)
@@ -96,7 +102,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         self._tiles = tiles or TileSettings()
         self._devices = [backend, *others]
         self._workers = [self._new_worker(each) for each in self._devices]
-        self._pipelines: dict[int, Pipeline[_QueuedFrame, Result]] = {}
+        self._pipelines: dict[int, Pipeline[_QueuedFrame, Any]] = {}
         self._lock = threading.Lock()
         self._tracker = Tracker()
         self._closed = False
@@ -210,9 +216,9 @@ class Upscaler(AbstractContextManager["Upscaler"]):
     ) -> Stream:
         """Return an iterator over the results for the frames of one clip, in order.
 
-        Each result is computed when the iterator requests it. On a GPU, up to `streams` frames are
-        taken ahead, so that one is copied while another is computed. The kernel codes of a tracked
-        clip are nevertheless estimated in order.
+        Each result is computed when the iterator requests it. Up to `streams` frames are processed
+        at the same time, so that one is copied while another is computed. The kernel codes of a
+        tracked clip are nevertheless estimated in order.
 
         Args:
             frames: Frames `[H,W,3]` (or `[3,H,W]`, as in a call), all of one clip.
@@ -232,22 +238,11 @@ class Upscaler(AbstractContextManager["Upscaler"]):
             ...     for result in results:
             ...         show(result.image)
         """
-        tracker, way = Tracker(), check_estimate(estimate)
         if not isinstance(frames, Iterable):
             raise InputError(f"frames must be iterable, got {shown(frames)}")
-
-        width = self.streams * len(self._devices) if self.backend.overlaps else 1
-        pipeline = self._pipeline(width)
-        turn: Turn | None = None
-
-        def prepare(frame: Any) -> _QueuedFrame:
-            nonlocal turn
-            taken = self._accepted(frame)
-            turn = Turn(turn) if width > 1 and way == "track" else None
-            return self._prepared(taken, (sigma, None, None), way, False, tracker, turn)
-
+        settings = ClipSettings(sigma, check_estimate(estimate))
         reading: Reading = "newest" if live else "on request"
-        return Stream(pipeline.run(frames, prepare, reading, done=_QueuedFrame.end))
+        return Stream(run_clip(self, frames, _same, lambda _, result: result, settings, reading))
 
     def close(self) -> None:
         """Free buffers and graphs; a second call does nothing.
@@ -280,7 +275,36 @@ class Upscaler(AbstractContextManager["Upscaler"]):
     def _new_worker(self, backend: Backend) -> UpscalingWorker:
         return UpscalingWorker(self.bundle, backend, self.iters, self._tiles, self.early_stop)
 
-    def _pipeline(self, width: int) -> Pipeline[_QueuedFrame, Result]:
+    def _run(
+        self,
+        items: Iterable[_Item],
+        frame_of: Callable[[_Item], Any],
+        finish: Callable[[_Item, Result], _Out],
+        settings: ClipSettings,
+        reading: Reading,
+        ahead: int,
+        stop: threading.Event | None,
+    ) -> PipelineRun[_Out]:
+        tracker = Tracker()
+        turn: Turn | None = None
+        streams = self.streams
+        if settings.size is not None:
+            loops = settings.sigma is None and settings.estimate == "full"
+            streams = min(streams, self._workers[0].frames_that_fit(settings.size, loops))
+        width = streams * len(self._devices)
+
+        def prepare(item: _Item) -> _QueuedFrame:
+            nonlocal turn
+            taken = self._accepted(frame_of(item))
+            turn = Turn(turn) if width > 1 and settings.estimate == "track" else None
+            blur = (settings.sigma, None, None)
+            job = self._prepared(taken, blur, settings.estimate, False, tracker, turn)
+            return replace(job, finish=partial(finish, item))
+
+        pipeline = self._pipeline(width)
+        return pipeline.run(items, prepare, reading, ahead, stop, _QueuedFrame.end)
+
+    def _pipeline(self, width: int) -> Pipeline[_QueuedFrame, Any]:
         """Return the pipeline of the first `width` workers."""
         with self._lock:
             if self._closed:
@@ -319,20 +343,72 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         return _QueuedFrame(prepare, turn)
 
 
+def _same(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """What the frames of one clip have in common."""
+
+    sigma: float | None = None
+    """Standard deviation of their blur in HR pixels; None to estimate it."""
+    estimate: Estimate = CLIP_ESTIMATE
+    """Way to estimate it."""
+    size: tuple[int, int] | None = None
+    """Height and width in LR pixels; None if they are not known before the first frame. Where
+    memory is too small for several frames of this size, they are processed one by one."""
+
+
 @dataclass(frozen=True)
 class _QueuedFrame:
     """A call that is checked when a worker begins it, so that its errors are its result's."""
 
     prepare: Callable[[], UpscaleCall]
     turn: Turn | None
+    finish: Callable[[Result], Any] = _same
 
     def end(self) -> None:
         if self.turn is not None:
             self.turn.end()
 
 
-def _worker_of_frames(worker: UpscalingWorker) -> Callable[[_QueuedFrame], Result]:
-    return lambda job: worker(job.prepare())
+def _worker_of_frames(worker: UpscalingWorker) -> Callable[[_QueuedFrame], Any]:
+    return lambda job: job.finish(worker(job.prepare()))
+
+
+def run_clip(
+    upscaler: Upscaler,
+    items: Iterable[_Item],
+    frame_of: Callable[[_Item], Any],
+    finish: Callable[[_Item, Result], _Out],
+    settings: ClipSettings,
+    reading: Reading,
+    ahead: int = 0,
+    stop: threading.Event | None = None,
+) -> PipelineRun[_Out]:
+    """Return an iterator over what becomes of the frames of one clip, in order.
+
+    Up to `upscaler.streams` frames are processed at the same time, as in `Upscaler.stream`.
+
+    Args:
+        upscaler: The upscaler; the caller closes it after the run.
+        items: Items with a frame each, in order of time.
+        frame_of: Returns the frame of an item: `[H,W,3]` (or `[3,H,W]`), which must not change.
+        finish: Makes an output of an item and its result; called in the threads of the workers, so
+            that another frame is computed meanwhile.
+        settings: Blur and size of the frames.
+        reading: How the items are taken.
+        ahead: Number of outputs that may wait to be requested; 0 to compute them on request.
+        stop: Event that ends the run after the frames that workers have begun.
+
+    Returns:
+        The run. Iterating raises the errors of a call, of `items` and of the two functions.
+
+    Raises:
+        InputError: The upscaler is closed.
+    """
+    return upscaler._run(items, frame_of, finish, settings, reading, ahead, stop)
 
 
 def load_bundle(

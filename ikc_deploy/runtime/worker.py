@@ -19,7 +19,7 @@ from ikc_deploy.errors import InputError, OutOfMemoryError
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.estimation import WHOLE, Areas, Estimate, Estimator
 from ikc_deploy.runtime.executor import NetworkExecutor, UploadedBatch
-from ikc_deploy.runtime.frames import LAYOUTS, FrameBatch
+from ikc_deploy.runtime.frames import LAYOUTS, FrameBatch, FrameShape
 from ikc_deploy.runtime.given_blur import GivenBlur
 from ikc_deploy.runtime.memory import PixelMemory
 from ikc_deploy.runtime.result import Result
@@ -131,6 +131,15 @@ class UpscalingWorker:
             corrections=0 if call.given is not None else min(len(codes) - 1, self._executor.iters),
             steps=tuple(images) if call.steps else (),
         )
+
+    def frames_that_fit(self, size: tuple[int, int], loop: bool) -> int:
+        """Return the number of frames that memory allows at the same time, at least 1.
+
+        Args:
+            size: Height and width of the frames in LR pixels.
+            loop: Whether the correction loop runs on whole frames.
+        """
+        return self._tiled_upscaler.frames_that_fit(FrameShape(1, *size), loop)
 
     def close(self) -> None:
         """Wait for the call in progress, then free buffers and graphs; may be called twice."""

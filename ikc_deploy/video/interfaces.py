@@ -5,7 +5,9 @@ A run is one `Source`, one `FrameUpscaler` and one `Sink`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Protocol
@@ -13,8 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.runtime.estimation import Estimate
-from ikc_deploy.runtime.upscaler import Upscaler
+from ikc_deploy.runtime.pipeline import PipelineRun
 from ikc_deploy.video.colour import Colour
 from ikc_deploy.video.hdr import StaticHdr
 
@@ -132,36 +133,27 @@ class Sink(Protocol):
 
 
 class FrameUpscaler(Protocol):
-    """An upscaler of the frames of one stream.
-
-    It is called from one thread, once for every frame, in order of time. It may therefore keep
-    state from one frame to the next.
-    """
+    """An upscaler of the frames of one stream."""
 
     @property
     def scale(self) -> int:
         """Scale factor: SR side over LR side."""
 
-    def __call__(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Upscale `[H,W,3]` uint8 RGB to `[sH,sW,3]` uint8; the caller owns the result."""
+    def run(
+        self, source: Source, skip: int, live: bool, stop: threading.Event
+    ) -> AbstractContextManager[PipelineRun[Frame]]:
+        """Return the run of a source's frames through this upscaler.
 
+        Several frames may be in progress, but outputs come in order. The end of the `with` block
+        ends the run, and waits until no frame is in progress.
 
-@dataclass(frozen=True)
-class UpscalerAdapter:
-    """A `FrameUpscaler` that calls one `Upscaler`, not shared with other streams when tracking."""
+        Args:
+            source: The source.
+            skip: Number of frames to leave out at its beginning.
+            live: Whether to drop frames that arrive faster than they are upscaled, keeping the
+                newest.
+            stop: Event that ends the run after the frames that were begun.
 
-    upscaler: Upscaler
-    """The upscaler; the caller closes it."""
-    sigma: float | None = None
-    """Blur of all frames in HR pixels; None to estimate it."""
-    estimate: Estimate | None = None
-    """Estimation mode; None for the mode of the upscaler."""
-
-    @property
-    def scale(self) -> int:
-        """Scale factor: SR side over LR side."""
-        return self.upscaler.scale
-
-    def __call__(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Upscale one frame; raise what `Upscaler` raises."""
-        return self.upscaler(frame, sigma=self.sigma, estimate=self.estimate).image
+        Returns:
+            An iterator over output frames with the time stamps of the input.
+        """

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ikc_deploy.errors import VideoError
-from ikc_deploy.runtime.pipeline import CAPACITY, Pipeline, Reading
-from ikc_deploy.video.interfaces import Frame, FrameUpscaler, Sink, Source
+from ikc_deploy.video.interfaces import FrameUpscaler, Sink, Source
 
 
 @dataclass(frozen=True)
@@ -51,23 +50,12 @@ def upscale_stream(
         IkcError: As raised by `source`, `upscaler` or `sink`.
     """
     count = sink.done
-
-    def work(frame: Frame) -> Frame:
-        return Frame(upscaler(frame.rgb), frame.pts)
-
     try:
-        with Pipeline([work], CAPACITY) as pipeline:
-            reading: Reading = "newest" if live else "ahead"
-            run = pipeline.run(
-                source.frames(sink.done), lambda frame: frame, reading, CAPACITY, stop
-            )
-            try:
-                for frame in run:
-                    sink.write(frame)
-                    count += 1
-                    progress(count)
-            finally:
-                run.close()
+        with upscaler.run(source, sink.done, live, stop) as run:
+            for frame in run:
+                sink.write(frame)
+                count += 1
+                progress(count)
         dropped = run.dropped
         interrupted = stop.is_set()
         lost = sink.finish(complete=not interrupted)

@@ -11,8 +11,8 @@ from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.options import CLIP_ESTIMATE
 from ikc_deploy.runtime.upscaler import Upscaler
-from ikc_deploy.video.interfaces import StreamFacts, UpscalerAdapter
-from ikc_deploy.video.postprocessed import PostprocessedFrames, coded_size
+from ikc_deploy.video.clip_upscaler import ClipUpscaler, coded_size
+from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.request import Request, open_sink, open_source
 from ikc_deploy.video.stream_job import StreamOutcome, upscale_stream
 
@@ -77,12 +77,12 @@ def run_request(
         IkcError: As raised by `open_source`, `open_sink` and `upscale_stream`.
     """
     with open_source(request, callbacks.stdin or _no_pipe, stop, callbacks.warn) as source:
-        each = UpscalerAdapter(upscaler, settings.sigma, settings.estimate)
         postprocessing = settings.postprocessing
-        facts = source.facts.scaled(each.scale)
+        frames = ClipUpscaler(upscaler, settings.sigma, settings.estimate, postprocessing)
+        facts = source.facts.scaled(upscaler.scale)
         size = facts.height, facts.width
         if postprocessing.resizes:
-            size = coded_size(source.facts, postprocessing, each.scale)
+            size = coded_size(source.facts, postprocessing, upscaler.scale)
             facts = source.facts.resized(*size)
         run = {
             "weights": upscaler.bundle.manifest.weights_sha256,
@@ -101,7 +101,7 @@ def run_request(
         callbacks.progress(sink.done, facts.frames)
         outcome = upscale_stream(
             source,
-            PostprocessedFrames(each, postprocessing, size),
+            frames,
             sink,
             stop,
             lambda done: callbacks.progress(done, facts.frames),

@@ -212,6 +212,7 @@ def test_out_of_memory_is_a_warning_and_a_picture_all_the_same(
     [
         (("--estimate", "crops", "--sigma", "2"), ("--sigma gives the blur", "only one of them")),
         (("--estimate", "track"), ("--estimate track is only for video",)),
+        (("--streams", "2"), ("--streams: only for video", "the inputs are images")),
         (("--tile", "70"), ("a multiple of 16", "70")),
         (("--max-memory", "0"), ("a positive number of bytes",)),
         (("--max-memory", "9K"), ("too little even for tiles of 64",)),

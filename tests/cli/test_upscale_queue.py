@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from ikc_deploy.cli.ikc_upscale import main
 from ikc_deploy.imaging.image_io import read_rgb, write_rgb
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.upscaler import Upscaler
+from ikc_deploy.runtime.worker import UpscaleCall, UpscalingWorker
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
 from tests.video.clips import make_clip, numbered, numbers, packets
@@ -111,15 +111,15 @@ def test_an_interrupted_queue_is_continued(
     bundle: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    upscaling = Upscaler.__call__
+    upscaling = UpscalingWorker.__call__
 
-    def interrupted(self: Upscaler, frame: Any, **options: Any) -> Result:
+    def interrupted(self: UpscalingWorker, call: UpscaleCall) -> Result:
         calls.append(1)
         if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return upscaling(self, frame, **options)
+        return upscaling(self, call)
 
-    monkeypatch.setattr(Upscaler, "__call__", interrupted)
+    monkeypatch.setattr(UpscalingWorker, "__call__", interrupted)
     source = make_clip(folder / "clip10.mp4", map(numbered, range(12)))
     arguments = (folder / "a.png", source, folder / "clip2.mkv", "-o", tmp_path / "out")
     options = ("--bundle", bundle.path, "--iters", 0)

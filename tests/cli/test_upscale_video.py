@@ -16,7 +16,7 @@ from ikc_deploy import Bundle
 from ikc_deploy.cli.ikc_upscale import main
 from ikc_deploy.imaging.image_io import read_rgb, write_rgb
 from ikc_deploy.runtime.result import Result
-from ikc_deploy.runtime.upscaler import Upscaler
+from ikc_deploy.runtime.worker import UpscaleCall, UpscalingWorker
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
 from tests.video.clips import (
@@ -93,15 +93,15 @@ def test_control_c_finishes_the_file_and_resume_goes_on(
     bundle: Bundle, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    upscaling = Upscaler.__call__
+    upscaling = UpscalingWorker.__call__
 
-    def interrupted(self: Upscaler, frame: Any, **options: Any) -> Result:
+    def interrupted(self: UpscalingWorker, call: UpscaleCall) -> Result:
         calls.append(1)
         if len(calls) == 9:
             os.kill(os.getpid(), signal.SIGINT)
-        return upscaling(self, frame, **options)
+        return upscaling(self, call)
 
-    monkeypatch.setattr(Upscaler, "__call__", interrupted)
+    monkeypatch.setattr(UpscalingWorker, "__call__", interrupted)
     before = signal.getsignal(signal.SIGINT)
     target = tmp_path / "out.mp4"
     options = ("-o", target, "--bundle", bundle.path, "--iters", 0)

@@ -23,6 +23,8 @@ from ikc_deploy.loops import IKC
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.weights_loader import Weights, load_weights
+from ikc_deploy.runtime.backends import open_backend
+from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
 
 
@@ -141,9 +143,19 @@ def small_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_int8_bundle_says_what_it_costs(
-    weights: Weights, tmp_path: Path, small_images: None
+    weights: Weights, tmp_path: Path, small_images: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    opened: list[str] = []
+
+    def opening(name: str, bundle: Bundle) -> Backend:
+        opened.append(bundle.manifest.precision)
+        return open_backend(name, bundle)
+
+    monkeypatch.setattr(calibration, "open_backend", opening)
     bundle = export_bundle(weights, tmp_path / "out", ExportSettings("int8"))
+    # Once each for calibration and reference, and once for every attempt, whatever the images.
+    assert opened[:2] == ["fp32", "fp32"] and set(opened[2:]) == {"int8"}
+    assert len(opened) <= 2 + len(calibration.LADDERS["ikc"])
     manifest = Bundle.open(tmp_path / "out").manifest
     assert manifest.precision == "int8"
     assert all(counts["int8"] > 0 for counts in manifest.convolutions.values())

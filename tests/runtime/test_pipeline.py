@@ -221,10 +221,40 @@ def test_a_stop_does_not_wait_for_a_source_that_is_silent() -> None:
         yield 1
         stop.wait()
 
-    timer = threading.Timer(0.05, stop.set)
-    timer.start()
-    run(source(), lambda n: n, written.append, stop)
+    def write(number: int) -> None:
+        written.append(number)
+        threading.Timer(0.05, stop.set).start()
+
+    run(source(), lambda n: n, write, stop)
     assert written == [1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_closing_a_run_waits_for_what_has_begun_and_drops_the_rest(workers: int) -> None:
+    """The pipeline stays usable, and every item that was prepared is accounted for."""
+    go, begun, ended = threading.Event(), list[int](), list[int]()
+    done = list[int]()
+
+    def work(number: int) -> int:
+        begun.append(number)
+        if number > 0:
+            go.wait(10)
+        ended.append(number)
+        return number
+
+    with Pipeline([work] * workers, 2 * workers) as pipeline:
+        with pipeline.run(range(100), int, "ahead", 3, done=done.append) as results:
+            assert next(results) == 0
+            threading.Timer(0.05, go.set).start()
+        # Whatever was begun has ended, and nothing begins later.
+        assert sorted(begun) == sorted(ended)
+        assert len(begun) < 10
+        assert sorted(done) == list(range(len(done))) and set(begun) <= set(done)
+        with pytest.raises(StopIteration):
+            next(results)
+        count = len(begun)
+        assert list(pipeline.run([0], int)) == [0]
+        assert len(begun) == count + 1
 
 
 def test_live_frames_that_nobody_waited_for_are_counted_not_queued() -> None:

@@ -183,7 +183,7 @@ def test_streams_submission_and_calls_give_the_same_bits(
 class Overlapping(Counting):
     """Of a clip, two frames are upscaled at the same time, as on a GPU."""
 
-    overlaps = True
+    default_streams = 2
 
 
 def test_a_tracked_clip_overlaps_and_keeps_its_bits(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from ikc_deploy.runtime.pipeline import CAPACITY, Pipeline, PipelineRun, Reading
 from ikc_deploy.video.colour import Colour, FromRgb
 from ikc_deploy.video.encoder_settings import EncoderSettings
 from ikc_deploy.video.file_sink import FileSettings
-from ikc_deploy.video.interfaces import StreamFacts
+from ikc_deploy.video.interfaces import Frame, Source, StreamFacts
 
 WIDTH, HEIGHT = 80, 48
 BITS = 10
@@ -38,11 +41,26 @@ class Repeating:
         self.calls = 0
         self._before = before
 
-    def __call__(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    @contextmanager
+    def run(
+        self, source: Source, skip: int, live: bool, stop: threading.Event
+    ) -> Iterator[PipelineRun[Frame]]:
+        reading: Reading = "newest" if live else "ahead"
+        with (
+            Pipeline([self._repeated], CAPACITY) as pipeline,
+            pipeline.run(source.frames(skip), _same, reading, CAPACITY, stop) as run,
+        ):
+            yield run
+
+    def _repeated(self, frame: Frame) -> Frame:
         if self._before is not None:
             self._before(self.calls)
         self.calls += 1
-        return frame.repeat(self.scale, axis=0).repeat(self.scale, axis=1)
+        return Frame(frame.rgb.repeat(self.scale, axis=0).repeat(self.scale, axis=1), frame.pts)
+
+
+def _same(frame: Frame) -> Frame:
+    return frame
 
 
 def numbered(number: int) -> NDArray[np.uint8]:

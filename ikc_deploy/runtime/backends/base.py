@@ -132,8 +132,9 @@ class Backend(Protocol):
     """Name of the backend, as in `load(backend=...)`."""
     device: str
     """Name of the device, for people."""
-    overlaps: bool
-    """Whether a clone copies while this backend computes, so that one clip gains from several."""
+    default_streams: int
+    """Number of frames to process at the same time, each by a clone: 2 where one copies while
+    another computes."""
 
     def clone(self) -> Backend:
         """Create another queue with the same graphs on the same device.

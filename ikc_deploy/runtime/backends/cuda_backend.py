@@ -103,8 +103,8 @@ class CudaBackend:
         BackendError: The runner cannot load the graphs, or the device refuses.
     """
 
-    overlaps = True
-    """True: clones have streams of their own."""
+    default_streams = 2
+    """Two: clones have CUDA streams of their own, so that one copies while the other computes."""
 
     def __init__(
         self, runner: GraphRunner, device: Device, cuda_graph: CudaGraphUse = DEFAULT_CUDA_GRAPH

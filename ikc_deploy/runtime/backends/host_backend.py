@@ -28,8 +28,8 @@ class HostBackend:
     """Name of the backend, as in `load(backend=...)`."""
     device: str
     """Name of the device, for people."""
-    overlaps = False
-    """False: there are no copies between devices, and every graph uses all cores."""
+    default_streams = 1
+    """One: every graph uses all cores, and a second frame would need as much memory again."""
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
         """Allocate a numpy array."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -63,10 +64,14 @@ def described(module: str, environment: dict[str, str] | None = None) -> Any:
 
 
 def stubbed(folder: Path) -> dict[str, str]:
-    """An environment in which TensorRT 11's bindings find libraries with the names they need."""
+    """An environment in which TensorRT's bindings find libraries with the names they need.
+
+    Of any version: `PYTHONPATH=FOLDER` with the unpacked wheel of another one tests that.
+    """
     spec = find_spec("tensorrt_bindings")
-    if spec is None or spec.origin is None or not (shutil.which("gcc") and shutil.which("nm")):
-        pytest.skip("needs gcc, nm and pip install tensorrt_cu13_bindings")
+    tools = all(map(shutil.which, ("gcc", "nm", "readelf")))
+    if spec is None or spec.origin is None or not tools:
+        pytest.skip("needs gcc, nm, readelf and pip install tensorrt_cu13_bindings")
     bindings = str(Path(spec.origin).with_name("tensorrt.so"))
     listed = subprocess.run(
         ["nm", "-D", "--undefined-only", bindings], capture_output=True, text=True, check=True
@@ -74,8 +79,13 @@ def stubbed(folder: Path) -> dict[str, str]:
     own = ("create", "getBuilder", "getNv", "getPlugin", "initLib")
     names = [name for name in listed.stdout.split() if name.startswith(own)]
     (folder / "stub.c").write_text("".join(f"int {name}(void) {{ return 0; }}\n" for name in names))
-    for library in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
-        target = str(folder / f"lib{library}.so.11")
+    dynamic = subprocess.run(
+        ["readelf", "-d", bindings], capture_output=True, text=True, check=True
+    ).stdout
+    needed = re.findall(r"\(NEEDED\).*\[(libnv(?:infer|onnx)[^\]]*)\]", dynamic)
+    assert needed
+    for library in needed:
+        target = str(folder / library)
         subprocess.run(["gcc", "-shared", "-fPIC", "-o", target, folder / "stub.c"], check=True)
     return os.environ | {"LD_LIBRARY_PATH": str(folder)}
 

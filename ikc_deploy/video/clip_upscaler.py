@@ -1,0 +1,78 @@
+"""`ClipUpscaler`: the frames of a stream through an `Upscaler` and its pipeline."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from operator import attrgetter
+
+from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
+from ikc_deploy.runtime.estimation import Estimate
+from ikc_deploy.runtime.options import CLIP_ESTIMATE
+from ikc_deploy.runtime.pipeline import CAPACITY, PipelineRun
+from ikc_deploy.runtime.result import Result
+from ikc_deploy.runtime.upscaler import ClipSettings, Upscaler, run_clip
+from ikc_deploy.video.interfaces import Frame, Source, StreamFacts
+
+
+@dataclass(frozen=True)
+class ClipUpscaler:
+    """A `FrameUpscaler` that runs an `Upscaler`, followed by `Postprocessing`.
+
+    One thread decodes, one for each worker of the upscaler upscales and postprocesses, and the
+    caller encodes. At most `CAPACITY` frames wait before the workers, and as many behind them.
+    """
+
+    upscaler: Upscaler
+    """The upscaler; the caller closes it."""
+    sigma: float | None = None
+    """Blur of all frames in HR pixels; None to estimate it."""
+    estimate: Estimate = CLIP_ESTIMATE
+    """Way to estimate it."""
+    postprocessing: Postprocessing = NO_POSTPROCESSING
+    """What happens to its output."""
+
+    @property
+    def scale(self) -> int:
+        """Scale factor of the network."""
+        return self.upscaler.scale
+
+    def run(
+        self, source: Source, skip: int, live: bool, stop: threading.Event
+    ) -> PipelineRun[Frame]:
+        """Return the run of a source's frames; see `FrameUpscaler.run`.
+
+        Iterating raises what `Upscaler` raises.
+        """
+        facts = source.facts
+        size = coded_size(facts, self.postprocessing, self.scale)
+
+        def finish(frame: Frame, result: Result) -> Frame:
+            return Frame(self.postprocessing(frame.rgb, result.image, size), frame.pts)
+
+        return run_clip(
+            self.upscaler,
+            source.frames(skip),
+            attrgetter("rgb"),
+            finish,
+            ClipSettings(self.sigma, self.estimate, (facts.height, facts.width)),
+            "newest" if live else "ahead",
+            CAPACITY,
+            stop,
+        )
+
+
+def coded_size(facts: StreamFacts, postprocessing: Postprocessing, scale: int) -> tuple[int, int]:
+    """Return height and width of output frames as coded, for the input's facts.
+
+    Sizes are those that a viewer sees: for a clip that players turn by 90 degrees, the sides are
+    exchanged. Given sizes are rounded to even numbers, which chroma subsampling needs.
+
+    Raises:
+        InputError: The size is impossible.
+    """
+    matrix = facts.display_matrix
+    turned = matrix is not None and abs(matrix[1]) > abs(matrix[0])
+    sides = (facts.width, facts.height) if turned else (facts.height, facts.width)
+    found = postprocessing.output_size(*sides, scale, even=True)
+    return (found[1], found[0]) if turned else found
