@@ -12,7 +12,7 @@ from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.options import CLIP_ESTIMATE
 from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.video.interfaces import StreamFacts, UpscalerAdapter
-from ikc_deploy.video.postprocessed import PostprocessedFrames, coded_size
+from ikc_deploy.video.postprocessed import PostprocessedFrames, output_facts
 from ikc_deploy.video.request import Request, open_sink, open_source
 from ikc_deploy.video.stream_job import StreamOutcome, upscale_stream
 
@@ -79,15 +79,14 @@ def run_request(
     with open_source(request, callbacks.stdin or _no_pipe, stop, callbacks.warn) as source:
         each = UpscalerAdapter(upscaler, settings.sigma, settings.estimate)
         postprocessing = settings.postprocessing
-        facts = source.facts.scaled(each.scale)
+        name = request.camera.name if request.camera else str(request.source)
+        facts = output_facts(source.facts, postprocessing, each.scale, name)
         size = facts.height, facts.width
-        if postprocessing.resizes:
-            size = coded_size(source.facts, postprocessing, each.scale)
-            facts = source.facts.resized(*size)
         run = {
             "weights": upscaler.bundle.manifest.weights_sha256,
             "iters": upscaler.iters,
             "early_stop": upscaler.early_stop,
+            "self_ensemble": upscaler.self_ensemble,
             "sigma": settings.sigma,
             "estimate": settings.estimate,
             "size": size,
