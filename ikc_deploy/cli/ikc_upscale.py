@@ -82,6 +82,9 @@ def main(
     With --kernel, images are upscaled under a blur of any shape by the bundle's fourth graph on the
     CPU, in tiles of the one size that the graph accepts.
 
+    With --self-ensemble, every image is the mean over flips and rotations of its frame: somewhat
+    better, eight times slower.
+
     With --ray, images, clips and folders of both are upscaled into the folder OUT by many
     processes, on this machine or a cluster. A second run adds what is missing.
     """

@@ -69,14 +69,15 @@ def load(bundle: Bundle, **options: Any) -> Upscaler:
         {"estimate": "crops"},
         {"estimate": "track"},
         {"sigma": 2.0},
-        {"options": {"tile": 32}},
+        {"options": {"tile": 64}},
         {"options": {"early_stop": 9e9}},
     ],
 )
 def test_it_is_the_mean_under_the_code_of_the_frame(
     small_bundle: Bundle, call: dict[str, Any]
 ) -> None:
-    frame, (options, chosen) = photo(60, 72), (call.pop("options", {}), call)
+    frame, options = photo(60, 72), call.get("options", {})
+    chosen = {name: value for name, value in call.items() if name != "options"}
     with load(small_bundle, **options) as plain:
         code = plain(frame, **chosen).codes[-1]
         wanted = rounded(expected(plain, frame, code))
