@@ -60,8 +60,7 @@ def list_folder(
         InputError: The folder does not exist or has no such file.
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise InputError(f"there is no folder '{root}'")
+    _require_folder(root)
     found: list[Path] = []
     skipped: dict[str, list[Path]] = {}
     for path in sorted(root.iterdir(), key=natural_order):
@@ -75,6 +74,13 @@ def list_folder(
         there = "".join(f"; {note}" for note in listing.notes())
         raise InputError(f"the folder '{root}' has no {what} ({', '.join(suffixes)}){there}")
     return listing
+
+
+def _require_folder(root: Path) -> None:
+    if root.is_file():
+        raise InputError(f"'{root}' is a file; give the folder that it is in")
+    if not root.is_dir():
+        raise InputError(f"there is no folder '{root}'")
 
 
 def list_tree(
@@ -97,8 +103,7 @@ def list_tree(
         InputError: The folder does not exist, or has no such file on any level.
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise InputError(f"there is no folder '{root}'")
+    _require_folder(root)
     excluded = None if leave_out is None else real_path(leave_out)
     listings = list(_walk(root, suffixes, excluded))
     if not any(listing.found for listing in listings):

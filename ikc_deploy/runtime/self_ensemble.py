@@ -112,5 +112,5 @@ def _axes(layout: FrameLayout) -> tuple[int, int]:
     return rows, columns
 
 
-def _as_dtype(mean: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _as_dtype(mean: NDArray[np.floating], dtype: np.dtype[Any]) -> NDArray[Any]:
     return (np.rint(mean) if dtype.kind == "u" else mean).astype(dtype)

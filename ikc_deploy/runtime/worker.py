@@ -165,7 +165,7 @@ class UpscalingWorker:
         if self._self_ensemble:
             self._settled = codes
             shown = codes if call.steps else codes[-1:]
-            images = averaged(images, shown, call.frames, self._basis, self._images)
+            images = averaged(images, list(shown), call.frames, self._basis, self._images)
         return images, codes
 
     def _images(

@@ -24,7 +24,7 @@ ELLIPTIC = KernelBasis.fit((0.6, 4.0), 40, family="anisotropic")
 class EllipticBundle(Bundle):
     """A bundle whose codes are read by a basis of ellipses."""
 
-    basis = KernelBasis.fit((0.6, 4.0), 10, family="anisotropic")  # type: ignore[assignment]
+    basis = KernelBasis.fit((0.6, 4.0), 10, family="anisotropic")
 
 
 def turned(image: np.ndarray, number: int, axes: tuple[int, int] = (0, 1)) -> np.ndarray:
