@@ -47,6 +47,7 @@ _SECURITY: Final = {
     "cache-control": "no-store",
 }
 _MAX_JSON: Final = 4096
+_MAX_FACTOR: Final = 100
 
 Endpoint = Callable[[Request, UserSession], Awaitable[Response]]
 
@@ -294,7 +295,8 @@ def _output_size(text: object) -> Postprocessing:
     if box is not None:
         return Postprocessing(size=(int(box[1]), int(box[2])))
     factor = re.fullmatch(r"x?(\d{0,9}\.?\d{1,9})x?", words, re.ASCII)
-    if factor is None:
+    # A larger number is a side in pixels.
+    if factor is None or float(factor[1]) > _MAX_FACTOR:
         raise InputError(
             f"invalid output size '{written[:40]}': expected a factor, for example 2.5, or "
             "WIDTHxHEIGHT, for example 1920x1080"
