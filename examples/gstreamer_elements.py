@@ -3,8 +3,8 @@ r"""Upscale frames between two GStreamer pipelines. A sketch: no errors are hand
     python examples/gstreamer_elements.py "videotestsrc num-buffers=50 ! video/x-raw,width=160" \
         "videoconvert ! autovideosink"
 
-Needs PyGObject and GStreamer with its base plugins (Debian: python3-gi and
-gir1.2-gst-plugins-base-1.0).
+Needs PyGObject and GStreamer with its base plugins (Debian: python3-gi,
+gir1.2-gst-plugins-base-1.0 and gstreamer1.0-plugins-base; run with Debian 12's GStreamer 1.22).
 """
 
 from __future__ import annotations
@@ -26,9 +26,14 @@ from gi.repository import Gst, GstApp  # noqa: E402, F401 - GstApp adds methods 
 RGB = "video/x-raw,format=RGB"
 
 
+def stride_of(width: int) -> int:
+    """Return the bytes of a row of raw RGB, which GStreamer pads to a multiple of four."""
+    return 4 * ((3 * width + 3) // 4)
+
+
 def rgb_of(buffer: Any, width: int, height: int) -> NDArray[np.uint8]:
-    """Copy a raw RGB buffer, whose rows GStreamer pads to multiples of four bytes, to `[H,W,3]`."""
-    stride = 4 * ((3 * width + 3) // 4)
+    """Copy a raw RGB buffer to `[H,W,3]`."""
+    stride = stride_of(width)
     there, mapped = buffer.map(Gst.MapFlags.READ)
     assert there
     try:
@@ -36,6 +41,14 @@ def rgb_of(buffer: Any, width: int, height: int) -> NDArray[np.uint8]:
         return rows[:, : 3 * width].reshape(height, width, 3).copy()
     finally:
         buffer.unmap(mapped)
+
+
+def buffer_of(image: NDArray[np.uint8]) -> Any:
+    """Copy `[H,W,3]` to a raw RGB buffer."""
+    height, width = image.shape[:2]
+    rows = np.zeros((height, stride_of(width)), np.uint8)
+    rows[:, : 3 * width] = image.reshape(height, 3 * width)
+    return Gst.Buffer.new_wrapped(rows.tobytes())
 
 
 def pulled(sink: Any, buffers: list[Any]) -> Iterator[NDArray[np.uint8]]:
@@ -62,7 +75,7 @@ def upscale_pipelines(upscaler: ikc_deploy.Upscaler, source: str, target: str) -
             feed.set_caps(
                 Gst.Caps.from_string(f"{RGB},width={width},height={height},framerate=0/1")
             )
-        buffer = Gst.Buffer.new_wrapped(result.image.tobytes())
+        buffer = buffer_of(result.image)
         taken = buffers.pop(0)
         buffer.pts, buffer.duration = taken.pts, taken.duration
         feed.push_buffer(buffer)

@@ -9,11 +9,16 @@ from typing import Final
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.image_files import ImageTask
-from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, MAX_PIXELS, names_other_file
+from ikc_deploy.imaging.image_io import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    READABLE_SUFFIXES,
+    names_other_file,
+)
 from ikc_deploy.imaging.planning import check_outputs, find_files, image_tasks, output_name
 from ikc_deploy.video.names import CONTAINERS, VIDEO_SUFFIXES
 
-BATCH_SUFFIXES: Final = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+BATCH_SUFFIXES: Final = (*READABLE_SUFFIXES, *VIDEO_SUFFIXES)
 """Suffixes of the files that are listed from folders."""
 
 

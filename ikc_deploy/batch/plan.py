@@ -10,7 +10,9 @@ from typing import Any
 
 from ikc_deploy.batch.run_state import BatchRunState, fingerprint
 from ikc_deploy.batch.tasks import ChunkTask, Task, finished_chunk
+from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.video.clip import Clip
+from ikc_deploy.video.clip_upscaler import output_facts
 from ikc_deploy.video.encoder_settings import EncoderSettings
 from ikc_deploy.video.encoders import choose_encoder
 from ikc_deploy.video.file_sink import CHUNK_FRAMES
@@ -64,6 +66,7 @@ def plan_clip(
     target: Path,
     scale: int,
     settings: EncoderSettings,
+    postprocessing: Postprocessing,
     run: dict[str, Any],
     run_state: BatchRunState,
 ) -> ClipPlan:
@@ -74,10 +77,12 @@ def plan_clip(
         target: The video file to write.
         scale: Scale factor s.
         settings: Requested codec and quality.
+        postprocessing: Strength and output size.
         run: Description of the upscaling (JSON values).
         run_state: Record of the output folder.
 
     Raises:
+        InputError: The output size is impossible.
         VideoError: The output cannot be written.
         UnreadableClipError: The clip cannot be read.
         NoVideoError: The clip has no video stream.
@@ -85,7 +90,7 @@ def plan_clip(
     """
     container = container_of(target)
     with closing(Clip(source)) as clip:
-        facts = clip.facts.scaled(scale)
+        facts = output_facts(clip.facts, postprocessing, scale, str(source))
         encoder = choose_encoder(settings, facts, container)
         companions, sink_warnings = check_output(target, encoder, facts, clip)
         ranges = split_ranges(clip, CHUNK_FRAMES)
@@ -93,7 +98,15 @@ def plan_clip(
     made_from = fingerprint(source, run)
     folder = run_state.folder / made_from
     jobs = (
-        ChunkTask(source, clip_range, clip.facts, encoder, folder / f"{number:06d}")
+        ChunkTask(
+            source,
+            clip_range,
+            clip.facts,
+            facts,
+            encoder,
+            folder / f"{number:06d}",
+            postprocessing,
+        )
         for number, clip_range in enumerate(ranges)
     )
     return ClipPlan(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,10 @@ class _BatchRun:
             "precision": bundle.manifest.precision,
             "iters": settings.upscaler.options.iters,
             "early_stop": settings.upscaler.options.early_stop,
+            "self_ensemble": settings.upscaler.options.self_ensemble,
             "sigma": settings.upscaler.sigma,
             "estimate": settings.upscaler.options.estimate,
+            "postprocessing": asdict(settings.postprocessing),
         }
         self._pictures: dict[Path, str] = {}
         """Fingerprint of each image, by its target."""
@@ -116,7 +118,9 @@ class _BatchRun:
             for clip in inputs.clips
             for chunk_task in self._plan_clip(clip.source, clip.target)
         ]
-        return [*chunk_tasks, *(job for job in inputs.pictures if not self._has(job))]
+        wanted = self._settings.postprocessing
+        pictures = (replace(job, postprocessing=wanted) for job in inputs.pictures)
+        return [*chunk_tasks, *(job for job in pictures if not self._has(job))]
 
     def take(self, task: Task, outcome: TaskOutcome) -> None:
         """Record the outcome of a task."""
@@ -139,7 +143,13 @@ class _BatchRun:
     def _plan_clip(self, source: Path, target: Path) -> Sequence[ChunkTask]:
         try:
             clip = plan_clip(
-                source, target, self._scale, self._settings.encoder, self._run, self._run_state
+                source,
+                target,
+                self._scale,
+                self._settings.encoder,
+                self._settings.postprocessing,
+                self._run,
+                self._run_state,
             )
         except IkcError as error:
             self.report.failures.append(_about(source, str(error)))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.image_io import MAX_PIXELS
+from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
 from ikc_deploy.option_fields import Option, check_options
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import Upscaler, load_bundle
@@ -97,3 +98,5 @@ class BatchSettings:
     """Cluster and number of actors."""
     max_pixels: int | None = MAX_PIXELS
     """Maximum number of pixels of an image; None for no limit."""
+    postprocessing: Postprocessing = NO_POSTPROCESSING
+    """Strength and output size of images and clips."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.imaging.image_files import ImageTask, Upscaled, upscale_file
+from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.video.chunks import Chunk, ChunkWriter, WorkFolder
 from ikc_deploy.video.clip import Clip, ClipRange
@@ -33,10 +34,14 @@ class ChunkTask:
     """Range of the clip to upscale."""
     facts: StreamFacts
     """Properties of the clip."""
+    output: StreamFacts
+    """Properties of the output."""
     encoder: Encoder
     """Encoder of the output."""
     chunk_folder: Path
     """Target of the `WorkFolder` for the finished chunks."""
+    postprocessing: Postprocessing
+    """Strength and output size."""
 
 
 Task = ImageTask | ChunkTask
@@ -86,13 +91,12 @@ class _ChunkSink:
 
     warnings = ()
 
-    def __init__(self, job: ChunkTask, scale: int) -> None:
+    def __init__(self, job: ChunkTask) -> None:
         self._chunk_folder = job.chunk_folder
         self._folder = WorkFolder(job.chunk_folder.with_name(f"{job.chunk_folder.name}.part"))
         run = {"source": str(job.source), "piece": asdict(job.clip_range)}
         self.done = sum(each.frames for each in self._folder.open(run, resume=True))
-        facts = job.facts.scaled(scale)
-        self._writer = ChunkWriter(self._folder, job.encoder, facts, self.done, CHUNK_FRAMES)
+        self._writer = ChunkWriter(self._folder, job.encoder, job.output, self.done, CHUNK_FRAMES)
 
     def write(self, frame: Frame) -> None:
         self._writer.write(frame)
@@ -114,7 +118,7 @@ def _upscale_chunk(job: ChunkTask, upscaler: Upscaler, sigma: float | None) -> t
         return ()  # Finished by an actor that died before it returned.
     with closing(Clip(job.source, clip_range=job.clip_range)) as clip:
         clip.facts = job.facts
-        sink = _ChunkSink(job, upscaler.scale)
-        frames = ClipUpscaler(upscaler, sigma, upscaler.estimate)
+        sink = _ChunkSink(job)
+        frames = ClipUpscaler(upscaler, sigma, upscaler.estimate, job.postprocessing)
         outcome = upscale_stream(clip, frames, sink, threading.Event())
     return outcome.warnings

@@ -71,7 +71,28 @@ class OptionWithHeading(click.Option):
         self.heading = heading
 
 
-class CommandWithHeadings(click.Command):
+class CommandOfPaths(click.Command):
+    """A command that refuses an option of a file or folder that is given twice.
+
+    Of two other values, the last one counts, so that an alias may be overridden. Of two files, one
+    would be missing.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line."""
+        if not ctx.resilient_parsing:
+            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            for parameter in order:
+                single = isinstance(parameter, click.Option) and not parameter.multiple
+                is_path = isinstance(parameter.type, click.Path)
+                if single and is_path and order.count(parameter) > 1:
+                    raise CommandError(
+                        f"{parameter.opts[0]} is given {order.count(parameter)} times; give it once"
+                    )
+        return super().parse_args(ctx, args)
+
+
+class CommandWithHeadings(CommandOfPaths):
     """A command with many options.
 
     `--help` explains those without a heading and lists the names of the others by heading;

@@ -36,7 +36,7 @@ from rich.status import Status
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, list_folder, list_tree
+from ikc_deploy.imaging.image_io import READABLE_SUFFIXES, list_folder, list_tree
 from ikc_deploy.text import escape_controls
 
 _stdout = Console()
@@ -86,9 +86,14 @@ def result(line: str) -> None:
         say(line)
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number and its noun: "1 frame", "2 frames"."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def note_skipped(
     inputs: Iterable[Path],
-    suffixes: Sequence[str] = IMAGE_SUFFIXES,
+    suffixes: Sequence[str] = READABLE_SUFFIXES,
     recursive_to: Path | None = None,
 ) -> None:
     """Print on standard error what was skipped in the folders among `inputs`, with the reason."""

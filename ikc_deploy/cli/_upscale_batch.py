@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from ikc_deploy.batch.settings import ActorSettings, BatchSettings, ClusterSettings
 from ikc_deploy.cli._option_group import given_options
-from ikc_deploy.cli._ui import note_skipped, progress_bars, result, say, warn
+from ikc_deploy.cli._ui import counted, note_skipped, progress_bars, result, say, warn
 from ikc_deploy.cli._upscale_video import VideoOptions
 from ikc_deploy.errors import InputError, MissingExtraError
 from ikc_deploy.imaging.image_files import Upscaled
+from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.option_fields import Option
 from ikc_deploy.video.encoder_settings import EncoderSettings
 
@@ -49,6 +50,7 @@ def upscale_batch(
     out: Path | None,
     ray: RayOptions,
     video: VideoOptions,
+    postprocessing: Postprocessing,
     open_settings: Callable[[], ActorSettings],
     show: Callable[[Upscaled, bool], None],
     as_json: bool,
@@ -78,7 +80,9 @@ def upscale_batch(
         else:
             show(done, as_json)
 
-    settings = BatchSettings(inputs, out, open_settings(), video.encoder, ray.cluster, max_pixels)
+    settings = BatchSettings(
+        inputs, out, open_settings(), video.encoder, ray.cluster, max_pixels, postprocessing
+    )
     with progress_bars() as bars:
         report = run_batch(settings, on_output, partial(bars.show, "frames"))
     note_skipped(inputs, BATCH_SUFFIXES)
@@ -89,7 +93,7 @@ def _show_clip(done: Joined, as_json: bool) -> None:
     for warning in done.warnings:
         warn(f"{done.source.name}: {warning}")
     facts = {"input": str(done.source), "output": str(done.target), "frames": done.frames}
-    result(json.dumps(facts) if as_json else f"{done.target}: {done.frames} frames")
+    result(json.dumps(facts) if as_json else f"{done.target}: {counted(done.frames, 'frame')}")
 
 
 def _conclude(report: BatchReport, as_json: bool) -> None:

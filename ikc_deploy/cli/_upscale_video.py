@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from ikc_deploy.cli._interrupt import interruptible
 from ikc_deploy.cli._option_group import given_options, option_group
-from ikc_deploy.cli._ui import note, progress_bars, say, warn
+from ikc_deploy.cli._ui import counted, note, progress_bars, say, warn
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice
 from ikc_deploy.cli._value_types import RATE, TIME, WIDTH_HEIGHT
 from ikc_deploy.errors import InputError, MissingExtraError
@@ -202,7 +202,7 @@ def _line(report: StreamReport) -> str:
     request, outcome, lr, sr = report.request, report.outcome, report.lr, report.sr
     parts = [
         f"{request.target or 'window'}: {lr.width}x{lr.height} -> {sr.width}x{sr.height}",
-        f"{outcome.frames} frames",
+        counted(outcome.frames, "frame"),
     ]
     if request.live:
         parts.append(f"{outcome.dropped} dropped")

@@ -95,7 +95,21 @@ class WrittenValue(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"invalid {self.name} '{value}': expected {self._expected}", param, ctx)
 
 
-class _OutputFile(click.Path):
+class _NamedPath(click.Path):
+    """A path that is not empty: an empty one is the working folder, and usually a mistake."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        if value == "":
+            self.fail("the name is empty; give a file or folder (. is this folder)", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class _OutputFile(_NamedPath):
     """A path that is refused before the command runs if no file can be written there.
 
     `-` is not checked; the command interprets it.
@@ -162,7 +176,7 @@ def _rate(text: str) -> Fraction:
     return Fraction(_matched(rf"-?(?:{_NUMBER}|\d{{1,9}}/\d{{1,9}})", text)[0])
 
 
-PATH: Final = click.Path(path_type=Path)
+PATH: Final = _NamedPath(path_type=Path)
 """A file or folder."""
 
 OUTPUT_FILE: Final = _OutputFile(path_type=Path)

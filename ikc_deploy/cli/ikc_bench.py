@@ -24,7 +24,7 @@ from ikc_deploy.benchmarks.report import BenchmarkReport
 from ikc_deploy.benchmarks.suite import Suite, parse_size, read_suites, run_suite
 from ikc_deploy.bundle.manifest import Bundle, Precision
 from ikc_deploy.cli._bundle_options import BUNDLE, WEIGHTS
-from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
 from ikc_deploy.cli._option_group import given_values, option_group
 from ikc_deploy.cli._output_files import STDOUT, check_output_files
 from ikc_deploy.cli._ui import ProgressBars, note, print_table, progress_bars, say
@@ -135,7 +135,7 @@ class OtherWork:
             )
 
 
-@click.command(context_settings=HELP)
+@click.command(cls=CommandOfPaths, context_settings=HELP)
 @reports_errors
 @option_group(SubjectOptions, "chosen")
 @option_group(Suite, None, without=("warmup", "min_time", "runs"))

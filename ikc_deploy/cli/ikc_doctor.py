@@ -8,13 +8,13 @@ from dataclasses import asdict
 import click
 from rich.text import Text
 
-from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
 from ikc_deploy.cli._json_option import json_option
 from ikc_deploy.cli._ui import print_json, print_table, problem, say, status
 from ikc_deploy.doctor import BASE, Command, DoctorReport, examine
 
 
-@click.command(context_settings=HELP)
+@click.command(cls=CommandOfPaths, context_settings=HELP)
 @reports_errors
 @json_option
 def main(as_json: bool) -> None:

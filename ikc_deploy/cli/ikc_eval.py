@@ -13,7 +13,7 @@ import click
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.cli._bundle_options import BundleOptions
-from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
 from ikc_deploy.cli._eval_real import evaluate_real_pairs, evaluate_without_reference
 from ikc_deploy.cli._option_group import given_options, option_group
 from ikc_deploy.cli._output_files import STDOUT, check_output_files
@@ -194,14 +194,14 @@ class EvaluationOutputs:
             raise InputError("without --hr, only tables and files for --json and --csv are written")
 
 
-@click.command(context_settings=HELP)
+@click.command(cls=CommandOfPaths, context_settings=HELP)
 @reports_errors
 @option_group(DatasetOptions, "datasets")
 @option_group(BundleOptions, "chosen")
 @option_group(
     UpscalerOptions,
     "options",
-    only=("iters", "estimate", "threads"),
+    only=("iters", "estimate", "self_ensemble", "threads"),
     types={"estimate": click.Choice(["full", "crops"])},
     defaults={"estimate": UpscalerOptions.estimate},
     words={"iters": ", ".join(f"{loop.iters} for {name}" for name, loop in LOOPS.items())},
@@ -269,6 +269,7 @@ def _evaluate_real(
         outputs.require_no_reference()
         facts = {"scale": scale, "weights": bundle.manifest.name}
         facts |= {"weights_sha256": bundle.manifest.weights_sha256, "estimate": options.estimate}
+        facts |= {"self_ensemble": options.self_ensemble}
         evaluate_without_reference(open_upscaler, datasets.lows, facts, outputs.json, outputs.csv)
     note_skipped(dict.fromkeys((*datasets.lows, *datasets.folders)))
 

@@ -19,7 +19,7 @@ from ikc_deploy.cli._bundle_report import (
     print_graphs,
     print_verified,
 )
-from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
 from ikc_deploy.cli._export_single import export_single
 from ikc_deploy.cli._json_option import json_option
 from ikc_deploy.cli._option_group import given_options, given_values, option_group
@@ -141,7 +141,7 @@ class EngineOptions:
         return replace(target, profiles=tuple(map(parse_shapes, self.shapes)))
 
 
-@click.command(context_settings=HELP)
+@click.command(cls=CommandOfPaths, context_settings=HELP)
 @reports_errors
 @option_group(BundleOptions, "source")
 @option_group(ExportSettings, "settings")

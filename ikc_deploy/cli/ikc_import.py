@@ -8,7 +8,7 @@ from typing import Annotated
 
 import click
 
-from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
 from ikc_deploy.cli._option_group import option_group
 from ikc_deploy.cli._output_files import check_not_an_input
 from ikc_deploy.cli._ui import say
@@ -54,7 +54,7 @@ class ImportedFiles:
         }
 
 
-@click.command(context_settings=HELP)
+@click.command(cls=CommandOfPaths, context_settings=HELP)
 @reports_errors
 @option_group(ImportedFiles, "files", types={"out": OUTPUT_FILE})
 def main(files: ImportedFiles) -> None:

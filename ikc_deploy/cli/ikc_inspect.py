@@ -18,7 +18,7 @@ from ikc_deploy.cli._bundle_report import (
     print_graphs,
     print_verified,
 )
-from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
 from ikc_deploy.cli._json_option import json_option
 from ikc_deploy.cli._option_group import option_group
 from ikc_deploy.cli._ui import print_json, say
@@ -57,7 +57,7 @@ class InspectOptions:
     ] = None
 
 
-@click.command(context_settings=HELP)
+@click.command(cls=CommandOfPaths, context_settings=HELP)
 @reports_errors
 @click.argument("folder", metavar="[BUNDLE]", type=PATH, required=False)
 @option_group(InspectOptions, "options")

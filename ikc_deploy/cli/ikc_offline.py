@@ -14,7 +14,7 @@ import click
 
 from ikc_deploy import Bundle, load
 from ikc_deploy.cli._bundle_options import BundleOptions
-from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
 from ikc_deploy.cli._interrupt import interruptible
 from ikc_deploy.cli._option_group import given_values, option_group
 from ikc_deploy.cli._ui import note, note_skipped, print_table, progress_bars, say
@@ -121,7 +121,7 @@ class NonBlindOptions:
         return bundle
 
 
-@click.command(context_settings=HELP)
+@click.command(cls=CommandOfPaths, context_settings=HELP)
 @reports_errors
 @click.argument("inputs", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 @option_group(FitOptions, "fit")

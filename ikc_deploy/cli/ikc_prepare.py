@@ -8,7 +8,7 @@ from typing import Annotated
 
 import click
 
-from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
 from ikc_deploy.cli._option_group import option_group
 from ikc_deploy.cli._ui import note_skipped, progress_bars, result
 from ikc_deploy.cli._value_types import PATH, FiniteNumber
@@ -29,7 +29,7 @@ class PrepareOptions:
     sigma: Annotated[float | None, Option("Blur every image by this sigma, in HR pixels.")] = None
 
 
-@click.command(context_settings=HELP)
+@click.command(cls=CommandOfPaths, context_settings=HELP)
 @reports_errors
 @click.argument("sources", metavar="SRC...", nargs=-1, required=True, type=PATH)
 @option_group(PrepareOptions, "options")

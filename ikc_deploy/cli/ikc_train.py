@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
 from ikc_deploy.cli._option_group import option_group
 from ikc_deploy.cli._ui import progress_bars, say
 from ikc_deploy.cli._value_types import PATH
@@ -42,7 +42,7 @@ class RunOptions:
     data: Annotated[tuple[Path, ...], Option("Folder of HR images instead of the recipe's.")] = ()
 
 
-@click.command(context_settings=HELP)
+@click.command(cls=CommandOfPaths, context_settings=HELP)
 @reports_errors
 @click.argument("recipe", type=PATH)
 @option_group(RunOptions, "run")

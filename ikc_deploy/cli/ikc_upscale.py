@@ -82,6 +82,9 @@ def main(
     With --kernel, images are upscaled under a blur of any shape by the bundle's fourth graph on the
     CPU, in tiles of the one size that the graph accepts.
 
+    With --self-ensemble, every image is the mean over flips and rotations of its frame: somewhat
+    better, eight times slower.
+
     With --ray, images, clips and folders of both are upscaled into the folder OUT by many
     processes, on this machine or a cluster. A second run adds what is missing.
     """
@@ -90,12 +93,13 @@ def main(
     if known is not None:
         _check_known(choice, output, ray)
     if ray.given():
-        _check_without_ray(output)
+        _check_without_ray(output, postprocessing)
         upscale_batch(
             inputs,
             output.out,
             ray,
             video,
+            postprocessing,
             choice.for_actors,
             _show,
             output.as_json,
@@ -110,9 +114,9 @@ def main(
     upscale_video(request, choice, postprocessing, output.existing, output.as_json)
 
 
-def _check_without_ray(output: OutputOptions) -> None:
+def _check_without_ray(output: OutputOptions, postprocessing: Postprocessing) -> None:
     """Refuse options that the actors of --ray do not support."""
-    refused = [*given_options(Postprocessing), *output.only_for_images]
+    refused = ["--preview"] * postprocessing.preview + output.only_for_images
     refused += ["--recursive"] * output.recursive + given_options(ExistingOutputs)
     if refused:
         raise InputError(f"{', '.join(refused)}: only without --ray; leave it out")
@@ -135,6 +139,7 @@ def _check_known(choice: UpscalerChoice, output: OutputOptions, ray: RayOptions)
         "--sigma": choice.sigma is not None,
         "--estimate": "--estimate" in given_options(UpscalerOptions),
         "--tile or --max-memory": options.tiles != TileSettings(),
+        "--self-ensemble": options.self_ensemble,
         **dict.fromkeys(output.saved, True),
         "--ray": ray.given(),
         "--backend": options.backend not in (UpscalerOptions.backend, CPU_BACKEND),

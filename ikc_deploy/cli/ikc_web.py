@@ -8,7 +8,7 @@ from typing import Annotated
 
 import click
 
-from ikc_deploy.cli._command import HELP, reports_errors
+from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
 from ikc_deploy.cli._option_group import option_group
 from ikc_deploy.cli._ui import say
 from ikc_deploy.errors import InputError, MissingExtraError
@@ -55,7 +55,7 @@ class WebAddress:
         return tuple(dict.fromkeys(map(str.lower, (*LOOPBACK, self.written, *self.names))))
 
 
-@click.command(context_settings=HELP)
+@click.command(cls=CommandOfPaths, context_settings=HELP)
 @reports_errors
 @option_group(WebAddress, "address")
 @option_group(UpscalerOptions, None, only=("threads",))

@@ -179,7 +179,13 @@ def evaluate_pairs(
     check_bundle(upscaler, protocol.blurs)
     edge = upscaler.scale if border is None else border
     measured = [record for pairs in sets for record in _measure(upscaler, pairs, edge, progress)]
-    return EvaluationReport(upscaler.bundle.manifest, protocol, tuple(measured), upscaler.estimate)
+    return EvaluationReport(
+        upscaler.bundle.manifest,
+        protocol,
+        tuple(measured),
+        upscaler.estimate,
+        self_ensemble=upscaler.self_ensemble,
+    )
 
 
 def _measure(

@@ -78,6 +78,8 @@ class EvaluationReport:
     """Method of estimating the blur."""
     kernels: tuple[KernelExample, ...] = ()
     """Kernels of the first image, for each blur whose kernel fits the bundle's size."""
+    self_ensemble: bool = False
+    """Whether images of the networks are means over flips and rotations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +154,7 @@ def evaluate(
         tuple(records),
         upscaler.estimate,
         tuple(kernels.values()),
+        upscaler.self_ensemble,
     )
 
 

@@ -13,7 +13,10 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.files import real_path
 
 IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-"""Suffixes of the image files that are listed from folders and that can be written."""
+"""Suffixes of the image files that can be written."""
+
+READABLE_SUFFIXES: Final = (*IMAGE_SUFFIXES, ".jfif", ".gif", ".avif", ".heic", ".heif")
+"""Suffixes of the image files that are listed from folders."""
 
 _FOLDERS: Final = "folders (name them as inputs to include them)"
 
@@ -41,7 +44,7 @@ class Listing:
 
 
 def list_folder(
-    folder: str | PathLike[str], suffixes: Sequence[str] = IMAGE_SUFFIXES, what: str = "images"
+    folder: str | PathLike[str], suffixes: Sequence[str] = READABLE_SUFFIXES, what: str = "images"
 ) -> Listing:
     """List the files in a folder whose names end in one of `suffixes`.
 
@@ -57,8 +60,7 @@ def list_folder(
         InputError: The folder does not exist or has no such file.
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise InputError(f"there is no folder '{root}'")
+    _require_folder(root)
     found: list[Path] = []
     skipped: dict[str, list[Path]] = {}
     for path in sorted(root.iterdir(), key=natural_order):
@@ -74,9 +76,16 @@ def list_folder(
     return listing
 
 
+def _require_folder(root: Path) -> None:
+    if root.is_file():
+        raise InputError(f"'{root}' is a file; give the folder that it is in")
+    if not root.is_dir():
+        raise InputError(f"there is no folder '{root}'")
+
+
 def list_tree(
     folder: str | PathLike[str],
-    suffixes: Sequence[str] = IMAGE_SUFFIXES,
+    suffixes: Sequence[str] = READABLE_SUFFIXES,
     what: str = "images",
     leave_out: Path | None = None,
 ) -> list[Listing]:
@@ -94,8 +103,7 @@ def list_tree(
         InputError: The folder does not exist, or has no such file on any level.
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise InputError(f"there is no folder '{root}'")
+    _require_folder(root)
     excluded = None if leave_out is None else real_path(leave_out)
     listings = list(_walk(root, suffixes, excluded))
     if not any(listing.found for listing in listings):
@@ -149,7 +157,7 @@ def _reason(path: Path, suffixes: Sequence[str]) -> str | None:
     if not path.is_file():
         return "broken links or special files"
     if path.suffix.lower() not in suffixes:
-        return f"suffix is not one of {', '.join(suffixes)}"
+        return "other formats, by their suffix"
     return None
 
 

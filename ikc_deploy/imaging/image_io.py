@@ -18,7 +18,14 @@ A `Picture` is upright 8-bit RGB with separate opacity, for every file format:
 their metadata, `writing` and `metadata_writing` write both.
 """
 
-from ikc_deploy.imaging.folders import IMAGE_SUFFIXES, Listing, list_folder, list_images, list_tree
+from ikc_deploy.imaging.folders import (
+    IMAGE_SUFFIXES,
+    READABLE_SUFFIXES,
+    Listing,
+    list_folder,
+    list_images,
+    list_tree,
+)
 from ikc_deploy.imaging.picture import MAX_PIXELS, Picture
 from ikc_deploy.imaging.reading import read_picture, read_rgb
 from ikc_deploy.imaging.writing import (
@@ -32,6 +39,7 @@ from ikc_deploy.imaging.writing import (
 __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "READABLE_SUFFIXES",
     "Listing",
     "Picture",
     "check_size",

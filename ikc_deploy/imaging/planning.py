@@ -5,12 +5,13 @@ Reads no image and writes nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import check_file, real_path
-from ikc_deploy.imaging.folders import IMAGE_SUFFIXES, list_folder, list_tree
+from ikc_deploy.imaging.folders import IMAGE_SUFFIXES, READABLE_SUFFIXES, list_folder, list_tree
 from ikc_deploy.imaging.image_files import KERNELS_FILE, ImageTask
 from ikc_deploy.imaging.picture import MAX_PIXELS
 from ikc_deploy.imaging.writing import names_other_file
@@ -18,7 +19,7 @@ from ikc_deploy.imaging.writing import names_other_file
 
 def find_files(
     inputs: Sequence[Path],
-    suffixes: Sequence[str] = IMAGE_SUFFIXES,
+    suffixes: Sequence[str] = READABLE_SUFFIXES,
     one: str = "image",
     several: str = "images",
     *,
@@ -42,7 +43,7 @@ def find_files(
     found: dict[Path, tuple[Path, Path]] = {}
     for path in inputs:
         if not path.exists():
-            raise InputError(f"there is no {one} or folder '{path}'")
+            raise InputError(f"there is no {one} or folder '{path}'{missing_hint(path)}")
         if not path.is_dir():
             files = [(path, Path())]
         elif recursive_to is None:
@@ -56,6 +57,17 @@ def find_files(
         for file, place in files:
             found.setdefault(file.absolute(), (file, place))
     return dict(found.values())
+
+
+def missing_hint(path: Path) -> str:
+    """Return what to do about a name that looks like an address or a pattern; else nothing."""
+    name = str(path)
+    # A path has a single slash where the address had two.
+    if re.match(r"[a-z][a-z0-9+.-]+:/", name, re.IGNORECASE):
+        return "; it looks like an address: download it first, or give a stream with --camera"
+    if re.search(r"%0?\d{0,2}d|[*?]", name):
+        return "; it looks like a pattern: give the folder of the files"
+    return ""
 
 
 def plan_tasks(

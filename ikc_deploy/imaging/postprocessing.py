@@ -144,7 +144,7 @@ class Postprocessing:
             raise InputError(
                 f"an output of {sides[1]}x{sides[0]} pixels, from {width}x{height}, is impossible: "
                 f"a side needs at least {unit} pixels, and the whole at most "
-                f"{MAX_OUTPUT_PIXELS / 1e6:.0f} million; give another --size or --factor"
+                f"{MAX_OUTPUT_PIXELS / 1e6:.0f} million; give another output size"
             )
         return sides[0], sides[1]
 

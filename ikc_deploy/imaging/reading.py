@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from io import BytesIO
 from os import PathLike, fspath
-from typing import Any, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,9 @@ def read_picture(path: str | PathLike[str], max_pixels: int | None = MAX_PIXELS)
         raise InputError(f"expected the path of an image, got {type(path).__name__}")
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            data = _content(file, max_pixels)
+    except InputError as error:
+        raise InputError(f"'{fspath(path)}' {error}") from error
     except FileNotFoundError:
         raise InputError(f"there is no image at '{fspath(path)}'") from None
     except (OSError, ValueError) as error:
@@ -95,6 +97,35 @@ def read_rgb(path: str | PathLike[str], max_pixels: int | None = MAX_PIXELS) -> 
     return read_picture(path, max_pixels).rgb
 
 
+def _content(file: BinaryIO, max_pixels: int | None) -> bytes:
+    """Return the content of a file that begins like an image; other files are not read.
+
+    Devices have no end, and a file with the wrong name may be larger than the memory.
+    """
+    head = file.read(_HEAD)
+    if not head:
+        raise InputError("cannot be read as an image: the file is empty")
+    if not (head.startswith(tiff.SIGNATURES) or any(begins(head) for begins, _ in _DECODERS)):
+        raise InputError(
+            f"cannot be read as an image: its format is not one of {', '.join(FORMATS)}"
+        )
+    if max_pixels is None:
+        return head + file.read()
+    most = _MOST_METADATA + _BYTES_PER_PIXEL * max_pixels
+    data = head + file.read(most)
+    if len(data) > most:
+        raise InputError(
+            f"cannot be read as an image: it has more than {most / 2**20:.0f} MiB, more than "
+            f"{max_pixels} pixels need; raise the maximum number of pixels (--max-pixels)"
+        )
+    return data
+
+
+_HEAD: Final = 4096
+_BYTES_PER_PIXEL: Final = 16
+_MOST_METADATA: Final = 2**28
+
+
 def _read(data: bytes, max_pixels: int | None) -> Picture:
     """Read the content of a file; error messages continue a sentence with the file's name."""
     if data.startswith(tiff.SIGNATURES):
@@ -105,7 +136,7 @@ def _read(data: bytes, max_pixels: int | None) -> Picture:
             check_pixels(*image.size, max_pixels)
             _refuse_several(image)
             return decode(image, parted)
-    raise InputError(f"cannot be read as an image: its format is not one of {', '.join(FORMATS)}")
+    raise AssertionError("the content was checked when it was read")
 
 
 def _refuse_several(image: ImageFile.ImageFile) -> None:

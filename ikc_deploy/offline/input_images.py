@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES
+from ikc_deploy.imaging.image_io import READABLE_SUFFIXES
 from ikc_deploy.imaging.planning import find_files
 
 
@@ -58,7 +58,7 @@ def find_images(
         OfflineInput(
             path,
             out / name,
-            _partner(reference, name, IMAGE_SUFFIXES, "--reference"),
+            _partner(reference, name, READABLE_SUFFIXES, "--reference"),
             _partner(true_kernel, name, (".npy",), "--true-kernel"),
         )
         for name, path in images.items()

@@ -217,9 +217,10 @@ def check_frames(frame: Frames, io: FrameIO) -> Frames:
     (_check_uint8 if io == "uint8" else _check_float)(batch)
     shape = frame_shape(batch, io)
     if shape.batch < 1 or min(shape.height, shape.width) < MIN_SIDE:
+        count = "" if shape.batch == 1 else f"{shape.batch} of "
         raise InputError(
             f"a frame needs at least {MIN_SIDE} pixels on each side, got "
-            f"{shape.batch} of {shape.width}x{shape.height}"
+            f"{count}{shape.width}x{shape.height}; pad it"
         )
     return batch
 

@@ -26,6 +26,7 @@ from ikc_deploy.runtime.given_blur import given_blur
 from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
 from ikc_deploy.runtime.pipeline import Pipeline, PipelineRun, Reading, ResultFuture
 from ikc_deploy.runtime.result import Result
+from ikc_deploy.runtime.self_ensemble import check_host_frames
 from ikc_deploy.runtime.stream import Stream
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.runtime.tracking import Tracker, Turn
@@ -62,10 +63,13 @@ class Upscaler(AbstractContextManager["Upscaler"]):
             clip in time order; for several clips, use `stream`.
         early_stop: Change of the kernel code (Euclidean norm) below which the remaining
             corrections are skipped; None to run all of them.
+        self_ensemble: Whether images are means over the eight flips and rotations of the frame,
+            under one kernel code; frames must be in host memory.
         tiles: When frames are cut into tiles, which share one kernel code; None for the default.
 
     Raises:
-        InputError: `iters`, `streams`, `estimate`, `early_stop` or `tiles` is invalid.
+        InputError: `iters`, `streams`, `estimate`, `early_stop`, `self_ensemble` or `tiles` is
+            invalid.
 
     Example:
         >>> with ikc_deploy.load("x4.bundle", estimate="crops") as upscaler:  # doctest: +SKIP
@@ -83,6 +87,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         others: Sequence[Backend] = (),
         estimate: Estimate = UpscalerOptions.estimate,
         early_stop: float | None = UpscalerOptions.early_stop,
+        self_ensemble: bool = UpscalerOptions.self_ensemble,
         tiles: TileSettings | None = None,
     ) -> None:
         if not isinstance(tiles, TileSettings | None):
@@ -97,6 +102,9 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         if early_stop is not None:
             early_stop = real_number(early_stop, "early_stop", 0, math.inf)
         self.early_stop = early_stop
+        if not isinstance(self_ensemble, bool | np.bool_):
+            raise InputError(f"self_ensemble must be True or False, got {shown(self_ensemble)}")
+        self.self_ensemble = bool(self_ensemble)
         self.bundle = bundle
         self.backend = backend
         self._tiles = tiles or TileSettings()
@@ -273,7 +281,9 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         return taken
 
     def _new_worker(self, backend: Backend) -> UpscalingWorker:
-        return UpscalingWorker(self.bundle, backend, self.iters, self._tiles, self.early_stop)
+        return UpscalingWorker(
+            self.bundle, backend, self.iters, self._tiles, self.early_stop, self.self_ensemble
+        )
 
     def _run(
         self,
@@ -331,6 +341,8 @@ class Upscaler(AbstractContextManager["Upscaler"]):
 
         def prepare() -> UpscaleCall:
             batch = FrameBatch.of(frame, self.bundle.manifest.io, self.backend)
+            if self.self_ensemble:
+                check_host_frames(batch)
             given = given_blur(self.bundle, *blur, len(batch))
             way = self.estimate if estimate is None else check_estimate(estimate)
             if way == "track" and given is None and len(batch) > 1:
@@ -453,5 +465,6 @@ def load_bundle(
         others=backends[1:],
         estimate=chosen.estimate,
         early_stop=chosen.early_stop,
+        self_ensemble=chosen.self_ensemble,
         tiles=chosen.tiles,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from ikc_deploy.runtime.frames import LAYOUTS, FrameBatch, FrameShape
 from ikc_deploy.runtime.given_blur import GivenBlur
 from ikc_deploy.runtime.memory import PixelMemory
 from ikc_deploy.runtime.result import Result
+from ikc_deploy.runtime.self_ensemble import averaged
 from ikc_deploy.runtime.tiled_upscaler import TiledUpscaler
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.runtime.tracking import Tracker, Turn
@@ -65,6 +67,7 @@ class UpscalingWorker:
         iters: Number of corrections.
         tiles: When frames are cut into tiles.
         early_stop: As in `UpscalerOptions`.
+        self_ensemble: As in `UpscalerOptions`; frames must be in host memory.
     """
 
     def __init__(
@@ -74,8 +77,10 @@ class UpscalingWorker:
         iters: int,
         tiles: TileSettings,
         early_stop: float | None = None,
+        self_ensemble: bool = False,
     ) -> None:
         self.backend = backend
+        self._self_ensemble = self_ensemble
         self._basis = bundle.basis
         self._executor = NetworkExecutor(backend, bundle, iters, early_stop)
         self._estimator = Estimator(bundle.basis, iters)
@@ -158,14 +163,28 @@ class UpscalingWorker:
         codes = self._settled
         whole = tile_size is None or (codes is None and predict == WHOLE and self._predicts(call))
         frames = self._executor.upload(call.frames, whole)
-        if call.loops and tile_size is None:
-            return frames.loop(call.steps)
-        if codes is None:
-            correct = Areas("tiles", tile_size) if call.loops and tile_size else Areas("crops")
-            codes = self._settled = self._codes(frames, call, predict, correct)
-        shown = codes if call.steps else codes[-1:]
-        images = [self._tiled_upscaler.upscale(frames, each, tile_size) for each in shown]
+        if call.loops and tile_size is None and codes is None:
+            images, codes = frames.loop(call.steps)
+        else:
+            if codes is None:
+                correct = Areas("tiles", tile_size) if call.loops and tile_size else Areas("crops")
+                codes = self._settled = self._codes(frames, call, predict, correct)
+            shown = codes if call.steps else codes[-1:]
+            images = [self._tiled_upscaler.upscale(frames, each, tile_size) for each in shown]
+        if self._self_ensemble:
+            self._settled = codes
+            shown = codes if call.steps else codes[-1:]
+            images = averaged(images, list(shown), call.frames, self._basis, self._images)
         return images, codes
+
+    def _images(
+        self, batch: FrameBatch, codes: Sequence[NDArray[np.float32]]
+    ) -> Iterator[NDArray[Any]]:
+        """Yield the images of frames under each of some codes `[N,code_size]`."""
+        tile_size = self._tiled_upscaler.tile_size(batch.shape, loop=False)
+        frames = self._executor.upload(batch, whole=tile_size is None)
+        for code in codes:
+            yield self._tiled_upscaler.upscale(frames, code, tile_size)
 
     def _predicts(self, call: UpscaleCall) -> bool:
         """Return whether a call needs the predictor; a sigma or a kernel specifies no levels."""

@@ -6,8 +6,10 @@ import threading
 from dataclasses import dataclass
 from operator import attrgetter
 
+from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
 from ikc_deploy.runtime.estimation import Estimate
+from ikc_deploy.runtime.frames import MIN_SIDE
 from ikc_deploy.runtime.options import CLIP_ESTIMATE
 from ikc_deploy.runtime.pipeline import CAPACITY, PipelineRun
 from ikc_deploy.runtime.result import Result
@@ -45,7 +47,7 @@ class ClipUpscaler:
         Iterating raises what `Upscaler` raises.
         """
         facts = source.facts
-        size = coded_size(facts, self.postprocessing, self.scale)
+        size = _coded_size(facts, self.postprocessing, self.scale)
 
         def finish(frame: Frame, result: Result) -> Frame:
             return Frame(self.postprocessing(frame.rgb, result.image, size), frame.pts)
@@ -62,7 +64,31 @@ class ClipUpscaler:
         )
 
 
-def coded_size(facts: StreamFacts, postprocessing: Postprocessing, scale: int) -> tuple[int, int]:
+def output_facts(
+    facts: StreamFacts, postprocessing: Postprocessing, scale: int, name: str
+) -> StreamFacts:
+    """Return the facts of the upscaled and postprocessed stream, for the input's facts.
+
+    Args:
+        facts: Properties of the input.
+        postprocessing: Strength, output size and preview.
+        scale: Scale factor of the network.
+        name: Name of the input for messages.
+
+    Raises:
+        InputError: The size is impossible, or the input has too few pixels.
+    """
+    if min(facts.width, facts.height) < MIN_SIDE:
+        raise InputError(
+            f"'{name}' has frames of {facts.width}x{facts.height} pixels; at least {MIN_SIDE} on "
+            "each side are needed"
+        )
+    if not postprocessing.resizes:
+        return facts.scaled(scale)
+    return facts.resized(*_coded_size(facts, postprocessing, scale))
+
+
+def _coded_size(facts: StreamFacts, postprocessing: Postprocessing, scale: int) -> tuple[int, int]:
     """Return height and width of output frames as coded, for the input's facts.
 
     Sizes are those that a viewer sees: for a clip that players turn by 90 degrees, the sides are

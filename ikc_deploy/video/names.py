@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from ikc_deploy.errors import VideoError
-from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES
+from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, READABLE_SUFFIXES
 
 Deinterlace = Literal["auto", "on", "off"]
 """Which frames are deinterlaced: those marked as interlaced, all, or none."""
@@ -49,7 +49,7 @@ def is_stream(inputs: Sequence[Path], out: Path | None) -> bool:
         out: The output; None if it is not given.
     """
     files = [path for path in inputs if not path.is_dir()]
-    pictures = any(path.suffix.lower() in IMAGE_SUFFIXES for path in files)
+    pictures = any(path.suffix.lower() in READABLE_SUFFIXES for path in files)
     clips = any(path.suffix.lower() in VIDEO_SUFFIXES for path in files)
     if PIPE in inputs or out == PIPE:
         return True
@@ -64,6 +64,11 @@ def is_stream(inputs: Sequence[Path], out: Path | None) -> bool:
         # The name of a file that cannot be written: the request refuses it.
         or (clips and len(inputs) == 1 and out.suffix[1:2].isalpha())
     )
+
+
+def is_image(path: Path) -> bool:
+    """Return whether `path` is one image file, by its name."""
+    return path.suffix.lower() in READABLE_SUFFIXES and not is_numbered(path)
 
 
 def is_numbered(path: Path) -> bool:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 # Option of FFmpeg's image demuxer, which otherwise reads "%03d.jpg" as a pattern of files.
 _NAMES: Final = {"pattern_type": "none"}
+_INDEXED: Final = (".mp4", ".m4v", ".mov", ".3gp")
+"""Suffixes of containers that cannot be read without the index at their end."""
+
 _LONGER_LOOK: Final = {"probesize": "50000000", "analyzeduration": "60000000"}
 """Limits in bytes and microseconds, for files where FFmpeg's 5 MB and 5 s do not suffice."""
 
@@ -66,8 +69,24 @@ def _open(
         return av.open(source, "r", format=container, options=options, metadata_errors="replace")
     except FAILURES as error:
         raise UnreadableClipError(
-            f"'{name}' cannot be read as video: {reason_of(error)}"
+            f"'{name}' cannot be read as video: {_reason(source, error)}"
         ) from error
+
+
+def _reason(source: BinaryIO | str, error: BaseException) -> str:
+    """Return why a source cannot be opened, with the usual cause for its kind of file."""
+    said = reason_of(error)
+    path = Path(source.removeprefix("file:")) if isinstance(source, str) else None
+    if path is None or not path.is_file():
+        return said
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    if path.suffix.lower() in _INDEXED and isinstance(error, av.InvalidDataError):
+        return (
+            f"{said}; it is no such file, or its index, which is written last, is missing: "
+            "copy or record it again, or repair it"
+        )
+    return said
 
 
 def _unclear(container: InputContainer) -> bool:

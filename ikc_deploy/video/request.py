@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from ikc_deploy.errors import UnreadableClipError, VideoError
+from ikc_deploy.imaging.planning import missing_hint
 from ikc_deploy.video.camera import Camera, CameraSettings
 from ikc_deploy.video.chunks import WorkFolder
 from ikc_deploy.video.clip import Clip, Span
@@ -18,7 +19,14 @@ from ikc_deploy.video.encoder_settings import EncoderSettings
 from ikc_deploy.video.file_sink import FileSettings, FileSink
 from ikc_deploy.video.image_sequence import ImageFolder, NumberedImages, image_path
 from ikc_deploy.video.interfaces import Sink, Source, StreamFacts
-from ikc_deploy.video.names import CONTAINERS, DEFAULT_RATE, PIPE, Deinterlace, is_numbered
+from ikc_deploy.video.names import (
+    CONTAINERS,
+    DEFAULT_RATE,
+    PIPE,
+    Deinterlace,
+    is_image,
+    is_numbered,
+)
 from ikc_deploy.video.raw import RawFormat, RawSink, open_raw
 from ikc_deploy.video.window import WindowSink
 
@@ -67,6 +75,11 @@ class Request:
         a_file = self.target is not None and self.target.suffix.lower() in CONTAINERS
         yield live == (self.source is not None), "give one clip, one folder or pipe, or --camera"
         yield self.target is None and not live, "name the output with -o"
+        ends = (self.source, self.target)
+        yield (
+            pipes and any(end is not None and is_image(end) for end in ends),
+            "a pipe (-) is raw video; for an image, give files (or /dev/stdin as the input)",
+        )
         yield (
             not (self.target in (None, PIPE) or a_file or is_numbered(self.target or PIPE)),
             f"invalid video output '{self.target}': give a file ending in "
@@ -159,7 +172,8 @@ def open_source(
         yield ImageFolder(request.source, rate)
     elif request.source is not None:
         if not request.source.exists():
-            raise UnreadableClipError(f"there is no clip or folder '{request.source}'")
+            hint = missing_hint(request.source)
+            raise UnreadableClipError(f"there is no clip or folder '{request.source}'{hint}")
         with closing(Clip(request.source, _span(request), deinterlace=request.deinterlace)) as clip:
             yield clip
 

@@ -11,7 +11,7 @@ from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.options import CLIP_ESTIMATE
 from ikc_deploy.runtime.upscaler import Upscaler
-from ikc_deploy.video.clip_upscaler import ClipUpscaler, coded_size
+from ikc_deploy.video.clip_upscaler import ClipUpscaler, output_facts
 from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.request import Request, open_sink, open_source
 from ikc_deploy.video.stream_job import StreamOutcome, upscale_stream
@@ -79,15 +79,14 @@ def run_request(
     with open_source(request, callbacks.stdin or _no_pipe, stop, callbacks.warn) as source:
         postprocessing = settings.postprocessing
         frames = ClipUpscaler(upscaler, settings.sigma, settings.estimate, postprocessing)
-        facts = source.facts.scaled(upscaler.scale)
+        name = request.camera.name if request.camera else str(request.source)
+        facts = output_facts(source.facts, postprocessing, upscaler.scale, name)
         size = facts.height, facts.width
-        if postprocessing.resizes:
-            size = coded_size(source.facts, postprocessing, upscaler.scale)
-            facts = source.facts.resized(*size)
         run = {
             "weights": upscaler.bundle.manifest.weights_sha256,
             "iters": upscaler.iters,
             "early_stop": upscaler.early_stop,
+            "self_ensemble": upscaler.self_ensemble,
             "sigma": settings.sigma,
             "estimate": settings.estimate,
             "size": size,

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
@@ -28,6 +30,7 @@ from starlette.staticfiles import StaticFiles
 
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, Picture, read_picture, write_picture
+from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
 from ikc_deploy.web.web_settings import LOOPBACK, WebSettings
 from ikc_deploy.web.work import Job, Studio, Upload, UpscaleRequest, UserSession
 
@@ -44,6 +47,7 @@ _SECURITY: Final = {
     "cache-control": "no-store",
 }
 _MAX_JSON: Final = 4096
+_MAX_FACTOR: Final = 100
 
 Endpoint = Callable[[Request, UserSession], Awaitable[Response]]
 
@@ -187,7 +191,12 @@ class _Api:
             for key in ("iters", "sigma")
         )
         strength = _number(values, "strength", 1)
-        chosen = UpscaleRequest(weights, None if iters is None else int(iters), sigma, strength)
+        postprocessing = replace(_output_size(values.get("size")), strength=strength)
+        steps = None if iters is None else int(iters)
+        ensemble = values.get("self_ensemble", False)
+        if not isinstance(ensemble, bool):
+            raise InputError("self_ensemble must be true or false")
+        chosen = UpscaleRequest(weights, steps, sigma, postprocessing, ensemble)
         return session.upload, chosen
 
     async def state(self, request: Request, session: UserSession) -> Response:
@@ -219,8 +228,10 @@ class _Api:
         if suffix not in IMAGE_SUFFIXES:
             raise InputError(f"unknown format; choose one of {', '.join(IMAGE_SUFFIXES)}")
         data = await run_in_threadpool(_file, picture, suffix)
-        scale = picture.size[0] // job.upload.picture.size[0]
-        name = quote(f"{Path(job.upload.name).stem}-x{scale}{suffix}")
+        (height, width), source = picture.size, job.upload.picture.size
+        resizes = job.request.postprocessing.resizes
+        size = f"{width}x{height}" if resizes else f"x{height // source[0]}"
+        name = quote(f"{Path(job.upload.name).stem}-{size}{suffix}")
         shown = {"content-disposition": f"attachment; filename*=UTF-8''{name}"}
         return Response(
             data, 200, shown, Image.registered_extensions()[suffix].lower().join(("image/", ""))
@@ -270,6 +281,27 @@ def _number(values: dict[str, Any], key: str, default: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
         raise InputError(f"{key} must be a finite number")
     return float(value)
+
+
+def _output_size(text: object) -> Postprocessing:
+    """Return the output size of a text: a factor (2.5) or a box (1920x1080); empty for none."""
+    written = "" if text is None else text
+    if not isinstance(written, str):
+        raise InputError("size must be a text")
+    words = written.strip().lower().replace("\N{MULTIPLICATION SIGN}", "x").replace(",", ".")
+    if not words:
+        return NO_POSTPROCESSING
+    box = re.fullmatch(r"(\d{1,9}) ?x ?(\d{1,9})", words, re.ASCII)
+    if box is not None:
+        return Postprocessing(size=(int(box[1]), int(box[2])))
+    factor = re.fullmatch(r"x?(\d{0,9}\.?\d{1,9})x?", words, re.ASCII)
+    # A larger number is a side in pixels.
+    if factor is None or float(factor[1]) > _MAX_FACTOR:
+        raise InputError(
+            f"invalid output size '{written[:40]}': expected a factor, for example 2.5, or "
+            "WIDTHxHEIGHT, for example 1920x1080"
+        )
+    return Postprocessing(factor=float(factor[1]))
 
 
 def _read(data: bytes, name: str, max_pixels: int) -> Picture:

@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import IkcError, InputError
-from ikc_deploy.imaging.image_files import check_bundle, upscale_picture
+from ikc_deploy.imaging.image_files import check_bundle, postprocessed, upscale_picture
 from ikc_deploy.imaging.image_io import Picture
-from ikc_deploy.imaging.postprocessing import blended, resized
+from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
 from ikc_deploy.kernels import KernelBasis, ellipse_of_kernel
 from ikc_deploy.runtime.backends import CPU_BACKEND, open_backend
+from ikc_deploy.runtime.self_ensemble import SYMMETRIES
 from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.web.watched_backend import CancelledError, WatchedBackend
 from ikc_deploy.web.web_settings import WebSettings
+
+UpscalerKey = tuple[str, int | None, bool]
+"""Weights, number of corrections, and whether there is a self-ensemble."""
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
@@ -49,8 +53,10 @@ class UpscaleRequest:
     """Number of corrections; None for the number that the weights recommend."""
     sigma: float | None = None
     """Standard deviation of the known blur in HR pixels; None to estimate it."""
-    strength: float = 1.0
-    """Share of the network's image; the rest is the bicubic one."""
+    postprocessing: Postprocessing = NO_POSTPROCESSING
+    """Output size and strength."""
+    self_ensemble: bool = False
+    """Whether images are means over flips and rotations; crops never are."""
 
 
 @dataclass(eq=False)
@@ -124,9 +130,7 @@ class Studio:
         self._threads = threads
         self._sessions: OrderedDict[str, UserSession] = OrderedDict()
         self._bundles: dict[str, Bundle] = {}
-        self._upscalers: OrderedDict[tuple[str, int | None], tuple[Upscaler, WatchedBackend]] = (
-            OrderedDict()
-        )
+        self._upscalers: OrderedDict[UpscalerKey, tuple[Upscaler, WatchedBackend]] = OrderedDict()
         self._lock = threading.Lock()
         # One worker: two pictures at once need twice the memory and are not faster.
         self._worker = ThreadPoolExecutor(1, "ikc-web")
@@ -171,7 +175,7 @@ class Studio:
             InputError: A value is out of range, or too many jobs are waiting.
             KernelError: The blur is outside the range of the weights.
         """
-        self.check(request)
+        self.check(upload, request)
         job = Job(upload, request)
         for older in session.jobs.values():
             older.cancelled = True
@@ -182,29 +186,47 @@ class Studio:
         return job
 
     def crop(self, upload: Upload, request: UpscaleRequest, x: int, y: int) -> Future[Any]:
-        """Return a future of the SR crop `[H,W,3]` around a point, under the request's blur."""
-        self.check(request)
+        """Return a future of the crop `[h,w,3]` around a point, under the request's blur.
+
+        It has the strength of the request, and its share of the output size.
+        """
+        output_height, output_width = self.check(upload, request)
         height, width = upload.picture.size
         left = max(0, min(x - CROP // 2, width - CROP))
         top = max(0, min(y - CROP // 2, height - CROP))
-        area = slice(top, top + CROP), slice(left, left + CROP)
-        return self._queue(lambda: (left, top, self._crop(upload.picture.rgb[area], request)))
+        rgb = upload.picture.rgb[top : top + CROP, left : left + CROP]
+        size = (
+            max(1, round(rgb.shape[0] * output_height / height)),
+            max(1, round(rgb.shape[1] * output_width / width)),
+        )
+        return self._queue(lambda: (left, top, self._crop(rgb, request, size)))
 
-    def check(self, request: UpscaleRequest) -> None:
+    def check(self, upload: Upload, request: UpscaleRequest) -> tuple[int, int]:
         """Refuse a request that cannot be done, before the work.
 
+        Returns:
+            Height and width of the output in pixels.
+
         Raises:
-            InputError: A value is out of range.
+            InputError: A value is out of range, or the output is too large for the page.
             KernelError: The blur is outside the range of the weights.
         """
-        if not 0 <= request.strength <= 1:
-            raise InputError(f"strength must lie in [0, 1], got {request.strength:g}")
         most = self.settings.max_iters
         if request.iters is not None and not 0 <= request.iters <= most:
             raise InputError(f"corrections must lie in [0, {most}], got {request.iters}")
         bundle = self.bundle(request.weights)
         if request.sigma is not None:
             bundle.basis.code_of_sigma(request.sigma)
+        scale = bundle.manifest.scale
+        height, width = request.postprocessing.output_size(*upload.picture.size, scale)
+        # Images of all steps are kept: none may be larger than without a size.
+        limit = scale**2 * self.settings.max_pixels
+        if height * width > limit:
+            raise InputError(
+                f"an output of {width}x{height} pixels is larger than the limit of this page, "
+                f"{limit / 1e6:.3g} million pixels; give a smaller output size, or use ikc-upscale"
+            )
+        return height, width
 
     def close(self) -> None:
         """Stop all work and free everything."""
@@ -231,24 +253,28 @@ class Studio:
 
         return self._worker.submit(run)
 
-    def _upscaler(self, request: UpscaleRequest) -> tuple[Upscaler, WatchedBackend]:
-        key = request.weights, request.iters
+    def _upscaler(
+        self, request: UpscaleRequest, self_ensemble: bool
+    ) -> tuple[Upscaler, WatchedBackend]:
+        key = request.weights, request.iters, self_ensemble
         if key not in self._upscalers:
             while len(self._upscalers) >= _KEPT_UPSCALERS:
                 self._upscalers.popitem(last=False)[1][0].close()
             bundle = self.bundle(request.weights)
             backend = WatchedBackend(open_backend(CPU_BACKEND, bundle, self._threads))
-            self._upscalers[key] = Upscaler(bundle, backend, request.iters), backend
+            made = Upscaler(bundle, backend, request.iters, self_ensemble=self_ensemble)
+            self._upscalers[key] = made, backend
         self._upscalers.move_to_end(key)
         return self._upscalers[key]
 
-    def _crop(self, rgb: NDArray[np.uint8], request: UpscaleRequest) -> NDArray[np.uint8]:
-        upscaler, backend = self._upscaler(request)
+    def _crop(
+        self, rgb: NDArray[np.uint8], request: UpscaleRequest, size: tuple[int, int]
+    ) -> NDArray[np.uint8]:
+        upscaler, backend = self._upscaler(request, self_ensemble=False)
         backend.on_pass = lambda: None
         picture = Picture(np.ascontiguousarray(rgb))
         done, _ = upscale_picture(upscaler, picture, request.sigma)
-        plain = resized(picture.rgb, *done.size, enlarge=True)
-        return blended(plain, done.rgb, request.strength)
+        return request.postprocessing(picture.rgb, done.rgb, size)
 
     def _do(self, job: Job) -> None:
         if job.cancelled:
@@ -267,9 +293,12 @@ class Studio:
             raise
 
     def _upscale(self, job: Job) -> None:
-        upscaler, backend = self._upscaler(job.request)
+        ensemble = job.request.self_ensemble
+        upscaler, backend = self._upscaler(job.request, ensemble)
         known = job.request.sigma is not None
         job.expected = 1 + (upscaler.bundle.basis.levels > 0) if known else 2 + 2 * upscaler.iters
+        if ensemble:
+            job.expected += (len(SYMMETRIES) - 1) * (1 if known else 1 + upscaler.iters)
 
         def on_pass() -> None:
             if job.cancelled:
@@ -282,10 +311,10 @@ class Studio:
         upscaled, result = upscale_picture(upscaler, picture, job.request.sigma, steps=True)
         if job.cancelled:
             raise CancelledError("cancelled")
-        job.bicubic = resized(picture.rgb, *upscaled.size, enlarge=True)
+        wanted = job.request.postprocessing
+        job.bicubic = postprocessed(picture, upscaled, replace(wanted, strength=0.0)).rgb
         job.steps = [
-            replace(upscaled, rgb=blended(job.bicubic, image, job.request.strength))
-            for image in result.steps
+            postprocessed(picture, replace(upscaled, rgb=image), wanted) for image in result.steps
         ]
         job.blurs = [blur_of_code(upscaler.bundle.basis, code) for code in result.codes]
         job.milliseconds = result.timings["total"]

@@ -21,6 +21,7 @@ from ikc_deploy.batch.settings import ActorSettings, BatchSettings
 from ikc_deploy.batch.tasks import ChunkTask, Task, TaskOutcome, do
 from ikc_deploy.cli.ikc_upscale import main
 from ikc_deploy.imaging.image_io import read_rgb, write_rgb
+from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.video.encoder_settings import EncoderSettings
 from tests.cli.running import invoke
@@ -73,10 +74,18 @@ def actor(monkeypatch: pytest.MonkeyPatch) -> Actor:
 
 
 def batch(
-    bundle: Bundle, out: Path, *inputs: Path, sigma: float | None = None, **options: Any
+    bundle: Bundle,
+    out: Path,
+    *inputs: Path,
+    sigma: float | None = None,
+    postprocessing: Postprocessing = NO_POSTPROCESSING,
+    **options: Any,
 ) -> BatchReport:
     upscaler = ActorSettings(bundle.path, UpscalerOptions(iters=0), sigma)
-    return run_batch(BatchSettings(inputs, out, upscaler, EncoderSettings()), **options)
+    settings = BatchSettings(
+        inputs, out, upscaler, EncoderSettings(), postprocessing=postprocessing
+    )
+    return run_batch(settings, **options)
 
 
 def test_pictures_and_clips_come_out_as_without_actors(
@@ -127,6 +136,26 @@ def test_a_second_run_does_only_what_is_missing_or_changed(
     np.testing.assert_array_equal(read_rgb(out / "1.png"), repeated(photo(11, 12, 99)))
     assert batch(bundle, out, folder, sigma=2.0).made == 3
     assert batch(bundle, out, folder, sigma=2.0).kept == 3
+
+
+def test_sizes_and_strengths_come_out_as_without_actors(
+    bundle: Bundle, folder: Path, clip: Path, actor: Actor, tmp_path: Path
+) -> None:
+    out, alone = tmp_path / "out", tmp_path / "alone"
+    (folder / "clip.mp4").symlink_to(clip)
+    wanted = Postprocessing(factor=1.5, strength=0.25)
+    assert batch(bundle, out, folder, postprocessing=wanted).made == 4
+    options = ("--bundle", bundle.path, "--iters", 0, "--estimate", "full")
+    sizes = ("--factor", 1.5, "--strength", 0.25)
+    done = invoke(main, folder, "-o", alone, *options, *sizes)
+    assert done.exit_code == 0, done.stderr
+    for file in alone.iterdir():
+        assert (out / file.name).read_bytes() == file.read_bytes(), file.name
+    assert batch(bundle, out, folder, postprocessing=wanted).kept == 4
+    # Other settings, other outputs; a size that is impossible fails for itself.
+    assert batch(bundle, out, folder / "0.png", postprocessing=NO_POSTPROCESSING).made == 1
+    huge = batch(bundle, out, folder, postprocessing=Postprocessing(width=65535, factor=None))
+    assert len(huge.failures) == 4 and all("is impossible" in each for each in huge.failures)
 
 
 def test_what_fails_is_reported_and_the_rest_is_made(

@@ -7,6 +7,7 @@ from pathlib import Path
 from shutil import copytree
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -333,3 +334,63 @@ def test_a_kernel_that_cannot_be_saved_is_refused_before_the_work(
         options = ("--bundle", bundle.path, "--save-kernel", kernel)
         assert_one_clear_line(invoke(main, *inputs, "-o", out, *options), word)
         assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("a.png", "-o", "x.png", "-o", "y.png"), "--out is given 2 times"),
+        (("a.png", "-o", "-"), "for an image, give files"),
+        (("https://example.org/a.png", "-o", "x.png"), "looks like an address: download it"),
+        (("%04d.png", "-o", "x.mp4"), "looks like a pattern: give the folder"),
+        (("*.png", "-o", "out"), "looks like a pattern: give the folder"),
+        (("empty.png", "-o", "x.png"), "the file is empty"),
+        (("empty.mp4", "-o", "x.mp4"), "the file is empty"),
+        (("text.mp4", "-o", "x.mp4"), "its index, which is written last, is missing"),
+        (("1x1.png", "-o", "x.png"), "at least 8 pixels on each side, got 1x1; pad it"),
+        (("4x4.mkv", "-o", "x.mkv"), "'4x4.mkv' has frames of 4x4 pixels; at least 8"),
+        (("4x4.mkv", "-o", "out"), "'4x4.mkv' has frames of 4x4 pixels; at least 8"),
+    ],
+)
+def test_odd_uses_say_what_to_do(
+    bundle: Bundle,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    words: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    for name in ("empty.png", "empty.mp4"):
+        Path(name).touch()
+    Path("text.mp4").write_text("no clip")
+    write_rgb(np.zeros((1, 1, 3), np.uint8), Path("1x1.png"))
+    with av.open("4x4.mkv", "w") as clip:
+        stream = clip.add_stream("ffv1", width=4, height=4, pix_fmt="bgr0")
+        clip.mux(stream.encode(av.VideoFrame(4, 4, "bgr0")))
+        clip.mux(stream.encode())
+    before = sorted(Path().rglob("*"))
+    result = invoke(main, *arguments, "--bundle", bundle.path, "--iters", 0)
+    assert_one_clear_line(result, words)
+    assert sorted(Path().rglob("*")) in (before, [*before, Path("out")])
+
+
+def test_an_empty_name_is_not_this_folder(bundle: Bundle, folder: Path) -> None:
+    for arguments in (("", "-o", "x"), (folder / "a.png", "-o", "")):
+        result = invoke(main, *arguments, "--bundle", bundle.path)
+        assert result.exit_code == 2 and "the name is empty" in result.stderr
+
+
+def test_images_of_every_readable_format_are_found_in_folders(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    source = tmp_path / "phone"
+    source.mkdir()
+    for name, kind in (("a.gif", "GIF"), ("b.JFIF", "JPEG"), ("c.heic", "PNG")):
+        Image.fromarray(photo(12, 16)).save(source / name, format=kind)
+    (source / "notes.txt").touch()
+    options = ("--bundle", bundle.path, "--iters", 0)
+    result = invoke(main, source, "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    assert "other formats, by their suffix: notes.txt" in result.stderr
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["a.png", "b.png", "c.png"]

@@ -80,7 +80,7 @@ def test_control_characters_of_names_are_shown_and_not_sent() -> None:
 def test_what_is_skipped_in_a_folder_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("a.png", "._a.png", ".DS_Store", "x.gif", "y.txt"):
+    for name in ("a.png", "._a.png", ".DS_Store", "x.xcf", "y.txt"):
         (tmp_path / name).touch()
     (tmp_path / "b.png").mkdir()
     (tmp_path / "c.png").symlink_to("gone")
@@ -90,7 +90,7 @@ def test_what_is_skipped_in_a_folder_is_named(
         "hidden: ._a.png, .DS_Store",
         "folders (name them as inputs to include them): b.png",
         "broken links or special files: c.png",
-        "suffix is not one of .png, .jpg, .jpeg, .webp, .tif, .tiff, .bmp: x.gif, y.txt",
+        "other formats, by their suffix: x.xcf, y.txt",
     ]
 
 

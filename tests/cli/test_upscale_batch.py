@@ -79,6 +79,8 @@ def test_failures_come_at_the_end_with_exit_code_2(
         (("gone", "-o", "out"), ("no image, clip or folder 'gone'",)),
         (("in", "-o", "out", "--resume", "--start", "1"), ("--start, --resume", "leave out --ray")),
         (("in", "-o", "out", "--save-steps", "s"), ("--save-steps",)),
+        (("in", "-o", "out", "--preview"), ("--preview: only without --ray",)),
+        (("in", "-o", "out", "--size", "9x9", "--factor", "2"), ("--size and --factor",)),
         (("in", "-o", "out", "--sigma", "9"), ("sigma must lie in",)),
         (("in", "-o", "in"), ("would be overwritten",)),
     ],

@@ -55,6 +55,22 @@ def test_frames_of_other_libraries_stay_on_the_gpu(
         assert np.array_equal(many[-1].to_numpy(), cpu(batch).image[-1])
 
 
+def test_self_ensemble_refuses_frames_on_the_gpu_and_takes_those_of_the_host(
+    bundle: Bundle, driver: Driver
+) -> None:
+    frame = photo(16, 20)
+    with (
+        ikc_deploy.load(bundle, "onnxruntime", ITERS, threads=1, self_ensemble=True) as cpu,
+        Upscaler(bundle, open_fake_cuda(bundle), ITERS, self_ensemble=True) as upscaler,
+    ):
+        assert np.array_equal(upscaler(frame).image, cpu(frame).image)
+        device = open_device()
+        stream = CudaStream(device)
+        on_gpu = WithDlpack(device, frame, stream, Kernel(lambda: None, device))
+        with pytest.raises(InputError, match="takes frames in host memory"):
+            upscaler(on_gpu)
+
+
 def test_crops_and_tiles_of_frames_on_the_gpu(
     bundle: Bundle, cpu: Upscaler, driver: Driver
 ) -> None:

@@ -185,6 +185,32 @@ def test_transparency_is_not_lost_in_silence(tmp_path: Path, suffix: str) -> Non
     assert [path.name for path in tmp_path.iterdir()] == [f"opaque{suffix}"]
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the file is empty"),
+        (b"text", "its format is not one of"),
+        (bytes(2**16), "its format is not one of"),
+    ],
+)
+def test_a_file_that_is_no_image_says_so(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        read_picture(tmp_path / "a.png")
+
+
+def test_files_without_an_end_are_not_read(tmp_path: Path) -> None:
+    if Path("/dev/zero").exists():
+        with pytest.raises(InputError, match="its format is not one of"):
+            read_picture("/dev/zero")
+    # A sparse file that begins like a PNG.
+    with open(tmp_path / "large.png", "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        file.truncate(2**29)
+    with pytest.raises(InputError, match=r"more than 256 MiB.*--max-pixels"):
+        read_picture(tmp_path / "large.png", max_pixels=100)
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".tif", ".webp"])
 def test_a_file_of_several_pictures_is_refused(tmp_path: Path, suffix: str) -> None:
     first, second = (Image.fromarray(photo(16, 16, seed)) for seed in (0, 1))

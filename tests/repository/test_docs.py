@@ -52,6 +52,9 @@ def test_every_documented_command_exists_and_takes_its_options(repository: Path)
                     known |= set(parameter.secondary_opts)
                 used = {word for word in words[1:] if word.startswith("-") and word != "-"}
                 assert used <= known, line
+                ends = (index for index, word in enumerate(words) if word in ("|", ">", "&&"))
+                # Values too: choices, numbers and how many of them.
+                command.make_context(words[0], words[1 : next(ends, len(words))])
     assert seen["commands.md"] == {name for name in commands if name.startswith("ikc-")}
 
 
@@ -63,11 +66,11 @@ def test_the_commands_page_generates_the_reference_of_every_command(repository: 
     assert len(generated) == len(set(generated))
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/api.md"])
-def test_the_python_of_the_first_pages_runs(
+@pytest.mark.parametrize("document", ["README.md", "docs/api.md", "docs/offline.md"])
+def test_the_python_of_pages_that_need_nothing_else_runs(
     repository: Path, tmp_path: Path, document: str
 ) -> None:
-    (block,) = PYTHON_BLOCK.findall((repository / document).read_text())
+    block = "\n".join(PYTHON_BLOCK.findall((repository / document).read_text()))
     write_rgb(photo(32, 40), tmp_path / "photo.png")
     (tmp_path / "samples").symlink_to(repository / "samples")
     done = subprocess.run(

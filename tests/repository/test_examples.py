@@ -94,13 +94,20 @@ def test_vapoursynth_on_plain_arrays(repository: Path, upscaler: Upscaler) -> No
 
 
 def test_gstreamer(repository: Path, upscaler: Upscaler, tmp_path: Path) -> None:
-    pytest.importorskip("gi", reason="needs PyGObject and GStreamer")
+    gi = pytest.importorskip("gi", reason="needs PyGObject and GStreamer")
+    try:
+        gi.require_version("GstApp", "1.0")
+    except ValueError as error:
+        pytest.skip(f"needs GStreamer with its base plugins: {error}")
     module = example(repository, "gstreamer_elements")
     source = "videotestsrc num-buffers=3 ! video/x-raw,width=33,height=16,framerate=5/1"
     target = f"filesink location={tmp_path / 'out.rgb'}"
     assert module.upscale_pipelines(upscaler, source, target) == 3
     # Rows of 132 pixels need no padding.
     assert (tmp_path / "out.rgb").stat().st_size == 3 * 132 * 64 * 3
+    for width in range(8, 12):
+        image = photo(9, width)
+        assert np.array_equal(module.rgb_of(module.buffer_of(image), width, 9), image)
 
 
 def test_every_example_is_tested(repository: Path) -> None:

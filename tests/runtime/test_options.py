@@ -42,7 +42,8 @@ def test_load_takes_every_option_with_its_default() -> None:
     made = defaults(Upscaler.__init__)
     assert made.pop("tiles") is None
     assert made.pop("others") == ()
-    assert made == {name: expected[name] for name in ("iters", "streams", "estimate", "early_stop")}
+    taken = ("iters", "streams", "estimate", "early_stop", "self_ensemble")
+    assert made == {name: expected[name] for name in taken}
 
 
 def test_a_stream_and_video_track() -> None:

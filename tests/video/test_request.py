@@ -28,6 +28,8 @@ RAW = RawFormat()
         ({"source": IN, "target": Path("out.avi")}, "invalid video output"),
         ({"source": IN, "target": PIPE}, "needs a raw format"),
         ({"source": PIPE, "target": OUT}, "needs a raw format"),
+        ({"source": PIPE, "target": Path("a.png")}, "for an image, give files"),
+        ({"source": Path("a.HEIC"), "target": PIPE}, "for an image, give files"),
         ({"source": IN, "target": OUT, "raw": RAW}, "--raw is for pipes"),
         ({"source": IN, "target": OUT, "rate": Fraction(25)}, "--rate is for folders"),
         ({"source": PIPE, "target": OUT, "raw": RAW, "rate": Fraction(0)}, "above 0 frames"),

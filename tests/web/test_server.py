@@ -64,19 +64,38 @@ def pixels(client: TestClient, path: str) -> np.ndarray[Any, np.dtype[np.uint8]]
     return np.asarray(Image.open(io.BytesIO(answer.content)))
 
 
-@pytest.mark.parametrize("sigma", [None, 1.5])
+@pytest.mark.parametrize(
+    ("chosen", "given", "name"),
+    [
+        ({}, (), "a-x4"),
+        ({"sigma": 1.5}, ("--sigma", 1.5), "a-x4"),
+        ({"size": "2.5"}, ("--factor", 2.5), "a-50x40"),
+        ({"size": " 2,5x"}, ("--factor", 2.5), "a-50x40"),
+        (
+            {"size": "60 \N{MULTIPLICATION SIGN} 33", "strength": 0.5},
+            ("--size", "60x33", "--strength", 0.5),
+            "a-41x33",
+        ),
+        ({"size": "5.5"}, ("--factor", 5.5), "a-110x88"),
+        ({"self_ensemble": True}, ("--self-ensemble",), "a-x4"),
+    ],
+)
 def test_a_download_is_the_file_of_ikc_upscale(
-    client: TestClient, small_bundle: Bundle, tmp_path: Path, sigma: float | None
+    client: TestClient,
+    small_bundle: Bundle,
+    tmp_path: Path,
+    chosen: dict[str, Any],
+    given: tuple[Any, ...],
+    name: str,
 ) -> None:
     source = tmp_path / "in.png"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     rgba = np.dstack([photo(16, 20), np.arange(320, dtype=np.uint8).reshape(16, 20)])
     Image.fromarray(rgba).save(source, icc_profile=profile)
     picture = upload(client, source.read_bytes())
-    job = finished(client, picture=picture["picture"], iters=None, sigma=sigma)
+    job = finished(client, picture=picture["picture"], iters=None, **chosen)
     assert job["state"] == "done", job
     step = len(job["blurs"]) - 1
-    given = () if sigma is None else ("--sigma", sigma)
     for suffix in (".png", ".webp", ".tif"):
         out = tmp_path / f"out{suffix}"
         arguments = ("--bundle", small_bundle.path, "--backend", "onnxruntime")
@@ -85,7 +104,7 @@ def test_a_download_is_the_file_of_ikc_upscale(
         path = f"/api/jobs/{job['job']}/{step}/download?format={suffix}"
         answer = client.get(path)
         assert answer.content == out.read_bytes()
-        assert answer.headers["content-disposition"].endswith(f"a-x4{suffix}")
+        assert answer.headers["content-disposition"].endswith(f"{name}{suffix}")
 
 
 def test_steps_blurs_and_bicubic(client: TestClient, tmp_path: Path) -> None:
@@ -112,6 +131,28 @@ def test_a_crop_is_upscaled_under_the_given_blur(client: TestClient, tmp_path: P
         images.append(np.asarray(Image.open(io.BytesIO(answer.content))).astype(int))
         assert images[-1].shape == (256, 256, 3)
     assert np.abs(images[0] - images[1]).max() > 0
+
+
+def test_the_compared_images_and_the_crop_have_the_output_size(
+    client: TestClient, tmp_path: Path
+) -> None:
+    frame = photo(80, 90)
+    picture = upload(client, encoded(tmp_path, frame))["picture"]
+    job = finished(client, picture=picture, size="1.5", iters=1)
+    assert (job["width"], job["height"]) == (135, 120)
+    plain = Image.fromarray(frame).resize((360, 320), Image.Resampling.BICUBIC)
+    expected = np.asarray(plain.resize((135, 120), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(pixels(client, f"/api/jobs/{job['job']}/bicubic.png"), expected)
+    assert pixels(client, f"/api/jobs/{job['job']}/0.png").shape == (120, 135, 3)
+    wanted = {"picture": picture, "x": 40, "y": 40, "sigma": 2.0}
+    crops = []
+    for size in ("", "1.5"):
+        answer = client.post("/api/crop", json={**wanted, "size": size})
+        crops.append(Image.open(io.BytesIO(answer.content)))
+    assert crops[0].size == (256, 256)
+    np.testing.assert_array_equal(
+        crops[0].resize((96, 96), Image.Resampling.LANCZOS), np.asarray(crops[1])
+    )
 
 
 def test_users_do_not_see_each_other(client: TestClient, tmp_path: Path) -> None:
@@ -200,6 +241,15 @@ def test_a_form_of_another_page_lacks_the_header(client: TestClient) -> None:
         ({"sigma": "2"}, "sigma must be a finite number"),
         ({"iters": 10**6}, "corrections must lie in [0, 20]"),
         ({"strength": 2}, "strength must lie in [0, 1]"),
+        ({"self_ensemble": 1}, "self_ensemble must be true or false"),
+        ({"size": 2.5}, "size must be a text"),
+        ({"size": "big"}, "invalid output size 'big': expected a factor"),
+        ({"size": "1920x"}, "invalid output size '1920x'"),
+        ({"size": "1080"}, "for example 1920x1080"),
+        ({"size": "0"}, "factor must lie in [0.01, 100]"),
+        ({"size": "0x9"}, "invalid output size 0x9"),
+        ({"size": "99999x1"}, "from 1 to 65535 pixels"),
+        ({"size": "60"}, "larger than the limit of this page"),
         ({"weights": "../x"}, "unknown weights"),
         ({"picture": "other"}, "choose it again"),
     ],

@@ -166,7 +166,19 @@ def test_upload_compare_override_and_download(
     assert downloaded(driver, tmp_path / "downloads") == expected("--sigma", 3.0)
     click(driver, "automatic")
     assert not driver.find_element("id", "live").is_displayed()
-    assert driver.get_log("browser") == []
+    # Another output size: both images of the slider and the file have it.
+    driver.find_element("id", "size").send_keys("2.5")
+    result(driver)
+    for name in ("before", "after"):
+        until(driver, f"document.getElementById('{name}').naturalWidth === 160")
+    assert downloaded(driver, tmp_path / "downloads") == expected("--iters", 2, "--factor", 2.5)
+    driver.find_element("id", "size").send_keys(" by 7")
+    click(driver, "go")
+    until(driver, "document.getElementById('message').className === 'error'")
+    assert driver.execute_script(SAID).startswith("Invalid output size '2.5 by 7': expected")
+    # Chromium logs each refused request; nothing else is logged.
+    logged = [entry["message"] for entry in driver.get_log("browser")]
+    assert len(logged) == 1 and "/api/upscale" in logged[0] and "400" in logged[0]
 
 
 def test_a_bad_file_is_a_sentence(address: str, driver: Any, tmp_path: Path) -> None:

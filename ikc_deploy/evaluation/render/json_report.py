@@ -25,6 +25,7 @@ def to_dict(report: EvaluationReport, summaries: Sequence[DatasetSummary]) -> di
         "jpeg": protocol.degradation.jpeg,
         "seed": protocol.degradation.seed,
         "estimate": report.estimate,
+        "self_ensemble": report.self_ensemble,
         "scale": manifest.scale,
         "weights": manifest.name,
         "weights_sha256": manifest.weights_sha256,

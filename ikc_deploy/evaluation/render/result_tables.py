@@ -66,7 +66,8 @@ def _overview(report: EvaluationReport, summary: DatasetSummary) -> Table:
     return Table(
         f"{summary.name} (images: {summary.images}), {protocol.blurs.title} x{manifest.scale}"
         f"{protocol.degradation.title}: {manifest.name}"
-        f"{'' if report.estimate == 'full' else f', {report.estimate}'}",
+        f"{'' if report.estimate == 'full' else f', {report.estimate}'}"
+        f"{', self-ensemble' if report.self_ensemble else ''}",
         ("", *(column.header for column in columns)),
         tuple(
             (_PREDICTOR if row.step == 0 else row.label, *(column.cell(row) for column in columns))

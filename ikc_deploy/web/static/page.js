@@ -46,7 +46,9 @@ function request() {
     weights: element("weights").value,
     iters: iters === "" ? null : Number(iters),
     sigma: element("automatic").checked ? null : Number(element("sigma").value),
+    size: element("size").value,
     strength: Number(element("strength").value),
+    self_ensemble: element("self-ensemble").checked,
   };
 }
 
@@ -212,7 +214,7 @@ function connect() {
     const shown = () => { element(`${id}-value`).textContent = Number(element(id).value).toFixed(2); };
     element(id).addEventListener("input", () => { shown(); liveCrop(); });
   }
-  element("weights").addEventListener("change", liveCrop);
+  for (const id of ["weights", "size"]) element(id).addEventListener("change", liveCrop);
 }
 
 guarded(async () => {
