@@ -20,7 +20,7 @@ from ikc_deploy.imaging.image_files import check_bundle, upscale_picture
 from ikc_deploy.imaging.image_io import Picture
 from ikc_deploy.imaging.postprocessing import blended, resized
 from ikc_deploy.kernels import KernelBasis, ellipse_of_kernel
-from ikc_deploy.runtime.backends import CPU_BACKEND, open_backend
+from ikc_deploy.runtime.backends.cpu_backends import choose_cpu_backend
 from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.web.watched_backend import CancelledError, WatchedBackend
 from ikc_deploy.web.web_settings import WebSettings
@@ -237,7 +237,7 @@ class Studio:
             while len(self._upscalers) >= _KEPT_UPSCALERS:
                 self._upscalers.popitem(last=False)[1][0].close()
             bundle = self.bundle(request.weights)
-            backend = WatchedBackend(open_backend(CPU_BACKEND, bundle, self._threads))
+            backend = WatchedBackend(choose_cpu_backend(bundle, self._threads)[0])
             self._upscalers[key] = Upscaler(bundle, backend, request.iters), backend
         self._upscalers.move_to_end(key)
         return self._upscalers[key]
