@@ -25,7 +25,7 @@ from ikc_deploy.imaging.image_files import (
     Upscaled,
 )
 from ikc_deploy.imaging.postprocessing import Postprocessing
-from ikc_deploy.runtime.backends import ONNXRUNTIME
+from ikc_deploy.runtime.backends.cpu_backends import ONNXRUNTIME
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.video.names import is_stream

@@ -70,8 +70,7 @@ class NonBlind(AbstractContextManager["NonBlind"]):
         self._record, self._io = bundle.usrnet, bundle.manifest.io
         size = self._record.height, self._record.width
         self._margin = FrameMargin(self._record.halo, self.scale, size)
-        sessions = load_sessions(bundle, CPU_PROVIDER, {}, threads, (USRNET,))
-        self._backend = OnnxRuntimeCpu(sessions, "f32")
+        self._backend = OnnxRuntimeCpu(load_sessions(bundle, CPU_PROVIDER, {}, threads, (USRNET,)))
         shape = FrameShape(1, self._record.height, self._record.width)
         layout = LAYOUTS[self._io]
         side = self._record.kernel_size

@@ -19,12 +19,17 @@ _X86: Final = ("x86_64", "amd64")
 
 
 class OnnxRuntimeCpu(HostBackend):
-    """The `onnxruntime` backend on the CPU."""
+    """The `onnxruntime` backend on the CPU.
+
+    Args:
+        sessions: ONNX Runtime's sessions by graph.
+        precision: Precision of everything that the graphs do not quantise.
+    """
 
     name = "onnxruntime"
     device = "cpu"
 
-    def __init__(self, sessions: Mapping[str, Any], precision: Arithmetic) -> None:
+    def __init__(self, sessions: Mapping[str, Any], precision: Arithmetic = "f32") -> None:
         self._sessions = dict(sessions)
         self.precision: Arithmetic = precision
         """Precision of everything that the graphs do not quantise."""

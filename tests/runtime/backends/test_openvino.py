@@ -30,9 +30,9 @@ from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.paths import cache_folder
-from ikc_deploy.runtime.backends import OPENVINO, open_backend, openvino_models
+from ikc_deploy.runtime.backends import open_backend, openvino_models
 from ikc_deploy.runtime.backends.compiled_cache import CompiledCache
-from ikc_deploy.runtime.backends.cpu_backends import CPU_BACKEND_VARIABLE
+from ikc_deploy.runtime.backends.cpu_backends import CPU_BACKEND_VARIABLE, OPENVINO
 from ikc_deploy.runtime.backends.openvino import OpenVino
 from ikc_deploy.runtime.backends.openvino_devices import Arithmetic, find_device, open_core
 from ikc_deploy.runtime.backends.precision_gate import (
