@@ -181,9 +181,9 @@ def load(
             weights. These are exported into the user's cache on first use, which needs the
             `export` extra; later uses do not.
         backend: "tensorrt" or "tensorrt-rtx" (both need an engine in the bundle),
-            "onnxruntime-cuda", "openvino" (CPUs, and Intel's GPUs and NPUs; extra `openvino`),
-            "onnxruntime" (the CPU), or "auto" for the first of these that loads; "openvino" only
-            on CPUs on which it computes in 16 bits. A named backend is never replaced by another.
+            "onnxruntime-cuda", "openvino" (CPUs, and Intel's GPUs and NPUs), "onnxruntime" (the
+            CPU), or "auto" for the first of these that loads. A named backend is never replaced by
+            another.
         iters: Number t >= 0 of corrections. The loop runs predictor P and SR network F, then t
             times corrector C and F (IKC, Algorithm 1). None uses the number that the weights were
             measured to gain from (`Manifest.recommended_iters`); the paper uses 7.

@@ -9,6 +9,7 @@ process, where a driver may print, hang or crash without effect on the doctor.
     python -m ikc_deploy.doctor CUDAExecutionProvider     # the providers that a session uses
     python -m ikc_deploy.doctor openvino                  # the devices that OpenVINO lists
     python -m ikc_deploy.doctor openvino CPU              # name and capabilities of one that works
+    python -m ikc_deploy.doctor auto                      # the backend that "auto" takes, and why
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ DISTRIBUTION: Final = "ikc-deploy"
 
 OPENVINO: Final = "openvino"
 """Distribution and module of OpenVINO."""
+
+AUTO: Final = "auto"
+"""Value of `load(backend=...)` whose meaning here is examined."""
 
 _NUMBERS: Final = ("FP32", "BF16", "FP16", "INT8")
 """Precisions among the capabilities of OpenVINO's devices."""
@@ -123,6 +127,20 @@ class InferenceDevice:
 
 
 @dataclass(frozen=True)
+class ChosenBackend:
+    """The backend that "auto" takes for the shipped weights."""
+
+    name: str
+    """Name of the backend."""
+    device: str
+    """Name of its device."""
+    precision: str
+    """Precision in which it computes, with the reason; empty on GPUs, where the graphs say it."""
+    passed: tuple[tuple[str, str], ...]
+    """Names of the backends that would have been preferred, each with the reason against it."""
+
+
+@dataclass(frozen=True)
 class Gap:
     """Packages that a command lacks."""
 
@@ -161,6 +179,8 @@ class DoctorReport:
     """Execution providers of ONNX Runtime."""
     openvino: tuple[InferenceDevice, ...]
     """Devices of OpenVINO; empty if it is not installed."""
+    backend: ChosenBackend | None
+    """Backend that "auto" takes; None if none runs."""
     gpus: tuple[Gpu, ...]
     """NVIDIA GPUs."""
     no_gpu: str
@@ -189,6 +209,7 @@ def examine() -> DoctorReport:
     commands = tuple(check_command(name, needs, packages) for name, needs in COMMANDS.items())
     providers, not_started = probe_providers()
     devices, openvino_problems = probe_openvino()
+    backend, no_backend = probe_backend()
     gpus, no_gpu = find_gpus()
     cache = cache_folder()
     return DoctorReport(
@@ -198,13 +219,14 @@ def examine() -> DoctorReport:
         packages=packages,
         providers=providers,
         openvino=devices,
+        backend=backend,
         gpus=gpus,
         no_gpu=no_gpu,
         weights=tuple(shipped_weights()),
         cache=str(cache),
         cached=tuple(sorted(path.parent.name for path in cache.glob(f"*/{MANIFEST_FILE}"))),
         commands=commands,
-        problems=(*not_started, *openvino_problems, *_problems()),
+        problems=(*not_started, *openvino_problems, *no_backend, *_problems()),
     )
 
 
@@ -316,6 +338,21 @@ def probe_openvino_device(name: str) -> InferenceDevice:
     )
 
 
+def probe_backend() -> tuple[ChosenBackend | None, tuple[str, ...]]:
+    """Open the shipped weights with the backend "auto".
+
+    Returns:
+        The backend, and problems if none runs.
+    """
+    answer, said = _ask_child(AUTO)
+    if not answer:
+        return None, (f"no backend runs the shipped weights: {_reason(said)}",)
+    name, device, precision, *rest = answer
+    return ChosenBackend(
+        name, device, precision, tuple(zip(rest[::2], rest[1::2], strict=True))
+    ), ()
+
+
 def _ask_child(*arguments: str) -> tuple[list[str], str]:
     """Return the list of texts that a child process prints last, and all of its output."""
     command = [sys.executable, "-m", __name__, *arguments]
@@ -346,7 +383,22 @@ def _reason(said: str) -> str:
 
 
 def _answer(arguments: list[str]) -> list[str]:
+    if arguments == [AUTO]:
+        return _auto()
     return _openvino(arguments[1:]) if arguments[:1] == [OPENVINO] else _onnx_runtime(arguments)
+
+
+def _auto() -> list[str]:
+    """Return name, device and precision of the backend, then names and reasons in turn."""
+    from ikc_deploy.export.default_bundle import default_bundle
+    from ikc_deploy.runtime.backends import choose_backend
+
+    backend, passed = choose_backend(default_bundle())
+    precision = getattr(backend, "precision", "")
+    reason = getattr(backend, "explanation", "")
+    answer = [backend.name, backend.device, f"{precision} ({reason})" if reason else precision]
+    backend.close()
+    return [*answer, *(text for pair in passed.items() for text in pair)]
 
 
 def _openvino(arguments: list[str]) -> list[str]:

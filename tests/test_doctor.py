@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+import ikc_deploy
 from ikc_deploy import doctor
 from ikc_deploy.doctor import (
     BASE,
@@ -18,12 +19,14 @@ from ikc_deploy.doctor import (
     Package,
     check_command,
     merge_requirements,
+    probe_backend,
     probe_openvino,
     probe_openvino_device,
     probe_provider,
     probe_providers,
     required_packages,
 )
+from ikc_deploy.runtime.backends.cpu_backends import CPU_BACKEND_VARIABLE
 
 
 @pytest.fixture(autouse=True)
@@ -165,6 +168,19 @@ def test_a_broken_openvino_is_a_problem_with_a_fix(
     devices, (problem,) = probe_openvino()
     assert devices == ()
     assert "no libopenvino" in problem and "pip install" in problem
+
+
+def test_the_backend_of_auto_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor says what `load` does, with the reasons for what it passed over."""
+    monkeypatch.setenv(CPU_BACKEND_VARIABLE, "")
+    found, problems = probe_backend()
+    assert problems == () and found is not None
+    with ikc_deploy.load() as upscaler:
+        assert (found.name, found.device) == (upscaler.backend.name, upscaler.backend.device)
+    assert found.passed[0] == ("tensorrt", "the bundle has no engine for it")
+    monkeypatch.setenv(CPU_BACKEND_VARIABLE, "none")
+    found, (problem,) = probe_backend()
+    assert found is None and f"invalid {CPU_BACKEND_VARIABLE} 'none'" in problem
 
 
 def test_examining_imports_no_device_module() -> None:

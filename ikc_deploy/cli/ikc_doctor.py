@@ -40,6 +40,8 @@ def _print(report: DoctorReport) -> None:
     )
     header = ("listed", "loads", "why not")
     print_table("ONNX Runtime execution providers", header, providers, wrap=True)
+    header = ("backend", "taken", "why")
+    print_table("what the backend auto takes", header, _backends(report), wrap=True)
     for line in _lines(report):
         say(line)
     rows = (row for command in report.commands for row in _command_rows(command))
@@ -53,6 +55,15 @@ def _packages(report: DoctorReport) -> Iterator[tuple[str | Text, ...]]:
         extras = ["everything" if extra == BASE else extra for extra in package.extras]
         version = package.version or Text("not installed", style="dim")
         yield package.name, version, ", ".join(extras)
+
+
+def _backends(report: DoctorReport) -> Iterator[tuple[str, ...]]:
+    found = report.backend
+    if found is not None:
+        for name, reason in found.passed:
+            yield name, "no", reason
+        precision = f", computes in {found.precision}" if found.precision else ""
+        yield found.name, "yes", f"runs on {found.device}{precision}"
 
 
 def _lines(report: DoctorReport) -> Iterator[str]:

@@ -25,7 +25,7 @@ from ikc_deploy.imaging.image_files import (
     Upscaled,
 )
 from ikc_deploy.imaging.postprocessing import Postprocessing
-from ikc_deploy.runtime.backends import CPU_BACKEND
+from ikc_deploy.runtime.backends.cpu_backends import ONNXRUNTIME
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.video.names import is_stream
@@ -142,7 +142,7 @@ def _check_known(choice: UpscalerChoice, output: OutputOptions, ray: RayOptions)
         "--self-ensemble": options.self_ensemble,
         **dict.fromkeys(output.saved, True),
         "--ray": ray.given(),
-        "--backend": options.backend not in (UpscalerOptions.backend, CPU_BACKEND),
+        "--backend": options.backend not in (UpscalerOptions.backend, ONNXRUNTIME),
     }
     refused = [name for name, given in odd.items() if given]
     if refused:

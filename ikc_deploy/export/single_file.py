@@ -43,7 +43,8 @@ from ikc_deploy.files import check_file, write_atomically
 from ikc_deploy.imaging.degrade import degrade_gaussian
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.networks.weights_loader import Weights
-from ikc_deploy.runtime.backends import CPU_BACKEND, open_backend
+from ikc_deploy.runtime.backends import open_backend
+from ikc_deploy.runtime.backends.cpu_backends import ONNXRUNTIME
 from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.version import __version__
 from ikc_deploy.weights import find_weights, shipped_weights
@@ -416,7 +417,7 @@ def _images(
     )
     (found,) = session.run([OUTPUT], {INPUT: lr})
     iters = _corrections(bundle.manifest, settings)
-    with Upscaler(bundle, open_backend(CPU_BACKEND, bundle), iters) as upscaler:
+    with Upscaler(bundle, open_backend(ONNXRUNTIME, bundle), iters) as upscaler:
         image = upscaler(lr.astype(np.float32), sigma=settings.sigma).image
     return found, image.astype(kind)
 

@@ -20,7 +20,7 @@ from ikc_deploy.imaging.image_files import check_bundle, postprocessed, upscale_
 from ikc_deploy.imaging.image_io import Picture
 from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
 from ikc_deploy.kernels import KernelBasis, ellipse_of_kernel
-from ikc_deploy.runtime.backends import CPU_BACKEND, open_backend
+from ikc_deploy.runtime.backends.cpu_backends import choose_cpu_backend
 from ikc_deploy.runtime.self_ensemble import SYMMETRIES
 from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.web.watched_backend import CancelledError, WatchedBackend
@@ -261,7 +261,7 @@ class Studio:
             while len(self._upscalers) >= _KEPT_UPSCALERS:
                 self._upscalers.popitem(last=False)[1][0].close()
             bundle = self.bundle(request.weights)
-            backend = WatchedBackend(open_backend(CPU_BACKEND, bundle, self._threads))
+            backend = WatchedBackend(choose_cpu_backend(bundle, self._threads)[0])
             made = Upscaler(bundle, backend, request.iters, self_ensemble=self_ensemble)
             self._upscalers[key] = made, backend
         self._upscalers.move_to_end(key)

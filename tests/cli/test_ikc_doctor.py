@@ -8,7 +8,16 @@ from click.testing import CliRunner, Result
 
 from ikc_deploy.bundle.gpus import Gpu
 from ikc_deploy.cli.ikc_doctor import main
-from ikc_deploy.doctor import BASE, Command, DoctorReport, Gap, InferenceDevice, Package, Provider
+from ikc_deploy.doctor import (
+    BASE,
+    ChosenBackend,
+    Command,
+    DoctorReport,
+    Gap,
+    InferenceDevice,
+    Package,
+    Provider,
+)
 
 VIDEO = Gap("video files", ("av",), "pip install 'ikc-deploy[video]'")
 REPORT = DoctorReport(
@@ -24,6 +33,7 @@ REPORT = DoctorReport(
         InferenceDevice("CPU", True, "Xeon [6]", ("FP32", "BF16"), ""),
         InferenceDevice("GPU", False, "", (), "no driver"),
     ),
+    backend=ChosenBackend("openvino", "cpu", "bf16 ([gate])", (("tensorrt", "no [engine]"),)),
     gpus=(Gpu("Orin (nvgpu)", "540.4.0", None, "8.7"),),
     no_gpu="",
     weights=("x4-lite",),
@@ -46,6 +56,8 @@ def test_the_tables_show_what_was_found_brackets_and_all(monkeypatch: pytest.Mon
         "Python 3.12.1",
         "not installed",
         "libcublas.so.13 [gone]",
+        "no [engine]",
+        "runs on cpu, computes in bf16 ([gate])",
         "GPU: Orin (nvgpu), shared memory, compute capability 8.7, driver 540.4.0",
         "OpenVINO CPU: Xeon [6], computes FP32, BF16",
         "OpenVINO GPU: no driver",
@@ -58,7 +70,9 @@ def test_the_tables_show_what_was_found_brackets_and_all(monkeypatch: pytest.Mon
 
 
 def test_a_machine_without_gpu_or_weights_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    bare = replace(REPORT, gpus=(), no_gpu="nvidia-smi is not installed", weights=(), cached=())
+    bare = replace(
+        REPORT, backend=None, gpus=(), no_gpu="nvidia-smi is not installed", weights=(), cached=()
+    )
     result = invoke(monkeypatch, bare)
     assert "GPU: none (nvidia-smi is not installed)" in result.stdout
     assert "shipped weights: none" in result.stdout

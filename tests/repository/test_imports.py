@@ -141,7 +141,7 @@ ALLOWED = {
         "export",
         "offline",
     },
-    "doctor": {"paths", "bundle", "weights", "benchmarks", "onnx_runtime"},
+    "doctor": {"paths", "bundle", "runtime", "weights", "export", "benchmarks", "onnx_runtime"},
     "cli": {
         "errors",
         "loops",

@@ -63,7 +63,7 @@ def client(server: Server) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def local(bundle: Bundle) -> dict[int, Upscaler]:
     """The local runtime, by number of corrections."""
-    return {iters: ikc_deploy.load(bundle, iters=iters, threads=1) for iters in ITERS}
+    return {iters: ikc_deploy.load(bundle, "onnxruntime", iters, threads=1) for iters in ITERS}
 
 
 def tensor(name: str, values: NDArray[Any], dtype: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -13,23 +12,22 @@ from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.bundle.tensorrt_variants import TENSORRT_VARIANTS, TensorRTVariantName
 from ikc_deploy.errors import BackendError, EngineError, InputError, MissingExtraError
 from ikc_deploy.runtime.backends.base import DEFAULT_CUDA_GRAPH, Backend, CudaGraphUse
+from ikc_deploy.runtime.backends.cpu_backends import (
+    CPU_BACKENDS,
+    ONNXRUNTIME,
+    OPENVINO,
+    choose_cpu_backend,
+)
 from ikc_deploy.text import shown
 
 if TYPE_CHECKING:
     from ikc_deploy.runtime.cuda.device import Device
 
-BACKENDS: Final = ("tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "openvino", "onnxruntime")
-"""Names of the backends, best first."""
-
-CPU_BACKEND: Final = "onnxruntime"
-"""Name of the backend that runs on every machine."""
-
-
-OPENVINO: Final = "openvino"
-"""Name of the backend that has the setting `precision`, and devices with names."""
-
 CUDA_BACKENDS: Final = (*TENSORRT_VARIANTS, "onnxruntime-cuda")
 """Names of the backends on NVIDIA's GPUs, whose devices have numbers."""
+
+BACKENDS: Final = (*CUDA_BACKENDS, *CPU_BACKENDS)
+"""Names of the backends, best first."""
 
 DEFAULT_DEVICE: Final = "auto"
 DEFAULT_PRECISION: Final = "auto"
@@ -157,11 +155,10 @@ def choose_backend(
     cuda_graph: CudaGraphUse = DEFAULT_CUDA_GRAPH,
     device: str = DEFAULT_DEVICE,
 ) -> tuple[Backend, dict[str, str]]:
-    """Open the best backend that runs here.
+    """Open the best backend that runs here: one for GPUs that loads, else one for CPUs.
 
-    A variant of TensorRT is tried only if the bundle has engines of it. OpenVINO is taken only if
-    it is installed and computes in 16 bits on this CPU: natively, and within the limits of the
-    gate. In float32 it was measured to be slower than ONNX Runtime on small frames.
+    A variant of TensorRT is tried only if the bundle has engines of it. Between the CPU backends,
+    `cpu_backends.choose_cpu_backend` decides.
 
     Args:
         bundle: The opened bundle.
@@ -173,23 +170,28 @@ def choose_backend(
         The backend, owned by the caller, and the reason why each better one was not chosen.
 
     Raises:
+        InputError: The environment variable `IKC_CPU_BACKEND` names no CPU backend.
         BackendError: No backend runs on this machine.
     """
     passed: dict[str, str] = {}
     settings = BackendSettings(threads, cuda_graph, device)
     built = {engine.record.variant for engine in read_engines(bundle)}
-    openers = _OPENERS | {OPENVINO: _open_openvino_in_16_bits}
-    names = BACKENDS if device == DEFAULT_DEVICE else CUDA_BACKENDS
-    for name in tuple(TENSORRT_VARIANTS) if cuda_graph == "require" else names:
+    for name in tuple(TENSORRT_VARIANTS) if cuda_graph == "require" else CUDA_BACKENDS:
         if name in TENSORRT_VARIANTS and name not in built:
             passed[name] = "the bundle has no engine for it"
             continue
         try:
-            return openers[name](bundle, settings), passed
+            return _OPENERS[name](bundle, settings), passed
         except (BackendError, EngineError, MissingExtraError) as error:
             passed[name] = str(error)
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in passed.items())
-    raise BackendError(f"no backend runs here. {reasons}")
+    if device == DEFAULT_DEVICE and cuda_graph != "require":
+        try:
+            backend, reasons = choose_cpu_backend(bundle, threads)
+            return backend, passed | reasons
+        except (BackendError, MissingExtraError) as error:
+            passed["the CPU"] = str(error)
+    reasons_for_all = "; ".join(f"{name}: {reason}" for name, reason in passed.items())
+    raise BackendError(f"no backend runs here. {reasons_for_all}")
 
 
 def half_precision_warning(bundle: Bundle, backend: Backend) -> str | None:
@@ -204,9 +206,8 @@ def half_precision_warning(bundle: Bundle, backend: Backend) -> str | None:
     """
     if bundle.manifest.precision != "fp16" or backend.device != "cpu":
         return None
-    # ONNX Runtime computes float16 on ARM only; OpenVINO says in what it computes.
-    x86 = platform.machine().lower() in ("x86_64", "amd64")
-    if getattr(backend, "precision", "f32" if x86 else "f16") != "f32":
+    # Backends that wrap another one for CPUs have its attributes.
+    if getattr(backend, "precision", None) != "f32":
         return None
     return (
         f"'{bundle.path}' has FP16 graphs, which {backend.name} computes in float32 on this CPU: "
@@ -243,12 +244,6 @@ def _open_openvino(bundle: Bundle, settings: BackendSettings) -> Backend:
     return OpenVino.open(bundle, device, settings.precision, settings.threads)
 
 
-def _open_openvino_in_16_bits(bundle: Bundle, settings: BackendSettings) -> Backend:
-    from ikc_deploy.runtime.backends.openvino import OpenVino
-
-    return OpenVino.open_in_16_bits(bundle, settings.threads)
-
-
 def _open_onnxruntime(bundle: Bundle, settings: BackendSettings) -> Backend:
     from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 
@@ -265,5 +260,5 @@ _OPENERS: Final[dict[str, _Opener]] = {
     **{variant: _open_tensorrt(variant) for variant in TENSORRT_VARIANTS},
     "onnxruntime-cuda": _open_onnxruntime_cuda,
     OPENVINO: _open_openvino,
-    CPU_BACKEND: _open_onnxruntime,
+    ONNXRUNTIME: _open_onnxruntime,
 }

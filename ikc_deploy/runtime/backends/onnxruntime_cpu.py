@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -9,18 +10,29 @@ from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.runtime.backends.base import Binding, BoundGraph
 from ikc_deploy.runtime.backends.host_backend import HostBackend, host_array
 from ikc_deploy.runtime.backends.onnx_sessions import BoundSession, load_sessions
+from ikc_deploy.runtime.backends.openvino_devices import Arithmetic
 
 CPU_PROVIDER: Final = "CPUExecutionProvider"
 
+_X86: Final = ("x86_64", "amd64")
+"""Names of x86-64 CPUs in lower case."""
+
 
 class OnnxRuntimeCpu(HostBackend):
-    """The `onnxruntime` backend on the CPU."""
+    """The `onnxruntime` backend on the CPU.
+
+    Args:
+        sessions: ONNX Runtime's sessions by graph.
+        precision: Precision of everything that the graphs do not quantise.
+    """
 
     name = "onnxruntime"
     device = "cpu"
 
-    def __init__(self, sessions: Mapping[str, Any]) -> None:
+    def __init__(self, sessions: Mapping[str, Any], precision: Arithmetic = "f32") -> None:
         self._sessions = dict(sessions)
+        self.precision: Arithmetic = precision
+        """Precision of everything that the graphs do not quantise."""
 
     @classmethod
     def open(cls, bundle: Bundle, threads: int = 0) -> OnnxRuntimeCpu:
@@ -37,11 +49,13 @@ class OnnxRuntimeCpu(HostBackend):
             BackendError: ONNX Runtime is not installed or does not load a graph.
             BundleError: A graph was altered or does not match the manifest.
         """
-        return cls(load_sessions(bundle, CPU_PROVIDER, {}, threads))
+        # It has kernels for float16 on ARM only, and casts to float32 elsewhere.
+        half = bundle.manifest.precision == "fp16" and platform.machine().lower() not in _X86
+        return cls(load_sessions(bundle, CPU_PROVIDER, {}, threads), "f16" if half else "f32")
 
     def clone(self) -> OnnxRuntimeCpu:
         """Return a backend with the same sessions, which any number of threads may run."""
-        return OnnxRuntimeCpu(self._sessions)
+        return OnnxRuntimeCpu(self._sessions, self.precision)
 
     def bind(self, bindings: Sequence[Binding]) -> list[BoundGraph]:
         """Bind graphs that run synchronously in the memory of the arrays."""

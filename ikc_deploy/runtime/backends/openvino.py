@@ -1,11 +1,13 @@
 """OpenVINO on a CPU, or on a GPU or NPU of Intel. Buffers are numpy arrays in host memory.
 
-Graphs are compiled for fixed shapes, each shape once, and read and write the arrays in place. The
-precision is always set: OpenVINO's default is bfloat16 wherever the CPU has it, whatever it costs.
+Graphs are compiled once for each large shape and once for all small ones (`openvino_models`), and
+read and write the arrays in place. The precision is always set: OpenVINO's default is bfloat16
+wherever the CPU has it, whatever it costs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
@@ -96,30 +98,13 @@ class OpenVino(HostBackend):
             )
         return cls(OpenVinoModels(bundle, chosen, settled, threads, _cache()), explanation)
 
-    @classmethod
-    def open_in_16_bits(
-        cls, bundle: Bundle, threads: int = 0, *, found: OpenVinoDevice | None = None
-    ) -> OpenVino:
-        """Open the backend on the CPU if it computes in 16 bits there.
-
-        Args:
-            bundle: The opened bundle.
-            threads: Number of CPU cores; 0 for all.
-            found: Description of the CPU; None asks OpenVINO.
-
-        Returns:
-            The backend, owned by the caller.
+    def compile_open_shapes(self) -> None:
+        """Compile every graph for open shapes, once for all processes, to know that it compiles.
 
         Raises:
-            MissingExtraError: OpenVINO is not installed.
-            BackendError: The precision "auto" means float32 here, or as in `open`.
-            BundleError: As in `open`.
+            BackendError: OpenVINO refuses a graph or the precision.
         """
-        chosen = found or find_device(open_core(), "CPU")
-        precision, explanation = _gated(bundle, chosen, threads)
-        if precision == "f32":
-            raise BackendError(f"it would compute in float32 here: {explanation}")
-        return cls(OpenVinoModels(bundle, chosen, precision, threads, _cache()), explanation)
+        self._open_models().compile_open_shapes()
 
     def clone(self) -> OpenVino:
         """Return a backend with the same compiled models and requests of its own."""
@@ -149,6 +134,7 @@ class _BoundRequest:
         self._models = models
         shapes = {name: buffer.shape for name, buffer in wanted.inputs.items()}
         self._compiled = models.compiled(wanted.graph, shapes)
+        self._size = sum(math.prod(shape) for shape in shapes.values())
         # The tensors point into the arrays, so the arrays must live as long as the request.
         self._arrays = {
             name: host_array(buffer)
@@ -163,7 +149,7 @@ class _BoundRequest:
             raise failure(f"bind the {wanted.graph}", error) from error
 
     def enqueue(self) -> None:
-        self._models.use(self._compiled)
+        self._models.use(self._compiled, self._size)
         try:
             # `infer` would copy every output into a new array.
             self._request.start_async()

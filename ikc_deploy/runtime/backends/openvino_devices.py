@@ -80,10 +80,17 @@ def open_core() -> Any:
     except ModuleNotFoundError as error:
         raise MissingExtraError("openvino", "openvino", "the backend 'openvino'") from error
     except (ImportError, OSError) as error:
-        raise BackendError(
-            f"OpenVINO does not start: {error}; run: pip install --force-reinstall openvino"
-        ) from error
-    return openvino.Core()
+        raise _not_started(error) from error
+    try:
+        return openvino.Core()
+    except RuntimeError as error:
+        raise _not_started(error) from error
+
+
+def _not_started(error: Exception) -> BackendError:
+    return BackendError(
+        f"OpenVINO does not start: {reason(error)}; run: pip install --force-reinstall openvino"
+    )
 
 
 def find_device(core: Any, wanted: str) -> OpenVinoDevice:

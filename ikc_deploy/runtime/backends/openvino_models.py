@@ -1,4 +1,9 @@
-"""A bundle's graphs as models that OpenVINO compiled for fixed shapes, with a cache on disk.
+"""A bundle's graphs as models that OpenVINO compiled, with a cache on disk.
+
+Shapes with at least `MIN_FIXED_WORK` get models of their own, the fastest. All smaller ones share
+one model for open shapes: compiling for a new shape would take longer than it saves on a frame. The
+shape alone decides, since both kinds of models round differently, and equal frames must give equal
+images in every call.
 
 OpenVINO's own cache (CACHE_DIR) takes a damaged file for a model. So compiled models are exported
 into a `CompiledCache` and imported from there.
@@ -17,6 +22,7 @@ import numpy as np
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError, OutOfMemoryError
+from ikc_deploy.loops import LR, SR
 from ikc_deploy.runtime.backends.compiled_cache import CompiledCache
 from ikc_deploy.runtime.backends.openvino_devices import (
     Arithmetic,
@@ -31,6 +37,14 @@ from ikc_deploy.runtime.signatures import Signature, Tensor, check_signature, si
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of a graph's inputs, by name."""
 
+MIN_FIXED_WORK: Final = 2e11
+"""Minimum work of a pass for which a shape has a model of its own on a CPU: LR pixels of all frames
+of a call times bytes of the image graph in float32, to which the multiply-accumulates are
+proportional. That is 210x210 pixels for the shipped weights, and 108x108 for full-size networks."""
+
+_OPEN: Final = "any shape"
+"""Shapes of a model for frames of any size, in keys of the cache."""
+
 _MEMORY_OF_SHAPES: Final = 1.5
 """Maximum memory for activations of a graph for all shapes, relative to that for the largest."""
 
@@ -39,18 +53,19 @@ _MEMORY: Final = ("bad_alloc", "allocate", "out of memory", "OUT_OF_MEMORY")
 
 
 class CompiledGraph:
-    """A graph compiled for one shape, shared by all requests on it.
+    """A graph compiled for one shape or for open shapes, shared by all requests on it.
 
     Args:
         graph: Name of the graph.
         model: OpenVINO's `CompiledModel`.
-        size: Number of entries of its inputs, to which its memory is proportional.
     """
 
-    def __init__(self, graph: str, model: Any, size: int) -> None:
+    def __init__(self, graph: str, model: Any) -> None:
         self.graph = graph
         self.model = model
-        self.size = size
+        self.size = 0
+        """Number of entries of the largest inputs since the last release, to which the memory for
+        activations is proportional."""
         self.last_use = 0
         """Time of the last use in uses of any graph; 0 if it holds no memory for activations."""
 
@@ -60,7 +75,7 @@ class CompiledGraph:
             self.model.release_memory()
         except RuntimeError:
             return False
-        self.last_use = 0
+        self.size = self.last_use = 0
         return True
 
 
@@ -111,23 +126,50 @@ class OpenVinoModels:
             shapes: Shapes of its inputs.
 
         Returns:
-            The graph, shared by all callers while one of them keeps it.
+            The graph for this shape or, for a small one, for open shapes, shared by all callers
+            while one of them keeps it.
 
         Raises:
             BackendError: OpenVINO refuses the graph, a shape or the precision.
             OutOfMemoryError: There is too little memory to compile it.
         """
-        key = (graph, *sorted(shapes.items()))
+        wanted = shapes if self._fixed(shapes) else None
+        key = (graph, _text(wanted))
         with self._lock:
             found = self._compiled.get(key)
             if found is None:
-                model = self._imported(graph, shapes) or self._compile(graph, shapes)
-                size = sum(math.prod(shape) for shape in shapes.values())
-                found = self._compiled[key] = CompiledGraph(graph, model, size)
+                model = self._imported(graph, wanted) or self._compile(graph, wanted)
+                found = self._compiled[key] = CompiledGraph(graph, model)
         return found
 
-    def use(self, compiled: CompiledGraph) -> None:
+    def compile_open_shapes(self) -> None:
+        """Compile every graph for open shapes into the cache, unless it was done before.
+
+        Raises:
+            BackendError: OpenVINO refuses a graph or the precision.
+            OutOfMemoryError: There is too little memory to compile it.
+        """
+        for graph in self._graphs:
+            if self._cache.load(self._key(graph, None)) is None:
+                self._compile(graph, None)
+
+    def _fixed(self, shapes: Shapes) -> bool:
+        """Return whether a shape has a model of its own; only CPUs run open ones well."""
+        pixels = math.prod(shapes[LR]) // 3 if LR in shapes else 0
+        if SR in shapes:
+            pixels = math.prod(shapes[SR]) // (3 * self._bundle.manifest.scale**2)
+        size = self._bundle.files[f"{self._bundle.loop.image.name}.onnx"].bytes
+        if self._bundle.manifest.precision != "fp32":
+            # Half of the bytes: in INT8, a part of the convolutions stays in float32.
+            size *= 2
+        return self.device.name != "CPU" or pixels * size >= MIN_FIXED_WORK
+
+    def use(self, compiled: CompiledGraph, size: int) -> None:
         """Note that a graph is going to run, and free the memory of those not used for longest.
+
+        Args:
+            compiled: The graph.
+            size: Number of entries of its inputs.
 
         Every model keeps memory for its activations, of which frames of four shapes would need
         four times as much as one. Small shapes, such as crops of large frames, keep their models.
@@ -135,6 +177,7 @@ class OpenVinoModels:
         with self._use_lock:
             self._uses += 1
             compiled.last_use = self._uses
+            compiled.size = max(compiled.size, size)
             holding = [
                 other
                 for other in list(self._compiled.values())
@@ -145,8 +188,9 @@ class OpenVinoModels:
             for other in sorted(holding, key=lambda each: each.last_use):
                 if total <= limit:
                     return
+                size = other.size
                 if other is not compiled and other.release():
-                    total -= other.size
+                    total -= size
 
     def _read(self, graph: str) -> Any:
         data = read_graph(self._bundle, graph)
@@ -178,7 +222,7 @@ class OpenVinoModels:
             ) from error
         return fixed
 
-    def _imported(self, graph: str, shapes: Shapes) -> Any:
+    def _imported(self, graph: str, shapes: Shapes | None) -> Any:
         if not self.device.compiles_ahead:
             return None
         content = self._cache.load(self._key(graph, shapes))
@@ -191,10 +235,12 @@ class OpenVinoModels:
             return None
         return self._checked(graph, model)
 
-    def _compile(self, graph: str, shapes: Shapes) -> Any:
-        fixed = self._reshaped(graph, self._graphs[graph], shapes)
+    def _compile(self, graph: str, shapes: Shapes | None) -> Any:
+        given = self._graphs[graph]
+        if shapes is not None:
+            given = self._reshaped(graph, given, shapes)
         try:
-            model = self._core.compile_model(fixed, self.device.name, self._config)
+            model = self._core.compile_model(given, self.device.name, self._config)
         except (RuntimeError, MemoryError) as error:
             raise failure(f"compile the {graph} for inputs of {_text(shapes)}", error) from error
         self._checked(graph, model)
@@ -212,7 +258,7 @@ class OpenVinoModels:
             )
         return model
 
-    def _key(self, graph: str, shapes: Shapes) -> dict[str, object]:
+    def _key(self, graph: str, shapes: Shapes | None) -> dict[str, object]:
         return {
             **self.identity(),
             "graph": self._bundle.files[f"{graph}.onnx"].sha256,
@@ -291,5 +337,7 @@ def _sizes(inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(size or 1 for size in tensor.shape) for name, tensor in inputs.items()}
 
 
-def _text(shapes: Shapes) -> str:
+def _text(shapes: Shapes | None) -> str:
+    if shapes is None:
+        return _OPEN
     return ", ".join(f"{name} {list(shape)}" for name, shape in sorted(shapes.items()))

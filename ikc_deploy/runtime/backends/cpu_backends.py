@@ -1,0 +1,94 @@
+"""The backends for CPUs, and the rule by which one of them is taken.
+
+OpenVINO where it is installed and compiles the bundle's graphs, else ONNX Runtime: docs/adr/0035
+has the measurements. `IKC_CPU_BACKEND` names one of them instead, for results that must be equal
+on all machines.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING, Final
+
+from ikc_deploy.bundle.manifest import Bundle
+from ikc_deploy.errors import BackendError, InputError, MissingExtraError
+from ikc_deploy.runtime.backends.base import Backend
+from ikc_deploy.text import shown
+
+if TYPE_CHECKING:
+    from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
+    from ikc_deploy.runtime.backends.openvino import OpenVino
+
+OPENVINO: Final = "openvino"
+"""Name of the backend that has the setting `precision`, and devices with names."""
+
+ONNXRUNTIME: Final = "onnxruntime"
+"""Name of the backend that runs on every machine."""
+
+CPU_BACKENDS: Final = (OPENVINO, ONNXRUNTIME)
+"""Names of the backends that run on a CPU, best first."""
+
+CPU_BACKEND_VARIABLE: Final = "IKC_CPU_BACKEND"
+"""Environment variable that names the CPU backend that "auto" takes."""
+
+
+def choose_cpu_backend(bundle: Bundle, threads: int = 0) -> tuple[Backend, dict[str, str]]:
+    """Open the CPU backend that "auto" means.
+
+    OpenVINO is taken if it is installed and compiles every graph of the bundle, ONNX Runtime
+    otherwise. If OpenVINO is installed and fails, a `RuntimeWarning` says why. The environment
+    variable `IKC_CPU_BACKEND` names one of the two instead, which is never replaced.
+
+    Args:
+        bundle: The opened bundle.
+        threads: Number of CPU cores; 0 for all.
+
+    Returns:
+        The backend, owned by the caller, and the reason why each better one was not chosen.
+
+    Raises:
+        InputError: `IKC_CPU_BACKEND` names something else.
+        MissingExtraError: `IKC_CPU_BACKEND` names OpenVINO, which is not installed.
+        BackendError: No CPU backend runs on this machine.
+        BundleError: A graph was altered or does not match the manifest.
+    """
+    named = os.environ.get(CPU_BACKEND_VARIABLE)
+    if named:
+        if named not in CPU_BACKENDS:
+            raise InputError(
+                f"invalid {CPU_BACKEND_VARIABLE} {shown(named)}: expected {OPENVINO} or "
+                f"{ONNXRUNTIME}, or leave the variable out"
+            )
+        if named == OPENVINO:
+            return _open_openvino(bundle, threads), {}
+        return _open_onnxruntime(bundle, threads), {
+            OPENVINO: f"the environment variable {CPU_BACKEND_VARIABLE} names {named}"
+        }
+    try:
+        return _open_openvino(bundle, threads), {}
+    except MissingExtraError as error:
+        reason = str(error)
+    except BackendError as error:
+        reason = str(error)
+        warnings.warn(
+            f"OpenVINO is installed and does not run '{bundle.path}', so ONNX Runtime is used: "
+            f"{reason} (backend='{ONNXRUNTIME}' leaves out the attempt)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return _open_onnxruntime(bundle, threads), {OPENVINO: reason}
+
+
+def _open_openvino(bundle: Bundle, threads: int) -> OpenVino:
+    from ikc_deploy.runtime.backends.openvino import OpenVino
+
+    backend = OpenVino.open(bundle, threads=threads)
+    backend.compile_open_shapes()
+    return backend
+
+
+def _open_onnxruntime(bundle: Bundle, threads: int) -> OnnxRuntimeCpu:
+    from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
+
+    return OnnxRuntimeCpu.open(bundle, threads)
