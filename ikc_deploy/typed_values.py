@@ -157,7 +157,7 @@ def _is_of(hint: Any, value: Any) -> bool:
         return type(value) in (int, float) and _is_finite(value)
     if hint is str:
         return type(value) is str and value.isprintable() and len(value) <= LONGEST_TEXT
-    if hint is PathText:
+    if hint == PathText:
         return type(value) is str
     return hint in (int, bool) and type(value) is hint
 

@@ -96,8 +96,8 @@ class DeployableSftmd(nn.Module):
         if plain.settings.design == "compact":
             self.tail = CompactTail(plain.conv_output, plain.bicubic, plain.settings.scale)
         else:
-            layers = [*cast(nn.Sequential, plain.upscale), plain.conv_output]
-            self.tail = ShuffleTail(layers, SLOPE)
+            upscale = cast(nn.Sequential, plain.upscale)
+            self.tail = ShuffleTail([*upscale, plain.conv_output], SLOPE)
 
     def forward(self, lr: Tensor, code: Tensor) -> Tensor:
         """Return sr `[N,3,s*H,s*W]`, not clamped, from lr `[N,3,H,W]` and code `[N,code_size]`."""

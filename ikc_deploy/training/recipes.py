@@ -187,7 +187,7 @@ def recipe_values(file: Path) -> dict[str, Any]:
 def _parsed(
     kind: type[_Recipe], values: dict[str, Any], file: Path, data: tuple[Path, ...]
 ) -> _Recipe:
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     given: dict[str, Any] = {"name": file.stem, "folder": real_path(file).parent}
     settings = {field.name: field for field in fields(kind) if field.name not in _NOT_IN_FILES}
     if not kind.uses_images:
