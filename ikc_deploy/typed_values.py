@@ -109,6 +109,8 @@ def typed(hint: Any, value: object, name: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
+    if origin is Annotated and hint != PathText:
+        return typed(arguments[0], value, name)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None

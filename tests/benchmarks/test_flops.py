@@ -11,10 +11,10 @@ from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_te
 from ikc_deploy import Bundle
 from ikc_deploy.benchmarks.case import BenchmarkCase, Subject
 from ikc_deploy.benchmarks.flops import bundle_work, graph_work, loop_macs
-from ikc_deploy.benchmarks.roofline import Card, predict, read_cards
 from ikc_deploy.benchmarks.torch_loops import TorchLoopRunner, TorchSettings
 from ikc_deploy.errors import InputError
 from ikc_deploy.export.graphs import OPSET
+from tools.measuring.roofline import Card, predict, read_cards
 
 
 def test_a_convolution_by_hand(tmp_path: Path) -> None:

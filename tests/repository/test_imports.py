@@ -142,7 +142,6 @@ ALLOWED = {
         "engines",
         "networks",
         "export",
-        "offline",
     },
     "doctor": {"paths", "bundle", "weights", "benchmarks", "onnx_runtime"},
     "cli": {
