@@ -166,6 +166,9 @@ class DanStage(LoopStage[DanNetworks]):
     Neither network's gradients reach the other: codes and images between them are detached. With
     only the last iteration supervised, earlier ones need no gradients, so a step takes the memory
     of one iteration, for any length of the loop.
+
+    Args:
+        context: What the stages share: networks, batches and settings.
     """
 
     recordable = True
