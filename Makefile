@@ -41,7 +41,7 @@ lint: $(VENV)/dev.stamp ## Check formatting, lint, types and words
 
 bench: $(VENV)/demo.stamp ## Measure benchmarks/suite.toml, fill in the tables of docs/performance.md
 	$(BIN)/ikc-bench --suite benchmarks/suite.toml --out benchmarks/results
-	$(BIN)/python -m ikc_deploy.benchmarks.render.document docs/performance.md benchmarks
+	$(BIN)/python -m tools.measuring.document docs/performance.md benchmarks
 
 torture: $(VENV)/dev.stamp ## Damage inputs and disturb the commands for ten minutes, fill in docs/reliability.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.torture --seconds 600 --json benchmarks/results/torture.json --document docs/reliability.md
@@ -54,7 +54,7 @@ gpu-visit: $(VENV)/demo.stamp ## Pack for a visit to a borrowed GPU machine, and
 	$(BIN)/python -m tools.gpu_visit pack
 
 gpu-check: ## Run all checks that need an NVIDIA GPU; offline, with the installed Python
-	$(PYTHON) -m ikc_deploy.benchmarks.gpu_check $(if $(WHEELS),--wheels $(firstword $(WHEELS)))
+	$(PYTHON) -m tools.gpu_check $(if $(WHEELS),--wheels $(firstword $(WHEELS)))
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

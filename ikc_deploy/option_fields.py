@@ -96,6 +96,15 @@ def nested_options(kind: type) -> dict[str, type]:
     }
 
 
+def changed_options(options: object) -> dict[str, Any]:
+    """Return the values of an options dataclass that differ from their defaults, by field."""
+    return {
+        field.name: value
+        for field in option_fields(type(options)).values()
+        if (value := getattr(options, field.name)) != field.default
+    }
+
+
 def check_options(options: object) -> None:
     """Check the values of an options dataclass by their types and ranges.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ikc_deploy import Bundle
 from ikc_deploy.runtime.backends.cpu_backends import CPU_BACKEND_VARIABLE, ONNXRUNTIME
 from tests.bundles import EXPORTS, export_small, save_small, with_usrnet
 from tests.repeating import repeating_bundle
+from tests.traced_graphs import keep_traces
 
 # Tests compare bits, and OpenVINO would compile every tiny network. Those of "auto" clear it.
 os.environ.setdefault(CPU_BACKEND_VARIABLE, ONNXRUNTIME)
@@ -33,11 +35,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _exports(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Let the workers of a run, and what they start, share the exports of small networks."""
+def _exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let the workers of a run share the exports of small networks, and the traces of all."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     os.environ.setdefault(EXPORTS, str(shared / "exports"))
+    with pytest.MonkeyPatch.context() as patch:
+        keep_traces(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,13 @@ from typing import Annotated, Any, Literal
 import pytest
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.option_fields import Option, check_options, nested_options, option_fields
+from ikc_deploy.option_fields import (
+    Option,
+    changed_options,
+    check_options,
+    nested_options,
+    option_fields,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,11 @@ def test_fields_state_type_default_and_help() -> None:
     assert found["mode"].kind == Literal["a", "b"] and not found["mode"].optional
     assert found["weight"].option.help == "Weight."
     assert nested_options(Outer) == {"inner": Inner}
+
+
+def test_changed_options_are_those_that_differ_from_their_defaults() -> None:
+    changed = changed_options(Outer("x", weight=0.5, count=2, plain=3))
+    assert changed == {"name": "x", "count": 2}
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from ikc_deploy.benchmarks.degraded_crop import DegradedCrop
 from ikc_deploy.evaluation.blurs import DEGRADATIONS
+from tools.measuring.degraded_crop import DegradedCrop
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

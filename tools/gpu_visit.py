@@ -46,7 +46,7 @@ _CALLS: Final = """\
    nvidia-smi -L; PYTHONUNBUFFERED=1 timeout 585 python3 -m tools.gpu_visit train \\
        --data .visit/data --out $OUT --seconds 535 2>&1 | tee $OUT/log.txt
 2. at once, while the machine is warm; carry .visit/wheels, limit 240 s:
-   PYTHONUNBUFFERED=1 timeout 230 python3 -m ikc_deploy.benchmarks.gpu_check \\
+   PYTHONUNBUFFERED=1 timeout 230 python3 -m tools.gpu_check \\
        --wheels .visit/wheels --out $OUT/gpu-check.json --seconds 200 2>&1 | tee $OUT/check.txt"""
 
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import click
 
-from ikc_deploy.benchmarks.estimation_modes import EstimationPlan, measure
-from ikc_deploy.benchmarks.render.drift import drift_figure
 from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._option_group import option_group
@@ -17,6 +15,8 @@ from ikc_deploy.cli._ui import note
 from ikc_deploy.cli._value_types import OUTPUT_FILE
 from ikc_deploy.files import write_atomically
 from ikc_deploy.reporting.plotting import require_matplotlib, save_figure
+from tools.measuring.drift import drift_figure
+from tools.measuring.estimation_modes import EstimationPlan, measure
 
 
 @click.command(context_settings=HELP)

@@ -10,8 +10,6 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.benchmarks.degraded_crop import DegradedCrop
-from ikc_deploy.benchmarks.ike_ablation import AblationPlan, measure
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._ui import note
 from ikc_deploy.cli._value_types import OUTPUT_FILE
@@ -19,6 +17,8 @@ from ikc_deploy.files import write_atomically
 from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.offline.ike import IkeSettings
 from tools._crop_options import degraded_crop_options
+from tools.measuring.degraded_crop import DegradedCrop
+from tools.measuring.ike_ablation import AblationPlan, measure
 
 _PATH = click.Path(path_type=Path)
 

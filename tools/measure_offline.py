@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from ikc_deploy.benchmarks.known_kernel_case import KnownKernelCase, measure
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._ui import note
@@ -19,6 +18,7 @@ from ikc_deploy.files import write_atomically
 from ikc_deploy.imaging.image_io import read_rgb
 from ikc_deploy.offline.methods import METHODS
 from ikc_deploy.offline.optimize import Losses
+from tools.measuring.known_kernel_case import KnownKernelCase, measure
 
 _PATH = click.Path(path_type=Path)
 _SHOWN_EVERY = 50

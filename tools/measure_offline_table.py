@@ -10,8 +10,6 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.benchmarks.degraded_crop import DegradedCrop
-from ikc_deploy.benchmarks.offline_table import OfflineTablePlan, measure
 from ikc_deploy.cli._command import HELP, reports_errors
 from ikc_deploy.cli._ui import note
 from ikc_deploy.cli._value_types import OUTPUT_FILE
@@ -20,6 +18,8 @@ from ikc_deploy.files import write_atomically
 from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.offline.methods import METHODS
 from tools._crop_options import degraded_crop_options
+from tools.measuring.degraded_crop import DegradedCrop
+from tools.measuring.offline_table import OfflineTablePlan, measure
 
 _PATH = click.Path(path_type=Path)
 

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.case import BenchmarkCase, Subject, planes_of
 from ikc_deploy.benchmarks.flops import graph_work, loop_total
 from ikc_deploy.benchmarks.plain_engines import PlainEngine, PlainGraph
-from ikc_deploy.benchmarks.runners import StageClock, Timing
+from ikc_deploy.benchmarks.runners import LastImage, StageClock, Timing
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import atomic_folder, restore
 from ikc_deploy.locks import locked
@@ -27,7 +26,7 @@ from ikc_deploy.paths import cache_folder
 from ikc_deploy.weights import find_weights
 
 
-class PlainGraphsRunner:
+class PlainGraphsRunner(LastImage):
     """A runner of the loop over unrewritten graphs.
 
     Args:
@@ -57,7 +56,6 @@ class PlainGraphsRunner:
         }
         self.precision, self.library = engine.precision, engine.library
         self._frames = case.frames()
-        self._image: NDArray[np.uint8] | None = None
 
     def run(self) -> Timing:
         """Run one call on the case's frames and return its times."""
@@ -71,16 +69,6 @@ class PlainGraphsRunner:
         image = np.rint(255 * sr).clip(0, 255)
         self._image = image.astype(np.uint8).transpose(0, 2, 3, 1)
         return Timing(1e3 * (time.perf_counter() - started), clock.stages)
-
-    def image(self) -> NDArray[Any]:
-        """Return the result of the last call, `[N,sH,sW,3]` uint8.
-
-        Raises:
-            ValueError: There was no call yet.
-        """
-        if self._image is None:
-            raise ValueError("no image before the first call; call run() first")
-        return self._image
 
     def macs(self) -> int | None:
         """Return the multiply-accumulates of one call, corrections included."""

@@ -16,7 +16,7 @@ from ikc_deploy.benchmarks.peak_throughput import PeakThroughput, highest
 from ikc_deploy.benchmarks.quality import CandidateQuality
 from ikc_deploy.benchmarks.statistics import TimingSummary
 from ikc_deploy.errors import InputError
-from ikc_deploy.json_records import read_json
+from ikc_deploy.parsing import read_json
 
 SCHEMA: Final = 1
 

@@ -45,6 +45,22 @@ class CandidateRunner(Protocol):
         """Free everything."""
 
 
+class LastImage:
+    """The part of a runner that keeps the result of its last call."""
+
+    _image: NDArray[Any] | None = None
+
+    def image(self) -> NDArray[Any]:
+        """Return the result of the last call, `[N,sH,sW,3]` uint8.
+
+        Raises:
+            ValueError: There was no call yet.
+        """
+        if self._image is None:
+            raise ValueError("no image before the first call; call run() first")
+        return self._image
+
+
 @dataclass
 class StageClock:
     """A clock that adds up the time of each stage."""

@@ -22,10 +22,11 @@ from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.imaging.folders import list_images
 from ikc_deploy.loops import IKC
 from ikc_deploy.option_fields import Option
+from ikc_deploy.parsing import read_toml
 from ikc_deploy.runtime.backends import BACKENDS
 from ikc_deploy.runtime.options import MAX_THREADS, UpscalerOptions
 from ikc_deploy.text import printable, shown
-from ikc_deploy.toml_settings import SettingError, read_settings, read_toml, refuse_unknown
+from ikc_deploy.typed_values import PathText, SettingError, check_names, read_settings
 from ikc_deploy.weights import find_weights
 
 Size = tuple[int, int]
@@ -207,14 +208,14 @@ def _qualities(suite: Suite, folder: Path, watch: SuiteObserver) -> Iterator[Can
 class _SuiteTable:
     """A table of a TOML file of suites, except for the timing budget; named like the options."""
 
-    weights: tuple[str, ...] = ()
+    weights: tuple[PathText, ...] = ()
     res: tuple[str, ...] = ()
     iters: tuple[int, ...] = Suite.iters
     batch: tuple[int, ...] = Suite.batches
     threads: int = Suite.threads
     compare: str | None = Suite.compare
     memory: bool = Suite.memory
-    quality: str | None = None
+    quality: PathText | None = None
 
 
 def read_suites(path: Path) -> dict[str, Suite]:
@@ -252,7 +253,7 @@ def _suite(values: object, folder: Path) -> Suite:
         raise SettingError(f"must be a table, got {shown(values)}")
     timed = {item.name for item in fields(TimingBudget)} & set(values)
     known = {item.name for kind in (_SuiteTable, TimingBudget) for item in fields(kind)}
-    refuse_unknown(values, known)
+    check_names(values, known)
     others = {name: value for name, value in values.items() if name not in timed}
     table = read_settings(_SuiteTable, others)
     return Suite(

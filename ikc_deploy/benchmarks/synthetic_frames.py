@@ -7,12 +7,11 @@ colour channels are strongly correlated.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.bundle.manifest import FrameIO
 from ikc_deploy.imaging.degrade import quantize
 
 _MEAN: Final = 105.0
@@ -28,18 +27,6 @@ def natural_frame(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     own = np.sqrt(1 - _CORRELATION)
     frame = np.stack([shared + own * _pink_noise(height, width, random) for _ in range(3)], axis=-1)
     return quantize(_MEAN + _DEVIATION * frame)
-
-
-def natural_input(height: int, width: int, io: FrameIO, seed: int = 0) -> NDArray[Any]:
-    """Return `natural_frame` as a bundle with this io expects it.
-
-    Returns:
-        `[height,width,3]` uint8 for "uint8", or float32 planes `[3,height,width]` in [0,1].
-    """
-    frame = natural_frame(height, width, seed)
-    if io == "uint8":
-        return frame
-    return np.ascontiguousarray(frame.transpose(2, 0, 1), dtype=np.float32) / 255
 
 
 def _pink_noise(height: int, width: int, random: np.random.Generator) -> NDArray[np.float64]:

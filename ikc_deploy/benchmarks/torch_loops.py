@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ikc_deploy.benchmarks.case import BenchmarkCase, Subject, planes_of
-from ikc_deploy.benchmarks.runners import StageClock, Timing
+from ikc_deploy.benchmarks.runners import LastImage, StageClock, Timing
 from ikc_deploy.errors import InputError
 from ikc_deploy.loops import CODE, LR, SR, Loop
 from ikc_deploy.networks.loop_networks import LoopNetworks
@@ -42,7 +41,7 @@ class TorchSettings:
     computed too."""
 
 
-class TorchLoopRunner:
+class TorchLoopRunner(LastImage):
     """A runner of the plain networks, on the GPU if torch finds one, else on the CPU.
 
     Args:
@@ -68,7 +67,6 @@ class TorchLoopRunner:
         self._settings = settings
         self.precision = "bf16" if settings.bfloat16 else "fp32"
         self._frames = case.frames()
-        self._image: NDArray[np.uint8] | None = None
         self._modules: dict[str, Any] = {
             name: self._prepared(module) for name, module in self._networks.modules().items()
         }
@@ -93,16 +91,6 @@ class TorchLoopRunner:
                 .numpy()
             )
         return Timing(1e3 * (time.perf_counter() - started), clock.stages)
-
-    def image(self) -> NDArray[Any]:
-        """Return the result of the last call, `[N,sH,sW,3]` uint8.
-
-        Raises:
-            ValueError: There was no call yet.
-        """
-        if self._image is None:
-            raise ValueError("no image before the first call; call run() first")
-        return self._image
 
     def macs(self) -> int | None:
         """Return the multiply-accumulates of one call, counted on tensors without memory."""

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.case import BenchmarkCase, planes_of
 from ikc_deploy.benchmarks.flops import loop_macs
-from ikc_deploy.benchmarks.runners import Timing
+from ikc_deploy.benchmarks.runners import LastImage, Timing
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import MissingExtraError
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import load_bundle
 
 
-class UpscalerRunner:
+class UpscalerRunner(LastImage):
     """A runner of `upscaler(frames, **arguments)`; `arguments` select how the blur is estimated.
 
     Args:
@@ -37,7 +37,6 @@ class UpscalerRunner:
         self._case = case
         frames = case.frames()
         self._frames = frames if bundle.manifest.io == "uint8" else planes_of(frames)
-        self._image: NDArray[Any] | None = None
         self.precision: str = bundle.manifest.precision
         self.library = self._upscaler.backend.name
 
@@ -57,11 +56,10 @@ class UpscalerRunner:
         Raises:
             ValueError: There was no call yet.
         """
-        if self._image is None:
-            raise ValueError("no image before the first call; call run() first")
-        if self._image.dtype == np.uint8:
-            return self._image
-        return np.rint(255 * self._image.transpose(0, 2, 3, 1)).astype(np.uint8)
+        image = super().image()
+        if image.dtype == np.uint8:
+            return image
+        return np.rint(255 * image.transpose(0, 2, 3, 1)).astype(np.uint8)
 
     def macs(self) -> int | None:
         """Return the multiply-accumulates of the exact loop; None for others, or without `onnx`."""

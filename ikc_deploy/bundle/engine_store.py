@@ -24,9 +24,10 @@ from typing import Final
 from ikc_deploy.bundle.manifest import Bundle, copy_verified, record_files
 from ikc_deploy.bundle.tensorrt_variants import TensorRTVariantName
 from ikc_deploy.errors import BundleError, EngineError, InputError
-from ikc_deploy.json_records import parse, read_json
 from ikc_deploy.loops import Loop
+from ikc_deploy.parsing import read_json
 from ikc_deploy.text import printable
+from ikc_deploy.typed_values import read_settings
 
 SCHEMA: Final = 1
 """Version of the schema of `engine.json`; a reader refuses others."""
@@ -368,7 +369,7 @@ def _read_record(bundle: Bundle, name: str) -> EngineRecord:
     try:
         values = read_json(data)
         schema = values.pop("schema")
-        record = parse(EngineRecord, values) if schema == SCHEMA else None
+        record = read_settings(EngineRecord, values) if schema == SCHEMA else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"'{path}' is damaged ({error}); {_AGAIN}") from error
     if record is None:

@@ -31,11 +31,12 @@ from typing import Any, Final, Literal
 from ikc_deploy.bundle.measurements import Parity, UsrnetParity, Verification
 from ikc_deploy.errors import BundleError, KernelError
 from ikc_deploy.files import is_interrupted, restore, sha256_file, write_atomically
-from ikc_deploy.json_records import parse, read_json
 from ikc_deploy.kernels import SIGMA_RANGES, KernelBasis
 from ikc_deploy.locks import locked
 from ikc_deploy.loops import IKC, Loop, find_loop
+from ikc_deploy.parsing import read_json
 from ikc_deploy.text import printable
+from ikc_deploy.typed_values import read_settings
 
 SCHEMA: Final = 2
 """Version of the manifest's schema; a reader refuses others."""
@@ -444,7 +445,7 @@ def write_manifest(folder: Path, manifest: Manifest, files: Mapping[str, FileRec
     values[_DIGEST_KEY] = _digest(values)
     try:
         data = json.dumps(values, indent=2, allow_nan=False).encode()
-        parse(_Sealed, read_json(data))
+        read_settings(_Sealed, read_json(data))
         if len(data) > MAX_MANIFEST:
             raise ValueError(f"{len(data)} bytes are more than {MAX_MANIFEST}")
     except ValueError as error:
@@ -476,7 +477,7 @@ def _read_manifest(folder: Path) -> _Sealed:
             f"'{path}' was altered after it was written: its digest differs; {_EXPORT_AGAIN}"
         )
     try:
-        return parse(_Sealed, values)
+        return read_settings(_Sealed, values)
     except ValueError as error:
         raise BundleError(
             f"the manifest of '{folder}' is incomplete or invalid ({error}); {_EXPORT_AGAIN}"

@@ -16,7 +16,7 @@ from ikc_deploy import Bundle, load
 from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
 from ikc_deploy.cli._interrupt import interruptible
-from ikc_deploy.cli._option_group import given_values, option_group
+from ikc_deploy.cli._option_group import option_group
 from ikc_deploy.cli._ui import note, note_skipped, print_table, progress_bars, say
 from ikc_deploy.cli._value_types import PATH
 from ikc_deploy.errors import IkcError, InputError, MissingExtraError
@@ -24,7 +24,7 @@ from ikc_deploy.offline.fit_settings import Alignment, FitDevice, FlowFitSetting
 from ikc_deploy.offline.ike_switches import IkeSwitches
 from ikc_deploy.offline.input_images import OfflineInput, find_images
 from ikc_deploy.offline.methods import METHODS, Method, MethodName
-from ikc_deploy.option_fields import Option
+from ikc_deploy.option_fields import Option, changed_options
 from ikc_deploy.reporting.plotting import require_matplotlib
 
 if TYPE_CHECKING:
@@ -131,13 +131,13 @@ class NonBlindOptions:
     "nonblind",
     words={"weights": ", ".join(f"{name} for x{scale}" for scale, name in _WEIGHTS.items())},
 )
-@option_group(IkeSwitches, None)
+@option_group(IkeSwitches, "ike")
 def main(
     inputs: tuple[Path, ...],
     fit: FitOptions,
     flow_fit: FlowFitSettings,
     nonblind: NonBlindOptions,
-    **_switches: object,  # read by `given_values`: only what is given counts
+    ike: IkeSwitches,
 ) -> None:
     """Estimate the blur of IMAGE and upscale it by fitting networks to it alone, for minutes.
 
@@ -163,8 +163,8 @@ def main(
     for each in images:
         check_output(each.out)
     method = METHODS[fit.method]
-    # Only what is given: the methods' other defaults differ, and IKE has no kernel flow.
-    settings = method.settings(**given_values(FlowFitSettings), **given_values(IkeSwitches))
+    # Only what was changed: the methods' defaults differ, and not every method has every option.
+    settings = method.settings(**changed_options(flow_fit), **changed_options(ike))
     with nonblind.open(fit.scale, flow_fit.alignment, flow_fit.device) as stage:
         jobs = _Jobs(fit, method, settings, nonblind.then, stage)
         if len(images) == 1:

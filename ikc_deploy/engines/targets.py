@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from ikc_deploy.bundle.engine_store import Profile, Shape
 from ikc_deploy.errors import InputError
+from ikc_deploy.parsing import read_toml
 from ikc_deploy.runtime.frames import MIN_SIDE
 from ikc_deploy.shipped_files import find_shipped, shipped_files
 from ikc_deploy.text import shown
-from ikc_deploy.toml_settings import SettingError, read_settings, read_toml
+from ikc_deploy.typed_values import SettingError, read_settings
 
 DEFAULT_PROFILE: Final = Profile((1, 64, 64), (1, 256, 256), (1, 540, 960))
 """Default range of LR frames: one at a time, up to 4K at x4."""

@@ -38,10 +38,11 @@ from ikc_deploy.bundle.tolerances import ENGINE, FRAME_LEVELS, LOOP
 from ikc_deploy.engines.toolchain import this_host
 from ikc_deploy.errors import BundleError, EngineError, IkcError, MissingExtraError
 from ikc_deploy.imaging.synthetic import structured_image
-from ikc_deploy.json_records import parse, read_json
 from ikc_deploy.loops import CODE, FRAME, LR, NEXT_CODE, SR, Loop
+from ikc_deploy.parsing import read_json
 from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
 from ikc_deploy.runtime.onnx_files import read_graph
+from ikc_deploy.typed_values import read_settings
 
 VERIFIED_ITERS: Final = 3
 """Number of corrections in the compared loop, as in the parity gate of exports."""
@@ -303,7 +304,7 @@ def _ask_child(folder: Path, engine: Engine) -> Verification:
             f"engine {engine.record.fingerprint} could not be compared with ONNX Runtime: "
             f"{said[-1] if said else f'the process ended with {child.returncode}'}"
         )
-    return parse(Verification, read_json(child.stdout.splitlines()[-1].encode()))
+    return read_settings(Verification, read_json(child.stdout.splitlines()[-1].encode()))
 
 
 def _answer(folder: str, fingerprint: str) -> Verification:

@@ -37,11 +37,11 @@ from ikc_deploy.imaging.degrade import degrade_gaussian, quantize, upscale_bicub
 from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.imaging.planning import find_files
 from ikc_deploy.imaging.resize import resize_bicubic
-from ikc_deploy.json_records import read_json
 from ikc_deploy.kernels import SIGMA_RANGES
 from ikc_deploy.kernels.conventions import degrade_fkp, fkp_variances, shifted_gaussian
 from ikc_deploy.locks import locked
 from ikc_deploy.option_fields import Option, check_options
+from ikc_deploy.parsing import read_json
 
 IMAGE_FOLDERS: Final = ("HR", "LR", "LRblur", "Bic")
 """Folders of images that are written, named as in the reference implementation."""

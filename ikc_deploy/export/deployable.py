@@ -28,7 +28,7 @@ def deployable(networks: LoopNetworks) -> dict[str, nn.Module]:
         }
     if isinstance(networks, DanNetworks):
         return {
-            "restorer": deployable_restorer(networks.restorer, networks.architecture.scale),
+            "restorer": deployable_restorer(networks.restorer),
             "estimator": deployable_estimator(networks.estimator),
         }
     raise ExportError(f"there are no rewrites for networks of the loop '{networks.loop.name}'")

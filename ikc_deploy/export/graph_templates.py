@@ -32,9 +32,10 @@ from ikc_deploy.bundle.manifest import (
 )
 from ikc_deploy.errors import CheckpointError, ExportError
 from ikc_deploy.files import write_atomically
-from ikc_deploy.json_records import parse, read_json
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoint_record import FORMAT, CheckpointRecord, read_record
+from ikc_deploy.parsing import read_json
+from ikc_deploy.typed_values import read_settings
 from ikc_deploy.version import __version__
 from ikc_deploy.weights import WeightsSource, shipped_templates
 
@@ -169,7 +170,7 @@ def bundle_from_template(
     folded = _fold(graphs.pop(FOLDING), checkpoint.tensors)
     basis, training = checkpoint.record.basis, checkpoint.record.training
     manifest = replace(
-        parse(Manifest, record.manifest),
+        read_settings(Manifest, record.manifest),
         name=source.name,
         basis_id=basis.id,
         weights_sha256=source.sha256,
@@ -232,7 +233,7 @@ def read_checkpoint(path: Path) -> Checkpoint | None:
 
 
 def _read_record(archive: zipfile.ZipFile) -> TemplateRecord:
-    return parse(TemplateRecord, read_json(archive.read(RECORD_FILE)))
+    return read_settings(TemplateRecord, read_json(archive.read(RECORD_FILE)))
 
 
 def _fold(graph: bytes, tensors: Arrays) -> dict[str, dict[str, NDArray[np.float32]]]:

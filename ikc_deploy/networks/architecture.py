@@ -17,7 +17,7 @@ from ikc_deploy.errors import CheckpointError
 from ikc_deploy.kernels import CODE_SIZE, KERNEL_SIZE, LEVELS, SIGMA_RANGES, Family
 from ikc_deploy.loops import DAN, IKC, Loop
 from ikc_deploy.text import shown
-from ikc_deploy.toml_settings import SettingError, read_settings
+from ikc_deploy.typed_values import SettingError, read_settings
 
 Design = Literal["reference", "compact", "film", "dan1", "dan2"]
 

@@ -83,29 +83,42 @@ def empty_dan_networks(settings: Architecture, basis: KernelBasis) -> DanNetwork
 def new_dan_networks(
     settings: Architecture, seed: int, basis: KernelBasis | None = None
 ) -> DanNetworks:
-    """Return untrained networks of DAN on the CPU, reproducible from `seed`.
+    """Return untrained networks of DAN; see `untrained_networks`.
 
     Args:
         settings: Architecture of the networks, of a design of DAN.
-        seed: Seed of the random weights; the global generator of torch is left unchanged.
+        seed: Seed of the random weights.
         basis: Basis of the kernel codes; None fits one to the family of kernels.
-
-    Returns:
-        Networks in training mode, with gradients.
 
     Raises:
         CheckpointError: As `empty_dan_networks`.
     """
-    return _seeded(empty_dan_networks, settings, seed, basis or _fitted_basis(settings))
+    return _untrained(empty_dan_networks, settings, seed, basis)
 
 
 def new_networks(
     settings: Architecture, seed: int, basis: KernelBasis | None = None
 ) -> IkcNetworks:
-    """Return untrained networks of IKC on the CPU, reproducible from `seed`.
+    """Return untrained networks of IKC; see `untrained_networks`.
 
     Args:
         settings: Architecture of the networks, of a design of IKC.
+        seed: Seed of the random weights.
+        basis: Basis of the kernel codes; None fits one to the family of kernels.
+
+    Raises:
+        CheckpointError: As `empty_networks`.
+    """
+    return _untrained(empty_networks, settings, seed, basis)
+
+
+def untrained_networks(
+    settings: Architecture, seed: int, basis: KernelBasis | None = None
+) -> LoopNetworks:
+    """Return untrained networks of any loop on the CPU, reproducible from `seed`.
+
+    Args:
+        settings: Architecture of the networks; its design determines the loop.
         seed: Seed of the random weights; the global generator of torch is left unchanged.
         basis: Basis of the kernel codes; None fits one to the family of kernels.
 
@@ -113,10 +126,36 @@ def new_networks(
         Networks in training mode, with gradients.
 
     Raises:
-        CheckpointError: As `empty_networks`.
+        CheckpointError: The architecture and the basis do not fit each other.
     """
+    return _untrained(_empty_of(settings), settings, seed, basis)
+
+
+def _empty_of(settings: Architecture) -> Callable[[Architecture, KernelBasis], LoopNetworks]:
+    return empty_dan_networks if settings.design in DAN_DESIGNS else empty_networks
+
+
+def _untrained(
+    empty: Callable[[Architecture, KernelBasis], _Networks],
+    settings: Architecture,
+    seed: int,
+    basis: KernelBasis | None,
+) -> _Networks:
     basis = basis or _fitted_basis(settings)
-    networks = _seeded(empty_networks, settings, seed, basis)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        networks = empty(settings, basis)
+        if isinstance(networks, IkcNetworks):
+            for module in (networks.sftmd, networks.predictor, networks.corrector):
+                module.initialize()
+    if isinstance(networks, IkcNetworks):
+        _fit_to_basis(networks)
+    return networks
+
+
+def _fit_to_basis(networks: IkcNetworks) -> None:
+    """Fit the parts of untrained networks that describe the codes of the basis."""
+    settings, basis = networks.architecture, networks.basis
     codes = basis.encode(family_kernels(settings.kernels, settings.sigma_range))
     # Levels cover their whole range, independent of the blur.
     codes[:, settings.kernel_components :] = np.linspace(0, 1, len(codes))[:, None]
@@ -126,7 +165,6 @@ def new_networks(
                 part.fit_to(basis)
             if isinstance(part, CodeNormalization) and settings.design != "reference":
                 part.fit_to(codes)
-    return networks
 
 
 def _fitted_basis(settings: Architecture) -> KernelBasis:
@@ -136,22 +174,6 @@ def _fitted_basis(settings: Architecture) -> KernelBasis:
         settings.sigma_range, settings.kernel_components, size, settings.kernels
     )
     return basis.with_levels(settings.levels)
-
-
-def _seeded(
-    empty: Callable[[Architecture, KernelBasis], _Networks],
-    settings: Architecture,
-    seed: int,
-    basis: KernelBasis,
-) -> _Networks:
-    """Return the networks of `empty` with random weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        networks = empty(settings, basis)
-        if isinstance(networks, IkcNetworks):
-            for module in (networks.sftmd, networks.predictor, networks.corrector):
-                module.initialize()
-    return networks
 
 
 def _check_basis(settings: Architecture, basis: KernelBasis) -> None:
@@ -171,14 +193,6 @@ def random_networks(name: str, seed: int = 0) -> LoopNetworks:
     networks = untrained_networks(architecture(name), seed)
     networks.freeze()
     return networks
-
-
-def untrained_networks(
-    settings: Architecture, seed: int, basis: KernelBasis | None = None
-) -> LoopNetworks:
-    """Return `new_dan_networks` or `new_networks`, by the design of the architecture."""
-    new = new_dan_networks if settings.design in DAN_DESIGNS else new_networks
-    return new(settings, seed, basis)
 
 
 def save_checkpoint(
@@ -230,8 +244,7 @@ def load_checkpoint(path: str | PathLike[str]) -> LoopNetworks:
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"'{fspath(path)}' is incomplete or was altered: {error}") from error
     record = read_record(metadata, components, mean, fspath(path))
-    empty = empty_dan_networks if record.architecture.design in DAN_DESIGNS else empty_networks
-    networks: LoopNetworks = empty(record.architecture, record.basis)
+    networks = _empty_of(record.architecture)(record.architecture, record.basis)
     networks.training = record.training
     load_tensors(networks, tensors, fspath(path))
     networks.freeze()

@@ -34,7 +34,7 @@ from ikc_deploy.errors import CheckpointError, InputError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.tensors import fill, read_tensors
 from ikc_deploy.text import shown
-from ikc_deploy.toml_settings import SettingError, read_settings
+from ikc_deploy.typed_values import SettingError, read_settings
 
 FORMAT: Final = "ikc-deploy usrnet 1"
 

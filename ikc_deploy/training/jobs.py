@@ -18,7 +18,7 @@ from ikc_deploy.training.fkp_recipe import FkpRecipe
 from ikc_deploy.training.fkp_task import FkpTask
 from ikc_deploy.training.loop_recipe import LoopRecipe
 from ikc_deploy.training.loop_task import LoopTask
-from ikc_deploy.training.recipes import TrainingRecipe, read_recipe, read_toml
+from ikc_deploy.training.recipes import TrainingRecipe, read_recipe, recipe_values
 from ikc_deploy.training.trainer import Progress, train
 from ikc_deploy.training.training_task import TrainingTask
 from ikc_deploy.training.usrnet_recipe import UsrnetRecipe
@@ -64,7 +64,7 @@ def load_job(path: str | PathLike[str], data: tuple[Path, ...] = ()) -> Training
         raise RecipeError(
             f"there is no recipe at '{path}'; the names of shipped recipes are {names}"
         )
-    kind = read_toml(file).get("kind", next(iter(LOOPS)))
+    kind = recipe_values(file).get("kind", next(iter(LOOPS)))
     if not isinstance(kind, str) or kind not in _KINDS:
         raise RecipeError(
             f"in the recipe '{file}': kind must be one of {', '.join(_KINDS)}, got {shown(kind)}"

@@ -21,6 +21,7 @@ from ikc_deploy.training.recipes import (
     require_counts,
     require_path,
 )
+from ikc_deploy.typed_values import PathText
 
 ImageLoss = Literal["l1", "mse"]
 
@@ -212,7 +213,7 @@ class LoopRecipe(TrainingRecipe):
     """Selection of the crops."""
     degradation: DegradationRecipe = DegradationRecipe()
     """Degradation of LR images after blur and shrinking."""
-    init_from: str | None = None
+    init_from: PathText | None = None
     """Initial weights instead of random ones: a checkpoint, relative to the recipe, or the name of
     shipped weights, of the same design. Tensors of other shapes start at random; a warning names
     them. With it, some stages are enough."""

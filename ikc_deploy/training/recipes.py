@@ -23,12 +23,12 @@ from typing import (
     get_type_hints,
 )
 
-from ikc_deploy import toml_settings
 from ikc_deploy.errors import CheckpointError, RecipeError
 from ikc_deploy.files import real_path
+from ikc_deploy.parsing import read_toml
 from ikc_deploy.text import shown
-from ikc_deploy.toml_settings import SettingError
 from ikc_deploy.training.image_set_names import is_name, require_image_set
+from ikc_deploy.typed_values import PathText, SettingError, check_names, read_settings, typed
 
 Precision = Literal["float32", "bfloat16"]
 _Settings = TypeVar("_Settings")
@@ -165,21 +165,21 @@ def read_recipe(
         RecipeError: A setting is missing, unknown or invalid; the message names it and the file.
     """
     file = Path(path)
-    values = read_toml(file)
+    values = recipe_values(file)
     try:
         return _parsed(kind, values, file, data)
-    except (RecipeError, CheckpointError) as error:
+    except (RecipeError, CheckpointError, SettingError) as error:
         raise RecipeError(f"in the recipe '{file}': {error}") from error
 
 
-def read_toml(file: Path) -> dict[str, Any]:
+def recipe_values(file: Path) -> dict[str, Any]:
     """Return the values of a recipe file.
 
     Raises:
         RecipeError: The file is missing or not valid TOML.
     """
     try:
-        return toml_settings.read_toml(file, "recipe")
+        return read_toml(file, "recipe")
     except SettingError as error:
         raise RecipeError(str(error)) from error
 
@@ -187,7 +187,7 @@ def read_toml(file: Path) -> dict[str, Any]:
 def _parsed(
     kind: type[_Recipe], values: dict[str, Any], file: Path, data: tuple[Path, ...]
 ) -> _Recipe:
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     given: dict[str, Any] = {"name": file.stem, "folder": real_path(file).parent}
     settings = {field.name: field for field in fields(kind) if field.name not in _NOT_IN_FILES}
     if not kind.uses_images:
@@ -199,7 +199,7 @@ def _parsed(
         for name, field in settings.items()
         if field.default is MISSING and field.default_factory is MISSING and name not in given
     }
-    _require_names(values, {"kind", *settings, *kind.tables}, needed)
+    check_names(values, {"kind", *settings, *kind.tables}, sorted(needed))
     if kind.uses_images:
         given["data"] = _image_folders(values.get("data", []), file, data)
     given |= kind.from_tables(values)
@@ -213,12 +213,12 @@ def _parsed_field(hint: Any, value: Any, name: str) -> Any:
         (hint,) = (choice for choice in get_args(hint) if choice is not type(None))
     if isinstance(hint, type) and is_dataclass(hint):
         return parse_settings(hint, value, name)
-    return parse_value(hint, value, name)
+    return typed(hint, value, name)
 
 
 def _image_folders(listed: Any, file: Path, data: tuple[Path, ...]) -> tuple[Path, ...]:
     """Return absolute paths of `data` instead of `listed`: image sets, or paths."""
-    entries = parse_value(tuple[str, ...], listed, "data")
+    entries = typed(tuple[PathText, ...], listed, "data")
     for entry in (*entries, *map(str, data)):
         require_path("data", entry)
     folder = real_path(file).parent
@@ -238,32 +238,9 @@ def parse_settings(kind: type[_Settings], values: Any, table: str) -> _Settings:
         RecipeError: A setting is missing, unknown or invalid; the message names the table.
     """
     try:
-        return toml_settings.read_settings(kind, values)
-    except (SettingError, RecipeError, CheckpointError) as error:
+        return read_settings(kind, values)
+    except SettingError as error:
         raise RecipeError(f"[{table}] {error}") from None
-
-
-def parse_value(hint: Any, value: Any, name: str) -> Any:
-    """Return a setting as the type `hint`.
-
-    Raises:
-        RecipeError: The value has another type; the message names the setting.
-    """
-    try:
-        return toml_settings.typed(hint, value, name)
-    except SettingError as error:
-        raise RecipeError(str(error)) from None
-
-
-def _require_names(values: dict[str, Any], known: set[str], required: set[str]) -> None:
-    """Raise `RecipeError` unless `values` have all `required` settings and no unknown ones."""
-    try:
-        toml_settings.refuse_unknown(values, known)
-    except SettingError as error:
-        raise RecipeError(str(error)) from None
-    missing = sorted(required - set(values))
-    if missing:
-        raise RecipeError(f"missing: {', '.join(missing)}")
 
 
 def require_counts(settings: object, *names: str, least: int = 1, most: int = MAX_COUNT) -> None:

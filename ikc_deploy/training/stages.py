@@ -15,7 +15,7 @@ DAN has one stage, `dan`: Restorer and Estimator end to end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Generic
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from ikc_deploy.networks.loop_networks import DanNetworks, IkcNetworks
 from ikc_deploy.networks.predictor import MixturePredictor
 from ikc_deploy.training.batches import Batch
 from ikc_deploy.training.loop_recipe import ImageLoss
-from ikc_deploy.training.stage_context import StageContext, StageInputs
+from ikc_deploy.training.stage_context import Networks, StageContext, StageInputs
 from ikc_deploy.training.step_size_search import search_step_size
 from ikc_deploy.training.training_task import TrainingStage
 
@@ -35,7 +35,23 @@ KERNEL_WEIGHT: Final = 0.02
 the same influence: 0.1 px of sigma cost 0.3 dB, three hundredths of an L1 of 0.025."""
 
 
-class PredictorStage(TrainingStage):
+class LoopStage(TrainingStage, Generic[Networks]):
+    """A stage of the training of a loop's networks.
+
+    Args:
+        context: What the stages share: networks, batches and settings.
+    """
+
+    trains: ClassVar[str | None] = None
+    """Graph of the network that is trained; None for all."""
+
+    def __init__(self, context: StageContext[Networks]) -> None:
+        modules = context.networks.modules()
+        self.module = nn.ModuleDict(modules) if self.trains is None else modules[self.trains]
+        self._context = context
+
+
+class PredictorStage(LoopStage[IkcNetworks]):
     """The training of P on LR images; of a mixture of experts, the gate alone.
 
     Trained together, experts would lose what they are experts in.
@@ -44,14 +60,13 @@ class PredictorStage(TrainingStage):
         context: What the stages share: networks, batches and settings.
     """
 
+    trains = "predictor"
     recordable = True
 
     def __init__(self, context: StageContext[IkcNetworks]) -> None:
-        predictor = context.networks.predictor
-        self.module: nn.Module = (
-            predictor.gate if isinstance(predictor, MixturePredictor) else predictor
-        )
-        self._context = context
+        super().__init__(context)
+        if isinstance(context.networks.predictor, MixturePredictor):
+            self.module = context.networks.predictor.gate
 
     def draw(self, step: int) -> StageInputs:
         """Return the inputs of a step."""
@@ -63,18 +78,11 @@ class PredictorStage(TrainingStage):
         return error
 
 
-class SftmdStage(TrainingStage):
-    """The training of F with the true kernel code, or P's for a share of the batch.
+class SftmdStage(LoopStage[IkcNetworks]):
+    """The training of F with the true kernel code, or P's for a share of the batch."""
 
-    Args:
-        context: What the stages share: networks, batches and settings.
-    """
-
+    trains = "sftmd"
     recordable = True
-
-    def __init__(self, context: StageContext[IkcNetworks]) -> None:
-        self.module: nn.Module = context.networks.sftmd
-        self._context = context
 
     def draw(self, step: int) -> StageInputs:
         """Return the inputs of a step; the chosen samples get P's code."""
@@ -92,18 +100,11 @@ class SftmdStage(TrainingStage):
         return image_loss(image, batch.hr, settings.loss)
 
 
-class CorrectorStage(TrainingStage):
-    """The training of C on the states of the loop, F and P frozen.
+class CorrectorStage(LoopStage[IkcNetworks]):
+    """The training of C on the states of the loop, F and P frozen."""
 
-    Args:
-        context: What the stages share: networks, batches and settings.
-    """
-
+    trains = "corrector"
     recordable = True
-
-    def __init__(self, context: StageContext[IkcNetworks]) -> None:
-        self.module: nn.Module = context.networks.corrector
-        self._context = context
 
     def draw(self, step: int) -> StageInputs:
         """Return the inputs of a step; the chosen samples start at a random code.
@@ -132,22 +133,16 @@ class CorrectorStage(TrainingStage):
         return search_step_size(self._context)
 
 
-class JointStage(TrainingStage):
+class JointStage(LoopStage[IkcNetworks]):
     """The training of F, P and C on the loss of the first image and one later image of the loop.
 
     A gradient passes from an image into its code and into the estimator of this code, and stops
     there: through more steps, F would learn to help C by producing worse images. A share of the
     batch starts at its true code, so F still supports known blurs and C learns to keep a correct
     code.
-
-    Args:
-        context: What the stages share: networks, batches and settings.
     """
 
-    def __init__(self, context: StageContext[IkcNetworks]) -> None:
-        self.module: nn.Module = nn.ModuleDict(context.networks.modules())
-        self._context = context
-        self._corrections = 0
+    _corrections = 0
 
     def draw(self, step: int) -> StageInputs:
         """Return the inputs of a step; the chosen samples start at their true code."""
@@ -177,7 +172,7 @@ class JointStage(TrainingStage):
         return search_step_size(self._context)
 
 
-class DanStage(TrainingStage):
+class DanStage(LoopStage[DanNetworks]):
     """The training of Restorer and Estimator on the last iteration of their loop.
 
     Neither network's gradients reach the other: codes and images between them are detached. With
@@ -191,8 +186,7 @@ class DanStage(TrainingStage):
     recordable = True
 
     def __init__(self, context: StageContext[DanNetworks]) -> None:
-        self.module: nn.Module = nn.ModuleDict(context.networks.modules())
-        self._context = context
+        super().__init__(context)
         self._start = torch.from_numpy(context.networks.basis.delta_code()).to(context.device)
 
     def draw(self, step: int) -> StageInputs:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from ikc_deploy.networks.corrector import StatisticsCorrector
 from ikc_deploy.networks.loop_networks import IkcNetworks
+from ikc_deploy.training.batches import Batch
 from ikc_deploy.training.stage_context import StageContext
 
 STEP_SIZES: Final = (1.0, 0.3, 0.1, 0.05, 0.02)
@@ -53,10 +55,11 @@ def search_step_size(context: StageContext[IkcNetworks]) -> dict[str, float]:
     def take(step_size: float) -> None:
         last.load_state_dict({name: step_size * value for name, value in full.items()})
 
+    starts = [_start(context, index) for index in range(_BATCHES)]
     measured = []
     for step_size in STEP_SIZES:
         take(step_size)
-        measured.append(_gains(context, step_size))
+        measured.append(_gains(context, starts, step_size))
     chosen = context.processes.broadcast(choose(measured))
     take(chosen)
     figures = {f"gain_at_{gains.step_size:g}": gains.mean for gains in measured}
@@ -74,17 +77,30 @@ def choose(measured: list[Gains]) -> float:
     return max(harmless, key=lambda gains: gains.mean).step_size
 
 
-def _gains(context: StageContext[IkcNetworks], step_size: float) -> Gains:
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """A batch, and P's codes and images of it: the same for every step size."""
+
+    batch: Batch
+    code: Tensor
+    image: Tensor
+
+
+def _start(context: StageContext[IkcNetworks], index: int) -> _Start:
+    # Batches that no step of the stage has drawn.
+    batch = context.source.batch(context.settings.steps + index)
+    code, _ = context.predicted(batch)
+    return _Start(batch, code, context.image(batch, code))
+
+
+def _gains(context: StageContext[IkcNetworks], starts: list[_Start], step_size: float) -> Gains:
     sizes, gains = [], []
-    for index in range(_BATCHES):
-        # Batches that no step of the stage has drawn.
-        batch = context.source.batch(context.settings.steps + index)
-        code, _ = context.predicted(batch)
-        image = before = context.image(batch, code)
+    for start in starts:
+        batch, code, image = start.batch, start.code, start.image
         for _ in range(_ITERS):
             code, _ = context.corrected(batch, image, code)
             image = context.image(batch, code)
-        errors = [(each - batch.hr).abs().mean(dim=(1, 2, 3)) for each in (before, image)]
+        errors = [(each - batch.hr).abs().mean(dim=(1, 2, 3)) for each in (start.image, image)]
         gains.append((errors[0] - errors[1]).double())
         sizes.append(batch.kernel_parameters[:, :2].mean(dim=1))
     gain, size = torch.cat(gains), torch.cat(sizes)

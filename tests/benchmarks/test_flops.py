@@ -2,23 +2,36 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
-import torch
-from torch import nn
+from onnx import TensorProto, numpy_helper
+from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 
 from ikc_deploy import Bundle
 from ikc_deploy.benchmarks.case import BenchmarkCase, Subject
 from ikc_deploy.benchmarks.flops import bundle_work, graph_work, loop_macs
-from ikc_deploy.benchmarks.roofline import Card, predict, read_cards
 from ikc_deploy.benchmarks.torch_loops import TorchLoopRunner, TorchSettings
 from ikc_deploy.errors import InputError
-from ikc_deploy.export.graphs import export_module
+from ikc_deploy.export.graphs import OPSET
+from tools.measuring.roofline import Card, predict, read_cards
 
 
 def test_a_convolution_by_hand(tmp_path: Path) -> None:
-    conv = nn.Conv2d(6, 8, 3, stride=2, padding=1, groups=2).eval()
-    axes = {"input": {0: "batch", 2: "height", 3: "width"}}
-    export_module(conv, {"input": torch.zeros(2, 6, 12, 16)}, axes, ["y"], tmp_path / "conv.onnx")
+    node = make_node(
+        "Conv", ["input", "weight", "bias"], ["y"], strides=[2, 2], pads=[1] * 4, group=2
+    )
+    sizes: dict[str, list[str | int | None]] = {
+        "input": ["batch", 6, "height", "width"],
+        "y": ["batch", 8, None, None],
+    }
+    values = {
+        name: make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items()
+    }
+    weights = {"weight": np.ones((8, 3, 3, 3), np.float32), "bias": np.ones(8, np.float32)}
+    constants = [numpy_helper.from_array(value, name) for name, value in weights.items()]
+    graph = make_graph([node], "conv", [values["input"]], [values["y"]], constants)
+    onnx.save(make_model(graph, opset_imports=[make_opsetid("", OPSET)]), tmp_path / "conv.onnx")
     (found,) = graph_work(tmp_path / "conv.onnx", {"input": (3, 6, 10, 20)})
     kind, work = found
     assert kind == "Conv"

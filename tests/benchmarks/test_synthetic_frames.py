@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ikc_deploy.benchmarks.synthetic_frames import natural_frame, natural_input
+from ikc_deploy.benchmarks.synthetic_frames import natural_frame
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (180, 320)])
@@ -29,10 +29,3 @@ def test_frames_depend_on_size_and_seed_alone() -> None:
     np.testing.assert_array_equal(natural_frame(16, 24), natural_frame(16, 24))
     assert (natural_frame(16, 24) != natural_frame(16, 24, seed=1)).any()
     assert natural_frame(9, 15).shape == (9, 15, 3)
-
-
-def test_planes_are_the_frame_in_the_other_layout() -> None:
-    frame, planes = natural_input(10, 12, "uint8"), natural_input(10, 12, "float")
-    assert frame.dtype == np.uint8 and planes.dtype == np.float32
-    assert planes.flags.c_contiguous
-    np.testing.assert_array_equal(np.rint(planes * 255), frame.transpose(2, 0, 1))

@@ -76,7 +76,7 @@ def test_settings_left_out_have_defaults(tmp_path: Path) -> None:
             "got 64, 64, 32 for the width",
         ),
         ("min = ", "is not valid TOML"),
-        ("profiles = [[1]]", r"profiles\[0\]: must be a table"),
+        ("profiles = [[1]]", r"profiles\[0\] must be a table"),
         ("builder_level = true", "builder_level must be a whole number, got True"),
         ("workspace_mib = 99999999999999999999", "workspace_mib must lie in"),
         (

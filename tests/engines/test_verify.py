@@ -17,8 +17,8 @@ from ikc_deploy.bundle.tensorrt_variants import load_tensorrt
 from ikc_deploy.cli.ikc_export import main
 from ikc_deploy.engines import verify
 from ikc_deploy.engines.verify import VERIFIED_ITERS, compare, verify_engine
-from ikc_deploy.json_records import parse
 from ikc_deploy.loops import IKC
+from ikc_deploy.typed_values import read_settings
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.half import half_bundle, write_engine
 from tests.machines import nvidia_smi
@@ -90,7 +90,7 @@ def test_the_result_goes_into_the_manifest(
 
     def in_this_process(folder: Path, engine: Any) -> Any:
         opinion = verify._answer(str(folder), engine.record.fingerprint)
-        return parse(Verification, json.loads(json.dumps(asdict(opinion))))
+        return read_settings(Verification, json.loads(json.dumps(asdict(opinion))))
 
     monkeypatch.setattr(verify, "_plan_runner", plan_runner)
     monkeypatch.setattr(verify, "_ask_child", in_this_process)

@@ -24,7 +24,7 @@ from ikc_deploy.loops import IKC
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint
 from ikc_deploy.networks.weights_loader import load_weights
-from tests.bundles import export_small, save_small
+from tests.bundles import EXPORTS, export_small, save_small
 from tests.half import write_engine
 from tests.samples import photo
 from tests.sealing import seal
@@ -114,10 +114,14 @@ def test_parity_in_the_manifest_is_within_its_limits(exported: tuple[Bundle, Pat
         assert graph.weights.rounding <= graph.whole.rounding
 
 
-def test_equal_weights_export_to_equal_bytes_and_keep_engines(tmp_path: Path) -> None:
+def test_equal_weights_export_to_equal_bytes_and_keep_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights = load_weights(str(save_small(tmp_path)))
     first = export_bundle(weights, tmp_path / "out", ExportSettings("fp16"))
     with_engine = write_engine(first, "a")
+    # Traced again.
+    monkeypatch.delenv(EXPORTS)
     second = export_bundle(weights, tmp_path / "out", ExportSettings("fp16"))
     assert second.manifest == first.manifest
     assert second.files == with_engine.files

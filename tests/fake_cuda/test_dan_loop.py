@@ -15,7 +15,7 @@ from tests.samples import photo
 @pytest.fixture(scope="module")
 def dan(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle whose loop starts at a constant code and has no start graph."""
-    return export_small(tmp_path_factory.mktemp("dan"), "dan2", 2)
+    return export_small(tmp_path_factory.mktemp("dan"), "dan2", 3)
 
 
 @pytest.mark.parametrize("cuda_graph", ["auto", "off"])

@@ -14,8 +14,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ikc_deploy.benchmarks.gpu_check.checks import Check, GpuCheckSettings
-from ikc_deploy.benchmarks.gpu_check.parts import PartOutcome, run_parts
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.runtime.cuda.arrays import DeviceArray
@@ -26,6 +24,8 @@ from tests.bundles import save_small
 from tests.fake_cuda.arrays import LateReader, Unnamed, WithDlpack
 from tests.fake_cuda.driver import Driver
 from tests.fake_cuda.kernels import Kernel
+from tools.gpu_check.checks import Check, GpuCheckSettings
+from tools.gpu_check.parts import PartOutcome, run_parts
 
 
 class OnFakeCuda:

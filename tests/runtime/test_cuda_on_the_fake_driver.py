@@ -30,7 +30,7 @@ def test_everything_of_cuda_on_the_fake_driver(
     repository: Path, fake_cuda: FakeCuda, small_bundle: Bundle, tmp_path: Path
 ) -> None:
     # Exported here, where torch's exporter is loaded already.
-    export_small(tmp_path, "dan2", 2)
+    export_small(tmp_path, "dan2", 3)
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-m", "pytest", "tests/fake_cuda"],
         cwd=repository,

@@ -54,7 +54,7 @@ def test_the_loop_is_that_of_the_runtime(small_bundle: Bundle, iters: int) -> No
 
 
 def test_a_loop_from_a_constant_code_is_that_of_the_runtime(tmp_path: Path) -> None:
-    bundle = export_small(tmp_path, "dan2", 2)
+    bundle = export_small(tmp_path, "dan2", 3)
     networks = Networks(bundle)
     frames = np.stack([photo(16, 20), photo(16, 20, 1)])
     with ikc_deploy.load(bundle, "onnxruntime", 2) as upscaler:

@@ -36,7 +36,7 @@ def test_a_visit_trains_its_runs_and_brings_them_back(
         write_rgb(photo(64, 60, number), tmp_path / "images" / f"{number}.png")
     path = plan(tmp_path, repository / "training" / "smoke.toml")
     out = tmp_path / "out"
-    arguments = ["train", "--data", str(tmp_path / "images"), "--out", str(out), "--seconds", "4"]
+    arguments = ["train", "--data", str(tmp_path / "images"), "--out", str(out), "--seconds", "2"]
     arguments += ["--device", "cpu", "--plan", str(path), "--trial-steps", "6"]
     with caplog.at_level(logging.WARNING):
         done = CliRunner().invoke(main, arguments, catch_exceptions=False)

@@ -134,7 +134,7 @@ def test_shipped_recipes_point_nowhere_outside_the_repository() -> None:
         ("steps = 30", "stepz = 30", r"\[sftmd\] unknown settings stepz"),
         ("steps = 20\n", "", r"\[predictor\] missing settings steps"),
         ("[corrector]", "[validator]", "validator"),
-        ('architecture = "x2"', "", "missing: architecture"),
+        ('architecture = "x2"', "", "missing settings architecture"),
         ('"x2"', '"x2-tiny"', "x2-tiny"),
         ("every = 10\n", "", r"\[validation\] missing settings every"),
         ('data = ["./images", "/more"]', "", "'data'"),

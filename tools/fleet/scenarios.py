@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.toml_settings import SettingError, read_settings, read_toml, refuse_unknown
+from ikc_deploy.parsing import read_toml
+from ikc_deploy.typed_values import SettingError, check_names, read_settings
 from tools.fleet.fleet_simulation import Fleet, TaskCost
 from tools.fleet.service_times import FRAME
 
@@ -107,7 +108,7 @@ def read_fleets(path: Path) -> tuple[FleetSettings, list[MachineKind]]:
     """
     try:
         values = read_toml(path, "list of fleets")
-        refuse_unknown(values, {"fleet", "machine"})
+        check_names(values, {"fleet", "machine"})
         kinds = [read_settings(MachineKind, table) for table in values.get("machine", {}).values()]
         return read_settings(FleetSettings, values.get("fleet", {})), kinds
     except SettingError as error:

@@ -16,14 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ikc_deploy.benchmarks.gpu_check.parts import (
-    Facts,
-    NotRunError,
-    Part,
-    opened,
-    require,
-)
-from ikc_deploy.benchmarks.gpu_check.torch_runner import Place, TorchGraphRunner
 from ikc_deploy.benchmarks.synthetic_frames import natural_frame
 from ikc_deploy.bundle.manifest import BASIS_FILE, Bundle, Manifest, record_files
 from ikc_deploy.bundle.psnr import psnr
@@ -40,6 +32,14 @@ from ikc_deploy.runtime.cuda.streams import CudaEvent, CudaStream, to_host
 from ikc_deploy.runtime.frames import FrameShape
 from ikc_deploy.runtime.session import Session
 from ikc_deploy.runtime.upscaler import Upscaler
+from tools.gpu_check.parts import (
+    Facts,
+    NotRunError,
+    Part,
+    opened,
+    require,
+)
+from tools.gpu_check.torch_runner import Place, TorchGraphRunner
 
 Precision = Literal["fp32", "fp16"]
 Frame = NDArray[np.uint8]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from ikc_deploy.benchmarks.render.document import fill
 from ikc_deploy.errors import InputError
 from tests.benchmarks.reports import report
+from tools.measuring.document import fill
 
 TEXT = "before\n<!-- {} loop -->\nold\n<!-- end -->\nafter\n"
 

@@ -17,12 +17,12 @@ from typing import Any, Final
 
 import torch
 
-from ikc_deploy.benchmarks.degraded_crop import DegradedCrop, Image
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.metrics import psnr_y, ssim_y
 from ikc_deploy.offline.ike import IkeFit, IkeSettings
+from tools.measuring.degraded_crop import DegradedCrop, Image
 
 SWITCHES: Final = (
     "energy",

@@ -1,4 +1,4 @@
-"""The command `python -m ikc_deploy.benchmarks.gpu_check`, which `make gpu-check` runs."""
+"""The command `python -m tools.gpu_check`, which `make gpu-check` runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.files import write_atomically
 
 if TYPE_CHECKING:
-    from ikc_deploy.benchmarks.gpu_check.parts import PartOutcome
+    from tools.gpu_check.parts import PartOutcome
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -55,10 +55,10 @@ def main(
     """Run all GPU checks that this machine supports, and list those that did not run."""
     if wheels is not None:
         _use_wheels(wheels)
-    from ikc_deploy.benchmarks.gpu_check.checks import Check, GpuCheckSettings
-    from ikc_deploy.benchmarks.gpu_check.parts import run_parts
-    from ikc_deploy.benchmarks.gpu_check.torch_runner import OnTheGpu
     from ikc_deploy.networks.weights_loader import load_weights
+    from tools.gpu_check.checks import Check, GpuCheckSettings
+    from tools.gpu_check.parts import run_parts
+    from tools.gpu_check.torch_runner import OnTheGpu
 
     check = Check(load_weights(weights), GpuCheckSettings(frames=frames), OnTheGpu())
     parts = {

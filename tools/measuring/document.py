@@ -1,6 +1,6 @@
 """Fill the tables of docs/performance.md from results/*.json, so that no figure is copied by hand.
 
-    python -m ikc_deploy.benchmarks.render.document docs/performance.md benchmarks
+    python -m tools.measuring.document docs/performance.md benchmarks
 
 Between `<!-- KIND NAME -->` and `<!-- end -->` it writes the KIND of table of `results/NAME.json`,
 or a line that it has not been measured. Kinds: machine, latency, ratios, growth, quality,
@@ -24,13 +24,13 @@ from ikc_deploy.benchmarks.render.report_tables import (
     skipped_lines,
 )
 from ikc_deploy.benchmarks.report import BenchmarkReport, measurements_with_cases
-from ikc_deploy.benchmarks.roofline import predict, read_cards
 from ikc_deploy.benchmarks.statistics import slope
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.export.default_bundle import default_bundle
 from ikc_deploy.files import write_atomically
 from ikc_deploy.reporting.tables import Table, markdown_table
+from tools.measuring.roofline import predict, read_cards
 
 _BLOCK: Final = re.compile(r"(<!-- (\w+) ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _PREDICTED: Final = ("x4-lite", "random:x4")

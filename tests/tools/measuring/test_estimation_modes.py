@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from ikc_deploy import Bundle
-from ikc_deploy.benchmarks import estimation_modes
-from ikc_deploy.benchmarks.estimation_modes import WINDOW, figures, panning
 from ikc_deploy.imaging.degrade import SIGMAS
 from ikc_deploy.imaging.image_io import read_rgb, write_rgb
 from ikc_deploy.runtime.estimation import ESTIMATES
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
 from tools.measure_estimation import main
+from tools.measuring import estimation_modes
+from tools.measuring.estimation_modes import WINDOW, figures, panning
 
 
 def test_everything_is_measured_beside_full(

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ikc_deploy.benchmarks.known_kernel_case import KnownKernelCase, delta, measure
 from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.imaging.metrics import MAX_PSNR
 from ikc_deploy.kernels import fkp_size
@@ -16,6 +15,7 @@ from tests.cli.running import assert_one_clear_line, invoke
 from tests.offline.flows import save_untrained
 from tests.samples import photo
 from tools.measure_offline import main
+from tools.measuring.known_kernel_case import KnownKernelCase, delta, measure
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from ikc_deploy.benchmarks.degraded_crop import DegradedCrop, Image
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.errors import InputError
 from ikc_deploy.export.default_bundle import default_bundle
@@ -24,6 +23,7 @@ from ikc_deploy.loops import IKC
 from ikc_deploy.offline.methods import METHODS
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import load_bundle
+from tools.measuring.degraded_crop import DegradedCrop, Image
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Parts of the measuring scripts of this repository, and the documents with their figures."""
