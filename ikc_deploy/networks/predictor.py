@@ -170,7 +170,6 @@ class MixturePredictor(StatisticsPredictor):
     def __init__(self, settings: Architecture) -> None:
         super().__init__(settings)
         wide, count = settings.estimator_channels, settings.experts
-        self.clean_count = count
         self.experts = nn.ModuleList(
             Expert(wide, self.chart.parameter_count) for _ in range(2 * count)
         )
@@ -196,7 +195,7 @@ class MixturePredictor(StatisticsPredictor):
         found = [expert(lr) for expert in self.experts]
         # An expert that reads nonsense in a foreign image must not outweigh the others.
         each = torch.stack([widened(unit).clamp(-1.0, 1.0) for _, unit in found], dim=1)
-        clean, degraded = (half.mean(dim=1) for half in each.split(self.clean_count, dim=1))
+        clean, degraded = (half.mean(dim=1) for half in torch.chunk(each, 2, dim=1))
         gate = widened(self.gate(torch.cat([statistics for statistics, _ in found], dim=1)))
         log_odds, levels = torch.split(gate, [1, self.levels], dim=1)
         share = torch.sigmoid(log_odds)

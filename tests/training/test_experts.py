@@ -93,6 +93,7 @@ def test_every_part_keeps_its_weights(tmp_path: Path) -> None:
     networks = joined()
     save_checkpoint(networks, tmp_path / "joined.safetensors")
     again = load_checkpoint(tmp_path / "joined.safetensors")
+    assert isinstance(again, IkcNetworks)
     assert again.architecture == dataclasses.replace(FILM, experts=2)
     lr, code = torch.rand(1, 3, 8, 8), torch.rand(1, FILM.code_size)
     with torch.no_grad():
