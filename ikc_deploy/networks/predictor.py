@@ -106,6 +106,13 @@ class StatisticsPredictor(nn.Module, ABC):
             offset = (ratio * (low + high) - (start + end)) / (end - start)
             last.bias[0] = gain * last.bias[0] + offset
 
+    def shift(self, pixels: float) -> None:
+        """Add HR pixels to the sigma that every head reads, in place; isotropic kernels only."""
+        half_range = 0.5 * (self.chart.high - self.chart.low)
+        with torch.no_grad():
+            for head in self.heads():
+                cast(nn.Linear, head[-1]).bias[0] += pixels / half_range
+
     def in_pixels(self, unit: Tensor) -> Tensor:
         """Return kernel parameters in HR pixels from the output of a head, `[...,S]`."""
         half_range = 0.5 * (self.chart.high - self.chart.low)

@@ -102,6 +102,9 @@ class LoopStageRecipe(ImageStageRecipe):
     """Loss that `sftmd` and `dan` minimise on RGB in [0,1]."""
     predicted_share: float = 0.0
     """Share of the batch for which `sftmd` gets P's code instead of the true one; in [0, 1]."""
+    offset_search: bool = False
+    """Whether `predictor` or `sftmd` ends with a search of the offset of P's sigma that gives the
+    best images of F; round blur only. It needs a trained F."""
 
     def __post_init__(self) -> None:
         """Require numbers in range and shares in [0, 1]."""

@@ -26,6 +26,7 @@ from ikc_deploy.networks.loop_networks import DanNetworks, IkcNetworks
 from ikc_deploy.networks.predictor import MixturePredictor
 from ikc_deploy.training.batches import Batch
 from ikc_deploy.training.loop_recipe import ImageLoss
+from ikc_deploy.training.offset_search import search_offset
 from ikc_deploy.training.stage_context import Networks, StageContext, StageInputs
 from ikc_deploy.training.step_size_search import search_step_size
 from ikc_deploy.training.training_task import TrainingStage
@@ -77,6 +78,10 @@ class PredictorStage(LoopStage[IkcNetworks]):
         _, error = self._context.predicted(inputs.batch)
         return error
 
+    def finish(self) -> dict[str, float]:
+        """Search the offset of P's sigma, if the recipe says so; return figures to log."""
+        return search_offset(self._context) if self._context.settings.offset_search else {}
+
 
 class SftmdStage(LoopStage[IkcNetworks]):
     """The training of F with the true kernel code, or P's for a share of the batch."""
@@ -98,6 +103,10 @@ class SftmdStage(LoopStage[IkcNetworks]):
             code = torch.where(inputs.chosen, predicted, code)
         image = self._context.restore(batch.lr, code).float()
         return image_loss(image, batch.hr, settings.loss)
+
+    def finish(self) -> dict[str, float]:
+        """Search the offset of P's sigma, if the recipe says so; return figures to log."""
+        return search_offset(self._context) if self._context.settings.offset_search else {}
 
 
 class CorrectorStage(LoopStage[IkcNetworks]):
