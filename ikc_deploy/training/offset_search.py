@@ -20,6 +20,9 @@ from ikc_deploy.training.stage_context import StageContext
 OFFSETS: Final = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04)
 """Offsets that are compared, in LR pixels: sigma is lowered by them."""
 
+_ENOUGH: Final = 0.75
+"""Share of the best offset's gain that a smaller one needs to be preferred. The best offset grows
+with P's error, and P errs more on crops than on whole images."""
 _CROPS: Final = 256
 """Number of crops that are compared, at least."""
 _FLOOR: Final = 1e-10
@@ -30,7 +33,8 @@ _FLOOR: Final = 1e-10
 def search_offset(context: StageContext[IkcNetworks]) -> dict[str, float]:
     """Lower the sigma that P reads by the offset with the best images; return figures to log.
 
-    The images are F's on new crops, compared by their mean PSNR on RGB. P stays unchanged if its
+    The images are F's on new crops, compared by their mean PSNR on RGB. The smallest offset is
+    taken that has most of the best one's gain. P stays unchanged if its
     design does not read sigma, or if its kernels are elliptic.
 
     Returns:
@@ -52,7 +56,8 @@ def search_offset(context: StageContext[IkcNetworks]) -> dict[str, float]:
             ]
         )
     gains = (found - found[0]) / batches
-    chosen = context.processes.broadcast(settings.scale * OFFSETS[int(gains.argmax())])
+    enough = int(torch.nonzero(gains >= _ENOUGH * gains.max())[0])
+    chosen = context.processes.broadcast(settings.scale * OFFSETS[enough])
     predictor.shift(-chosen)
     figures = {f"gain_at_{each:g}": float(gain) for each, gain in zip(OFFSETS, gains, strict=True)}
     return {"offset": chosen} | figures
