@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -28,9 +29,13 @@ EXPORTS: Final = "IKC_TEST_EXPORTS"
 def save_small(
     folder: Path, design: Design = "compact", scale: int = 4, name: str = "small"
 ) -> Path:
-    """A checkpoint of small untrained networks; the compact ones start close to bicubic."""
+    """A checkpoint of small untrained networks; the compact ones start close to bicubic.
+
+    The P of the film ones has experts, as that of the shipped weights.
+    """
     path = folder / f"{name}.safetensors"
-    save_checkpoint(untrained_networks(small_architecture(design, scale), seed=0), path)
+    settings = replace(small_architecture(design, scale), experts=int(design == "film"))
+    save_checkpoint(untrained_networks(settings, seed=0), path)
     return path
 
 

@@ -111,7 +111,7 @@ def _content(file: BinaryIO, max_pixels: int | None) -> bytes:
         )
     if max_pixels is None:
         return head + file.read()
-    most = _MOST_METADATA + _BYTES_PER_PIXEL * max_pixels
+    most = _MAX_METADATA + _BYTES_PER_PIXEL * max_pixels
     data = head + file.read(most)
     if len(data) > most:
         raise InputError(
@@ -123,7 +123,7 @@ def _content(file: BinaryIO, max_pixels: int | None) -> bytes:
 
 _HEAD: Final = 4096
 _BYTES_PER_PIXEL: Final = 16
-_MOST_METADATA: Final = 2**28
+_MAX_METADATA: Final = 2**28
 
 
 def _read(data: bytes, max_pixels: int | None) -> Picture:

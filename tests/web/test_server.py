@@ -183,7 +183,7 @@ def png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "status", "words"),
     [
-        (b"", 400, "format is not one of"),
+        (b"", 400, "the file is empty"),
         (b"not a picture", 400, "format is not one of"),
         (png_header(50000, 50000), 400, "2500 million, and the limit"),
         (bytes(2**20 + 1), 413, "larger than the limit of this page, 1 MiB"),
