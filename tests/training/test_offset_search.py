@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import new_networks
+from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.predictor import SinglePredictor
 from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.data import CropSource
@@ -22,29 +22,33 @@ CPU = torch.device("cpu")
 
 
 def context_of(
-    repository: Path, design: Design, monkeypatch: pytest.MonkeyPatch, best: float
-) -> StageContext:
+    repository: Path, monkeypatch: pytest.MonkeyPatch, best: float
+) -> StageContext[IkcNetworks]:
     """F makes perfect images where sigma is `best` pixels above what P reads at first."""
     recipe = read_recipe(LoopRecipe, repository / "training" / "smoke.toml", (repository,))
-    recipe = dataclasses.replace(recipe, architecture=small_architecture(design))
+    recipe = dataclasses.replace(recipe, architecture=small_architecture("film"))
     networks = new_networks(recipe.architecture, 0)
     networks.freeze()
-    predictor, chart = networks.predictor, networks.corrector.chart
-    if isinstance(predictor, SinglePredictor):
-        # Readings in the middle of the range, where no code is limited.
-        predictor.head[-1].weight.zero_()
-        predictor.head[-1].bias.zero_()
+    predictor = networks.predictor
+    assert isinstance(predictor, SinglePredictor)
+    # Readings in the middle of the range, where no code is limited.
+    for parameter in predictor.head.parameters():
+        parameter.zero_()
     source = BatchSource(CropSource([photo(60, 70)]), networks, recipe, "predictor", CPU)
     drawn: list[Batch] = []
     batch_of = source.batch
-    monkeypatch.setattr(source, "batch", lambda step: drawn.append(batch_of(step)) or drawn[-1])
+
+    def batch(step: int) -> Batch:
+        drawn.append(batch_of(step))
+        return drawn[-1]
 
     def unclamped(lr: Tensor, code: Tensor) -> Tensor:
-        batch = drawn[-1]
-        wrong = (chart.kernel_parameters(code)[:, 0] - 2.1 - best).abs()
+        wrong = (predictor.chart.kernel_parameters(code)[:, 0] - 2.1 - best).abs()
         # Towards grey, so that no clamp hides the error.
-        return batch.hr + (0.5 - batch.hr) * wrong[:, None, None, None].clamp(max=1.0)
+        hr = drawn[-1].hr
+        return hr + (0.5 - hr) * wrong[:, None, None, None].clamp(max=1.0)
 
+    monkeypatch.setattr(source, "batch", batch)
     monkeypatch.setattr(networks.sftmd, "unclamped", unclamped)
     stage = dataclasses.replace(recipe.stages["predictor"], batch=64)
     return StageContext(networks, source, stage, CPU)
@@ -54,12 +58,13 @@ def context_of(
 def test_p_is_shifted_to_the_best_images(
     repository: Path, monkeypatch: pytest.MonkeyPatch, best: float, chosen: float
 ) -> None:
-    context = context_of(repository, "film", monkeypatch, best)
+    context = context_of(repository, monkeypatch, best)
     figures = search_offset(context)
     assert figures["offset"] == pytest.approx(chosen)
     gains = {name: gain for name, gain in figures.items() if name.startswith("gain_at_")}
     assert max(gains, key=gains.__getitem__) == f"gain_at_{chosen / 4:g}"
     predictor = context.networks.predictor
+    assert isinstance(predictor, SinglePredictor)
     sigma = predictor.readings(torch.rand(2, 3, 12, 12))[0]
     torch.testing.assert_close(sigma, torch.full((2, 1), 2.1 - chosen))
 
