@@ -110,7 +110,7 @@ def int8_line(found: Int8Parity) -> str:
         f"in float32 {found.fp32_db:.2f}; 8 bits cost {found.blind.median_db:.2f} dB (median; "
         f"worst {found.blind.worst_db:.2f}), with the true kernel "
         f"{found.true_kernel.median_db:.2f} (worst {found.true_kernel.worst_db:.2f}), with "
-        f"{len(found.kept)} convolutions of the SR network kept in float32"
+        f"{len(found.kept)} convolutions kept in float32"
     )
 
 

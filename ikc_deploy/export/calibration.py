@@ -48,14 +48,20 @@ _SIDE: Final = 192
 _MAX_SIDE: Final = 256
 """Largest side of HR images in pixels; calibration needs many values, not all."""
 
+_EXPERTS: Final = "experts."
+"""Convolutions of the experts of P: they cost little, and eight bits shift the blur they read."""
+
 _FILM_START: Final = tuple(f"body.convs.{number}." for number in range(8))
 """Convolutions of the first four blocks of a FiLM trunk."""
 
+_ENDS: Final = ("body.conv2.", "body.conv3.", "body.conv_mid.", "body.tail.")
+"""Convolutions at both ends of F."""
+
 LADDERS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     IKC.name: (
-        ("body.conv2.", *_FILM_START[:4]),
-        ("body.conv2.", "body.conv3.", "body.conv_mid.", "body.tail.", *_FILM_START[:4]),
-        ("body.conv2.", "body.conv3.", "body.conv_mid.", "body.tail.", ".first.", *_FILM_START),
+        (_EXPERTS, "body.conv2.", *_FILM_START[:4]),
+        (_EXPERTS, *_ENDS, *_FILM_START[:4]),
+        (_EXPERTS, *_ENDS, ".first.", *_FILM_START),
     ),
     DAN.name: (
         ("body.first.0.",),
@@ -63,7 +69,7 @@ LADDERS: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
         ("body.fusion.", "body.tail.", "body.first."),
     ),
 }
-"""Convolutions of the SR network that stay in float32, as parts of their names, by loop: those that
+"""Convolutions that stay in float32, as parts of their names, by loop: those of the SR network that
 read the image's first features and cause most of the loss; both ends; and more of those that the
 code conditions. A design has only some of these names. (The first convolution reads three channels
 and is never quantised.)"""
@@ -122,7 +128,7 @@ def quantize_bundle(
     originals = {name: folder / f".{name}.fp32.onnx" for name in loop.graphs}
     for name, original in originals.items():
         copyfile(bundle.graph(name), original)
-    weights = convolution_weights(originals[loop.image.name])
+    weights = [weight for path in originals.values() for weight in convolution_weights(path)]
     try:
         for kept in LADDERS[loop.name]:
             names = [weight for weight in weights if any(part in weight for part in kept)]
