@@ -38,6 +38,13 @@ from ikc_deploy.imaging.separation import (
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIC")
 """Formats that can be read; they are recognised by content, not by file name."""
 
+_HEAD: Final = 4096
+"""Bytes from which the format is recognised."""
+_BYTES_PER_PIXEL: Final = 16
+"""Upper limit of the encoded bytes of a pixel: four samples of 32 bits."""
+_MAX_METADATA: Final = 2**28
+"""Upper limit of the bytes of a file beside its pixels."""
+
 
 def read_picture(path: str | PathLike[str], max_pixels: int | None = MAX_PIXELS) -> Picture:
     """Read an image file; the caller owns the arrays.
@@ -119,11 +126,6 @@ def _content(file: BinaryIO, max_pixels: int | None) -> bytes:
             f"{max_pixels} pixels need; raise the maximum number of pixels (--max-pixels)"
         )
     return data
-
-
-_HEAD: Final = 4096
-_BYTES_PER_PIXEL: Final = 16
-_MAX_METADATA: Final = 2**28
 
 
 def _read(data: bytes, max_pixels: int | None) -> Picture:

@@ -98,12 +98,12 @@ class StatisticsPredictor(nn.Module, ABC):
             ours: Architecture of this network, of isotropic kernels.
         """
         last = cast(nn.Linear, head[-1])
-        (low, high), ratio = theirs.sigma_range, ours.scale / theirs.scale
-        start, end = self.in_pixels(torch.tensor([-1.0, 1.0])[:, None]).flatten().tolist()
+        (low, high), (start, end) = theirs.sigma_range, ours.sigma_range
+        ratio = ours.scale / theirs.scale
         gain = ratio * (high - low) / (end - start)
+        offset = (ratio * (low + high) - (start + end)) / (end - start)
         with torch.no_grad():
             last.weight[0] *= gain
-            offset = (ratio * (low + high) - (start + end)) / (end - start)
             last.bias[0] = gain * last.bias[0] + offset
 
     def shift(self, pixels: float) -> None:
