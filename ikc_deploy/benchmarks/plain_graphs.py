@@ -17,7 +17,7 @@ from ikc_deploy.benchmarks.case import BenchmarkCase, Subject, planes_of
 from ikc_deploy.benchmarks.flops import graph_work, loop_total
 from ikc_deploy.benchmarks.plain_engines import PlainEngine, PlainGraph
 from ikc_deploy.benchmarks.runners import LastImage, StageClock, Timing
-from ikc_deploy.errors import InputError
+from ikc_deploy.errors import BackendError, InputError
 from ikc_deploy.files import atomic_folder, restore
 from ikc_deploy.locks import locked
 from ikc_deploy.loops import CODE, LR, SR
@@ -46,9 +46,13 @@ class PlainGraphsRunner(LastImage):
             )
         self._folder = plain_graphs(subject.weights)
         networks = load_weights(subject.weights).networks
-        self._loop, self._scale = networks.loop, networks.architecture.scale
+        self._loop, scale = networks.loop, networks.architecture.scale
         self._start = networks.basis.delta_code() if self._loop.start is None else None
-        self._code_size = networks.architecture.code_size
+        self._shapes: dict[str, tuple[int, ...]] = {
+            LR: (case.batch, 3, case.height, case.width),
+            CODE: (case.batch, networks.architecture.code_size),
+            SR: (case.batch, 3, scale * case.height, scale * case.width),
+        }
         self._case = case
         self._graphs: dict[str, PlainGraph] = {
             name: engine.open(self._folder / f"{name}.onnx", self._input_shapes(name), case.threads)
@@ -58,7 +62,11 @@ class PlainGraphsRunner(LastImage):
         self._frames = case.frames()
 
     def run(self) -> Timing:
-        """Run one call on the case's frames and return its times."""
+        """Run one call on the case's frames and return its times.
+
+        Raises:
+            BackendError: The engine returns another shape than the graph.
+        """
         clock = StageClock()
         started = time.perf_counter()
         lr = planes_of(self._frames)
@@ -86,17 +94,18 @@ class PlainGraphsRunner(LastImage):
         self._graphs.clear()
 
     def _input_shapes(self, name: str) -> dict[str, tuple[int, ...]]:
-        case, scale = self._case, self._scale
-        shapes = {
-            LR: (case.batch, 3, case.height, case.width),
-            CODE: (case.batch, self._code_size),
-            SR: (case.batch, 3, scale * case.height, scale * case.width),
-        }
-        return {each: shapes[each] for each in self._loop.graph(name).inputs}
+        return {each: self._shapes[each] for each in self._loop.graph(name).inputs}
 
     def _call(self, clock: StageClock, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         output = self._loop.outputs(name, "float")[0]
-        return {output: clock.time(name, self._graphs[name], inputs)}
+        value = clock.time(name, self._graphs[name], inputs)
+        expected = self._shapes[SR if output == SR else CODE]
+        if value.shape != expected:
+            raise BackendError(
+                f"{self.library} returns {list(value.shape)} as the {output} of {name}, where the "
+                f"graph returns {list(expected)}: it converts this graph wrongly"
+            )
+        return {output: value}
 
 
 def plain_graphs(weights: str) -> Path:

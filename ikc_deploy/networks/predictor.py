@@ -201,13 +201,20 @@ class MixturePredictor(StatisticsPredictor):
         """
         found = [expert(lr) for expert in self.experts]
         # An expert that reads nonsense in a foreign image must not outweigh the others.
-        each = torch.stack([widened(unit).clamp(-1.0, 1.0) for _, unit in found], dim=1)
-        clean, degraded = (half.mean(dim=1) for half in torch.chunk(each, 2, dim=1))
+        each = [widened(unit).clamp(-1.0, 1.0) for _, unit in found]
+        half = len(each) // 2
+        clean, degraded = _mean(each[:half]), _mean(each[half:])
         gate = widened(self.gate(torch.cat([statistics for statistics, _ in found], dim=1)))
         log_odds, levels = torch.split(gate, [1, self.levels], dim=1)
         share = torch.sigmoid(log_odds)
         # F removes what it is told of: small false levels in a clean image cost 0.2 dB.
         return self.in_pixels(clean + share * (degraded - clean)), share * levels, log_odds
+
+
+def _mean(tensors: list[Tensor]) -> Tensor:
+    """Return the mean of tensors of one shape."""
+    # By additions: pnnx 20261020 converts a mean over a stacked axis into no reduction at all.
+    return cast(Tensor, sum(tensors[1:], tensors[0])) / len(tensors)
 
 
 def feature_layers(wide: int) -> nn.Sequential:
