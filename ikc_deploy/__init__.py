@@ -11,8 +11,9 @@ Importing this package imports numpy and nothing heavier; `load` opens graphs an
 
 from __future__ import annotations
 
-from os import PathLike
+from os import PathLike, fspath
 
+from ikc_deploy.arguments import is_whole
 from ikc_deploy.bundle.manifest import (
     Bundle,
     FileRecord,
@@ -81,7 +82,9 @@ from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.stream import Status, Stream
 from ikc_deploy.runtime.tiling import Tile, TileSettings
 from ikc_deploy.runtime.upscaler import Upscaler, load_bundle
+from ikc_deploy.text import shown
 from ikc_deploy.version import __version__
+from ikc_deploy.weights import DEFAULT_WEIGHTS, is_shipped_name
 
 __all__ = [
     "Backend",
@@ -161,6 +164,7 @@ def load(
     backend: str = UpscalerOptions.backend,
     iters: int | None = UpscalerOptions.iters,
     *,
+    weights: str | PathLike[str] | None = None,
     threads: int = UpscalerOptions.threads,
     streams: int | None = UpscalerOptions.streams,
     cuda_graph: CudaGraphUse = UpscalerOptions.cuda_graph,
@@ -172,14 +176,13 @@ def load(
     tile: Tile = TileSettings.tile,
     max_memory: int | None = TileSettings.max_memory,
 ) -> Upscaler:
-    """Open a bundle on a backend and return an `Upscaler` that is ready for frames.
+    """Open weights or a bundle on a backend and return an `Upscaler` that is ready for frames.
 
     The caller owns the `Upscaler`: use it as a context manager, or call its `close`.
 
     Args:
-        bundle: A folder written by `ikc-export`, an opened `Bundle`, or None for the shipped
-            weights. These are exported into the user's cache on first use, which needs the
-            `export` extra; later uses do not.
+        bundle: A folder written by `ikc-export`, or an opened `Bundle`; None to choose by
+            `weights`.
         backend: "tensorrt" or "tensorrt-rtx" (both need an engine in the bundle),
             "onnxruntime-cuda", "openvino" (CPUs, and Intel's GPUs and NPUs), "onnxruntime" (the
             CPU), or "auto" for the first of these that loads. A named backend is never replaced by
@@ -187,6 +190,10 @@ def load(
         iters: Number t >= 0 of corrections. The loop runs predictor P and SR network F, then t
             times corrector C and F (IKC, Algorithm 1). None uses the number that the weights were
             measured to gain from (`Manifest.recommended_iters`); the paper uses 7.
+        weights: Name of shipped weights ("x4-lite", "x3-lite", "x2-lite" or "x4-aniso"), path of a
+            checkpoint, or "random:ARCHITECTURE"; None for "x4-lite". Their graphs are stored in the
+            user's cache on first use. That needs the `export` extra only for weights of an
+            architecture that is not shipped.
         threads: Number of CPU cores that the CPU backend may use; 0 for all.
         streams: Number of frames that `Upscaler.submit` and `Upscaler.stream` process at the same
             time on each device, at least 1, each with memory of its own; None for 2 on a GPU and 1
@@ -218,12 +225,14 @@ def load(
         The `Upscaler`, with graphs loaded and no buffers allocated yet.
 
     Raises:
-        InputError: An argument is of the wrong type or out of range.
+        InputError: An argument is of the wrong type or out of range, or `bundle` and `weights` are
+            both given.
+        CheckpointError: `weights` are unknown or damaged.
         BundleError: The bundle is missing, damaged or from another version.
         BackendError: The backend does not run on this machine.
         EngineError: The bundle has no engine for the backend.
-        MissingExtraError: An export is needed, and the `export` extra is not installed; or the
-            backend is not installed.
+        MissingExtraError: The weights must be exported, and the `export` extra is not installed; or
+            the backend is not installed.
 
     Example:
         >>> import numpy as np
@@ -243,12 +252,26 @@ def load(
         threads=threads,
         streams=streams,
         cuda_graph=cuda_graph,
-        device=device if isinstance(device, str) else str(device),
+        device=str(device) if is_whole(device, 0) else device,  # type: ignore[arg-type]
         precision=precision,
         tiles=TileSettings(tile, max_memory),
     )
+    if bundle is not None and weights is not None:
+        raise InputError("got bundle and weights: give only one of them")
     if bundle is None:
         from ikc_deploy.export.default_bundle import default_bundle
 
-        bundle = default_bundle()
+        bundle = default_bundle(_weights_spec(weights))
+    elif isinstance(bundle, str) and is_shipped_name(bundle):
+        raise InputError(
+            f"'{bundle}' is a name of shipped weights, not a bundle; give weights='{bundle}'"
+        )
     return load_bundle(bundle, options)
+
+
+def _weights_spec(weights: str | PathLike[str] | None) -> str:
+    if weights is None:
+        return DEFAULT_WEIGHTS
+    if not isinstance(weights, str | PathLike):
+        raise InputError(f"weights must be a name or a path, got {shown(weights)}")
+    return fspath(weights)

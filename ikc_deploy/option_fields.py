@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, 
 
 import numpy as np
 
-from ikc_deploy.arguments import real_number, whole_number
+from ikc_deploy.arguments import is_whole, real_number, whole_number
 from ikc_deploy.errors import InputError
 from ikc_deploy.text import shown
 
@@ -108,7 +108,8 @@ def changed_options(options: object) -> dict[str, Any]:
 def check_options(options: object) -> None:
     """Check the values of an options dataclass by their types and ranges.
 
-    Numbers, Literals and booleans are checked; None is accepted where the type allows it.
+    Numbers, pairs of whole numbers, Literals and booleans are checked; None is accepted where the
+    type allows it.
 
     Raises:
         InputError: A value is of the wrong type or out of range.
@@ -139,6 +140,11 @@ def _check(value: object, field: OptionField) -> None:
         choices = get_args(field.kind)
         if not isinstance(value, str) or value not in choices:
             raise InputError(f"{name} must be one of {', '.join(choices)}, got {shown(value)}")
+    elif get_origin(field.kind) is tuple and set(get_args(field.kind)) == {int}:
+        count = len(get_args(field.kind))
+        whole = isinstance(value, tuple | list) and all(is_whole(each, -MAX_INT) for each in value)
+        if not whole or len(value) != count:  # type: ignore[arg-type]
+            raise InputError(f"{name} must be {count} whole numbers, got {shown(value)}")
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:

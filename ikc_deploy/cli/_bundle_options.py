@@ -11,7 +11,7 @@ from ikc_deploy.cli._ui import status
 from ikc_deploy.errors import InputError
 from ikc_deploy.export.default_bundle import default_bundle
 from ikc_deploy.option_fields import Option
-from ikc_deploy.weights import DEFAULT_WEIGHTS
+from ikc_deploy.weights import DEFAULT_WEIGHTS, is_shipped_name
 
 WEIGHTS: Final = Option(
     "Shipped weights, a checkpoint file, or random:ARCHITECTURE (x2, x3, x4, x4-lite, ...).",
@@ -53,6 +53,11 @@ class BundleOptions:
             IkcError: The bundle cannot be opened, or the weights cannot be exported.
         """
         if self.folder is not None:
+            name = str(self.folder)
+            if is_shipped_name(name):
+                raise InputError(
+                    f"'{name}' is a name of shipped weights, not a bundle; give --weights {name}"
+                )
             return Bundle.open(self.folder)
         name = self.chosen_weights
         with status(f"{name}, {precision}: opening, or exporting on first use"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ikc_deploy.bundle.engine_store import Engine
 from ikc_deploy.bundle.manifest import Bundle, UsrnetRecord
-from ikc_deploy.bundle.measurements import Int8Parity
+from ikc_deploy.bundle.measurements import Int8Parity, Parity
 from ikc_deploy.cli._ui import print_table, say
 
 _MIB = 2**20
@@ -14,8 +14,11 @@ def print_graphs(bundle: Bundle) -> None:
     """Print the graphs and everything that was measured on them."""
     manifest = bundle.manifest
     _print_sizes(bundle)
-    _print_deviations(bundle)
-    _print_parity(bundle)
+    if manifest.parity is None:
+        say("not compared with torch here: graphs completed from a template of shipped weights")
+    else:
+        _print_deviations(manifest.parity)
+        _print_parity(manifest.parity)
     if manifest.usrnet is not None:
         say(usrnet_line(manifest.usrnet))
     if manifest.parity is not None and manifest.parity.int8 is not None:
@@ -37,9 +40,8 @@ def _print_sizes(bundle: Bundle) -> None:
     print_table(title, ("graph", "convolutions", "MiB"), rows)
 
 
-def _print_parity(bundle: Bundle) -> None:
+def _print_parity(parity: Parity) -> None:
     """Print the loop on the graphs against torch, one row for each step."""
-    parity = bundle.manifest.parity
     rows = (
         (
             str(step.step),
@@ -48,18 +50,17 @@ def _print_parity(bundle: Bundle) -> None:
             f"{step.frame_levels:.2f}",
             f"{step.code_error:.1e}",
         )
-        for step in (parity.steps if parity else ())
+        for step in parity.steps
     )
     header = ("step", "image dB", "rounding alone", "frame levels", "largest |dh|")
     print_table("against torch float32", header, rows)
 
 
-def _print_deviations(bundle: Bundle) -> None:
+def _print_deviations(parity: Parity) -> None:
     """Print each graph's RMS error against torch on the same inputs.
 
     Beside each error is the one that rounding alone causes.
     """
-    parity = bundle.manifest.parity
     rows = (
         (
             name,
@@ -69,7 +70,7 @@ def _print_deviations(bundle: Bundle) -> None:
                 for value in (pair.found, pair.rounding)
             ),
         )
-        for name, graph in (parity.graphs.items() if parity else ())
+        for name, graph in parity.graphs.items()
     )
     title = "each graph against torch: RMS error, and that of rounding alone"
     print_table(title, ("graph", "in float32", "rounding", "as it is", "rounding"), rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import textwrap
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, ParamSpec, TypeVar, cast, get_args
 
 import click
@@ -13,9 +13,12 @@ import click
 from ikc_deploy.cli._ui import fail, note, print_any_name, warn
 from ikc_deploy.errors import IkcError
 from ikc_deploy.option_fields import Heading
+from ikc_deploy.version import __version__
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
+
+_NO_HINTS: Final[Mapping[str, str]] = {}
 
 HELP: Final = {"help_option_names": ["-h", "--help"]}
 """Context settings of every command."""
@@ -75,11 +78,39 @@ class CommandOfPaths(click.Command):
     """A command that refuses an option of a file or folder that is given twice.
 
     Of two other values, the last one counts, so that an alias may be overridden. Of two files, one
-    would be missing.
+    would be missing. It has `--version`.
+
+    Args:
+        *args: As of `click.Command`.
+        hints: Sentences by options that the command lacks and similar programs have.
+        **settings: As of `click.Command`.
     """
+
+    def __init__(self, *args: Any, hints: Mapping[str, str] = _NO_HINTS, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.params.append(
+            click.Option(
+                ["--version"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_show_version,
+                help="Show the version and exit.",
+            )
+        )
+        self._hints = hints
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the command line."""
+        try:
+            return self._parsed(ctx, args)
+        except click.NoSuchOption as error:
+            hint = self._hints.get(error.option_name)
+            if hint is not None:
+                raise CommandError(f"there is no option {error.option_name}: {hint}") from error
+            raise
+
+    def _parsed(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not ctx.resilient_parsing:
             _, _, order = self.make_parser(ctx).parse_args(args=list(args))
             for parameter in order:
@@ -136,6 +167,12 @@ class CommandWithHeadings(CommandOfPaths):
                     break_on_hyphens=False,
                 )
                 formatter.write("\n".join(lines) + "\n")
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"ikc-deploy {__version__}")
+        ctx.exit()
 
 
 _ALL: Final = f"{__name__}.all"

@@ -35,11 +35,12 @@ class VideoOptions:
 
     encoder: EncoderSettings
     start: Annotated[
-        Fraction | None, Option("Start time in the clip.", heading="Video", metavar="TIME")
+        Fraction | None,
+        Option("Start time in the clip: 90 or 1:30.", heading="Video", metavar="TIME"),
     ] = None
     duration: Annotated[
         Fraction | None,
-        Option("Length of the part to upscale.", heading="Video", metavar="TIME"),
+        Option("Length of the part to upscale, as --start.", heading="Video", metavar="TIME"),
     ] = None
     deinterlace: Annotated[
         Deinterlace,

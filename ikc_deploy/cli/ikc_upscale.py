@@ -30,8 +30,27 @@ from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.video.names import is_stream
 
+_BY_WEIGHTS: Final = (
+    "the scale is that of the weights, for example --weights x2-lite (all: ikc-inspect --weights); "
+    "--factor and --size give another output size"
+)
+_BY_NAME: Final = "weights are chosen by --weights NAME; ikc-inspect --weights lists them"
+_INPUTS: Final = "inputs need no option: ikc-upscale INPUT -o OUT"
 
-@click.command(cls=CommandWithHeadings, context_settings=HELP)
+_HINTS: Final = {
+    **dict.fromkeys(("-s", "--scale", "--outscale"), _BY_WEIGHTS),
+    **dict.fromkeys(("-n", "-m", "--model", "--model-name"), _BY_NAME),
+    **dict.fromkeys(("-i", "--input"), _INPUTS),
+    "--output": "the output is -o or --out",
+    "--gpu": "a GPU is chosen by --device 0",
+    "-g": "a GPU is chosen by --device 0",
+    "--tta": "that is --self-ensemble",
+    "-x": "that is --self-ensemble",
+}
+"""Sentences about options of similar programs."""
+
+
+@click.command(cls=CommandWithHeadings, context_settings=HELP, hints=_HINTS)
 @reports_errors
 @click.argument("inputs", metavar="INPUT...", nargs=-1, type=PATH)
 @option_group(OutputOptions, "output", types={"max_pixels": PIXELS})

@@ -133,7 +133,7 @@ def image_tasks(
             inside = (path for real, path in given.items() if real.parent == real_path(folder))
             overwritten = next(inside, None)
         if overwritten is not None:
-            raise InputError(f"'{overwritten}' would be overwritten; choose another output folder")
+            raise InputError(f"'{overwritten}' would be overwritten; choose another output")
     for path in (*targets, *(folder / KERNELS_FILE for folder in folders if folder is not None)):
         check_file(path)
     jobs = zip(sources, targets, folders, strict=True)
@@ -153,7 +153,7 @@ def check_outputs(outputs: Mapping[Path, Path]) -> None:
     for target in outputs.values():
         overwritten = given.get(real_path(target))
         if overwritten is not None:
-            raise InputError(f"'{overwritten}' would be overwritten; choose another output folder")
+            raise InputError(f"'{overwritten}' would be overwritten; choose another output")
     for target in outputs.values():
         check_file(target)
 

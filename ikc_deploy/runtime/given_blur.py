@@ -42,7 +42,7 @@ def given_blur(
     Args:
         bundle: The bundle whose networks read the codes.
         sigma: Standard deviation in HR pixels, or one for each frame.
-        kernel: Kernel `[k,k]`, or one for each frame.
+        kernel: Kernel `[k,k]`, or one for each frame; k at most that of the basis.
         code: Kernel code `[code_size]`, or one for each frame.
         count: Number of frames.
 
@@ -68,9 +68,10 @@ def given_blur(
         codes = real_array(code, _CODE_WORDS).astype(np.float32)
     wanted = (count, basis.code_size)
     if codes.shape not in (wanted[1:], wanted):
+        several = "" if count == 1 else f", or one for each of {count} frames"
         raise InputError(
-            f"{named[0]} must specify one blur, or one for each of {count} frames; "
-            f"got codes of shape {list(codes.shape)}"
+            f"{named[0]} must specify one blur{several}; got codes of shape {list(codes.shape)}, "
+            f"and a kernel code of {bundle.manifest.name} is [{basis.code_size}]"
         )
     longest = float(np.linalg.norm(codes, axis=-1).max())
     if longest > _LONGEST_CODE:
@@ -84,8 +85,17 @@ def given_blur(
 def _code_of_kernel(bundle: Bundle, kernel: ArrayLike) -> NDArray[np.float32]:
     """Return codes `[code_size]` or `[N,code_size]` of kernels that the basis represents."""
     basis, manifest = bundle.basis, bundle.manifest
-    codes = basis.encode(kernel)
     kernels = check_kernels(kernel, MAX_NEGATIVE)
+    margin = (basis.kernel_size - kernels.shape[-1]) // 2
+    if margin < 0:
+        raise KernelError(
+            f"{manifest.name} encodes kernels of at most {basis.kernel_size}x{basis.kernel_size} "
+            f"HR pixels, got {kernels.shape[-1]}x{kernels.shape[-1]}; crop it and divide by its "
+            "sum, or use USRNet (ikc-export --usrnet, then ikc-upscale --kernel or NonBlind)"
+        )
+    widths = [(0, 0)] * (kernels.ndim - 2) + [(margin, margin)] * 2
+    kernels = np.pad(kernels, widths)
+    codes = basis.encode(kernels)
     for each in kernels.reshape(-1, *kernels.shape[-2:]):
         lost = projection_error(each, basis, manifest.scale)
         if lost > MAX_LOST:

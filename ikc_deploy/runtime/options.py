@@ -42,7 +42,11 @@ class UpscalerOptions:
         ),
     ] = None
     backend: Annotated[
-        str, Option(f"Runtime of the networks: auto, or one of {', '.join(BACKENDS)}.")
+        str,
+        Option(
+            f"Runtime of the networks: auto, or one of {', '.join(BACKENDS)}.",
+            heading="Speed and memory",
+        ),
     ] = "auto"
     estimate: Annotated[
         Estimate,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from ikc_deploy.arguments import real_number, whole_number
 from ikc_deploy.bundle.manifest import Bundle
-from ikc_deploy.errors import InputError
+from ikc_deploy.errors import BackendError, InputError
 from ikc_deploy.runtime.backends import half_precision_warning, open_backends
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.estimation import Estimate, check_estimate
@@ -36,6 +37,9 @@ from ikc_deploy.text import shown
 FRAMES_PER_STREAM: Final = 2
 """Maximum number of unfinished submitted frames for each stream: one in progress, one waiting."""
 
+BlurArguments = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None]
+"""Sigma, kernel and code that a caller specifies; at most one is not None."""
+
 _Item = TypeVar("_Item")
 _Out = TypeVar("_Out")
 
@@ -45,7 +49,8 @@ class Upscaler(AbstractContextManager["Upscaler"]):
 
     Buffers are allocated once for each frame shape and kept for the last few shapes. Any thread may
     call it; calls run one after the other. `submit` does not wait: up to `streams` frames are
-    processed at the same time. Use it as a context manager, or call `close`.
+    processed at the same time. Use it as a context manager, or call `close`. A process that is
+    forked after the upscaler was loaded cannot use it.
 
     If the device runs out of memory, the tile size (or the side of whole frames, unless
     `tiles.tile` is None) is halved once, with a `RuntimeWarning`, and the frame is upscaled again.
@@ -114,6 +119,15 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         self._lock = threading.Lock()
         self._tracker = Tracker()
         self._closed = False
+        self._process = os.getpid()
+
+    def __repr__(self) -> str:
+        """Return the weights, the scale and the backend."""
+        manifest, backend = self.bundle.manifest, self.backend
+        return (
+            f"<Upscaler of {manifest.name}, x{manifest.scale}, {manifest.precision}, {self.iters} "
+            f"corrections, on {backend.name} ({backend.device})>"
+        )
 
     @property
     def scale(self) -> int:
@@ -143,7 +157,8 @@ class Upscaler(AbstractContextManager["Upscaler"]):
                 is waited for on the device.
             sigma: Standard deviation of an isotropic Gaussian blur in HR pixels: one, or one for
                 each frame `[N]`.
-            kernel: Blur kernel `[k,k]` or `[N,k,k]`, centred, sum 1.
+            kernel: Blur kernel `[k,k]` or `[N,k,k]` in HR pixels, centred, k odd, sum 1; k is at
+                most the side of the basis (21). Smaller kernels get zeros around them.
             code: Kernel code `[code_size]` or `[N,code_size]`.
             estimate: Way to estimate the blur in this call; None for that of the upscaler. "track"
                 takes the frames of one clip, one at a time.
@@ -156,12 +171,13 @@ class Upscaler(AbstractContextManager["Upscaler"]):
             InputError: The frame or an argument is invalid, or the upscaler is closed.
             KernelError: The blur is outside the kernel basis, or the basis loses more than 15 % of
                 the kernel.
-            BackendError: The device failed.
+            BackendError: The device failed, or the process was forked after loading.
             OutOfMemoryError: The device has too little memory, also with halved tiles.
 
         Example:
             >>> upscaler(frame, kernel=ikc_deploy.gaussian_kernel(1.5)).image  # doctest: +SKIP
         """
+        self._check_process()
         prepared = self._prepared(frame, (sigma, kernel, code), estimate, steps, self._tracker)
         return self._workers[0](prepared.prepare())
 
@@ -197,6 +213,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         Raises:
             InputError: The blur would be tracked, the frame is of an unknown type, or the upscaler
                 is closed.
+            BackendError: The process was forked after loading.
 
         Example:
             >>> futures = [upscaler.submit(frame) for frame in frames]  # doctest: +SKIP
@@ -219,6 +236,8 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         frames: Iterable[Any],
         *,
         sigma: float | None = None,
+        kernel: ArrayLike | None = None,
+        code: ArrayLike | None = None,
         estimate: Estimate = CLIP_ESTIMATE,
         live: bool = False,
     ) -> Stream:
@@ -231,6 +250,8 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         Args:
             frames: Frames `[H,W,3]` (or `[3,H,W]`, as in a call), all of one clip.
             sigma: Standard deviation of the blur of all frames in HR pixels; None to estimate it.
+            kernel: Blur kernel `[k,k]` of all frames, as in a call.
+            code: Kernel code `[code_size]` of all frames.
             estimate: How the blur of each frame is estimated.
             live: Whether a thread takes frames as they arrive, as from a camera. Frames that
                 arrive while another is being upscaled replace each other; the newest is kept.
@@ -239,7 +260,10 @@ class Upscaler(AbstractContextManager["Upscaler"]):
             The `Stream`. Iterating raises the errors of a call and those of `frames`.
 
         Raises:
-            InputError: `estimate` is unknown, or `frames` is not iterable.
+            InputError: `estimate` is unknown, `frames` is not iterable, more than one of `sigma`,
+                `kernel` and `code` is given, or the upscaler is closed.
+            KernelError: The blur is outside the kernel basis, as in a call.
+            BackendError: The process was forked after loading.
 
         Example:
             >>> with upscaler.stream(camera_frames, live=True) as results:  # doctest: +SKIP
@@ -248,15 +272,19 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         """
         if not isinstance(frames, Iterable):
             raise InputError(f"frames must be iterable, got {shown(frames)}")
-        settings = ClipSettings(sigma, check_estimate(estimate))
+        settings = ClipSettings(sigma, check_estimate(estimate), kernel=kernel, code=code)
+        given_blur(self.bundle, *settings.blur, 1)
         reading: Reading = "newest" if live else "on request"
         return Stream(run_clip(self, frames, _same, lambda _, result: result, settings, reading))
 
     def close(self) -> None:
         """Free buffers and graphs; a second call does nothing.
 
-        Submitted frames in progress are finished; waiting ones are cancelled.
+        Submitted frames in progress are finished; waiting ones are cancelled. In a process that was
+        forked after loading, it does nothing: threads and devices are those of the parent.
         """
+        if os.getpid() != self._process:
+            return
         with self._lock:
             self._closed = True
             for pipeline in self._pipelines.values():
@@ -269,6 +297,14 @@ class Upscaler(AbstractContextManager["Upscaler"]):
     def __exit__(self, *_: object) -> None:
         """Close the upscaler at the end of the `with` block."""
         self.close()
+
+    def _check_process(self) -> None:
+        # Threads are not forked: what waits for one would wait forever.
+        if os.getpid() != self._process:
+            raise BackendError(
+                "an Upscaler cannot be used in a process that was forked after it was loaded; "
+                'start workers with multiprocessing.get_context("spawn"), or load it in them only'
+            )
 
     def _accepted(self, frame: Any) -> Frames:
         """Return a frame that any worker may take."""
@@ -299,7 +335,8 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         turn: Turn | None = None
         streams = self.streams
         if settings.size is not None:
-            loops = settings.sigma is None and settings.estimate == "full"
+            known = any(each is not None for each in settings.blur)
+            loops = not known and settings.estimate == "full"
             streams = min(streams, self._workers[0].frames_that_fit(settings.size, loops))
         width = streams * len(self._devices)
 
@@ -307,8 +344,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
             nonlocal turn
             taken = self._accepted(frame_of(item))
             turn = Turn(turn) if width > 1 and settings.estimate == "track" else None
-            blur = (settings.sigma, None, None)
-            job = self._prepared(taken, blur, settings.estimate, False, tracker, turn)
+            job = self._prepared(taken, settings.blur, settings.estimate, False, tracker, turn)
             return replace(job, finish=partial(finish, item))
 
         pipeline = self._pipeline(width)
@@ -316,6 +352,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
 
     def _pipeline(self, width: int) -> Pipeline[_QueuedFrame, Any]:
         """Return the pipeline of the first `width` workers."""
+        self._check_process()
         with self._lock:
             if self._closed:
                 raise InputError("this Upscaler is closed; create a new one with ikc_deploy.load()")
@@ -331,7 +368,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
     def _prepared(
         self,
         frame: Any,
-        blur: tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None],
+        blur: BlurArguments,
         estimate: Estimate | None,
         steps: bool,
         tracker: Tracker,
@@ -370,6 +407,15 @@ class ClipSettings:
     size: tuple[int, int] | None = None
     """Height and width in LR pixels; None if they are not known before the first frame. Where
     memory is too small for several frames of this size, they are processed one by one."""
+    kernel: ArrayLike | None = None
+    """Their blur kernel `[k,k]`."""
+    code: ArrayLike | None = None
+    """Their kernel code `[code_size]`."""
+
+    @property
+    def blur(self) -> BlurArguments:
+        """Sigma, kernel and code."""
+        return self.sigma, self.kernel, self.code
 
 
 @dataclass(frozen=True)
@@ -419,6 +465,7 @@ def run_clip(
 
     Raises:
         InputError: The upscaler is closed.
+        BackendError: The process was forked after loading.
     """
     return upscaler._run(items, frame_of, finish, settings, reading, ahead, stop)
 

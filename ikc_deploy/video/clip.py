@@ -57,8 +57,12 @@ class Span:
         if self.start < 0 or (self.duration is not None and self.duration <= 0):
             raise VideoError(
                 "a clip starts at 0 seconds or later and lasts more than 0 seconds, "
-                f"got start {self.start} and duration {self.duration}"
+                f"got start {_seconds(self.start)} and duration {_seconds(self.duration)}"
             )
+
+
+def _seconds(time: Fraction | None) -> str:
+    return "None" if time is None else f"{float(time):g}"
 
 
 @dataclass(frozen=True)

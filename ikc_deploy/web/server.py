@@ -67,6 +67,7 @@ def create_app(
     routes = [
         Route("/", lambda _: FileResponse(STATIC / "index.html")),
         Route("/api/setup", api.endpoint(api.setup)),
+        Route("/api/weights/{name}", api.endpoint(api.weights_facts)),
         Route("/api/picture", api.endpoint(api.upload), methods=["POST"]),
         Route("/api/sample", api.endpoint(api.sample), methods=["POST"]),
         Route("/api/upscale", api.endpoint(api.upscale), methods=["POST"]),
@@ -129,17 +130,26 @@ class _Api:
 
     async def setup(self, _: Request, __: UserSession) -> Response:
         """Return the choices and limits of the page."""
-        basis = (await run_in_threadpool(self._studio.bundle, self._default)).basis
         return JSONResponse(
             {
                 "weights": self._weights,
                 "default": self._default,
-                "sigma_range": basis.sigma_range,
                 "max_mib": self._settings.max_upload_mib,
                 "max_megapixels": self._settings.max_megapixels,
                 "max_iters": self._settings.max_iters,
             }
         )
+
+    async def weights_facts(self, request: Request, _: UserSession) -> Response:
+        """Return the range of sigma that weights know; their graphs are completed on first use."""
+        name = self._known(request.path_params["name"])
+        basis = (await run_in_threadpool(self._studio.bundle, name)).basis
+        return JSONResponse({"sigma_range": basis.sigma_range})
+
+    def _known(self, weights: object) -> str:
+        if not isinstance(weights, str) or weights not in self._weights:
+            raise InputError(f"unknown weights; choose one of {', '.join(self._weights)}")
+        return weights
 
     async def upload(self, request: Request, session: UserSession) -> Response:
         """Read a picture from the body, which is refused while it arrives if it is too large."""
@@ -183,9 +193,7 @@ class _Api:
     ) -> tuple[Upload, UpscaleRequest]:
         if session.upload is None or values.get("picture") != session.upload.id:
             raise InputError("there is no such picture any more; choose it again")
-        weights = values.get("weights", self._default)
-        if not isinstance(weights, str) or weights not in self._weights:
-            raise InputError(f"unknown weights; choose one of {', '.join(self._weights)}")
+        weights = self._known(values.get("weights", self._default))
         iters, sigma = (
             None if values.get(key) is None else _number(values, key, 0)
             for key in ("iters", "sigma")

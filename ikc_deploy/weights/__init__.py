@@ -35,6 +35,11 @@ def shipped_weights() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
 
+def is_shipped_name(name: str) -> bool:
+    """Return whether a name is one of shipped weights, and no file or folder has it."""
+    return name in shipped_weights() and not Path(name).exists()
+
+
 def shipped_templates() -> dict[str, Path]:
     """Return the paths of the graph templates inside the package, by the name of their weights."""
     folder = Path(__file__).parent / "templates"

@@ -102,3 +102,10 @@ def test_the_bundle_of_shipped_weights_is_shown_by_name() -> None:
     assert "x4-lite" in result.stdout and "all verified" in result.stdout
     assert_one_clear_line(invoke(main, "--weights", "abacus"), "abacus")
     assert_one_clear_line(invoke(main, "folder", "--weights", "x4-lite"), "not both")
+
+
+def test_graphs_from_a_template_have_no_empty_tables() -> None:
+    done = invoke(main, "--weights", "x2-lite")
+    assert done.exit_code == 0, done.stderr
+    assert "not compared with torch here" in done.stdout
+    assert "rounding" not in done.stdout

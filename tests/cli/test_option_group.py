@@ -11,6 +11,7 @@ import click
 import pytest
 from click.types import FloatParamType, IntParamType
 
+import ikc_deploy
 from ikc_deploy.cli._command import OptionWithHeading, reports_errors
 from ikc_deploy.cli._option_group import given_options, given_values, option_group
 from ikc_deploy.cli._value_types import FiniteNumber, FiniteRange, WholeNumber, WholeRange
@@ -111,7 +112,8 @@ def test_every_option_of_every_command_is_a_field_of_a_dataclass(repository: Pat
             for parameter in each.params
             if isinstance(parameter, click.Option) and not isinstance(parameter, OptionWithHeading)
         ]
-        assert set(others) <= {"--help-all"}, name
+        assert set(others) <= {"--help-all", "--version"}, name
+        assert invoke(each, "--version").stdout == f"ikc-deploy {ikc_deploy.__version__}\n"
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan"])
@@ -157,6 +159,18 @@ def test_absurd_numbers_are_usage_errors(option: str, value: str) -> None:
     result = invoke(upscale, "in.png", "-o", "out.png", option, value)
     assert result.exit_code == 2 and "Traceback" not in result.stderr
     assert f"Invalid value for '{option}'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--scale=2", "no option --scale: the scale is that of the weights"),
+        ("-i", "ikc-upscale INPUT -o OUT"),
+        ("--tta", "--self-ensemble"),
+    ],
+)
+def test_options_of_similar_programs_have_a_hint(option: str, words: str) -> None:
+    assert_one_clear_line(invoke(upscale, "in.png", option, "-o", "out.png"), words)
 
 
 def test_help_explains_ten_options_and_names_the_others() -> None:

@@ -400,7 +400,7 @@ def test_a_forked_process_is_told_so(bundle: Bundle, driver: Driver) -> None:
             try:
                 upscaler(photo(16, 20))
             except BackendError as error:
-                os._exit(0 if "forked after its first use" in str(error) else 2)
+                os._exit(0 if "forked after it was loaded" in str(error) else 2)
             finally:
                 os._exit(3)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -55,6 +55,8 @@ def test_sizes_of_an_input_of_150x100(
         ({"size": (8, 8), "factor": 2.0}, "--size and --factor both give the output size"),
         ({"width": 8, "factor": 2.0}, "--width and --factor"),
         ({"size": (0, 8)}, "invalid output size 0x8"),
+        ({"size": "1920x1080"}, "size must be 2 whole numbers, got '1920x1080'"),
+        ({"size": (8,)}, "size must be 2 whole numbers"),
         ({"stretch": True, "width": 8}, "needs both sides"),
         ({"strength": 1.5}, "strength"),
         ({"factor": 0.0}, "factor"),

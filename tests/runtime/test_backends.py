@@ -13,7 +13,7 @@ from ikc_deploy import BackendError, Bundle, InputError
 from ikc_deploy.runtime.backends import BACKENDS, choose_backend, open_backend
 from ikc_deploy.runtime.backends.cpu_backends import CPU_BACKEND_VARIABLE, choose_cpu_backend
 from ikc_deploy.runtime.backends.onnx_sessions import load_sessions
-from ikc_deploy.runtime.backends.openvino_devices import open_core
+from ikc_deploy.runtime.backends.openvino_devices import loaded_core
 from tests.half import half_bundle, write_engine
 from tests.samples import photo
 
@@ -54,7 +54,7 @@ def test_auto_takes_openvino_where_it_is_installed(
     backend, passed = choose_cpu_backend(small_bundle, 1)
     assert backend.name == "openvino" and passed == {}
     # Without it, ONNX Runtime is taken without a word.
-    open_core.cache_clear()
+    loaded_core.cache_clear()
     monkeypatch.setitem(sys.modules, "openvino", None)
     backend, passed = choose_cpu_backend(small_bundle, 1)
     assert backend.name == "onnxruntime"
@@ -70,14 +70,14 @@ def test_an_openvino_that_fails_is_replaced_with_one_warning(
     def refuse(*_: Any, **__: Any) -> Any:
         raise RuntimeError("this CPU is too old")
 
-    open_core.cache_clear()
+    loaded_core.cache_clear()
     monkeypatch.delenv(CPU_BACKEND_VARIABLE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(openvino.Core, call.partition(".")[2], refuse)
     frame = photo(16, 20)
     with pytest.warns(RuntimeWarning, match="this CPU is too old.*backend='onnxruntime'") as said:
         upscaler = ikc_deploy.load(small_bundle, "auto", 1)
-    open_core.cache_clear()
+    loaded_core.cache_clear()
     assert len(said) == 1
     with upscaler, ikc_deploy.load(small_bundle, "onnxruntime", 1) as named:
         assert upscaler.backend.name == "onnxruntime"

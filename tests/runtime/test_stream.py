@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 import ikc_deploy
-from ikc_deploy import Bundle, InputError, Upscaler
+from ikc_deploy import Bundle, InputError, KernelError, Upscaler
 from tests.repeating import repeated
 from tests.samples import photo
 
@@ -38,6 +38,21 @@ def test_results_come_in_order_and_only_when_asked_for(upscaler: Upscaler) -> No
         assert np.array_equal(result.image, repeated(np.full((16, 24, 3), number, np.uint8)))
         assert stream.status.frames_in == stream.status.frames_out == number + 1
     assert number == 8
+
+
+def test_a_clip_may_have_a_known_kernel_or_code(upscaler: Upscaler) -> None:
+    frames = [photo(16, 24, seed) for seed in range(2)]
+    kernel = ikc_deploy.gaussian_kernel(1.2)
+    code = upscaler.bundle.basis.encode(kernel)
+    for blur in ({"kernel": kernel}, {"code": code}):
+        for frame, result in zip(frames, upscaler.stream(frames, **blur), strict=True):
+            assert np.array_equal(result.image, upscaler(frame, **blur).image)
+            assert result.corrections == 0
+    # A wrong blur is refused before the first frame is taken.
+    with pytest.raises(InputError, match="got kernel and code"):
+        upscaler.stream(numbered(2), kernel=kernel, code=code)
+    with pytest.raises(KernelError, match=r"must lie in"):
+        upscaler.stream(numbered(2), sigma=99)
 
 
 def test_the_status_says_how_it_goes(upscaler: Upscaler) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import ikc_deploy
-from ikc_deploy import BackendError, Bundle, InputError, KernelError, Upscaler
+from ikc_deploy import BackendError, Bundle, CheckpointError, InputError, KernelError, Upscaler
 from ikc_deploy.export.export_settings import ExportSettings
 from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_checkpoint
@@ -125,6 +127,9 @@ def test_a_given_blur_runs_the_sr_network_alone(upscaler: Upscaler, networks: Ik
     assert by_sigma.timings["predictor"] == by_sigma.timings["corrector"] == 0
     kernel = ikc_deploy.gaussian_kernel(1.7)
     assert np.array_equal(upscaler(frame, kernel=kernel).image, by_sigma.image)
+    small = ikc_deploy.gaussian_kernel(0.8, size=11)
+    padded = upscaler(frame, kernel=np.pad(small, 5))
+    assert np.array_equal(upscaler(frame, kernel=small).image, padded.image)
     assert np.array_equal(upscaler(frame, code=code).image, by_sigma.image)
 
 
@@ -215,14 +220,59 @@ def test_a_blur_that_cannot_be_is_refused(upscaler: Upscaler) -> None:
     frame = photo(12, 12)
     with pytest.raises(KernelError, match=r"sigma must lie in \[0\.2, 4\]"):
         upscaler(frame, sigma=5.0)
-    with pytest.raises(KernelError, match=r"\[\.\.\., 21, 21\]"):
+    with pytest.raises(KernelError, match="at most 21x21 HR pixels, got 23x23"):
+        upscaler(frame, kernel=np.full((23, 23), 23.0**-2))
+    with pytest.raises(KernelError, match="sum must be 1, got 25"):
         upscaler(frame, kernel=np.ones((5, 5)))
     with pytest.raises(InputError, match="got sigma and kernel: specify the blur"):
         upscaler(frame, sigma=1.0, kernel=np.ones((21, 21)))
     with pytest.raises(InputError, match="one finite kernel code"):
         upscaler(frame, code=np.full(10, np.nan))
-    with pytest.raises(InputError, match="one for each of 1 frames"):
+    with pytest.raises(InputError, match=r"sigma must specify one blur; .* small is \[10\]"):
         upscaler(frame, sigma=[1.0, 2.0, 3.0])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_process_cannot_use_the_upscaler_and_does_not_hang(small_bundle: Bundle) -> None:
+    frame = photo(12, 12)
+    with ikc_deploy.load(small_bundle, iters=1) as upscaler:
+        upscaler.submit(frame).result(60)
+        uses: list[Callable[[], Any]] = [
+            lambda: upscaler(frame),
+            lambda: upscaler.submit(frame),
+            lambda: list(upscaler.stream([frame])),
+        ]
+        child = os.fork()
+        if child == 0:
+            try:
+                for use in uses:
+                    with pytest.raises(BackendError, match="forked after it was loaded"):
+                        use()
+                upscaler.close()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        upscaler(frame)
+
+
+def test_weights_are_chosen_by_name_or_path(small_checkpoint: Path) -> None:
+    frame = photo(12, 12)
+    with ikc_deploy.load(weights="x2-lite") as shipped:
+        assert shipped.scale == 2
+        assert "x2-lite, x2, fp32" in repr(shipped)
+    with ikc_deploy.load(weights=small_checkpoint, iters=1) as own:
+        assert own(frame).image.shape == (48, 48, 3)
+    for name in ("x2-lite", "x4-lite"):
+        with pytest.raises(InputError, match=f"name of shipped weights.*weights='{name}'"):
+            ikc_deploy.load(name)
+    with pytest.raises(CheckpointError, match="unknown weights 'x5': expected shipped"):
+        ikc_deploy.load(weights="x5")
+    wrong: Any = 4
+    with pytest.raises(InputError, match="must be a name or a path, got 4"):
+        ikc_deploy.load(weights=wrong)
+    with pytest.raises(InputError, match="only one of them"):
+        ikc_deploy.load("bundle", weights="x2-lite")
 
 
 @pytest.mark.parametrize("iters", [-1, 1.5, "7", True])

@@ -168,6 +168,15 @@ def test_users_do_not_see_each_other(client: TestClient, tmp_path: Path) -> None
     assert "httponly" in cookie and "samesite=strict" in cookie
 
 
+def test_the_range_of_sigma_is_that_of_the_weights(
+    client: TestClient, small_bundle: Bundle
+) -> None:
+    answer = client.get("/api/weights/small")
+    assert answer.json() == {"sigma_range": list(small_bundle.basis.sigma_range)}
+    refused = client.get("/api/weights/x9")
+    assert refused.status_code == 400 and "choose one of small" in refused.json()["error"]
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims to be huge."""
 

@@ -155,6 +155,10 @@ def test_upload_compare_override_and_download(
     clip = driver.execute_script("return document.getElementById('before').style.clipPath")
     assert "75%" in clip
     # Another blur: first on the crop, then on the whole picture.
+    low, high = small_bundle.basis.sigma_range
+    sigma = driver.find_element("id", "sigma")
+    assert float(sigma.get_attribute("min")) == pytest.approx(low)
+    assert float(sigma.get_attribute("max")) == pytest.approx(high)
     click(driver, "automatic")
     slide(driver, "sigma", 3.0)
     until(driver, "document.getElementById('crop').dataset.sigma === '3'")
@@ -179,6 +183,32 @@ def test_upload_compare_override_and_download(
     # Chromium logs each refused request; nothing else is logged.
     logged = [entry["message"] for entry in driver.get_log("browser")]
     assert len(logged) == 1 and "/api/upscale" in logged[0] and "400" in logged[0]
+
+
+def test_every_control_is_reached_once_by_tab_and_has_a_name(address: str, driver: Any) -> None:
+    from selenium.webdriver import ActionChains, Keys
+
+    driver.get(address)
+    until(driver, "document.querySelectorAll('#weights option').length === 1")
+    click(driver, "sample")
+    until(driver, "!document.getElementById('go').disabled")
+    slide(driver, "iters", 1)
+    result(driver)
+    driver.execute_script("document.getElementById('file').focus()")
+    reached: list[str | None] = []
+    for _ in range(40):
+        focused = driver.switch_to.active_element
+        if focused.tag_name == "body" or focused.get_attribute("id") in reached:
+            break
+        reached.append(focused.get_attribute("id"))
+        assert focused.accessible_name, reached[-1]
+        ActionChains(driver).send_keys(Keys.TAB).perform()
+    controls = driver.execute_script(
+        "return [...document.querySelectorAll('input,select,button,a')]"
+        ".filter((e) => !e.disabled && !e.hidden).map((e) => e.id)"
+    )
+    assert set(controls) <= set(reached)
+    assert set(reached) - set(controls) == {"stage"}
 
 
 def test_a_bad_file_is_a_sentence(address: str, driver: Any, tmp_path: Path) -> None:

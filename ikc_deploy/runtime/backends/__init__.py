@@ -18,6 +18,7 @@ from ikc_deploy.runtime.backends.cpu_backends import (
     OPENVINO,
     choose_cpu_backend,
 )
+from ikc_deploy.runtime.backends.openvino_devices import DEVICES, is_device
 from ikc_deploy.text import shown
 
 if TYPE_CHECKING:
@@ -107,10 +108,15 @@ def open_backend(
     numbered = isinstance(device, str) and device.isdecimal()
     having = "auto", *(CUDA_BACKENDS if numbered else (OPENVINO,))
     if device != DEFAULT_DEVICE and name not in having[0 if numbered else 1 :]:
+        if not numbered and not is_device(device):
+            raise InputError(
+                f"invalid device {shown(device)}: expected the number of a GPU, for example 0, or, "
+                f"for the backend {OPENVINO}, {' or '.join(DEVICES)}"
+            )
         raise InputError(
             f"device={shown(device)} is for the backends {', '.join(having[1:])}, and the backend "
             f"is {name}; choose one of these, or leave the device out (GPUs have numbers: "
-            "device=1)"
+            f"device=1; the CPU is the device of {' and '.join(CPU_BACKENDS)})"
         )
     if name == "auto":
         return choose_backend(bundle, threads, cuda_graph=cuda_graph, device=device)[0]

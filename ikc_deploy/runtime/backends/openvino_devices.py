@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -47,13 +48,18 @@ class OpenVinoDevice:
         return "EXPORT_IMPORT" in self.capabilities
 
 
+def is_device(name: object) -> bool:
+    """Return whether `name` is one that OpenVINO may give to a device."""
+    return isinstance(name, str) and _DEVICE.fullmatch(name) is not None
+
+
 def check_settings(device: str, precision: str) -> None:
     """Check the names of a device and a precision.
 
     Raises:
         InputError: A name is unknown.
     """
-    if not isinstance(device, str) or not _DEVICE.fullmatch(device):
+    if not is_device(device):
         raise InputError(
             f"invalid device {shown(device)}: expected one of {', '.join(DEVICES)}, or one of "
             "several, for example GPU.1"
@@ -64,12 +70,29 @@ def check_settings(device: str, precision: str) -> None:
         )
 
 
-@cache
 def open_core() -> Any:
     """Load OpenVINO.
 
     Returns:
         The `Core` of this process.
+
+    Raises:
+        MissingExtraError: OpenVINO is not installed.
+        BackendError: It does not start, or the process was forked after OpenVINO's first use.
+    """
+    core, process = loaded_core()
+    # The threads of OpenVINO are not forked, and a compilation would wait for them forever.
+    if process != os.getpid():
+        raise BackendError(
+            "OpenVINO cannot be used in a process that was forked after its first use; start "
+            'workers with multiprocessing.get_context("spawn"), or load the bundle in them only'
+        )
+    return core
+
+
+@cache
+def loaded_core() -> tuple[Any, int]:
+    """Return OpenVINO's `Core` and the process that created it.
 
     Raises:
         MissingExtraError: OpenVINO is not installed.
@@ -82,7 +105,7 @@ def open_core() -> Any:
     except (ImportError, OSError) as error:
         raise _not_started(error) from error
     try:
-        return openvino.Core()
+        return openvino.Core(), os.getpid()
     except RuntimeError as error:
         raise _not_started(error) from error
 

@@ -93,22 +93,26 @@ async function upscale() {
     }
     if (job.state === "failed") throw new Error(sentence(job.error));
     if (job.state === "cancelled") say("Cancelled.");
-    else show(job);
+    else await show(job);
   } finally {
     element("go").disabled = state.picture === null;
     element("cancel").hidden = element("progress").hidden = true;
   }
 }
 
-function show(job) {
+async function show(job) {
+  say("Loading the pictures …");
   state.done = job;
-  element("empty").hidden = true;
-  element("compare").hidden = false;
   element("before").src = `/api/jobs/${job.job}/bicubic.png`;
   element("step").max = job.blurs.length - 1;
   element("step").value = job.blurs.length - 1;
   element("step").disabled = job.blurs.length < 2;
   showStep();
+  // Another job or step may replace a picture while it loads.
+  await Promise.allSettled(["before", "after"].map((id) => element(id).decode()));
+  element("empty").hidden = true;
+  element("compare").hidden = false;
+  divide();
   say(`${job.width} × ${job.height} in ${(job.milliseconds / 1000).toFixed(1)} s.`);
 }
 
@@ -119,9 +123,11 @@ function showStep() {
   link();
   drawKernel(blur.kernel);
   const round = blur.long - blur.short < 0.1 * blur.long;
-  element("blur").textContent = (job.known ? "Given blur: " : "Estimated blur: ") + (round
+  const words = (job.known ? "Given blur: " : "Estimated blur: ") + (round
     ? `sigma ${blur.sigma.toFixed(2)} pixels of the upscaled picture.`
     : `ellipse with sigmas ${blur.long.toFixed(2)} and ${blur.short.toFixed(2)}, at ${blur.angle.toFixed(0)}°.`);
+  element("blur").textContent = words;
+  element("kernel").setAttribute("aria-label", `Blur kernel. ${words}`);
 }
 
 function link() {
@@ -146,6 +152,16 @@ function divide() {
   element("before").style.clipPath = `inset(0 ${100 - share}% 0 0)`;
   element("divider").style.left = `${element("after").clientWidth * share / 100}px`;
   element("divider").style.height = `${element("after").clientHeight}px`;
+}
+
+async function takeRange() {
+  const weights = element("weights").value, sigma = element("sigma");
+  const { sigma_range: [low, high] } = await askJson(`/api/weights/${encodeURIComponent(weights)}`);
+  if (weights !== element("weights").value) return;
+  const middle = sigma.dataset.chosen ? sigma.value : (low + high) / 2;
+  [sigma.min, sigma.max, sigma.value] = [low, high, middle];
+  element("sigma-value").textContent = Number(sigma.value).toFixed(2);
+  liveCrop();
 }
 
 function liveCrop() {
@@ -214,7 +230,9 @@ function connect() {
     const shown = () => { element(`${id}-value`).textContent = Number(element(id).value).toFixed(2); };
     element(id).addEventListener("input", () => { shown(); liveCrop(); });
   }
-  for (const id of ["weights", "size"]) element(id).addEventListener("change", liveCrop);
+  element("sigma").addEventListener("input", () => { element("sigma").dataset.chosen = "1"; });
+  element("weights").addEventListener("change", () => guarded(takeRange));
+  element("size").addEventListener("change", liveCrop);
 }
 
 guarded(async () => {
@@ -224,10 +242,8 @@ guarded(async () => {
   for (const [name, scale] of Object.entries(setup.weights)) {
     element("weights").add(new Option(`${name} (×${scale})`, name, false, name === setup.default));
   }
-  const [low, high] = setup.sigma_range, sigma = element("sigma");
-  [sigma.min, sigma.max, sigma.value] = [low, high, (low + high) / 2];
-  element("sigma-value").textContent = Number(sigma.value).toFixed(2);
   element("iters").max = setup.max_iters;
   element("limits").textContent = `up to ${setup.max_mib} MiB and ${setup.max_megapixels} million pixels`;
   say("");
+  await takeRange();
 });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import warnings
@@ -34,7 +35,12 @@ from ikc_deploy.runtime.backends import open_backend, openvino_models
 from ikc_deploy.runtime.backends.compiled_cache import CompiledCache
 from ikc_deploy.runtime.backends.cpu_backends import CPU_BACKEND_VARIABLE, OPENVINO
 from ikc_deploy.runtime.backends.openvino import OpenVino
-from ikc_deploy.runtime.backends.openvino_devices import Arithmetic, find_device, open_core
+from ikc_deploy.runtime.backends.openvino_devices import (
+    Arithmetic,
+    find_device,
+    loaded_core,
+    open_core,
+)
 from ikc_deploy.runtime.backends.precision_gate import (
     MAX_CODE_LOSS_DB,
     MIN_FRAME_DB,
@@ -130,7 +136,7 @@ def test_int8_graphs_run(tmp_path: Path) -> None:
 def test_without_openvino_the_extra_is_named(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_core.cache_clear()
+    loaded_core.cache_clear()
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'ikc-deploy\[openvino\]'"):
         open_backend("openvino", small_bundle)
@@ -151,6 +157,34 @@ def test_wrong_settings_are_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         ikc_deploy.load(small_bundle, "openvino", **settings)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cpu", -1, None])
+def test_a_device_that_no_backend_has_is_refused(small_bundle: Bundle, device: Any) -> None:
+    with pytest.raises(InputError, match=r"invalid device .*: expected the number of a GPU"):
+        ikc_deploy.load(small_bundle, device=device)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_process_forked_after_its_first_use_does_not_hang(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(CPU_BACKEND_VARIABLE, raising=False)
+    frame = photo(12, 12)
+    with ikc_deploy.load(small_bundle, "openvino", 1, threads=1) as upscaler:
+        upscaler(frame)
+    child = os.fork()
+    if child == 0:
+        try:
+            with pytest.raises(BackendError, match="forked after its first use"):
+                ikc_deploy.load(small_bundle, "openvino", 1)
+            with pytest.warns(RuntimeWarning, match="forked after its first use"):
+                auto = ikc_deploy.load(small_bundle, "auto", 1, threads=1)
+            works = auto.backend.name == "onnxruntime" and len(auto(frame).image) == 48
+            os._exit(0 if works else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("backend", ["auto", "onnxruntime", "tensorrt"])
