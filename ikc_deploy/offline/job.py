@@ -21,7 +21,7 @@ from ikc_deploy.locks import locked
 from ikc_deploy.offline.forward_model import upscaled
 from ikc_deploy.offline.methods import Method
 from ikc_deploy.offline.nonblind_stage import NonBlindStage, padded
-from ikc_deploy.offline.optimize import FitResult, Progress
+from ikc_deploy.offline.optimize import FitResult, Progress, optimize
 from ikc_deploy.offline.outputs import (
     OUTPUTS,
     REPORT,
@@ -141,8 +141,8 @@ def run(
         check_output(folder)
         earlier = read_report(folder) if (folder / STATE).exists() else None
         lr = np.ascontiguousarray(job.picture.rgb[job.area])
-        fit = job.method.load().fit
-        result = fit(lr, job.scale, job.settings, progress, stop=stop, state=folder / STATE)
+        fit = job.method.fit(lr, job.scale, job.settings)
+        result = optimize(fit, progress, stop=stop, state=folder / STATE)
         return _write(job, folder, lr, result, earlier)
 
 
