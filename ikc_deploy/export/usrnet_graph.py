@@ -47,7 +47,8 @@ from ikc_deploy.files import sha256_file
 from ikc_deploy.imaging.degrade import quantize
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.kernels.conventions import degrade_fkp, fkp_variances, shifted_gaussian
-from ikc_deploy.networks.usrnet import Spectrum, Usrnet, load_usrnet, shipped_usrnet
+from ikc_deploy.networks.usrnet import Usrnet, load_usrnet, shipped_usrnet
+from ikc_deploy.networks.usrnet_data_step import Spectrum
 from ikc_deploy.runtime.frames import LAYOUTS
 from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.tiling import RAMP, SPARE
