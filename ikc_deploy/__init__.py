@@ -13,14 +13,8 @@ from __future__ import annotations
 
 from os import PathLike
 
-from ikc_deploy.bundle.manifest import (
-    Bundle,
-    FileRecord,
-    FrameIO,
-    Manifest,
-    Precision,
-    UsrnetRecord,
-)
+from ikc_deploy.bundle.file_records import FileRecord
+from ikc_deploy.bundle.manifest import Bundle, FrameIO, Manifest, Precision, UsrnetRecord
 from ikc_deploy.bundle.measurements import (
     Deviation,
     EngineOutput,

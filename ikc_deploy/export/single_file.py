@@ -24,14 +24,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from ikc_deploy.bundle.manifest import (
-    BASIS_FILE,
-    Bundle,
-    Manifest,
-    copy_verified,
-    record_files,
-    write_manifest,
-)
+from ikc_deploy.bundle.file_records import record_files
+from ikc_deploy.bundle.manifest import BASIS_FILE, Bundle, Manifest, copy_verified, write_manifest
 from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.bundle.tolerances import LOOP
 from ikc_deploy.errors import ExportError, InputError

@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ikc_deploy.bundle.bundle_writer import changed_bundle
+from ikc_deploy.bundle.file_records import record_files
 from ikc_deploy.bundle.manifest import (
     USRNET,
     Bundle,
     FrameIO,
     Precision,
     UsrnetRecord,
-    record_files,
     write_manifest,
 )
 from ikc_deploy.bundle.measurements import UsrnetParity
