@@ -24,7 +24,6 @@ from ikc_deploy.video.encoder_settings import EncoderSettings
 from ikc_deploy.video.names import DEFAULT_RATE, PIPE, Deinterlace
 
 if TYPE_CHECKING:
-    from ikc_deploy.batch.inputs import ClipTask
     from ikc_deploy.video.request import Request
     from ikc_deploy.video.stream_run import FrameSettings, StreamReport
 
@@ -108,17 +107,13 @@ def video_request(
         )
     if video.raw_size is not None and video.raw is None:
         raise InputError("--raw-size is the size of raw frames; give --raw too")
-    return _request(inputs[0] if inputs else None, out, video, preview)
+    return clip_request(inputs[0] if inputs else None, out, video, preview)
 
 
-def request_of_clip(task: ClipTask, video: VideoOptions, preview: bool) -> Request:
-    """Return the request of one clip; raise what `video_request` raises."""
-    return _request(task.source, task.target, video, preview)
-
-
-def _request(
+def clip_request(
     source: Path | None, target: Path | None, video: VideoOptions, preview: bool
 ) -> Request:
+    """Return the request of one clip or stream; raise what `video_request` raises."""
     try:
         from ikc_deploy.video.camera import CameraSettings
         from ikc_deploy.video.clip import Span
