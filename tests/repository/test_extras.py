@@ -24,7 +24,7 @@ NEEDED = {
         "ikc_deploy.cli.ikc_upscale",
         "ikc_deploy.cli.ikc_train",
     ),
-    "training": ("ikc_deploy.training.jobs", "torch.utils.tensorboard"),
+    "training": ("ikc_deploy.training.recipe_kinds", "torch.utils.tensorboard"),
     "export": (
         "ikc_deploy.export.exporter",
         "ikc_deploy.export.usrnet_graph",
