@@ -15,7 +15,7 @@ from ikc_deploy.cli._upscale_output import OutputOptions
 from ikc_deploy.cli._upscale_result import show_image
 from ikc_deploy.cli._upscale_video import VideoOptions
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice
-from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.imaging.image_files import Upscaled
 from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.option_fields import Option
@@ -65,12 +65,10 @@ def upscale_batch(
         raise InputError(f"{', '.join(refused)}: only for a single clip or stream; leave out --ray")
     if not inputs or output.out is None:
         raise InputError("name the inputs, and the folder of the outputs with -o OUT")
-    try:
+    with needs_extra("ray", "--ray"):
         from ikc_deploy.batch.cluster import require_ray
         from ikc_deploy.batch.inputs import BATCH_SUFFIXES
         from ikc_deploy.batch.run import Joined, run_batch
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "av", "ray", "--ray") from error
     require_ray()
 
     def on_output(done: Upscaled | Joined) -> None:

@@ -15,7 +15,7 @@ from ikc_deploy.cli._option_group import given_options, option_group
 from ikc_deploy.cli._ui import counted, note, progress_bars, say, warn
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice
 from ikc_deploy.cli._value_types import RATE, TIME, WIDTH_HEIGHT
-from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.imaging.existing_outputs import ExistingOutputs
 from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.option_fields import Option
@@ -114,13 +114,11 @@ def clip_request(
     source: Path | None, target: Path | None, video: VideoOptions, preview: bool
 ) -> Request:
     """Return the request of one clip or stream; raise what `video_request` raises."""
-    try:
+    with needs_extra("video", "video"):
         from ikc_deploy.video.camera import CameraSettings
         from ikc_deploy.video.clip import Span
         from ikc_deploy.video.raw import RawFormat
         from ikc_deploy.video.request import Request
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "av", "video", "video") from error
     camera = None
     if video.camera is not None:
         seconds = None if video.duration is None else float(video.duration)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.evaluation.blurs import BlurSet
 from ikc_deploy.evaluation.protocol import Progress, check_bundle, check_codes
 from ikc_deploy.evaluation.records import Method
@@ -111,10 +111,8 @@ def blur_effect(image: NDArray[np.uint8]) -> float:
     Raises:
         MissingExtraError: scikit-image is not installed.
     """
-    try:
+    with needs_extra("evaluation", "the blur effect"):
         from skimage.measure import blur_effect as effect
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("skimage", "evaluation", "the blur effect") from error
     # A flat image has no edges: scikit-image divides 0 by 0.
     with np.errstate(invalid="ignore"):
         found = float(effect(luma(image)))  # type: ignore[no-untyped-call]

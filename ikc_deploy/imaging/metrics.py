@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.bundle.psnr import psnr
-from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.errors import InputError, needs_extra
 
 LUMA_WEIGHTS: Final = (0.299, 0.587, 0.114)
 """Weights of R, G and B in luma (BT.601)."""
@@ -59,10 +59,8 @@ def ssim_y(image: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) 
         InputError: The shapes differ.
         MissingExtraError: scikit-image is not installed.
     """
-    try:
+    with needs_extra("evaluation", "SSIM"):
         from skimage.metrics import structural_similarity
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("skimage", "evaluation", "SSIM") from error
     ours, theirs = _cropped_luma(image, reference, border)
     similarity = structural_similarity(  # type: ignore[no-untyped-call]
         ours,
