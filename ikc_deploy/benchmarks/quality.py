@@ -15,19 +15,20 @@ from ikc_deploy.imaging.degrade import SIGMAS, degrade_gaussian
 from ikc_deploy.imaging.metrics import MAX_PSNR, psnr_y
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import load_bundle
+from ikc_deploy.typed_values import PathText
 
 
 @dataclass(frozen=True)
 class CandidateQuality:
     """The mean PSNR-Y of a candidate over images and the eight blurs of Gaussian8."""
 
-    subject: str
+    subject: PathText
     """Weights or bundle under test."""
     candidate: str
     """Name of the candidate."""
     iters: int
     """Number of corrections."""
-    dataset: str
+    dataset: PathText
     """Name of the dataset."""
     images: int
     """Number of images."""

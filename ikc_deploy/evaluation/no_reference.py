@@ -14,8 +14,6 @@ Both only help to compare outputs of the same input; PSNR and SSIM need pairs (`
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -34,6 +32,7 @@ from ikc_deploy.imaging.degrade import blur, quantize, upscale_bicubic
 from ikc_deploy.imaging.image_io import list_images, read_rgb
 from ikc_deploy.imaging.metrics import MAX_PSNR, luma, psnr_y
 from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.reporting.tables import csv_text
 from ikc_deploy.runtime.frames import MIN_SIDE
 from ikc_deploy.runtime.upscaler import Upscaler
 
@@ -174,12 +173,8 @@ def table_cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def to_csv(records: Sequence[NoReferenceRecord]) -> str:
     """Return CSV: a header, and a line for each record; empty where unknown."""
-    text = io.StringIO()
     columns = [field.name for field in fields(NoReferenceRecord)]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(record) for record in records)
-    return text.getvalue()
+    return csv_text(columns, map(asdict, records))
 
 
 def _measure(upscaler: Upscaler, dataset: str, path: Path) -> Iterator[NoReferenceRecord]:
