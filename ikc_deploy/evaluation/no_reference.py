@@ -30,7 +30,7 @@ from ikc_deploy.evaluation.summary import CONFIDENCE_TEXT, bootstrap_interval
 from ikc_deploy.files import real_path
 from ikc_deploy.imaging.degrade import blur, quantize, upscale_bicubic
 from ikc_deploy.imaging.image_io import list_images, read_rgb
-from ikc_deploy.imaging.metrics import MAX_PSNR, luma, psnr_y
+from ikc_deploy.imaging.metrics import luma, psnr_y
 from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.reporting.tables import csv_text
 from ikc_deploy.runtime.frames import MIN_SIDE
@@ -130,7 +130,7 @@ def consistency(
         scale: Scale factor s.
     """
     shrunk = quantize(resize_bicubic(blur(image, kernel.astype(np.float64)), 1 / scale))
-    return min(psnr_y(shrunk, lr, 0), MAX_PSNR)
+    return psnr_y(shrunk, lr, 0)
 
 
 def summary_rows(

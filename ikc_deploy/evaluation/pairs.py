@@ -37,6 +37,7 @@ from ikc_deploy.files import real_path
 from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.folders import names
 from ikc_deploy.imaging.image_io import list_images, read_rgb
+from ikc_deploy.imaging.metrics import SSIM_WINDOW
 from ikc_deploy.runtime.frames import MIN_SIDE
 from ikc_deploy.runtime.upscaler import Upscaler
 
@@ -196,7 +197,7 @@ def _measure(
     blur = BlurSet.unknown().blurs[0]
     for done, pair in enumerate(pairs.pairs, 1):
         lr, hr = read_pair(pair, upscaler.scale)
-        if min(hr.shape[:2]) - 2 * border < _SSIM_WINDOW:
+        if min(hr.shape[:2]) - 2 * border < SSIM_WINDOW:
             raise InputError(
                 f"a border of {border} pixels leaves too little of '{pair.hr}', which has "
                 f"{hr.shape[1]}x{hr.shape[0]} pixels"
@@ -209,10 +210,6 @@ def _measure(
             sigma = float(upscaler.bundle.basis.sigma_of_code(code))
             yield case.record(image, border, "blind", step, sigma)
         progress(pairs.name, done, total)
-
-
-_SSIM_WINDOW: Final = 11
-"""Side of the smallest image that SSIM can measure."""
 
 
 def _key(stem: str, scale: int) -> str:

@@ -14,11 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ikc_deploy.imaging.metrics import LUMA_WEIGHTS, MAX_PSNR
+from ikc_deploy.imaging.metrics import LUMA_WEIGHTS, MAX_PSNR, SSIM_WINDOW
 from ikc_deploy.imaging.resize import bicubic_matrix
-
-SSIM_WINDOW: Final = 11
-"""Side in pixels of the window of `ssim`."""
 
 _SIGMA: Final = 1.5
 _C1: Final = 0.01**2
