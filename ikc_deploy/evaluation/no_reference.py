@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.evaluation.blurs import BlurSet
+from ikc_deploy.evaluation.datasets import refuse_equal_names
 from ikc_deploy.evaluation.protocol import Progress, check_bundle, check_codes
 from ikc_deploy.evaluation.records import Method
 from ikc_deploy.evaluation.summary import CONFIDENCE_TEXT, bootstrap_interval
@@ -63,19 +65,15 @@ def open_lr(folders: Sequence[Path]) -> dict[str, list[Path]]:
     Raises:
         InputError: A folder or image cannot be used, or two folders have the same name.
     """
-    found: dict[str, list[Path]] = {}
-    for folder in folders:
-        name = real_path(folder).name
-        if name in found:
-            raise InputError(f"two folders are named '{name}'; measure one in another run")
-        found[name] = list_images(folder)
-        for path in found[name]:
-            shape = read_rgb(path).shape
-            if min(shape[:2]) < MIN_SIDE:
-                raise InputError(
-                    f"'{path}' has {shape[1]}x{shape[0]} pixels; at least {MIN_SIDE} on each side "
-                    "are needed"
-                )
+    refuse_equal_names(folders)
+    found = {real_path(folder).name: list_images(folder) for folder in folders}
+    for path in chain.from_iterable(found.values()):
+        shape = read_rgb(path).shape
+        if min(shape[:2]) < MIN_SIDE:
+            raise InputError(
+                f"'{path}' has {shape[1]}x{shape[0]} pixels; at least {MIN_SIDE} on each side "
+                "are needed"
+            )
     return found
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import BlurSet
+from ikc_deploy.evaluation.datasets import refuse_equal_names
 from ikc_deploy.evaluation.protocol import (
     EvaluationCase,
     EvaluationReport,
@@ -124,12 +125,8 @@ def open_pairs(lows: Sequence[Path], highs: Sequence[Path], scale: int) -> list[
             f"{len(lows)} folders of LR images and {len(highs)} of HR images; give one --hr for "
             "each --lr, in the same order"
         )
-    sets = [PairSet.open(lr, hr, scale) for lr, hr in zip(lows, highs, strict=True)]
-    titles = [each.name for each in sets]
-    twice = next((name for name in titles if titles.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"two LR folders are named '{twice}'; measure one in another run")
-    return sets
+    refuse_equal_names(lows)
+    return [PairSet.open(lr, hr, scale) for lr, hr in zip(lows, highs, strict=True)]
 
 
 def read_pair(pair: Pair, scale: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
