@@ -14,14 +14,8 @@ from __future__ import annotations
 from os import PathLike, fspath
 
 from ikc_deploy.arguments import is_whole
-from ikc_deploy.bundle.manifest import (
-    Bundle,
-    FileRecord,
-    FrameIO,
-    Manifest,
-    Precision,
-    UsrnetRecord,
-)
+from ikc_deploy.bundle.file_records import FileRecord
+from ikc_deploy.bundle.manifest import Bundle, FrameIO, Manifest, Precision, UsrnetRecord
 from ikc_deploy.bundle.measurements import (
     Deviation,
     EngineOutput,

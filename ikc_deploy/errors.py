@@ -5,6 +5,9 @@ The command line turns every `IkcError` into one line on standard error and exit
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class IkcError(Exception):
     """Base class of every error that ikc-deploy raises on purpose."""
@@ -99,3 +102,20 @@ class MissingExtraError(IkcError):
         )
         self.module = module
         self.extra = extra
+
+
+@contextmanager
+def needs_extra(extra: str, purpose: str) -> Iterator[None]:
+    """Turn a missing module in the block, which imports it, into a `MissingExtraError`.
+
+    Args:
+        extra: Name of the extra of ikc-deploy that installs the module.
+        purpose: What needs the module, at the beginning of the message.
+
+    Raises:
+        MissingExtraError: A module is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or extra, extra, purpose) from error

@@ -9,13 +9,8 @@ from typing import Any, Final
 import onnx
 
 from ikc_deploy import Bundle, KernelBasis
-from ikc_deploy.bundle.manifest import (
-    BASIS_FILE,
-    MANIFEST_FILE,
-    Manifest,
-    record_files,
-    write_manifest,
-)
+from ikc_deploy.bundle.file_records import record_files
+from ikc_deploy.bundle.manifest import BASIS_FILE, MANIFEST_FILE, Manifest, write_manifest
 from ikc_deploy.bundle.measurements import Deviation, GraphParity, Parity
 from ikc_deploy.loops import IKC
 

@@ -31,7 +31,8 @@ from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_
 from ikc_deploy.training.loop_recipe import LoopRecipe
 from ikc_deploy.training.loop_task import LoopTask
 from ikc_deploy.training.recipes import read_recipe
-from ikc_deploy.training.runs import CHECKPOINT_FILE, LOG_FILE
+from ikc_deploy.training.run_log import LOG_FILE
+from ikc_deploy.training.runs import CHECKPOINT_FILE
 from ikc_deploy.training.trainer import train
 
 ROOT: Final = Path(__file__).parents[1]

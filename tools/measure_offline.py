@@ -17,7 +17,7 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.imaging.image_io import read_rgb
 from ikc_deploy.offline.methods import METHODS
-from ikc_deploy.offline.optimize import Losses
+from ikc_deploy.offline.optimize import Losses, optimize
 from tools.measuring.known_kernel_case import KnownKernelCase, measure
 
 _PATH = click.Path(path_type=Path)
@@ -58,7 +58,7 @@ def main(
     asked = {"seed": seed, "iterations": iterations, "alignment": "fkp", "prior": prior}
     asked = {name: value for name, value in asked.items() if value is not None}
     settings = chosen.settings(**asked, **_numbers(given))
-    result = chosen.load().fit(case.lr, scale, settings, _show, stop=None, state=state)
+    result = optimize(chosen.fit(case.lr, scale, settings), _show, state=state)
     report = {
         "method": method,
         "case": {"hr": hr.name, "side": side, "scale": scale, "kernel_seed": kernel_seed},

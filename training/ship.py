@@ -23,7 +23,8 @@ from ikc_deploy.export.template_writer import template_from_bundle
 from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.checkpoints import load_checkpoint, save_checkpoint
 from ikc_deploy.networks.weights_loader import load_weights
-from ikc_deploy.training.runs import CHECKPOINT_FILE, LOG_FILE
+from ikc_deploy.training.run_log import LOG_FILE
+from ikc_deploy.training.runs import CHECKPOINT_FILE
 
 FOLDER = Path(ikc_deploy.weights.__file__).parent
 

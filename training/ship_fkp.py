@@ -18,7 +18,7 @@ from ikc_deploy.kernels import FKP_SCALES
 from ikc_deploy.networks.flow import KernelFlow, flow_file, load_flow, shipped_flow
 from ikc_deploy.networks.reference_flow import import_flow
 from ikc_deploy.training.fkp_task import draw, held_out_likelihood
-from ikc_deploy.training.runs import LOG_FILE
+from ikc_deploy.training.run_log import LOG_FILE
 
 _RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 _HELD_OUT = 10_000

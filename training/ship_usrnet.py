@@ -23,7 +23,8 @@ from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.kernels.conventions import FKP_SCALES, degrade_fkp, lag, random_fkp_kernels
 from ikc_deploy.networks.reference_usrnet import import_usrnet
 from ikc_deploy.networks.usrnet import Usrnet, load_usrnet, save_usrnet, shipped_usrnet
-from ikc_deploy.training.runs import CHECKPOINT_FILE, LOG_FILE
+from ikc_deploy.training.run_log import LOG_FILE
+from ikc_deploy.training.runs import CHECKPOINT_FILE
 
 _RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 

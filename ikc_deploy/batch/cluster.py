@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from ikc_deploy.batch.settings import ActorSettings, ClusterSettings
 from ikc_deploy.batch.tasks import Task, TaskOutcome, do
-from ikc_deploy.errors import BackendError, IkcError, InputError, MissingExtraError
+from ikc_deploy.errors import BackendError, IkcError, InputError, MissingExtraError, needs_extra
 
 DEATHS: Final = 3
 """Number of actors that may die while running a task before the task is given up."""
@@ -87,12 +87,10 @@ def connected(settings: ClusterSettings) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     require_ray()
-    try:
+    with needs_extra("ray", "--ray"):
         import ray
         import ray.data
         from ray.exceptions import RayError
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "ray", "ray", "--ray") from error
     # A Ray that is started here must not be reachable from other machines.
     alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     local = {} if settings.address else alone

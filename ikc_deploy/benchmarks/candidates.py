@@ -16,7 +16,7 @@ from ikc_deploy.benchmarks.plain_engines import (
 )
 from ikc_deploy.benchmarks.runners import CandidateRunner
 from ikc_deploy.bundle.manifest import Bundle, Precision
-from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.export.default_bundle import default_bundle
 from ikc_deploy.runtime.backends import BACKENDS
 
@@ -128,20 +128,16 @@ def our_bundle(subject: Subject, precision: Precision) -> Bundle:
 
 
 def _open_torch(subject: Subject, case: BenchmarkCase, **settings: bool) -> CandidateRunner:
-    try:
+    with needs_extra("export", "A torch loop"):
         from ikc_deploy.benchmarks.torch_loops import TorchLoopRunner, TorchSettings
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "export", "A torch loop") from error
     return TorchLoopRunner(subject, case, TorchSettings(**settings))
 
 
 def _open_plain(subject: Subject, case: BenchmarkCase, engine: PlainEngine) -> CandidateRunner:
     from ikc_deploy.benchmarks.plain_graphs import PlainGraphsRunner
 
-    try:
+    with needs_extra("export", "Plain graphs"):
         return PlainGraphsRunner(subject, case, engine)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "export", "Plain graphs") from error
 
 
 _OTHERS: Final = (

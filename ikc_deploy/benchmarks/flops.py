@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ikc_deploy.benchmarks.case import BenchmarkCase
 from ikc_deploy.bundle.manifest import Bundle
-from ikc_deploy.errors import MissingExtraError
+from ikc_deploy.errors import needs_extra
 from ikc_deploy.loops import Loop
 
 _FREE: Final = {"Shape", "Constant", "ConstantOfShape", "Reshape", "Unsqueeze", "Squeeze", "Gather"}
@@ -52,11 +52,9 @@ def graph_work(path: Path, inputs: Mapping[str, tuple[int, ...]]) -> list[tuple[
         MissingExtraError: onnx is not installed.
         ValueError: The shape of a convolution does not follow from the inputs.
     """
-    try:
+    with needs_extra("export", "Counting what graphs do"):
         import onnx
         from onnx import shape_inference
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("onnx", "export", "Counting what graphs do") from error
     model = onnx.load(path, load_external_data=False)
     for value in model.graph.input:
         dims = value.type.tensor_type.shape.dim

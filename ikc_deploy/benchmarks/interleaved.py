@@ -19,6 +19,7 @@ from ikc_deploy.benchmarks.runners import CandidateRunner, Timing
 from ikc_deploy.benchmarks.statistics import TimingSummary, paired_ratio
 from ikc_deploy.errors import BackendError, IkcError, InputError
 from ikc_deploy.option_fields import Option, check_options
+from ikc_deploy.typed_values import PathText
 
 MIN_ROUNDS: Final = 3
 MAX_ROUNDS: Final = 200
@@ -71,7 +72,7 @@ class Measurement:
 
     candidate: str
     """Name of the candidate."""
-    about: str
+    about: PathText
     """Description for people."""
     ours: bool
     """Whether it is our `Upscaler`."""
@@ -113,7 +114,7 @@ class Ratio:
 class CaseResult:
     """The result of one case."""
 
-    subject: str
+    subject: PathText
     """Weights or bundle under test."""
     case: BenchmarkCase
     """Case that was measured."""
@@ -123,7 +124,7 @@ class CaseResult:
     """Times of every candidate that runs here."""
     ratios: tuple[Ratio, ...]
     """Ratios of every ordered pair."""
-    skipped: dict[str, str]
+    skipped: dict[str, PathText]
     """Reasons by the names of the candidates that do not run here."""
 
 

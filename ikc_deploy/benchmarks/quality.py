@@ -12,22 +12,23 @@ from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.datasets import Dataset, read_hr
 from ikc_deploy.imaging.degrade import SIGMAS, degrade_gaussian
-from ikc_deploy.imaging.metrics import MAX_PSNR, psnr_y
+from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import load_bundle
+from ikc_deploy.typed_values import PathText
 
 
 @dataclass(frozen=True)
 class CandidateQuality:
     """The mean PSNR-Y of a candidate over images and the eight blurs of Gaussian8."""
 
-    subject: str
+    subject: PathText
     """Weights or bundle under test."""
     candidate: str
     """Name of the candidate."""
     iters: int
     """Number of corrections."""
-    dataset: str
+    dataset: PathText
     """Name of the dataset."""
     images: int
     """Number of images."""
@@ -71,6 +72,6 @@ def measure_quality(
             hr = read_hr(path, scale)
             for sigma in SIGMAS[scale]:
                 image = upscaler(degrade_gaussian(hr, sigma, scale), **settings.arguments).image
-                found.append(min(psnr_y(image, hr, scale), MAX_PSNR))
+                found.append(psnr_y(image, hr, scale))
                 progress(len(found), total)
     return dataset.name, len(dataset.paths), fmean(found)

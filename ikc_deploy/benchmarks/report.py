@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from ikc_deploy.benchmarks.case import BenchmarkCase
-from ikc_deploy.benchmarks.interleaved import CaseResult, Measurement, Ratio
+from ikc_deploy.benchmarks.interleaved import CaseResult, Measurement
 from ikc_deploy.benchmarks.peak_throughput import PeakThroughput, highest
 from ikc_deploy.benchmarks.quality import CandidateQuality
 from ikc_deploy.benchmarks.statistics import TimingSummary
 from ikc_deploy.errors import InputError
 from ikc_deploy.parsing import read_json
+from ikc_deploy.reporting.tables import csv_text
+from ikc_deploy.typed_values import PathText, read_settings
 
 SCHEMA: Final = 1
 
@@ -25,11 +24,11 @@ SCHEMA: Final = 1
 class BenchmarkReport:
     """The report of a benchmark, as `ikc-bench --json` writes it."""
 
-    command: str
+    command: PathText
     """Command line that repeats the benchmark."""
-    machine: Mapping[str, Any]
+    machine: dict[str, Any]
     """Description of the machine (`machine.describe_machine`)."""
-    peak_throughput: Mapping[str, PeakThroughput] = field(default_factory=dict)
+    peak_throughput: dict[str, PeakThroughput] = field(default_factory=dict)
     """Peak throughput by library."""
     results: tuple[CaseResult, ...] = ()
     """Results in the order of measurement."""
@@ -42,7 +41,7 @@ class BenchmarkReport:
 
     def share_of_peak(self, measurement: Measurement) -> float | None:
         """Return a measurement's share of the highest peak throughput; None if unknown."""
-        peak = highest(dict(self.peak_throughput))
+        peak = highest(self.peak_throughput)
         return None if peak is None or measurement.gflops is None else measurement.gflops / peak
 
     def to_json(self) -> str:
@@ -63,7 +62,7 @@ class BenchmarkReport:
                 raise InputError(
                     f"'{path}' has schema {schema}, but this version reads {SCHEMA}; measure again"
                 )
-            return _report(values)
+            return read_settings(cls, values)
         except OSError as error:
             raise InputError(f"'{path}' cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -73,15 +72,11 @@ class BenchmarkReport:
 
     def to_csv(self) -> str:
         """Return CSV with a line for each case and candidate; empty where unknown."""
-        text = io.StringIO()
-        writer: csv.DictWriter[str] | None = None
-        for result, measurement in measurements_with_cases(self.results):
-            line = _line(result, measurement) | {"share_of_peak": self.share_of_peak(measurement)}
-            if writer is None:
-                writer = csv.DictWriter(text, list(line), lineterminator="\n")
-                writer.writeheader()
-            writer.writerow(line)
-        return text.getvalue()
+        lines = [
+            _line(result, measurement) | {"share_of_peak": self.share_of_peak(measurement)}
+            for result, measurement in measurements_with_cases(self.results)
+        ]
+        return csv_text(list(lines[0]), lines) if lines else ""
 
 
 def measurements_with_cases(results: Sequence[CaseResult]) -> list[tuple[CaseResult, Measurement]]:
@@ -112,38 +107,3 @@ def _line(result: CaseResult, measurement: Measurement) -> dict[str, Any]:
         "gflops": measurement.gflops,
         "peak_memory_mib": measurement.peak_memory_mib,
     }
-
-
-def _report(values: dict[str, Any]) -> BenchmarkReport:
-    return BenchmarkReport(
-        command=values["command"],
-        machine=values["machine"],
-        peak_throughput={
-            name: PeakThroughput(**peak) for name, peak in values["peak_throughput"].items()
-        },
-        results=tuple(_result(result) for result in values["results"]),
-        qualities=tuple(CandidateQuality(**quality) for quality in values["qualities"]),
-    )
-
-
-def _result(values: dict[str, Any]) -> CaseResult:
-    height, width = values["sr"]
-    return CaseResult(
-        **values
-        | {
-            "case": BenchmarkCase(**values["case"]),
-            "sr": (height, width),
-            "measurements": tuple(
-                _measurement(measurement) for measurement in values["measurements"]
-            ),
-            "ratios": tuple(
-                Ratio(pair["of"], pair["to"], TimingSummary(**pair["ratio"]))
-                for pair in values["ratios"]
-            ),
-        }
-    )
-
-
-def _measurement(values: dict[str, Any]) -> Measurement:
-    summary = TimingSummary(**values["latency_ms"])
-    return Measurement(**values | {"ms": tuple(values["ms"]), "latency_ms": summary})

@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from ikc_deploy.bundle.manifest import Bundle, copy_verified, record_files
+from ikc_deploy.bundle.file_records import record_files
+from ikc_deploy.bundle.manifest import Bundle, copy_verified
 from ikc_deploy.bundle.tensorrt_variants import TensorRTVariantName
 from ikc_deploy.errors import BundleError, EngineError, InputError
 from ikc_deploy.loops import Loop

@@ -18,19 +18,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from io import BufferedReader
 from os import PathLike
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from ikc_deploy.bundle.file_records import (
+    EXPORT_AGAIN,
+    FileRecord,
+    open_listed,
+    outside_bundle,
+    read_verified,
+    verify_file,
+)
 from ikc_deploy.bundle.measurements import Parity, UsrnetParity, Verification
 from ikc_deploy.errors import BundleError, KernelError
-from ikc_deploy.files import is_interrupted, restore, sha256_file, write_atomically
+from ikc_deploy.files import is_interrupted, restore, write_atomically
 from ikc_deploy.kernels import SIGMA_RANGES, KernelBasis
 from ikc_deploy.locks import locked
 from ikc_deploy.loops import IKC, Loop, find_loop
@@ -59,31 +65,11 @@ MAX_MANIFEST: Final = 8 * 2**20
 """Maximum size of a manifest in bytes; larger files are not read."""
 
 _MAX_BASIS: Final = 32 * 2**20
-_MAX_FILE: Final = 2**40
 _MAX_CODES: Final = 1024
 _MAX_SIDE: Final = 2**16
 _MAX_FILES: Final = 10_000
 _LONGEST_NAME: Final = 255
 _DIGEST_KEY: Final = "manifest_sha256"
-_EXPORT_AGAIN: Final = "export it again with ikc-export, or copy the folder again"
-
-
-@dataclass(frozen=True)
-class FileRecord:
-    """Size and checksum of one file of a bundle.
-
-    Raises:
-        ValueError: The size is out of range.
-    """
-
-    bytes: int
-    """Size in bytes."""
-    sha256: str
-    """Checksum, in hex."""
-
-    def __post_init__(self) -> None:
-        """Require a size in bytes in the range of the format."""
-        _check_range("bytes", self.bytes, 0, _MAX_FILE)
 
 
 @dataclass(frozen=True)
@@ -251,18 +237,18 @@ class Bundle:
         manifest, files = sealed.bundle, sealed.files
         _check_listing(folder, manifest, files)
         for name, record in files.items():
-            _verify_file(folder, name, record)
+            verify_file(folder, name, record)
         if (manifest.usrnet is None) == (f"{USRNET}.onnx" in files):
             raise BundleError(
                 f"the manifest of '{folder}' contradicts its list of files about {USRNET}.onnx; "
-                f"{_EXPORT_AGAIN}"
+                f"{EXPORT_AGAIN}"
             )
         bundle = cls(folder, manifest, files)
         basis = bundle.basis
         if basis.id != manifest.basis_id or basis.code_size != manifest.code_size:
             raise BundleError(
                 f"'{folder}' holds another kernel basis than its networks were trained with; "
-                f"{_EXPORT_AGAIN}"
+                f"{EXPORT_AGAIN}"
             )
         return bundle
 
@@ -276,12 +262,12 @@ class Bundle:
         if self.files[BASIS_FILE].bytes > _MAX_BASIS:
             raise BundleError(
                 f"'{self.path / BASIS_FILE}' has {self.files[BASIS_FILE].bytes} bytes, more than "
-                f"any kernel basis; {_EXPORT_AGAIN}"
+                f"any kernel basis; {EXPORT_AGAIN}"
             )
         try:
             return KernelBasis.from_bytes(self.read(BASIS_FILE), str(self.path / BASIS_FILE))
         except KernelError as error:
-            raise BundleError(f"{error}; {_EXPORT_AGAIN}") from error
+            raise BundleError(f"{error}; {EXPORT_AGAIN}") from error
 
     @property
     def loop(self) -> Loop:
@@ -343,20 +329,7 @@ class Bundle:
         record = self.files.get(name)
         if record is None:
             raise BundleError(f"'{self.path}' does not list '{printable(name)}'")
-        try:
-            with _opened(self.path, name) as file:
-                _check_size(self.path / name, file, record)
-                # Read at most one byte more than recorded: the file may grow meanwhile.
-                data = file.read(record.bytes + 1)
-        except _MissingError as error:
-            raise BundleError(
-                f"'{self.path / name}' cannot be read: it is gone; {_EXPORT_AGAIN}"
-            ) from error
-        if hashlib.sha256(data).hexdigest() != record.sha256:
-            raise BundleError(
-                f"'{self.path / name}' was altered: its checksum differs; {_EXPORT_AGAIN}"
-            )
-        return data
+        return read_verified(self.path, name, record)
 
     def unlisted(self) -> list[str]:
         """Return the paths in the folder that the manifest does not list; they are never read.
@@ -398,14 +371,6 @@ def listed_files(folder: Path) -> list[str]:
     if not (folder / MANIFEST_FILE).is_file():
         raise BundleError(f"'{folder}' is not a bundle: it has no {MANIFEST_FILE}")
     return [MANIFEST_FILE, *_read_manifest(folder).files]
-
-
-def record_files(folder: Path, names: Iterable[str]) -> dict[str, FileRecord]:
-    """Return size and checksum of files that were just written into `folder`, by their path."""
-    return {
-        name: FileRecord((folder / name).stat().st_size, sha256_file(folder / name))
-        for name in names
-    }
 
 
 def copy_verified(bundle: Bundle, names: Iterable[str], folder: Path) -> None:
@@ -457,30 +422,30 @@ def write_manifest(folder: Path, manifest: Manifest, files: Mapping[str, FileRec
 def _read_manifest(folder: Path) -> _Sealed:
     path = folder / MANIFEST_FILE
     try:
-        with _opened(folder, MANIFEST_FILE) as file:
+        with open_listed(folder, MANIFEST_FILE) as file:
             data = file.read(MAX_MANIFEST + 1)
         if len(data) > MAX_MANIFEST:
             raise ValueError(f"it has more than {MAX_MANIFEST} bytes")
         values = read_json(data)
         schema = values["schema"]
     except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"'{path}' is damaged ({error}); {_EXPORT_AGAIN}") from error
+        raise BundleError(f"'{path}' is damaged ({error}); {EXPORT_AGAIN}") from error
     if isinstance(schema, bool) or not isinstance(schema, int) or schema > SCHEMA:
         raise BundleError(
             f"'{folder}' has schema {printable(schema, 40)}, newer than the {SCHEMA} that this "
             "version reads; upgrade with: pip install --upgrade ikc-deploy"
         )
     if schema < SCHEMA:
-        raise BundleError(f"'{folder}' has schema {schema}, no longer read; {_EXPORT_AGAIN}")
+        raise BundleError(f"'{folder}' has schema {schema}, no longer read; {EXPORT_AGAIN}")
     if values.get(_DIGEST_KEY) != _digest(values):
         raise BundleError(
-            f"'{path}' was altered after it was written: its digest differs; {_EXPORT_AGAIN}"
+            f"'{path}' was altered after it was written: its digest differs; {EXPORT_AGAIN}"
         )
     try:
         return read_settings(_Sealed, values)
     except ValueError as error:
         raise BundleError(
-            f"the manifest of '{folder}' is incomplete or invalid ({error}); {_EXPORT_AGAIN}"
+            f"the manifest of '{folder}' is incomplete or invalid ({error}); {EXPORT_AGAIN}"
         ) from error
 
 
@@ -493,74 +458,15 @@ def _check_listing(folder: Path, manifest: Manifest, files: Mapping[str, FileRec
     needed = {BASIS_FILE, *(f"{name}.onnx" for name in find_loop(manifest.loop).graphs)}
     if not needed <= set(files):
         missing = ", ".join(sorted(needed - set(files)))
-        raise BundleError(f"the manifest of '{folder}' does not list {missing}; {_EXPORT_AGAIN}")
+        raise BundleError(f"the manifest of '{folder}' does not list {missing}; {EXPORT_AGAIN}")
     for name in files:
         relative = PurePosixPath(name)
         outside = relative.is_absolute() or ".." in relative.parts or "\\" in name
         if outside or PureWindowsPath(name).drive:
-            raise _outside(folder, name)
+            raise outside_bundle(folder, name)
         long = any(len(part.encode()) > _LONGEST_NAME for part in relative.parts)
         if relative.as_posix() != name or name in (".", MANIFEST_FILE) or long:
             raise BundleError(
                 f"the manifest of '{folder}' lists the invalid file name '{printable(name)}'; "
-                f"{_EXPORT_AGAIN}"
+                f"{EXPORT_AGAIN}"
             )
-
-
-def _verify_file(folder: Path, name: str, record: FileRecord) -> None:
-    with _opened(folder, name) as file:
-        _check_size(folder / name, file, record)
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != record.sha256:
-        raise BundleError(f"'{folder / name}' was altered: its checksum differs; {_EXPORT_AGAIN}")
-
-
-def _check_size(path: Path, file: BufferedReader, record: FileRecord) -> None:
-    size = os.fstat(file.fileno()).st_size
-    if size != record.bytes:
-        raise BundleError(
-            f"'{path}' has {size} bytes and should have {record.bytes}: it was cut short or "
-            f"replaced; {_EXPORT_AGAIN}"
-        )
-
-
-def _opened(folder: Path, name: str) -> BufferedReader:
-    """Open a regular file of a bundle; links are followed as long as they stay inside."""
-    path = folder / name
-    try:
-        root = folder.resolve(strict=True)
-        target = path.resolve(strict=True)
-    except FileNotFoundError:
-        raise _missing(folder, name) from None
-    except (OSError, RuntimeError) as error:
-        # A loop of links is one or the other, by the version of Python.
-        raise BundleError(f"'{path}' cannot be read: {error}; {_EXPORT_AGAIN}") from error
-    if not target.is_relative_to(root):
-        raise _outside(folder, name)
-    # Do not wait for the writer of a named pipe, and do not follow a link that was placed just now.
-    flags = os.O_RDONLY
-    for flag in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK"):
-        flags |= getattr(os, flag, 0)
-    try:
-        handle = os.open(target, flags)
-    except OSError as error:
-        raise BundleError(f"'{path}' cannot be read: {error.strerror}; {_EXPORT_AGAIN}") from error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise _missing(folder, name)
-    return os.fdopen(handle, "rb")
-
-
-class _MissingError(BundleError):
-    """A listed file that is missing."""
-
-
-def _missing(folder: Path, name: str) -> _MissingError:
-    return _MissingError(f"'{folder}' lacks '{name}', which its manifest lists; {_EXPORT_AGAIN}")
-
-
-def _outside(folder: Path, name: str) -> BundleError:
-    return BundleError(
-        f"the manifest of '{folder}' names '{printable(name)}', which lies outside the bundle; "
-        "do not use it unless you trust its source"
-    )

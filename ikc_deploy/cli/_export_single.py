@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ikc_deploy.bundle.manifest import Bundle, Precision
 from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._ui import print_json, say, status
-from ikc_deploy.errors import MissingExtraError
+from ikc_deploy.errors import needs_extra
 from ikc_deploy.export.export_settings import SingleFileSettings
 
 if TYPE_CHECKING:
@@ -36,11 +36,9 @@ def export_single(
         IkcError: As `export_single_file` and `write_single_file`, or the weights or the bundle
             cannot be read.
     """
-    try:
+    with needs_extra("export", "ikc-export --single"):
         from ikc_deploy.export import single_file
         from ikc_deploy.networks.weights_loader import load_weights
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "export", "ikc-export --single") from error
     single_file.check_single_file(path)
     settings = replace(settings, precision=precision or settings.precision)
     if source.folder is not None:

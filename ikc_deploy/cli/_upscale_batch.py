@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from ikc_deploy.batch.settings import ActorSettings, BatchSettings, ClusterSettings
+from ikc_deploy.batch.settings import BatchSettings, ClusterSettings
 from ikc_deploy.cli._option_group import given_options
 from ikc_deploy.cli._ui import counted, note_skipped, progress_bars, result, say, warn
+from ikc_deploy.cli._upscale_output import OutputOptions
+from ikc_deploy.cli._upscale_result import show_image
 from ikc_deploy.cli._upscale_video import VideoOptions
-from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.cli._upscaler_choice import UpscalerChoice
+from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.imaging.image_files import Upscaled
 from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.option_fields import Option
@@ -47,14 +49,11 @@ class RayOptions:
 
 def upscale_batch(
     inputs: tuple[Path, ...],
-    out: Path | None,
-    ray: RayOptions,
-    video: VideoOptions,
+    output: OutputOptions,
+    choice: UpscalerChoice,
     postprocessing: Postprocessing,
-    open_settings: Callable[[], ActorSettings],
-    show: Callable[[Upscaled, bool], None],
-    as_json: bool,
-    max_pixels: int | None,
+    video: VideoOptions,
+    ray: RayOptions,
 ) -> None:
     """Run a batch with one progress bar and a line for each output.
 
@@ -64,29 +63,33 @@ def upscale_batch(
     refused = [name for name in given_options(VideoOptions) if name not in allowed]
     if refused:
         raise InputError(f"{', '.join(refused)}: only for a single clip or stream; leave out --ray")
-    if not inputs or out is None:
+    if not inputs or output.out is None:
         raise InputError("name the inputs, and the folder of the outputs with -o OUT")
-    try:
+    with needs_extra("ray", "--ray"):
         from ikc_deploy.batch.cluster import require_ray
         from ikc_deploy.batch.inputs import BATCH_SUFFIXES
         from ikc_deploy.batch.run import Joined, run_batch
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "av", "ray", "--ray") from error
     require_ray()
 
     def on_output(done: Upscaled | Joined) -> None:
         if isinstance(done, Joined):
-            _show_clip(done, as_json)
+            _show_clip(done, output.as_json)
         else:
-            show(done, as_json)
+            show_image(done, output.as_json)
 
     settings = BatchSettings(
-        inputs, out, open_settings(), video.encoder, ray.cluster, max_pixels, postprocessing
+        inputs,
+        output.out,
+        choice.for_actors(),
+        video.encoder,
+        ray.cluster,
+        output.max_pixels,
+        postprocessing,
     )
     with progress_bars() as bars:
         report = run_batch(settings, on_output, partial(bars.show, "frames"))
     note_skipped(inputs, BATCH_SUFFIXES)
-    _conclude(report, as_json)
+    _conclude(report, output.as_json)
 
 
 def _show_clip(done: Joined, as_json: bool) -> None:

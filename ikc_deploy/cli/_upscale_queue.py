@@ -15,12 +15,13 @@ from ikc_deploy.cli._kernel_options import KnownBlur
 from ikc_deploy.cli._option_group import given_options
 from ikc_deploy.cli._ui import ProgressBars, note, note_skipped, progress_bars, result, warn
 from ikc_deploy.cli._upscale_output import OutputOptions
+from ikc_deploy.cli._upscale_result import show_image
 from ikc_deploy.cli._upscale_video import (
     STREAM_ONLY,
     VideoOptions,
+    clip_request,
     frame_settings,
     report_text,
-    request_of_clip,
 )
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice
 from ikc_deploy.errors import IkcError, InputError
@@ -41,9 +42,6 @@ from ikc_deploy.runtime.upscaler import Upscaler
 _CLIP_OPTIONS: Final = {"--streams"}
 """Options of the upscaler that only clips have."""
 
-Show = Callable[[Upscaled, bool], None]
-"""Prints the line or the JSON of an image."""
-
 
 def upscale_queue(
     inputs: tuple[Path, ...],
@@ -52,7 +50,6 @@ def upscale_queue(
     postprocessing: Postprocessing,
     known: KnownBlur | None,
     video: VideoOptions,
-    show: Show,
 ) -> None:
     """Upscale images and clips; one that fails does not stop the others.
 
@@ -72,7 +69,7 @@ def upscale_queue(
         return
     with ExitStack() as stack:
         networks = _open_networks(choice, known, stack)
-        queue = _Queue(networks, choice, postprocessing, video, show, output.as_json)
+        queue = _Queue(networks, choice, postprocessing, video, output.as_json)
         queue.run(
             [
                 replace(
@@ -121,14 +118,12 @@ class _Queue:
         choice: UpscalerChoice,
         postprocessing: Postprocessing,
         video: VideoOptions,
-        show: Show,
         as_json: bool,
     ) -> None:
         self._networks = networks
         self._choice = choice
         self._postprocessing = postprocessing
         self._video = video
-        self._show = show
         self._as_json = as_json
         self._failures: list[str] = []
         self._total, self._kind = 0, "files"
@@ -161,7 +156,7 @@ class _Queue:
 
     def _upscale(self, task: ImageTask | ClipTask, bars: ProgressBars) -> None:
         if isinstance(task, ImageTask):
-            self._show(self._networks.upscale_image(task), self._as_json)
+            show_image(self._networks.upscale_image(task), self._as_json)
             return
         from ikc_deploy.video.stream_run import Callbacks, run_request
 
@@ -174,7 +169,8 @@ class _Queue:
             warn=lambda sentence: warn(f"{name}: {sentence}"),
             progress=lambda done, total: bars.show("frames", done, total, unit="fps"),
         )
-        request = request_of_clip(task, self._video, self._postprocessing.preview)
+        preview = self._postprocessing.preview
+        request = clip_request(task.source, task.target, self._video, preview)
         settings = frame_settings(self._choice, self._postprocessing)
         try:
             with interruptible(stop) as interrupted:
@@ -220,7 +216,9 @@ def _without_existing(
 ) -> list[ImageTask | ClipTask]:
     """Return the tasks without those whose outputs are kept; refuse other existing outputs."""
     existing = output.existing
-    requests = [request_of_clip(clip, video, preview=False) for clip in found.clips]
+    requests = [
+        clip_request(clip.source, clip.target, video, preview=False) for clip in found.clips
+    ]
     unfinished = {request.target for request in requests if request.first_file() is None}
     kept = [
         task.target

@@ -15,7 +15,7 @@ from ikc_deploy.cli._option_group import given_options, option_group
 from ikc_deploy.cli._ui import counted, note, progress_bars, say, warn
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice
 from ikc_deploy.cli._value_types import RATE, TIME, WIDTH_HEIGHT
-from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.imaging.existing_outputs import ExistingOutputs
 from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.option_fields import Option
@@ -24,7 +24,6 @@ from ikc_deploy.video.encoder_settings import EncoderSettings
 from ikc_deploy.video.names import DEFAULT_RATE, PIPE, Deinterlace
 
 if TYPE_CHECKING:
-    from ikc_deploy.batch.inputs import ClipTask
     from ikc_deploy.video.request import Request
     from ikc_deploy.video.stream_run import FrameSettings, StreamReport
 
@@ -109,24 +108,18 @@ def video_request(
         )
     if video.raw_size is not None and video.raw is None:
         raise InputError("--raw-size is the size of raw frames; give --raw too")
-    return _request(inputs[0] if inputs else None, out, video, preview)
+    return clip_request(inputs[0] if inputs else None, out, video, preview)
 
 
-def request_of_clip(task: ClipTask, video: VideoOptions, preview: bool) -> Request:
-    """Return the request of one clip; raise what `video_request` raises."""
-    return _request(task.source, task.target, video, preview)
-
-
-def _request(
+def clip_request(
     source: Path | None, target: Path | None, video: VideoOptions, preview: bool
 ) -> Request:
-    try:
+    """Return the request of one clip or stream; raise what `video_request` raises."""
+    with needs_extra("video", "video"):
         from ikc_deploy.video.camera import CameraSettings
         from ikc_deploy.video.clip import Span
         from ikc_deploy.video.raw import RawFormat
         from ikc_deploy.video.request import Request
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "av", "video", "video") from error
     camera = None
     if video.camera is not None:
         seconds = None if video.duration is None else float(video.duration)

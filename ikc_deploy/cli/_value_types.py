@@ -20,55 +20,40 @@ from ikc_deploy.option_fields import MAX_INT
 from ikc_deploy.runtime.tiling import Tile
 
 
-class FiniteNumber(FloatParamType):
-    """A finite number. click's own type accepts inf and nan."""
+class _Finite(click.ParamType):  # type: ignore[type-arg]
+    """The check of a float. click's own types accept inf, and nan in every range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number; fail with a usage error if it is invalid."""
-        return _finite(self, super().convert(value, param, ctx), param, ctx)
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{number!r} is not a finite number.", param, ctx)
+        return number
 
 
-class FiniteRange(click.FloatRange):
-    """A finite number in a range. click's own type accepts inf, and nan in every range."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number; fail with a usage error if it is invalid."""
-        return _finite(self, super().convert(value, param, ctx), param, ctx)
+class FiniteNumber(_Finite, FloatParamType):
+    """A finite number."""
 
 
-def _finite(
-    kind: FloatParamType,
-    number: Any,
-    param: click.Parameter | None,
-    ctx: click.Context | None,
-) -> Any:
-    if not math.isfinite(number):
-        kind.fail(f"{number!r} is not a finite number.", param, ctx)
-    return number
+class FiniteRange(_Finite, click.FloatRange):
+    """A finite number in a range."""
 
 
-class WholeNumber(IntParamType):
-    """A whole number of 64 bits. click's own type accepts any, which libraries refuse."""
+class _Bounded(click.ParamType):  # type: ignore[type-arg]
+    """The check of an integer. click's own types accept any size, which libraries refuse."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number; fail with a usage error if it is invalid."""
-        return _bounded(self, super().convert(value, param, ctx), param, ctx)
+        number = super().convert(value, param, ctx)
+        if abs(number) > MAX_INT:
+            self.fail(f"{number} has more than 64 bits.", param, ctx)
+        return number
 
 
-class WholeRange(click.IntRange):
+class WholeNumber(_Bounded, IntParamType):
+    """A whole number of 64 bits."""
+
+
+class WholeRange(_Bounded, click.IntRange):
     """A whole number of 64 bits in a range."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return the number; fail with a usage error if it is invalid."""
-        return _bounded(self, super().convert(value, param, ctx), param, ctx)
-
-
-def _bounded(
-    kind: IntParamType, number: int, param: click.Parameter | None, ctx: click.Context | None
-) -> int:
-    if abs(number) > MAX_INT:
-        kind.fail(f"{number} has more than 64 bits.", param, ctx)
-    return number
 
 
 class WrittenValue(click.ParamType):  # type: ignore[type-arg]

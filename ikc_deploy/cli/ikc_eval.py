@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import click
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
-from ikc_deploy.cli._eval_real import evaluate_real_pairs, evaluate_without_reference
 from ikc_deploy.cli._option_group import given_options, option_group
 from ikc_deploy.cli._output_files import STDOUT, check_output_files
 from ikc_deploy.cli._ui import note_skipped, print_table, progress_bars, warn
 from ikc_deploy.errors import InputError
+from ikc_deploy.evaluation import no_reference
 from ikc_deploy.evaluation.blurs import BlurSet, DegradationName
 from ikc_deploy.evaluation.degradation import Degradation
+from ikc_deploy.evaluation.pairs import evaluate_pairs, open_pairs
 from ikc_deploy.evaluation.protocol import EvaluationReport, Protocol, evaluate
 from ikc_deploy.evaluation.render.csv_report import to_csv
 from ikc_deploy.evaluation.render.json_report import to_dict
@@ -34,7 +35,7 @@ from ikc_deploy.option_fields import Option
 from ikc_deploy.reporting.plotting import require_matplotlib
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.tiling import TileSettings
-from ikc_deploy.runtime.upscaler import Upscaler, load_bundle
+from ikc_deploy.runtime.upscaler import load_bundle
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,26 @@ class EvaluationOutputs:
         if self.markdown is not None or self.plots is not None or STDOUT in (self.json, self.csv):
             raise InputError("without --hr, only tables and files for --json and --csv are written")
 
+    def write_without_reference(
+        self, facts: dict[str, Any], records: Sequence[no_reference.NoReferenceRecord]
+    ) -> None:
+        """Print tables of LR images that have no HR image, and write JSON and CSV.
+
+        `facts` is what the JSON states about the weights.
+        """
+        rows = no_reference.summary_rows(records)
+        for name, found in rows.items():
+            cells = map(no_reference.table_cells, found)
+            title = f"{name} (images: {found[0]['images']}), no HR images x{facts['scale']}: "
+            print_table(title + facts["weights"], no_reference.TABLE_HEADER, cells)
+        if self.json is not None:
+            values = {"protocol": "no-reference", **facts, "datasets": rows}
+            text = f"{json.dumps(values, indent=2, allow_nan=False)}\n"
+            write_atomically(self.json, text.encode())
+        if self.csv is not None:
+            text = no_reference.to_csv(records)
+            write_atomically(self.csv, text.encode("utf-8", "surrogateescape"))
+
 
 @click.command(cls=CommandOfPaths, context_settings=HELP)
 @reports_errors
@@ -255,22 +276,21 @@ def _evaluate_real(
     seed: int,
 ) -> None:
     """Measure real LR images, with their HR images or without."""
-
-    def open_upscaler() -> Upscaler:
-        return load_bundle(bundle, options)
-
-    scale = bundle.manifest.scale
+    manifest = bundle.manifest
     if datasets.folders:
-        report = evaluate_real_pairs(
-            open_upscaler, scale, datasets.lows, datasets.folders, datasets.border
-        )
+        pairs = open_pairs(datasets.lows, datasets.folders, manifest.scale)
+        with load_bundle(bundle, options) as upscaler, progress_bars() as bars:
+            report = evaluate_pairs(upscaler, pairs, datasets.border, bars.show)
         outputs.write(report, summarise(report.records, seed))
     else:
         outputs.require_no_reference()
-        facts = {"scale": scale, "weights": bundle.manifest.name}
-        facts |= {"weights_sha256": bundle.manifest.weights_sha256, "estimate": options.estimate}
+        images = no_reference.open_lr(datasets.lows)
+        with load_bundle(bundle, options) as upscaler, progress_bars() as bars:
+            records = no_reference.measure_without_reference(upscaler, images, bars.show)
+        facts = {"scale": manifest.scale, "weights": manifest.name}
+        facts |= {"weights_sha256": manifest.weights_sha256, "estimate": options.estimate}
         facts |= {"self_ensemble": options.self_ensemble}
-        evaluate_without_reference(open_upscaler, datasets.lows, facts, outputs.json, outputs.csv)
+        outputs.write_without_reference(facts, records)
     note_skipped(dict.fromkeys((*datasets.lows, *datasets.folders)))
 
 

@@ -26,13 +26,7 @@ from ikc_deploy.cli._option_group import given_options, given_values, option_gro
 from ikc_deploy.cli._ui import note, print_json, progress_bars, say, status
 from ikc_deploy.cli._value_types import HEIGHT_WIDTH, OUTPUT_FILE
 from ikc_deploy.engines.targets import Target, parse_shapes, read_target
-from ikc_deploy.errors import (
-    CheckpointError,
-    EngineError,
-    ExportError,
-    InputError,
-    MissingExtraError,
-)
+from ikc_deploy.errors import CheckpointError, EngineError, ExportError, InputError, needs_extra
 from ikc_deploy.export.export_settings import ExportSettings, SingleFileSettings, UsrnetExport
 from ikc_deploy.option_fields import Option
 from ikc_deploy.serving.repository import check_repository, write_repository
@@ -226,11 +220,9 @@ def _open(source: BundleOptions, outputs: ExportOutputs) -> Bundle:
 
 
 def _export(source: BundleOptions, out: Path | None, settings: ExportSettings) -> Bundle:
-    try:
+    with needs_extra("export", "ikc-export"):
         from ikc_deploy.export.exporter import export_bundle
         from ikc_deploy.networks.weights_loader import load_weights
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "export", "ikc-export") from error
     if out is not None:
         check_bundle_folder(out)
     loaded = load_weights(source.chosen_weights)
@@ -242,10 +234,8 @@ def _export(source: BundleOptions, out: Path | None, settings: ExportSettings) -
 def _with_fourth_graph(bundle: Bundle, settings: UsrnetExport | None) -> Bundle:
     if settings is None:
         return bundle
-    try:
+    with needs_extra("export", "ikc-export --usrnet"):
         from ikc_deploy.export.usrnet_graph import add_usrnet
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "export", "ikc-export --usrnet") from error
     try:
         with status("loading") as shown:
             return add_usrnet(bundle.path, settings, shown.update)

@@ -13,7 +13,7 @@ from ikc_deploy.cli._option_group import option_group
 from ikc_deploy.cli._output_files import check_not_an_input
 from ikc_deploy.cli._ui import say
 from ikc_deploy.cli._value_types import OUTPUT_FILE
-from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.option_fields import Option
 
 
@@ -72,7 +72,7 @@ def main(files: ImportedFiles) -> None:
         "--dan": (files.dan, _import_dan),
     }
     alone = [(path, read) for path, read in readers.values() if path is not None]
-    try:
+    with needs_extra("export", "ikc-import"):
         if len(alone) == 1 and not given:
             path, read = alone[0]
             say(f"{out}: {read(path, out)}")
@@ -82,8 +82,6 @@ def main(files: ImportedFiles) -> None:
             raise InputError(
                 f"give either {', '.join(networks)} together, or one of {', '.join(readers)} alone"
             )
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "export", "ikc-import") from error
 
 
 def _import_ikc(files: list[Path], out: Path) -> str:

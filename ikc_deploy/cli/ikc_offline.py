@@ -19,7 +19,7 @@ from ikc_deploy.cli._interrupt import interruptible
 from ikc_deploy.cli._option_group import option_group
 from ikc_deploy.cli._ui import note, note_skipped, print_table, progress_bars, say
 from ikc_deploy.cli._value_types import PATH
-from ikc_deploy.errors import IkcError, InputError, MissingExtraError
+from ikc_deploy.errors import IkcError, InputError, needs_extra
 from ikc_deploy.offline.fit_settings import Alignment, FitDevice, FlowFitSettings
 from ikc_deploy.offline.ike_switches import IkeSwitches
 from ikc_deploy.offline.input_images import OfflineInput, find_images
@@ -153,12 +153,10 @@ def main(
     The same command continues it, with the same result as an uninterrupted run.
     """
     require_matplotlib("ikc-offline", "offline")
-    try:
+    with needs_extra("offline", "ikc-offline"):
         from ikc_deploy.offline.outputs import check_output
 
         importlib.import_module("ikc_deploy.offline.job")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "offline", "ikc-offline") from error
     images = find_images(inputs, fit.out, fit.reference, fit.true_kernel)
     for each in images:
         check_output(each.out)

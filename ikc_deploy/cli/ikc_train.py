@@ -16,7 +16,7 @@ from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
 from ikc_deploy.cli._option_group import option_group
 from ikc_deploy.cli._ui import progress_bars, say
 from ikc_deploy.cli._value_types import PATH
-from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.errors import InputError, MissingExtraError, needs_extra
 from ikc_deploy.locks import locked
 from ikc_deploy.option_fields import Option
 
@@ -55,16 +55,15 @@ def main(recipe: Path, run: RunOptions) -> None:
     For several GPUs: torchrun --nproc-per-node N -m ikc_deploy.cli.ikc_train RECIPE --out RUN
     --device cuda.
     """
-    try:
+    with needs_extra("training", "ikc-train"):
         from ikc_deploy.training.distributed import join_process_group
-        from ikc_deploy.training.jobs import load_job
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "torch", "training", "ikc-train") from error
+        from ikc_deploy.training.recipe_kinds import load_recipe, new_task
+        from ikc_deploy.training.trainer import train
     if importlib.util.find_spec("tensorboard") is None:
         # The log of a run needs it; checked now, not after the images were decoded.
         raise MissingExtraError("tensorboard", "training", "ikc-train")
     device = _open_device(run.device)
-    train = load_job(recipe, run.data)
+    loaded = load_recipe(recipe, run.data)
     ends = time.monotonic() + 60 * run.minutes if run.minutes else math.inf
     with (
         join_process_group(device) as processes,
@@ -77,12 +76,11 @@ def main(recipe: Path, run: RunOptions) -> None:
             bars.show(stage, done, steps, f"loss {loss:.4f}")
 
         checkpoint = train(
+            new_task(loaded, device, processes),
             run.folder,
             resume=run.resume,
-            device=device,
             progress=show,
             keep_going=lambda: time.monotonic() < ends,
-            processes=processes,
         )
     if not processes.is_main:
         return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +10,6 @@ import click
 from ikc_deploy.cli._command import HELP, CommandWithHeadings, reports_errors
 from ikc_deploy.cli._kernel_options import KernelOptions, KnownBlur
 from ikc_deploy.cli._option_group import given_options, option_group
-from ikc_deploy.cli._ui import note, result
 from ikc_deploy.cli._upscale_batch import RayOptions, upscale_batch
 from ikc_deploy.cli._upscale_output import OutputOptions
 from ikc_deploy.cli._upscale_queue import upscale_queue
@@ -21,9 +18,6 @@ from ikc_deploy.cli._upscaler_choice import UpscalerChoice, check_blur, upscaler
 from ikc_deploy.cli._value_types import PATH, PIXELS, WIDTH_HEIGHT
 from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.existing_outputs import ExistingOutputs
-from ikc_deploy.imaging.image_files import (
-    Upscaled,
-)
 from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.runtime.backends.cpu_backends import ONNXRUNTIME
 from ikc_deploy.runtime.options import UpscalerOptions
@@ -113,20 +107,10 @@ def main(
         _check_known(choice, output, ray)
     if ray.given():
         _check_without_ray(output, postprocessing)
-        upscale_batch(
-            inputs,
-            output.out,
-            ray,
-            video,
-            postprocessing,
-            choice.for_actors,
-            _show,
-            output.as_json,
-            output.max_pixels,
-        )
+        upscale_batch(inputs, output, choice, postprocessing, video, ray)
         return
     if video.camera is None and not is_stream(inputs, output.out):
-        upscale_queue(inputs, output, choice, postprocessing, known, video, _show)
+        upscale_queue(inputs, output, choice, postprocessing, known, video)
         return
     _check_for_clip(output, known)
     request = video_request(inputs, output.out, video, postprocessing.preview)
@@ -166,52 +150,6 @@ def _check_known(choice: UpscalerChoice, output: OutputOptions, ray: RayOptions)
     refused = [name for name, given in odd.items() if given]
     if refused:
         raise InputError(f"--kernel gives the blur; leave out {', '.join(refused)}")
-
-
-def _show(done: Upscaled, as_json: bool) -> None:
-    if done.not_kept:
-        note(f"not kept in {done.task.target}: {', '.join(done.not_kept)}")
-    result(json.dumps(_facts(done)) if as_json else _line(done))
-
-
-_TOLD_NOISE: Final = 1.0
-"""Noise in 8-bit levels below which a line does not mention it."""
-_TOLD_QUALITY: Final = 97.0
-"""JPEG quality from which on a line does not mention it."""
-
-
-def _line(done: Upscaled) -> str:
-    (lr_height, lr_width), (sr_height, sr_width) = done.lr, done.sr
-    parts = [f"{done.task.target}: {lr_width}x{lr_height} -> {sr_width}x{sr_height}"]
-    if done.sigma is not None:
-        parts.append(f"sigma {done.sigma:.2f}")
-    if done.ellipse is not None:
-        ellipse = done.ellipse
-        parts.append(f"ellipse {ellipse.long:.2f} x {ellipse.short:.2f} at {ellipse.angle:.0f}°")
-    if done.noise is not None and done.noise >= _TOLD_NOISE:
-        parts.append(f"noise {done.noise:.0f}")
-    if done.jpeg_quality is not None and done.jpeg_quality < _TOLD_QUALITY:
-        parts.append(f"JPEG quality {done.jpeg_quality:.0f}")
-    parts.append(f"{done.timings['total']:.0f} ms")
-    if done.bits > 8:
-        parts.append(f"{done.bits} bits -> 8")
-    return ", ".join(parts)
-
-
-def _facts(done: Upscaled) -> dict[str, object]:
-    ellipse = None if done.ellipse is None else asdict(done.ellipse)
-    return {
-        "input": str(done.task.source),
-        "output": str(done.task.target),
-        "lr": done.lr,
-        "sr": done.sr,
-        "sigma": None if done.sigma is None else round(done.sigma, 4),
-        "ellipse": None if ellipse is None else {key: round(ellipse[key], 4) for key in ellipse},
-        "noise": None if done.noise is None else round(done.noise, 2),
-        "jpeg_quality": None if done.jpeg_quality is None else round(done.jpeg_quality, 1),
-        "not_kept": done.not_kept,
-        "timings_ms": {name: round(value, 3) for name, value in done.timings.items()},
-    }
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import click
 from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
 from ikc_deploy.cli._option_group import option_group
 from ikc_deploy.cli._ui import say
-from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.export.default_bundle import default_bundle
 from ikc_deploy.option_fields import Option
 from ikc_deploy.runtime.options import UpscalerOptions
@@ -66,13 +66,11 @@ def main(address: WebAddress, threads: int, settings: WebSettings) -> None:
     The page answers on this machine only, unless --host and --allow-network say otherwise.
     Pictures stay in memory; no file is kept. Ctrl-C ends it.
     """
-    try:
+    with needs_extra("web", "ikc-web"):
         import uvicorn
 
         from ikc_deploy.web.server import create_app
         from ikc_deploy.web.work import Studio
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "starlette", "web", "ikc-web") from error
     scales = {name: int(name[1]) for name in shipped_weights() if name[:1] == "x"}
     studio = Studio(settings, default_bundle, threads)
     try:

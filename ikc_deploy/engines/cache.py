@@ -22,7 +22,8 @@ from ikc_deploy.bundle.engine_store import (
     this_platform,
     write_record,
 )
-from ikc_deploy.bundle.manifest import Bundle, record_files, write_manifest
+from ikc_deploy.bundle.file_records import record_files
+from ikc_deploy.bundle.manifest import Bundle, write_manifest
 from ikc_deploy.engines.builder import FLAGS, BuildProgress, BuiltPlan, build_plan
 from ikc_deploy.engines.targets import Target
 from ikc_deploy.engines.toolchain import Toolchain

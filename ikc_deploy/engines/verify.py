@@ -36,7 +36,7 @@ from ikc_deploy.bundle.measurements import EngineOutput, EngineStep, Verificatio
 from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.bundle.tolerances import ENGINE, FRAME_LEVELS, LOOP
 from ikc_deploy.engines.toolchain import this_host
-from ikc_deploy.errors import BundleError, EngineError, IkcError, MissingExtraError
+from ikc_deploy.errors import BundleError, EngineError, IkcError, needs_extra
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.loops import CODE, FRAME, LR, NEXT_CODE, SR, Loop
 from ikc_deploy.parsing import read_json
@@ -316,10 +316,8 @@ def _answer(folder: str, fingerprint: str) -> Verification:
 
 
 def _import_polygraphy() -> None:
-    try:
+    with needs_extra("tensorrt", "--verify polygraphy"):
         importlib.import_module("polygraphy")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("polygraphy", "tensorrt", "--verify polygraphy") from error
 
 
 def _quiet() -> AbstractContextManager[object]:

@@ -53,16 +53,19 @@ def open_datasets(folders: Sequence[Path], scale: int) -> list[Dataset]:
     """
     if not folders:
         raise InputError("nothing to measure; give a folder of HR images")
-    datasets: dict[str, Dataset] = {}
-    for folder in folders:
-        dataset = Dataset.open(folder, scale)
-        if dataset.name in datasets:
-            raise InputError(
-                f"two folders are named '{dataset.name}', so their results cannot be "
-                "distinguished; rename one or measure it in another run"
-            )
-        datasets[dataset.name] = dataset
-    return list(datasets.values())
+    refuse_equal_names(folders)
+    return [Dataset.open(folder, scale) for folder in folders]
+
+
+def refuse_equal_names(folders: Sequence[Path]) -> None:
+    """Raise `InputError` if two folders have the same name, by which their results are listed."""
+    names = [real_path(folder).name for folder in folders]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"two folders are named '{twice}', so their results cannot be distinguished; rename "
+            "one, or give it to another run"
+        )
 
 
 def read_hr(path: Path, scale: int) -> NDArray[np.uint8]:

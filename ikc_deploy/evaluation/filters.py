@@ -17,7 +17,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.errors import MissingExtraError
+from ikc_deploy.errors import needs_extra
 
 Image = NDArray[np.uint8]
 Smoothed = NDArray[np.float64]
@@ -39,10 +39,8 @@ def median(hr: Image, scale: int) -> Smoothed:
     Raises:
         MissingExtraError: scipy is not installed.
     """
-    try:
+    with needs_extra("evaluation", "the median filter"):
         from scipy.ndimage import median_filter
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("scipy", "evaluation", "the median filter") from error
     side = scale | 1
     return median_filter(hr, (side, side, 1), mode="mirror").astype(np.float64)
 

@@ -14,26 +14,27 @@ Both only help to compare outputs of the same input; PSNR and SSIM need pairs (`
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.evaluation.blurs import BlurSet
+from ikc_deploy.evaluation.datasets import refuse_equal_names
 from ikc_deploy.evaluation.protocol import Progress, check_bundle, check_codes
 from ikc_deploy.evaluation.records import Method
 from ikc_deploy.evaluation.summary import CONFIDENCE_TEXT, bootstrap_interval
 from ikc_deploy.files import real_path
 from ikc_deploy.imaging.degrade import blur, quantize, upscale_bicubic
 from ikc_deploy.imaging.image_io import list_images, read_rgb
-from ikc_deploy.imaging.metrics import MAX_PSNR, luma, psnr_y
+from ikc_deploy.imaging.metrics import luma, psnr_y
 from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.reporting.tables import csv_text
 from ikc_deploy.runtime.frames import MIN_SIDE
 from ikc_deploy.runtime.upscaler import Upscaler
 
@@ -64,19 +65,15 @@ def open_lr(folders: Sequence[Path]) -> dict[str, list[Path]]:
     Raises:
         InputError: A folder or image cannot be used, or two folders have the same name.
     """
-    found: dict[str, list[Path]] = {}
-    for folder in folders:
-        name = real_path(folder).name
-        if name in found:
-            raise InputError(f"two folders are named '{name}'; measure one in another run")
-        found[name] = list_images(folder)
-        for path in found[name]:
-            shape = read_rgb(path).shape
-            if min(shape[:2]) < MIN_SIDE:
-                raise InputError(
-                    f"'{path}' has {shape[1]}x{shape[0]} pixels; at least {MIN_SIDE} on each side "
-                    "are needed"
-                )
+    refuse_equal_names(folders)
+    found = {real_path(folder).name: list_images(folder) for folder in folders}
+    for path in chain.from_iterable(found.values()):
+        shape = read_rgb(path).shape
+        if min(shape[:2]) < MIN_SIDE:
+            raise InputError(
+                f"'{path}' has {shape[1]}x{shape[0]} pixels; at least {MIN_SIDE} on each side "
+                "are needed"
+            )
     return found
 
 
@@ -111,10 +108,8 @@ def blur_effect(image: NDArray[np.uint8]) -> float:
     Raises:
         MissingExtraError: scikit-image is not installed.
     """
-    try:
+    with needs_extra("evaluation", "the blur effect"):
         from skimage.measure import blur_effect as effect
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("skimage", "evaluation", "the blur effect") from error
     # A flat image has no edges: scikit-image divides 0 by 0.
     with np.errstate(invalid="ignore"):
         found = float(effect(luma(image)))  # type: ignore[no-untyped-call]
@@ -133,7 +128,7 @@ def consistency(
         scale: Scale factor s.
     """
     shrunk = quantize(resize_bicubic(blur(image, kernel.astype(np.float64)), 1 / scale))
-    return min(psnr_y(shrunk, lr, 0), MAX_PSNR)
+    return psnr_y(shrunk, lr, 0)
 
 
 def summary_rows(
@@ -176,12 +171,8 @@ def table_cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def to_csv(records: Sequence[NoReferenceRecord]) -> str:
     """Return CSV: a header, and a line for each record; empty where unknown."""
-    text = io.StringIO()
     columns = [field.name for field in fields(NoReferenceRecord)]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(record) for record in records)
-    return text.getvalue()
+    return csv_text(columns, map(asdict, records))
 
 
 def _measure(upscaler: Upscaler, dataset: str, path: Path) -> Iterator[NoReferenceRecord]:

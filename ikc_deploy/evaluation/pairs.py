@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import BlurSet
+from ikc_deploy.evaluation.datasets import refuse_equal_names
 from ikc_deploy.evaluation.protocol import (
     EvaluationCase,
     EvaluationReport,
@@ -37,6 +38,7 @@ from ikc_deploy.files import real_path
 from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.folders import names
 from ikc_deploy.imaging.image_io import list_images, read_rgb
+from ikc_deploy.imaging.metrics import SSIM_WINDOW
 from ikc_deploy.runtime.frames import MIN_SIDE
 from ikc_deploy.runtime.upscaler import Upscaler
 
@@ -123,12 +125,8 @@ def open_pairs(lows: Sequence[Path], highs: Sequence[Path], scale: int) -> list[
             f"{len(lows)} folders of LR images and {len(highs)} of HR images; give one --hr for "
             "each --lr, in the same order"
         )
-    sets = [PairSet.open(lr, hr, scale) for lr, hr in zip(lows, highs, strict=True)]
-    titles = [each.name for each in sets]
-    twice = next((name for name in titles if titles.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"two LR folders are named '{twice}'; measure one in another run")
-    return sets
+    refuse_equal_names(lows)
+    return [PairSet.open(lr, hr, scale) for lr, hr in zip(lows, highs, strict=True)]
 
 
 def read_pair(pair: Pair, scale: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -196,7 +194,7 @@ def _measure(
     blur = BlurSet.unknown().blurs[0]
     for done, pair in enumerate(pairs.pairs, 1):
         lr, hr = read_pair(pair, upscaler.scale)
-        if min(hr.shape[:2]) - 2 * border < _SSIM_WINDOW:
+        if min(hr.shape[:2]) - 2 * border < SSIM_WINDOW:
             raise InputError(
                 f"a border of {border} pixels leaves too little of '{pair.hr}', which has "
                 f"{hr.shape[1]}x{hr.shape[0]} pixels"
@@ -209,10 +207,6 @@ def _measure(
             sigma = float(upscaler.bundle.basis.sigma_of_code(code))
             yield case.record(image, border, "blind", step, sigma)
         progress(pairs.name, done, total)
-
-
-_SSIM_WINDOW: Final = 11
-"""Side of the smallest image that SSIM can measure."""
 
 
 def _key(stem: str, scale: int) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ikc_deploy.errors import InputError
+from ikc_deploy.evaluation.datasets import refuse_equal_names
 from ikc_deploy.evaluation.prepare import PrepareSettings, Progress, check_prepare, prepare
 from ikc_deploy.files import real_path
 from ikc_deploy.imaging.degrade import SIGMAS
@@ -70,10 +71,7 @@ def plan_sets(
         for source in sources:
             if not source.is_dir():
                 raise InputError(f"--sets takes folders, and '{source}' is not one")
-        names = [real_path(source).name for source in sources]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise InputError(f"two sources are named '{twice}'; rename one of them")
+        refuse_equal_names(sources)
     found = [
         blurred
         for each in _folders(sources, destination, settings, options.by_folder)

@@ -26,7 +26,7 @@ from ikc_deploy.evaluation.datasets import Dataset, open_datasets, read_hr
 from ikc_deploy.evaluation.degradation import Degradation
 from ikc_deploy.evaluation.records import Method, Record
 from ikc_deploy.imaging.degrade import upscale_bicubic
-from ikc_deploy.imaging.metrics import MAX_PSNR, kernel_psnr, psnr_y, ssim_y
+from ikc_deploy.imaging.metrics import kernel_psnr, psnr_y, ssim_y
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.upscaler import Upscaler
@@ -112,7 +112,7 @@ class EvaluationCase:
             sigma=self.blur.sigma,
             method=method,
             step=step,
-            psnr_y=min(psnr_y(image, self.hr, border), MAX_PSNR),
+            psnr_y=psnr_y(image, self.hr, border),
             ssim_y=ssim_y(image, self.hr, border),
             sigma_estimate=sigma_estimate,
             kernel_psnr=kernel_db,

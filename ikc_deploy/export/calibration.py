@@ -19,7 +19,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.bundle.manifest import Bundle, Manifest, record_files, write_manifest
+from ikc_deploy.bundle.file_records import record_files
+from ikc_deploy.bundle.manifest import Bundle, Manifest, write_manifest
 from ikc_deploy.bundle.measurements import Int8Loss, Int8Parity
 from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.evaluation.datasets import read_hr

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ikc_deploy.bundle.manifest import Bundle, Precision
-from ikc_deploy.errors import BundleError, MissingExtraError
+from ikc_deploy.errors import BundleError, needs_extra
 from ikc_deploy.export.export_settings import ExportSettings
 from ikc_deploy.export.graph_templates import (
     bundle_from_template,
@@ -59,10 +59,7 @@ def _make(weights: str, source: WeightsSource, folder: Path, precision: Precisio
 
 
 def _export(weights: str, folder: Path, precision: Precision) -> Bundle:
-    try:
+    with needs_extra("export", f"Exporting the weights '{weights}' in {precision} on first use"):
         from ikc_deploy.export.exporter import export_bundle
         from ikc_deploy.networks.weights_loader import load_weights
-    except ModuleNotFoundError as error:
-        purpose = f"Exporting the weights '{weights}' in {precision} on first use"
-        raise MissingExtraError(error.name or "torch", "export", purpose) from error
     return export_bundle(load_weights(weights), folder, ExportSettings(precision))

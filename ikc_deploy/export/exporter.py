@@ -14,6 +14,7 @@ import torch
 
 from ikc_deploy.bundle.bundle_writer import check_bundle_folder, new_bundle
 from ikc_deploy.bundle.engine_store import copy_engines, engine_files
+from ikc_deploy.bundle.file_records import record_files
 from ikc_deploy.bundle.manifest import (
     BASIS_FILE,
     MANIFEST_FILE,
@@ -23,7 +24,6 @@ from ikc_deploy.bundle.manifest import (
     Manifest,
     Precision,
     copy_verified,
-    record_files,
     write_manifest,
 )
 from ikc_deploy.bundle.measurements import Int8Parity

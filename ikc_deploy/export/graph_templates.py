@@ -23,13 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.bundle.bundle_writer import new_bundle
-from ikc_deploy.bundle.manifest import (
-    BASIS_FILE,
-    Bundle,
-    Manifest,
-    record_files,
-    write_manifest,
-)
+from ikc_deploy.bundle.file_records import record_files
+from ikc_deploy.bundle.manifest import BASIS_FILE, Bundle, Manifest, write_manifest
 from ikc_deploy.errors import CheckpointError, ExportError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.architecture import Architecture

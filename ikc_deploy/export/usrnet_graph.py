@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ikc_deploy.bundle.bundle_writer import changed_bundle
+from ikc_deploy.bundle.file_records import record_files
 from ikc_deploy.bundle.manifest import (
     USRNET,
     Bundle,
     FrameIO,
     Precision,
     UsrnetRecord,
-    record_files,
     write_manifest,
 )
 from ikc_deploy.bundle.measurements import UsrnetParity
@@ -47,7 +47,8 @@ from ikc_deploy.files import sha256_file
 from ikc_deploy.imaging.degrade import quantize
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.kernels.conventions import degrade_fkp, fkp_variances, shifted_gaussian
-from ikc_deploy.networks.usrnet import Spectrum, Usrnet, load_usrnet, shipped_usrnet
+from ikc_deploy.networks.usrnet import Usrnet, load_usrnet, shipped_usrnet
+from ikc_deploy.networks.usrnet_data_step import Spectrum
 from ikc_deploy.runtime.frames import LAYOUTS
 from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.tiling import RAMP, SPARE

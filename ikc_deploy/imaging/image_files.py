@@ -195,14 +195,8 @@ def upscale_picture(
     Raises:
         IkcError: As raised by `Upscaler`.
     """
-    results: list[Result] = []
-
-    def restore(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        results.append(upscaler(rgb, sigma=sigma, steps=steps))
-        image: NDArray[np.uint8] = results[0].image
-        return image
-
-    return upscale_picture_nonblind(picture, upscaler.scale, restore), results[0]
+    result = upscaler(_visible(picture), sigma=sigma, steps=steps)
+    return _enlarged(picture, result.image, upscaler.scale), result
 
 
 def upscale_picture_nonblind(picture: Picture, scale: int, upscale: NonBlindUpscale) -> Picture:
@@ -216,11 +210,19 @@ def upscale_picture_nonblind(picture: Picture, scale: int, upscale: NonBlindUpsc
     Returns:
         The SR image, with opacity if `picture` has it.
     """
-    rgb, alpha = picture.rgb, picture.alpha
+    return _enlarged(picture, upscale(_visible(picture)), scale)
+
+
+def _visible(picture: Picture) -> NDArray[np.uint8]:
+    return picture.rgb if picture.alpha is None else fill_hidden(picture.rgb, picture.alpha)
+
+
+def _enlarged(picture: Picture, rgb: NDArray[np.uint8], scale: int) -> Picture:
+    """Return the SR image with its colour `rgb`, and with opacity if `picture` has it."""
+    alpha = picture.alpha
     if alpha is not None:
-        rgb = fill_hidden(rgb, alpha)
         alpha = quantize(resize_bicubic(alpha[:, :, None], scale))[:, :, 0]
-    return replace(picture, rgb=upscale(rgb), alpha=alpha, bits=8)
+    return replace(picture, rgb=rgb, alpha=alpha, bits=8)
 
 
 def postprocessed(picture: Picture, upscaled: Picture, postprocessing: Postprocessing) -> Picture:
@@ -234,8 +236,7 @@ def postprocessed(picture: Picture, upscaled: Picture, postprocessing: Postproce
     Raises:
         InputError: The size is impossible.
     """
-    plain = picture.rgb if picture.alpha is None else fill_hidden(picture.rgb, picture.alpha)
-    rgb = postprocessing(plain, upscaled.rgb)
+    rgb = postprocessing(_visible(picture), upscaled.rgb)
     alpha = upscaled.alpha
     if alpha is not None:
         alpha = resized(alpha, *rgb.shape[:2])

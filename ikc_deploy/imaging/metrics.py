@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.bundle.psnr import psnr
-from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.errors import InputError, needs_extra
 
 LUMA_WEIGHTS: Final = (0.299, 0.587, 0.114)
 """Weights of R, G and B in luma (BT.601)."""
 
 MAX_PSNR: Final = 100.0
-"""Upper limit in dB of values that enter means, also used for equal images: infinity has no finite
-mean and cannot be written as JSON."""
+"""Largest PSNR in dB, also that of equal images: infinity has no finite mean and cannot be written
+as JSON."""
+
+SSIM_WINDOW: Final = 11
+"""Side in pixels of the window of SSIM, and of the smallest image that it can measure."""
 
 
 def luma(image: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -33,7 +35,7 @@ def luma(image: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def psnr_y(image: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) -> float:
-    """Return the PSNR of luma in dB, infinite for equal images.
+    """Return the PSNR of luma in dB, at most `MAX_PSNR`.
 
     Args:
         image: RGB `[H,W,3]`, uint8.
@@ -44,7 +46,7 @@ def psnr_y(image: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) 
         InputError: The shapes differ.
     """
     ours, theirs = _cropped_luma(image, reference, border)
-    return psnr(ours, theirs, 255, math.inf)
+    return psnr(ours, theirs, 255, MAX_PSNR)
 
 
 def ssim_y(image: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) -> float:
@@ -59,10 +61,8 @@ def ssim_y(image: NDArray[np.uint8], reference: NDArray[np.uint8], border: int) 
         InputError: The shapes differ.
         MissingExtraError: scikit-image is not installed.
     """
-    try:
+    with needs_extra("evaluation", "SSIM"):
         from skimage.metrics import structural_similarity
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("skimage", "evaluation", "SSIM") from error
     ours, theirs = _cropped_luma(image, reference, border)
     similarity = structural_similarity(  # type: ignore[no-untyped-call]
         ours,

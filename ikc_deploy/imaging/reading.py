@@ -19,7 +19,7 @@ from PIL import (
     features,
 )
 
-from ikc_deploy.errors import InputError, MissingExtraError
+from ikc_deploy.errors import InputError, MissingExtraError, needs_extra
 from ikc_deploy.imaging import tiff
 from ikc_deploy.imaging.colour_chunks import nclx_chunk
 from ikc_deploy.imaging.exif import plain_exif
@@ -192,10 +192,8 @@ def _open_heif(data: bytes) -> Opened:
 
         avif = AvifImageFile(BytesIO(data))
         return avif, _parted_by_pillow(avif, data)
-    try:
+    with needs_extra("heif", "a HEIC"):
         from pillow_heif.as_plugin import HeifImageFile
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pillow_heif", "heif", "a HEIC") from error
     # libheif turns the pixels, and pillow-heif sets the orientation in EXIF to 1.
     with own_limit():
         heic: ImageFile.ImageFile = cast(Any, HeifImageFile)(BytesIO(data))

@@ -1,4 +1,4 @@
-"""Resizing, degradation, luma and SSIM of batches in torch, on any device, differentiable.
+"""Resizing, degradation, luma, PSNR and SSIM of batches in torch, on any device, differentiable.
 
 They compute what `imaging.resize`, `imaging.degrade`, `imaging.metrics` and
 `kernels.conventions` compute in numpy. It is the only module of `imaging` that needs torch.
@@ -14,11 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ikc_deploy.imaging.metrics import LUMA_WEIGHTS
+from ikc_deploy.imaging.metrics import LUMA_WEIGHTS, MAX_PSNR, SSIM_WINDOW
 from ikc_deploy.imaging.resize import bicubic_matrix
-
-SSIM_WINDOW: Final = 11
-"""Side in pixels of the window of `ssim`."""
 
 _SIGMA: Final = 1.5
 _C1: Final = 0.01**2
@@ -119,6 +116,20 @@ def luma(images: Tensor) -> Tensor:
         return images
     weights = torch.tensor(LUMA_WEIGHTS, dtype=images.dtype, device=images.device)
     return (images * weights[:, None, None]).sum(dim=1, keepdim=True)
+
+
+def psnr(images: Tensor, expected: Tensor) -> Tensor:
+    """Return the PSNR in dB of each image, computed in float64, at most `metrics.MAX_PSNR`.
+
+    Args:
+        images: `[N,C,H,W]` in [0,1].
+        expected: `[N,C,H,W]` in [0,1].
+
+    Returns:
+        Values `[N]`, float64.
+    """
+    error = (images - expected).double().square().mean(dim=(1, 2, 3))
+    return (-10 * torch.log10(error)).clamp(max=MAX_PSNR)
 
 
 def ssim(image: Tensor, reference: Tensor) -> Tensor:

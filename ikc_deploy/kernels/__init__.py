@@ -6,13 +6,7 @@ family of kernels, and the conversion between it and our convention. This packag
 only, because embedders and servers import it.
 """
 
-from ikc_deploy.kernels.basis import (
-    CODE_SIZE,
-    LEVEL_UNITS,
-    LEVELS,
-    KernelBasis,
-    explained_variance,
-)
+from ikc_deploy.kernels.basis import CODE_SIZE, LEVEL_UNITS, LEVELS, KernelBasis
 from ikc_deploy.kernels.conventions import (
     FKP_SCALES,
     degrade_fkp,
@@ -34,6 +28,7 @@ from ikc_deploy.kernels.gaussians import (
     family_kernels,
     gaussian_kernel,
 )
+from ikc_deploy.kernels.principal_components import explained_variance
 
 __all__ = [
     "CODE_SIZE",

@@ -11,9 +11,7 @@ are valid only with the basis that they were trained with.
 from __future__ import annotations
 
 import hashlib
-import io
 import math
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -24,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ikc_deploy.arguments import real_array
 from ikc_deploy.errors import KernelError
+from ikc_deploy.kernels.basis_file import MAX_FILE, read_arrays
 from ikc_deploy.kernels.gaussians import (
     FIT_SAMPLES,
     KERNEL_SIZE,
@@ -31,6 +30,7 @@ from ikc_deploy.kernels.gaussians import (
     family_kernels,
     gaussian_kernel,
 )
+from ikc_deploy.kernels.principal_components import principal_components
 from ikc_deploy.text import shown
 
 CODE_SIZE: Final = 10
@@ -50,46 +50,6 @@ _TIE: Final = 0.999
 _CURVE_SAMPLES: Final = 2048
 _MIRRORED: Final = 0.01
 """Difference of a component's entries from their mirror image that rounding does not explain."""
-_ARRAYS: Final = ("components", "mean", "sigma_range")
-
-_MAX_SIDE: Final = 127
-"""Maximum side in pixels of a kernel in a file."""
-_MAX_CODE: Final = 256
-"""Maximum number of components of a code in a file."""
-_LONGEST_HEADER: Final = 4096
-"""Maximum number of bytes before an array's values in a file."""
-_MAX_FILE: Final = 8 * (_MAX_SIDE**2 * (_MAX_CODE + 1) + 2) + 4 * _LONGEST_HEADER
-
-
-def explained_variance(
-    family: Family, sigma_range: tuple[float, float], size: int = KERNEL_SIZE
-) -> NDArray[np.float64]:
-    """Return the share of a family's variance that the first 1, 2, ... components hold.
-
-    It serves to choose a code size: ten components hold more than 0.9999 of the isotropic families.
-
-    Args:
-        family: Which Gaussians.
-        sigma_range: Smallest and largest sigma in HR pixels.
-        size: Side of the kernels in pixels, odd.
-
-    Returns:
-        float64 `[size * size]`, rising to 1.
-    """
-    values, _ = _principal(family_kernels(family, sigma_range, size))
-    return np.cumsum(values) / values.sum()
-
-
-def _principal(kernels: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the principal components of kernels `[N, size, size]` of P = size^2 pixels.
-
-    These are variances `[P]` in falling order and directions `[P, P]` in columns.
-    """
-    flat = kernels.reshape(len(kernels), -1)
-    centred = flat - flat.mean(axis=0)
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    order = np.argsort(values)[::-1]
-    return np.maximum(values[order], 0.0), vectors[:, order]
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +135,7 @@ class KernelBasis:
         """
         kernels = family_kernels(family, sigma_range, size)
         mean = kernels.mean(axis=0).ravel()
-        _, directions = _principal(kernels)
+        _, directions = principal_components(kernels)
         components = directions[:, :code_size]
         sizes = np.abs(components)
         first = (sizes >= _TIE * sizes.max(axis=0)).argmax(axis=0)
@@ -424,7 +384,7 @@ class KernelBasis:
         """
         try:
             with open(path, "rb") as file:
-                data = file.read(_MAX_FILE + 1)
+                data = file.read(MAX_FILE + 1)
         except FileNotFoundError as error:
             raise KernelError(f"there is no basis file at '{path}'") from error
         except OSError as error:
@@ -449,7 +409,7 @@ class KernelBasis:
             KernelError: The content is not a kernel basis.
         """
         try:
-            components, mean, sigma_range = _read_arrays(data)
+            components, mean, sigma_range = read_arrays(data)
             low, high = (float(value) for value in sigma_range)
             return cls(components.astype(np.float32), mean.astype(np.float32), (low, high))
         except KernelError as error:
@@ -478,41 +438,3 @@ class KernelBasis:
         sigmas = np.linspace(*self.sigma_range, _CURVE_SAMPLES)
         kernels = gaussian_kernel(sigmas, self.kernel_size).reshape(_CURVE_SAMPLES, -1)
         return sigmas, kernels @ self.components.astype(np.float64)
-
-
-def _read_arrays(data: bytes) -> list[NDArray[np.floating]]:
-    """Return the three arrays of an .npz file, with bounded sizes.
-
-    It also raises the exceptions of `zipfile`.
-    """
-    if len(data) > _MAX_FILE:
-        raise KernelError(f"it has more than {_MAX_FILE} bytes")
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        names = [f"{name}.npy" for name in _ARRAYS]
-        if sorted(archive.namelist()) != sorted(names):
-            raise KernelError(f"it must hold the arrays {', '.join(_ARRAYS)} and no others")
-        return [_read_array(archive, name) for name in names]
-
-
-def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[np.floating]:
-    with archive.open(name) as file:
-        # numpy evaluates the header's text and bounds its length; here we bound what is inflated.
-        start = io.BytesIO(file.read(_LONGEST_HEADER))
-        version = np.lib.format.read_magic(start)
-        if version != (1, 0):
-            raise KernelError(f"'{name}' is of another version of the format")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(start)
-        largest = {
-            "components.npy": (_MAX_SIDE**2, _MAX_CODE),
-            "mean.npy": (_MAX_SIDE**2,),
-            "sigma_range.npy": (2,),
-        }[name]
-        bounded = len(shape) == len(largest) and all(map(int.__le__, shape, largest))
-        if not bounded or dtype.kind != "f" or dtype.itemsize > 8:
-            raise KernelError(f"'{name}' holds invalid {dtype} values of shape {list(shape)}")
-        size = math.prod(shape) * dtype.itemsize
-        values = start.read() + file.read(max(size - _LONGEST_HEADER, 0) + _LONGEST_HEADER)
-    if len(values) != size:
-        raise KernelError(f"'{name}' holds {len(values)} bytes and should hold {size}")
-    array = np.frombuffer(values, dtype)
-    return array.reshape(shape, order="F" if fortran else "C")

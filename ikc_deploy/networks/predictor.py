@@ -214,7 +214,7 @@ class MixturePredictor(StatisticsPredictor):
 def _mean(tensors: list[Tensor]) -> Tensor:
     """Return the mean of tensors of one shape."""
     # By additions: pnnx 20261020 converts a mean over a stacked axis into no reduction at all.
-    return cast(Tensor, sum(tensors[1:], tensors[0])) / len(tensors)
+    return sum(tensors[1:], tensors[0]) / len(tensors)
 
 
 def feature_layers(wide: int) -> nn.Sequential:

@@ -52,6 +52,27 @@ _SYMMETRIC: Final = 1e-3
 _Sizes = Iterable[tuple[str, int]]
 """Patterns of names of tensors, and the axis of their shape that has the size."""
 
+_CHANNELS: Final = [
+    (r"Restorer\.head1?\.(weight|bias)", 0),
+    (r"Restorer\.fusion\.(weight|bias)", 0),
+    (r"Restorer\.fusion\.weight", 1),
+    (r"Restorer\.body\.\d+\.body\.2\.bias", 0),
+    (r"Restorer\.body\.\d+\.body\.\d+\.body[12]\.2\.bias", 0),
+]
+_ESTIMATOR_WIDTH: Final = [
+    (r"Estimator\.head_(LR|HR)\.(0\.)?(weight|bias)", 0),
+    (r"Estimator\.body\.\d+\.body\.2\.(weight|bias)", 0),
+    (r"Estimator\.body\.body\.\d+\.body[12]\.[02]\.(weight|bias)", 0),
+]
+_CODE_SIZE: Final = [
+    (r"encoder", 2),
+    (r"init_ker_map", 1),
+    (r"Restorer\.head2\.weight", 1),
+    (r"Estimator\.out\.(weight|bias)", 0),
+]
+_KERNEL_PIXELS: Final = [(r"encoder", 1), (r"Estimator\.tail\.2\.(weight|bias)", 0)]
+"""Names of the tensors that show a size, each with the axis that has it."""
+
 
 def import_dan(path: str | PathLike[str]) -> DanNetworks:
     """Return the networks of a published checkpoint.
@@ -114,39 +135,10 @@ def _title(settings: Architecture) -> str:
 def _infer_architecture(state: dict[str, Tensor], source: str) -> Architecture:
     design = _design(state, source)
     scale = _scale(state, design, source)
-    channels = _voted(
-        state,
-        [
-            (r"Restorer\.head1?\.(weight|bias)", 0),
-            (r"Restorer\.fusion\.(weight|bias)", 0),
-            (r"Restorer\.fusion\.weight", 1),
-            (r"Restorer\.body\.\d+\.body\.2\.bias", 0),
-            (r"Restorer\.body\.\d+\.body\.\d+\.body[12]\.2\.bias", 0),
-        ],
-        64,
-    )
-    width = _voted(
-        state,
-        [
-            (r"Estimator\.head_(LR|HR)\.(0\.)?(weight|bias)", 0),
-            (r"Estimator\.body\.\d+\.body\.2\.(weight|bias)", 0),
-            (r"Estimator\.body\.body\.\d+\.body[12]\.[02]\.(weight|bias)", 0),
-        ],
-        32,
-    )
-    code_size = _voted(
-        state,
-        [
-            (r"encoder", 2),
-            (r"init_ker_map", 1),
-            (r"Restorer\.head2\.weight", 1),
-            (r"Estimator\.out\.(weight|bias)", 0),
-        ],
-        CODE_SIZE,
-    )
-    pixels = _voted(
-        state, [(r"encoder", 1), (r"Estimator\.tail\.2\.(weight|bias)", 0)], KERNEL_SIZE**2
-    )
+    channels = _voted(state, _CHANNELS, 64)
+    width = _voted(state, _ESTIMATOR_WIDTH, 32)
+    code_size = _voted(state, _CODE_SIZE, CODE_SIZE)
+    pixels = _voted(state, _KERNEL_PIXELS, KERNEL_SIZE**2)
     side = math.isqrt(pixels)
     if side**2 != pixels or side % 2 == 0:
         side = _voted(state, [(r"init_kernel", 1), (r"init_kernel", 2)], KERNEL_SIZE)

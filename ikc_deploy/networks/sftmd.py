@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ikc_deploy.kernels.bicubic import cubic
 from ikc_deploy.networks.architecture import Architecture
 
 CodeBorder = Literal["zero", "replicate"]
@@ -132,11 +133,8 @@ class BicubicPhases(nn.Module):
 
     def __init__(self, scale: int) -> None:
         super().__init__()
-        phase = (torch.arange(scale, dtype=torch.float64) + 0.5) / scale - 0.5
-        distance = (torch.arange(-2, 3, dtype=torch.float64)[None] - phase[:, None]).abs()
-        near = 1.5 * distance**3 - 2.5 * distance**2 + 1
-        far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
-        taps = torch.where(distance <= 1, near, torch.where(distance < 2, far, 0.0))
+        phase = (np.arange(scale) + 0.5) / scale - 0.5
+        taps = torch.from_numpy(cubic(np.arange(-2, 3) - phase[:, None]))
         planes = (taps[:, None, :, None] * taps[None, :, None, :]).reshape(-1, 1, 5, 5)
         self.register_buffer("taps", planes.repeat(3, 1, 1, 1).float(), persistent=False)
 

@@ -12,9 +12,7 @@ is made consistent with the LR image (see `enforce_data_consistency`).
 
 from __future__ import annotations
 
-import threading
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import numpy as np
@@ -35,7 +33,7 @@ from ikc_deploy.offline.forward_model import (
     to_tensor,
 )
 from ikc_deploy.offline.kernel_code import KernelCode, weights_id
-from ikc_deploy.offline.optimize import FitResult, Losses, Progress, optimize
+from ikc_deploy.offline.optimize import Losses
 from ikc_deploy.offline.preconditions import check_device, check_memory, check_picture, picture_id
 from ikc_deploy.offline.prior_unet import (
     NOISE_CHANNELS,
@@ -95,48 +93,18 @@ class DipFkpSettings(FlowFitSettings):
             raise InputError("learning rates must be positive")
 
 
-def fit(
-    lr: NDArray[np.uint8],
-    scale: int,
-    settings: DipFkpSettings | None = None,
-    progress: Progress = lambda *_: None,
-    *,
-    stop: threading.Event | None = None,
-    state: Path | None = None,
-) -> FitResult:
-    """Fit an SR image and its blur kernel to one LR image.
-
-    Args:
-        lr: RGB `[H,W,3]` uint8.
-        scale: Scale factor: 2, 3 or 4.
-        settings: Settings of the method; None for the defaults.
-        progress: See `optimize`.
-        stop: See `optimize`.
-        state: See `optimize`.
-
-    Returns:
-        The SR image, the kernel and the losses.
-
-    Raises:
-        InputError: Before the fit starts: the image is too small, too large for the memory or
-            flat, the scale is not 2, 3 or 4, or the device is not available.
-        CheckpointError: The weights of the flow are unusable.
-    """
-    return optimize(
-        DipFkp(lr, scale, settings or DipFkpSettings()), progress, stop=stop, state=state
-    )
-
-
 class DipFkp:
     """A fit in progress; implements `Fit`.
 
     Args:
-        lr: LR image `[H,W,3]`.
+        lr: LR image, RGB `[H,W,3]` uint8.
         scale: Scale factor.
         settings: Settings of the fit.
 
     Raises:
-        InputError: The image, the scale or the device cannot be used.
+        InputError: The image is too small, too large for the memory or flat, the scale is not 2, 3
+            or 4, or the device is not available.
+        CheckpointError: The weights of the flow are unusable.
     """
 
     def __init__(self, lr: NDArray[np.uint8], scale: int, settings: DipFkpSettings) -> None:

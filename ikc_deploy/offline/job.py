@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import read_kernel
 from ikc_deploy.imaging.image_io import Picture, read_picture, read_rgb
-from ikc_deploy.imaging.metrics import MAX_PSNR, kernel_psnr, psnr_y
+from ikc_deploy.imaging.metrics import kernel_psnr, psnr_y
 from ikc_deploy.locks import locked
 from ikc_deploy.offline.forward_model import upscaled
 from ikc_deploy.offline.methods import Method
 from ikc_deploy.offline.nonblind_stage import NonBlindStage, padded
-from ikc_deploy.offline.optimize import FitResult, Progress
+from ikc_deploy.offline.optimize import FitResult, Progress, optimize
 from ikc_deploy.offline.outputs import (
     OUTPUTS,
     REPORT,
@@ -141,8 +141,8 @@ def run(
         check_output(folder)
         earlier = read_report(folder) if (folder / STATE).exists() else None
         lr = np.ascontiguousarray(job.picture.rgb[job.area])
-        fit = job.method.load().fit
-        result = fit(lr, job.scale, job.settings, progress, stop=stop, state=folder / STATE)
+        fit = job.method.fit(lr, job.scale, job.settings)
+        result = optimize(fit, progress, stop=stop, state=folder / STATE)
         return _write(job, folder, lr, result, earlier)
 
 
@@ -216,7 +216,7 @@ def _nonblind_stage(
     if result.lost is not None:
         figures["kernel_lost"] = result.lost
     if job.reference is not None:
-        figures[f"psnr_y_{nonblind.name}"] = _psnr(result.image, job.reference, job.scale)
+        figures[f"psnr_y_{nonblind.name}"] = psnr_y(result.image, job.reference, job.scale)
     return write_image(folder / _finish_name(nonblind), result.image, job.picture)
 
 
@@ -245,8 +245,8 @@ def _image_figures(job: OfflineJob, lr: NDArray[np.uint8], result: FitResult) ->
     hr = job.reference[tuple(_enlarged(along, job.scale) for along in job.area)]
     bicubic = upscaled(lr, job.scale, getattr(job.settings, "alignment", "centre"))
     return {
-        "psnr_y": _psnr(result.image, hr, job.scale),
-        "psnr_y_bicubic": _psnr(bicubic, hr, job.scale),
+        "psnr_y": psnr_y(result.image, hr, job.scale),
+        "psnr_y_bicubic": psnr_y(bicubic, hr, job.scale),
     }
 
 
@@ -259,11 +259,6 @@ def _kernel_figures(job: OfflineJob, result: FitResult) -> dict[str, float]:
         "kernel_psnr": kernel_psnr(found, truth, PAPER_PEAK),
         "kernel_psnr_of_its_peak": kernel_psnr(found, truth),
     }
-
-
-def _psnr(image: NDArray[np.uint8], reference: NDArray[np.uint8], scale: int) -> float:
-    # Equal images have no finite PSNR, and JSON no infinity.
-    return min(psnr_y(image, reference, scale), MAX_PSNR)
 
 
 def _enlarged(along: slice, scale: int) -> slice:

@@ -11,9 +11,7 @@ the LR image under that kernel (`enforce_data_consistency`).
 
 from __future__ import annotations
 
-import threading
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -34,7 +32,7 @@ from ikc_deploy.offline.forward_model import (
     to_tensor,
 )
 from ikc_deploy.offline.kernel_code import KernelCode, weights_id
-from ikc_deploy.offline.optimize import FitResult, Losses, Progress, optimize
+from ikc_deploy.offline.optimize import Losses
 from ikc_deploy.offline.patches import Patches
 from ikc_deploy.offline.preconditions import check_device, check_picture, picture_id
 
@@ -80,47 +78,18 @@ class KernelGanFkpSettings(FlowFitSettings):
             raise InputError("rate and penalty must be positive")
 
 
-def fit(
-    lr: NDArray[np.uint8],
-    scale: int,
-    settings: KernelGanFkpSettings | None = None,
-    progress: Progress = lambda *_: None,
-    *,
-    stop: threading.Event | None = None,
-    state: Path | None = None,
-) -> FitResult:
-    """Find the blur kernel of one LR image, and the SR image under it.
-
-    Args:
-        lr: RGB `[H,W,3]` uint8.
-        scale: Scale factor: 2 or 4.
-        settings: Settings of the method; None for the defaults.
-        progress: See `optimize`.
-        stop: See `optimize`.
-        state: See `optimize`.
-
-    Returns:
-        The SR image, the kernel (11x11 at x2, 19x19 at x4) and the losses.
-
-    Raises:
-        InputError: Before the fit starts: the image is smaller than a crop or flat, the scale is
-            not 2 or 4, or the device is not available.
-        CheckpointError: The weights of the flow are unusable.
-    """
-    gan = KernelGanFkp(lr, scale, settings or KernelGanFkpSettings())
-    return optimize(gan, progress, stop=stop, state=state)
-
-
 class KernelGanFkp:
     """A fit in progress; implements `Fit`.
 
     Args:
-        lr: LR image `[H,W,3]`.
+        lr: LR image, RGB `[H,W,3]` uint8.
         scale: Scale factor.
         settings: Settings of the fit.
 
     Raises:
-        InputError: The image, the scale or the device cannot be used.
+        InputError: The image is smaller than a crop or flat, the scale is not 2 or 4, or the device
+            is not available.
+        CheckpointError: The weights of the flow are unusable.
     """
 
     def __init__(self, lr: NDArray[np.uint8], scale: int, settings: KernelGanFkpSettings) -> None:

@@ -5,8 +5,6 @@ The report lists the files. A folder with any other files is refused.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +18,7 @@ from ikc_deploy.imaging.degrade import quantize
 from ikc_deploy.imaging.image_io import Picture, write_picture
 from ikc_deploy.offline.optimize import FitResult, Losses
 from ikc_deploy.reporting.plotting import INK, require_matplotlib, save_figure, style_axes
+from ikc_deploy.reporting.tables import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,13 +113,8 @@ def write_report(folder: Path, report: dict[str, Any]) -> Path:
 
 def history_csv(history: list[Losses]) -> str:
     """Return CSV with a line for each iteration, from 1, with its losses."""
-    names = _names(history)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["iteration", *names], lineterminator="\n")
-    writer.writeheader()
-    for iteration, losses in enumerate(history, 1):
-        writer.writerow({"iteration": iteration} | losses)
-    return text.getvalue()
+    rows = ({"iteration": iteration} | losses for iteration, losses in enumerate(history, 1))
+    return csv_text(["iteration", *_names(history)], rows)
 
 
 def history_figure(history: list[Losses]) -> Figure:

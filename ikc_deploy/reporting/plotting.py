@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ikc_deploy.errors import MissingExtraError
+from ikc_deploy.errors import needs_extra
 from ikc_deploy.files import atomic_path
 
 if TYPE_CHECKING:
@@ -43,10 +43,8 @@ def require_matplotlib(purpose: str, extra: str = "evaluation") -> None:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
+    with needs_extra(extra, purpose):
         import matplotlib.figure  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "matplotlib", extra, purpose) from error
 
 
 def kernels_figure(kernels: NDArray[np.floating], sigmas: NDArray[np.floating]) -> Figure:

@@ -1,9 +1,12 @@
-"""Tables as text cells, which the terminal, Markdown and HTML show, and their Markdown."""
+"""Tables as text cells, which the terminal, Markdown and HTML show; their Markdown, and CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,15 @@ def markdown_table(table: Table) -> str:
     rule = ["---"] + ["---:"] * (len(table.header) - 1)
     lines = [_line(table.header), f"|{'|'.join(rule)}|", *(_line(row) for row in table.rows)]
     return "\n".join(lines) + "\n"
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return CSV: a header, and a line for each row, whose values are empty where unknown."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -8,34 +8,32 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from os import PathLike
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ikc_deploy.arguments import real_number, whole_number
 from ikc_deploy.bundle.manifest import Bundle
-from ikc_deploy.errors import BackendError, InputError
-from ikc_deploy.runtime.backends import half_precision_warning, open_backends
+from ikc_deploy.errors import InputError
+from ikc_deploy.runtime.backends import BackendSettings, half_precision_warning, open_backends
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.estimation import Estimate, check_estimate
 from ikc_deploy.runtime.frames import FrameBatch, Frames, accept
 from ikc_deploy.runtime.given_blur import given_blur
 from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
-from ikc_deploy.runtime.pipeline import Pipeline, PipelineRun, Reading, ResultFuture
+from ikc_deploy.runtime.pipeline import PipelineRun, Reading, ResultFuture
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.self_ensemble import check_host_frames
 from ikc_deploy.runtime.stream import Stream
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.runtime.tracking import Tracker, Turn
 from ikc_deploy.runtime.worker import UpscaleCall, UpscalingWorker
+from ikc_deploy.runtime.worker_pool import QueuedFrame, WorkerPool
 from ikc_deploy.text import shown
-
-FRAMES_PER_STREAM: Final = 2
-"""Maximum number of unfinished submitted frames for each stream: one in progress, one waiting."""
 
 BlurArguments = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None]
 """Sigma, kernel and code that a caller specifies; at most one is not None."""
@@ -112,14 +110,13 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         self.self_ensemble = bool(self_ensemble)
         self.bundle = bundle
         self.backend = backend
-        self._tiles = tiles or TileSettings()
-        self._devices = [backend, *others]
-        self._workers = [self._new_worker(each) for each in self._devices]
-        self._pipelines: dict[int, Pipeline[_QueuedFrame, Any]] = {}
-        self._lock = threading.Lock()
+        self._pool = WorkerPool(
+            lambda each: UpscalingWorker(
+                bundle, each, iters, tiles or TileSettings(), early_stop, self.self_ensemble
+            ),
+            [backend, *others],
+        )
         self._tracker = Tracker()
-        self._closed = False
-        self._process = os.getpid()
 
     def __repr__(self) -> str:
         """Return the weights, the scale and the backend."""
@@ -177,9 +174,8 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         Example:
             >>> upscaler(frame, kernel=ikc_deploy.gaussian_kernel(1.5)).image  # doctest: +SKIP
         """
-        self._check_process()
-        prepared = self._prepared(frame, (sigma, kernel, code), estimate, steps, self._tracker)
-        return self._workers[0](prepared.prepare())
+        worker = self._pool.first
+        return worker(self._checked(frame, (sigma, kernel, code), estimate, steps, self._tracker))
 
     def submit(
         self,
@@ -195,7 +191,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
 
         Frames start in the order of submission, `streams` of them at the same time, so that one is
         copied while another is computed. Each stream has its own buffers. This call blocks while
-        `FRAMES_PER_STREAM` frames for each stream are unfinished.
+        two frames for each stream are unfinished: one in progress, one waiting.
 
         Args:
             frame: As in a call. A numpy frame is copied and may be changed at once; a frame in GPU
@@ -225,11 +221,12 @@ class Upscaler(AbstractContextManager["Upscaler"]):
                 "submitted frames are processed at the same time, so their blur cannot be "
                 'tracked; use estimate="crops", or pass them to stream()'
             )
-        pipeline = self._pipeline(self.streams * len(self._devices))
+        pipeline = self._pool.pipeline(self.streams)
         taken = self._accepted(frame)
         mine = taken.copy() if isinstance(taken, np.ndarray) else taken
-        job = self._prepared(mine, (sigma, kernel, code), way, steps, Tracker())
-        return ResultFuture(pipeline.submit(job))
+        blur = (sigma, kernel, code)
+        check = partial(self._checked, mine, blur, way, steps, Tracker())
+        return ResultFuture(pipeline.submit(QueuedFrame(check)))
 
     def stream(
         self,
@@ -275,7 +272,9 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         settings = ClipSettings(sigma, check_estimate(estimate), kernel=kernel, code=code)
         given_blur(self.bundle, *settings.blur, 1)
         reading: Reading = "newest" if live else "on request"
-        return Stream(run_clip(self, frames, _same, lambda _, result: result, settings, reading))
+        return Stream(
+            run_clip(self, frames, lambda frame: frame, lambda _, result: result, settings, reading)
+        )
 
     def close(self) -> None:
         """Free buffers and graphs; a second call does nothing.
@@ -283,89 +282,24 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         Submitted frames in progress are finished; waiting ones are cancelled. In a process that was
         forked after loading, it does nothing: threads and devices are those of the parent.
         """
-        if os.getpid() != self._process:
-            return
-        with self._lock:
-            self._closed = True
-            for pipeline in self._pipelines.values():
-                pipeline.close()
-            self._pipelines.clear()
-            # Clones before the backends that they were cloned from.
-            for worker in reversed(self._workers):
-                worker.close()
+        self._pool.close()
 
     def __exit__(self, *_: object) -> None:
         """Close the upscaler at the end of the `with` block."""
         self.close()
 
-    def _check_process(self) -> None:
-        # Threads are not forked: what waits for one would wait forever.
-        if os.getpid() != self._process:
-            raise BackendError(
-                "an Upscaler cannot be used in a process that was forked after it was loaded; "
-                'start workers with multiprocessing.get_context("spawn"), or load it in them only'
-            )
-
     def _accepted(self, frame: Any) -> Frames:
         """Return a frame that any worker may take."""
         taken = accept(frame, self.backend)
-        if len(self._devices) > 1 and not isinstance(taken, np.ndarray):
+        devices = len(self._pool.devices)
+        if devices > 1 and not isinstance(taken, np.ndarray):
             raise InputError(
-                f"a frame in the memory of one GPU cannot be shared among {len(self._devices)}; "
+                f"a frame in the memory of one GPU cannot be shared among {devices}; "
                 "copy it to numpy, or load an Upscaler with one device"
             )
         return taken
 
-    def _new_worker(self, backend: Backend) -> UpscalingWorker:
-        return UpscalingWorker(
-            self.bundle, backend, self.iters, self._tiles, self.early_stop, self.self_ensemble
-        )
-
-    def _run(
-        self,
-        items: Iterable[_Item],
-        frame_of: Callable[[_Item], Any],
-        finish: Callable[[_Item, Result], _Out],
-        settings: ClipSettings,
-        reading: Reading,
-        ahead: int,
-        stop: threading.Event | None,
-    ) -> PipelineRun[_Out]:
-        tracker = Tracker()
-        turn: Turn | None = None
-        streams = self.streams
-        if settings.size is not None:
-            known = any(each is not None for each in settings.blur)
-            loops = not known and settings.estimate == "full"
-            streams = min(streams, self._workers[0].frames_that_fit(settings.size, loops))
-        width = streams * len(self._devices)
-
-        def prepare(item: _Item) -> _QueuedFrame:
-            nonlocal turn
-            taken = self._accepted(frame_of(item))
-            turn = Turn(turn) if width > 1 and settings.estimate == "track" else None
-            job = self._prepared(taken, settings.blur, settings.estimate, False, tracker, turn)
-            return replace(job, finish=partial(finish, item))
-
-        pipeline = self._pipeline(width)
-        return pipeline.run(items, prepare, reading, ahead, stop, _QueuedFrame.end)
-
-    def _pipeline(self, width: int) -> Pipeline[_QueuedFrame, Any]:
-        """Return the pipeline of the first `width` workers."""
-        self._check_process()
-        with self._lock:
-            if self._closed:
-                raise InputError("this Upscaler is closed; create a new one with ikc_deploy.load()")
-            # In the order of the devices, so that frames alternate between them.
-            while len(self._workers) < width:
-                device = self._devices[len(self._workers) % len(self._devices)]
-                self._workers.append(self._new_worker(device.clone()))
-            if width not in self._pipelines:
-                run = [_worker_of_frames(worker) for worker in self._workers[:width]]
-                self._pipelines[width] = Pipeline(run, FRAMES_PER_STREAM * width)
-            return self._pipelines[width]
-
-    def _prepared(
+    def _checked(
         self,
         frame: Any,
         blur: BlurArguments,
@@ -373,27 +307,19 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         steps: bool,
         tracker: Tracker,
         turn: Turn | None = None,
-    ) -> _QueuedFrame:
-        """Return a job that checks a call; a submitted frame's errors are its result's."""
-
-        def prepare() -> UpscaleCall:
-            batch = FrameBatch.of(frame, self.bundle.manifest.io, self.backend)
-            if self.self_ensemble:
-                check_host_frames(batch)
-            given = given_blur(self.bundle, *blur, len(batch))
-            way = self.estimate if estimate is None else check_estimate(estimate)
-            if way == "track" and given is None and len(batch) > 1:
-                raise InputError(
-                    f"a clip is tracked frame by frame, got a batch of {len(batch)}; pass them one "
-                    'by one, or estimate each frame with "crops"'
-                )
-            return UpscaleCall(batch, given, way, steps, tracker, turn)
-
-        return _QueuedFrame(prepare, turn)
-
-
-def _same(value: Any) -> Any:
-    return value
+    ) -> UpscaleCall:
+        """Check a call, whose blur is given as sigma, kernel or code, and return it."""
+        batch = FrameBatch.of(frame, self.bundle.manifest.io, self.backend)
+        if self.self_ensemble:
+            check_host_frames(batch)
+        given = given_blur(self.bundle, *blur, len(batch))
+        way = self.estimate if estimate is None else check_estimate(estimate)
+        if way == "track" and given is None and len(batch) > 1:
+            raise InputError(
+                f"a clip is tracked frame by frame, got a batch of {len(batch)}; pass them one "
+                'by one, or estimate each frame with "crops"'
+            )
+        return UpscaleCall(batch, given, way, steps, tracker, turn)
 
 
 @dataclass(frozen=True)
@@ -416,23 +342,6 @@ class ClipSettings:
     def blur(self) -> BlurArguments:
         """Sigma, kernel and code."""
         return self.sigma, self.kernel, self.code
-
-
-@dataclass(frozen=True)
-class _QueuedFrame:
-    """A call that is checked when a worker begins it, so that its errors are its result's."""
-
-    prepare: Callable[[], UpscaleCall]
-    turn: Turn | None
-    finish: Callable[[Result], Any] = _same
-
-    def end(self) -> None:
-        if self.turn is not None:
-            self.turn.end()
-
-
-def _worker_of_frames(worker: UpscalingWorker) -> Callable[[_QueuedFrame], Any]:
-    return lambda job: job.finish(worker(job.prepare()))
 
 
 def run_clip(
@@ -467,7 +376,25 @@ def run_clip(
         InputError: The upscaler is closed.
         BackendError: The process was forked after loading.
     """
-    return upscaler._run(items, frame_of, finish, settings, reading, ahead, stop)
+    tracker = Tracker()
+    turn: Turn | None = None
+    streams, pool = upscaler.streams, upscaler._pool
+    if settings.size is not None:
+        known = any(each is not None for each in settings.blur)
+        loops = not known and settings.estimate == "full"
+        streams = min(streams, pool.first.frames_that_fit(settings.size, loops))
+    takes_turns = streams * len(pool.devices) > 1 and settings.estimate == "track"
+
+    def prepare(item: _Item) -> QueuedFrame:
+        nonlocal turn
+        taken = upscaler._accepted(frame_of(item))
+        turn = Turn(turn) if takes_turns else None
+        check = partial(
+            upscaler._checked, taken, settings.blur, settings.estimate, False, tracker, turn
+        )
+        return QueuedFrame(check, turn, partial(finish, item))
+
+    return pool.pipeline(streams).run(items, prepare, reading, ahead, stop, QueuedFrame.end)
 
 
 def load_bundle(
@@ -493,14 +420,8 @@ def load_bundle(
         raise InputError(f"a bundle is a folder or an opened Bundle, got {shown(bundle)}")
     chosen = options or UpscalerOptions()
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    backends = open_backends(
-        opened,
-        chosen.backend,
-        chosen.device,
-        threads=chosen.threads,
-        cuda_graph=chosen.cuda_graph,
-        precision=chosen.precision,
-    )
+    settings = BackendSettings(chosen.threads, chosen.cuda_graph, chosen.device, chosen.precision)
+    backends = open_backends(chosen.backend, opened, settings)
     message = half_precision_warning(opened, backends[0])
     if message is not None:
         warnings.warn(message, RuntimeWarning, stacklevel=3)

@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Final
 
 import torch
-from torch import Tensor
 
+from ikc_deploy.imaging.torch_ops import psnr
 from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.predictor import StatisticsPredictor
-from ikc_deploy.training.batches import Batch
 from ikc_deploy.training.stage_context import StageContext
 
 OFFSETS: Final = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04)
@@ -25,8 +24,6 @@ _ENOUGH: Final = 0.75
 with P's error, and P errs more on crops than on whole images."""
 _CROPS: Final = 256
 """Number of crops that are compared, at least."""
-_FLOOR: Final = 1e-10
-"""Smallest squared error of an image in [0,1]: PSNR is limited to 100 dB."""
 
 
 @torch.no_grad()
@@ -49,21 +46,12 @@ def search_offset(context: StageContext[IkcNetworks]) -> dict[str, float]:
         # Batches that no step of the stage has drawn.
         batch = context.source.batch(context.settings.steps + index)
         parameters, levels = (each.float() for each in predictor.readings(batch.lr))
-        found += torch.stack(
-            [
-                _psnr(context, batch, predictor.code(parameters - settings.scale * each, levels))
-                for each in OFFSETS
-            ]
-        )
+        codes = [predictor.code(parameters - settings.scale * each, levels) for each in OFFSETS]
+        values = [psnr(context.image(batch, code), batch.hr).mean() for code in codes]
+        found += torch.stack(values).cpu()
     gains = (found - found[0]) / batches
     enough = int(torch.nonzero(gains >= _ENOUGH * gains.max())[0])
     chosen = context.processes.broadcast(settings.scale * OFFSETS[enough])
     predictor.shift(-chosen)
     figures = {f"gain_at_{each:g}": float(gain) for each, gain in zip(OFFSETS, gains, strict=True)}
     return {"offset": chosen} | figures
-
-
-def _psnr(context: StageContext[IkcNetworks], batch: Batch, code: Tensor) -> Tensor:
-    """Return the mean PSNR in dB of F's images of a batch, float64 on the CPU."""
-    error = (context.image(batch, code) - batch.hr).double().square().mean(dim=(1, 2, 3))
-    return -10 * torch.log10(error.clamp(min=_FLOOR)).mean().cpu()

@@ -154,7 +154,7 @@ class TrainingRecipe(ABC):
 def read_recipe(
     kind: type[_Recipe], path: str | PathLike[str], data: tuple[Path, ...] = ()
 ) -> _Recipe:
-    """Read a recipe of a known kind; `ikc_deploy.training.jobs` chooses it by the file.
+    """Read a recipe of a known kind; `ikc_deploy.training.recipe_kinds` chooses it by the file.
 
     Args:
         kind: Class of the recipe.

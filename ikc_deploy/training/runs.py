@@ -1,4 +1,4 @@
-"""The folder of a run: the state to resume from, and the log.
+"""The folder of a run: the state to resume from. `run_log` writes the log beside it.
 
 `state.json` specifies stage and step and names two files: `weights-*.pt` (the networks and the
 moving average) and `optimizer-*.pt` (twice as large). It is written last, so a killed run always
@@ -10,13 +10,10 @@ run is not started in a folder that holds anything else.
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import logging
-import math
 import re
-import threading
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,26 +22,18 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from ikc_deploy.errors import (
-    CheckpointError,
-    InputError,
-    MissingExtraError,
-    RecipeError,
-    TrainingError,
-)
+from ikc_deploy.errors import CheckpointError, InputError, RecipeError
 from ikc_deploy.files import check_folder, write_atomically
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.networks.tensors import fill, unusable
 from ikc_deploy.training.image_sets import ImageSet
 from ikc_deploy.training.recipes import TrainingRecipe
+from ikc_deploy.training.run_log import LOG_FILE, diverged, log_files
 
 RUN_FILE: Final = "run.json"
 STATE_FILE: Final = "state.json"
-LOG_FILE: Final = "log.jsonl"
 CHECKPOINT_FILE: Final = "checkpoint.safetensors"
 
-_BOARD_FOLDER: Final = "tensorboard"
-_BOARD_FILE: Final = "events.out.tfevents"
 _LOG = logging.getLogger(__name__)
 
 
@@ -84,7 +73,7 @@ def save_state(
         broken = unusable({k: v for k, v in tensors.items() if v.is_floating_point()})
         for names in broken.values():
             if names:
-                raise TrainingError(_diverged(run, state.stage, state.step, f"'{names[0]}'"))
+                raise diverged(run, state.stage, state.step, f"'{names[0]}'")
     label = f"{state.stage}-{state.step}"
     weights, optimizer = f"weights-{label}.pt", f"optimizer-{label}.pt"
     kept = {"networks": state.networks, "average": state.average, "basis": _kept(state.basis)}
@@ -187,90 +176,6 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, moments: dict[str, Any] 
         raise CheckpointError(f"the saved state of the optimizer is damaged: {error}") from error
 
 
-class RunLog:
-    """A log of a run in log.jsonl and TensorBoard.
-
-    Args:
-        run: Folder of the run, which must exist.
-
-    Raises:
-        MissingExtraError: TensorBoard is not installed.
-    """
-
-    def __init__(self, run: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingExtraError("tensorboard", "training", "a training's log") from error
-
-        self.path = run / LOG_FILE
-        _leave_failures_of_the_board_to_flush()
-        self._board = SummaryWriter(str(run / _BOARD_FOLDER))
-
-    def write(self, stage: str, step: int, figures: dict[str, float]) -> None:
-        """Append one line, and the same figures to TensorBoard.
-
-        Raises:
-            TrainingError: The loss in `figures` is not finite, so further steps are useless; or the
-                log cannot be written.
-        """
-        if not math.isfinite(figures.get("loss", 0.0)):
-            raise TrainingError(_diverged(self.path.parent, stage, step, "the loss"))
-        line = {"stage": stage, "step": step} | {k: round(v, 6) for k, v in figures.items()}
-        try:
-            with self.path.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            for key, value in figures.items():
-                self._board.add_scalar(f"{stage}/{key}", value, step)
-            self._board.flush()
-        except OSError as error:
-            raise TrainingError(
-                f"the log in '{self.path.parent}' cannot be written ({error.strerror or error}); "
-                "make room and continue with --resume"
-            ) from error
-
-    def forget_after(self, stage: str, step: int, stages: list[str]) -> None:
-        """Remove the lines of steps that were not saved, which a resumed run repeats."""
-        if not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text().splitlines():
-            entry = json.loads(line)
-            earlier = entry["stage"] in stages[: stages.index(stage)]
-            if earlier or (entry["stage"] == stage and entry["step"] <= step):
-                kept.append(line + "\n")
-        write_atomically(self.path, "".join(kept).encode())
-
-    def last(self, stage: str) -> dict[str, float]:
-        """Return the last value of every figure of a stage."""
-        merged: dict[str, float] = {}
-        for line in self.path.read_text().splitlines():
-            entry = json.loads(line)
-            if entry["stage"] == stage:
-                merged |= {k: v for k, v in entry.items() if k != "stage"}
-        return merged
-
-
-@functools.cache
-def _leave_failures_of_the_board_to_flush() -> None:
-    """Keep threads of TensorBoard from printing a traceback: `flush` raises their errors again."""
-    before = threading.excepthook
-
-    def report(failure: threading.ExceptHookArgs) -> None:
-        of_the_board = type(failure.thread).__module__.startswith("tensorboard.")
-        if not (of_the_board and issubclass(failure.exc_type, OSError)):
-            before(failure)
-
-    threading.excepthook = report
-
-
-def _diverged(run: Path, stage: str, step: int, what: str) -> str:
-    return (
-        f"{what} is not finite after step {step} of '{stage}', so the training has diverged; lower "
-        f"'learning_rate' in the recipe and start a new run ('{run}' keeps its last state)"
-    )
-
-
 def _label(images: ImageSet | None) -> str:
     return f"{images.images} of checksum {images.sha256[:12]}" if images else "none recorded"
 
@@ -306,9 +211,7 @@ def _begin(recipe: TrainingRecipe, run: Path) -> None:
             begun = "recipe" in json.loads((folder / RUN_FILE).read_text())
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise InputError(f"'{folder}' holds no run ({error})") from error
-        boards = (folder / _BOARD_FOLDER).glob(f"{_BOARD_FILE}*")
-        names = [f"{_BOARD_FOLDER}/{name}" for name in (_BOARD_FILE, *(b.name for b in boards))]
-        return [RUN_FILE, LOG_FILE, *names, *_state_files(folder, stages)] if begun else []
+        return [RUN_FILE, *log_files(folder), *_state_files(folder, stages)] if begun else []
 
     check_folder(run, own, "a run of ikc-train", whole=False)
     run.mkdir(parents=True, exist_ok=True)

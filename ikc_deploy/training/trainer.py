@@ -20,8 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from ikc_deploy.training.distributed import ProcessGroup
 from ikc_deploy.training.image_sets import ImageSet
 from ikc_deploy.training.recorded_steps import Gradients, RecordedGradients
+from ikc_deploy.training.run_log import RunLog
 from ikc_deploy.training.runs import (
-    RunLog,
     RunState,
     open_run,
     restore,

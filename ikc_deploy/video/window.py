@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any, Final
 
-from ikc_deploy.errors import MissingExtraError
+from ikc_deploy.errors import needs_extra
 from ikc_deploy.video.interfaces import Frame
 
 TITLE: Final = "ikc-upscale (q ends)"
@@ -27,10 +27,8 @@ class WindowSink:
     warnings = ()
 
     def __init__(self, stop: threading.Event) -> None:
-        try:
+        with needs_extra("window", "a window"):
             import cv2
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("cv2", "window", "a window") from error
         self._cv2: Any = cv2
         self._stop = stop
 

@@ -11,13 +11,8 @@ from typing import Any
 import pytest
 
 from ikc_deploy import Bundle, BundleError
-from ikc_deploy.bundle.manifest import (
-    MANIFEST_FILE,
-    SCHEMA,
-    copy_verified,
-    record_files,
-    write_manifest,
-)
+from ikc_deploy.bundle.file_records import record_files
+from ikc_deploy.bundle.manifest import MANIFEST_FILE, SCHEMA, copy_verified, write_manifest
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio
 
 from ikc_deploy.bundle.psnr import MAX_DB, psnr
-from ikc_deploy.imaging.metrics import luma, psnr_y
+from ikc_deploy.imaging.metrics import MAX_PSNR, luma, psnr_y
 from tests.samples import photo
 
 
@@ -25,7 +25,7 @@ def test_it_is_scikit_images(seed: int, peak: float, noise: float) -> None:
 def test_luma_is_compared_in_the_same_way() -> None:
     image, other = photo(20, 24), photo(20, 24, seed=1)
     assert psnr_y(image, other, 2) == psnr(luma(image)[2:-2, 2:-2], luma(other)[2:-2, 2:-2], 255)
-    assert psnr_y(image, image, 0) == math.inf
+    assert psnr_y(image, image, 0) == MAX_PSNR
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

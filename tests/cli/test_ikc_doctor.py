@@ -8,16 +8,9 @@ from click.testing import CliRunner, Result
 
 from ikc_deploy.bundle.gpus import Gpu
 from ikc_deploy.cli.ikc_doctor import main
-from ikc_deploy.doctor import (
-    BASE,
-    ChosenBackend,
-    Command,
-    DoctorReport,
-    Gap,
-    InferenceDevice,
-    Package,
-    Provider,
-)
+from ikc_deploy.doctor.examination import DoctorReport
+from ikc_deploy.doctor.probes import ChosenBackend, InferenceDevice, Provider
+from ikc_deploy.doctor.required_packages import BASE, Command, Gap, Package
 
 VIDEO = Gap("video files", ("av",), "pip install 'ikc-deploy[video]'")
 REPORT = DoctorReport(

@@ -133,7 +133,7 @@ def test_an_interrupted_run_says_so_without_a_traceback(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ikc_deploy.training.jobs.train", interrupted)
+    monkeypatch.setattr("ikc_deploy.training.trainer.train", interrupted)
     result = invoke(main, smoke, "--out", tmp_path / "run", "--data", tmp_path)
     assert result.exit_code == 130
     assert result.stderr.strip() == "interrupted"

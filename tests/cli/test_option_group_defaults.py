@@ -80,4 +80,4 @@ def test_offline_methods(name: str, tmp_path: Path, calls: list[Any]) -> None:
     invoke(ikc_offline.main, tmp_path / "a.png", *options)
     (_, scale, method, settings, *_) = calls[0]
     assert (scale, method) == (2, METHODS[name])
-    assert settings == getattr(method.load(), method.settings_class)()
+    assert settings == method.settings()

@@ -230,7 +230,7 @@ def test_sets_are_checked_before_the_first_is_written(source: Path, tmp_path: Pa
         plan_sets(both, tmp_path / "new", PrepareSettings(), SetOptions(by_folder=True))
     for sources, settings, words in (
         ([source / "bird.png"], PrepareSettings(), "--sets takes folders"),
-        ([source, source], PrepareSettings(), "two sources are named 'source'"),
+        ([source, source], PrepareSettings(), "two folders are named 'source'"),
         ([source], PrepareSettings(convention="fkp"), "--gaussian8 gives the sigmas"),
     ):
         with pytest.raises(InputError, match=words):

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from ikc_deploy import Bundle, BundleError, ExportError, InputError
-from ikc_deploy.bundle.manifest import Precision, record_files
+from ikc_deploy.bundle.file_records import record_files
+from ikc_deploy.bundle.manifest import Precision
 from ikc_deploy.engines.builder import build_plan
 from ikc_deploy.engines.targets import Target
 from ikc_deploy.engines.toolchain import prepare_toolchain

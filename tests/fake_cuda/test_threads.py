@@ -14,7 +14,7 @@ from ikc_deploy.runtime.cuda.buffers import DeviceBuffer
 from ikc_deploy.runtime.cuda.cuda_graphs import capture
 from ikc_deploy.runtime.cuda.device import open_device
 from ikc_deploy.runtime.cuda.streams import CudaStream
-from ikc_deploy.runtime.upscaler import FRAMES_PER_STREAM
+from ikc_deploy.runtime.worker_pool import FRAMES_PER_STREAM
 from tests.fake_cuda.arrays import WithDlpack
 from tests.fake_cuda.driver import Driver
 from tests.fake_cuda.kernels import Kernel, open_fake_cuda

@@ -12,6 +12,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
+from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.imaging import degrade, metrics, torch_ops
 from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.kernels import gaussian_kernel
@@ -49,6 +50,10 @@ def test_numpy_and_torch_compute_the_same(scale: int, rows: int, columns: int, s
     # In numpy luma has the studio range, for PSNR-Y as published.
     full = (metrics.luma(hr) - 16) / 219 * 255
     close(torch_ops.luma(tensor(hr)), full[..., None])
+    noisy = np.clip(hr.astype(int) + np.random.default_rng(seed).integers(-9, 9, hr.shape), 0, 255)
+    found = torch_ops.psnr(torch.cat([tensor(hr), tensor(noisy.astype(np.uint8))]), tensor(hr))
+    expected = [metrics.MAX_PSNR, psnr(noisy / 255, hr / 255)]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
 
 
 def test_every_image_is_correlated_with_its_own_kernel() -> None:

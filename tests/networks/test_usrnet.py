@@ -17,14 +17,13 @@ from ikc_deploy.imaging.image_io import read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.networks.reference_usrnet import import_usrnet
 from ikc_deploy.networks.usrnet import (
-    DataStep,
-    Fft,
     Usrnet,
     UsrnetSettings,
     load_usrnet,
     save_usrnet,
     shipped_usrnet,
 )
+from ikc_deploy.networks.usrnet_data_step import DataStep, Fft
 
 SMALL = UsrnetSettings(iterations=2, channels=(4, 4, 6, 6), blocks=1, hyper_channels=5)
 

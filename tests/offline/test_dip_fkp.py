@@ -3,16 +3,24 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.offline.dip_fkp import DipFkpSettings, fit
-from ikc_deploy.offline.optimize import Losses
+from ikc_deploy.offline.dip_fkp import DipFkp, DipFkpSettings
+from ikc_deploy.offline.optimize import FitResult, Losses, optimize
 from tests.offline.flows import save_untrained
 from tests.samples import photo
+
+
+def fit(
+    lr: NDArray[np.uint8], scale: int, settings: DipFkpSettings, *rest: Any, **more: Any
+) -> FitResult:
+    return optimize(DipFkp(lr, scale, settings), *rest, **more)
 
 
 @pytest.fixture(scope="module")

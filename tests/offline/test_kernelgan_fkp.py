@@ -3,10 +3,12 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from ikc_deploy.errors import InputError
@@ -15,13 +17,18 @@ from ikc_deploy.offline.kernelgan_fkp import (
     ITERATIONS,
     KernelGanFkp,
     KernelGanFkpSettings,
-    fit,
     twice,
 )
-from ikc_deploy.offline.optimize import Losses
+from ikc_deploy.offline.optimize import FitResult, Losses, optimize
 from tests.offline.flows import save_untrained
 from tests.offline.test_forward_model import lopsided
 from tests.samples import photo
+
+
+def fit(
+    lr: NDArray[np.uint8], scale: int, settings: KernelGanFkpSettings, *rest: Any, **more: Any
+) -> FitResult:
+    return optimize(KernelGanFkp(lr, scale, settings), *rest, **more)
 
 
 @pytest.fixture(scope="module")

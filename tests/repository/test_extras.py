@@ -24,7 +24,7 @@ NEEDED = {
         "ikc_deploy.cli.ikc_upscale",
         "ikc_deploy.cli.ikc_train",
     ),
-    "training": ("ikc_deploy.training.jobs", "torch.utils.tensorboard"),
+    "training": ("ikc_deploy.training.recipe_kinds", "torch.utils.tensorboard"),
     "export": (
         "ikc_deploy.export.exporter",
         "ikc_deploy.export.usrnet_graph",
@@ -64,19 +64,34 @@ def of_extra(setup: ConfigParser, extra: str) -> list[Requirement]:
 
 
 def messages(repository: Path) -> Iterator[tuple[str, str, str]]:
-    """(file, module, extra) of every `MissingExtraError` with constants for them."""
+    """(file, module, extra) of every message about a missing extra with constants for them."""
     for path in sorted((repository / "ikc_deploy").rglob("*.py")):
-        for call in ast.walk(ast.parse(path.read_text())):
-            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "MissingExtraError":
-                module, extra = call.args[:2]
-                if path.name == "plotting.py":
-                    # Its callers say which of the extras with matplotlib it is.
-                    continue
-                if not isinstance(extra, ast.Constant):
-                    continue
-                named = [node for node in ast.walk(module) if isinstance(node, ast.Constant)]
-                assert len(named) == 1
-                yield path.name, str(named[0].value), str(extra.value)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.With):
+                (call, *_) = (item.context_expr for item in node.items)
+                if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "needs_extra":
+                    extra = call.args[0]
+                    # The callers of plotting.py say which of the extras with matplotlib it is.
+                    if isinstance(extra, ast.Constant):
+                        for module in imported(node):
+                            yield path.name, module, str(extra.value)
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "MissingExtraError":
+                first, extra = node.args[:2]
+                if isinstance(extra, ast.Constant):
+                    named = [part for part in ast.walk(first) if isinstance(part, ast.Constant)]
+                    assert len(named) == 1
+                    yield path.name, str(named[0].value), str(extra.value)
+
+
+def imported(block: ast.With) -> set[str]:
+    """The modules of other packages that a block imports."""
+    found = set()
+    for node in block.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found - {"ikc_deploy"}
 
 
 def test_every_message_names_an_extra_that_brings_the_module(

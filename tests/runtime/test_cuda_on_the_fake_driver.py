@@ -75,7 +75,7 @@ def test_the_interpreter_ends_quietly_whatever_is_still_open(
         "from ikc_deploy import runtime\n"
         "for module in pkgutil.walk_packages(runtime.__path__, 'ikc_deploy.runtime.'):\n"
         "    importlib.import_module(module.name)",
-        "import ikc_deploy.doctor; ikc_deploy.doctor.examine()",
+        "from ikc_deploy.doctor.examination import examine; examine()",
     ],
     ids=["import", "runtime", "doctor"],
 )

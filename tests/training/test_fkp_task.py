@@ -14,7 +14,7 @@ from ikc_deploy.networks.reference_flow import import_flow
 from ikc_deploy.training.distributed import ProcessGroup
 from ikc_deploy.training.fkp_recipe import FkpRecipe
 from ikc_deploy.training.fkp_task import FkpTask, held_out_likelihood
-from ikc_deploy.training.jobs import load_job
+from ikc_deploy.training.recipe_kinds import load_recipe, new_task
 from ikc_deploy.training.recipes import read_recipe
 from ikc_deploy.training.trainer import train
 from tests.cli.running import assert_one_clear_line, invoke
@@ -112,14 +112,7 @@ def test_the_command_trains_it_and_says_where(small: Path, tmp_path: Path) -> No
     refused = invoke(main, small, "--out", tmp_path / "other", "--data", tmp_path)
     assert_one_clear_line(refused, "without images", "--data")
     with pytest.raises(RecipeError, match="one process"):
-        load_job(small)(
-            tmp_path / "other",
-            resume=False,
-            device=torch.device("cpu"),
-            progress=lambda *_: None,
-            keep_going=lambda: True,
-            processes=ProcessGroup(0, 2),
-        )
+        new_task(load_recipe(small), torch.device("cpu"), ProcessGroup(0, 2))
 
 
 @pytest.mark.parametrize(
@@ -138,5 +131,5 @@ def test_the_command_trains_it_and_says_where(small: Path, tmp_path: Path) -> No
 def test_an_impossible_recipe_is_named(small: Path, change: tuple[str, str], words: str) -> None:
     small.write_text(SMALL.replace(*change))
     with pytest.raises(RecipeError, match=words) as refusal:
-        load_job(small)
+        load_recipe(small)
     assert str(small) in str(refusal.value)

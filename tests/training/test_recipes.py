@@ -17,8 +17,8 @@ from ikc_deploy.errors import RecipeError
 from ikc_deploy.networks.architecture import ARCHITECTURES, Architecture
 from ikc_deploy.networks.checkpoints import new_networks
 from ikc_deploy.training.image_set_names import SOURCES
-from ikc_deploy.training.jobs import load_job
 from ikc_deploy.training.loop_recipe import LoopRecipe
+from ikc_deploy.training.recipe_kinds import load_recipe
 from ikc_deploy.training.recipes import read_recipe
 
 RECIPE_FOLDER = Path(__file__).resolve().parents[2] / "training"
@@ -284,7 +284,7 @@ def test_any_value_anywhere_is_taken_or_refused_by_name(
     path.write_text(toml(values), encoding="utf-8")
     data = () if values.get("kind") == "fkp" else (tmp_path,)
     try:
-        load_job(path, data)
+        load_recipe(path, data)
     except RecipeError as error:
         message = str(error)
         assert "tried.toml" in message

@@ -24,7 +24,7 @@ from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.init_from import started_networks
 from ikc_deploy.training.loop_recipe import LoopRecipe, ValidationRecipe
 from ikc_deploy.training.recipes import read_recipe
-from ikc_deploy.training.runs import LOG_FILE
+from ikc_deploy.training.run_log import LOG_FILE
 from ikc_deploy.training.stage_context import StageContext
 from ikc_deploy.training.stages import STAGES
 from ikc_deploy.training.training_task import TrainingStage

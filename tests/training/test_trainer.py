@@ -24,7 +24,8 @@ from ikc_deploy.training.init_from import started_networks
 from ikc_deploy.training.loop_recipe import LoopRecipe, LoopStageRecipe, ValidationRecipe
 from ikc_deploy.training.loop_task import LoopTask
 from ikc_deploy.training.recipes import read_recipe
-from ikc_deploy.training.runs import LOG_FILE, STATE_FILE
+from ikc_deploy.training.run_log import LOG_FILE
+from ikc_deploy.training.runs import STATE_FILE
 from ikc_deploy.training.stage_context import StageInputs
 from ikc_deploy.training.stages import PredictorStage
 from ikc_deploy.training.trainer import train

@@ -17,7 +17,7 @@ from ikc_deploy.kernels.conventions import degrade_fkp, random_fkp_kernels
 from ikc_deploy.networks.usrnet import load_usrnet
 from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
 from ikc_deploy.training.recipes import read_recipe
-from ikc_deploy.training.runs import LOG_FILE
+from ikc_deploy.training.run_log import LOG_FILE
 from ikc_deploy.training.trainer import train
 from ikc_deploy.training.usrnet_recipe import UsrnetRecipe
 from ikc_deploy.training.usrnet_task import UsrnetTask

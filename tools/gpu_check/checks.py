@@ -17,12 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.synthetic_frames import natural_frame
-from ikc_deploy.bundle.manifest import BASIS_FILE, Bundle, Manifest, record_files
+from ikc_deploy.bundle.file_records import record_files
+from ikc_deploy.bundle.manifest import BASIS_FILE, Bundle, Manifest
 from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.export.graphs import OPSET, graph_modules
 from ikc_deploy.loops import FRAME
 from ikc_deploy.networks.weights_loader import Weights
-from ikc_deploy.runtime.backends import open_backend
+from ikc_deploy.runtime.backends import BackendSettings, open_backend
 from ikc_deploy.runtime.backends.base import DEFAULT_CUDA_GRAPH, Backend, CudaGraphUse
 from ikc_deploy.runtime.backends.cuda_backend import CudaBackend
 from ikc_deploy.runtime.cuda.buffers import DeviceBuffer, PinnedBuffer
@@ -442,7 +443,9 @@ class Check:
             torch_runner = TorchGraphRunner(self.weights.networks, precision, self.place)
             return self._bare[precision], CudaBackend(torch_runner, device, cuda_graph)
         bundle = self._with_engine(runner, precision)
-        backend: Backend = opened(lambda: open_backend(runner, bundle, cuda_graph=cuda_graph))
+        backend: Backend = opened(
+            lambda: open_backend(runner, bundle, BackendSettings(cuda_graph=cuda_graph))
+        )
         return bundle, backend
 
     def _bundle(self, precision: Precision) -> Bundle:

@@ -20,7 +20,8 @@ from ikc_deploy.export.default_bundle import default_bundle
 from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.metrics import psnr_y, ssim_y
 from ikc_deploy.loops import IKC
-from ikc_deploy.offline.methods import METHODS
+from ikc_deploy.offline.methods import METHODS, Method
+from ikc_deploy.offline.optimize import optimize
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import load_bundle
 from tools.measuring.degraded_crop import DegradedCrop, Image
@@ -122,10 +123,9 @@ def _candidates(
     for name, given in plan.methods.items():
         method = METHODS[name]
         settings = method.settings(seed=plan.case.seed, **given)
-        fit = method.load().fit
 
-        def upscale(lr: Image, settings: Any = settings, fit: Any = fit) -> Image:
-            return fit(lr, plan.case.scale, settings).image
+        def upscale(lr: Image, method: Method = method, settings: Any = settings) -> Image:
+            return optimize(method.fit(lr, plan.case.scale, settings)).image
 
         yield name, settings.iterations, upscale
 

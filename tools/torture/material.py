@@ -15,7 +15,8 @@ from PIL import Image
 
 from ikc_deploy.bundle.bundle_writer import changed_bundle
 from ikc_deploy.bundle.engine_store import engine_files
-from ikc_deploy.bundle.manifest import record_files, write_manifest
+from ikc_deploy.bundle.file_records import record_files
+from ikc_deploy.bundle.manifest import write_manifest
 from ikc_deploy.export.export_settings import ExportSettings
 from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.imaging.image_io import read_rgb

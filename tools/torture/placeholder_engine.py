@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ikc_deploy.bundle.engine_store import EngineRecord, Profile, write_record
-from ikc_deploy.bundle.manifest import FileRecord
+from ikc_deploy.bundle.file_records import FileRecord
 from ikc_deploy.loops import IKC
 
 

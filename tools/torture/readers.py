@@ -86,7 +86,7 @@ def bases(material: Material, scratch: Path) -> Attempt:  # noqa: ARG001 - one s
 
 def recipes(material: Material, scratch: Path) -> Attempt:
     """Return attempts on training recipes of every kind."""
-    from ikc_deploy.training.jobs import load_job
+    from ikc_deploy.training.recipe_kinds import load_recipe
 
     training = Path(__file__).resolve().parents[2] / "training"
     texts = [path.read_text() for path in sorted(training.glob("*.toml"))]
@@ -94,7 +94,7 @@ def recipes(material: Material, scratch: Path) -> Attempt:
 
     def attempt(source: random.Random) -> None:
         path.write_bytes(mutated_toml(source.choice(texts), source))
-        load_job(path, (material.photos(),))
+        load_recipe(path, (material.photos(),))
 
     return attempt
 

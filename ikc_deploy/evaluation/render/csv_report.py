@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict, fields
 from typing import Final
 
 from ikc_deploy.evaluation.protocol import EvaluationReport
 from ikc_deploy.evaluation.records import Record
+from ikc_deploy.reporting.tables import csv_text
 
 COLUMNS: Final = ("weights", "noise", "jpeg", *(field.name for field in fields(Record)))
 """Column names; the first three are the same on all lines, so files of several runs can be
@@ -17,14 +16,10 @@ joined."""
 
 def to_csv(report: EvaluationReport) -> str:
     """Return CSV: a header, and a line for each image, blur and method; empty where unknown."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
     degradation = report.protocol.degradation
     shared = {
         "weights": report.manifest.name,
         "noise": degradation.noise,
         "jpeg": degradation.jpeg,
     }
-    writer.writerows(shared | asdict(record) for record in report.records)
-    return text.getvalue()
+    return csv_text(COLUMNS, (shared | asdict(record) for record in report.records))

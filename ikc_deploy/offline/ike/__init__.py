@@ -13,7 +13,7 @@ resembles itself is the one that produced it (the principle of KernelGAN). No ke
 the downscaling need not be linear. `docs/offline.md` has the purpose and the effect of each loss.
 """
 
-from ikc_deploy.offline.ike.ike_fit import IkeFit, fit
+from ikc_deploy.offline.ike.ike_fit import IkeFit
 from ikc_deploy.offline.ike.ike_settings import IkeSettings
 
-__all__ = ["IkeFit", "IkeSettings", "fit"]
+__all__ = ["IkeFit", "IkeSettings"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ from ikc_deploy.offline.ike.ike_settings import IkeSettings
 from ikc_deploy.offline.ike.invertible import InvertibleNetwork
 from ikc_deploy.offline.ike.lr_image import LrImage, check_lr
 from ikc_deploy.offline.ike.schedule import Schedule
-from ikc_deploy.offline.optimize import FitResult, Losses, Progress, optimize
+from ikc_deploy.offline.optimize import Losses
 
 _BETAS = (0.25, 0.999)
 """Betas of Adam."""
@@ -176,34 +174,6 @@ class IkeFit:
         torch.autograd.backward(loss, inputs=_weights(optimizer))
         optimizer.step()
         return {"loss": loss.item()} | {name: value.item() for name, (_, value) in wanted.items()}
-
-
-def fit(
-    lr: NDArray[np.uint8],
-    scale: int,
-    settings: IkeSettings | None = None,
-    progress: Progress = lambda *_: None,
-    *,
-    stop: threading.Event | None = None,
-    state: Path | None = None,
-) -> FitResult:
-    """Upscale one image with IKE.
-
-    Args:
-        lr: RGB `[H,W,3]` uint8.
-        scale: Scale factor: 2 or 4.
-        settings: Settings of the fit; None for the defaults.
-        progress: See `optimize`.
-        stop: See `optimize`.
-        state: See `optimize`.
-
-    Returns:
-        The SR image and the losses; there is no kernel.
-
-    Raises:
-        InputError: As `IkeFit` and `optimize`.
-    """
-    return optimize(IkeFit(lr, scale, settings or IkeSettings()), progress, stop=stop, state=state)
 
 
 def _train_discriminator(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, get_args
 
 from ikc_deploy.arguments import whole_number
 from ikc_deploy.bundle.engine_store import read_engines
@@ -42,21 +42,53 @@ class BackendSettings:
     threads: int = 0
     """Number of CPU cores for CPU backends; 0 for all."""
     cuda_graph: CudaGraphUse = DEFAULT_CUDA_GRAPH
-    """Recording of CUDA graphs by GPU backends."""
+    """Recording of the loop as CUDA graphs by GPU backends: "auto" where it is possible, "require"
+    with an error where it is not, "off" to launch each network separately."""
     device: str = DEFAULT_DEVICE
-    """Number of a GPU, a device of OpenVINO, or "auto" for GPU 0 and OpenVINO's CPU."""
+    """Number of a GPU, or a device of OpenVINO: "CPU", "GPU", "NPU", or "AUTO" for a GPU if there
+    is one, else the CPU. "auto" for GPU 0 and OpenVINO's CPU."""
     precision: str = DEFAULT_PRECISION
-    """Precision in which OpenVINO computes everything that the graphs do not quantise."""
+    """Precision in which OpenVINO computes everything that the graphs do not quantise: "f32",
+    "bf16", "f16", or "auto" for one of 16 bits that the device computes natively and that passes a
+    gate, else "f32"."""
+
+    def check(self, name: str) -> None:
+        """Raise `InputError` if a setting is unknown, or if the backend `name` does not have it."""
+        if self.precision != DEFAULT_PRECISION and name != OPENVINO:
+            raise InputError(
+                f"precision={shown(self.precision)} is a setting of the backend {OPENVINO}, and "
+                f"the backend is {name}; choose backend={OPENVINO!r}, or leave it out"
+            )
+        if self.cuda_graph not in get_args(CudaGraphUse):
+            raise InputError(
+                f"cuda_graph must be one of {', '.join(get_args(CudaGraphUse))}, got "
+                f"{shown(self.cuda_graph)}"
+            )
+        if self.cuda_graph == "require" and name not in ("auto", *TENSORRT_VARIANTS):
+            raise InputError(
+                f"the backend {name} records no CUDA graphs, and cuda_graph is 'require'; choose "
+                f"one of {', '.join(TENSORRT_VARIANTS)}, or cuda_graph='auto'"
+            )
+        numbered = isinstance(self.device, str) and self.device.isdecimal()
+        having = "auto", *(CUDA_BACKENDS if numbered else (OPENVINO,))
+        if self.device != DEFAULT_DEVICE and name not in having[0 if numbered else 1 :]:
+            if not numbered and not is_device(self.device):
+                raise InputError(
+                    f"invalid device {shown(self.device)}: expected the number of a GPU, for "
+                    f"example 0, or, for the backend {OPENVINO}, {' or '.join(DEVICES)}"
+                )
+            raise InputError(
+                f"device={shown(self.device)} is for the backends {', '.join(having[1:])}, and the "
+                f"backend is {name}; choose one of these, or leave the device out (GPUs have "
+                f"numbers: device=1; the CPU is the device of {' and '.join(CPU_BACKENDS)})"
+            )
+
+
+DEFAULT_SETTINGS: Final = BackendSettings()
 
 
 def open_backend(
-    name: str,
-    bundle: Bundle,
-    threads: int = 0,
-    *,
-    cuda_graph: CudaGraphUse = DEFAULT_CUDA_GRAPH,
-    device: str = DEFAULT_DEVICE,
-    precision: str = DEFAULT_PRECISION,
+    name: str, bundle: Bundle, settings: BackendSettings = DEFAULT_SETTINGS
 ) -> Backend:
     """Open a backend for the graphs of a bundle.
 
@@ -65,21 +97,13 @@ def open_backend(
     Args:
         name: One of `BACKENDS`, or "auto" for the best that loads (see `choose_backend`).
         bundle: The opened bundle.
-        threads: Number of CPU cores for CPU backends; 0 for all.
-        cuda_graph: Recording of the loop as CUDA graphs: "auto" where it is possible, "require"
-            with an error where it is not, "off" to launch each network separately.
-        device: Number of the GPU for CUDA backends; device of the backend "openvino": "CPU", "GPU",
-            "NPU", or "AUTO" for a GPU if there is one, else the CPU. "auto" for the first GPU or
-            the CPU.
-        precision: Precision of the backend "openvino": "f32", "bf16", "f16", or "auto" for one of
-            16 bits that the device computes natively and that passes a gate, else "f32".
+        settings: Settings of the backend, for one device.
 
     Returns:
         The backend, owned by the caller, who closes it.
 
     Raises:
-        InputError: `threads`, `device`, `precision` or `cuda_graph` is invalid, or the backend has
-            no such setting.
+        InputError: A setting is invalid, or the backend does not have it.
         MissingExtraError: The backend is not installed.
         BackendError: The name is unknown, or the backend does not run on this machine.
         EngineError: The backend needs an engine, and the bundle has none for this machine.
@@ -88,49 +112,21 @@ def open_backend(
         raise BackendError(
             f"invalid backend {shown(name)}: expected one of auto, {', '.join(BACKENDS)}"
         )
-    threads = whole_number(threads, "threads", 0, " (0: all cores)")
-    settings = BackendSettings(threads, cuda_graph, device, precision)
-    if precision != DEFAULT_PRECISION and name != OPENVINO:
-        raise InputError(
-            f"precision={shown(precision)} is a setting of the backend {OPENVINO}, and the backend "
-            f"is {name}; choose backend={OPENVINO!r}, or leave it out"
-        )
-    if cuda_graph not in get_args(CudaGraphUse):
-        raise InputError(
-            f"cuda_graph must be one of {', '.join(get_args(CudaGraphUse))}, got "
-            f"{shown(cuda_graph)}"
-        )
-    if cuda_graph == "require" and name not in ("auto", *TENSORRT_VARIANTS):
-        raise InputError(
-            f"the backend {name} records no CUDA graphs, and cuda_graph is 'require'; choose one "
-            f"of {', '.join(TENSORRT_VARIANTS)}, or cuda_graph='auto'"
-        )
-    numbered = isinstance(device, str) and device.isdecimal()
-    having = "auto", *(CUDA_BACKENDS if numbered else (OPENVINO,))
-    if device != DEFAULT_DEVICE and name not in having[0 if numbered else 1 :]:
-        if not numbered and not is_device(device):
-            raise InputError(
-                f"invalid device {shown(device)}: expected the number of a GPU, for example 0, or, "
-                f"for the backend {OPENVINO}, {' or '.join(DEVICES)}"
-            )
-        raise InputError(
-            f"device={shown(device)} is for the backends {', '.join(having[1:])}, and the backend "
-            f"is {name}; choose one of these, or leave the device out (GPUs have numbers: "
-            f"device=1; the CPU is the device of {' and '.join(CPU_BACKENDS)})"
-        )
+    threads = whole_number(settings.threads, "threads", 0, " (0: all cores)")
+    settings = replace(settings, threads=threads)
+    settings.check(name)
     if name == "auto":
-        return choose_backend(bundle, threads, cuda_graph=cuda_graph, device=device)[0]
+        return choose_backend(bundle, settings)[0]
     return _OPENERS[name](bundle, settings)
 
 
-def open_backends(bundle: Bundle, name: str, devices: str, **settings: Any) -> list[Backend]:
+def open_backends(name: str, bundle: Bundle, settings: BackendSettings) -> list[Backend]:
     """Open a backend on each of several devices.
 
     Args:
-        bundle: The opened bundle.
         name: As in `open_backend`.
-        devices: A device as in `open_backend`, or numbers of GPUs separated by commas.
-        **settings: The other settings of `open_backend`.
+        bundle: The opened bundle.
+        settings: Settings of the backends; `device` may be numbers of GPUs separated by commas.
 
     Returns:
         One backend for each device, all of one kind, owned by the caller.
@@ -139,14 +135,15 @@ def open_backends(bundle: Bundle, name: str, devices: str, **settings: Any) -> l
         InputError: A device is given twice, or as in `open_backend`.
         IkcError: As in `open_backend`.
     """
-    numbers = devices.split(",") if isinstance(devices, str) else [devices]
+    device = settings.device
+    numbers = device.split(",") if isinstance(device, str) else [device]
     if len(set(numbers)) < len(numbers):
-        raise InputError(f"device={shown(devices)} names a device twice")
+        raise InputError(f"device={shown(device)} names a device twice")
     opened: list[Backend] = []
     try:
         for number in numbers:
             kind = opened[0].name if opened else name
-            opened.append(open_backend(kind, bundle, device=number, **settings))
+            opened.append(open_backend(kind, bundle, replace(settings, device=number)))
     except BaseException:
         for backend in opened:
             backend.close()
@@ -155,11 +152,7 @@ def open_backends(bundle: Bundle, name: str, devices: str, **settings: Any) -> l
 
 
 def choose_backend(
-    bundle: Bundle,
-    threads: int = 0,
-    *,
-    cuda_graph: CudaGraphUse = DEFAULT_CUDA_GRAPH,
-    device: str = DEFAULT_DEVICE,
+    bundle: Bundle, settings: BackendSettings = DEFAULT_SETTINGS
 ) -> tuple[Backend, dict[str, str]]:
     """Open the best backend that runs here: one for GPUs that loads, else one for CPUs.
 
@@ -168,9 +161,8 @@ def choose_backend(
 
     Args:
         bundle: The opened bundle.
-        threads: Number of CPU cores for CPU backends; 0 for all.
-        cuda_graph: As in `open_backend`; "require" leaves the TensorRT variants only.
-        device: Number of a GPU, on which the backend must run; "auto" for any device.
+        settings: Settings of the backend. `cuda_graph="require"` leaves the TensorRT variants only,
+            and the number of a GPU the backends on GPUs.
 
     Returns:
         The backend, owned by the caller, and the reason why each better one was not chosen.
@@ -180,9 +172,9 @@ def choose_backend(
         BackendError: No backend runs on this machine.
     """
     passed: dict[str, str] = {}
-    settings = BackendSettings(threads, cuda_graph, device)
+    recorded = settings.cuda_graph == "require"
     built = {engine.record.variant for engine in read_engines(bundle)}
-    for name in tuple(TENSORRT_VARIANTS) if cuda_graph == "require" else CUDA_BACKENDS:
+    for name in tuple(TENSORRT_VARIANTS) if recorded else CUDA_BACKENDS:
         if name in TENSORRT_VARIANTS and name not in built:
             passed[name] = "the bundle has no engine for it"
             continue
@@ -190,9 +182,9 @@ def choose_backend(
             return _OPENERS[name](bundle, settings), passed
         except (BackendError, EngineError, MissingExtraError) as error:
             passed[name] = str(error)
-    if device == DEFAULT_DEVICE and cuda_graph != "require":
+    if settings.device == DEFAULT_DEVICE and not recorded:
         try:
-            backend, reasons = choose_cpu_backend(bundle, threads)
+            backend, reasons = choose_cpu_backend(bundle, settings.threads)
             return backend, passed | reasons
         except (BackendError, MissingExtraError) as error:
             passed["the CPU"] = str(error)

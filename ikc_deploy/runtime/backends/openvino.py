@@ -99,7 +99,7 @@ class OpenVino(HostBackend):
         return cls(OpenVinoModels(bundle, chosen, settled, threads, _cache()), explanation)
 
     def compile_open_shapes(self) -> None:
-        """Compile every graph for open shapes, once for all processes, to know that it compiles.
+        """Compile every graph for open shapes, unless another process did, to know that it works.
 
         Raises:
             BackendError: OpenVINO refuses a graph or the precision.

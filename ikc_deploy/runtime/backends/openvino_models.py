@@ -115,6 +115,7 @@ class OpenVinoModels:
         # Compiled graphs belong to their requests, and go when the last session of a shape goes.
         self._compiled: weakref.WeakValueDictionary[tuple[object, ...], CompiledGraph]
         self._compiled = weakref.WeakValueDictionary()
+        self._open_shapes: list[CompiledGraph] = []
         self._use_lock = threading.Lock()
         self._uses = 0
 
@@ -133,17 +134,10 @@ class OpenVinoModels:
             BackendError: OpenVINO refuses the graph, a shape or the precision.
             OutOfMemoryError: There is too little memory to compile it.
         """
-        wanted = shapes if self._fixed(shapes) else None
-        key = (graph, _text(wanted))
-        with self._lock:
-            found = self._compiled.get(key)
-            if found is None:
-                model = self._imported(graph, wanted) or self._compile(graph, wanted)
-                found = self._compiled[key] = CompiledGraph(graph, model)
-        return found
+        return self._shared(graph, shapes if self._fixed(shapes) else None)
 
     def compile_open_shapes(self) -> None:
-        """Compile every graph for open shapes into the cache, unless it was done before.
+        """Compile every graph for open shapes that is not in the cache, and keep it for frames.
 
         Raises:
             BackendError: OpenVINO refuses a graph or the precision.
@@ -151,7 +145,16 @@ class OpenVinoModels:
         """
         for graph in self._graphs:
             if self._cache.load(self._key(graph, None)) is None:
-                self._compile(graph, None)
+                self._open_shapes.append(self._shared(graph, None))
+
+    def _shared(self, graph: str, shapes: Shapes | None) -> CompiledGraph:
+        key = (graph, _text(shapes))
+        with self._lock:
+            found = self._compiled.get(key)
+            if found is None:
+                model = self._imported(graph, shapes) or self._compile(graph, shapes)
+                found = self._compiled[key] = CompiledGraph(graph, model)
+        return found
 
     def _fixed(self, shapes: Shapes) -> bool:
         """Return whether a shape has a model of its own; only CPUs run open ones well."""

@@ -14,9 +14,16 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.offline import ike
-from ikc_deploy.offline.ike import IkeFit, IkeSettings, fit
-from ikc_deploy.offline.optimize import Losses
+from ikc_deploy.offline.ike import IkeFit, IkeSettings
+from ikc_deploy.offline.optimize import FitResult, Losses, optimize
 from tests.samples import photo
+
+
+def fit(
+    lr: NDArray[np.uint8], scale: int, settings: IkeSettings, *rest: Any, **more: Any
+) -> FitResult:
+    return optimize(IkeFit(lr, scale, settings), *rest, **more)
+
 
 SMALL = IkeSettings(seed=3, iterations=6, crop=64, growth=2, blocks=1, width=4)
 SWITCHES = ("energy", "tri_channel", "bicubic_residual", "csr_backward", "interpolation")

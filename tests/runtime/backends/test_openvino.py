@@ -31,7 +31,7 @@ from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.paths import cache_folder
-from ikc_deploy.runtime.backends import open_backend, openvino_models
+from ikc_deploy.runtime.backends import BackendSettings, open_backend, openvino_models
 from ikc_deploy.runtime.backends.compiled_cache import CompiledCache
 from ikc_deploy.runtime.backends.cpu_backends import CPU_BACKEND_VARIABLE, OPENVINO
 from ikc_deploy.runtime.backends.openvino import OpenVino
@@ -270,7 +270,9 @@ def test_the_gate_measures_real_models(small_bundle: Bundle, tmp_path: Path) -> 
     reference = OpenVino.open(small_bundle, precision="f32", threads=1)
     same = measure(small_bundle, reference, OpenVino.open(small_bundle, precision="f32", threads=1))
     assert same.passed and same.frame_db == 150 and same.code_loss_db == 0
-    other = measure(small_bundle, reference, open_backend("onnxruntime", small_bundle, 1))
+    other = measure(
+        small_bundle, reference, open_backend("onnxruntime", small_bundle, BackendSettings(1))
+    )
     assert other.passed and other.frame_db > 90
     bad = spoiled(small_bundle, tmp_path / "f", "sftmd", 30.0)
     result = measure(small_bundle, reference, OpenVino.open(bad, precision="f32", threads=1))

@@ -1,30 +1,21 @@
 from __future__ import annotations
 
 import base64
-import subprocess
 import sys
-from configparser import ConfigParser
 from pathlib import Path
 
 import onnx
 import pytest
 
 import ikc_deploy
-from ikc_deploy import doctor
-from ikc_deploy.doctor import (
-    BASE,
-    COMMANDS,
-    Command,
-    Gap,
-    Package,
-    check_command,
-    merge_requirements,
+from ikc_deploy.doctor import probes
+from ikc_deploy.doctor.probe_child import MODEL
+from ikc_deploy.doctor.probes import (
     probe_backend,
     probe_openvino,
     probe_openvino_device,
     probe_provider,
     probe_providers,
-    required_packages,
 )
 from ikc_deploy.runtime.backends.cpu_backends import CPU_BACKEND_VARIABLE
 
@@ -32,14 +23,7 @@ from ikc_deploy.runtime.backends.cpu_backends import CPU_BACKEND_VARIABLE
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """On busy cores even a healthy provider may take longer than a user should wait."""
-    monkeypatch.setattr(doctor, "_PROBE_SECONDS", 300.0)
-
-
-@pytest.fixture
-def setup(repository: Path) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read(repository / "setup.cfg")
-    return parser
+    monkeypatch.setattr(probes, "PROBE_SECONDS", 300.0)
 
 
 def child_that(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,59 +34,8 @@ def child_that(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(sys, "executable", str(path))
 
 
-def package(name: str, *extras: str, version: str | None = None) -> Package:
-    return Package(name, version, extras, f"{name}>=1")
-
-
-def test_every_command_and_extra_is_one_of_the_projects(setup: ConfigParser) -> None:
-    scripts = setup["options.entry_points"]["console_scripts"].split("\n")
-    names = {line.partition("=")[0].strip() for line in scripts if line}
-    assert set(COMMANDS) == names - {"ikc-doctor"}
-    extras = {extra for needs in COMMANDS.values() for extra, _ in needs}
-    assert extras <= set(setup["options.extras_require"]) | {BASE}
-
-
-def test_requirements_are_read_off_the_metadata() -> None:
-    found = merge_requirements(
-        [
-            "numpy<3,>=1.26",
-            'torch>=2.6; extra == "export"',
-            "torch>=2.6 ; extra == 'training'",
-            'no_such_thing[all]<2,>=1.1; python_version > "3" and extra == "rtx"',
-            'ikc-deploy[export]; extra == "dev"',
-            'elsewhere>=1; sys_platform == "none" or platform_machine == "none"',
-            'elsewhere>=1; (sys_platform == "none") and extra == "rtx"',
-        ]
-    )
-    shown = [(item.name, item.extras, item.requirement) for item in found]
-    assert shown == [
-        ("no_such_thing", ("rtx",), "no_such_thing[all]<2,>=1.1"),
-        ("numpy", (BASE,), "numpy<3,>=1.26"),
-        ("torch", ("export", "training"), "torch>=2.6"),
-    ]
-    assert found[0].version is None and found[1].version is not None
-
-
-def test_this_installation_names_every_extras_packages() -> None:
-    names = {item.name for item in required_packages()}
-    assert {"numpy", "torch", "av", "tensorrt", "tensorrt_rtx", "pycuda", "cuda-bindings"} <= names
-
-
-def test_a_command_is_ready_unless_all_of_it_lacks_something() -> None:
-    needs = ((BASE, ""), ("export", ""), ("video", "video files"))
-    av, torch, pillow = package("av", "video"), package("torch", "export"), package("pillow", BASE)
-    whole = [package("numpy", BASE, version="2.0")]
-    assert check_command("c", needs, whole) == Command("c", True, ())
-    video = Gap("video files", ("av",), "pip install 'ikc-deploy[video]'")
-    assert check_command("c", needs, [*whole, av]) == Command("c", True, (video,))
-    export = Gap("", ("torch",), "pip install 'ikc-deploy[export]'")
-    assert check_command("c", needs, [torch, av]) == Command("c", False, (export, video))
-    base = Gap("", ("pillow",), "pip install 'pillow>=1'")
-    assert check_command("c", needs, [pillow]) == Command("c", False, (base,))
-
-
 def test_the_model_in_the_probe_is_what_its_comment_says() -> None:
-    model = onnx.load_from_string(base64.b64decode(doctor._MODEL))
+    model = onnx.load_from_string(base64.b64decode(MODEL))
     onnx.checker.check_model(model, full_check=True)
     (node,) = model.graph.node
     assert (node.op_type, list(node.input), list(node.output)) == ("Add", ["x", "x"], ["y"])
@@ -137,7 +70,7 @@ def test_a_driver_that_misbehaves_is_a_reason(
 ) -> None:
     child_that(tmp_path, body, monkeypatch)
     if "sleep" in body:
-        monkeypatch.setattr(doctor, "_PROBE_SECONDS", 0.2)
+        monkeypatch.setattr(probes, "PROBE_SECONDS", 0.2)
     provider = probe_provider("CUDAExecutionProvider")
     assert not provider.loads
     assert reason in provider.reason and "hostname" not in provider.reason
@@ -181,17 +114,3 @@ def test_the_backend_of_auto_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CPU_BACKEND_VARIABLE, "none")
     found, (problem,) = probe_backend()
     assert found is None and f"invalid {CPU_BACKEND_VARIABLE} 'none'" in problem
-
-
-def test_examining_imports_no_device_module() -> None:
-    heavy = "torch onnxruntime openvino onnx tensorrt tensorrt_rtx polygraphy pycuda cuda av"
-    code = (
-        "import sys; from ikc_deploy import doctor; doctor._PROBE_SECONDS = 300.0\n"
-        "report = doctor.examine()\n"
-        f"print([m for m in {heavy.split()!r} if m in sys.modules])\n"
-        "print(report.usable, [p.name for p in report.providers if p.loads])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    imported, found = done.stdout.splitlines()
-    assert imported == "[]"
-    assert found.startswith("True") and "CPUExecutionProvider" in found
