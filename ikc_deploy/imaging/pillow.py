@@ -40,7 +40,7 @@ def decode(image: ImageFile.ImageFile, parted: Parted) -> Picture:
     # Pillow discards the raw mode when it decodes the samples.
     rawmode = _rawmode(image)
     bits = _bits(rawmode)
-    key = image.info.get("transparency")
+    key: Any = image.info.get("transparency")
     if rawmode in _SHALLOW_GREY and isinstance(key, int):
         # Pillow scales the samples to 8 bits, but not the transparent one.
         image.info["transparency"] = min(key * _SHALLOW_GREY[rawmode], 255)

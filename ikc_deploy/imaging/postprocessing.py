@@ -97,9 +97,9 @@ class Postprocessing:
             raise InputError(f"{' and '.join(ways)} both give the output size; give one of them")
         if self.size is not None and not _is_size(self.size):
             pair = isinstance(self.size, tuple) and len(self.size) == 2
-            given = "x".join(map(shown, self.size)) if pair else shown(self.size)
+            found = "x".join(map(shown, self.size)) if pair else shown(self.size)
             raise InputError(
-                f"invalid output size {given}: width and height must be whole numbers "
+                f"invalid output size {found}: width and height must be whole numbers "
                 f"from 1 to {_MAX_SIDE} pixels"
             )
         if self.stretch and self._box is None:
