@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,28 @@ def whole_number(value: object, name: str, least: int, hint: str = "") -> int:
             f"{name} must be a whole number of at least {least}{hint}, got {shown(value)}"
         )
     return int(value)  # type: ignore[call-overload]
+
+
+def a_path(value: object, name: str, error: type[IkcError] = InputError) -> Path:
+    """Return `value` as a path; numbers, which `open` takes for files that are open, are refused.
+
+    Args:
+        value: A str or a path.
+        name: Name of the argument, for the message.
+        error: Class of the exception.
+
+    Returns:
+        The path.
+
+    Raises:
+        IkcError: `value` is neither, or holds a NUL character; the class is `error`.
+    """
+    try:
+        if isinstance(value, str | PathLike) and "\0" not in str(path := Path(value)):
+            return path
+    except TypeError:  # a PathLike of bytes
+        pass
+    raise error(f"{name} must be a str or a path, got {shown(value)}")
 
 
 def is_whole(value: object, least: int) -> bool:

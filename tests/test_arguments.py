@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ikc_deploy
-from ikc_deploy import Bundle, IkcError, InputError, KernelError, Upscaler
+from ikc_deploy import Bundle, IkcError, InputError, KernelError, Postprocessing, Upscaler
 from ikc_deploy.kernels import KernelBasis, anisotropic_kernel, gaussian_kernel
 from ikc_deploy.runtime.nonblind import NonBlind
 from ikc_deploy.runtime.tiling import TileSettings
@@ -85,6 +85,33 @@ def test_a_call_refuses_what_is_no_frame(upscaler: Upscaler, value: Any) -> None
         upscaler.submit(value).result()
     with pytest.raises(InputError):
         list(upscaler.stream(cast(Any, value if isinstance(value, int | float) else [value])))
+
+
+@pytest.mark.parametrize("value", NONSENSE, ids=lambda value: type(value).__name__)
+def test_constructors_refuse_nonsense(upscaler: Upscaler, bundle: Bundle, value: Any) -> None:
+    with pytest.raises(InputError, match="bundle must be an opened Bundle"):
+        Upscaler(value, upscaler.backend)
+    with pytest.raises(InputError, match="expected an opened backend"):
+        Upscaler(bundle, value)
+    with pytest.raises(InputError, match="bundle must be an opened Bundle"):
+        NonBlind(value)
+    with pytest.raises(InputError, match="invalid output size"):
+        Postprocessing(size=value)
+    if not isinstance(value, list) or value:
+        with pytest.raises(InputError, match="expected an opened backend"):
+            Upscaler(bundle, upscaler.backend, others=value)
+    if not isinstance(value, str):
+        with pytest.raises(InputError, match="the folder of a bundle must be"):
+            Bundle.open(value)
+        # True is the descriptor of standard output for open().
+        for call in (KernelBasis.load, BASIS.save):
+            with pytest.raises(KernelError, match="the file of a basis must be"):
+                call(value)
+    for name in ("sigma_range", "code_size", "size", "family"):
+        if name == "sigma_range" and isinstance(value, np.ndarray) and value.dtype.kind == "i":
+            continue
+        with pytest.raises(KernelError):
+            KernelBasis.fit(**{"sigma_range": (0.2, 2.0), name: value})
 
 
 def test_the_basis_refuses_nonsense() -> None:

@@ -26,6 +26,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from ikc_deploy.arguments import a_path
 from ikc_deploy.bundle.file_records import (
     EXPORT_AGAIN,
     FileRecord,
@@ -221,11 +222,12 @@ class Bundle:
             The verified bundle.
 
         Raises:
+            InputError: `path` is no path.
             BundleError: The folder is not a bundle; the manifest is damaged, invalid or of another
                 schema; a file is missing, truncated or altered; a path leads out of the folder; or
                 the basis is not that of the manifest. The message states how to fix it.
         """
-        folder = Path(path)
+        folder = a_path(path, "the folder of a bundle")
         if is_interrupted(folder):
             with locked(folder):
                 restore(folder)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from threading import Lock
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 from ikc_deploy.imaging.picture import Picture
 from ikc_deploy.imaging.samples import rounded
 from ikc_deploy.imaging.separation import Parted, upright
 
 _LIMIT: Final = Lock()
+_SHALLOW_GREY: Final = {"L;2": 85, "L;4": 17}
+"""Factors to 8 bits of Pillow's storage formats of grey."""
+_DEEP_COLOUR: Final = "RGB;16B"
 _OTHER_COLOURS: Final = ("CMYK", "LAB")
 """Modes that are converted to RGB, after which their ICC profile no longer applies."""
 
@@ -35,9 +39,18 @@ def decode(image: ImageFile.ImageFile, parted: Parted) -> Picture:
     """Decode the pixels of `image` to a `Picture`; raise Pillow's exceptions for damaged ones."""
     # Pillow discards the raw mode when it decodes the samples.
     rawmode = _rawmode(image)
-    bits = 16 if ";16" in rawmode else 12 if ";12" in rawmode else 8
+    bits = _bits(rawmode)
+    key: Any = image.info.get("transparency")
+    if rawmode in _SHALLOW_GREY and isinstance(key, int):
+        # Pillow scales the samples to 8 bits, but not the transparent one.
+        image.info["transparency"] = min(key * _SHALLOW_GREY[rawmode], 255)
+    deep_key = rawmode == _DEEP_COLOUR and isinstance(key, tuple)
+    if deep_key:
+        del image.info["transparency"]
     image.load()
     rgb, alpha = _channels(image, bits)
+    if deep_key:
+        alpha = _deep_opacity(rgb, key, parted.pixels)
     grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16")
     grey = grey or rawmode == "LA" or rawmode.startswith("LA;")
     return Picture(
@@ -58,14 +71,32 @@ def _channels(image: Image.Image, bits: int) -> tuple[NDArray[np.uint8], NDArray
         raise ValueError("its samples have neither 8 nor 16 bits; convert it to 16 bits")
     if image.mode == "La":
         image = image.convert("LA")
-    key = image.info.get("transparency")
-    if image.mode == "RGB" and bits == 16 and isinstance(key, tuple):
-        # The key has 16 bits, of which the pixels keep the high byte.
-        image.info["transparency"] = tuple(value >> 8 for value in key)
     if not image.has_transparency_data:
         return np.array(image.convert("RGB")), None
     rgba = np.asarray(image.convert("RGBA"))
     return rgba[:, :, :3].copy(), rgba[:, :, 3].copy()
+
+
+def _bits(rawmode: str) -> int:
+    """Return the bits per sample of a storage format, at least 8."""
+    if rawmode.startswith("BGR;"):  # 16 bits per pixel
+        return 8
+    return 16 if ";16" in rawmode else 12 if ";12" in rawmode else 8
+
+
+def _deep_opacity(
+    high: NDArray[np.uint8], key: tuple[int, int, int], pixels: bytes
+) -> NDArray[np.uint8]:
+    """Return the opacity `[H,W]` of a PNG of 16-bit colour whose transparent colour is `key`.
+
+    Pillow decodes the high bytes only, `high` `[H,W,3]`, which other colours share.
+    """
+    image = PngImagePlugin.PngImageFile(BytesIO(pixels))
+    tiles: Any = [(*tile[:3], "RGB;16L") for tile in image.tile]
+    image.tile = tiles
+    image.info.pop("transparency")
+    samples = high.astype(np.uint16) << 8 | np.asarray(image)
+    return np.where((samples == key).all(axis=2), 0, 255).astype(np.uint8)
 
 
 def _rawmode(image: ImageFile.ImageFile) -> str:

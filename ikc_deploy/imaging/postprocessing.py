@@ -11,8 +11,10 @@ from typing import Annotated, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ikc_deploy.arguments import is_whole
 from ikc_deploy.errors import InputError
 from ikc_deploy.option_fields import Option, check_options
+from ikc_deploy.text import shown
 
 MAX_OUTPUT_PIXELS: Final = 2**29
 """Maximum number of pixels of a resized image."""
@@ -93,10 +95,12 @@ class Postprocessing:
         ]
         if len(ways) > 1:
             raise InputError(f"{' and '.join(ways)} both give the output size; give one of them")
-        if self.size is not None and not all(1 <= side <= _MAX_SIDE for side in self.size):
+        if self.size is not None and not _is_size(self.size):
+            pair = isinstance(self.size, tuple) and len(self.size) == 2
+            found = "x".join(map(shown, self.size)) if pair else shown(self.size)
             raise InputError(
-                f"invalid output size {self.size[0]}x{self.size[1]}: both sides must be from 1 to "
-                f"{_MAX_SIDE} pixels"
+                f"invalid output size {found}: width and height must be whole numbers "
+                f"from 1 to {_MAX_SIDE} pixels"
             )
         if self.stretch and self._box is None:
             raise InputError("--stretch needs both sides of the output size, for example --size")
@@ -195,6 +199,12 @@ class Postprocessing:
         split[:, :middle] = plain[:, :middle]
         split[:, max(0, middle - _LINE) : middle] = 255
         return split
+
+
+def _is_size(size: object) -> bool:
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        return False
+    return all(is_whole(side, 1) and side <= _MAX_SIDE for side in size)
 
 
 def blended(plain: NDArray[np.uint8], sr: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:

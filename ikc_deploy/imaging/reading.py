@@ -81,7 +81,7 @@ def read_picture(path: str | PathLike[str], max_pixels: int | None = MAX_PIXELS)
     except InputError as error:
         raise InputError(f"'{fspath(path)}' {error}") from error
     except Exception as error:  # the decoders raise a dozen types for damaged files
-        reason = str(error) or type(error).__name__
+        reason = str(error) or f"it is damaged ({type(error).__name__})"
         raise InputError(f"'{fspath(path)}' cannot be read as an image: {reason}") from error
 
 

@@ -8,6 +8,8 @@ with white as zero, and more than 8 bits in colour models other than grey and RG
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, Final
 
@@ -134,10 +136,24 @@ def _opened(pixels: bytes, page: Any) -> TiffImagePlugin.TiffImageFile | None:
     if _is_misread(page):
         return None
     try:
-        with own_limit():
+        with own_limit(), _libtiff(page.photometric == _YCBCR):
             return TiffImagePlugin.TiffImageFile(BytesIO(pixels))
     except SyntaxError:
         return None
+
+
+@contextmanager
+def _libtiff(uncompressed: bool) -> Iterator[None]:
+    """Let libtiff decode uncompressed samples too; only within `own_limit`, which has the lock.
+
+    Pillow's own decoder ignores the range and the subsampling of YCbCr.
+    """
+    before = TiffImagePlugin.READ_LIBTIFF
+    TiffImagePlugin.READ_LIBTIFF = uncompressed
+    try:
+        yield
+    finally:
+        TiffImagePlugin.READ_LIBTIFF = before
 
 
 def _is_misread(page: Any) -> bool:

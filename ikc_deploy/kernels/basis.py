@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ikc_deploy.arguments import real_array
+from ikc_deploy.arguments import a_path, is_whole, real_array
 from ikc_deploy.errors import KernelError
 from ikc_deploy.kernels.basis_file import MAX_FILE, read_arrays
 from ikc_deploy.kernels.gaussians import (
@@ -134,6 +134,10 @@ class KernelBasis:
             KernelError: The range, the size or the code size is invalid.
         """
         kernels = family_kernels(family, sigma_range, size)
+        if not is_whole(code_size, 1) or code_size > size * size:
+            raise KernelError(
+                f"code_size must be a whole number from 1 to {size * size}, got {shown(code_size)}"
+            )
         mean = kernels.mean(axis=0).ravel()
         _, directions = principal_components(kernels)
         components = directions[:, :code_size]
@@ -359,9 +363,10 @@ class KernelBasis:
             path: The .npz file (arrays only, no pickles), which is overwritten.
 
         Raises:
+            KernelError: `path` is no path.
             OSError: The file cannot be written.
         """
-        with open(path, "wb") as file:
+        with open(a_path(path, "the file of a basis", KernelError), "wb") as file:
             np.savez(
                 file,
                 components=self.components,
@@ -383,7 +388,7 @@ class KernelBasis:
             KernelError: The file is missing, unreadable or not a kernel basis.
         """
         try:
-            with open(path, "rb") as file:
+            with open(a_path(path, "the file of a basis", KernelError), "rb") as file:
                 data = file.read(MAX_FILE + 1)
         except FileNotFoundError as error:
             raise KernelError(f"there is no basis file at '{path}'") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -105,7 +105,20 @@ def ellipse(
 def family_kernels(
     family: Family, sigma_range: tuple[float, float], size: int = KERNEL_SIZE
 ) -> NDArray[np.float64]:
-    """Return kernels `[N, size, size]` that sample a family, with uniform sigmas."""
+    """Return kernels `[N, size, size]` that sample a family, with uniform sigmas.
+
+    Raises:
+        KernelError: The family, the range or the size is invalid.
+    """
+    if not isinstance(family, str) or family not in get_args(Family):
+        raise KernelError(
+            f"family must be one of {', '.join(get_args(Family))}, got {shown(family)}"
+        )
+    low_high = real_array(sigma_range, "a sigma range", KernelError)
+    if low_high.shape != (2,) or not 0 < low_high[0] < low_high[1]:
+        raise KernelError(f"a sigma range needs 0 < low < high, got {shown(sigma_range)}")
+    if not is_whole(size, 1) or size % 2 == 0:
+        raise KernelError(f"a kernel's size must be odd and positive, got {shown(size)}")
     if family == "isotropic":
         return gaussian_kernel(np.linspace(*sigma_range, FIT_SAMPLES), size)
     first, second, directions = _FIT_AXES

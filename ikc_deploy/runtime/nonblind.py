@@ -31,6 +31,7 @@ from ikc_deploy.runtime.backends.onnxruntime_cpu import CPU_PROVIDER, OnnxRuntim
 from ikc_deploy.runtime.frame_margin import Border, FrameMargin, frame_size
 from ikc_deploy.runtime.frames import LAYOUTS, FrameShape, check_frames
 from ikc_deploy.runtime.tiling import upscale_in_tiles
+from ikc_deploy.text import shown
 
 MAX_NOISE: Final = 50.0
 """Maximum noise in 8-bit levels, far beyond what networks are trained on."""
@@ -54,7 +55,7 @@ class NonBlind(AbstractContextManager["NonBlind"]):
         threads: Number of CPU cores; 0 for all.
 
     Raises:
-        InputError: `threads` is invalid.
+        InputError: `bundle` or `threads` is invalid.
         BundleError: The bundle has no such graph.
         BackendError: ONNX Runtime does not load it.
 
@@ -64,6 +65,8 @@ class NonBlind(AbstractContextManager["NonBlind"]):
     """
 
     def __init__(self, bundle: Bundle, threads: int = 0) -> None:
+        if not isinstance(bundle, Bundle):
+            raise InputError(f"bundle must be an opened Bundle, got {shown(bundle)}")
         whole_number(threads, "threads", 0, " (0: all cores)")
         self.bundle = bundle
         self.scale = bundle.manifest.scale

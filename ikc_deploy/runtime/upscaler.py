@@ -70,8 +70,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         tiles: When frames are cut into tiles, which share one kernel code; None for the default.
 
     Raises:
-        InputError: `iters`, `streams`, `estimate`, `early_stop`, `self_ensemble` or `tiles` is
-            invalid.
+        InputError: An argument is of the wrong type or out of range.
 
     Example:
         >>> with ikc_deploy.load("x4.bundle", estimate="crops") as upscaler:  # doctest: +SKIP
@@ -92,6 +91,14 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         self_ensemble: bool = UpscalerOptions.self_ensemble,
         tiles: TileSettings | None = None,
     ) -> None:
+        if not isinstance(bundle, Bundle):
+            raise InputError(f"bundle must be an opened Bundle, got {shown(bundle)}")
+        for each in (backend, *others) if isinstance(others, tuple | list) else (others,):
+            if not hasattr(each, "default_streams"):
+                raise InputError(
+                    f"expected an opened backend, got {shown(each)}; "
+                    "ikc_deploy.load opens one by its name"
+                )
         if not isinstance(tiles, TileSettings | None):
             raise InputError(f"tiles must be TileSettings or None, got {shown(tiles)}")
         if iters is None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -43,8 +46,10 @@ def open_input(
         options: Options of the demuxer.
 
     Raises:
-        UnreadableClipError: FFmpeg cannot open the source.
+        UnreadableClipError: FFmpeg cannot open the source, or a path is that of a pipe or device.
     """
+    if isinstance(source, Path):
+        _refuse_device(source)
     address = file_url(source) if isinstance(source, Path) else source
     given = {**_NAMES, **(options or {})} if isinstance(source, Path) else dict(options or {})
     opened = _open(address, name, container, given)
@@ -52,6 +57,17 @@ def open_input(
         opened.close()
         opened = _open(address, name, container, given | _LONGER_LOOK)
     return opened
+
+
+def _refuse_device(path: Path) -> None:
+    """Refuse what has no end, or blocks until another process writes, or cannot be read again."""
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UnreadableClipError(
+                f"'{path}' is a pipe or a device, and a clip is a file; give a pipe as - with "
+                "--raw, and a camera with --camera"
+            )
 
 
 def open_output(
@@ -81,6 +97,8 @@ def _reason(source: BinaryIO | str, error: BaseException) -> str:
         return said
     if path.stat().st_size == 0:
         return "the file is empty"
+    if getattr(error, "errno", None) == errno.EPERM:
+        return f"{said}; it is a list of other files, which are not opened: give the clip itself"
     if path.suffix.lower() in _INDEXED and isinstance(error, av.InvalidDataError):
         return (
             f"{said}; it is no such file, or its index, which is written last, is missing: "

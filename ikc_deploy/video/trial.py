@@ -22,7 +22,7 @@ from av.audio.stream import AudioStream
 from av.subtitles.stream import SubtitleStream
 
 from ikc_deploy.errors import UnreadableClipError, VideoError
-from ikc_deploy.files import atomic_path, check_name
+from ikc_deploy.files import atomic_path, check_file
 from ikc_deploy.video.clip import video_stream
 from ikc_deploy.video.excerpt import Excerpt
 from ikc_deploy.video.interfaces import StreamFacts
@@ -116,12 +116,11 @@ class Trial:
             plan: The streams to write.
 
         Raises:
-            VideoError: The file or the header cannot be written.
+            OutputError: No file can be written at `target`.
+            VideoError: The header cannot be written.
             DiskFullError: The disk is full.
         """
-        check_name(target)
-        if target.is_dir():
-            raise VideoError(f"'{target}' is a folder; choose another output")
+        check_file(target)
         with explained(), writing(target), suppress(_Enough), atomic_path(target) as temporary:
             if path is None:
                 self.output(temporary).abandon()

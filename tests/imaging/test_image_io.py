@@ -39,11 +39,20 @@ ORIENTATIONS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 
 
 def png16(samples: NDArray[np.integer], colour_type: int) -> bytes:
-    """A 16-bit PNG, chunk by chunk: Pillow writes no 16-bit colour."""
-    height, width = samples.shape[:2]
+    """A 16-bit PNG: Pillow writes no 16-bit colour."""
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return png(samples, 16, colour_type, rows)
+
+
+def png(
+    samples: NDArray[np.integer], bits: int, colour_type: int, rows: bytes, key: bytes = b""
+) -> bytes:
+    """A PNG, chunk by chunk, with a transparent colour if `key` is not empty."""
+    height, width = samples.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    if key:
+        chunks.insert(1, (b"tRNS", key))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
@@ -78,6 +87,41 @@ def test_transparency_is_dropped_and_the_colour_under_it_kept(tmp_path: Path, mo
     Image.fromarray(np.dstack((stored, alpha)), mode).save(tmp_path / "a.png")
     expected = np.broadcast_to(stored, colour.shape)
     np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), expected)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_the_transparent_level_of_grey_has_the_depth_of_the_file(tmp_path: Path, bits: int) -> None:
+    levels = np.arange(2**bits, dtype=np.int64)[:: max(1, 2**bits // 64)][None]
+    packed = "".join(format(level, f"0{bits}b") for level in levels[0])
+    row = b"\0" + int(packed, 2).to_bytes(-(-len(packed) // 8), "big")
+    if len(packed) < 8:
+        row = b"\0" + bytes([int(packed.ljust(8, "0"), 2)])
+    key = int(levels[0, -1])
+    (tmp_path / "a.png").write_bytes(png(levels, bits, 0, row, struct.pack(">H", key)))
+    picture = read_picture(tmp_path / "a.png")
+    assert picture.alpha is not None and picture.grey
+    np.testing.assert_array_equal(picture.alpha, np.where(levels == key, 0, 255))
+    np.testing.assert_array_equal(picture.rgb[..., 0], np.rint(levels * 255 / (2**bits - 1)))
+
+
+def test_the_transparent_colour_of_16_bits_is_one_colour(tmp_path: Path) -> None:
+    key = np.array([0x1234, 0x5678, 0x9ABC])
+    samples = np.array([[key, key ^ [0, 0, 1], key ^ [1, 0, 0], key[::-1]]])
+    rows = b"\0" + samples.astype(">u2").tobytes()
+    (tmp_path / "a.png").write_bytes(png(samples, 16, 2, rows, key.astype(">u2").tobytes()))
+    picture = read_picture(tmp_path / "a.png")
+    assert picture.alpha is not None
+    assert picture.alpha.tolist() == [[0, 255, 255, 255]]
+    np.testing.assert_array_equal(picture.rgb, samples >> 8)
+
+
+def test_a_bmp_of_16_bits_per_pixel_has_8_bit_samples(tmp_path: Path) -> None:
+    header = struct.pack("<IiiHHII16x", 40, 2, 1, 1, 16, 3, 4)
+    content = header + struct.pack("<IIIHH", 0xF800, 0x7E0, 0x1F, 0xF800, 0x7FF)
+    (tmp_path / "a.bmp").write_bytes(struct.pack("<2sI4xI", b"BM", 70, 66) + content)
+    picture = read_picture(tmp_path / "a.bmp")
+    assert picture.rgb.tolist() == [[[255, 0, 0], [0, 255, 255]]]
+    assert picture.bits == 8
 
 
 def test_16_bit_grey_is_rounded_to_8(tmp_path: Path) -> None:

@@ -185,6 +185,48 @@ def test_jpeg_and_fax_inside_are_read(tmp_path: Path) -> None:
         assert read_back.grey
 
 
+@pytest.mark.parametrize(("across", "down"), [(1, 1), (2, 1), (2, 2)])
+def test_uncompressed_ycbcr_is_read_with_its_range(tmp_path: Path, across: int, down: int) -> None:
+    # A colour for each block of chroma: Y in 16..235, Cb and Cr in 16..240.
+    luma, chroma = np.array([[16, 235], [126, 60]]), np.array([[[128, 128], [90, 240]]] * 2)
+    each = np.dstack((np.dstack([luma] * (across * down)), chroma)).astype(np.uint8)
+    (tmp_path / "a.tif").write_bytes(ycbcr_tiff(each.tobytes(), 2 * across, 2 * down))
+    y, cb, cr = (luma - 16) / 219, *((chroma - 128) / 224 * 2).transpose(2, 0, 1)
+    colour = np.dstack((y + 0.701 * cr, y - 0.172068 * cb - 0.357068 * cr, y + 0.886 * cb))
+    expected = np.kron(255 * colour.clip(0, 1), np.ones((down, across, 1)))
+    assert np.abs(read_picture(tmp_path / "a.tif").rgb - expected).max() < 3
+
+
+def ycbcr_tiff(data: bytes, width: int, height: int) -> bytes:
+    """An uncompressed TIFF of YCbCr with video range, two blocks of chroma in each direction."""
+    data += bytes(len(data) % 2)
+    at = 8 + len(data)
+    levels = (16, 235, 128, 240, 128, 240)
+    values = struct.pack("<4H12I", 8, 8, 8, 0, *(n for level in levels for n in (level, 1)))
+    fields = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 3, at),
+        (259, 3, 1, 1),
+        (262, 3, 1, 6),
+        (273, 4, 1, 8),
+        (277, 3, 1, 3),
+        (278, 4, 1, height),
+        (279, 4, 1, len(data)),
+        (530, 3, 2, width // 2 | height // 2 << 16),
+        (532, 5, 6, at + 8),
+    ]
+    directory = b"".join(struct.pack("<HHII", *field) for field in fields)
+    return (
+        struct.pack("<2sHI", b"II", 42, at + len(values))
+        + data
+        + values
+        + struct.pack("<H", len(fields))
+        + directory
+        + bytes(4)
+    )
+
+
 def test_thumbnails_and_masks_are_not_pages(tmp_path: Path) -> None:
     small, mask = COLOUR[::4, ::4], COLOUR[..., 0] > 128
     for first in (False, True):

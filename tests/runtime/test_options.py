@@ -38,7 +38,7 @@ def defaults(function: Callable[..., Any]) -> dict[str, Any]:
 def test_load_takes_every_option_with_its_default() -> None:
     expected = {name: field.default for name, field in OPTIONS.items()}
     assert MISSING not in expected.values()
-    assert defaults(ikc_deploy.load) == expected | {"bundle": None}
+    assert defaults(ikc_deploy.load) == expected | {"bundle": None, "weights": None}
     made = defaults(Upscaler.__init__)
     assert made.pop("tiles") is None
     assert made.pop("others") == ()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -74,6 +75,15 @@ def test_what_is_no_clip_is_refused_by_name(tmp_path: Path) -> None:
             Clip(tmp_path / name)
     with pytest.raises(UnreadableClipError, match=r"gone\.mp4"):
         Clip(tmp_path / "gone.mp4")
+    make_clip(tmp_path / "in.mp4", [numbered(0)])
+    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile '{tmp_path}/in.mp4'\n")
+    with pytest.raises(UnreadableClipError, match=r"list\.mp4' .*a list of other files"):
+        Clip(tmp_path / "list.mp4")
+    # Opening a pipe that no process writes to would wait for ever.
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for path in (tmp_path / "pipe.mp4", Path("/dev/zero")):
+        with pytest.raises(UnreadableClipError, match="is a pipe or a device"):
+            Clip(path)
 
 
 def test_a_clip_without_video_says_what_it_has(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -367,7 +368,8 @@ def test_names_are_only_names(tmp_path: Path, name: str, monkeypatch: pytest.Mon
     [
         ("n" * 252 + ".mp4", "at most 255 bytes|shorter name"),
         ("folder.mp4", "is a folder"),
-        ("file/out.mp4", "cannot be written"),
+        ("file/out.mp4", "is a file, not a folder"),
+        ("pipe.mp4", "not a regular file"),
         ("/proc/out.mp4", "cannot be written"),
     ],
 )
@@ -377,8 +379,14 @@ def test_a_target_that_cannot_be_is_refused_before_the_work(
     source = make_clip(tmp_path / "in.mp4", [numbered(0)] * 2)
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe.mp4")
     calls = Repeating()
     with pytest.raises((VideoError, OutputError), match=words):
         upscale(source, tmp_path / name, calls)
     assert calls.calls == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.mp4", "in.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "file",
+        "folder.mp4",
+        "in.mp4",
+        "pipe.mp4",
+    ]
