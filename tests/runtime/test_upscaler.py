@@ -192,7 +192,7 @@ def test_what_is_no_frame_is_refused_by_name(upscaler: Upscaler, frame: Any, mes
 
 
 def test_float_bundles_take_and_give_planes(tmp_path: Path) -> None:
-    bundle = export_small(tmp_path, io="float")
+    bundle = export_small(tmp_path, "film", io="float")
     planes = photo(16, 12).transpose(2, 0, 1).astype(np.float32) / 255
     with ikc_deploy.load(bundle, iters=1) as upscaler:
         image = upscaler(planes).image
