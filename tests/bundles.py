@@ -13,12 +13,11 @@ import torch
 from ikc_deploy.bundle.manifest import Bundle, FrameIO, Precision
 from ikc_deploy.export.export_settings import ExportSettings, UsrnetExport
 from ikc_deploy.export.exporter import export_bundle
-from ikc_deploy.export.int8 import MIN_CHANNELS
 from ikc_deploy.export.usrnet_graph import add_usrnet
 from ikc_deploy.files import atomic_folder
 from ikc_deploy.locks import locked
 from ikc_deploy.networks.architecture import Design
-from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint, untrained_networks
+from ikc_deploy.networks.checkpoints import save_checkpoint, untrained_networks
 from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings, save_usrnet
 from ikc_deploy.networks.weights_loader import load_weights
 from tests.samples import small_architecture
@@ -37,17 +36,6 @@ def save_small(
     path = folder / f"{name}.safetensors"
     settings = replace(small_architecture(design, scale), experts=int(design == "film"))
     save_checkpoint(untrained_networks(settings, seed=0), path)
-    return path
-
-
-def save_wide(folder: Path) -> Path:
-    """A checkpoint of the smallest untrained networks with convolutions that INT8 quantises.
-
-    Narrower ones stay in float32 (with 4 channels, OpenVINO 2026.4 computes them wrongly).
-    """
-    path = folder / "wide.safetensors"
-    settings = replace(small_architecture("film"), channels=MIN_CHANNELS)
-    save_checkpoint(new_networks(settings, seed=0), path)
     return path
 
 

@@ -20,11 +20,12 @@ from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.export.graphs import export_module
 from ikc_deploy.export.int8 import best_scale, quantize_graph
 from ikc_deploy.loops import IKC
+from ikc_deploy.networks.architecture import Architecture
+from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.weights_loader import Weights, load_weights
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
-from tests.bundles import save_wide
 
 
 class Modulated(nn.Module):
@@ -129,7 +130,10 @@ def test_the_best_scale_is_no_worse_than_the_largest_value(seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
-    return load_weights(str(save_wide(tmp_path_factory.mktemp("weights"))))
+    path = tmp_path_factory.mktemp("weights") / "wide.safetensors"
+    settings = Architecture("wide", 4, "compact", 32, 2, 32, (0.2, 4.0))
+    save_checkpoint(new_networks(settings, seed=0), path)
+    return load_weights(str(path))
 
 
 @pytest.fixture

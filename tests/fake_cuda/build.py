@@ -128,7 +128,9 @@ def _build_pycuda(folder: Path) -> None:
 def _precompiled(source: Path, work: Path) -> Path:
     """The header that nearly all of the 40 files include, compiled once for all of them."""
     header = work / "boost_python.hpp"
-    header.write_text("#include <boost/python.hpp>\n")
+    # One module of pycuda is built without Boost.
+    lines = ("#ifdef BOOST_PYTHON_SOURCE", "#include <boost/python.hpp>", "#endif", "")
+    header.write_text("\n".join(lines))
     python = str(sysconfig.get_config_var("CFLAGS")).split()
     flags = [*python, "-fPIC", *_DEFINED, *_FLAGS, "-I", sysconfig.get_path("include")]
     boost = source / "bpl-subset" / "bpl_subset"
