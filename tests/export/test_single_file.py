@@ -22,7 +22,7 @@ from ikc_deploy.loops import IKC
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import load_bundle
-from tests.bundles import export_small
+from tests.bundles import export_small, save_small
 from tests.cli.running import assert_one_clear_line, invoke
 
 BUNDLES: list[tuple[Design, int, Precision]] = [
@@ -190,12 +190,13 @@ def test_the_command_refuses_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_writes_one_file(small_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_command_writes_one_file(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path / "model.onnx"
-    done = invoke(
-        main, "--weights", small_checkpoint, "--fp16", "--single", path, "--iters", 1, "--json"
-    )
+    weights = save_small(tmp_path_factory.mktemp("weights"), "film", 2)
+    done = invoke(main, "--weights", weights, "--fp16", "--single", path, "--iters", 1, "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["metadata"]["ikc_precision"] == "fp16"
-    assert run(path, np.zeros((1, 3, 8, 8), np.float16)).shape == (1, 3, 32, 32)
+    assert run(path, np.zeros((1, 3, 8, 8), np.float16)).shape == (1, 3, 16, 16)
     assert list(tmp_path.iterdir()) == [path]
