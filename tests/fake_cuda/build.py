@@ -3,7 +3,7 @@
     python -m tests.fake_cuda.build           # builds, and prints how to run something on it
 
 Both are kept in `.cache/` of the checkout. pycuda comes from the package registry as source and
-takes most of a minute of compiling, once; the fake driver takes a second, whenever it changes.
+takes a minute or more of compiling, once; the fake driver takes a second, whenever it changes.
 """
 
 from __future__ import annotations
@@ -40,20 +40,8 @@ _SITECONF: Final = """\
 CUDA_ENABLE_CURAND = False
 CUDA_INC_DIR = [{headers!r}]
 CUDADRV_LIB_DIR = [{stub!r}]
-CXXFLAGS = {flags!r}
+CXXFLAGS = ["-O0", "-w"]
 """
-
-_FLAGS: Final = ("-O0", "-g0", "-w")
-_DEFINED: Final = (
-    "-DBOOST_ALL_NO_LIB=1",
-    "-DBOOST_MULTI_INDEX_DISABLE_SERIALIZATION=1",
-    "-DBOOST_PYTHON_SOURCE=1",
-    "-DBOOST_THREAD_BUILD_DLL=1",
-    "-DBOOST_THREAD_DONT_USE_CHRONO=1",
-    "-Dboost=pycudaboost",
-)
-"""What pycuda's setup defines. Where a macro differs, the compiler ignores the precompiled header:
-then the build takes three times as long, and is as good."""
 
 _NOT_SUPPORTED: Final = 801
 """CUDA_ERROR_NOT_SUPPORTED."""
@@ -119,26 +107,9 @@ def _build_pycuda(folder: Path) -> None:
         (work / "stub.c").write_text("")
         _run("gcc", "-shared", "-o", str(work / "libcuda.so"), str(work / "stub.c"))
         (include,) = headers.glob("nvidia/*/include")
-        flags = [*_FLAGS, "-include", str(_precompiled(source, work))]
-        siteconf = _SITECONF.format(headers=str(include), stub=str(work), flags=flags)
+        siteconf = _SITECONF.format(headers=str(include), stub=str(work))
         (source / "siteconf.py").write_text(siteconf)
         _pip("install", "--target", str(site), str(source))
-
-
-def _precompiled(source: Path, work: Path) -> Path:
-    """The header that nearly all of the 40 files include, compiled once for all of them."""
-    header = work / "boost_python.hpp"
-    # One module of pycuda is built without Boost.
-    lines = ("#ifdef BOOST_PYTHON_SOURCE", "#include <boost/python.hpp>", "#endif", "")
-    header.write_text("\n".join(lines))
-    python = str(sysconfig.get_config_var("CFLAGS")).split()
-    flags = [*python, "-fPIC", *_DEFINED, *_FLAGS, "-I", sysconfig.get_path("include")]
-    boost = source / "bpl-subset" / "bpl_subset"
-    # As pycuda's setup does.
-    (boost / "pycudaboost").symlink_to("boost")
-    compiled = f"{header}.gch"
-    _run("g++", *flags, "-I", str(boost), "-x", "c++-header", str(header), "-o", compiled)
-    return header
 
 
 def _build_library(pycuda: Path, library: Path) -> None:
