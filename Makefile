@@ -15,7 +15,7 @@ demo: $(VENV)/demo.stamp ## Export the shipped weights, upscale a real photo, pr
 	$(BIN)/python examples/demo.py --bundle demo/bundle --out demo
 
 test: $(VENV)/dev.stamp ## Run the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-wheel: $(VENV)/dev.stamp ## Build the wheel, install it in empty environments, run the README's commands there
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/wheel -m wheel

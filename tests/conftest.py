@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -20,6 +21,13 @@ os.environ.setdefault(CPU_BACKEND_VARIABLE, ONNXRUNTIME)
 # Otherwise OpenVINO would compute in bfloat16 on CPUs that have it.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
+LONGEST: Final = (
+    "tests/runtime/test_cuda_on_the_fake_driver.py",
+    "tests/export/",
+    "tests/web/",
+)
+"""Beginnings of the names of tests that take longest."""
+
 settings.register_profile(
     "ikc", deadline=None, max_examples=20, derandomize=True, database=None, print_blob=True
 )
@@ -28,10 +36,14 @@ settings.load_profile("ikc")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what asks for the reference material, so that `-m "not shared"` leaves it out."""
+    """Mark what asks for the reference material, so that `-m "not shared"` leaves it out.
+
+    The longest modules come first, so that the workers of a run end together.
+    """
     for item in items:
         if "shared" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.shared)
+    items.sort(key=lambda item: [not item.nodeid.startswith(name) for name in LONGEST])
 
 
 @pytest.fixture(scope="session", autouse=True)

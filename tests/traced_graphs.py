@@ -7,6 +7,7 @@ trace.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import marshal
 import os
@@ -37,12 +38,23 @@ def keep_traces(patch: pytest.MonkeyPatch) -> None:
         # `ikc_deploy.locks` would write that it waits, where tests read what commands write.
         with FileLock(f"{kept}.lock"):
             if not kept.exists():
+                _keep_registry(patch)
                 program = export(model, **options)
                 assert program is not None
                 write_atomically(kept, program.model_proto.SerializeToString())
         return SimpleNamespace(model_proto=onnx.load_from_string(kept.read_bytes()))
 
     patch.setattr(torch.onnx, "export", traced_once)
+
+
+def _keep_registry(patch: pytest.MonkeyPatch) -> None:
+    """Make the exporter's table of operators once: each export would take half a second for it."""
+    # Not before the first export, which imports it anyway.
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    made = ONNXRegistry.from_torchlib
+    if not hasattr(made, "cache_info"):
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(made)))
 
 
 def _identity(model: nn.Module, options: dict[str, Any]) -> str:

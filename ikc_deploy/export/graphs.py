@@ -15,6 +15,7 @@ graph's precision, for the update graph only. With io "float", all three are flo
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -239,7 +240,7 @@ def export_module(
     """
     dims = _dims(label for sizes in axes.values() for label in sizes.values())
     shapes = {name: {axis: dims[label] for axis, label in axes[name].items()} for name in inputs}
-    with quiet_exporter():
+    with quiet_exporter(), _without_collections():
         program = torch.onnx.export(
             module,
             args=(),
@@ -295,6 +296,21 @@ def quiet_exporter() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Pause Python's cyclic garbage collector, which takes a fifth of the time of a trace.
+
+    A trace creates millions of objects and little garbage: 40 MB for the largest network.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _conv_dtype(module: nn.Module) -> torch.dtype:

@@ -38,10 +38,10 @@ def test_a_damaged_one_is_made_anew(tmp_path: Path, empty_cache: Path) -> None:
 def test_changed_weights_are_never_served_from_an_old_export(
     tmp_path: Path, empty_cache: Path
 ) -> None:
-    path = save_small(tmp_path, scale=4)
+    path = save_small(tmp_path, "compact")
     first = default_bundle(str(path))
-    save_small(tmp_path, scale=2)
-    assert default_bundle(str(path)).manifest.scale == 2
+    save_small(tmp_path, "film")
+    assert default_bundle(str(path)).manifest.architecture["design"] == "film"
     assert first.path.exists()
 
 

@@ -135,20 +135,19 @@ def test_typed_user(
 def test_a_typed_user_passes_mypy_strict(repository: Path, tmp_path: Path) -> None:
     """The package is typed for its users: an error in their code is found, and none in the rest."""
     source = (repository / "examples" / "typed_user.py").read_text()
-    wrong = source + '\n\nupscale("not an upscaler", np.zeros((4, 4, 3), np.uint8))\n'
-    found = {}
-    for name, text in (("right", source), ("wrong", wrong)):
-        path = tmp_path / f"{name}.py"
-        path.write_text(text)
-        command = ["mypy", "--strict", "--config-file=", "--follow-imports=silent", str(path)]
-        done = subprocess.run(
-            [sys.executable, "-m", *command],
-            cwd=tmp_path,
-            env={**os.environ, "MYPYPATH": str(repository)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        found[name] = done.stdout
-    assert found["right"].startswith("Success"), found["right"]
-    assert 'incompatible type "str"; expected "Upscaler"' in found["wrong"]
+    mistake = 'upscale("not an upscaler", np.zeros((4, 4, 3), np.uint8))'
+    (tmp_path / "right.py").write_text(source)
+    (tmp_path / "wrong.py").write_text(f"{source}\n\n{mistake}\n")
+    command = ["mypy", "--strict", "--config-file=", "--follow-imports=silent", "--no-pretty"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "right.py", "wrong.py"],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "(checked 2 source files)" in done.stdout, done.stdout + done.stderr
+    (error,) = (line for line in done.stdout.splitlines() if " error: " in line)
+    assert error.startswith("wrong.py:")
+    assert 'incompatible type "str"; expected "Upscaler"' in error

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -192,7 +193,7 @@ def test_an_extra_is_enough_for_what_it_promises(setup: ConfigParser, extra: str
     wanted = requirements(setup["options"]["install_requires"])
     wanted += of_extra(setup, extra) if extra else []
     brought = closure([requirement.name for requirement in wanted])
-    owners = importlib.metadata.packages_distributions()
+    owners = packages_distributions()
     known = {top for top, names in owners.items() if "ikc-deploy" not in names}
     allowed = {top for top in known if {plain(name) for name in owners[top]} & brought}
     arguments = (" ".join(sorted(part)) for part in (allowed, set(NEEDED[extra]), known))
@@ -200,6 +201,12 @@ def test_an_extra_is_enough_for_what_it_promises(setup: ConfigParser, extra: str
         [sys.executable, "-c", ALONE, *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@functools.cache
+def packages_distributions() -> Mapping[str, list[str]]:
+    """`importlib.metadata`'s, which reads the list of files of every distribution."""
+    return importlib.metadata.packages_distributions()
 
 
 def plain(name: str) -> str:

@@ -95,7 +95,7 @@ def upscaler_image(bundle: Bundle, frame: np.ndarray, code: np.ndarray) -> np.nd
 
 
 def test_steps_batches_and_float_frames(tmp_path: Path) -> None:
-    bundle = export_small(tmp_path, io="float")
+    bundle = export_small(tmp_path, "film", io="float")
     frames = np.stack([photo(24, 33), photo(24, 33, seed=1)]).transpose(0, 3, 1, 2) / np.float32(
         255
     )

@@ -17,12 +17,12 @@ import ikc_deploy
 from ikc_deploy import BackendError, Bundle, CheckpointError, InputError, KernelError, Upscaler
 from ikc_deploy.export.export_settings import ExportSettings
 from ikc_deploy.export.exporter import export_bundle
-from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_checkpoint
+from ikc_deploy.networks.checkpoints import load_checkpoint, save_checkpoint
 from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.reference import import_reference
 from ikc_deploy.networks.weights_loader import load_weights
 from tests.bundles import export_small
-from tests.samples import photo, small_architecture
+from tests.samples import photo
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,7 @@ def test_what_is_no_frame_is_refused_by_name(upscaler: Upscaler, frame: Any, mes
 
 
 def test_float_bundles_take_and_give_planes(tmp_path: Path) -> None:
-    bundle = export_small(tmp_path, io="float")
+    bundle = export_small(tmp_path, "film", io="float")
     planes = photo(16, 12).transpose(2, 0, 1).astype(np.float32) / 255
     with ikc_deploy.load(bundle, iters=1) as upscaler:
         image = upscaler(planes).image
@@ -312,8 +312,8 @@ def test_the_levels_of_a_given_blur_are_read_and_those_of_a_code_are_taken(tmp_p
         assert upscaler(photo(80, 96), sigma=2.0).codes.shape == (1, 12)
 
 
-def test_without_a_number_the_bundles_own_is_run(tmp_path: Path) -> None:
-    networks = new_networks(small_architecture("compact"), seed=0)
+def test_without_a_number_the_bundles_own_is_run(small_checkpoint: Path, tmp_path: Path) -> None:
+    networks = load_checkpoint(small_checkpoint)
     networks.training["recommended_iters"] = 2
     save_checkpoint(networks, tmp_path / "two.safetensors")
     weights = load_weights(str(tmp_path / "two.safetensors"))

@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ikc_deploy.cli.ikc_train import main
 from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup, local_device
+from tests.cli.running import invoke
 from tests.samples import photo
 
 
@@ -33,18 +35,19 @@ def test_two_processes_train_the_weights_that_one_does(repository: Path, tmp_pat
     for number in range(2):
         write_rgb(photo(64, 60, number), tmp_path / "images" / f"{number}.png")
     recipe = repository / "training" / "smoke.toml"
-    command = ["-m", "ikc_deploy.cli.ikc_train", str(recipe), "--data", str(tmp_path / "images")]
+    arguments = [str(recipe), "--data", str(tmp_path / "images"), "--out"]
+    alone = invoke(main, *arguments, tmp_path / "one")
+    assert alone.exit_code == 0, alone.stderr
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *torchrun, "-m", "ikc_deploy.cli.ikc_train", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(repository)}
-    weights = []
-    for name, launcher in (("one", []), ("two", torchrun)):
-        run = tmp_path / name
-        arguments = [sys.executable, *launcher, *command, "--out", str(run)]
-        done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.strip() == str(run / "checkpoint.safetensors")
-        weights.append(load_file(run / "checkpoint.safetensors"))
-    one, two = weights
+    done = subprocess.run(
+        [*command, str(tmp_path / "two")], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    paths = [tmp_path / name / "checkpoint.safetensors" for name in ("one", "two")]
+    assert [alone.stdout.strip(), done.stdout.strip()] == [str(path) for path in paths]
+    one, two = map(load_file, paths)
     assert one.keys() == two.keys()
     # Sums in another order. Adam makes a step of the learning rate, 1e-3, of any gradient, so where
     # a gradient is nothing but rounding, weights differ by some such steps.

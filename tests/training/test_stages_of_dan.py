@@ -8,17 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import ikc_deploy
 from ikc_deploy.errors import RecipeError
-from ikc_deploy.export.export_settings import ExportSettings
-from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.kernels import gaussian_kernel
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint, new_dan_networks
 from ikc_deploy.networks.dan2 import Dan2Estimator
 from ikc_deploy.networks.loop_networks import DanNetworks
-from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.init_from import started_networks
@@ -169,15 +165,6 @@ def test_every_step_of_the_loop_is_measured(finished: Path) -> None:
     assert training["recipe"] == "dan-smoke"
     assert training["last"]["dan"]["step3"] == measured[-1]["step3"]
     assert 0 <= training["recommended_iters"] <= 3
-
-
-def test_the_checkpoint_is_exported_and_upscales(finished: Path, tmp_path: Path) -> None:
-    weights = load_weights(str(finished / "checkpoint.safetensors"))
-    bundle = export_bundle(weights, tmp_path / "bundle", ExportSettings("fp32", "uint8"))
-    assert bundle.loop.name == "dan"
-    with ikc_deploy.load(bundle) as upscaler:
-        assert upscaler.iters == weights.networks.training["recommended_iters"]
-        assert upscaler(photo(16, 20)).image.shape == (64, 80, 3)
 
 
 def test_a_run_starts_from_weights_of_its_own_loop(

@@ -106,8 +106,8 @@ def unbroken(finished: Path) -> dict[str, Tensor]:
     return tensors
 
 
-# After 1, 5, 6, 7, 10, 13 and 17 steps in all; at the end of every stage; 3, 7, 16.
-@pytest.mark.parametrize("stops", [(1, 4, 1, 1, 3, 3, 4), (4, 6, 4), (3, 4, 9)])
+# After 1, 5, 6, 7, 10, 13 and 17 steps in all; at the end of every stage.
+@pytest.mark.parametrize("stops", [(1, 4, 1, 1, 3, 3, 4), (4, 6, 4)])
 def test_a_stopped_run_goes_on_as_if_unbroken(
     recipe: LoopRecipe, unbroken: dict[str, Tensor], tmp_path: Path, stops: tuple[int, ...]
 ) -> None:

@@ -93,7 +93,7 @@ def both(bundle: Bundle, frame: NDArray[Any], **blur: Any) -> list[ikc_deploy.Re
 
 @pytest.mark.parametrize("io", ["uint8", "float"])
 def test_float32_is_that_of_onnx_runtime_up_to_rounding(tmp_path: Path, io: FrameIO) -> None:
-    bundle = export_small(tmp_path, io=io)
+    bundle = export_small(tmp_path, "film", io=io)
     frame: NDArray[Any] = photo(20, 28)
     if io == "float":
         frame = np.ascontiguousarray(frame.transpose(2, 0, 1), np.float32) / np.float32(255)
