@@ -95,7 +95,7 @@ def test_constructors_refuse_nonsense(upscaler: Upscaler, bundle: Bundle, value:
         Upscaler(bundle, value)
     with pytest.raises(InputError, match="bundle must be an opened Bundle"):
         NonBlind(value)
-    with pytest.raises(InputError, match="invalid output size"):
+    with pytest.raises(InputError, match="size must be 2 whole numbers"):
         Postprocessing(size=value)
     if not isinstance(value, list) or value:
         with pytest.raises(InputError, match="expected an opened backend"):

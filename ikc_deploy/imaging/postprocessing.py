@@ -95,11 +95,10 @@ class Postprocessing:
         ]
         if len(ways) > 1:
             raise InputError(f"{' and '.join(ways)} both give the output size; give one of them")
-        if self.size is not None and not _is_size(self.size):
-            pair = isinstance(self.size, tuple) and len(self.size) == 2
-            found = "x".join(map(shown, self.size)) if pair else shown(self.size)
+        if self.size is not None and not all(1 <= side <= _MAX_SIDE for side in self.size):
+            width, height = map(shown, self.size)
             raise InputError(
-                f"invalid output size {found}: width and height must be whole numbers "
+                f"invalid output size {width}x{height}: width and height must be whole numbers "
                 f"from 1 to {_MAX_SIDE} pixels"
             )
         if self.stretch and self._box is None:
@@ -199,12 +198,6 @@ class Postprocessing:
         split[:, :middle] = plain[:, :middle]
         split[:, max(0, middle - _LINE) : middle] = 255
         return split
-
-
-def _is_size(size: object) -> bool:
-    if not isinstance(size, tuple | list) or len(size) != 2:
-        return False
-    return all(is_whole(side, 1) and side <= _MAX_SIDE for side in size)
 
 
 def blended(plain: NDArray[np.uint8], sr: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:

@@ -166,6 +166,7 @@ ALLOWED = {
     "doctor": {"paths", "bundle", "runtime", "weights", "export", "benchmarks", "onnx_runtime"},
     "cli": {
         "errors",
+        "version",
         "loops",
         "files",
         "locks",
@@ -192,6 +193,9 @@ ALLOWED = {
     },
     ROOT: {
         "errors",
+        "arguments",
+        "text",
+        "weights",
         "loops",
         "version",
         "option_fields",
