@@ -1,4 +1,4 @@
-"""Give weights for another family of kernels the trained F of others (ikc_deploy/training/refit_embedding.py).
+"""Give weights the trained F of others, which have codes of another family of kernels.
 
     python training/refit_embedding.py x4-lite x4-aniso OUT
 

@@ -11,7 +11,6 @@ from typing import Annotated, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.arguments import is_whole
 from ikc_deploy.errors import InputError
 from ikc_deploy.option_fields import Option, check_options
 from ikc_deploy.text import shown

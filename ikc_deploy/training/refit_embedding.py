@@ -1,8 +1,8 @@
 """A trained F for another family of kernels: its trunk, with a new embedding of the kernel code.
 
 Codes of another basis mean nothing to an F, and a random embedding makes it forget what it has
-learnt. A `FilmTrunk` sees the code only through its embedding, which is small: it is trained on codes
-alone, without images, in seconds.
+learnt. A `FilmTrunk` sees the code only through its embedding, which is small: it is trained on
+codes alone, without images, in seconds.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ikc_deploy.kernels.ellipse import ellipse_of_kernel
 from ikc_deploy.networks.film import FilmTrunk
 from ikc_deploy.networks.loop_networks import IkcNetworks
 
-MAX_KERNELS: Final = 5000
+MAX_KERNELS: Final = 2000
 """Maximum number of kernels of a family that the embedding is fitted to."""
 
-ROUND_KERNELS: Final = 400
+ROUND_KERNELS: Final = 200
 """Number of round kernels, which both families have; they count four times."""
 
 BATCH: Final = 1024
@@ -80,7 +80,7 @@ def _copy_trunk(trunk: FilmTrunk, new: FilmTrunk) -> None:
 def _samples(
     old: KernelBasis, new: KernelBasis, target: IkcNetworks
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return kernels `[N,k,k]` of the new family and sigmas `[N]` of round ones of the same area."""
+    """Return kernels `[N,k,k]` of the family, and sigmas `[N]` of round ones of the same area."""
     low, high = max(old.sigma_range[0], new.sigma_range[0]), old.sigma_range[1]
     round_ones = family_kernels("isotropic", (low, min(high, new.sigma_range[1])), new.kernel_size)
     round_ones = np.repeat(round_ones[:: -(-len(round_ones) // ROUND_KERNELS)], 4, axis=0)
