@@ -23,6 +23,7 @@ from ikc_deploy.locks import locked
 from ikc_deploy.loops import CODE, LR, SR
 from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.paths import cache_folder
+from ikc_deploy.version import __version__
 from ikc_deploy.weights import find_weights
 
 
@@ -117,7 +118,7 @@ def plain_graphs(weights: str) -> Path:
     from ikc_deploy.export.plain import export_plain_graphs
 
     source = find_weights(weights)
-    folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-plain"
+    folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-{__version__}-plain"
     if folder.is_dir():
         return folder
     with locked(folder):

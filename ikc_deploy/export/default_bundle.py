@@ -16,6 +16,7 @@ from ikc_deploy.export.graph_templates import (
 )
 from ikc_deploy.locks import locked
 from ikc_deploy.paths import cache_folder
+from ikc_deploy.version import __version__
 from ikc_deploy.weights import DEFAULT_WEIGHTS, WeightsSource, find_weights
 
 
@@ -25,8 +26,9 @@ def default_bundle(weights: str = DEFAULT_WEIGHTS, precision: Precision = "fp32"
     In float32, a bundle of weights with a shipped graph template (all shipped weights, and own ones
     of the same architectures) is made from it, without torch. Others are exported.
 
-    The cache key contains the checksum of the weights, so changed weights make a new bundle. A
-    damaged bundle is made again. Of several processes that start at once, one makes it.
+    The cache key contains the checksum of the weights and the version of this package, so changed
+    weights make a new bundle, and a new version does not run the graphs of an old one. A damaged
+    bundle is made again. Of several processes that start at once, one makes it.
 
     Args:
         weights: Weights spec (see `ikc_deploy.weights.find_weights`).
@@ -37,7 +39,7 @@ def default_bundle(weights: str = DEFAULT_WEIGHTS, precision: Precision = "fp32"
         MissingExtraError: An export is needed, and torch or onnx is not installed.
     """
     source = find_weights(weights)
-    folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-{precision}"
+    folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-{__version__}-{precision}"
     # Without the lock, so that a read-only cache can be used.
     with suppress(BundleError):
         return Bundle.open(folder)

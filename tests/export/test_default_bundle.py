@@ -45,6 +45,14 @@ def test_changed_weights_are_never_served_from_an_old_export(
     assert first.path.exists()
 
 
+def test_a_new_version_does_not_run_the_graphs_of_an_old_one(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = default_bundle("x4-lite")
+    monkeypatch.setattr("ikc_deploy.export.default_bundle.__version__", "99.0")
+    assert default_bundle("x4-lite").path != first.path
+
+
 def test_without_torch_a_cached_bundle_still_opens_and_a_missing_one_says_what_to_install(
     tmp_path: Path, empty_cache: Path
 ) -> None:
