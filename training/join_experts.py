@@ -14,8 +14,7 @@ import click
 import torch
 
 from ikc_deploy.networks.checkpoints import save_checkpoint
-from ikc_deploy.networks.loop_networks import IkcNetworks
-from ikc_deploy.networks.weights_loader import load_weights
+from ikc_deploy.networks.weights_loader import load_ikc_networks
 from ikc_deploy.training.experts import join_experts
 
 
@@ -26,16 +25,9 @@ from ikc_deploy.training.experts import join_experts
 @click.option("--degraded", multiple=True, required=True, help="The same, as many.")
 def main(base: str, out: Path, clean: tuple[str, ...], degraded: tuple[str, ...]) -> None:
     """Write OUT: the networks of BASE, with experts."""
-    halves = [[_networks(name) for name in names] for names in (clean, degraded)]
-    save_checkpoint(join_experts(_networks(base), *halves), out, torch.float16)
+    halves = [[load_ikc_networks(name) for name in names] for names in (clean, degraded)]
+    save_checkpoint(join_experts(load_ikc_networks(base), *halves), out, torch.float16)
     click.echo(f"{out}: {len(clean)} experts for clean images, {len(degraded)} for degraded ones")
-
-
-def _networks(name: str) -> IkcNetworks:
-    networks = load_weights(name).networks
-    if not isinstance(networks, IkcNetworks):
-        raise click.ClickException(f"'{name}' is of another method than IKC")
-    return networks
 
 
 if __name__ == "__main__":

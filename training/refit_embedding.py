@@ -14,8 +14,7 @@ from pathlib import Path
 import click
 
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
-from ikc_deploy.networks.loop_networks import IkcNetworks
-from ikc_deploy.networks.weights_loader import load_weights
+from ikc_deploy.networks.weights_loader import load_ikc_networks
 from ikc_deploy.training.refit_embedding import refit_embedding
 
 
@@ -25,7 +24,7 @@ from ikc_deploy.training.refit_embedding import refit_embedding
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
 def main(source: str, estimators: str, out: Path) -> None:
     """Write OUT: P and C of ESTIMATORS, and the F of SOURCE."""
-    trunk, others = _networks(source), _networks(estimators)
+    trunk, others = load_ikc_networks(source), load_ikc_networks(estimators)
     of = trunk.architecture
     settings = replace(
         others.architecture, design=of.design, channels=of.channels, blocks=of.blocks
@@ -36,13 +35,6 @@ def main(source: str, estimators: str, out: Path) -> None:
     error = refit_embedding(trunk, networks)
     save_checkpoint(networks, out)
     click.echo(f"{out}: error of the embedding {error:.1e} of its variance")
-
-
-def _networks(name: str) -> IkcNetworks:
-    networks = load_weights(name).networks
-    if not isinstance(networks, IkcNetworks):
-        raise click.ClickException(f"'{name}' is of another method than IKC")
-    return networks
 
 
 if __name__ == "__main__":

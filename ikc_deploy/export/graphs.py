@@ -300,10 +300,7 @@ def quiet_exporter() -> Iterator[None]:
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """Pause Python's cyclic garbage collector, which takes a fifth of the time of a trace.
-
-    A trace creates millions of objects and little garbage: 40 MB for the largest network.
-    """
+    """Pause Python's cyclic garbage collector: a trace creates many objects and little garbage."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ikc_deploy.errors import CheckpointError
 from ikc_deploy.networks.checkpoints import load_checkpoint, random_networks
-from ikc_deploy.networks.loop_networks import LoopNetworks
+from ikc_deploy.networks.loop_networks import IkcNetworks, LoopNetworks
 from ikc_deploy.weights import RANDOM_PREFIX, WeightsSource, find_weights
 
 
@@ -38,3 +39,20 @@ def load_weights(spec: str) -> Weights:
     if source.path is None:
         return Weights(source, random_networks(spec.removeprefix(RANDOM_PREFIX)))
     return Weights(source, load_checkpoint(source.path))
+
+
+def load_ikc_networks(spec: str) -> IkcNetworks:
+    """Load the networks of weights of IKC.
+
+    Args:
+        spec: As in `load_weights`.
+
+    Raises:
+        CheckpointError: As in `load_weights`, or the weights are of another method.
+    """
+    networks = load_weights(spec).networks
+    if not isinstance(networks, IkcNetworks):
+        raise CheckpointError(
+            f"'{spec}' holds networks of {networks.loop.name}, where those of IKC are needed"
+        )
+    return networks

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ikc_deploy.errors import CheckpointError
 from ikc_deploy.imaging.degrade import (
     crop_to_multiple,
     degrade_gaussian,
@@ -16,7 +17,7 @@ from ikc_deploy.imaging.degrade import (
 from ikc_deploy.imaging.image_io import read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.networks.loop_networks import IkcNetworks
-from ikc_deploy.networks.weights_loader import load_weights
+from ikc_deploy.networks.weights_loader import load_ikc_networks, load_weights
 from ikc_deploy.weights import DEFAULT_WEIGHTS, shipped_weights
 
 # In the middle of each scale's Gaussian8.
@@ -58,3 +59,9 @@ def test_shipped_weights_see_and_undo_the_blur(name: str, repository: Path) -> N
     # Weights that know noise are careful on a clean image.
     better = 1 if networks.training.get("degradation", {}).get("noise") else 2
     assert psnr_y(image, hr, scale) > psnr_y(bicubic, hr, scale) + better
+
+
+def test_weights_of_another_method_are_no_networks_of_ikc() -> None:
+    assert load_ikc_networks(DEFAULT_WEIGHTS).architecture.name == DEFAULT_WEIGHTS
+    with pytest.raises(CheckpointError, match="those of IKC are needed"):
+        load_ikc_networks("random:x4-dan-lite")
