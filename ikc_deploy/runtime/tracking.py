@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -43,28 +44,59 @@ _SMOOTHING: Final = 0.5
 """Weight of a frame's corrected code in the code that is used."""
 
 
-class Turn:
-    """The place of a frame in a clip whose frames are upscaled at the same time.
+class Turns:
+    """The order in which the frames of a clip that are upscaled at the same time use its tracker.
 
     Only the estimation of the code needs the last frame's code. So frames are copied, predicted and
     upscaled beside each other, but use the tracker in their order.
-
-    Args:
-        before: Turn of the last frame; None for the first frame.
     """
 
-    def __init__(self, before: Turn | None) -> None:
-        self._before: threading.Event | None = None if before is None else before._ended
-        self._ended: threading.Event = threading.Event()
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._taken = 0
+        self._first = 0
+        """Number of the first turn that has not ended."""
+        self._ended: set[int] = set()
+        """Numbers of later turns that have ended, of frames that failed or were dropped."""
+
+    def take(self) -> Turn:
+        """Return the turn of the next frame, which must be ended."""
+        self._taken += 1
+        return Turn(self, self._taken - 1)
+
+    def wait(self, number: int) -> None:
+        """Wait until all turns before a turn have ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._first >= number)
+
+    def end(self, number: int) -> None:
+        """End a turn; may be called twice."""
+        with self._changed:
+            if number < self._first:
+                return
+            self._ended.add(number)
+            while self._first in self._ended:
+                self._ended.remove(self._first)
+                self._first += 1
+            self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The place of a frame in its clip."""
+
+    turns: Turns
+    """The order of the clip."""
+    number: int
+    """Number of frames before it."""
 
     def wait(self) -> None:
-        """Wait until the turn of the last frame has ended."""
-        if self._before is not None:
-            self._before.wait()
+        """Wait until the turns of all frames before have ended."""
+        self.turns.wait(self.number)
 
     def end(self) -> None:
-        """Let the next frame use the tracker; may be called twice."""
-        self._ended.set()
+        """Let the next frame use the tracker, once it is its turn; may be called twice."""
+        self.turns.end(self.number)
 
 
 class Tracker:

@@ -29,7 +29,7 @@ from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.self_ensemble import check_host_frames
 from ikc_deploy.runtime.stream import Stream
 from ikc_deploy.runtime.tiling import TileSettings
-from ikc_deploy.runtime.tracking import Tracker, Turn
+from ikc_deploy.runtime.tracking import Tracker, Turn, Turns
 from ikc_deploy.runtime.worker import UpscaleCall, UpscalingWorker
 from ikc_deploy.runtime.worker_pool import QueuedFrame, WorkerPool
 from ikc_deploy.text import shown
@@ -382,8 +382,7 @@ def run_clip(
         InputError: The upscaler is closed.
         BackendError: The process was forked after loading.
     """
-    tracker = Tracker()
-    turn: Turn | None = None
+    tracker, turns = Tracker(), Turns()
     streams, pool = upscaler.streams, upscaler._pool
     if settings.size is not None:
         known = any(each is not None for each in settings.blur)
@@ -392,9 +391,8 @@ def run_clip(
     takes_turns = streams * len(pool.devices) > 1 and settings.estimate == "track"
 
     def prepare(item: _Item) -> QueuedFrame:
-        nonlocal turn
         taken = upscaler._accepted(frame_of(item))
-        turn = Turn(turn) if takes_turns else None
+        turn = turns.take() if takes_turns else None
         check = partial(
             upscaler._checked, taken, settings.blur, settings.estimate, False, tracker, turn
         )

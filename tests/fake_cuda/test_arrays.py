@@ -69,6 +69,8 @@ def test_self_ensemble_refuses_frames_on_the_gpu_and_takes_those_of_the_host(
         on_gpu = WithDlpack(device, frame, stream, Kernel(lambda: None, device))
         with pytest.raises(InputError, match="takes frames in host memory"):
             upscaler(on_gpu)
+        # Its memory may not be freed before it is written.
+        stream.synchronize()
 
 
 def test_crops_and_tiles_of_frames_on_the_gpu(

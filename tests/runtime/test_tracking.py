@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ import ikc_deploy
 from ikc_deploy import Bundle, Upscaler
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.runtime.frame_plane import HostPlane
-from ikc_deploy.runtime.tracking import Tracker, thumbnail
+from ikc_deploy.runtime.tracking import Tracker, Turns, thumbnail
 from tests.repeating import CORRECTION, FIRST
 from tests.samples import photo
 
@@ -112,3 +114,25 @@ def test_streams_and_calls_have_trackers_of_their_own(small_bundle: Bundle) -> N
         alternating = [next(one), next(other), next(one), next(other)]
         alone = [*upscaler.stream(frames)]
     assert np.array_equal(alternating[2].codes, alone[1].codes)
+
+
+def test_a_frame_that_fails_early_does_not_let_later_frames_pass_earlier_ones() -> None:
+    turns = Turns()
+    first, second, third = turns.take(), turns.take(), turns.take()
+    order: list[str] = []
+
+    def third_frame() -> None:
+        third.wait()
+        order.append("third")
+
+    thread = threading.Thread(target=third_frame)
+    second.end()
+    thread.start()
+    thread.join(0.1)
+    order.append("first")
+    first.end()
+    first.end()
+    thread.join()
+    assert order == ["first", "third"]
+    third.end()
+    turns.take().wait()
