@@ -12,7 +12,7 @@ from ikc_deploy import Bundle, KernelBasis
 from ikc_deploy.bundle.file_records import record_files
 from ikc_deploy.bundle.manifest import BASIS_FILE, MANIFEST_FILE, Manifest, write_manifest
 from ikc_deploy.bundle.measurements import Deviation, GraphParity, Parity
-from ikc_deploy.loops import IKC
+from ikc_deploy.loops import IKC, find_loop
 
 SCALE: Final = 4
 BASIS: Final = KernelBasis.fit((0.2, 4.0))
@@ -41,6 +41,7 @@ def manifest(**changes: Any) -> Manifest:
         "architecture": {},
         "training": {},
         "tools": {},
+        "activation_bytes": dict.fromkeys(find_loop(changes.get("loop", "ikc")).graphs, 1000),
         "parity": HAND_MADE,
     }
     return Manifest(**(values | changes))

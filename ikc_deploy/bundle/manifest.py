@@ -45,10 +45,11 @@ from ikc_deploy.parsing import read_json
 from ikc_deploy.text import printable
 from ikc_deploy.typed_values import read_settings
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """Version of the manifest's schema; a reader refuses others."""
 
 _MAX_ITERS: Final = 1000
+_MAX_ACTIVATION_BYTES: Final = 2**32
 
 USRNET: Final = "usrnet"
 """Name of an optional further graph, for known kernels."""
@@ -141,6 +142,8 @@ class Manifest:
     """Record of the training of the weights; empty for random weights."""
     tools: dict[str, str]
     """Versions of the tools that wrote the bundle."""
+    activation_bytes: dict[str, int]
+    """Peak size of the tensors of each graph in float32: bytes for each LR pixel of a frame."""
     loop: str = IKC.name
     """Name of the loop in which the graphs run."""
     recommended_iters: int = IKC.iters
@@ -159,10 +162,15 @@ class Manifest:
         """Require a supported scale, and numbers in the range of the format."""
         if self.scale not in SIGMA_RANGES:
             raise ValueError(f"scale must be one of {sorted(SIGMA_RANGES)}, got {self.scale}")
-        find_loop(self.loop)
+        graphs = find_loop(self.loop).graphs
         _check_range("code_size", self.code_size, 1, _MAX_CODES)
         _check_range("opset", self.opset, 1, 1000)
         _check_range("recommended_iters", self.recommended_iters, 0, _MAX_ITERS)
+        listed = sorted(self.activation_bytes)
+        if listed != sorted(graphs):
+            raise ValueError(f"activation_bytes must list {', '.join(graphs)}, got {listed}")
+        for name, size in self.activation_bytes.items():
+            _check_range(f"activation_bytes of {name}", size, 1, _MAX_ACTIVATION_BYTES)
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

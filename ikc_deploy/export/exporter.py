@@ -28,6 +28,7 @@ from ikc_deploy.bundle.manifest import (
 )
 from ikc_deploy.bundle.measurements import Int8Parity
 from ikc_deploy.errors import BundleError
+from ikc_deploy.export.activations import activation_bytes
 from ikc_deploy.export.calibration import (
     Image,
     calibration_images,
@@ -111,6 +112,10 @@ def _write_graphs(weights: Weights, folder: Path, precision: Precision, io: Fram
         architecture=networks.architecture.to_dict(),
         training=networks.training,
         tools=_tools(),
+        activation_bytes={
+            name: activation_bytes(path, networks.architecture.scale)
+            for name, path in paths.items()
+        },
         recommended_iters=networks.training.get("recommended_iters", networks.loop.iters),
         convolutions={name: check_precision(path, precision) for name, path in paths.items()},
     )

@@ -7,47 +7,50 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-RESTORE_BYTES: Final = 8 * 2**10
-"""Number of bytes for each LR pixel of an SR pass: buffers, activations and the result.
+from ikc_deploy.bundle.manifest import Manifest
+from ikc_deploy.loops import find_loop
+from ikc_deploy.runtime.frames import LAYOUTS
 
-It is an upper bound of the peak resident set of a process with ONNX Runtime's CPU provider, as
-measured: 3.7 KiB for x4-lite, 3.5 for x2-lite, 5.9 for x4.
-"""
-
-PREDICT_BYTES: Final = 2 * 2**10
-"""Number of bytes for each LR pixel of the predictor, which works at LR resolution. Measured: 0.3
-KiB for x4-lite and x2-lite; two activations of 128 channels in float32 are 1 KiB."""
-
-LOOP_BYTES: Final = 24 * 2**10
-"""Number of bytes for each LR pixel of the whole loop, whose corrector works at SR resolution.
-Measured: 10.0 KiB for x4-lite, 7.4 for x2-lite, 21.9 for x4."""
+_CPU_FACTOR: Final = 2
+"""Memory that a graph takes on a CPU, in sizes of the tensors that exist at the same time. It is an
+upper bound of what was measured, buffers of images excluded: 1.4 to 1.8 (docs/tiling.md). Runtimes
+reorder tensors for their kernels, and take memory in larger pieces than they need."""
 
 
 @dataclass(frozen=True)
 class PixelMemory:
-    """Numbers of bytes that an LR pixel needs on a device."""
+    """Numbers of bytes that an LR pixel of one frame needs on a device."""
 
-    predict: int = PREDICT_BYTES
-    """For the predictor."""
-    restore: int = RESTORE_BYTES
+    predict: int
+    """For the start graph."""
+    restore: int
     """For the SR network."""
-    loop: int = LOOP_BYTES
+    loop: int
     """For the whole loop."""
 
     @classmethod
-    def of_buffers(cls, scale: int, sr_bytes: int, frame_bytes: int) -> PixelMemory:
-        """Return what the buffers need where the activations' memory is unknown before they run.
+    def of_bundle(cls, manifest: Manifest, on_cpu: bool) -> PixelMemory:
+        """Return what the graphs of a bundle need.
 
-        It is a lower bound: if the rest is too little for the activations, tiles are halved.
+        On a GPU it is a lower bound, the buffers of frames and images, because what an engine needs
+        is not known before it runs. If the rest is too little for that, tiles are halved.
 
         Args:
-            scale: Scale factor.
-            sr_bytes: Size of a number of the SR image that the corrector reads.
-            frame_bytes: Size of a number of frames in their own layout.
+            manifest: Manifest of the bundle.
+            on_cpu: Whether the graphs run on a CPU.
         """
-        # The image, and a copy of it for the caller.
-        image = 3 * scale**2 * (sr_bytes + 2 * frame_bytes)
-        return cls(3 * frame_bytes, 3 * frame_bytes + image, 3 * frame_bytes + image)
+        layout, loop = LAYOUTS[manifest.io], find_loop(manifest.loop)
+        factor = _CPU_FACTOR if on_cpu else 0
+        tensors = {name: factor * size for name, size in manifest.activation_bytes.items()}
+        frame = 3 * layout.dtype.itemsize
+        # The image that the update graph reads, the image of the caller, and a copy of it.
+        sr_bytes = 4 if on_cpu else layout.sr_dtype(manifest.precision).itemsize
+        images = frame + 3 * manifest.scale**2 * (sr_bytes + 2 * layout.dtype.itemsize)
+        return cls(
+            predict=frame + (0 if loop.start is None else tensors[loop.start.name]),
+            restore=images + tensors[loop.image.name],
+            loop=images + max(tensors.values()),
+        )
 
 
 def available_memory(

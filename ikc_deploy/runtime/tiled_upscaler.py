@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.bundle.manifest import Bundle
+from ikc_deploy.bundle.manifest import Bundle, FrameIO
 from ikc_deploy.errors import InputError, OutOfMemoryError
 from ikc_deploy.runtime.estimation import WHOLE, Areas
 from ikc_deploy.runtime.executor import NetworkExecutor, UploadedBatch
@@ -19,9 +20,13 @@ from ikc_deploy.runtime.tiling import (
     MIN_TILE,
     TILE_STEP,
     TileSettings,
+    balanced_sides,
     blend_areas,
     measure_halo,
 )
+
+_HALO_TILE: Final = 192
+"""Side in LR pixels of the tiles on which the halo is measured, if it is below half of it."""
 
 
 class TiledUpscaler:
@@ -157,18 +162,27 @@ class TiledUpscaler:
     ) -> NDArray[Any]:
         batch = frames.batch
         if self._halo is None:
-            widest = self._basis.code_of_sigma(self._basis.sigma_range[1])
-            self._halo = measure_halo(
-                lambda tile: self._executor.upscale_tile(tile, widest),
-                tile_size,
-                batch.io,
-                self._scale,
-            )
+            self._halo = self._measured_halo(tile_size, batch.io)
+        size = batch.shape.height, batch.shape.width
         return blend_areas(
-            (batch.shape.height, batch.shape.width),
-            (tile_size, tile_size),
+            size,
+            balanced_sides(size, tile_size, self._halo),
             self._halo,
             batch.layout,
             self._scale,
             lambda area: frames.upscale_area(number, area, code),
         )
+
+    def _measured_halo(self, tile_size: int, io: FrameIO) -> int:
+        widest = self._basis.code_of_sigma(self._basis.sigma_range[1])
+
+        def measured(side: int) -> int:
+            return measure_halo(
+                lambda tile: self._executor.upscale_tile(tile, widest), side, io, self._scale
+            )
+
+        # Small tiles show a small halo as well, and sooner.
+        if tile_size > _HALO_TILE:
+            with suppress(InputError):
+                return measured(_HALO_TILE)
+        return measured(tile_size)

@@ -178,6 +178,34 @@ def upscale_in_tiles(
     return blend_areas((height, width), tile_shape, halo, layout, scale, upscale_area)
 
 
+def balanced_sides(size: tuple[int, int], tile_size: int, halo: int) -> tuple[int, int]:
+    """Return the smallest sides of tiles that need no more tiles than sides of `tile_size`.
+
+    Args:
+        size: Height and width of the frame in LR pixels.
+        tile_size: Maximum side of the tiles in LR pixels.
+        halo: Halo of the network in LR pixels.
+
+    Returns:
+        Height and width of the tiles in LR pixels, multiples of `TILE_STEP`; `tile_size` along an
+        axis that one tile covers.
+
+    Raises:
+        InputError: The tiles are too small for the halo.
+    """
+    _check_tile_size(tile_size, halo)
+    overlap = _overlap(halo)
+
+    def side(length: int) -> int:
+        count = _tile_count(length, tile_size, overlap)
+        if count == 1:
+            return tile_size
+        needed = math.ceil((length + (count - 1) * overlap) / count)
+        return min(tile_size, TILE_STEP * math.ceil(needed / TILE_STEP))
+
+    return side(size[0]), side(size[1])
+
+
 def blend_areas(
     size: tuple[int, int],
     tile_shape: tuple[int, int],
@@ -259,18 +287,25 @@ def measure_halo(upscale: UpscaleTile, tile_size: int, io: FrameIO, scale: int) 
 
 
 def _check_tile_size(tile_size: int, halo: int) -> None:
-    if tile_size <= 2 * halo + RAMP:
+    if tile_size <= _overlap(halo):
         raise InputError(
             f"tiles of {tile_size} LR pixels are too small for this network, whose output at a "
             "pixel depends on too many others; use larger tiles"
         )
 
 
+def _overlap(halo: int) -> int:
+    return 2 * halo + RAMP
+
+
+def _tile_count(length: int, tile_size: int, overlap: int) -> int:
+    return 1 if tile_size >= length else math.ceil((length - overlap) / (tile_size - overlap))
+
+
 def _spans(length: int, tile_size: int, halo: int, scale: int) -> list[Span]:
     """Return the positions of tiles along an axis, and the weights that cover the previous tile."""
     tile_size = min(tile_size, length)
-    overlap = 2 * halo + RAMP
-    count = 1 if tile_size == length else math.ceil((length - overlap) / (tile_size - overlap))
+    count = _tile_count(length, tile_size, _overlap(halo))
     starts = np.linspace(0, length - tile_size, count).round().astype(int).tolist()
     spans = [(slice(0, tile_size), np.empty(0, np.float32))]
     for before, start in pairwise(starts):

@@ -20,7 +20,7 @@ from ikc_deploy.errors import InputError, OutOfMemoryError
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.estimation import WHOLE, Areas, Estimate, Estimator
 from ikc_deploy.runtime.executor import NetworkExecutor, UploadedBatch
-from ikc_deploy.runtime.frames import LAYOUTS, FrameBatch, FrameShape
+from ikc_deploy.runtime.frames import FrameBatch, FrameShape
 from ikc_deploy.runtime.given_blur import GivenBlur
 from ikc_deploy.runtime.memory import PixelMemory
 from ikc_deploy.runtime.result import Result
@@ -84,11 +84,7 @@ class UpscalingWorker:
         self._basis = bundle.basis
         self._executor = NetworkExecutor(backend, bundle, iters, early_stop)
         self._estimator = Estimator(bundle.basis, iters)
-        manifest, layout = bundle.manifest, LAYOUTS[bundle.manifest.io]
-        pixel = PixelMemory()
-        if backend.device != "cpu":
-            sr_bytes = layout.sr_dtype(manifest.precision).itemsize
-            pixel = PixelMemory.of_buffers(manifest.scale, sr_bytes, layout.dtype.itemsize)
+        pixel = PixelMemory.of_bundle(bundle.manifest, backend.device == "cpu")
         self._tiled_upscaler = TiledUpscaler(
             self._executor, bundle, tiles, backend.free_memory(), pixel
         )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import ikc_deploy
 from ikc_deploy import Bundle, OutOfMemoryError, Upscaler
 from ikc_deploy.runtime.backends.base import Buffer
 from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
-from ikc_deploy.runtime.memory import RESTORE_BYTES, available_memory
+from ikc_deploy.runtime.memory import PixelMemory, available_memory
 from ikc_deploy.runtime.tiling import TileSettings
 from tests.repeating import repeated
 from tests.samples import photo
@@ -70,14 +72,15 @@ def test_without_tiles_running_out_is_an_error(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("estimate", ["full", "crops", "track"])
 def test_memory_is_kept_to_what_is_allowed(bundle: Bundle, estimate: ikc_deploy.Estimate) -> None:
-    allowed = 120 * 120 * RESTORE_BYTES
+    pixel_bytes = PixelMemory.of_bundle(bundle.manifest, on_cpu=True).restore
+    allowed = 120 * 120 * pixel_bytes
     backend = Cramped(bundle)
     tiles = TileSettings("auto", allowed)
     frame = photo(300, 310)
     with Upscaler(bundle, backend, 1, estimate=estimate, tiles=tiles) as upscaler:
         image = upscaler(frame).image
     assert np.array_equal(image, np.clip(repeated(frame.astype(int)) + 10, 0, 255))
-    assert 0 < backend.largest * RESTORE_BYTES <= allowed
+    assert 0 < backend.largest * pixel_bytes <= allowed
 
 
 def test_one_code_serves_all_tiles(bundle: Bundle) -> None:
@@ -112,3 +115,29 @@ def test_available_memory_is_the_systems_or_the_containers(tmp_path: Path) -> No
     assert available_memory(proc, cgroup) == 500 * 1024
     (cgroup / "memory.max").write_text("103424\n")
     assert available_memory(proc, cgroup) == 100 * 1024
+
+
+@pytest.mark.parametrize("iters", [0, 1])
+def test_a_process_needs_no_more_memory_than_allowed(iters: int) -> None:
+    """The peak of a process, beyond what a small frame needs, with a frame that is cut."""
+    script = rf"""
+import re, numpy, ikc_deploy
+from pathlib import Path
+def memory(kind):
+    return 1024 * int(re.search(kind + r":\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+noise = numpy.random.default_rng(0).integers(0, 256, (360, 400, 3), dtype=numpy.uint8)
+allowed = 100 * 2**20
+with ikc_deploy.load(
+    backend="onnxruntime", iters={iters}, estimate="full", threads=1, max_memory=allowed
+) as upscaler:
+    upscaler(noise[:64, :64])
+    # From here on, the peak is that of the large frame.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS")
+    image = upscaler(noise).image
+print((memory("VmHWM") - before - image.nbytes) / allowed)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert 0.3 < float(done.stdout) < 1

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 import ikc_deploy
 from ikc_deploy import InputError
-from ikc_deploy.runtime.tiling import TileSettings, measure_halo, upscale_in_tiles
+from ikc_deploy.runtime.tiling import TileSettings, balanced_sides, measure_halo, upscale_in_tiles
 from tests.samples import photo
 
 SCALE = 2
@@ -42,13 +42,36 @@ def test_what_is_wrong_at_edges_of_tiles_is_nowhere_in_the_image(
     frame = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     shapes: set[tuple[int, ...]] = set()
     side = 64
+    down, across = balanced_sides((height, width), side, halo)
+    assert max(down, across) <= side
     image = upscale_in_tiles(
-        frame, (side, side), halo, "uint8", SCALE, wrong_at_edges(halo, shapes)
+        frame, (down, across), halo, "uint8", SCALE, wrong_at_edges(halo, shapes)
     )
-    assert shapes == {(min(side, height), min(side, width), 3)}
+    assert shapes == {(min(down, height), min(across, width), 3)}
     inner = SCALE * halo
     expected = repeated(frame) // 2
     assert np.array_equal(image[inner:-inner, inner:-inner], expected[inner:-inner, inner:-inner])
+
+
+@given(st.integers(64, 2000), st.integers(1, 24))
+def test_balanced_tiles_are_as_many_as_the_largest_and_no_larger_than_needed(
+    length: int, halo: int
+) -> None:
+    def tiles(side: int) -> int:
+        calls = []
+
+        def upscale(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            calls.append(tile.shape)
+            return tile
+
+        strip = np.zeros((8, length, 3), np.uint8)
+        upscale_in_tiles(strip, (128, side), halo, "uint8", 1, upscale)
+        return len(calls)
+
+    _, side = balanced_sides((8, length), 128, halo)
+    assert tiles(side) == tiles(128)
+    if length > 128 and side - 16 > 2 * halo + 8:
+        assert tiles(side - 16) > tiles(128)
 
 
 def test_planes_are_tiled_as_frames_are() -> None:

@@ -507,6 +507,7 @@ class Check:
             architecture=networks.architecture.to_dict(),
             training=networks.training,
             tools={},
+            activation_bytes=dict.fromkeys(networks.loop.graphs, 1),
         )
         return Bundle(folder, manifest, record_files(folder, [BASIS_FILE]))
 
