@@ -39,10 +39,10 @@ class TwoCodes:
 
 
 @pytest.fixture
-def subject(small_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
-    """Small networks with an empty cache."""
+def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Subject:
+    """Small networks with every part, and an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return Subject(str(small_checkpoint))
+    return Subject(str(save_small(tmp_path, "film")))
 
 
 def test_an_engine_that_returns_another_shape_is_refused(subject: Subject) -> None:
@@ -51,16 +51,12 @@ def test_an_engine_that_returns_another_shape_is_refused(subject: Subject) -> No
         runner.run()
 
 
-def test_ncnn_gives_the_image_of_onnx_runtime(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ncnn_gives_the_image_of_onnx_runtime(subject: Subject) -> None:
     pytest.importorskip("ncnn")
     pytest.importorskip("pnnx")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    checkpoint = save_small(tmp_path, design="film")
     images = []
     for engine in (OnnxRuntimeEngine(), NcnnEngine()):
-        runner = PlainGraphsRunner(Subject(str(checkpoint)), CASE, engine)
+        runner = PlainGraphsRunner(subject, CASE, engine)
         runner.run()
         images.append(runner.image().astype(int))
     assert np.abs(images[0] - images[1]).max() <= 1

@@ -194,9 +194,10 @@ main(sys.argv[1:])
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     assert (out / "kernel.npy").exists()
     again = [sys.executable, "-m", "ikc_deploy.cli.ikc_offline", *dip(folder, out, 1)]
-    both = [subprocess.Popen(again, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
+    with subprocess.Popen(again, stderr=subprocess.PIPE, text=True) as other:
+        ours = invoke(main, *dip(folder, out, 1))
+        said = [ours.stderr, other.communicate()[1]]
+    assert [ours.exit_code, other.returncode] == [0, 0], said
     assert all(not text or text.startswith("waiting for process") for text in said)
     assert {path.name for path in out.iterdir()} == listed(out)
     assert json.loads((out / "report.json").read_text())["complete"]

@@ -12,8 +12,15 @@ from ikc_deploy.cli.ikc_train import main
 from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.locks import locked
 from ikc_deploy.networks.checkpoints import load_checkpoint
+from ikc_deploy.training import step_size_search
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
+
+
+@pytest.fixture(autouse=True)
+def _brief_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Search the step size on four crops: on all, it would take most of the time of a run."""
+    monkeypatch.setattr(step_size_search, "_BATCHES", 2)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,6 @@ from onnx import numpy_helper
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import CheckpointError, ExportError
-from ikc_deploy.export.export_settings import ExportSettings
-from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.export.graph_templates import (
     Checkpoint,
     bundle_from_template,
@@ -29,7 +28,7 @@ from ikc_deploy.loops import IKC
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.weights import find_weights, shipped_templates, shipped_weights
-from tests.bundles import save_small
+from tests.bundles import change_vectors, export_small, save_small
 from tests.samples import small_architecture
 
 
@@ -55,25 +54,15 @@ def assert_equal_to_an_export(bundle: Bundle, weights: str) -> None:
             np.testing.assert_allclose(found[key], wanted, rtol=1e-6, atol=margin, err_msg=key)
 
 
-def save_random(path: Path, seed: int) -> Path:
-    """A checkpoint of small networks without equal biases, which an export would merge."""
-    networks = new_networks(small_architecture("film", 4), seed)
-    random = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in networks.modules().values():
-            for parameter in (each for each in module.parameters() if each.ndim == 1):
-                parameter.add_(0.001 * torch.randn(parameter.shape, generator=random))
-    networks.training = {"recommended_iters": 2}
-    save_checkpoint(networks, path, torch.float16)
-    return path
-
-
 def test_a_template_serves_other_weights_of_its_architecture(tmp_path: Path) -> None:
-    first = load_weights(str(save_random(tmp_path / "first.safetensors", 0)))
-    exported = export_bundle(first, tmp_path / "exported", ExportSettings())
-    template_from_bundle(first.networks, exported, tmp_path / "small.zip")
+    exported = export_small(tmp_path, "film")
+    first = load_weights(str(tmp_path / "small.safetensors")).networks
+    template_from_bundle(first, exported, tmp_path / "small.zip")
+    networks = new_networks(replace(small_architecture("film", 4), experts=1), seed=1)
+    change_vectors(networks, seed=1)
+    networks.training = {"recommended_iters": 2}
     other = tmp_path / "other.safetensors"
-    save_random(other, 1)
+    save_checkpoint(networks, other, torch.float16)
     bundle = completed(tmp_path / "small.zip", str(other), tmp_path / "bundle")
     assert_equal_to_an_export(bundle, str(other))
     manifest = bundle.manifest

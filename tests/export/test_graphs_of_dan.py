@@ -15,8 +15,7 @@ from ikc_deploy.export.deployable import deployable
 from ikc_deploy.export.export_settings import ExportSettings
 from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.networks.architecture import Design
-from ikc_deploy.networks.checkpoints import new_dan_networks, save_checkpoint
-from ikc_deploy.networks.reference_dan import import_dan
+from ikc_deploy.networks.checkpoints import new_dan_networks
 from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.frames import frame_shape
@@ -77,31 +76,23 @@ def loop_of(
     return images, codes
 
 
-def test_the_runtime_returns_the_published_images_and_codes(shared: Path, tmp_path: Path) -> None:
-    """Of the second version; `tests/networks` compares both without graphs."""
-    file = shared / "official_dan" / "danv2_x4_24x20.pt"
-    expected = torch.load(file, weights_only=True)
-    save_checkpoint(import_dan(file), tmp_path / "dan.safetensors")
-    weights = load_weights(str(tmp_path / "dan.safetensors"))
-    bundle = export_bundle(weights, tmp_path / "bundle", ExportSettings("fp32", "float"))
-    lr = expected["lr"].numpy()
-    images, codes = loop_of(bundle, lr, iters=4)
-    np.testing.assert_allclose(codes[1:], expected["codes"].numpy(), rtol=0, atol=1e-4)
-    np.testing.assert_allclose(images[:4], expected["srs"].numpy(), rtol=0, atol=1e-4)
-    with ikc_deploy.load(bundle.path, "onnxruntime") as upscaler:
-        result = upscaler(lr[0], steps=True)
-    wanted = expected["srs"][:, 0].clamp(0, 1).numpy()
-    np.testing.assert_allclose(np.stack(result.steps), wanted, rtol=0, atol=1e-4)
-    assert upscaler.iters == 3
-
-
 @pytest.mark.parametrize("design", VERSIONS)
-def test_float_bundles_follow_the_formulas(design: Design, tmp_path: Path) -> None:
-    bundle = exported(tmp_path, design, "float", scale=2)
-    networks = new_dan_networks(small_architecture(design, 2), seed=0)
-    lr = np.random.default_rng(0).random((2, 3, 9, 12), dtype=np.float32)
-    srs, codes = published(published_state(networks), torch.from_numpy(lr), 2, loops=3)
-    images, found = loop_of(bundle, lr, iters=3)
+def test_loops_of_graphs_follow_the_formulas(
+    design: Design, bundle: Bundle, tmp_path: Path
+) -> None:
+    """On float planes with the first version, on 8-bit frames with the second."""
+    frames: NDArray[Any]
+    if design == "dan1":
+        bundle = exported(tmp_path, design, "float", scale=2)
+        frames = np.random.default_rng(0).random((2, 3, 9, 12), dtype=np.float32)
+        planes = torch.from_numpy(frames)
+    else:
+        frames = np.stack([photo(9, 12, seed) for seed in range(2)])
+        planes = torch.from_numpy(frames).permute(0, 3, 1, 2) / 255
+    scale = bundle.manifest.scale
+    networks = new_dan_networks(small_architecture(design, scale), seed=0)
+    srs, codes = published(published_state(networks), planes, scale, loops=3)
+    images, found = loop_of(bundle, frames, iters=3)
     np.testing.assert_allclose(np.stack(images[:3]), torch.stack(srs), rtol=0, atol=1e-5)
     np.testing.assert_allclose(found[1:], torch.stack(codes), rtol=0, atol=1e-5)
 

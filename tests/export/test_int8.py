@@ -131,7 +131,7 @@ def test_the_best_scale_is_no_worse_than_the_largest_value(seed: int) -> None:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     path = tmp_path_factory.mktemp("weights") / "wide.safetensors"
-    settings = Architecture("wide", 4, "compact", 32, 2, 32, (0.2, 4.0))
+    settings = Architecture("wide", 2, "compact", 32, 1, 32, (0.2, 2.0))
     save_checkpoint(new_networks(settings, seed=0), path)
     return load_weights(str(path))
 

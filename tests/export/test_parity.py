@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
-import torch
 from onnx import numpy_helper
-from torch import nn
 
 from ikc_deploy import Bundle, BundleError, ExportError
 from ikc_deploy.bundle.manifest import Precision
@@ -26,40 +24,18 @@ from ikc_deploy.export.graphs import export_graphs
 from ikc_deploy.export.parity import check_parity, measure_parity
 from ikc_deploy.export.widening import widened
 from ikc_deploy.loops import IKC
-from ikc_deploy.networks.architecture import Architecture
-from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
-from ikc_deploy.networks.loop_networks import IkcNetworks
-from ikc_deploy.networks.sftmd import Sftmd
 from ikc_deploy.networks.weights_loader import Weights, load_weights
 from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
+from tests.bundles import save_busy
 from tests.export.sabotage import KINDS, sabotaged
 from tests.sealing import seal
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
-def busy_networks() -> IkcNetworks:
-    """Small networks in which everything counts, as training leaves them.
-
-    As they are made, the last layers of all three are close to nothing, and what lies before them
-    can be anything.
-    """
-    networks = new_networks(Architecture("busy", 2, "compact", 32, 1, 32, (0.2, 2.0)), seed=1)
-    with torch.no_grad():
-        networks.sftmd.conv_output.weight.mul_(30)
-        for block in cast(Sftmd, networks.sftmd).residual_blocks:
-            block.conv2.weight.mul_(5)
-        for module in networks.corrector.modules():
-            if isinstance(module, nn.Linear):
-                module.weight.mul_(1.5)
-    return networks
-
-
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
-    path = tmp_path_factory.mktemp("busy") / "busy.safetensors"
-    save_checkpoint(busy_networks(), path)
-    return load_weights(str(path))
+    return load_weights(str(save_busy(tmp_path_factory.mktemp("busy"))))
 
 
 @pytest.fixture(scope="module", params=PRECISIONS)

@@ -19,7 +19,6 @@ from ikc_deploy.export.export_settings import ExportSettings
 from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.networks.checkpoints import load_checkpoint, save_checkpoint
 from ikc_deploy.networks.loop_networks import IkcNetworks
-from ikc_deploy.networks.reference import import_reference
 from ikc_deploy.networks.weights_loader import load_weights
 from tests.bundles import export_small
 from tests.samples import photo
@@ -64,28 +63,6 @@ def test_the_loop_is_algorithm_1(upscaler: Upscaler, networks: IkcNetworks) -> N
     for ours, expected in zip(result.steps, images, strict=True):
         assert np.abs(ours - expected).max() < 0.51
     assert np.array_equal(result.image, result.steps[-1])
-
-
-@pytest.mark.shared
-def test_the_reference_networks_give_the_reference_numbers(shared: Path, tmp_path: Path) -> None:
-    folder = shared / "official_ikc"
-    fixture = torch.load(folder / "ref_x4_32x40.pt", weights_only=True)
-    torch.save(fixture["sftmd"], tmp_path / "sftmd.pth")
-    imported = import_reference(
-        tmp_path / "sftmd.pth",
-        folder / "Predictor_latest_G.pth",
-        folder / "Corrector_latest_G.pth",
-        folder / "pca_matrix.pth",
-    )
-    save_checkpoint(imported, tmp_path / "reference.safetensors")
-    weights = load_weights(str(tmp_path / "reference.safetensors"))
-    bundle = export_bundle(weights, tmp_path / "bundle", ExportSettings("fp32", "float"))
-    with ikc_deploy.load(bundle, iters=len(fixture["codes"]) - 1) as upscaler:
-        result = upscaler(fixture["lr"].numpy(), steps=True)
-    for step, code in enumerate(fixture["codes"]):
-        np.testing.assert_allclose(result.codes[step], code.numpy(), atol=1e-4)
-    for step, sr in enumerate(fixture["srs"]):
-        np.testing.assert_allclose(result.steps[step], sr.numpy(), atol=1e-4)
 
 
 @given(

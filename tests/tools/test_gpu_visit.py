@@ -12,8 +12,15 @@ from click.testing import CliRunner
 
 from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.networks.checkpoints import load_checkpoint
+from ikc_deploy.training import step_size_search
 from tests.samples import photo
 from tools.gpu_visit import main
+
+
+@pytest.fixture(autouse=True)
+def _brief_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Search the step size on four crops: on all, it would take most of the time of a run."""
+    monkeypatch.setattr(step_size_search, "_BATCHES", 2)
 
 
 def plan(folder: Path, smoke: Path) -> Path:

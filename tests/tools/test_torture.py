@@ -55,7 +55,7 @@ file = open(out, 'w')
 for letter in variant * 20:
     file.write(letter)
     file.flush()
-    time.sleep(0.05)
+    time.sleep(0.02)
 """
 LITTER = "open(out + '.tmp', 'w').write('')\nopen(out, 'w').write(variant)"
 

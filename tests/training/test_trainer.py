@@ -38,9 +38,10 @@ STEPS = {"predictor": 4, "sftmd": 6, "corrector": 4, "joint": 4}
 
 @pytest.fixture(scope="module", autouse=True)
 def short_search() -> Iterator[None]:
-    """One step size instead of five: the search, which has its own tests, takes most of a run."""
+    """One step size on few crops: the search, which has its own tests, takes most of a run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ikc_deploy.training.step_size_search.STEP_SIZES", (0.1,))
+        patch.setattr("ikc_deploy.training.step_size_search._BATCHES", 2)
         yield
 
 
