@@ -114,6 +114,7 @@ class Clip:
         self.warnings: list[str] = []
         self._corrupt = 0
         self._deinterlace: Deinterlace = deinterlace
+        self._is_range = clip_range is not None
         self._open = partial(open_input, source, self.name, container, options)
         self.container = self._open()
         try:
@@ -156,14 +157,30 @@ class Clip:
     def frames(self, skip: int = 0) -> Generator[Frame, None, None]:
         """Yield the frames of the span in order, without the first `skip`; can be called once.
 
+        They end with a warning where their size changes.
+
         Raises:
-            VideoError: The size of the frames changes within the span.
+            VideoError: The size of the frames changes within a range of the clip.
         """
         to_rgb = ToRgb(self.facts.colour)
         for number, (frame, pts) in enumerate(chain([self._first], self._kept)):
+            if (frame.width, frame.height) != (self.facts.width, self.facts.height):
+                self._end_at(frame, pts)
+                return
             if number >= skip:
-                check_size(frame, self.facts, self.name)
                 yield Frame(to_rgb(frame), pts - self.origin)
+
+    def _end_at(self, frame: VideoFrame, pts: int) -> None:
+        """Warn that the output ends before a frame of another size, or raise `VideoError`."""
+        if self._is_range:
+            check_size(frame, self.facts, self.name)
+        passed = (pts - self._first_time()) * _time_base(self.stream)
+        begin = math.floor(1000 * passed) / 1000
+        self.warnings.append(
+            f"the frame size of '{self.name}' changes from {self.facts.width}x{self.facts.height} "
+            f"to {frame.width}x{frame.height} at {begin:g} s; the output ends there. Upscale the "
+            f"rest into another file, with --start {begin:g}"
+        )
 
     def _keep(self) -> Iterator[tuple[VideoFrame, int]]:
         """Yield the decoded frames of the span with increasing time stamps."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -93,12 +94,20 @@ def test_a_clip_without_video_says_what_it_has(tmp_path: Path) -> None:
         Clip(path)
 
 
-def test_a_clip_whose_picture_changes_size_says_where_to_cut(tmp_path: Path) -> None:
+def test_a_clip_whose_picture_changes_size_ends_there_and_says_where_the_rest_begins(
+    tmp_path: Path,
+) -> None:
     small = make_clip(tmp_path / "small.ts", [photo(48, 80)] * 3)
-    large = make_clip(tmp_path / "large.ts", [photo(64, 96)] * 3)
+    large = make_clip(tmp_path / "large.ts", [photo(64, 96)] * 3, [3 * TICK, 4 * TICK, 5 * TICK])
     both = tmp_path / "both.ts"
     both.write_bytes(small.read_bytes() + large.read_bytes())
     clip = Clip(both)
-    with pytest.raises(VideoError, match="changes from 80x48 to 96x64"):
-        list(clip.frames())
+    begun = list(clip.frames())
+    (warning,) = clip.warnings
+    start = re.search(r"from 80x48 to 96x64 at ([\d.]+) s.*--start \1$", warning)
+    assert start is not None and 2 <= len(begun) <= 3
     clip.close()
+    rest = Clip(both, Span(Fraction(start[1])))
+    assert [frame.rgb.shape for frame in rest.frames()] == [(64, 96, 3)] * 3
+    assert not rest.warnings
+    rest.close()
