@@ -301,7 +301,8 @@ class Clip:
         seconds, tick = declared_seconds(self.stream), _time_base(self.stream)
         if seconds is None or last is None or self._decoder.jumps:
             return
-        end = (last + self._step() - self._first_time()) * tick
+        shown = max(last, self._decoder.repeated or last)
+        end = (shown + self._step() - self._first_time()) * tick
         if seconds - end > max(2 * self._step() * tick, _SHORT):
             self.warnings.append(
                 f"'{self.name}' should last {float(seconds):.2f} s, but its frames end at "
@@ -328,6 +329,8 @@ class Decoder:
     ) -> None:
         self.damaged = 0
         """Number of packets so far that could not be decoded."""
+        self.repeated: int | None = None
+        """Time of the last packet so far that is empty, which repeats the frame before."""
         self.alpha = False
         """Whether packets so far had transparency, which FFmpeg's decoder omits."""
         self._clock = RunningClock() if can_jump(container) else None
@@ -379,6 +382,9 @@ class Decoder:
             if self._guessed:
                 packet.pts = packet.dts
             self.alpha = self.alpha or _has_alpha_layer(packet)
+            if not packet.size and packet.pts is not None:
+                self.repeated = packet.pts
+                continue
             try:
                 frames = packet.decode()
             except av.FFmpegError:

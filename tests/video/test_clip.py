@@ -5,6 +5,7 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -111,3 +112,21 @@ def test_a_clip_whose_picture_changes_size_ends_there_and_says_where_the_rest_be
     assert [frame.rgb.shape for frame in rest.frames()] == [(64, 96, 3)] * 3
     assert not rest.warnings
     rest.close()
+
+
+def test_empty_packets_repeat_a_frame_and_are_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mov"
+    whole = make_clip(tmp_path / "whole.mp4", map(numbered, range(6)), codec="mpeg4")
+    with av.open(whole) as read, av.open(path, "w") as written:
+        stream = written.add_stream_from_template(read.streams.video[0])
+        for number, packet in enumerate(read.demux(video=0)):
+            if packet.dts is None:
+                continue
+            made = av.Packet(0) if number in (2, 4, 5) else packet
+            made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
+            made.duration, made.stream = packet.duration, stream
+            written.mux(made)
+    clip = Clip(path)
+    assert [frame.pts * clip.facts.time_base * 25 for frame in clip.frames()] == [0, 1, 3]
+    assert not clip.warnings
+    clip.close()
