@@ -186,8 +186,9 @@ def test_the_networks_may_lie_in_one_file(files: dict[str, Path], tmp_path: Path
     plain = import_reference(**files)
     parts = {"netF": "sftmd", "netP": "predictor", "netC": "corrector"}
     whole = {name: torch.load(files[part], weights_only=True) for name, part in parts.items()}
-    torch.save({**whole, "step": 5}, tmp_path / "whole.pth")
-    together = import_reference(*[tmp_path / "whole.pth"] * 3, pca=files["pca"])
+    path = tmp_path / "whole.pth"
+    torch.save({**whole, "step": 5}, path)
+    together = import_reference(path, path, path, files["pca"])
     for name, module in plain.modules().items():
         state = together.modules()[name].state_dict()
         assert all(torch.equal(state[key], value) for key, value in module.state_dict().items())
