@@ -32,6 +32,7 @@ from ikc_deploy.imaging.separation import (
     orientation_of,
     part_jpeg,
     part_png,
+    png_images,
     sound_profile,
 )
 
@@ -136,13 +137,12 @@ def _read(data: bytes, max_pixels: int | None) -> Picture:
         if begins(data):
             image, parted = opened(data)
             check_pixels(*image.size, max_pixels)
-            _refuse_several(image)
+            _refuse_several(getattr(image, "n_frames", 1))
             return decode(image, parted)
     raise AssertionError("the content was checked when it was read")
 
 
-def _refuse_several(image: ImageFile.ImageFile) -> None:
-    count = getattr(image, "n_frames", 1)
+def _refuse_several(count: int) -> None:
     if count > 1:
         raise InputError(
             f"holds {count} images (an animation); save the one that you want as a separate file"
@@ -154,6 +154,7 @@ Opened = tuple[ImageFile.ImageFile, Parted]
 
 # Pillow's classes are used directly, because Image.open() applies a limit of pixels.
 def _open_png(data: bytes) -> Opened:
+    _refuse_several(png_images(data))
     parted = part_png(data)
     return PngImagePlugin.PngImageFile(BytesIO(parted.pixels)), parted
 

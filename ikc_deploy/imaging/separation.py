@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,7 +30,11 @@ _MAX_PROFILE: Final = 8 * 2**20
 """Maximum size in bytes. Printer profiles have up to 4 MiB; JPEG cannot hold more than 15."""
 
 # Transparency, and the chunks that identify an animation.
-_PIXEL_CHUNKS: Final = (b"tRNS", b"acTL", b"fcTL", b"fdAT")
+_COLOUR_TYPE: Final = 25
+"""Position of the colour type in a PNG."""
+_INDEXED: Final = 3
+_KEY_BYTES: Final[dict[int | None, int]] = {0: 2, 2: 6}
+"""Length of the transparent colour in chunk tRNS by colour type: grey and RGB."""
 
 _TEXT_CHUNKS: Final = (b"tEXt", b"zTXt", b"iTXt")
 _METADATA_CHUNKS: Final = (*_TEXT_CHUNKS, *COLOUR_CHUNKS, b"eXIf", b"iCCP", b"pHYs")
@@ -70,26 +74,82 @@ class Parted:
 
 
 def part_png(data: bytes) -> Parted:
-    """Keep the critical chunks, transparency and frames of a PNG, up to the first broken chunk."""
+    """Keep the critical chunks and the transparency of a PNG, up to the first broken chunk."""
     view, kept = memoryview(data), [memoryview(PNG_SIGNATURE)]
     beside: list[tuple[bytes, bytes]] = []
+    colours: int | None = None
+    pixels = False
+    for kind, start, end in _png_chunks(data):
+        if kind[:1].isupper():
+            kept.append(view[start:end])
+            colours = (end - start - 12) // 3 if kind == b"PLTE" else colours
+            pixels = pixels or kind == b"IDAT"
+        elif kind == b"tRNS":
+            if not pixels and _is_sound(data, start, end) and _is_key(data, colours, end - start):
+                kept.append(view[start:end])
+        elif kind in _METADATA_CHUNKS and _is_kept(data, kind, start, end):
+            beside.append((kind, data[start + 8 : end - 4]))
+    metadata = _png_metadata(beside)
+    profile = next((_inflated(content) for kind, content in beside if kind == b"iCCP"), None)
+    return Parted(b"".join(kept), orientation_of(metadata.exif), profile, metadata)
+
+
+def png_images(data: bytes) -> int:
+    """Return the number of images in a PNG: more than 1 for an animation.
+
+    A damaged animation is one image, the one that programs without animations show.
+    """
+    frames, seen = 1, set()
+    for kind, start, end in _png_chunks(data):
+        if kind == b"acTL" and b"IDAT" not in seen and end - start == 20:
+            if _is_sound(data, start, end):
+                frames = int.from_bytes(data[start + 8 : start + 12])
+        elif kind == b"fcTL" and b"IDAT" in seen and b"first" not in seen:
+            seen.add(b"hidden")
+        elif kind == b"fcTL":
+            seen.add(b"first")
+        seen.add(kind)
+    if b"fdAT" not in seen:
+        return 1
+    return max(1, frames) + (b"hidden" in seen)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind, start and end of each chunk up to IEND; the last one may be cut short."""
     start = len(PNG_SIGNATURE)
     while start + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, start)
         end = start + 12 + length
-        if kind[:1].isupper() or kind in _PIXEL_CHUNKS:
-            kept.append(view[start:end])
-        elif kind in _METADATA_CHUNKS and end <= len(data):
-            content = data[start + 8 : end - 4]
-            # Profiles and EXIF have checks of their own, and many programs write wrong checksums.
-            if kind in (b"iCCP", b"eXIf") or data[end - 4 : end] == checksum(kind, content):
-                beside.append((kind, content))
+        yield kind, start, end
         start = end
         if kind == b"IEND":
             break
-    metadata = _png_metadata(beside)
-    profile = next((_inflated(content) for kind, content in beside if kind == b"iCCP"), None)
-    return Parted(b"".join(kept), orientation_of(metadata.exif), profile, metadata)
+
+
+def _is_kept(data: bytes, kind: bytes, start: int, end: int) -> bool:
+    # Profiles and EXIF have checks of their own, and many programs write wrong checksums.
+    checked = kind in (b"iCCP", b"eXIf") or _is_sound(data, start, end)
+    return end <= len(data) and checked
+
+
+def _is_sound(data: bytes, start: int, end: int) -> bool:
+    """Return whether a chunk has the right checksum."""
+    return data[end - 4 : end] == checksum(data[start + 4 : start + 8], data[start + 8 : end - 4])
+
+
+def _is_key(data: bytes, colours: int | None, chunk: int) -> bool:
+    """Return whether a tRNS chunk of `chunk` bytes in all is valid for a PNG.
+
+    Args:
+        data: The PNG.
+        colours: Number of colours of the palette before the chunk; None if there is none.
+        chunk: Bytes of the chunk, with its frame of 12 bytes.
+    """
+    length = chunk - 12
+    kind = data[_COLOUR_TYPE] if len(data) > _COLOUR_TYPE else None
+    if kind == _INDEXED:
+        return colours is not None and length <= colours
+    return length == _KEY_BYTES.get(kind)
 
 
 def checksum(kind: bytes, content: bytes) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from io import BytesIO
 from typing import Any, Final
 
@@ -38,6 +39,9 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR, _CIELAB, _ICCLAB 
     *(6, 8, 9),
 )
 """PhotometricInterpretation."""
+_PHOTOMETRIC: Final = 262
+_FAX: Final = (2, 3, 4)
+"""Compressions of faxes."""
 _CHANNELS: Final = {
     _WHITE_IS_ZERO: 1,
     _BLACK_IS_ZERO: 1,
@@ -50,6 +54,8 @@ _CHANNELS: Final = {
 _PREMULTIPLIED, _STRAIGHT = 1, 2
 """ExtraSamples."""
 _SEPARATE: Final = 2
+_CODECS_OF_BUILDS: Final = (34925, 50000, 50001)
+"""Compressions that some builds of Pillow lack: LZMA, Zstandard, WebP."""
 _UNCOMPRESSED: Final = 1
 _UNSIGNED, _UNDEFINED = 1, 4
 """SampleFormat."""
@@ -80,12 +86,15 @@ def read_tiff(data: bytes, max_pixels: int | None) -> Picture:
 
     with tifffile.TiffFile(BytesIO(data)) as file:
         page = _the_picture(file)
+        if not _has_colour_model(page):
+            page.photometric = _RGB if page.samplesperpixel >= 3 else _BLACK_IS_ZERO
         check_pixels(page.imagewidth, page.imagelength, max_pixels)
         _check_samples(page)
         parted = part_tiff(data, page)
         image = _opened(parted.pixels, page)
         if image is not None:
-            return decode(image, parted)
+            with _codec_of_build(page):
+                return decode(image, parted)
         shown = _decoded(page, len(data))
     alpha = None if shown.alpha is None else upright(shown.alpha, parted.orientation)
     profile = parted.icc_profile if page.photometric in (0, 1, 2, 3) else None
@@ -111,6 +120,11 @@ def _is_beside(page: Any) -> bool:
     """Return whether a page is a smaller version of another page, or its mask."""
     old = page.tags.get(255)
     return bool(page.subfiletype & (_REDUCED | _MASK)) or (old is not None and old.value == 2)
+
+
+def _has_colour_model(page: Any) -> bool:
+    """Return whether a page states its colour model, or is a fax, where white is zero."""
+    return _PHOTOMETRIC in page.tags or page.compression in _FAX
 
 
 def _check_samples(page: Any) -> None:
@@ -156,12 +170,27 @@ def _libtiff(uncompressed: bool) -> Iterator[None]:
         TiffImagePlugin.READ_LIBTIFF = before
 
 
+@contextmanager
+def _codec_of_build(page: Any) -> Iterator[None]:
+    """Raise `MissingExtraError` if Pillow was built without the codec of a page."""
+    try:
+        yield
+    except OSError as error:
+        if page.compression not in _CODECS_OF_BUILDS:
+            raise
+        raise MissingExtraError("imagecodecs", "tiff", "this compression of TIFF") from error
+
+
 def _is_misread(page: Any) -> bool:
     """Return whether Pillow misreads the layout of a page.
 
     Found by writing every layout (tests/imaging/test_tiff.py): Pillow then returned noise, wrong
     opacity or negatives.
     """
+    if not _has_colour_model(page):
+        return True
+    if page.compression in _CODECS_OF_BUILDS and find_spec("imagecodecs") is not None:
+        return True
     more = page.samplesperpixel > _CHANNELS.get(page.photometric, page.samplesperpixel)
     return (
         (page.planarconfig == _SEPARATE and (page.compression == _UNCOMPRESSED or more))

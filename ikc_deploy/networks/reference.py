@@ -1,31 +1,38 @@
 """Import of the published IKC checkpoints (four .pth files) into one checkpoint.
 
-Tolerated are `module.` prefixes of DataParallel, a state dict wrapped under a common name, and
-`sft_branch.*`, which the reference registers and never uses. `.pth` files are always read with
-`weights_only=True`, so nothing in them is executed.
+The three networks may lie in one file. `sft_branch.*`, which the reference registers and never
+uses, is left out.
 """
 
 from __future__ import annotations
 
-import pickle
 import re
-from os import PathLike, fspath
-from typing import Any
+from os import fspath
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ikc_deploy.errors import CheckpointError
+from ikc_deploy.errors import CheckpointError, KernelError
 from ikc_deploy.kernels import SIGMA_RANGES, KernelBasis
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import empty_networks, load_tensors
+from ikc_deploy.networks.foreign_checkpoints import (
+    NetworkMarks,
+    PathType,
+    read_matrix,
+    read_network,
+)
 from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.tensors import refuse_unusable
 
-PathType = str | PathLike[str]
-
-_WRAPPERS = ("state_dict", "model_state", "model_state_dict", "model", "params", "net")
 _UNUSED = "sft_branch."
+_SFTMD = NetworkMarks(("conv_mid.weight", "conv_output.weight", "upscale.0.weight", "conv1.weight"))
+_CORRECTOR = NetworkMarks(("code_dense.0.weight", "global_dense.0.weight", "ConvNet.0.weight"))
+_PREDICTOR = NetworkMarks(
+    ("ConvNet.0.weight", "ConvNet.2.weight", "ConvNet.4.weight"), foreign=_CORRECTOR.own[:2]
+)
 
 
 def import_reference(
@@ -37,7 +44,8 @@ def import_reference(
         sftmd: File of the SR network F.
         predictor: File of the predictor P.
         corrector: File of the corrector C.
-        pca: File of the matrix `[kernel pixels, code_size]` (or transposed).
+        pca: File of the matrix `[kernel pixels, code_size]` (or transposed): .pth, .safetensors,
+            .npy or .npz.
 
     Returns:
         The networks as float32, in evaluation mode, on the CPU.
@@ -47,43 +55,21 @@ def import_reference(
             integer or not finite (all of them listed).
     """
     states = {
-        "sftmd": read_state_dict(sftmd),
-        "predictor": read_state_dict(predictor),
-        "corrector": read_state_dict(corrector),
+        "sftmd": _read_network(sftmd, _SFTMD),
+        "predictor": _read_network(predictor, _PREDICTOR),
+        "corrector": _read_network(corrector, _CORRECTOR),
     }
     matrix = _read_pca(pca)
     settings = _infer_architecture(states, int(matrix.shape[1]))
-    basis = KernelBasis.from_components(matrix.double().numpy(), settings.sigma_range)
+    basis = _read_basis(matrix, settings.sigma_range, pca)
     networks = empty_networks(settings, basis)
     tensors = {f"{name}.{key}": value for name, s in states.items() for key, value in s.items()}
     for key in ("normalize.mean", "normalize.deviation"):
         tensors[f"sftmd.{key}"] = networks.sftmd.state_dict()[key]
-    files = ", ".join(f"'{fspath(path)}'" for path in (sftmd, predictor, corrector))
+    files = "', '".join(fspath(path) for path in (sftmd, predictor, corrector))
     load_tensors(networks, tensors, files)
     networks.training = {"source": "imported reference checkpoint"}
     return networks.eval()
-
-
-def read_state_dict(path: PathType) -> dict[str, Tensor]:
-    """Return the tensors of a .pth file without wrappers, `module.` and unused branches.
-
-    Raises:
-        CheckpointError: The file is missing, damaged or holds anything but named tensors.
-    """
-    content = _read_pth(path)
-    if isinstance(content, dict):
-        for wrapper in _WRAPPERS:
-            if isinstance(content.get(wrapper), dict):
-                content = content[wrapper]
-                break
-    if not isinstance(content, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
-    ):
-        raise CheckpointError(f"'{fspath(path)}' does not hold a state dict of named tensors")
-    names = {key: key.removeprefix("module.") for key in content}
-    return {
-        names[key]: value for key, value in content.items() if not names[key].startswith(_UNUSED)
-    }
 
 
 def outputs(state: dict[str, Tensor], key: str) -> int:
@@ -100,30 +86,41 @@ def outputs(state: dict[str, Tensor], key: str) -> int:
     return shape[0]
 
 
-def _read_pth(path: PathType) -> Any:
+def unrounded_basis(matrix: Tensor, stored: torch.dtype) -> NDArray[np.float64]:
+    """Return the orthonormal matrix nearest to one that was rounded to `stored`.
+
+    Args:
+        matrix: M `[pixels, code_size]`.
+        stored: Type in which the file has it. Only types coarser than float32 are unrounded.
+
+    Returns:
+        A new matrix; the values of `matrix` if they are farther from it than rounding explains.
+    """
+    values = matrix.double().numpy()
+    unit = torch.finfo(stored).eps
+    if unit <= torch.finfo(torch.float32).eps or not np.isfinite(values).all():
+        return values
+    left, _, right = np.linalg.svd(values, full_matrices=False)
+    nearest: NDArray[np.float64] = left @ right
+    return nearest if np.abs(nearest - values).max() <= unit * np.abs(values).max() else values
+
+
+def _read_network(path: PathType, marks: NetworkMarks) -> dict[str, Tensor]:
+    tensors = read_network(path, marks)
+    return {key: value for key, value in tensors.items() if not key.startswith(_UNUSED)}
+
+
+def _read_basis(matrix: Tensor, sigma_range: tuple[float, float], path: PathType) -> KernelBasis:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"there is no file at '{fspath(path)}'") from None
-    except pickle.UnpicklingError as error:
+        return KernelBasis.from_components(unrounded_basis(matrix, matrix.dtype), sigma_range)
+    except KernelError as error:
         raise CheckpointError(
-            f"'{fspath(path)}' is damaged or holds more than tensors, and only tensors are read "
-            "(weights_only=True). Save only its state_dict() and import that file"
-        ) from error
-    except OSError as error:
-        raise CheckpointError(f"'{fspath(path)}' cannot be read: {error.strerror}") from error
-    except Exception as error:
-        # torch.load raises many types for files that it did not write, most without a message.
-        raise CheckpointError(
-            f"'{fspath(path)}' is not a readable .pth file: torch.save did not write it, or it is "
-            "incomplete; download it again"
+            f"'{fspath(path)}' does not hold the PCA matrix of a kernel basis: {error}"
         ) from error
 
 
 def _read_pca(path: PathType) -> Tensor:
-    matrix = _read_pth(path)
-    if not isinstance(matrix, Tensor) or matrix.ndim != 2:
-        raise CheckpointError(f"'{fspath(path)}' does not hold a PCA matrix [pixels, code_size]")
+    matrix = read_matrix(path)
     refuse_unusable({"the PCA matrix": matrix}, fspath(path))
     return matrix if matrix.shape[0] > matrix.shape[1] else matrix.T
 

@@ -21,10 +21,14 @@ from ikc_deploy.errors import CheckpointError, KernelError
 from ikc_deploy.kernels import CODE_SIZE, KERNEL_SIZE, SIGMA_RANGES, Family, KernelBasis
 from ikc_deploy.networks.architecture import Architecture, Design
 from ikc_deploy.networks.checkpoints import empty_dan_networks
+from ikc_deploy.networks.foreign_checkpoints import NetworkMarks, read_network
 from ikc_deploy.networks.loop_networks import DanNetworks
-from ikc_deploy.networks.reference import read_state_dict
+from ikc_deploy.networks.reference import unrounded_basis
 from ikc_deploy.networks.tensors import fill
 
+_NETWORK: Final = NetworkMarks(
+    ("Restorer.fusion.weight", "Restorer.upscale.0.weight", "encoder", "init_ker_map")
+)
 _MARKS: Final[dict[Design, tuple[str, ...]]] = {
     "dan1": (
         r"Restorer\.head\.",
@@ -77,8 +81,6 @@ _KERNEL_PIXELS: Final = [(r"encoder", 1), (r"Estimator\.tail\.2\.(weight|bias)",
 def import_dan(path: str | PathLike[str]) -> DanNetworks:
     """Return the networks of a published checkpoint.
 
-    Tolerated are `module.` prefixes of DataParallel and a state dict under a common name.
-
     Args:
         path: The .pth file. Nothing in it is executed.
 
@@ -91,7 +93,7 @@ def import_dan(path: str | PathLike[str]) -> DanNetworks:
             at the delta kernel's code in an orthonormal basis.
     """
     source = fspath(path)
-    state = read_state_dict(path)
+    state = read_network(path, _NETWORK)
     settings = _infer_architecture(state, source)
     networks = empty_dan_networks(settings, _any_basis(settings))
     published = _Published(networks)
@@ -100,7 +102,7 @@ def import_dan(path: str | PathLike[str]) -> DanNetworks:
         {key: value.contiguous() for key, value in state.items()},
         f"'{source}' does not hold a {_title(settings)}",
     )
-    basis = _read_basis(published, settings, source)
+    basis = _read_basis(published, settings, state["encoder"].dtype, source)
     if settings.kernels != _family(basis):
         settings = _with_family(settings, _family(basis))
         basis = KernelBasis.from_components(basis.components, settings.sigma_range)
@@ -222,19 +224,22 @@ def _any_basis(settings: Architecture) -> KernelBasis:
     return KernelBasis.from_components(components, settings.sigma_range)
 
 
-def _read_basis(published: _Published, settings: Architecture, source: str) -> KernelBasis:
-    encoder = published.get_buffer("encoder")[0].double()
+def _read_basis(
+    published: _Published, settings: Architecture, stored: torch.dtype, source: str
+) -> KernelBasis:
+    encoder = unrounded_basis(published.get_buffer("encoder")[0], stored)
     try:
-        basis = KernelBasis.from_components(encoder.numpy(), settings.sigma_range)
+        basis = KernelBasis.from_components(encoder, settings.sigma_range)
     except KernelError as error:
         raise CheckpointError(f"the encoder in '{source}' is not a kernel basis: {error}") from None
     wanted = torch.zeros_like(published.get_buffer("init_kernel"))
     wanted[0, settings.kernel_size // 2, settings.kernel_size // 2] = 1
     start = torch.from_numpy(basis.delta_code())[None]
+    exact = max(_EXACT, torch.finfo(stored).eps)
     problems = [
         f"{name} differs by {difference:.3g}"
         for name, expected in (("init_kernel", wanted), ("init_ker_map", start))
-        if (difference := float((published.get_buffer(name) - expected).abs().max())) > _EXACT
+        if (difference := float((published.get_buffer(name) - expected).abs().max())) > exact
     ]
     if problems:
         raise CheckpointError(

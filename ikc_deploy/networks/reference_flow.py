@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ikc_deploy.errors import CheckpointError
 from ikc_deploy.networks.flow import ALPHA, PEAKS, KernelFlow
-from ikc_deploy.networks.reference import read_state_dict
+from ikc_deploy.networks.foreign_checkpoints import NetworkMarks, read_network
 from ikc_deploy.networks.tensors import fill
 
 _CONSTANTS = ("kernel_size", "alpha", "normalization", "base_dist_mean", "base_dist_var")
+_MARKS = NetworkMarks(_CONSTANTS)
 _NAMES = {
     "s_net": "coupling.log_scale",
     "t_net": "coupling.shift",
@@ -40,7 +41,7 @@ def import_flow(path: str | PathLike[str]) -> KernelFlow:
         CheckpointError: The file is unreadable; tensors are missing, unexpected, wrongly shaped,
             integer or not finite; or constants (kernel size, normalisation) differ from FKP's.
     """
-    state = read_state_dict(path)
+    state = read_network(path, _MARKS)
     flow = KernelFlow(_scale(state, path))
     tensors = {}
     for key, value in state.items():
@@ -71,13 +72,21 @@ def _scale(state: dict[str, Tensor], path: str | PathLike[str]) -> int:
         )
     ours = [ALPHA, PEAKS[found[0]]]
     if not all(
-        math.isclose(value, own, rel_tol=1e-4) for value, own in zip(values, ours, strict=True)
+        math.isclose(
+            value, own, rel_tol=max(1e-4, unit.eps), abs_tol=unit.smallest_normal * unit.eps
+        )
+        for value, own, unit in zip(values, ours, map(_unit, constants[1:]), strict=True)
     ):
         raise CheckpointError(
             f"'{fspath(path)}' normalises kernels by {values}, but this project by {ours}; it "
             "cannot be imported"
         )
     return found[0]
+
+
+def _unit(constant: Tensor) -> torch.finfo:
+    """Return the rounding of the type in which a number is stored."""
+    return torch.finfo(constant.dtype if constant.is_floating_point() else torch.float64)
 
 
 def _our_name(key: str) -> str:

@@ -9,11 +9,14 @@ from typing import Final
 from torch import Tensor
 
 from ikc_deploy.errors import CheckpointError
-from ikc_deploy.networks.reference import outputs, read_state_dict
+from ikc_deploy.networks.foreign_checkpoints import NetworkMarks, read_network
+from ikc_deploy.networks.reference import outputs
 from ikc_deploy.networks.tensors import fill
 from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings
 
 _LEVELS: Final = ("head", "down1", "down2", "down3", "body", "up3", "up2", "up1", "tail")
+
+_MARKS: Final = NetworkMarks(("p.m_head.weight", "h.mlp.0.weight", "p.m_tail.weight"))
 
 
 def import_usrnet(path: str | PathLike[str]) -> Usrnet:
@@ -29,7 +32,7 @@ def import_usrnet(path: str | PathLike[str]) -> Usrnet:
         CheckpointError: The file is unreadable, or tensors are missing, unexpected, wrongly shaped,
             integer or not finite.
     """
-    state = read_state_dict(path)
+    state = read_network(path, _MARKS)
     needed = {f"p.m_{level}" for level in _LEVELS} | {"h.mlp"}
     found = {".".join(key.split(".")[:2]) for key in state}
     if not needed <= found:

@@ -188,7 +188,9 @@ class _Connection:
             raise CameraError(f"the camera {name} does not answer: {reason}") from None
         try:
             stream = video_stream(self._container, name)
-            self._frames = Decoder(self._container, stream, settings.deinterlace).frames()
+            self._frames = Decoder(
+                self._container, stream, settings.deinterlace, live=True
+            ).frames()
             self._first = _next(self._frames)
         except BaseException:
             self._container.close()

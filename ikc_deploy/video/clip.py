@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
@@ -22,6 +23,7 @@ from ikc_deploy.errors import NoVideoError, UnreadableClipError, VideoError
 from ikc_deploy.video.clocks import RunningClock, can_jump
 from ikc_deploy.video.colour import UNSPECIFIED, ToRgb, infer_colour, sample_bits, subsampling
 from ikc_deploy.video.deinterlacing import DONE, Deinterlacer
+from ikc_deploy.video.display_times import DisplayTimes, has_decoding_times_only, reorders
 from ikc_deploy.video.hdr import static_hdr
 from ikc_deploy.video.interfaces import Frame, StreamFacts
 from ikc_deploy.video.names import DEFAULT_RATE, Deinterlace
@@ -112,7 +114,9 @@ class Clip:
         self.warnings: list[str] = []
         self._corrupt = 0
         self._deinterlace: Deinterlace = deinterlace
-        self.container = open_input(source, self.name, container, options)
+        self._is_range = clip_range is not None
+        self._open = partial(open_input, source, self.name, container, options)
+        self.container = self._open()
         try:
             self.stream = video_stream(self.container, self.name)
             self._decoder = Decoder(self.container, self.stream, deinterlace)
@@ -141,6 +145,11 @@ class Clip:
         """Whether frames so far were deinterlaced, so that a frame depends on its neighbours."""
         return self._decoder.deinterlaced
 
+    @property
+    def has_guessed_times(self) -> bool:
+        """Whether presentation times follow from the order of all frames before."""
+        return has_decoding_times_only(self.container) and reorders(self.stream)
+
     def close(self) -> None:
         """Close the file."""
         self.container.close()
@@ -148,14 +157,30 @@ class Clip:
     def frames(self, skip: int = 0) -> Generator[Frame, None, None]:
         """Yield the frames of the span in order, without the first `skip`; can be called once.
 
+        They end with a warning where their size changes.
+
         Raises:
-            VideoError: The size of the frames changes within the span.
+            VideoError: The size of the frames changes within a range of the clip.
         """
         to_rgb = ToRgb(self.facts.colour)
         for number, (frame, pts) in enumerate(chain([self._first], self._kept)):
+            if (frame.width, frame.height) != (self.facts.width, self.facts.height):
+                self._end_at(frame, pts)
+                return
             if number >= skip:
-                check_size(frame, self.facts, self.name)
                 yield Frame(to_rgb(frame), pts - self.origin)
+
+    def _end_at(self, frame: VideoFrame, pts: int) -> None:
+        """Warn that the output ends before a frame of another size, or raise `VideoError`."""
+        if self._is_range:
+            check_size(frame, self.facts, self.name)
+        passed = (pts - self._first_time()) * _time_base(self.stream)
+        begin = math.floor(1000 * passed) / 1000
+        self.warnings.append(
+            f"the frame size of '{self.name}' changes from {self.facts.width}x{self.facts.height} "
+            f"to {frame.width}x{frame.height} at {begin:g} s; the output ends there. Upscale the "
+            f"rest into another file, with --start {begin:g}"
+        )
 
     def _keep(self) -> Iterator[tuple[VideoFrame, int]]:
         """Yield the decoded frames of the span with increasing time stamps."""
@@ -192,7 +217,7 @@ class Clip:
 
         The clocks of broadcasts and network streams do not start at 0.
         """
-        begin = self.container.start_time
+        begin = None if has_decoding_times_only(self.container) else self.container.start_time
         times = [
             stream.start_time * cast(Fraction, stream.time_base)
             for stream in (*self.container.streams.video, *self.container.streams.audio)
@@ -206,13 +231,17 @@ class Clip:
         late = exact > 0 or (self.stream.start_time or 0) < 0
         return math.floor(exact / _time_base(self.stream)) if late else 0
 
+    def _first_time(self) -> int:
+        """Return the time stamp at which the video begins, in ticks."""
+        return 0 if has_decoding_times_only(self.container) else self.stream.start_time or 0
+
     def _step(self) -> int:
         rate = self.stream.average_rate or self.stream.guessed_rate or DEFAULT_RATE
         return max(1, round(1 / (rate * _time_base(self.stream))))
 
     def _bounds(self, clip_range: ClipRange) -> tuple[int | None, int | None]:
         """Return the presentation times of the first frame and of the first frame after the end."""
-        begin, tick = self.stream.start_time or 0, _time_base(self.stream)
+        begin, tick = self._first_time(), _time_base(self.stream)
         start, until = clip_range.begin, clip_range.end
         if self.span.start > 0:
             start = begin + math.ceil(self.span.start / tick)
@@ -221,8 +250,11 @@ class Clip:
         return start, until
 
     def _seek(self, clip_range: ClipRange) -> bool:
-        """Seek to the last key frame before the first frame to yield; return False if at 0."""
-        if self._from is None:
+        """Seek to the last key frame before the first frame to yield; return False if at 0.
+
+        A key frame without a presentation time is only found from the start.
+        """
+        if self._from is None or self.has_guessed_times:
             return False
         try:
             self.container.seek(
@@ -241,8 +273,10 @@ class Clip:
         first = next(frames, None)
         if first is not None and first.pts is not None and first.pts <= self._from:
             return chain([first], frames)
-        # Some containers seek too far: then decode from the beginning.
-        self.container.seek(self.stream.start_time or 0, stream=self.stream)
+        # Some containers seek too far, also to their start: then decode a newly opened one.
+        self.container.close()
+        self.container = self._open()
+        self.stream = video_stream(self.container, self.name)
         self._decoder = Decoder(self.container, self.stream, self._deinterlace)
         return self._decoder.frames()
 
@@ -267,7 +301,8 @@ class Clip:
         seconds, tick = declared_seconds(self.stream), _time_base(self.stream)
         if seconds is None or last is None or self._decoder.jumps:
             return
-        end = (last + self._step() - (self.stream.start_time or 0)) * tick
+        shown = max(last, self._decoder.repeated or last)
+        end = (shown + self._step() - self._first_time()) * tick
         if seconds - end > max(2 * self._step() * tick, _SHORT):
             self.warnings.append(
                 f"'{self.name}' should last {float(seconds):.2f} s, but its frames end at "
@@ -282,23 +317,32 @@ class Decoder:
         container: Opened container; the caller closes it.
         stream: Its video stream.
         deinterlace: Which frames are deinterlaced; this delays them by one frame.
+        live: Whether frames are needed at once; then guessed presentation times stay.
     """
 
     def __init__(
-        self, container: InputContainer, stream: VideoStream, deinterlace: Deinterlace = "auto"
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        deinterlace: Deinterlace = "auto",
+        live: bool = False,
     ) -> None:
         self.damaged = 0
         """Number of packets so far that could not be decoded."""
+        self.repeated: int | None = None
+        """Time of the last packet so far that is empty, which repeats the frame before."""
         self.alpha = False
         """Whether packets so far had transparency, which FFmpeg's decoder omits."""
         self._clock = RunningClock() if can_jump(container) else None
+        self._guessed = has_decoding_times_only(container)
+        self._times = None if live or not reorders(stream) else DisplayTimes()
         self._container = container
         self._stream = stream
         # Frame threads delay frames, which a camera must not. They also report damage depending on
         # timing, but a resumed run relies on getting the same frames again.
         stream.thread_type = "SLICE"
         self._deinterlacer = Deinterlacer(deinterlace)
-        self._frames = self._deinterlacer(self._decode())
+        self._frames = self._deinterlacer(self._timed())
 
     @property
     def deinterlaced(self) -> bool:
@@ -314,6 +358,15 @@ class Decoder:
         """Return an iterator over the frames that were not requested yet."""
         return self._frames
 
+    def _timed(self) -> Iterator[VideoFrame]:
+        times = self._times
+        if times is None:
+            yield from self._decode()
+            return
+        for frame in self._decode():
+            yield from times(frame)
+        yield from times.rest()
+
     def _decode(self) -> Iterator[VideoFrame]:
         packets = self._container.demux(self._stream)
         while True:
@@ -326,12 +379,19 @@ class Decoder:
                 return
             if self._clock is not None:
                 self._clock(packet)
+            if self._guessed:
+                packet.pts = packet.dts
             self.alpha = self.alpha or _has_alpha_layer(packet)
+            if not packet.size and packet.pts is not None:
+                self.repeated = packet.pts
+                continue
             try:
                 frames = packet.decode()
             except av.FFmpegError:
                 self.damaged += 1
                 continue
+            if self._times is not None and packet.size:
+                self._times.packet(packet.pts)
             yield from frames
 
 

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, BinaryIO, Final
 
-from av.video.frame import supported_np_pix_fmts
+import av
+import numpy as np
+from numpy.typing import NDArray
 
 from ikc_deploy.errors import VideoError
 from ikc_deploy.video.clip import Clip, Span
 from ikc_deploy.video.colour import FromRgb
 from ikc_deploy.video.interfaces import Frame, StreamFacts
 from ikc_deploy.video.names import Deinterlace
+from ikc_deploy.video.write_errors import reason_of
 
 _LOOK_SECONDS: Final = 0.1
 
@@ -36,8 +39,8 @@ class RawFormat:
     """Height in pixels; 0 if the pipe is only written."""
 
     def __post_init__(self) -> None:
-        """Require a pixel format that numpy arrays can hold."""
-        if self.pixel_format not in supported_np_pix_fmts:
+        """Require the name of a pixel format in memory; those of devices have no samples."""
+        if not _is_in_memory(self.pixel_format):
             raise VideoError(
                 f"invalid pixel format of raw video '{self.pixel_format}': expected for example "
                 "rgb24, bgr24, yuv420p, nv12 or yuv420p10le"
@@ -95,10 +98,26 @@ class RawSink:
         RawFormat(pixel_format)
         self._pipe = pipe
         self._from_rgb = FromRgb(facts.colour, pixel_format)
+        # Arrays of PyAV have another order of planes and bytes in some formats.
+        self._encoder = av.VideoCodecContext.create("rawvideo", "w")
+        self._encoder.width, self._encoder.height = facts.width, facts.height
+        self._encoder.pix_fmt, self._encoder.time_base = pixel_format, facts.time_base
+        self._coded(np.zeros((facts.height, facts.width, 3), np.uint8))
 
     def write(self, frame: Frame) -> None:
         """Write the next frame; raise `BrokenPipeError` if the reader has closed the pipe."""
-        self._pipe.write(self._from_rgb(frame.rgb).to_ndarray().tobytes())
+        self._pipe.write(self._coded(frame.rgb))
+
+    def _coded(self, rgb: NDArray[np.uint8]) -> bytes:
+        """Return the samples of a frame; raise `VideoError` if FFmpeg cannot write the format."""
+        try:
+            packets = self._encoder.encode(self._from_rgb(rgb))
+        except (av.FFmpegError, ValueError) as error:
+            raise VideoError(
+                f"raw video cannot be written as '{self._encoder.pix_fmt}' "
+                f"({reason_of(error)}); choose for example rgb24 or yuv420p"
+            ) from error
+        return b"".join(map(bytes, packets))
 
     def finish(self, complete: bool) -> tuple[str, ...]:  # noqa: ARG002 - a pipe is never finished
         """Flush the pipe."""
@@ -107,6 +126,13 @@ class RawSink:
 
     def abort(self) -> None:
         """Do nothing; written frames cannot be withdrawn."""
+
+
+def _is_in_memory(pixel_format: str) -> bool:
+    try:
+        return bool(av.VideoFormat(pixel_format).components)
+    except ValueError:
+        return False
 
 
 class _Pipe:

@@ -27,7 +27,8 @@ def split_ranges(clip: Clip, frames: int) -> list[ClipRange]:
     """Split the span of a clip into ranges; read the whole file once.
 
     A clip is not split if it is deinterlaced (a frame needs its neighbours), packets lack time
-    stamps, two packets have the same one, or the clock is reset within the clip.
+    stamps or presentation times, two packets have the same one, or the clock is reset within the
+    clip.
 
     Args:
         clip: A clip from a file.
@@ -39,7 +40,7 @@ def split_ranges(clip: Clip, frames: int) -> list[ClipRange]:
     Raises:
         UnreadableClipError: The file can no longer be read.
     """
-    if clip.deinterlaced:
+    if clip.deinterlaced or clip.has_guessed_times:
         return [ClipRange()]
     times: list[int] = []
     keys: dict[int, int] = {}

@@ -38,6 +38,12 @@ ORIENTATIONS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 }
 
 
+def chunk(kind: bytes, data: bytes, broken: bool = False) -> bytes:
+    """A chunk of a PNG, with a wrong checksum if `broken`."""
+    checksum = zlib.crc32(kind + data) ^ broken
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+
 def png16(samples: NDArray[np.integer], colour_type: int) -> bytes:
     """A 16-bit PNG: Pillow writes no 16-bit colour."""
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
@@ -77,6 +83,62 @@ def test_a_palette_gives_its_colours_transparent_or_not(tmp_path: Path, transpar
     with Image.open(tmp_path / "p.png") as saved:
         assert ("transparency" in saved.info) == transparent
     np.testing.assert_array_equal(read_rgb(tmp_path / "p.png"), colours[indices])
+
+
+FIRST = struct.pack(">IIIIIHHBB", 0, 8, 6, 0, 0, 1, 1, 0, 0)
+PALETTE = chunk(b"PLTE", bytes(range(24)))
+
+
+@pytest.mark.parametrize(
+    ("colour_type", "before"),
+    [
+        (2, chunk(b"tRNS", b"\0")),
+        (2, chunk(b"tRNS", bytes(6), broken=True)),
+        (3, PALETTE + chunk(b"tRNS", bytes(9))),
+        (3, chunk(b"tRNS", bytes(8)) + PALETTE),
+        (4, chunk(b"tRNS", bytes(2))),
+        (2, chunk(b"acTL", bytes(3))),
+        (2, chunk(b"acTL", struct.pack(">II", 2, 0), broken=True)),
+        (2, chunk(b"acTL", struct.pack(">II", 1, 0)) + chunk(b"fcTL", bytes(2))),
+        (2, chunk(b"acTL", struct.pack(">II", 1, 0)) + chunk(b"fcTL", b"\1" + FIRST[1:])),
+        (2, chunk(b"acTL", struct.pack(">II", 5, 0)) + chunk(b"fcTL", FIRST)),
+    ],
+)
+def test_invalid_transparency_and_animation_do_not_hide_the_image(
+    tmp_path: Path, colour_type: int, before: bytes
+) -> None:
+    channels = {2: 3, 3: 1, 4: 2}[colour_type]
+    samples = photo(6, 8)[..., :channels] & (7 if colour_type == 3 else 255)
+    rows = b"".join(b"\0" + row.tobytes() for row in samples)
+    plain = png(samples, 8, colour_type, rows)
+    header = len(b"\x89PNG\r\n\x1a\n") + 25
+    (tmp_path / "a.png").write_bytes(plain[:header] + before + plain[header:])
+    expected = {
+        2: samples,
+        3: np.arange(24, dtype=np.uint8).reshape(8, 3)[samples[..., 0] & 7],
+        4: np.repeat(samples[..., :1], 3, axis=2),
+    }[colour_type]
+    picture = read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.rgb, expected)
+    assert (picture.alpha is None) == (colour_type != 4)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_real_animation_is_refused(tmp_path: Path, hidden: bool) -> None:
+    samples = photo(6, 8)
+    rows = b"".join(b"\0" + row.tobytes() for row in samples)
+    plain = png(samples, 8, 2, rows)
+    header = len(b"\x89PNG\r\n\x1a\n") + 25
+    control = chunk(b"acTL", struct.pack(">II", 1 if hidden else 2, 0))
+    first = chunk(b"fcTL", FIRST)
+    frame = chunk(b"fdAT", b"\0\0\0\2" + zlib.compress(rows))
+    before, after = (b"", first + frame) if hidden else (first, first + frame)
+    content = plain[:header] + control + before + plain[header:-12] + after + plain[-12:]
+    (tmp_path / "a.png").write_bytes(content)
+    with Image.open(tmp_path / "a.png") as image:
+        assert getattr(image, "n_frames", 1) == 2
+    with pytest.raises(InputError, match="holds 2 images"):
+        read_picture(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])

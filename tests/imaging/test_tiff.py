@@ -300,3 +300,26 @@ def test_pictures_that_once_came_out_wrong(shared: Path, name: str) -> None:
         assert picture.bits == 16
     else:
         assert picture.grey == (picture.alpha is not None) == (name == "la.tif")
+
+
+@pytest.mark.parametrize("kind", ["rgb", "minisblack"])
+def test_a_missing_colour_model_is_that_of_the_number_of_samples(tmp_path: Path, kind: str) -> None:
+    samples = COLOUR if kind == "rgb" else COLOUR[..., 0]
+    path = write(tmp_path / "a.tif", samples, photometric=kind)
+    content = path.read_bytes()
+    field = struct.pack("<HHI", 262, 3, 1)
+    assert content.count(field) == 1
+    # A private field takes its place.
+    path.write_bytes(content.replace(field, struct.pack("<HHI", 263, 3, 1)))
+    np.testing.assert_array_equal(read_picture(path).rgb, np.atleast_3d(samples) + 0 * COLOUR)
+
+
+@pytest.mark.parametrize("compression", ["webp", "zstd", "lzma"])
+def test_compressions_that_builds_of_pillow_lack_are_decoded_by_imagecodecs(
+    tmp_path: Path, compression: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("imagecodecs")
+    path = write(tmp_path / "a.tif", COLOUR, photometric="rgb", compression=compression)
+    picture = read_picture(path)
+    assert np.abs(picture.rgb.astype(int) - COLOUR).mean() < (8 if compression == "webp" else 0.01)
+    assert not capfd.readouterr().err

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from ikc_deploy.errors import CheckpointError, KernelError
 from ikc_deploy.kernels import SIGMA_RANGES
 from ikc_deploy.networks.checkpoints import new_networks
 from ikc_deploy.networks.loop_networks import IkcNetworks
-from ikc_deploy.networks.reference import import_reference, read_state_dict
+from ikc_deploy.networks.reference import import_reference
 from tests.samples import small_architecture
 
 FILES = ("sftmd", "predictor", "corrector", "pca")
@@ -181,16 +182,37 @@ def test_nothing_in_a_file_is_executed(files: dict[str, Path], tmp_path: Path) -
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("content", [None, b"", b"plain text", b"PK\3\4 cut short"])
-def test_unreadable_files_are_named(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / "broken.pth"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"broken\.pth"):
-        read_state_dict(path)
+def test_the_networks_may_lie_in_one_file(files: dict[str, Path], tmp_path: Path) -> None:
+    plain = import_reference(**files)
+    parts = {"netF": "sftmd", "netP": "predictor", "netC": "corrector"}
+    whole = {name: torch.load(files[part], weights_only=True) for name, part in parts.items()}
+    path = tmp_path / "whole.pth"
+    torch.save({**whole, "step": 5}, path)
+    together = import_reference(path, path, path, files["pca"])
+    for name, module in plain.modules().items():
+        state = together.modules()[name].state_dict()
+        assert all(torch.equal(state[key], value) for key, value in module.state_dict().items())
 
 
-def test_files_without_named_tensors_are_refused(files: dict[str, Path]) -> None:
-    torch.save([torch.zeros(2)], files["predictor"])
-    with pytest.raises(CheckpointError, match=r"predictor\.pth.*does not hold a state dict"):
+def test_a_matrix_that_is_no_basis_is_named(files: dict[str, Path]) -> None:
+    torch.save(2 * torch.load(files["pca"], weights_only=True), files["pca"])
+    with pytest.raises(CheckpointError, match=r"pca\.pth.*orthonormal"):
         import_reference(**files)
+
+
+def test_absent_files_are_named(files: dict[str, Path], tmp_path: Path) -> None:
+    files["sftmd"] = tmp_path / "absent.pth"
+    with pytest.raises(CheckpointError, match=r"there is no file at '.*absent\.pth'"):
+        import_reference(**files)
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
+def test_a_matrix_in_half_precision_becomes_orthonormal_again(
+    files: dict[str, Path], stored: torch.dtype
+) -> None:
+    exact = torch.load(files["pca"], weights_only=True)
+    torch.save(exact.to(stored), files["pca"])
+    found = import_reference(**files).basis.components.astype(np.float64)
+    np.testing.assert_allclose(found.T @ found, np.eye(found.shape[1]), atol=1e-6)
+    rounding = torch.finfo(stored).eps / 2 * float(exact.abs().max())
+    assert np.abs(found - exact.numpy()).max() <= 2 * rounding

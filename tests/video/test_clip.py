@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import re
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -93,12 +95,38 @@ def test_a_clip_without_video_says_what_it_has(tmp_path: Path) -> None:
         Clip(path)
 
 
-def test_a_clip_whose_picture_changes_size_says_where_to_cut(tmp_path: Path) -> None:
+def test_a_clip_whose_picture_changes_size_ends_there_and_says_where_the_rest_begins(
+    tmp_path: Path,
+) -> None:
     small = make_clip(tmp_path / "small.ts", [photo(48, 80)] * 3)
-    large = make_clip(tmp_path / "large.ts", [photo(64, 96)] * 3)
+    large = make_clip(tmp_path / "large.ts", [photo(64, 96)] * 3, [3 * TICK, 4 * TICK, 5 * TICK])
     both = tmp_path / "both.ts"
     both.write_bytes(small.read_bytes() + large.read_bytes())
     clip = Clip(both)
-    with pytest.raises(VideoError, match="changes from 80x48 to 96x64"):
-        list(clip.frames())
+    begun = list(clip.frames())
+    (warning,) = clip.warnings
+    start = re.search(r"from 80x48 to 96x64 at ([\d.]+) s.*--start \1$", warning)
+    assert start is not None and 2 <= len(begun) <= 3
+    clip.close()
+    rest = Clip(both, Span(Fraction(start[1])))
+    assert [frame.rgb.shape for frame in rest.frames()] == [(64, 96, 3)] * 3
+    assert not rest.warnings
+    rest.close()
+
+
+def test_empty_packets_repeat_a_frame_and_are_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mov"
+    whole = make_clip(tmp_path / "whole.mp4", map(numbered, range(6)), codec="mpeg4")
+    with av.open(whole) as read, av.open(path, "w") as written:
+        stream = written.add_stream_from_template(read.streams.video[0])
+        for number, packet in enumerate(read.demux(video=0)):
+            if packet.dts is None:
+                continue
+            made = av.Packet(0) if number in (2, 4, 5) else packet
+            made.pts, made.dts, made.time_base = packet.pts, packet.dts, packet.time_base
+            made.duration, made.stream = packet.duration, stream
+            written.mux(made)
+    clip = Clip(path)
+    assert [frame.pts * clip.facts.time_base * 25 for frame in clip.frames()] == [0, 1, 3]
+    assert not clip.warnings
     clip.close()

@@ -61,7 +61,13 @@ def test_a_stop_ends_a_pipe_that_is_silent() -> None:
         clip.close()
 
 
-@pytest.mark.parametrize("name", ["rgb24", "bgr24", "yuv420p", "yuv420p10le", "nv12"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("rgb24", "bgr24", "yuv420p", "yuv420p10le", "nv12"),
+        *("yuv422p", "yuv444p12le", "p010le", "gray16be", "rgb48be", "gbrp", "gbrpf32le", "bgra"),
+    ],
+)
 def test_what_is_written_can_be_read(name: str) -> None:
     written = BytesIO()
     sink = RawSink(written, name, facts())
@@ -75,6 +81,25 @@ def test_what_is_written_can_be_read(name: str) -> None:
         clip.close()
     assert [number_of(frame) for frame in frames] == [5, 6]
     assert np.abs(frames[0].astype(int) - numbered(5)).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["rgb24", "bgr24", "gbrp", "gbrp10be", "rgb48be", "bgra", "0rgb"])
+def test_colours_are_where_the_format_has_them(name: str) -> None:
+    colours = np.array([[[250, 20, 90]]], np.uint8).repeat(HEIGHT, 0).repeat(WIDTH, 1)
+    written = BytesIO()
+    RawSink(written, name, facts()).write(Frame(colours, 0))
+    with pipe(written.getvalue()) as stream:
+        raw = RawFormat(name, WIDTH, HEIGHT)
+        clip = open_raw(stream, raw, Fraction(25), Span(), threading.Event())
+        (frame,) = clip.frames()
+        clip.close()
+    assert np.abs(frame.rgb.astype(int) - colours).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["bayer_rggb8", "vaapi", "h264"])
+def test_formats_that_cannot_be_written_are_refused_before_the_first_frame(name: str) -> None:
+    with pytest.raises(VideoError, match=rf"{name}'.*for example rgb24"):
+        RawSink(BytesIO(), name, facts())
 
 
 def test_raw_video_needs_a_size_and_a_known_format() -> None:
