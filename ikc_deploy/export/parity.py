@@ -43,7 +43,7 @@ from ikc_deploy.networks.loop_networks import LoopNetworks
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
 from ikc_deploy.runtime.frames import frame_shape
-from ikc_deploy.runtime.session import Session, run
+from ikc_deploy.runtime.session import Session
 
 PARITY_ITERS: Final = 3
 """Number of corrections in the compared loop."""
@@ -410,7 +410,7 @@ def _loop_of_graphs(
         images.append((backend.download(session.sr), backend.download(session.frame)))
 
     session.upload(batch)
-    run(backend, session.blind(), keep)
+    session.blind().run(keep)
     codes = [backend.download(code) for code in session.codes]
     backend.close()
     return [(*image, code) for image, code in zip(images, codes, strict=True)]

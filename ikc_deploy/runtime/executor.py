@@ -21,7 +21,7 @@ from ikc_deploy.errors import BackendError
 from ikc_deploy.runtime.backends.base import Backend, Buffer, PlaneIndex
 from ikc_deploy.runtime.frame_plane import FramePlane, HostPlane
 from ikc_deploy.runtime.frames import Area, FrameBatch, FrameShape
-from ikc_deploy.runtime.session import LaunchSequence, Session, run
+from ikc_deploy.runtime.session import LaunchSequence, Session
 
 _SESSIONS_KEPT: Final = 4
 
@@ -92,8 +92,8 @@ class NetworkExecutor:
     def run(
         self, sequence: LaunchSequence, after_image: Callable[[int], None] | None = None
     ) -> None:
-        """Run a launch sequence and add its durations to `timings`; see `session.run`."""
-        for stage, milliseconds in run(self.backend, sequence, after_image).items():
+        """Run a launch sequence and add its durations to `timings`; see `LaunchSequence.run`."""
+        for stage, milliseconds in sequence.run(after_image).items():
             self.timings[stage] += milliseconds
 
     def upscale_tile(self, tile: NDArray[Any], code: NDArray[np.float32]) -> NDArray[Any]:

@@ -58,8 +58,27 @@ class LaunchSequence:
         self._ran = False
         self._captured: CapturedGraph | None = None
 
-    def run(self) -> dict[str, float]:
-        """Enqueue everything and wait; return milliseconds by stage."""
+    def run(self, after_image: Callable[[int], None] | None = None) -> dict[str, float]:
+        """Enqueue all launches and wait for them.
+
+        Args:
+            after_image: Called with the step after each SR pass, for callers that read every image.
+
+        Returns:
+            Milliseconds by stage.
+
+        Raises:
+            BackendError: The device failed.
+        """
+        try:
+            return self._run() if after_image is None else self._run_watched(after_image)
+        except BaseException:
+            # Launches that were queued before the failure still use the session's buffers.
+            with suppress(BackendError):
+                self._backend.synchronize()
+            raise
+
+    def _run(self) -> dict[str, float]:
         self.queue()
         self._backend.synchronize()
         times = _times(self._backend, self.launches, list(pairwise(self._events)))
@@ -79,8 +98,7 @@ class LaunchSequence:
         else:
             self._captured.launch()
 
-    def run_watched(self, after_image: Callable[[int], None]) -> dict[str, float]:
-        """Run launch by launch, with a call of `after_image(step)` after each SR pass."""
+    def _run_watched(self, after_image: Callable[[int], None]) -> dict[str, float]:
         spans: list[tuple[Event, Event]] = []
         for launch in self.launches:
             spans.append((self._backend.create_event(), self._backend.create_event()))
@@ -204,31 +222,6 @@ class Session:
         read = {LR: self.lr, SR: self.sr, CODE: self.codes[step - 1]}
         inputs = {name: read[name] for name in graph.inputs}
         return Binding(stage, inputs, {NEXT_CODE: self.codes[step]})
-
-
-def run(
-    backend: Backend, sequence: LaunchSequence, after_image: Callable[[int], None] | None = None
-) -> dict[str, float]:
-    """Enqueue a launch sequence and wait for it.
-
-    Args:
-        backend: The backend of the sequence.
-        sequence: The launches.
-        after_image: Called with the step after each SR pass, for callers that read every image.
-
-    Returns:
-        Milliseconds by stage.
-
-    Raises:
-        BackendError: The device failed.
-    """
-    try:
-        return sequence.run() if after_image is None else sequence.run_watched(after_image)
-    except BaseException:
-        # Launches that were queued before the failure still use the session's buffers.
-        with suppress(BackendError):
-            backend.synchronize()
-        raise
 
 
 def _times(
