@@ -25,15 +25,19 @@ from ikc_deploy.export.rewrite_layers import (
     convolution,
     linear_of,
 )
-from ikc_deploy.networks.dan1 import ChannelAttention, Dan1Block, Dan1Estimator, Dan1Restorer
-from ikc_deploy.networks.dan2 import (
+from ikc_deploy.networks.dan import (
+    DAN_SLOPE,
     GROUP_GAIN,
+    ChannelAttention,
+    Dan1Block,
+    Dan1Estimator,
+    Dan1Restorer,
     Dan2Block,
     Dan2Estimator,
     Dan2Group,
     Dan2Restorer,
+    as_map,
 )
-from ikc_deploy.networks.dan_layers import DAN_SLOPE, as_map
 from ikc_deploy.networks.layers import widened
 
 

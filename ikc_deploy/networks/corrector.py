@@ -93,7 +93,7 @@ class StatisticsCorrector(nn.Module):
     def step(self, sr: Tensor, code: Tensor) -> Tensor:
         """Return the correction `[N,S]` of the blur's spread, in HR pixels, for (sr, code).
 
-        S = 1, sigma, for isotropic kernels; S = 3 for anisotropic ones (ellipses.py).
+        S = 1, sigma, for isotropic kernels; S = 3 for anisotropic ones.
         """
         embedding = self.embed(self.normalize(code))
         features = _modulated(self.stem(sr), self.modulate1(embedding))

@@ -64,7 +64,7 @@ class StatisticsPredictor(nn.Module, ABC):
 
         Returns:
             The kernel parameters `[N,S]` in HR pixels: S = 1, sigma, for isotropic kernels; S = 3
-            for anisotropic ones (ellipses.py). The levels `[N,levels]`, in `LEVEL_UNITS`.
+            for anisotropic ones. The levels `[N,levels]`, in `LEVEL_UNITS`.
         """
 
     def code(self, parameters: Tensor, levels: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ikc_deploy.imaging.torch_ops import degrade, quantized
 from ikc_deploy.kernels import LEVEL_UNITS
-from ikc_deploy.networks.ellipses import ellipse_parameters, gaussian_kernels
+from ikc_deploy.networks.kernel_parametrization import ellipse_parameters, gaussian_kernels
 from ikc_deploy.networks.loop_networks import LoopNetworks
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -34,7 +34,7 @@ class Batch:
     lr: Tensor
     """LR images `[N,3,H,W]`, on the 8-bit grid."""
     kernel_parameters: Tensor
-    """Blur in HR pixels: sigma `[N,1]`, or spread `[N,3]` (networks/ellipses.py)."""
+    """Blur in HR pixels: sigma `[N,1]`, or spread `[N,3]` (networks/kernel_parametrization.py)."""
     levels: Tensor
     """Noise and compression in units of `LEVEL_UNITS`, `[N,2]`, or `[N,0]` if codes have none."""
     code: Tensor

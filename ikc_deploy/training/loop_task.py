@@ -10,8 +10,7 @@ from torch import nn
 
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.networks.checkpoints import save_checkpoint, untrained_networks
-from ikc_deploy.networks.dan1 import Dan1Restorer
-from ikc_deploy.networks.dan2 import Dan2Restorer
+from ikc_deploy.networks.dan import Dan1Restorer, Dan2Restorer
 from ikc_deploy.networks.loop_networks import LoopNetworks
 from ikc_deploy.networks.sr_network import SrNetwork
 from ikc_deploy.training.batches import BatchSource

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ikc_deploy.networks.dan2 import Dan2Estimator
+from ikc_deploy.networks.dan import Dan2Estimator
 from ikc_deploy.networks.loop_networks import DanNetworks, IkcNetworks
 from ikc_deploy.networks.predictor import MixturePredictor
 from ikc_deploy.training.batches import Batch
