@@ -9,7 +9,7 @@ import click
 from rich.text import Text
 
 from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
-from ikc_deploy.cli._json_option import json_option
+from ikc_deploy.cli._option_group import json_option
 from ikc_deploy.cli._ui import print_json, print_table, problem, say, status
 from ikc_deploy.doctor.examination import DoctorReport, examine
 from ikc_deploy.doctor.required_packages import BASE, Command

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.evaluation.blurs import BlurSet
 from ikc_deploy.evaluation.datasets import refuse_equal_names
-from ikc_deploy.evaluation.protocol import Progress, check_bundle, check_codes
+from ikc_deploy.evaluation.protocol import Progress, check_bundle
 from ikc_deploy.evaluation.records import Method
 from ikc_deploy.evaluation.summary import CONFIDENCE_TEXT, bootstrap_interval
 from ikc_deploy.files import real_path
@@ -178,7 +178,6 @@ def to_csv(records: Sequence[NoReferenceRecord]) -> str:
 def _measure(upscaler: Upscaler, dataset: str, path: Path) -> Iterator[NoReferenceRecord]:
     lr, scale = read_rgb(path), upscaler.scale
     blind = upscaler(lr, steps=True)
-    check_codes(upscaler, blind)
     basis = upscaler.bundle.basis
 
     def record(

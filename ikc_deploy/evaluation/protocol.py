@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Manifest
-from ikc_deploy.errors import BackendError, InputError
+from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import Blur, BlurSet, Filter, UnknownBlur
 from ikc_deploy.evaluation.datasets import Dataset, open_datasets, read_hr
 from ikc_deploy.evaluation.degradation import Degradation
@@ -28,7 +28,6 @@ from ikc_deploy.evaluation.records import Method, Record
 from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.metrics import kernel_psnr, psnr_y, ssim_y
 from ikc_deploy.runtime.estimation import Estimate
-from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.upscaler import Upscaler
 
 Progress = Callable[[str, int, int], None]
@@ -206,7 +205,6 @@ def _measure_case(
     lr = degradation.shrink(case.blur.apply(case.hr), scale, case.image)
     yield case.record(upscale_bicubic(lr, scale), scale, "bicubic")
     blind = upscaler(lr, steps=True)
-    check_codes(upscaler, blind)
     kernel = case.blur.padded(basis.kernel_size)
     for step, (image, code) in enumerate(zip(blind.steps, blind.codes, strict=True)):
         decibels = None if kernel is None else kernel_psnr(basis.decode(code), kernel)
@@ -219,12 +217,3 @@ def _measure_case(
         # As a code: of a kernel outside the basis, this column is the nearest one inside.
         code = basis.take_levels(basis.encode(kernel), blind.codes[0])
         yield case.record(upscaler(lr, code=code).image, scale, "true kernel")
-
-
-def check_codes(upscaler: Upscaler, blind: Result) -> None:
-    """Raise `BackendError` if a kernel code is not finite."""
-    if not np.all(np.isfinite(blind.codes)):
-        raise BackendError(
-            f"the bundle '{upscaler.bundle.path}' estimates kernel codes that are not finite; "
-            "its weights have diverged or overflow in this precision: export it with --fp32"
-        )

@@ -211,20 +211,6 @@ class DeployableDan2Estimator(nn.Module):
         return kernel @ self.get_buffer("encoder")
 
 
-def deployable_restorer(plain: Dan1Restorer | Dan2Restorer) -> nn.Module:
-    """Return the Restorer rewritten for export; its image is unclamped."""
-    if isinstance(plain, Dan1Restorer):
-        return DeployableDan1Restorer(plain)
-    return DeployableDan2Restorer(plain)
-
-
-def deployable_estimator(plain: Dan1Estimator | Dan2Estimator) -> nn.Module:
-    """Return the Estimator rewritten for export."""
-    if isinstance(plain, Dan1Estimator):
-        return DeployableDan1Estimator(plain)
-    return DeployableDan2Estimator(plain)
-
-
 def _blocks(plain: Dan2Restorer) -> Iterator[Dan2Block]:
     for group in plain.body:
         for block in cast(Dan2Group, group).body:

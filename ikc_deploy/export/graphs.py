@@ -39,7 +39,7 @@ from ikc_deploy.networks.loop_networks import LoopNetworks
 OPSET: Final = 18
 """ONNX operator set: the oldest that has every operation, for the most inference engines."""
 
-_EXAMPLE: Final = (2, 24, 32)
+EXAMPLE_SHAPE: Final = (2, 24, 32)
 """Batch, height and width for tracing: small, because float16 convolutions are slow on a CPU, and
 not 0 or 1, which torch.export would treat as constants."""
 
@@ -177,7 +177,7 @@ def export_graphs(
         ExportError: The exporter returned nothing.
     """
     scale, code_size = networks.architecture.scale, networks.architecture.code_size
-    batch, height, width = _EXAMPLE
+    batch, height, width = EXAMPLE_SHAPE
     if io == "uint8":
         lr = torch.zeros(batch, height, width, 3, dtype=torch.uint8)
     else:

@@ -1,7 +1,8 @@
 """Exact rewrites: networks with the same function and fewer, larger, more efficient operations.
 
-`deployable_*` take a plain network and return a module for export. No rewrite is an approximation:
-tests compare each one with the plain network in float64, borders included.
+Each class takes a plain network and is a module for export; `deployable` chooses the class. No
+rewrite is an approximation: tests compare each one with the plain network in float64, borders
+included.
 
 - Code as bias: the code map is constant in space, so a convolution of it is a bias (with a zero
   border, the sum over the taps that lie inside the image).
@@ -41,12 +42,11 @@ from ikc_deploy.export.rewrite_layers import (
     linear_of,
     normalized_map,
 )
-from ikc_deploy.networks.corrector import Corrector, ReferenceCorrector
+from ikc_deploy.networks.corrector import ReferenceCorrector
 from ikc_deploy.networks.film import FilmBlock, FilmConv, FilmTrunk
 from ikc_deploy.networks.layers import widened
-from ikc_deploy.networks.predictor import Predictor, ReferencePredictor
+from ikc_deploy.networks.predictor import ReferencePredictor
 from ikc_deploy.networks.sftmd import SLOPE, BicubicPhases, SftLayer, Sftmd
-from ikc_deploy.networks.sr_network import SrNetwork
 
 
 class DeployableSft(nn.Module):
@@ -241,21 +241,6 @@ class DeployableReferenceCorrector(nn.Module):
         features = F.leaky_relu(self.joined(features) + bias, SLOPE)
         features = F.leaky_relu(self.middle(features), SLOPE)
         return code + cast(Tensor, self.last(widened(features).mean(dim=(2, 3))))
-
-
-def deployable_sftmd(plain: SrNetwork) -> nn.Module:
-    """Return F rewritten for export; its image is unclamped. The weights may be shared."""
-    return DeployableFilmTrunk(plain) if isinstance(plain, FilmTrunk) else DeployableSftmd(plain)
-
-
-def deployable_predictor(plain: Predictor) -> nn.Module:
-    """Return P rewritten for export; the statistics predictor is returned unchanged."""
-    return DeployableReferencePredictor(plain) if isinstance(plain, ReferencePredictor) else plain
-
-
-def deployable_corrector(plain: Corrector) -> nn.Module:
-    """Return C rewritten for export; the statistics corrector is returned unchanged."""
-    return DeployableReferenceCorrector(plain) if isinstance(plain, ReferenceCorrector) else plain
 
 
 def _stacked(parameters: list[Tensor]) -> tuple[Tensor, Tensor]:
