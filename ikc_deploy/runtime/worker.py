@@ -147,7 +147,7 @@ class UpscalingWorker:
         return self._tiled_upscaler.frames_that_fit(FrameShape(1, *size), loop)
 
     def close(self) -> None:
-        """Wait for the call in progress, then free buffers and graphs; a second call does nothing."""
+        """Wait for the call in progress, then free all buffers and graphs; may be called twice."""
         with self._lock:
             if not self._closed:
                 self._closed = True
