@@ -66,4 +66,4 @@ def _fill(
         for key, tensor in expert.state_dict().items():
             # A head that reads levels has rows for them after those of the kernel.
             tensor.copy_(values[key][: len(tensor)])
-    predictor.adopt(expert.head, theirs, settings)
+    predictor.rescale_head(expert.head, theirs, settings)

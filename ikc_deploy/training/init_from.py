@@ -120,7 +120,7 @@ def _convert_readings(ours: IkcNetworks, theirs: IkcNetworks) -> None:
         and (new.scale, new.sigma_range) != (old.scale, old.sigma_range)
     ):
         for head in predictor.heads():
-            predictor.adopt(head, old, new)
+            predictor.rescale_head(head, old, new)
 
 
 def _copy_normalization(ours: LoopNetworks, theirs: LoopNetworks) -> None:
