@@ -243,7 +243,7 @@ def _by_torch(
 def _by_graphs(
     bundle: Bundle, graphs: Mapping[str, bytes], probes: _Probes, sr_dtype: type[np.generic]
 ) -> tuple[Outputs, float]:
-    """Run graphs in ONNX Runtime; return outputs and the largest difference of `frame` from `sr`."""
+    """Run graphs in ONNX Runtime; return outputs and the largest deviation of frames from `sr`."""
     loop = bundle.loop
     lr: NDArray[Any] = probes.lr
     if bundle.manifest.io == "float":
