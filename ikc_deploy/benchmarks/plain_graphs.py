@@ -1,6 +1,6 @@
-"""The candidates of other inference engines: the networks exported as they are, without rewrites.
+"""Candidates of other inference engines: the networks exported without rewrites.
 
-Every call takes and returns host arrays, as an application does that knows only the ONNX files.
+Inputs and outputs of every call are host arrays, as in an application that only has the ONNX files.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def _print(report: DoctorReport) -> None:
     header = ("listed", "loads", "why not")
     print_table("ONNX Runtime execution providers", header, providers, wrap=True)
     header = ("backend", "taken", "why")
-    print_table("what the backend auto takes", header, _backends(report), wrap=True)
+    print_table("the backend that auto selects", header, _backends(report), wrap=True)
     for line in _lines(report):
         say(line)
     rows = (row for command in report.commands for row in _command_rows(command))

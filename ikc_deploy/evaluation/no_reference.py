@@ -88,7 +88,7 @@ def measure_without_reference(
         progress: Called after every image.
 
     Raises:
-        InputError: The bundle takes no 8-bit images, or an image cannot be read.
+        InputError: The bundle does not support uint8, or an image cannot be read.
         BackendError: The networks produce kernel codes that are not finite.
         MissingExtraError: scikit-image is not installed.
     """

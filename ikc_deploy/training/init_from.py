@@ -40,7 +40,7 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
         The networks. Tensors that start at random are named in one warning.
 
     Raises:
-        CheckpointError: There are no such weights, or they are damaged.
+        CheckpointError: The weights are unknown or damaged.
         RecipeError: The weights are of another loop, or no tensor of a network fits that estimates
             codes. F or the Restorer may start at random: P and C of the compact and film designs
             fit each other.

@@ -261,7 +261,7 @@ class LoopRecipe(TrainingRecipe):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings beside seed and stages that determine the result, as JSON values."""
+        """Settings other than seed and stages that determine the result, as JSON values."""
         return {
             "architecture": self.architecture.to_dict(),
             "start": self.init_from,

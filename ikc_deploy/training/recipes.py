@@ -133,7 +133,7 @@ class TrainingRecipe(ABC):
     @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Settings beside seed and stages that determine the result, as JSON values."""
+        """Settings other than seed and stages that determine the result, as JSON values."""
 
     @property
     def fingerprint(self) -> dict[str, Any]:

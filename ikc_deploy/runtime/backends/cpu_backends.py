@@ -30,7 +30,7 @@ CPU_BACKENDS: Final = (OPENVINO, ONNXRUNTIME)
 """Names of the backends that run on a CPU, best first."""
 
 CPU_BACKEND_VARIABLE: Final = "IKC_CPU_BACKEND"
-"""Environment variable that names the CPU backend that "auto" takes."""
+"""Environment variable with the CPU backend that "auto" selects."""
 
 
 def choose_cpu_backend(bundle: Bundle, threads: int = 0) -> tuple[Backend, dict[str, str]]:
