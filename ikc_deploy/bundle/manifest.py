@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from ikc_deploy.arguments import a_path
+from ikc_deploy.arguments import path_argument
 from ikc_deploy.bundle.file_records import (
     EXPORT_AGAIN,
     FileRecord,
@@ -227,7 +227,7 @@ class Bundle:
                 schema; a file is missing, truncated or altered; a path leads out of the folder; or
                 the basis does not match the manifest. The message says how to fix it.
         """
-        folder = a_path(path, "the folder of a bundle")
+        folder = path_argument(path, "the folder of a bundle")
         if is_interrupted(folder):
             with locked(folder):
                 restore(folder)

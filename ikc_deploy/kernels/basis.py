@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ikc_deploy.arguments import a_path, is_whole, real_array
+from ikc_deploy.arguments import is_whole, path_argument, real_array
 from ikc_deploy.errors import KernelError
 from ikc_deploy.kernels.basis_file import MAX_FILE, read_arrays
 from ikc_deploy.kernels.gaussians import (
@@ -366,7 +366,7 @@ class KernelBasis:
             KernelError: `path` is not a path.
             OSError: The file cannot be written.
         """
-        with open(a_path(path, "the file of a basis", KernelError), "wb") as file:
+        with open(path_argument(path, "the file of a basis", KernelError), "wb") as file:
             np.savez(
                 file,
                 components=self.components,
@@ -388,7 +388,7 @@ class KernelBasis:
             KernelError: The file is missing, unreadable or not a kernel basis.
         """
         try:
-            with open(a_path(path, "the file of a basis", KernelError), "rb") as file:
+            with open(path_argument(path, "the file of a basis", KernelError), "rb") as file:
                 data = file.read(MAX_FILE + 1)
         except FileNotFoundError as error:
             raise KernelError(f"there is no basis file at '{path}'") from error

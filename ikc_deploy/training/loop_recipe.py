@@ -233,7 +233,7 @@ class LoopRecipe(TrainingRecipe):
         if self.architecture.experts and self.init_from is None:
             raise RecipeError(
                 "experts are trained one by one, each as the P of an architecture with experts = "
-                "0, and joined (training/join_experts.py); name the result with 'init_from'"
+                "0, and joined (tools/join_experts.py); name the result with 'init_from'"
             )
         if self.init_from is not None:
             require_path("init_from", self.init_from)

@@ -14,13 +14,13 @@ from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.predictor import MixturePredictor, SinglePredictor
 from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource
-from ikc_deploy.training.experts import join_experts
 from ikc_deploy.training.init_from import started_networks
 from ikc_deploy.training.loop_recipe import LoopRecipe
 from ikc_deploy.training.recipes import read_recipe
 from ikc_deploy.training.stage_context import StageContext
 from ikc_deploy.training.stages import STAGES
 from tests.samples import photo, small_architecture
+from tools.join_experts import join_experts
 
 SCALES = (4, 2, 4, 3)
 """Of two experts for clean images, then of two for degraded ones."""
