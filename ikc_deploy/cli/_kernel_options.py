@@ -46,8 +46,8 @@ class KernelOptions:
     kernel_convention: Annotated[
         Convention,
         Option(
-            "Convention of --kernel: it includes the shrinking filter (fkp), or is a centred blur "
-            "before bicubic shrinking (ikc).",
+            "Convention of --kernel: with the downscaling filter included (fkp), or a centred blur "
+            "before bicubic downscaling (ikc).",
             heading="Blur",
         ),
     ] = "fkp"

@@ -202,7 +202,7 @@ def _measure_case(
     kernels: dict[str, KernelExample],
 ) -> Iterator[Record]:
     scale, basis = upscaler.scale, upscaler.bundle.basis
-    lr = degradation.shrink(case.blur.apply(case.hr), scale, case.image)
+    lr = degradation.downscale(case.blur.apply(case.hr), scale, case.image)
     yield case.record(upscale_bicubic(lr, scale), scale, "bicubic")
     blind = upscaler(lr, steps=True)
     kernel = case.blur.padded(basis.kernel_size)

@@ -226,7 +226,7 @@ def resized(
         height: Height of the result.
         width: Width of the result.
         enlarge: Whether to use Keys' bicubic kernel (a = -0.5), the plain upscaling of
-            comparisons, instead of Lanczos with 3 lobes. Both are widened when they shrink, so
+            comparisons, instead of Lanczos with 3 lobes. Both are widened when they downscale, so
             they do not alias.
 
     Returns:

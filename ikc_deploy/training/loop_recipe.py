@@ -170,7 +170,7 @@ class CropRecipe:
 
 @dataclass(frozen=True)
 class DegradationRecipe:
-    """The degradation of LR images after blur and shrinking; by default none.
+    """The degradation of LR images after blur and downscaling; by default none.
 
     Raises:
         RecipeError: A number is out of range.
@@ -215,7 +215,7 @@ class LoopRecipe(TrainingRecipe):
     crops: CropRecipe = CropRecipe()
     """Selection of the crops."""
     degradation: DegradationRecipe = DegradationRecipe()
-    """Degradation of LR images after blur and shrinking."""
+    """Degradation of LR images after blur and downscaling."""
     init_from: PathText | None = None
     """Initial weights instead of random ones: a checkpoint, relative to the recipe, or the name of
     shipped weights, of the same design. Tensors of other shapes start at random; a warning names
