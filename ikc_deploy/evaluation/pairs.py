@@ -31,10 +31,10 @@ from ikc_deploy.evaluation.protocol import (
     Progress,
     Protocol,
     check_bundle,
+    measure_case,
 )
 from ikc_deploy.evaluation.records import Record
 from ikc_deploy.files import real_path
-from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.folders import names
 from ikc_deploy.imaging.image_io import list_images, read_rgb
 from ikc_deploy.imaging.metrics import SSIM_WINDOW
@@ -199,11 +199,7 @@ def _measure(
                 f"{hr.shape[1]}x{hr.shape[0]} pixels"
             )
         case = EvaluationCase(pairs.name, pair.lr.name, hr, blur)
-        yield case.record(upscale_bicubic(lr, upscaler.scale), border, "bicubic")
-        blind = upscaler(lr, steps=True)
-        for step, (image, code) in enumerate(zip(blind.steps, blind.codes, strict=True)):
-            sigma = float(upscaler.bundle.basis.sigma_of_code(code))
-            yield case.record(image, border, "blind", step, sigma)
+        yield from measure_case(upscaler, case, lr, border, {})
         progress(pairs.name, done, total)
 
 
