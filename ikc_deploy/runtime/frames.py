@@ -118,7 +118,7 @@ class FrameBatch:
         """Validate a frame or a batch of frames, without a copy.
 
         Args:
-            frame: An array that `accept` supports, with a shape that `check_frames` supports.
+            frame: An array that `as_frames` supports, with a shape that `check_frames` supports.
             io: Layout and dtype of the frames.
             backend: The backend that will read it.
 
@@ -128,7 +128,7 @@ class FrameBatch:
         Raises:
             InputError: The type, dtype, shape or range is wrong.
         """
-        array = accept(frame, backend)
+        array = as_frames(frame, backend)
         return cls(check_frames(array, io), io, array.ndim == 3)
 
     @property
@@ -164,7 +164,7 @@ class FrameBatch:
         return PlaneIndex(offset, strides[rows], strides[columns], sizes[rows], sizes[columns])
 
 
-def accept(frame: object, backend: Backend) -> Frames:
+def as_frames(frame: object, backend: Backend) -> Frames:
     """Convert an array of any supported library, without a copy.
 
     Args:

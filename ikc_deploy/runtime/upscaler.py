@@ -21,7 +21,7 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.runtime.backends import BackendSettings, half_precision_warning, open_backends
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.estimation import Estimate, check_estimate
-from ikc_deploy.runtime.frames import FrameBatch, Frames, accept
+from ikc_deploy.runtime.frames import FrameBatch, Frames, as_frames
 from ikc_deploy.runtime.given_blur import given_blur
 from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
 from ikc_deploy.runtime.pipeline import PipelineRun, Reading, ResultFuture
@@ -182,7 +182,9 @@ class Upscaler(AbstractContextManager["Upscaler"]):
             >>> upscaler(frame, kernel=ikc_deploy.gaussian_kernel(1.5)).image  # doctest: +SKIP
         """
         worker = self._pool.first
-        return worker(self._checked(frame, (sigma, kernel, code), estimate, steps, self._tracker))
+        return worker(
+            self._validated_call(frame, (sigma, kernel, code), estimate, steps, self._tracker)
+        )
 
     def submit(
         self,
@@ -229,10 +231,10 @@ class Upscaler(AbstractContextManager["Upscaler"]):
                 'tracked; use estimate="crops", or pass them to stream()'
             )
         pipeline = self._pool.pipeline(self.streams)
-        taken = self._accepted(frame)
-        mine = taken.copy() if isinstance(taken, np.ndarray) else taken
+        array = self._as_frames(frame)
+        own = array.copy() if isinstance(array, np.ndarray) else array
         blur = (sigma, kernel, code)
-        check = partial(self._checked, mine, blur, way, steps, Tracker())
+        check = partial(self._validated_call, own, blur, way, steps, Tracker())
         return ResultFuture(pipeline.submit(QueuedFrame(check)))
 
     def stream(
@@ -295,18 +297,18 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         """Close the upscaler at the end of the `with` block."""
         self.close()
 
-    def _accepted(self, frame: Any) -> Frames:
+    def _as_frames(self, frame: Any) -> Frames:
         """Return a frame as an array that the worker of any device can read."""
-        taken = accept(frame, self.backend)
+        array = as_frames(frame, self.backend)
         devices = len(self._pool.devices)
-        if devices > 1 and not isinstance(taken, np.ndarray):
+        if devices > 1 and not isinstance(array, np.ndarray):
             raise InputError(
                 f"a frame in the memory of one GPU cannot be shared among {devices}; "
                 "copy it to numpy, or load an Upscaler with one device"
             )
-        return taken
+        return array
 
-    def _checked(
+    def _validated_call(
         self,
         frame: Any,
         blur: BlurArguments,
@@ -392,10 +394,10 @@ def run_clip(
     in_parallel = streams * len(pool.devices) > 1 and settings.estimate == "track"
 
     def prepare(item: _Item) -> QueuedFrame:
-        taken = upscaler._accepted(frame_of(item))
+        frame = upscaler._as_frames(frame_of(item))
         turn = sequencer.take() if in_parallel else None
         check = partial(
-            upscaler._checked, taken, settings.blur, settings.estimate, False, tracker, turn
+            upscaler._validated_call, frame, settings.blur, settings.estimate, False, tracker, turn
         )
         return QueuedFrame(check, turn, partial(finish, item))
 
