@@ -6,7 +6,7 @@
         result = upscaler(frame)        # RGB uint8 [H,W,3]
         result.image, result.sigma      # [4H,4W,3] uint8, the estimated blur
 
-Importing this package imports numpy and nothing heavier; `load` opens graphs and devices.
+Importing this package imports nothing heavier than numpy; graphs and devices are opened by `load`.
 """
 
 from __future__ import annotations
@@ -170,53 +170,52 @@ def load(
     tile: Tile = TileSettings.tile,
     max_memory: int | None = TileSettings.max_memory,
 ) -> Upscaler:
-    """Open weights or a bundle on a backend and return an `Upscaler` that is ready for frames.
+    """Load shipped weights, a checkpoint or a bundle, and return an `Upscaler`.
 
-    The caller owns the `Upscaler`: use it as a context manager, or call its `close`.
+    The caller owns the `Upscaler`: use it as a context manager, or call its `close` method.
 
     Args:
-        bundle: A folder written by `ikc-export`, or an opened `Bundle`; None to choose by
-            `weights`.
+        bundle: A folder written by `ikc-export`, or an opened `Bundle`; None to use `weights`.
         backend: "tensorrt" or "tensorrt-rtx" (both need an engine in the bundle),
             "onnxruntime-cuda", "openvino" (CPUs, and Intel's GPUs and NPUs), "onnxruntime" (the
-            CPU), or "auto" for the first of these that loads. A named backend is never replaced by
-            another.
+            CPU), or "auto" for the first of these that loads. There is no fallback from a backend
+            that is requested by name.
         iters: Number t >= 0 of corrections. The loop runs predictor P and SR network F, then t
-            times corrector C and F (IKC, Algorithm 1). None uses the number that the weights were
-            measured to gain from (`Manifest.recommended_iters`); the paper uses 7.
+            times corrector C and F (IKC, Algorithm 1). None uses the number recommended for the
+            weights (`Manifest.recommended_iters`); the paper uses 7.
         weights: Name of shipped weights ("x4-lite", "x3-lite", "x2-lite" or "x4-aniso"), path of a
-            checkpoint, or "random:ARCHITECTURE"; None for "x4-lite". Their graphs are stored in the
-            user's cache on first use. That needs the `export` extra only for weights of an
-            architecture that is not shipped.
-        threads: Number of CPU cores that the CPU backend may use; 0 for all.
-        streams: Number of frames that `Upscaler.submit` and `Upscaler.stream` process at the same
-            time on each device, at least 1, each with memory of its own; None for 2 on a GPU and 1
-            on a CPU.
-        cuda_graph: Recording of the loop as CUDA graphs on the TensorRT backends. "auto": where it
-            is possible, with a warning where the driver refuses; "require": an error where it is
-            not possible; "off": each network is launched separately.
-        device: Number of the GPU, or several as "0,1": submitted frames and those of streams use
-            them in turn, calls the first. For the backend "openvino" "CPU", "GPU",
+            checkpoint, or "random:ARCHITECTURE"; None for "x4-lite". The graphs are cached on first
+            use. The `export` extra is needed only for architectures that are not shipped.
+        threads: Number of CPU cores that a CPU backend may use; 0 for all.
+        streams: Number of frames that `Upscaler.submit` and `Upscaler.stream` process concurrently
+            on each device, at least 1, each with its own buffers; None for 2 on a GPU and 1 on a
+            CPU.
+        cuda_graph: Whether the TensorRT backends record the loop as CUDA graphs. "auto": where
+            possible, with a warning if the driver refuses; "require": raise an error if it is not
+            possible; "off": launch each network separately.
+        device: Number of the GPU, or several as "0,1": submitted frames and streams are distributed
+            over all of them, single calls use the first. For the backend "openvino": "CPU", "GPU",
             "NPU", or "AUTO" for a GPU if there is one, else the CPU. "auto" is the first GPU, or
             OpenVINO's CPU.
-        precision: Precision in which the backend "openvino" computes everything that the graphs do
-            not quantise: "f32", "bf16", "f16", or "auto" for one of 16 bits that the device
-            computes natively and that passes a gate on first use, else "f32".
-        estimate: How the blur is estimated. "full": the loop on the whole frame. "crops":
-            corrections on four textured crops, then one SR pass over the frame. "track": for the
-            frames of one clip in order, from the last frame's kernel code with one correction.
+        precision: Precision of the backend "openvino" for all operations that the graphs do not
+            quantise: "f32", "bf16", "f16", or "auto" for a 16-bit type that the device supports
+            natively and that passes an accuracy check on first use, else "f32".
+        estimate: How the blur is estimated. "full": run the loop on the whole frame. "crops": run
+            the corrections on four textured crops, then one SR pass over the frame. "track": for
+            the frames of one clip in order; start from the previous frame's kernel code and run one
+            correction.
         early_stop: Change of the kernel code (Euclidean norm) below which the remaining
-            corrections are skipped, for example 0.001; None to run all of them.
-        self_ensemble: Whether every image is the mean over the eight flips and rotations of its
-            frame, under the kernel code of the frame: better by some tenths of a dB, eight times
-            slower. Frames must be in host memory.
-        tile: Side in LR pixels of the tiles that frames are cut into. "auto" cuts only frames that
-            need more memory than allowed; None never cuts.
-        max_memory: Number of bytes that "auto" may use for one frame; None for half of the free
-            memory.
+            corrections are skipped, for example 0.001; None to run all corrections.
+        self_ensemble: Whether to average the images of the eight flips and rotations of each frame,
+            all with the frame's kernel code: a few tenths of a dB better, eight times slower.
+            Frames must be in host memory.
+        tile: Tile size in LR pixels. "auto" splits only frames that would exceed the allowed
+            memory; None never splits.
+        max_memory: Maximum memory in bytes for one frame with `tile="auto"`; None for half of the
+            free memory.
 
     Returns:
-        The `Upscaler`, with graphs loaded and no buffers allocated yet.
+        The `Upscaler`. Its graphs are loaded; buffers are allocated on the first call.
 
     Raises:
         InputError: An argument is of the wrong type or out of range, or `bundle` and `weights` are
@@ -225,8 +224,8 @@ def load(
         BundleError: The bundle is missing, damaged or from another version.
         BackendError: The backend does not run on this machine.
         EngineError: The bundle has no engine for the backend.
-        MissingExtraError: The weights must be exported, and the `export` extra is not installed; or
-            the backend is not installed.
+        MissingExtraError: The backend is not installed; or the weights must be exported, and the
+            `export` extra is not installed.
 
     Example:
         >>> import numpy as np

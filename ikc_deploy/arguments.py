@@ -1,4 +1,4 @@
-"""Checks of numeric arguments from callers, each with a message of one sentence."""
+"""Validation of arguments from callers, with one-sentence messages."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def whole_number(value: object, name: str, least: int, hint: str = "") -> int:
     return int(value)  # type: ignore[call-overload]
 
 
-def a_path(value: object, name: str, error: type[IkcError] = InputError) -> Path:
-    """Return `value` as a path; numbers, which `open` takes for files that are open, are refused.
+def path_argument(value: object, name: str, error: type[IkcError] = InputError) -> Path:
+    """Return `value` as a path; integers are refused, which `open` treats as file descriptors.
 
     Args:
         value: A str or a path.
@@ -48,7 +48,7 @@ def a_path(value: object, name: str, error: type[IkcError] = InputError) -> Path
         The path.
 
     Raises:
-        IkcError: `value` is neither, or holds a NUL character; the class is `error`.
+        IkcError: `value` is neither, or contains a NUL character; the class is `error`.
     """
     try:
         if isinstance(value, str | PathLike) and "\0" not in str(path := Path(value)):
@@ -59,7 +59,7 @@ def a_path(value: object, name: str, error: type[IkcError] = InputError) -> Path
 
 
 def is_whole(value: object, least: int) -> bool:
-    """Return whether `value` is an integer of at least `least`; not so for True and 2.0."""
+    """Return whether `value` is an integer of at least `least`; False for True and 2.0."""
     whole = isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
     return whole and value >= least  # type: ignore[operator]
 

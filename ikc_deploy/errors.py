@@ -1,6 +1,6 @@
-"""Exceptions: one base class, narrow subclasses, and messages that state what to do next.
+"""Exceptions: one base class, narrow subclasses, and messages that say how to fix the problem.
 
-The command line turns every `IkcError` into one line on standard error and exit code 2.
+Commands print an `IkcError` as one line on standard error and exit with code 2.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class InputError(IkcError):
 class OutputError(IkcError):
     """An output that cannot be written.
 
-    Other files would be lost, another process is writing it, or the path is not writable.
+    It would overwrite other files, another process is writing it, or the path is not writable.
     """
 
 
@@ -29,7 +29,7 @@ class KernelError(IkcError):
 
 
 class CheckpointError(IkcError):
-    """A checkpoint that is missing or damaged, or holds other networks than requested."""
+    """A checkpoint that is missing, damaged, or does not contain the requested networks."""
 
 
 class RecipeError(IkcError):
@@ -53,7 +53,7 @@ class EngineError(IkcError):
 
 
 class BackendError(IkcError):
-    """A backend that cannot run the graphs on this machine, or that refused one."""
+    """A backend that cannot run the graphs on this machine, or that failed."""
 
 
 class OutOfMemoryError(BackendError):
@@ -85,14 +85,14 @@ class CameraError(VideoError):
 
 
 class MissingExtraError(IkcError):
-    """An optional dependency that is needed and not installed.
+    """An optional dependency that is not installed.
 
-    The message names the extra, so that one `pip install` fixes it.
+    The message contains the `pip install` command for the extra.
 
     Args:
         module: Name of the missing module.
-        extra: Name of the extra of ikc-deploy that installs it.
-        purpose: What needs the module, at the beginning of the message.
+        extra: Extra of ikc-deploy that installs it.
+        purpose: What needs the module; the message begins with it.
     """
 
     def __init__(self, module: str, extra: str, purpose: str) -> None:
@@ -106,11 +106,11 @@ class MissingExtraError(IkcError):
 
 @contextmanager
 def needs_extra(extra: str, purpose: str) -> Iterator[None]:
-    """Turn a missing module in the block, which imports it, into a `MissingExtraError`.
+    """Convert a `ModuleNotFoundError` in the block to a `MissingExtraError`.
 
     Args:
-        extra: Name of the extra of ikc-deploy that installs the module.
-        purpose: What needs the module, at the beginning of the message.
+        extra: Extra of ikc-deploy that installs the module.
+        purpose: What needs the module; the message begins with it.
 
     Raises:
         MissingExtraError: A module is not installed.

@@ -1,4 +1,4 @@
-"""Fields of options: their help and range, stated once beside name, type and default.
+"""Option fields of dataclasses, which declare name, type, default, range and help in one place.
 
     @dataclass(frozen=True)
     class TimeOptions:
@@ -7,8 +7,8 @@
         def __post_init__(self) -> None:
             check_options(self)
 
-Callers of the API get an `InputError` for a wrong type or a value out of range. The commands make
-their options from the same fields (`ikc_deploy.cli._option_group`).
+The API raises an `InputError` for a wrong type or a value out of range. The options of the commands
+are generated from the same fields (`ikc_deploy.cli._option_group`).
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ Heading = Literal["", "Blur", "Output", "Video", "Speed and memory", "Distribute
 """Heading of an option in the help of a command with many options, in order."""
 
 MAX_INT: Final = 2**63 - 1
-"""Largest absolute value of a whole number: libraries take no larger ones."""
+"""Maximum absolute value of a whole number; libraries do not support larger ones."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """Annotation of a field that is an option."""
+    """Annotation that makes a dataclass field an option."""
 
     help: str
     """Description, which ends with a full stop."""
     default: str = ""
-    """Default in words, where the value does not say it: the meaning of None, for example."""
+    """Description of the default, if its value does not explain itself, for example None."""
     minimum: float | None = None
-    """Minimum of a number; None for none."""
+    """Minimum value; None for no limit."""
     maximum: float | None = None
-    """Maximum of a number; None for none."""
+    """Maximum value; None for no limit."""
     positive: bool = False
     """Whether a number must be greater than 0."""
     heading: Heading = ""
     """Heading of the option in the help of a command; empty for the most used ones."""
     flags: tuple[str, ...] = ()
-    """Names on the command line; empty for that of the field, `--max-memory` for max_memory."""
+    """Names on the command line; empty to derive it from the field (`--max-memory`)."""
     metavar: str | None = None
     """Placeholder of the value in the help; None for that of the type."""
     alone: str | None = None
-    """Value of an option that may be given without one; None if it needs a value."""
+    """Value if the option is given without a value; None if a value is required."""
     switches: tuple[tuple[str, str], ...] = ()
-    """For a choice with a flag for each value (`--fp16` for "fp16"): the values and their help."""
+    """For a choice with one flag per value (`--fp16` for "fp16"): the values and their help."""
 
 
 @dataclass(frozen=True)
 class OptionField:
-    """An option of a dataclass, with all that its field states."""
+    """An option of a dataclass and the declaration of its field."""
 
     name: str
     """Name of the field."""
@@ -68,13 +68,13 @@ class OptionField:
     optional: bool
     """Whether None is allowed."""
     default: Any
-    """Default value; `dataclasses.MISSING` for none."""
+    """Default value; `dataclasses.MISSING` if the option is required."""
     option: Option
     """Help and range."""
 
 
 def option_fields(kind: type) -> dict[str, OptionField]:
-    """Return the options of a dataclass by name, in order; other fields are left out."""
+    """Return the options of a dataclass by name, in order, without its other fields."""
     hints = get_type_hints(kind, include_extras=True)
     found = {}
     for field in fields(kind):
@@ -87,7 +87,7 @@ def option_fields(kind: type) -> dict[str, OptionField]:
 
 
 def nested_options(kind: type) -> dict[str, type]:
-    """Return the fields of a dataclass that are options dataclasses themselves."""
+    """Return the fields of a dataclass that are dataclasses of options."""
     hints = get_type_hints(kind)
     return {
         field.name: hints[field.name]
@@ -97,7 +97,7 @@ def nested_options(kind: type) -> dict[str, type]:
 
 
 def changed_options(options: object) -> dict[str, Any]:
-    """Return the values of an options dataclass that differ from their defaults, by field."""
+    """Return the values of a dataclass of options that differ from the defaults, by field."""
     return {
         field.name: value
         for field in option_fields(type(options)).values()
@@ -106,9 +106,9 @@ def changed_options(options: object) -> dict[str, Any]:
 
 
 def check_options(options: object) -> None:
-    """Check the values of an options dataclass by their types and ranges.
+    """Check the types and ranges of the values in a dataclass of options.
 
-    Numbers, pairs of whole numbers, Literals and booleans are checked; None is accepted where the
+    Numbers, tuples of whole numbers, Literals and booleans are checked; None is accepted if the
     type allows it.
 
     Raises:

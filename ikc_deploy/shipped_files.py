@@ -1,4 +1,4 @@
-"""Engine targets and training recipes that are found by name: in a checkout and in a wheel."""
+"""Lookup of shipped engine targets and training recipes by name, in a checkout or a wheel."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ def shipped_files(folder: str) -> dict[str, Path]:
 
 
 def find_shipped(path: Path, folder: str) -> Path:
-    """Return `path` if there is such a file, else the shipped file of that name, else `path`."""
+    """Return `path` if it exists, else the shipped file of that name, else `path`."""
     return path if path.is_file() else shipped_files(folder).get(str(path), path)

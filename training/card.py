@@ -112,7 +112,7 @@ def _knows(settings: Architecture, training: dict[str, Any]) -> str:
     axes = "" if settings.kernels == "isotropic" else " along each axis, any direction"
     known = [f"{_blur(settings)}s, sigma {low:g} to {high:g} HR pixels{axes}, 21x21"]
     degradation = training.get("degradation", {})
-    known.append("LR shrunk bicubically, 8 bits")
+    known.append("LR downscaled bicubically, 8 bits")
     if degradation.get("noise"):
         known.append(f"Gaussian noise up to {degradation['noise']:g} levels")
     if degradation.get("jpeg"):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ikc_deploy.batch.settings import ActorSettings, ClusterSettings
-from ikc_deploy.batch.tasks import Task, TaskOutcome, do
+from ikc_deploy.batch.tasks import Task, TaskOutcome, run_task
 from ikc_deploy.errors import BackendError, IkcError, InputError, MissingExtraError, needs_extra
 
 DEATHS: Final = 3
@@ -42,7 +42,7 @@ class Share:
 
 
 def divide(cpus: float, gpus: float, tasks: int, actors: int | None, cores: int) -> Share:
-    """Divide a cluster among actors: one GPU for each where there are any, otherwise CPU cores.
+    """Divide a cluster among actors: one GPU each if there are any, otherwise CPU cores.
 
     Args:
         cpus: CPU cores of the cluster.
@@ -182,7 +182,7 @@ class _Actor:
             file.seek(0)
             if len(file.readlines()) > DEATHS:
                 return TaskOutcome(error=f"the process that ran this task died {DEATHS} times")
-        outcome = do(task, self._upscaler, self._sigma)
+        outcome = run_task(task, self._upscaler, self._sigma)
         begun.unlink()
         return outcome
 

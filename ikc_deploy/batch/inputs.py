@@ -1,4 +1,4 @@
-"""The images and clips to upscale into one folder, with the output of each. Needs no PyAV."""
+"""Inputs of a batch: images and clips with their outputs in one folder. Does not need PyAV."""
 
 from __future__ import annotations
 

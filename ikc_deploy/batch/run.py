@@ -49,7 +49,7 @@ def run_batch(
     on_output: Callable[[Upscaled | Joined], None] = lambda _: None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> BatchReport:
-    """Write the missing outputs of a batch; a later run continues an interrupted one.
+    """Write the missing outputs of a batch; can be repeated after an interruption.
 
     Inputs that fail are listed in the report, and do not stop the others.
 

@@ -65,8 +65,8 @@ def finished_chunk(chunk_folder: Path) -> list[Chunk] | None:
     return folder.chunks() if folder.path.is_dir() else None
 
 
-def do(task: Task, upscaler: Upscaler, sigma: float | None) -> TaskOutcome:
-    """Execute a task, at most `ATTEMPTS` times; errors are part of the outcome.
+def run_task(task: Task, upscaler: Upscaler, sigma: float | None) -> TaskOutcome:
+    """Run a task, with at most `ATTEMPTS` attempts; errors are returned in the outcome.
 
     Args:
         task: The task.
@@ -87,7 +87,7 @@ def do(task: Task, upscaler: Upscaler, sigma: float | None) -> TaskOutcome:
 
 
 class _ChunkSink:
-    """A sink for one `ChunkTask`; chunks that an earlier attempt finished are kept."""
+    """A sink for one `ChunkTask`, which keeps the finished chunks of earlier attempts."""
 
     warnings = ()
 

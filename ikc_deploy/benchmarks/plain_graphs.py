@@ -1,6 +1,6 @@
-"""The candidates of other inference engines: the networks exported as they are, without rewrites.
+"""Candidates of other inference engines: the networks exported without rewrites.
 
-Every call takes and returns host arrays, as an application does that knows only the ONNX files.
+Inputs and outputs of every call are host arrays, as in an application that only has the ONNX files.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ikc_deploy.errors import BackendError, InputError
 from ikc_deploy.files import atomic_folder, restore
 from ikc_deploy.locks import locked
 from ikc_deploy.loops import CODE, LR, SR
+from ikc_deploy.networks.loop_networks import LoopNetworks
 from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.paths import cache_folder
 from ikc_deploy.version import __version__
@@ -115,8 +116,6 @@ def plain_graphs(weights: str) -> Path:
     Args:
         weights: Spec of the weights.
     """
-    from ikc_deploy.export.plain import export_plain_graphs
-
     source = find_weights(weights)
     folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-{__version__}-plain"
     if folder.is_dir():
@@ -125,5 +124,34 @@ def plain_graphs(weights: str) -> Path:
         restore(folder)
         if not folder.is_dir():
             with atomic_folder(folder) as temporary:
-                export_plain_graphs(load_weights(weights).networks, temporary)
+                _export_plain_graphs(load_weights(weights).networks, temporary)
     return folder
+
+
+def _export_plain_graphs(networks: LoopNetworks, folder: Path) -> None:
+    """Write the networks as ONNX graphs without rewrites, one for each graph of the loop.
+
+    Names of inputs are those of the loop; the only output is `code`, `sr` or `next_code`. Images
+    are `[N,3,H,W]` float32, batch and size dynamic. Nothing is clamped.
+    """
+    import torch
+
+    from ikc_deploy.export.graphs import EXAMPLE_SHAPE, export_module, input_axes
+
+    scale = networks.architecture.scale
+    batch, height, width = EXAMPLE_SHAPE
+    tensors = {
+        LR: torch.zeros(batch, 3, height, width),
+        SR: torch.zeros(batch, 3, scale * height, scale * width),
+        CODE: torch.zeros(batch, networks.architecture.code_size),
+    }
+    for name, module in networks.modules().items():
+        inputs = networks.loop.graph(name).inputs
+        axes = input_axes("float", scale, inputs)
+        export_module(
+            module,
+            {each: tensors[each] for each in inputs},
+            {each: axes[each] for each in inputs},
+            [networks.loop.outputs(name, "float")[0]],
+            folder / f"{name}.onnx",
+        )

@@ -65,7 +65,7 @@ class Suite:
     compare: Annotated[
         str | None,
         Option(
-            "Candidates to measure in turn: all, or a comma-separated list of names.",
+            "Candidates to measure, interleaved: all, or a comma-separated list of names.",
             default="our graphs with --backend and the chosen precision",
         ),
     ] = None
@@ -120,7 +120,7 @@ class Suite:
         """Refuse weights and images that are missing, which a measurement would notice late.
 
         Raises:
-            CheckpointError: There are no such weights.
+            CheckpointError: The weights are unknown.
             InputError: `quality` has no images.
         """
         for subject in self.subjects:

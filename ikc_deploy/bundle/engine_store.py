@@ -1,4 +1,4 @@
-"""The engines of a bundle: what is stored beside the plans, and which engine fits which machine.
+"""The engines of a bundle: their records, and the choice of an engine for a machine.
 
     engines/<fingerprint>/  GRAPH.plan for each graph of the bundle's loop  engine.json
 

@@ -1,16 +1,16 @@
-"""The bundle: a folder with everything that a machine needs to upscale, verified before it is read.
+"""The bundle: a folder with everything needed to upscale, which is verified before it is used.
 
     NAME/manifest.json  GRAPH.onnx for each graph of the loop  basis.npz  engines/...
     and, if requested, usrnet.onnx, for known kernels of any shape
 
-The manifest names the loop (`ikc_deploy.loops`), which names the graphs: for IKC predictor, sftmd
-and corrector.
+The manifest names the loop (`ikc_deploy.loops`), which names the graphs: predictor, sftmd and
+corrector for IKC.
 
-`write_manifest` seals a folder: the manifest lists the files that its writer wrote or verified,
-each with size and sha256, and a digest of its own content. `Bundle.open` refuses a folder that
-differs from what was sealed, before any byte of a graph reaches a parser. Files that are used later
-are read and checked again, and the checked bytes themselves are parsed. Files that are not listed
-are not part of the bundle.
+`write_manifest` seals a folder: the manifest lists every file that the writer wrote or verified,
+with its size and sha256, and a digest of the manifest itself. `Bundle.open` rejects a folder that
+has changed since it was sealed, before any graph is parsed. When a file is used later, it is read
+and checked again, and the checked bytes are parsed. Files that are not listed are not part of the
+bundle.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from ikc_deploy.arguments import a_path
+from ikc_deploy.arguments import path_argument
 from ikc_deploy.bundle.file_records import (
     EXPORT_AGAIN,
     FileRecord,
@@ -46,13 +46,13 @@ from ikc_deploy.text import printable
 from ikc_deploy.typed_values import read_settings
 
 SCHEMA: Final = 3
-"""Version of the manifest's schema; a reader refuses others."""
+"""Version of the manifest's schema; other versions are rejected."""
 
 _MAX_ITERS: Final = 1000
 _MAX_ACTIVATION_BYTES: Final = 2**32
 
 USRNET: Final = "usrnet"
-"""Name of an optional further graph, for known kernels."""
+"""Name of the optional graph for known kernels."""
 
 MANIFEST_FILE: Final = "manifest.json"
 BASIS_FILE: Final = "basis.npz"
@@ -76,7 +76,7 @@ _DIGEST_KEY: Final = "manifest_sha256"
 
 @dataclass(frozen=True)
 class UsrnetRecord:
-    """Properties of a bundle's fourth graph, which accepts LR frames of one size only.
+    """Properties of a bundle's USRNet graph, which accepts LR frames of one size only.
 
     Raises:
         ValueError: A size is out of range, or the kernel size is even.
@@ -89,13 +89,13 @@ class UsrnetRecord:
     kernel_size: int
     """Side in pixels of the kernels that the graph accepts, odd."""
     halo: int
-    """Number of LR pixels from a frame's edge within which its image may be wrong, as measured."""
+    """Measured distance from a frame's edge, in LR pixels, within which the image may be wrong."""
     precision: Precision
     """Precision of the convolutions; everything else is float32."""
     weights_sha256: str
     """sha256 of the exported weights."""
     parity: UsrnetParity | None
-    """Difference from torch in float32; None before it is measured."""
+    """Difference from torch in float32; None if not measured yet."""
     convolutions: dict[str, int]
     """Number of Conv nodes by dtype."""
     training: dict[str, Any]
@@ -112,14 +112,14 @@ class UsrnetRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The properties of a bundle, as its manifest file records them.
+    """The properties of a bundle, as recorded in its manifest file.
 
     Raises:
         ValueError: A number is out of range.
     """
 
     name: str
-    """Name of the weights, a label."""
+    """Name of the weights; only a label."""
     scale: int
     """Scale factor: SR side divided by LR side."""
     code_size: int
@@ -129,7 +129,7 @@ class Manifest:
     io: FrameIO
     """Layout and dtype of frames."""
     basis_id: str
-    """Identity of the kernel basis of the codes (`KernelBasis.id`)."""
+    """Hash of the kernel basis (`KernelBasis.id`)."""
     weights_sha256: str
     """sha256 of the exported weights; equal for equal weights."""
     random_weights: bool
@@ -147,16 +147,16 @@ class Manifest:
     loop: str = IKC.name
     """Name of the loop in which the graphs run."""
     recommended_iters: int = IKC.iters
-    """Number of corrections after which more gain nothing, measured on images; 0 where the
-    first code is as good. An `Upscaler` runs this number unless another is given."""
+    """Number of corrections beyond which quality does not improve, measured on images; 0 if the
+    predictor's code is as good. The default of an `Upscaler`."""
     parity: Parity | None = None
-    """Differences of the graphs from torch in float32; None before they are measured."""
+    """Differences of the graphs from torch in float32; None if not measured yet."""
     convolutions: dict[str, dict[str, int]] = field(default_factory=dict)
     """Number of Conv nodes of each graph by dtype."""
     verified: dict[str, Verification] = field(default_factory=dict)
     """Results of comparing engines with ONNX Runtime, by fingerprint of the engine."""
     usrnet: UsrnetRecord | None = None
-    """Properties of the fourth graph; None without one."""
+    """Properties of the USRNet graph; None if there is none."""
 
     def __post_init__(self) -> None:
         """Require a supported scale, and numbers in the range of the format."""
@@ -193,14 +193,14 @@ class _Sealed:
 
 
 class Bundle:
-    """An opened and verified bundle: graphs, kernel basis and engines of one set of weights.
+    """A verified bundle: graphs, kernel basis and engines of one set of weights.
 
-    Create it with `Bundle.open`. It holds no open files, and may be shared between threads.
+    Created by `Bundle.open`. It keeps no files open, and may be shared between threads.
 
     Args:
         path: Folder of the bundle.
-        manifest: Its manifest, read and checked.
-        files: Listed files by their path in the bundle, with size and checksum.
+        manifest: The validated manifest.
+        files: Records of the listed files by their path in the bundle.
 
     Example:
         >>> bundle = Bundle.open("x4.bundle")  # doctest: +SKIP
@@ -217,7 +217,7 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self.files = files
-        """Listed files by their path in the bundle; other files are not part of it."""
+        """Records of the listed files by their path in the bundle."""
 
     @classmethod
     def open(cls, path: str | PathLike[str]) -> Bundle:
@@ -230,12 +230,12 @@ class Bundle:
             The verified bundle.
 
         Raises:
-            InputError: `path` is no path.
+            InputError: `path` is not a path.
             BundleError: The folder is not a bundle; the manifest is damaged, invalid or of another
                 schema; a file is missing, truncated or altered; a path leads out of the folder; or
-                the basis is not that of the manifest. The message states how to fix it.
+                the basis does not match the manifest. The message says how to fix it.
         """
-        folder = a_path(path, "the folder of a bundle")
+        folder = path_argument(path, "the folder of a bundle")
         if is_interrupted(folder):
             with locked(folder):
                 restore(folder)
@@ -286,10 +286,10 @@ class Bundle:
 
     @property
     def usrnet(self) -> UsrnetRecord:
-        """Properties of the fourth graph.
+        """Properties of the USRNet graph.
 
         Raises:
-            BundleError: The bundle has no such graph.
+            BundleError: The bundle has no USRNet graph.
         """
         if self.manifest.usrnet is None:
             raise BundleError(
@@ -305,7 +305,7 @@ class Bundle:
             name: Name of a graph of the loop, or "usrnet" if the bundle has it.
 
         Returns:
-            The path, also if there is no such file.
+            The path, which need not exist.
         """
         return self.path / f"{name}.onnx"
 
@@ -316,16 +316,16 @@ class Bundle:
             name: Name of a graph of the loop, or "usrnet" if the bundle has it.
 
         Returns:
-            The ONNX model as it is in the file.
+            The serialized ONNX model.
 
         Raises:
-            BundleError: There is no such graph, or the file was altered since the bundle was
+            BundleError: The bundle has no such graph, or the file was altered since the bundle was
                 opened.
         """
         return self.read(f"{name}.onnx")
 
     def read(self, name: str) -> bytes:
-        """Return the content of a listed file, after checking it again.
+        """Return the content of a listed file after verifying it again.
 
         Args:
             name: Path of the file in the bundle.
@@ -344,7 +344,7 @@ class Bundle:
     def unlisted(self) -> list[str]:
         """Return the paths in the folder that the manifest does not list; they are never read.
 
-        A folder without listed files is returned without its content. Links are not followed.
+        Of a folder without listed files, only its own path is returned. Links are not followed.
         """
         parents = {
             parent.as_posix() for name in self.files for parent in PurePosixPath(name).parents
@@ -365,9 +365,9 @@ class Bundle:
 
 
 def listed_files(folder: Path) -> list[str]:
-    """Return the files that a bundle folder consists of, the manifest among them.
+    """Return the files of a bundle folder, including the manifest.
 
-    Only the manifest is read, so that a bundle with damaged files counts as a bundle, too.
+    Only the manifest is read, so this also works for a bundle with damaged files.
 
     Args:
         folder: The bundle folder.
@@ -384,7 +384,7 @@ def listed_files(folder: Path) -> list[str]:
 
 
 def copy_verified(bundle: Bundle, names: Iterable[str], folder: Path) -> None:
-    """Write listed files of `bundle` into `folder`, under the same names.
+    """Copy listed files of `bundle` to `folder` under the same names.
 
     Args:
         bundle: The opened bundle.
@@ -406,8 +406,8 @@ def write_manifest(folder: Path, manifest: Manifest, files: Mapping[str, FileRec
     Args:
         folder: The bundle folder.
         manifest: The properties of the bundle.
-        files: Files of a verified bundle (`Bundle.files`), files that the caller has just written
-            (`record_files`), or both. Other files in the folder are not part of the bundle.
+        files: Records of files that belong to a verified bundle (`Bundle.files`) or that the caller
+            has just written (`record_files`). Other files in the folder are not part of the bundle.
 
     Raises:
         BundleError: The result could not be opened.

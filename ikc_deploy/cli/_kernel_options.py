@@ -1,4 +1,4 @@
-"""Options that give the blur kernel of the input."""
+"""Options for a known blur kernel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Convention = Literal["fkp", "ikc"]
 
 @dataclass(frozen=True)
 class KernelOptions:
-    """A given blur kernel, and what else is known about the degradation.
+    """A known blur kernel, and other known properties of the degradation.
 
     Raises:
         InputError: A value is out of range.
@@ -46,8 +46,8 @@ class KernelOptions:
     kernel_convention: Annotated[
         Convention,
         Option(
-            "Convention of --kernel: it includes the shrinking filter (fkp), or is a centred blur "
-            "before bicubic shrinking (ikc).",
+            "Convention of --kernel: with the downscaling filter included (fkp), or a centred blur "
+            "before bicubic downscaling (ikc).",
             heading="Blur",
         ),
     ] = "fkp"
@@ -74,9 +74,10 @@ class KernelOptions:
         check_options(self)
 
     def read(self) -> KnownBlur | None:
-        """Return the blur that the current command line gives; None without `--kernel`.
+        """Return the known blur of the current command line; None without `--kernel`.
 
-        Raises `InputError` if only other options are given, or what `read_kernel` raises.
+        Raises `InputError` if options of `--kernel` are given without it, and what `read_kernel`
+        raises.
         """
         if self.kernel is not None:
             return KnownBlur(read_kernel(self.kernel), self)
@@ -88,7 +89,7 @@ class KernelOptions:
 
 @dataclass(frozen=True, eq=False)
 class KnownBlur:
-    """A blur kernel `[k,k]`, sum 1, and what else is known about the degradation."""
+    """A blur kernel `[k,k]`, sum 1, and other known properties of the degradation."""
 
     kernel: NDArray[np.float64]
     """The kernel, in the convention of the options."""
@@ -98,7 +99,7 @@ class KnownBlur:
     def nonblind_upscale(
         self, network: NonBlind
     ) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
-        """Return a function that upscales RGB images `[H,W,3]` uint8 under the kernel.
+        """Return a function that upscales RGB images `[H,W,3]` uint8 with the kernel.
 
         Raises `KernelError` if the kernel is too large for the network.
         """

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_origin
 
 import click
 from click.core import ParameterSource
@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from ikc_deploy.cli._command import OptionWithHeading
 from ikc_deploy.cli._value_types import PATH, FiniteNumber, FiniteRange, WholeNumber, WholeRange
 from ikc_deploy.errors import InputError
-from ikc_deploy.option_fields import OptionField, nested_options, option_fields
+from ikc_deploy.option_fields import Option, OptionField, nested_options, option_fields
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -217,3 +217,14 @@ def _written(default: Any) -> str:
     if isinstance(default, tuple):
         return ", ".join(map(str, default))
     return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+@dataclass(frozen=True)
+class ReportFormat:
+    """The format of a report on standard output."""
+
+    as_json: Annotated[bool, Option("Print the results as JSON.", flags=("--json",))] = False
+
+
+json_option: Final = option_group(ReportFormat, None)
+"""Decorator that adds `--json` to a command, as its parameter `as_json`."""

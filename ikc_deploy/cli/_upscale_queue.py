@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -51,10 +51,11 @@ def upscale_queue(
     known: KnownBlur | None,
     video: VideoOptions,
 ) -> None:
-    """Upscale images and clips; one that fails does not stop the others.
+    """Upscale images and clips; a file that fails does not stop the others.
 
-    Raises `InputError` that lists everything that failed, and before any work what is impossible
-    for all. Exits with code 130 after Ctrl-C in a clip, which is completed with its frames so far.
+    Raises `InputError` before any work if options contradict the inputs, and at the end with a list
+    of all failures. Exits with code 130 after Ctrl-C in a clip, whose output then has the frames
+    that were finished.
     """
     if not inputs or output.out is None:
         raise InputError("name the inputs, and the output with -o OUT")
@@ -68,8 +69,8 @@ def upscale_queue(
     if not tasks:
         return
     with ExitStack() as stack:
-        networks = _open_networks(choice, known, stack)
-        queue = _Queue(networks, choice, postprocessing, video, output.as_json)
+        upscale_image, upscaler = _open_networks(choice, known, stack)
+        queue = _Queue(upscale_image, upscaler, choice, postprocessing, video, output.as_json)
         queue.run(
             [
                 replace(
@@ -87,40 +88,36 @@ def upscale_queue(
     queue.conclude()
 
 
-@dataclass(frozen=True)
-class _QueueNetworks:
-    """The networks of all files, loaded once."""
-
-    upscale_image: Callable[[ImageTask], Upscaled]
-    """Upscales an image file."""
-    for_clips: Upscaler | None
-    """The upscaler of clips; None under a known kernel, which is for images only."""
-
-
 def _open_networks(
     choice: UpscalerChoice, known: KnownBlur | None, stack: ExitStack
-) -> _QueueNetworks:
-    """Load the networks until `stack` is closed."""
+) -> tuple[Callable[[ImageTask], Upscaled], Upscaler | None]:
+    """Load the networks; `stack` closes them.
+
+    Returns the function that upscales an image file, and the upscaler for clips: None with a known
+    kernel, which is for images only.
+    """
     if known is not None:
         network = stack.enter_context(NonBlind(choice.open_bundle(), choice.options.threads))
-        restore = known.nonblind_upscale(network)
-        return _QueueNetworks(
-            lambda task: upscale_file_nonblind(task, network.scale, restore), None
-        )
+        upscale = known.nonblind_upscale(network)
+        return lambda task: upscale_file_nonblind(task, network.scale, upscale), None
     upscaler = stack.enter_context(choice.open_upscaler())
-    return _QueueNetworks(lambda task: upscale_file(upscaler, task, choice.sigma), upscaler)
+    return lambda task: upscale_file(upscaler, task, choice.sigma), upscaler
 
 
 class _Queue:
+    """The files of one command, upscaled one after another, and their failures."""
+
     def __init__(
         self,
-        networks: _QueueNetworks,
+        upscale_image: Callable[[ImageTask], Upscaled],
+        upscaler: Upscaler | None,
         choice: UpscalerChoice,
         postprocessing: Postprocessing,
         video: VideoOptions,
         as_json: bool,
     ) -> None:
-        self._networks = networks
+        self._upscale_image = upscale_image
+        self._upscaler = upscaler
         self._choice = choice
         self._postprocessing = postprocessing
         self._video = video
@@ -156,13 +153,12 @@ class _Queue:
 
     def _upscale(self, task: ImageTask | ClipTask, bars: ProgressBars) -> None:
         if isinstance(task, ImageTask):
-            show_image(self._networks.upscale_image(task), self._as_json)
+            show_image(self._upscale_image(task), self._as_json)
             return
         from ikc_deploy.video.stream_run import Callbacks, run_request
 
-        upscaler = self._networks.for_clips
-        # Clips are refused before any work if the kernel is known.
-        assert upscaler is not None
+        # With a known kernel, clips are refused before any work.
+        assert self._upscaler is not None
         stop = threading.Event()
         name = task.source.name
         callbacks = Callbacks(
@@ -174,7 +170,7 @@ class _Queue:
         settings = frame_settings(self._choice, self._postprocessing)
         try:
             with interruptible(stop) as interrupted:
-                report = run_request(request, upscaler, settings, stop, callbacks)
+                report = run_request(request, self._upscaler, settings, stop, callbacks)
         finally:
             bars.remove("frames")
         result(report_text(report, self._as_json))
@@ -187,7 +183,7 @@ def _check_options(
     choice: UpscalerChoice,
     known: KnownBlur | None,
 ) -> None:
-    """Refuse options that have no meaning for one of the files."""
+    """Refuse options that do not apply to one of the files."""
     if found.clips:
         odd = ["--kernel"] * (known is not None) + output.only_for_images
         if odd:
@@ -241,7 +237,7 @@ def _steps(task: ImageTask | ClipTask) -> list[Path]:
 
 
 def _check_kernel_file(inputs: Sequence[Path], path: Path) -> None:
-    """Refuse a file for the kernel that cannot be written, or more than one image."""
+    """Refuse a kernel file for several images, or one that cannot be written."""
     if len(inputs) > 1 or inputs[0].is_dir():
         raise InputError("--save-kernel is for a single image; --save-steps is for folders")
     if path.suffix != ".npy":

@@ -1,4 +1,4 @@
-"""Options that choose an upscaler and the blur, as one value."""
+"""`UpscalerChoice`: the options that select the bundle, the upscaler's settings and the blur."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ikc_deploy.weights import RANDOM_PREFIX
 
 @dataclass(frozen=True)
 class UpscalerChoice:
-    """An upscaler and the blur, as on the command line."""
+    """The bundle, the upscaler's settings and the blur, as on the command line."""
 
     bundle: BundleOptions
     options: UpscalerOptions
@@ -33,9 +33,9 @@ class UpscalerChoice:
     ] = None
 
     def open_bundle(self) -> Bundle:
-        """Return the bundle, checked once for image files and for the given sigma.
+        """Return the bundle.
 
-        Raises `InputError` or `KernelError` if it does not support them.
+        Raises `InputError` or `KernelError` if it does not support image files or the given sigma.
         """
         weights = self.bundle.weights
         if weights is not None and weights.startswith(RANDOM_PREFIX):
@@ -49,7 +49,7 @@ class UpscalerChoice:
         return bundle
 
     def for_actors(self) -> ActorSettings:
-        """Return the settings with which other processes open their own upscalers."""
+        """Return the settings from which other processes open their own upscalers."""
         return ActorSettings(self.open_bundle().path.absolute(), self.options, self.sigma)
 
     def open_upscaler(self) -> Upscaler:
@@ -64,14 +64,14 @@ upscaler_choice: Final = option_group(
     UpscalerChoice,
     "choice",
     without=_NOT_HERE,
-    # Any float: the message about a wrong sigma names the range of the bundle.
+    # Not limited here: the message about an invalid sigma states the range of the bundle.
     types={"tile": TILE, "max_memory": BYTES, "sigma": float},
 )
 """Decorator that adds all options of `UpscalerChoice` to a command, as its parameter `choice`."""
 
 
 def check_blur(choice: UpscalerChoice) -> None:
-    """Raise `InputError` if the blur is given and the way to estimate it as well."""
+    """Raise `InputError` if both `--sigma` and `--estimate` are given."""
     if choice.sigma is not None and "--estimate" in given_options(UpscalerOptions):
         raise InputError(
             "--sigma gives the blur and --estimate estimates it; give only one of them"

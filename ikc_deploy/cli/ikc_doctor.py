@@ -9,7 +9,7 @@ import click
 from rich.text import Text
 
 from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
-from ikc_deploy.cli._json_option import json_option
+from ikc_deploy.cli._option_group import json_option
 from ikc_deploy.cli._ui import print_json, print_table, problem, say, status
 from ikc_deploy.doctor.examination import DoctorReport, examine
 from ikc_deploy.doctor.required_packages import BASE, Command
@@ -42,7 +42,7 @@ def _print(report: DoctorReport) -> None:
     header = ("listed", "loads", "why not")
     print_table("ONNX Runtime execution providers", header, providers, wrap=True)
     header = ("backend", "taken", "why")
-    print_table("what the backend auto takes", header, _backends(report), wrap=True)
+    print_table("the backend that auto selects", header, _backends(report), wrap=True)
     for line in _lines(report):
         say(line)
     rows = (row for command in report.commands for row in _command_rows(command))

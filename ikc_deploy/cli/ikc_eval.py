@@ -40,7 +40,7 @@ from ikc_deploy.runtime.upscaler import load_bundle
 
 @dataclass(frozen=True)
 class DatasetOptions:
-    """The images, and the scale that they are measured at.
+    """The images, and the scale of the measurement.
 
     Raises:
         InputError: There are no images, or a border is given without pairs.
@@ -61,7 +61,7 @@ class DatasetOptions:
     border: Annotated[
         int | None,
         Option(
-            "Pixels of the HR images of pairs that are left out at each edge.",
+            "With pairs, number of HR pixels to ignore at each edge.",
             default="the scale",
             minimum=0,
         ),
@@ -81,10 +81,10 @@ class DatasetOptions:
 
 @dataclass(frozen=True)
 class BlurOptions:
-    """The blurs of the images: one way to choose them, or none.
+    """The blurs of the images: at most one option that selects them.
 
     Raises:
-        InputError: Two ways are given, or the sigmas are no numbers.
+        InputError: More than one option is given, or the sigmas are not numbers.
         KernelError: The file of kernels is invalid.
     """
 
@@ -113,10 +113,10 @@ class BlurOptions:
     ] = None
 
     def read(self, seed: int) -> Callable[[int], BlurSet]:
-        """Return a function from scale to the blurs; files are read now.
+        """Read files, and return a function from scale to blurs.
 
         Args:
-            seed: Seed of kernels that are drawn at random.
+            seed: Seed of random kernels.
         """
         given = given_options(BlurOptions)
         if len(given) > 1:
@@ -136,7 +136,7 @@ class BlurOptions:
 
 @dataclass(frozen=True)
 class EvaluationOutputs:
-    """Outputs besides the tables on standard output; one file may be - instead of them.
+    """Outputs in addition to, or (with -) instead of, the tables on standard output.
 
     Raises:
         InputError: Two outputs are the same file, or both standard output.
@@ -158,11 +158,11 @@ class EvaluationOutputs:
     markdown: Annotated[Path | None, Option("Markdown file for the tables.")] = None
     plots: Annotated[
         Path | None,
-        Option("Folder for plots (PNG): PSNR by step, sigma, and true beside estimated kernels."),
+        Option("Folder for plots (PNG): PSNR by step, sigma, and true and estimated kernels."),
     ] = None
 
     def __post_init__(self) -> None:
-        """Raise an error now for what would fail after a long measurement."""
+        """Raise errors now that would otherwise occur after a long measurement."""
         files = {"--json": self.json, "--csv": self.csv, "--markdown": self.markdown}
         check_output_files(files, printed=files)
         if self.plots is not None:
@@ -190,16 +190,16 @@ class EvaluationOutputs:
             save_plots(self.plots, summaries, report.records, report.kernels)
 
     def require_no_reference(self) -> None:
-        """Refuse files that are made from HR images only."""
+        """Refuse outputs that require HR images."""
         if self.markdown is not None or self.plots is not None or STDOUT in (self.json, self.csv):
             raise InputError("without --hr, only tables and files for --json and --csv are written")
 
     def write_without_reference(
         self, facts: dict[str, Any], records: Sequence[no_reference.NoReferenceRecord]
     ) -> None:
-        """Print tables of LR images that have no HR image, and write JSON and CSV.
+        """Print tables and write JSON and CSV for LR images without HR images.
 
-        `facts` is what the JSON states about the weights.
+        `facts` are the entries of the JSON about the weights.
         """
         rows = no_reference.summary_rows(records)
         for name, found in rows.items():
@@ -240,13 +240,15 @@ def main(
 ) -> None:
     """Measure PSNR and SSIM (luma) and the error of the estimated blur, step by step.
 
-    Every HR image is degraded by the eight Gaussians of the Gaussian8 protocol, or by the blurs
-    given. Figures are means over images and blurs at fixed steps, with bicubic upscaling and the
-    true kernel for comparison; 95 % intervals are for other images of the same kind (bootstrap).
+    Every HR image is degraded by the eight Gaussians of the Gaussian8 protocol, or by the given
+    blurs. Results are means over images and blurs at fixed steps, compared with bicubic upscaling
+    and with the true kernel. The 95 % intervals estimate the variation over similar images
+    (bootstrap).
 
-    With --lr, real LR images are upscaled, which match the HR images by name (0801x4.png to
-    0801.png, a_LR4.png to a_HR.png). Without --hr, the blur effect of the outputs and their
-    consistency with the input are measured, which only compare outputs of the same input.
+    With --lr, real LR images are upscaled, which are matched with the HR images by name (0801x4.png
+    with 0801.png, a_LR4.png with a_HR.png). Without --hr, no-reference metrics are measured: the
+    blur effect of the outputs and their consistency with the input. They are only comparable for
+    outputs of the same input.
     """
     choose_blurs = blurs.read(degradation.seed)
     if datasets.lows:
@@ -254,8 +256,8 @@ def main(
     bundle = _open(chosen, datasets.scale)
     if bundle.manifest.random_weights:
         warn(f"{bundle.manifest.name} has random weights: only the bicubic figures are meaningful")
-    # Whole images regardless of memory: figures must not depend on the machine.
-    # As in the papers, not what each set of weights recommends, so that figures are comparable.
+    # Never tiled, so that results do not depend on the machine's memory.
+    # The paper's number of corrections, not the recommended one, so that results are comparable.
     iters = bundle.loop.iters if options.iters is None else options.iters
     whole = replace(options, iters=iters, tiles=TileSettings(None))
     if datasets.lows:

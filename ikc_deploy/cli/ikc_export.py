@@ -21,8 +21,7 @@ from ikc_deploy.cli._bundle_report import (
 )
 from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
 from ikc_deploy.cli._export_single import export_single
-from ikc_deploy.cli._json_option import json_option
-from ikc_deploy.cli._option_group import given_options, given_values, option_group
+from ikc_deploy.cli._option_group import given_options, given_values, json_option, option_group
 from ikc_deploy.cli._ui import note, print_json, progress_bars, say, status
 from ikc_deploy.cli._value_types import HEIGHT_WIDTH, OUTPUT_FILE
 from ikc_deploy.engines.targets import Target, parse_shapes, read_target

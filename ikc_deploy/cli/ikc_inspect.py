@@ -19,8 +19,7 @@ from ikc_deploy.cli._bundle_report import (
     print_verified,
 )
 from ikc_deploy.cli._command import HELP, CommandOfPaths, reports_errors
-from ikc_deploy.cli._json_option import json_option
-from ikc_deploy.cli._option_group import option_group
+from ikc_deploy.cli._option_group import json_option, option_group
 from ikc_deploy.cli._ui import print_json, say
 from ikc_deploy.cli._value_types import PATH
 from ikc_deploy.cli._weights_list import list_weights

@@ -47,13 +47,13 @@ def main(
 ) -> None:
     """Degrade the images of SRC (files or folders) into DST.
 
-    Writes DST/HR/x4, DST/LR/x4 (shrunk, not blurred), DST/LRblur/x4 (blurred and shrunk),
+    Writes DST/HR/x4, DST/LR/x4 (downscaled, not blurred), DST/LRblur/x4 (blurred and downscaled),
     DST/Bic/x4 (LR enlarged) and the sigmas as DST/kernels/x4.json. The same seed and file name
     always produce the same blur.
 
     With --sets and --gaussian8, there is a folder in DST for each source and for each sigma, with
     all of that. With --convention fkp, the blurs are elliptic Gaussians as in FKP's test images,
-    which are sampled instead of shrunk bicubically; kernels/x4/NAME.npy has each kernel.
+    which are sampled instead of downscaled bicubically; kernels/x4/NAME.npy has each kernel.
     """
     sigma, destination = options.sigma, options.destination
     if sigma is not None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The run of a recipe."""
+    """Options of a training run."""
 
     folder: Annotated[Path, Option("Folder of the run.", flags=("--out",))]
     resume: Annotated[bool, Option("Resume the run in --out.")] = False
@@ -47,11 +47,11 @@ class RunOptions:
 @click.argument("recipe", type=PATH)
 @option_group(RunOptions, "run")
 def main(recipe: Path, run: RunOptions) -> None:
-    """Train the networks of RECIPE and write a checkpoint into RUN.
+    """Train the networks of RECIPE and write a checkpoint into the folder RUN.
 
-    RECIPE is a TOML file or the name of a shipped recipe, as x4-lite.
+    RECIPE is a TOML file or the name of a shipped recipe, for example x4-lite.
 
-    It can be interrupted at any time: --resume continues exactly where the run was saved last.
+    Training can be interrupted at any time: --resume continues from the last saved state.
     For several GPUs: torchrun --nproc-per-node N -m ikc_deploy.cli.ikc_train RECIPE --out RUN
     --device cuda.
     """
@@ -60,14 +60,14 @@ def main(recipe: Path, run: RunOptions) -> None:
         from ikc_deploy.training.recipe_kinds import load_recipe, new_task
         from ikc_deploy.training.trainer import train
     if importlib.util.find_spec("tensorboard") is None:
-        # The log of a run needs it; checked now, not after the images were decoded.
+        # Needed for the log; checked now, not after the images have been decoded.
         raise MissingExtraError("tensorboard", "training", "ikc-train")
     device = _open_device(run.device)
     loaded = load_recipe(recipe, run.data)
     ends = time.monotonic() + 60 * run.minutes if run.minutes else math.inf
     with (
         join_process_group(device) as processes,
-        # The other processes would only find a run that has begun.
+        # Only the main process: the others would find the lock taken.
         locked(run.folder, seconds=0) if processes.is_main else nullcontext(),
         progress_bars(keep=True, hidden=not processes.is_main) as bars,
     ):
@@ -91,7 +91,7 @@ def main(recipe: Path, run: RunOptions) -> None:
 
 
 def _open_device(name: str) -> torch.device:
-    """Return the device of this process; raise `InputError` if torch cannot use it."""
+    """Return this process's device; raise `InputError` if torch cannot use it."""
     import torch
 
     from ikc_deploy.training.distributed import local_device

@@ -41,7 +41,7 @@ _HINTS: Final = {
     "--tta": "that is --self-ensemble",
     "-x": "that is --self-ensemble",
 }
-"""Sentences about options of similar programs."""
+"""Hints for options of similar programs."""
 
 
 @click.command(cls=CommandWithHeadings, context_settings=HELP, hints=_HINTS)
@@ -67,18 +67,18 @@ def main(
     Outputs in a folder keep the input's name. The suffix chooses the format; JPEG and WebP are
     written at quality 95.
 
-    EXIF rotation is applied; grey stays grey; transparency is upscaled bicubically and kept.
+    EXIF rotation is applied; grey stays grey; transparency is kept and upscaled bicubically.
     Palettes, CMYK and CIELAB become RGB, and 16-bit samples become 8-bit. Animations are refused.
-    Metadata is kept, with the new size and without thumbnails (--strip drops it); a line states
-    what the format of an output cannot hold. AVIF and HEIC (extra heif) can be read.
+    Metadata is kept, with the new size and without thumbnails (--strip removes it); a message lists
+    metadata that the output format does not support. AVIF and HEIC (extra heif) can be read.
 
-    Many images, clips and folders are upscaled one after another into the folder OUT; clips in
+    Several images, clips and folders are upscaled one after another into the folder OUT; clips in
     containers that cannot be written become .mkv. A file that fails does not stop the others: it is
-    listed at the end, with exit code 2. What was skipped in a folder is listed too: hidden files,
-    subfolders (without --recursive), other formats. Files are taken in natural order: 1, 2, 10.
+    listed at the end, with exit code 2. Skipped entries of a folder are listed too: hidden files,
+    subfolders (without --recursive), other formats. Files are processed in natural order: 1, 2, 10.
 
-    Outputs that exist are refused before any work, unless --overwrite or --skip-existing is given.
-    With --resume, unfinished clips are completed.
+    Existing outputs are refused before any work, unless --overwrite or --skip-existing is given.
+    --resume completes unfinished clips.
 
     With --size, --width, --height or --factor, the image is upscaled by the network's scale and
     then resized with Pillow's Lanczos filter (3 lobes, antialiased); the aspect is kept unless
@@ -86,20 +86,20 @@ def main(
     work on the stored values, not in linear light.
 
     A clip keeps its sound, subtitles, time stamps and colour. A folder of frames becomes a clip if
-    the output is one; - is raw video on a pipe. After Ctrl-C the clip is completed with the frames
-    done so far, and --resume continues it.
+    the output is one; - is raw video on a pipe. After Ctrl-C, the output contains the frames that
+    were finished, and --resume continues it.
 
-    With weights for elliptic blurs, the line of an image and --json have the sigmas along both axes
-    (HR pixels) and the angle of the long one (degrees from the horizontal, counterclockwise).
+    With weights for elliptic blurs, the output line and --json contain the sigmas along both axes
+    (HR pixels) and the angle of the long axis (degrees from the horizontal, counterclockwise).
 
-    With --kernel, images are upscaled under a blur of any shape by the bundle's fourth graph on the
-    CPU, in tiles of the one size that the graph accepts.
+    With --kernel, images are upscaled for a blur kernel of any shape by the bundle's USRNet graph,
+    on the CPU and in tiles of the size that the graph accepts.
 
-    With --self-ensemble, every image is the mean over flips and rotations of its frame: somewhat
-    better, eight times slower.
+    --self-ensemble averages over flips and rotations of the frame: slightly better, eight times
+    slower.
 
     With --ray, images, clips and folders of both are upscaled into the folder OUT by many
-    processes, on this machine or a cluster. A second run adds what is missing.
+    processes, on this machine or a cluster. A second run adds missing outputs.
     """
     check_blur(choice)
     known = kernel.read()
@@ -118,7 +118,7 @@ def main(
 
 
 def _check_without_ray(output: OutputOptions, postprocessing: Postprocessing) -> None:
-    """Refuse options that the actors of --ray do not support."""
+    """Refuse options that --ray does not support."""
     refused = ["--preview"] * postprocessing.preview + output.only_for_images
     refused += ["--recursive"] * output.recursive + given_options(ExistingOutputs)
     if refused:
@@ -126,7 +126,7 @@ def _check_without_ray(output: OutputOptions, postprocessing: Postprocessing) ->
 
 
 def _check_for_clip(output: OutputOptions, known: KnownBlur | None) -> None:
-    """Refuse options that have no meaning for a clip."""
+    """Refuse options that do not apply to clips."""
     refused = ["--kernel"] * (known is not None) + output.only_for_images
     refused += ["--recursive"] * output.recursive
     if refused:
@@ -136,7 +136,7 @@ def _check_for_clip(output: OutputOptions, known: KnownBlur | None) -> None:
 
 
 def _check_known(choice: UpscalerChoice, output: OutputOptions, ray: RayOptions) -> None:
-    """Refuse options that have no meaning with a known kernel."""
+    """Refuse options that do not apply with a known kernel."""
     options = choice.options
     odd = {
         "--sigma": choice.sigma is not None,

@@ -70,11 +70,11 @@ def main(address: WebAddress, threads: int, settings: WebSettings) -> None:
         import uvicorn
 
         from ikc_deploy.web.server import create_app
-        from ikc_deploy.web.work import Studio
+        from ikc_deploy.web.work import UpscaleService
     scales = {name: int(name[1]) for name in shipped_weights() if name[:1] == "x"}
-    studio = Studio(settings, default_bundle, threads)
+    service = UpscaleService(settings, default_bundle, threads)
     try:
-        app = create_app(studio, scales, DEFAULT_WEIGHTS, address.hosts)
+        app = create_app(service, scales, DEFAULT_WEIGHTS, address.hosts)
         say(f"open http://{address.written}:{settings.port}/ in a browser; Ctrl-C ends it")
         uvicorn.run(
             app,
@@ -84,7 +84,7 @@ def main(address: WebAddress, threads: int, settings: WebSettings) -> None:
             server_header=False,
         )
     finally:
-        studio.close()
+        service.close()
 
 
 def _is_loopback(host: str) -> bool:

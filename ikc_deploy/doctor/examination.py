@@ -51,7 +51,7 @@ class DoctorReport:
     openvino: tuple[InferenceDevice, ...]
     """Devices of OpenVINO; empty if it is not installed."""
     backend: ChosenBackend | None
-    """Backend that "auto" takes; None if none runs."""
+    """Backend that "auto" selects; None if none runs."""
     gpus: tuple[Gpu, ...]
     """NVIDIA GPUs."""
     no_gpu: str

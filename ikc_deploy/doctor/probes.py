@@ -61,14 +61,14 @@ class InferenceDevice:
 
 @dataclass(frozen=True)
 class ChosenBackend:
-    """The backend that "auto" takes for the shipped weights."""
+    """The backend that "auto" selects for the shipped weights."""
 
     name: str
     """Name of the backend."""
     device: str
     """Name of its device."""
     precision: str
-    """Precision in which it computes, with the reason; empty on GPUs, where the graphs say it."""
+    """Precision in which it computes, with the reason; empty on GPUs, where graphs determine it."""
     passed: tuple[tuple[str, str], ...]
     """Names of the backends that would have been preferred, each with the reason against it."""
 

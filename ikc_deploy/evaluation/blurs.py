@@ -1,8 +1,4 @@
-"""The blurs that a bundle is measured under.
-
-Gaussians by sigma, blur kernels from a file or drawn at random, and filters that no blur kernel can
-express.
-"""
+"""The blurs of an evaluation: Gaussians, kernels from a file or random ones, and other filters."""
 
 from __future__ import annotations
 
@@ -72,7 +68,7 @@ class Blur:
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter that blurs without a blur kernel; it has the interface of `Blur`."""
+    """A filter that is not a convolution; has the interface of `Blur`."""
 
     name: FilterName
     """Name of the filter in `FILTERS`."""
@@ -110,7 +106,7 @@ class UnknownBlur:
     """Always None: it is not known."""
 
     def apply(self, hr: NDArray[np.uint8]) -> NDArray[np.float64]:  # noqa: ARG002 - as Blur.apply
-        """Raise `InputError`: nothing can be blurred by it."""
+        """Raise `InputError`, because the blur is unknown."""
         raise InputError("the blur of real LR images is not known; use evaluation.pairs")
 
     def padded(self, size: int) -> NDArray[np.float64] | None:  # noqa: ARG002 - as Blur.padded

@@ -67,7 +67,7 @@ class Degradation:
     def apply(
         self, hr: NDArray[np.uint8], kernel: NDArray[np.floating], scale: int, name: str
     ) -> NDArray[np.uint8]:
-        """Blur an HR image and then `shrink` it.
+        """Blur an HR image and then `downscale` it.
 
         Args:
             hr: RGB `[H,W,3]` uint8, H and W multiples of `scale`.
@@ -78,9 +78,9 @@ class Degradation:
         Returns:
             The LR image, `[H/s,W/s,3]` uint8.
         """
-        return self.shrink(blur(hr, kernel), scale, name)
+        return self.downscale(blur(hr, kernel), scale, name)
 
-    def shrink(self, blurred: NDArray[np.floating], scale: int, name: str) -> NDArray[np.uint8]:
+    def downscale(self, blurred: NDArray[np.floating], scale: int, name: str) -> NDArray[np.uint8]:
         """Return the LR image of a blurred HR image.
 
         Args:

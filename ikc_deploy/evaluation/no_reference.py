@@ -4,10 +4,10 @@
   luma changes when it is blurred again, from 0 (sharp) to 1 (blurred). It distinguishes blurred
   from sharp images of the same scene. It cannot distinguish detail from noise, ringing or
   oversharpening, all of which lower it, and it does not compare different scenes.
-- Consistency: the PSNR of luma, in dB, of the LR image against the output that is blurred by the
-  kernel of the last step and shrunk bicubically. A low figure shows that output and kernel do not
-  explain the input. A high one does not show that they are right: many images shrink to the same
-  one, and the bicubic upscaling is consistent with a narrow kernel.
+- Consistency: PSNR of luma, in dB, between the LR image and the output after blurring it by the
+  kernel of the last step and bicubic downscaling. A low value shows that output and kernel do not
+  explain the input. A high value does not show that they are right: many HR images have the same LR
+  image, and bicubic upscaling is consistent with a narrow kernel.
 
 Both only help to compare outputs of the same input; PSNR and SSIM need pairs (`pairs`).
 """
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.evaluation.blurs import BlurSet
 from ikc_deploy.evaluation.datasets import refuse_equal_names
-from ikc_deploy.evaluation.protocol import Progress, check_bundle, check_codes
+from ikc_deploy.evaluation.protocol import Progress, check_bundle
 from ikc_deploy.evaluation.records import Method
 from ikc_deploy.evaluation.summary import CONFIDENCE_TEXT, bootstrap_interval
 from ikc_deploy.files import real_path
@@ -88,7 +88,7 @@ def measure_without_reference(
         progress: Called after every image.
 
     Raises:
-        InputError: The bundle takes no 8-bit images, or an image cannot be read.
+        InputError: The bundle does not support uint8, or an image cannot be read.
         BackendError: The networks produce kernel codes that are not finite.
         MissingExtraError: scikit-image is not installed.
     """
@@ -119,7 +119,7 @@ def blur_effect(image: NDArray[np.uint8]) -> float:
 def consistency(
     image: NDArray[np.uint8], lr: NDArray[np.uint8], kernel: NDArray[np.floating], scale: int
 ) -> float:
-    """Return the PSNR-Y in dB of `lr` against `image`, blurred and shrunk; at most `MAX_PSNR`.
+    """Return the PSNR-Y in dB of `lr` against `image`, blurred and downscaled; at most `MAX_PSNR`.
 
     Args:
         image: Output `[sH,sW,3]`, RGB uint8.
@@ -127,8 +127,8 @@ def consistency(
         kernel: Blur kernel `[k,k]`, k odd, sum 1.
         scale: Scale factor s.
     """
-    shrunk = quantize(resize_bicubic(blur(image, kernel.astype(np.float64)), 1 / scale))
-    return psnr_y(shrunk, lr, 0)
+    downscaled = quantize(resize_bicubic(blur(image, kernel.astype(np.float64)), 1 / scale))
+    return psnr_y(downscaled, lr, 0)
 
 
 def summary_rows(
@@ -178,7 +178,6 @@ def to_csv(records: Sequence[NoReferenceRecord]) -> str:
 def _measure(upscaler: Upscaler, dataset: str, path: Path) -> Iterator[NoReferenceRecord]:
     lr, scale = read_rgb(path), upscaler.scale
     blind = upscaler(lr, steps=True)
-    check_codes(upscaler, blind)
     basis = upscaler.bundle.basis
 
     def record(

@@ -1,14 +1,14 @@
 """Real LR/HR pairs, such as RealSR's or those of DIV2K's track 2: matched by name, then measured.
 
-Names match if they are equal without what marks the kind and the scale at their end:
+Names match if they are equal after the suffix for kind and scale is removed:
 
     LR  photo.png  photo_LR4.png  photo_LR.png  0801x4.png  0801x4m.png  0801x4w2.png
     HR  photo.png  photo_HR.png   photo_HR.png  0801.png    0801.png     0801.png
 
-Both kinds may be in one folder, as in RealSR, if the marks LR and HR distinguish them. An HR image
-may have several LR images. Its sides are the scale times those of the LR image; up to scale - 1
-further rows and columns at the bottom and the right are ignored. Real pairs are aligned less well
-at their edges: `border` pixels are left out there.
+Both kinds may be in one folder, as in RealSR, if the suffixes LR and HR distinguish them. An HR
+image may have several LR images. Its size must be the scale times that of the LR image; up to
+scale - 1 extra rows and columns at the bottom and the right are ignored. Real pairs are often
+misaligned near their edges, so `border` pixels are ignored there.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ from ikc_deploy.evaluation.protocol import (
     Progress,
     Protocol,
     check_bundle,
-    check_codes,
+    measure_case,
 )
 from ikc_deploy.evaluation.records import Record
 from ikc_deploy.files import real_path
-from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.folders import names
 from ikc_deploy.imaging.image_io import list_images, read_rgb
 from ikc_deploy.imaging.metrics import SSIM_WINDOW
@@ -170,7 +169,7 @@ def evaluate_pairs(
         progress: Called after every pair.
 
     Raises:
-        InputError: The border leaves nothing of an image, or the bundle takes no 8-bit images.
+        InputError: The border is too large for an image, or the bundle does not support uint8.
         BackendError: The networks produce kernel codes that are not finite.
     """
     protocol = Protocol(BlurSet.unknown())
@@ -200,12 +199,7 @@ def _measure(
                 f"{hr.shape[1]}x{hr.shape[0]} pixels"
             )
         case = EvaluationCase(pairs.name, pair.lr.name, hr, blur)
-        yield case.record(upscale_bicubic(lr, upscaler.scale), border, "bicubic")
-        blind = upscaler(lr, steps=True)
-        check_codes(upscaler, blind)
-        for step, (image, code) in enumerate(zip(blind.steps, blind.codes, strict=True)):
-            sigma = float(upscaler.bundle.basis.sigma_of_code(code))
-            yield case.record(image, border, "blind", step, sigma)
+        yield from measure_case(upscaler, case, lr, border, {})
         progress(pairs.name, done, total)
 
 

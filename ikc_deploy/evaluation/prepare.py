@@ -75,7 +75,7 @@ class PrepareSettings:
     convention: Annotated[
         Convention,
         Option(
-            "Degradation of LRblur: ikc, isotropic Gaussians and bicubic shrinking; or fkp, "
+            "Degradation of LRblur: ikc, isotropic Gaussians and bicubic downscaling; or fkp, "
             "elliptic Gaussians in the convention of FKP, each in kernels/xSCALE/NAME.npy."
         ),
     ] = "ikc"

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Manifest
-from ikc_deploy.errors import BackendError, InputError
+from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import Blur, BlurSet, Filter, UnknownBlur
 from ikc_deploy.evaluation.datasets import Dataset, open_datasets, read_hr
 from ikc_deploy.evaluation.degradation import Degradation
@@ -28,7 +28,6 @@ from ikc_deploy.evaluation.records import Method, Record
 from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.metrics import kernel_psnr, psnr_y, ssim_y
 from ikc_deploy.runtime.estimation import Estimate
-from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.upscaler import Upscaler
 
 Progress = Callable[[str, int, int], None]
@@ -192,39 +191,39 @@ def _measure(
         hr = read_hr(path, upscaler.scale)
         for column, blur in enumerate(blurs):
             case = EvaluationCase(dataset.name, path.name, hr, blur)
-            yield from _measure_case(upscaler, case, protocol.degradation, kernels)
+            lr = protocol.degradation.downscale(blur.apply(hr), upscaler.scale, path.name)
+            yield from measure_case(upscaler, case, lr, upscaler.scale, kernels)
             progress(dataset.name, row * len(blurs) + column + 1, total)
 
 
-def _measure_case(
+def measure_case(
     upscaler: Upscaler,
     case: EvaluationCase,
-    degradation: Degradation,
+    lr: NDArray[np.uint8],
+    border: int,
     kernels: dict[str, KernelExample],
 ) -> Iterator[Record]:
-    scale, basis = upscaler.scale, upscaler.bundle.basis
-    lr = degradation.shrink(case.blur.apply(case.hr), scale, case.image)
-    yield case.record(upscale_bicubic(lr, scale), scale, "bicubic")
+    """Yield the scores of an LR image: bicubic, blind steps, and the true kernel if it fits.
+
+    Args:
+        upscaler: Upscaler to measure.
+        case: HR image and blur.
+        lr: LR image `[H,W,3]`.
+        border: Number of HR pixels to ignore at each edge.
+        kernels: Kernels by name of the blur; those of this image are added for new blurs.
+    """
+    basis = upscaler.bundle.basis
+    yield case.record(upscale_bicubic(lr, upscaler.scale), border, "bicubic")
     blind = upscaler(lr, steps=True)
-    check_codes(upscaler, blind)
     kernel = case.blur.padded(basis.kernel_size)
     for step, (image, code) in enumerate(zip(blind.steps, blind.codes, strict=True)):
         decibels = None if kernel is None else kernel_psnr(basis.decode(code), kernel)
         sigma = float(basis.sigma_of_code(code))
-        yield case.record(image, scale, "blind", step, sigma, decibels)
+        yield case.record(image, border, "blind", step, sigma, decibels)
     if kernel is not None:
         # The first image's example of a blur is kept.
         example = KernelExample(case.image, case.blur.name, kernel, basis.decode(blind.codes))
         kernels.setdefault(case.blur.name, example)
         # As a code: of a kernel outside the basis, this column is the nearest one inside.
         code = basis.take_levels(basis.encode(kernel), blind.codes[0])
-        yield case.record(upscaler(lr, code=code).image, scale, "true kernel")
-
-
-def check_codes(upscaler: Upscaler, blind: Result) -> None:
-    """Raise `BackendError` if a kernel code is not finite."""
-    if not np.all(np.isfinite(blind.codes)):
-        raise BackendError(
-            f"the bundle '{upscaler.bundle.path}' estimates kernel codes that are not finite; "
-            "its weights have diverged or overflow in this precision: export it with --fp32"
-        )
+        yield case.record(upscaler(lr, code=code).image, border, "true kernel")

@@ -25,15 +25,19 @@ from ikc_deploy.export.rewrite_layers import (
     convolution,
     linear_of,
 )
-from ikc_deploy.networks.dan1 import ChannelAttention, Dan1Block, Dan1Estimator, Dan1Restorer
-from ikc_deploy.networks.dan2 import (
+from ikc_deploy.networks.dan import (
+    DAN_SLOPE,
     GROUP_GAIN,
+    ChannelAttention,
+    Dan1Block,
+    Dan1Estimator,
+    Dan1Restorer,
     Dan2Block,
     Dan2Estimator,
     Dan2Group,
     Dan2Restorer,
+    as_map,
 )
-from ikc_deploy.networks.dan_layers import DAN_SLOPE, as_map
 from ikc_deploy.networks.layers import widened
 
 
@@ -205,20 +209,6 @@ class DeployableDan2Estimator(nn.Module):
         means = widened(self.last(features)).mean(dim=(2, 3))
         kernel = torch.softmax(self.pixels(means), dim=1)
         return kernel @ self.get_buffer("encoder")
-
-
-def deployable_restorer(plain: Dan1Restorer | Dan2Restorer) -> nn.Module:
-    """Return the Restorer rewritten for export; its image is unclamped."""
-    if isinstance(plain, Dan1Restorer):
-        return DeployableDan1Restorer(plain)
-    return DeployableDan2Restorer(plain)
-
-
-def deployable_estimator(plain: Dan1Estimator | Dan2Estimator) -> nn.Module:
-    """Return the Estimator rewritten for export."""
-    if isinstance(plain, Dan1Estimator):
-        return DeployableDan1Estimator(plain)
-    return DeployableDan2Estimator(plain)
 
 
 def _blocks(plain: Dan2Restorer) -> Iterator[Dan2Block]:

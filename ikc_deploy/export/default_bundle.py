@@ -1,4 +1,4 @@
-"""Bundles of weights in the user's cache, made on first use."""
+"""Bundles in the user's cache, which are created on first use."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from ikc_deploy.weights import DEFAULT_WEIGHTS, WeightsSource, find_weights
 
 
 def default_bundle(weights: str = DEFAULT_WEIGHTS, precision: Precision = "fp32") -> Bundle:
-    """Return the cached bundle of `weights`; make it first if there is none.
+    """Return the cached bundle of `weights`; create it if there is none.
 
-    In float32, a bundle of weights with a shipped graph template (all shipped weights, and own ones
-    of the same architectures) is made from it, without torch. Others are exported.
+    Float32 bundles are created without torch if a graph template for the architecture is shipped,
+    as it is for all shipped weights. Others are exported.
 
-    The cache key contains the checksum of the weights and the version of this package, so changed
-    weights make a new bundle, and a new version does not run the graphs of an old one. A damaged
-    bundle is made again. Of several processes that start at once, one makes it.
+    The cache key contains the checksum of the weights and the version of this package, so neither
+    changed weights nor a new version use an old bundle. A damaged bundle is created again. If
+    several processes start at the same time, only one of them creates the bundle.
 
     Args:
         weights: Weights spec (see `ikc_deploy.weights.find_weights`).
         precision: Precision of the graphs.
 
     Raises:
-        CheckpointError: There are no such weights, or they are damaged.
-        MissingExtraError: An export is needed, and torch or onnx is not installed.
+        CheckpointError: The weights are unknown or damaged.
+        MissingExtraError: The weights must be exported, and torch or onnx is not installed.
     """
     source = find_weights(weights)
     folder = cache_folder() / f"{source.name}-{source.sha256[:12]}-{__version__}-{precision}"
-    # Without the lock, so that a read-only cache can be used.
+    # First without the lock, so that a read-only cache can be used.
     with suppress(BundleError):
         return Bundle.open(folder)
     with locked(folder):
         with suppress(BundleError):
             return Bundle.open(folder)
-        # Users keep no files in this cache, and a damaged manifest lists nothing.
+        # Removed unconditionally: a damaged manifest does not list its files.
         shutil.rmtree(folder, ignore_errors=True)
         return _make(weights, source, folder, precision)
 

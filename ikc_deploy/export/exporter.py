@@ -1,4 +1,4 @@
-"""Export of weights to a bundle: graphs, layer precision, parity, manifest, in one atomic step."""
+"""Export of weights to a bundle: graphs, precision check, parity gate and manifest."""
 
 from __future__ import annotations
 
@@ -51,31 +51,34 @@ def export_bundle(
     settings: ExportSettings,
     on_progress: ExportProgress = lambda _: None,
 ) -> Bundle:
-    """Write the bundle `out`, replacing an older one, and return it opened and verified.
+    """Export weights to the bundle `out`, which may replace an older one.
 
-    TensorRT engines of the older bundle are kept if the graphs are the same, and its fourth graph
-    if scale, io and precision are the same; a warning lists the others. If the export fails or the
-    process is killed, `out` stays unchanged.
+    TensorRT engines of the older bundle are kept if the graphs are the same, and its USRNet graph
+    if scale, io and precision are the same; a warning lists what is not kept. If the export fails
+    or the process is killed, `out` is unchanged.
 
     Args:
-        weights: Weights to export; they stay unchanged.
+        weights: Weights to export; they are not modified.
         out: Folder of the bundle.
-        settings: Precision, type of frames and calibration.
-        on_progress: Called when each phase starts.
+        settings: Precision, layout of frames and calibration images.
+        on_progress: Called with the name of each phase when it starts.
+
+    Returns:
+        The verified bundle.
 
     Raises:
-        OutputError: `out` holds anything but a bundle, or cannot be written (before any work).
+        OutputError: `out` exists and is not a bundle, or it cannot be written (checked first).
         InputError: The calibration images are unusable.
         ExportError: A convolution has the wrong precision, the graphs exceed the parity limits, or
             INT8 loses too much PSNR (see `calibration`).
     """
     check_bundle_folder(out)
     networks = weights.networks
-    # INT8 graphs are derived from float32 ones.
+    # INT8 graphs are made from float32 ones.
     traced: Precision = "fp16" if settings.precision == "fp16" else "fp32"
     images: list[Image] | None = None
     if settings.precision == "int8":
-        # Before the export, which a bad folder would waste.
+        # Checked before the export, which takes longer.
         images = calibration_images(settings.calibrate, networks.architecture.scale)
     with new_bundle(out) as folder:
         on_progress("graphs")
@@ -94,7 +97,7 @@ def export_bundle(
 
 
 def _write_graphs(weights: Weights, folder: Path, precision: Precision, io: FrameIO) -> Manifest:
-    """Write the graphs and the basis with their manifest, which it returns; nothing is measured."""
+    """Write graphs, basis and manifest; return the manifest, without measurements."""
     networks = weights.networks
     paths = export_graphs(networks, folder, precision, io)
     networks.basis.save(folder / BASIS_FILE)
@@ -125,9 +128,9 @@ def _write_graphs(weights: Weights, folder: Path, precision: Precision, io: Fram
 
 
 def _keep(out: Path, folder: Path, manifest: Manifest) -> tuple[Manifest, list[str]]:
-    """Copy those parts of the old bundle `out` that still fit into `folder`.
+    """Copy the engines and the USRNet graph of the old bundle `out` to `folder`, if they still fit.
 
-    Return the manifest with them, and the copied files by their path in the bundle.
+    Return the manifest that includes them, and the copied files by their path in the bundle.
     """
     if not (out / MANIFEST_FILE).exists():
         return manifest, []

@@ -1,4 +1,4 @@
-"""`GraphComposer`: one ONNX graph from passes of several, without repeating weights or values."""
+"""`GraphComposer`: combines several ONNX graphs, sharing equal weights and operations."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ikc_deploy.errors import ExportError
 
 
 class GraphComposer:
-    """A graph under construction, in which equal constants and equal operations exist once.
+    """A graph under construction, in which equal constants and operations exist only once.
 
     Args:
-        sizes: Expressions of symbolic sizes of the added graphs by the sizes of the new one.
+        sizes: Symbolic sizes of the added graphs, as expressions in the sizes of the new graph.
     """
 
     def __init__(self, sizes: Mapping[str, str]) -> None:
@@ -30,19 +30,22 @@ class GraphComposer:
         self._done: dict[bytes, Sequence[str]] = {}
 
     def add(self, label: str, model: onnx.ModelProto, **inputs: str) -> dict[str, str]:
-        """Add a pass of a network; return the names of its outputs in this graph by their own.
+        """Add a pass of a network.
 
         Args:
-            label: Beginning of the names of new nodes and values.
-            model: The network's graph; it stays unchanged.
-            inputs: Names in this graph by the names of the network's inputs.
+            label: Prefix of the names of new nodes and values.
+            model: The network's graph; it is not modified.
+            inputs: Names of values in this graph by the names of the network's inputs.
+
+        Returns:
+            Names of values in this graph by the names of the network's outputs.
 
         Raises:
             ExportError: The network's graph contains functions or graphs.
         """
         names: dict[str, str] = {"": "", **inputs}
         for tensor in model.graph.initializer:
-            names[tensor.name] = self._share(tensor)
+            names[tensor.name] = self._shared_initializer(tensor)
         if model.functions:
             raise ExportError(f"the graph of {label} contains functions, which are not composed")
         for node in model.graph.node:
@@ -53,36 +56,41 @@ class GraphComposer:
             del new.input[:], new.output[:]
             new.input.extend(names[name] for name in node.input)
             outputs = [name and f"{label}/{name}" for name in node.output]
-            names |= zip(node.output, self._once(new, f"{label}/{node.name}", outputs), strict=True)
+            names |= zip(
+                node.output,
+                self._add_unless_equal(new, f"{label}/{node.name}", outputs),
+                strict=True,
+            )
         for value in (*model.graph.value_info, *model.graph.output):
-            self._describe(value, names[value.name])
+            self._record_shape(value, names[value.name])
         return {value.name: names[value.name] for value in model.graph.output}
 
     def constant(self, values: NDArray[Any]) -> str:
-        """Return the name of an initializer with these values."""
-        return self._share(numpy_helper.from_array(values, "code"))
+        """Add an initializer; return its name."""
+        return self._shared_initializer(numpy_helper.from_array(values, "code"))
 
     def node(self, operator: str, name: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Add a node with one output; return the output's name."""
         node = helper.make_node(operator, list(inputs), [], **attributes)
-        return self._once(node, name, [name])[0]
+        return self._add_unless_equal(node, name, [name])[0]
 
     def cast(self, value: str, kind: int) -> str:
-        """Return the name of `value` cast to a type of tensors."""
+        """Add a cast of `value` to a tensor type; return the name of the result."""
         return self.node("Cast", f"{value}_as_{kind}", [value], to=kind)
 
     def rename(self, value: str, name: str) -> None:
-        """Rename a value that a node computes."""
+        """Rename the output of a node."""
         for node in self.nodes:
             for side in (node.input, node.output):
                 for index, found in enumerate(side):
                     if found == value:
                         side[index] = name
 
-    def _describe(self, value: onnx.ValueInfoProto, name: str) -> None:
-        """Keep the shape of a value: ONNX Runtime fuses more where it knows that shapes are equal.
+    def _record_shape(self, value: onnx.ValueInfoProto, name: str) -> None:
+        """Record the shape of a value.
 
-        Otherwise its images would differ from those of the networks in the last bit.
+        ONNX Runtime fuses more operations if it knows that shapes are equal; otherwise images would
+        differ from those of the networks in the last bit.
         """
         described = self.shapes.setdefault(name, onnx.ValueInfoProto())
         described.CopyFrom(value)
@@ -93,7 +101,7 @@ class GraphComposer:
                 text = meaning if whole else f"({meaning})"
                 size.dim_param = re.sub(rf"\b{symbol}\b", text, size.dim_param)
 
-    def _share(self, tensor: onnx.TensorProto) -> str:
+    def _shared_initializer(self, tensor: onnx.TensorProto) -> str:
         content = numpy_helper.to_array(tensor).tobytes()
         key = tensor.data_type, tuple(tensor.dims), content
         if key not in self._constants:
@@ -103,7 +111,9 @@ class GraphComposer:
             self.initializers[-1].name = self._constants[key]
         return self._constants[key]
 
-    def _once(self, node: onnx.NodeProto, name: str, outputs: Sequence[str]) -> Sequence[str]:
+    def _add_unless_equal(
+        self, node: onnx.NodeProto, name: str, outputs: Sequence[str]
+    ) -> Sequence[str]:
         """Add a node unless an equal one exists; return the names of its outputs."""
         node.name = ""
         key = node.SerializeToString(deterministic=True)

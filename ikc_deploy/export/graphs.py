@@ -1,16 +1,16 @@
-"""The graphs of a loop and their contracts, from torch modules to ONNX files.
+"""Export of a loop's graphs from torch to ONNX, and the contracts of these graphs.
 
 | graph | inputs | outputs |
 | --- | --- | --- |
 | start, if the loop has one | `lr` | `code` |
-| image | `lr`, `code` | `sr`, and `frame` with uint8 frames or an unclamped `sr` |
-| update | those of `lr`, `sr`, `code` that the loop declares | `next_code` |
+| image | `lr`, `code` | `sr`; also `frame` if frames are uint8 or `sr` is not clamped |
+| update | as declared by the loop: `lr`, `sr`, `code` | `next_code` |
 
 Names and inputs are declared in `ikc_deploy.loops`. With io "uint8", `lr` and `frame` are RGB
 frames `[N,H,W,3]` uint8 and the graphs contain all conversions; `sr` is `[N,3,sH,sW]` in the
-graph's precision, for the update graph only. With io "float", all three are float32, `[N,3,H,W]`.
-`lr` and `frame` lie in [0,1], and so does the `sr` of a loop that clamps it. Codes are always
-`[N,code_size]` float32. N, H and W are dynamic.
+graph's precision, as input of the update graph. With io "float", all three are `[N,3,H,W]` float32.
+`lr` and `frame` are in [0,1]; `sr` is, too, if the loop clamps it. Codes are `[N,code_size]`
+float32. N, H and W are dynamic.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from ikc_deploy.loops import CODE, LR, SR
 from ikc_deploy.networks.loop_networks import LoopNetworks
 
 OPSET: Final = 18
-"""ONNX operator set: the oldest that has every operation, for the most inference engines."""
+"""ONNX operator set: the oldest one that suffices, to support most inference engines."""
 
-_EXAMPLE: Final = (2, 24, 32)
-"""Batch, height and width for tracing: small, because float16 convolutions are slow on a CPU, and
-not 0 or 1, which torch.export would treat as constants."""
+EXAMPLE_SHAPE: Final = (2, 24, 32)
+"""Batch, height and width for tracing. Small, because float16 convolutions are slow on a CPU; not 0
+or 1, which torch.export treats as constants."""
 
 
 class StartGraph(nn.Module):
@@ -57,7 +57,7 @@ class StartGraph(nn.Module):
         self.body, self.io = body, io
 
     def forward(self, lr: Tensor) -> Tensor:
-        """Return `code` from `lr`, as in the contract of the graph."""
+        """Return `code`; see the contract of the graph."""
         code: Tensor = self.body(planes(lr, self.io).to(_conv_dtype(self.body)))
         return code
 
@@ -76,7 +76,7 @@ class ImageGraph(nn.Module):
         self.body, self.io, self.clamped = body, io, clamped
 
     def forward(self, lr: Tensor, code: Tensor) -> tuple[Tensor, ...]:
-        """Return (`sr`,) or (`sr`, `frame`), as in the contract of the graph."""
+        """Return (`sr`,) or (`sr`, `frame`); see the contract of the graph."""
         natural = self.body(planes(lr, self.io), code)
         image = natural.clamp(0.0, 1.0)
         sr = image if self.clamped else natural
@@ -86,12 +86,12 @@ class ImageGraph(nn.Module):
 
 
 class UpdateGraph(nn.Module):
-    """The update graph: images, and the code before where the loop passes it, to `next_code`.
+    """The update graph: the inputs that the loop declares to `next_code`.
 
     Args:
         body: Network in the precision of its convolutions.
         io: Type of the frames.
-        names: Names of its inputs, in the order in which the network takes them.
+        names: Names of the inputs, in the order of the network's arguments.
     """
 
     def __init__(self, body: nn.Module, io: FrameIO, names: tuple[str, ...]) -> None:
@@ -99,7 +99,7 @@ class UpdateGraph(nn.Module):
         self.body, self.io, self.names = body, io, names
 
     def forward(self, sr: Tensor, lr: Tensor | None = None, code: Tensor | None = None) -> Tensor:
-        """Return `next_code` of the graph's inputs, as in its contract."""
+        """Return `next_code`; see the contract of the graph."""
         given = {SR: sr, LR: lr, CODE: code}
         next_code: Tensor = self.body(*(self._prepared(name, given[name]) for name in self.names))
         return next_code
@@ -114,9 +114,9 @@ class UpdateGraph(nn.Module):
 
 
 def planes(lr: Tensor, io: FrameIO) -> Tensor:
-    """Return `[N,3,H,W]` float32 in [0,1] of LR frames of the contract.
+    """Convert LR frames of the contract to `[N,3,H,W]` float32 in [0,1].
 
-    TensorRT accepts uint8 only at a cast, so the cast precedes the transpose.
+    TensorRT supports uint8 only as the input of a cast, so the cast precedes the transpose.
     """
     if io == "float":
         return lr
@@ -124,18 +124,18 @@ def planes(lr: Tensor, io: FrameIO) -> Tensor:
 
 
 def frames(sr: Tensor) -> Tensor:
-    """Return `[N,H,W,3]` uint8 of `[N,3,H,W]` in [0,1], rounded; the cast is last, for TensorRT."""
+    """Convert `[N,3,H,W]` in [0,1] to `[N,H,W,3]` uint8; the cast must be last for TensorRT."""
     return (sr * 255).round().permute(0, 2, 3, 1).to(torch.uint8)
 
 
 def graph_modules(
     networks: LoopNetworks, precision: Precision, io: FrameIO, *, copied: bool = True
 ) -> dict[str, nn.Module]:
-    """Return the modules to export: rewritten, in this precision, with the graphs' contracts.
+    """Return the modules to export: rewritten, in the given precision, with the graphs' contracts.
 
     Args:
-        networks: Networks on the CPU; they stay unchanged.
-        precision: "fp16" for float16 convolutions, others for float32.
+        networks: Networks on the CPU; they are not modified.
+        precision: "fp16" for float16 convolutions, other values for float32.
         io: Type of the frames.
         copied: Whether the modules are copies; otherwise they may share weights with `networks`.
 
@@ -165,9 +165,9 @@ def export_graphs(
     """Write `GRAPH.onnx` for each graph of the loop.
 
     Args:
-        networks: Networks on the CPU; they stay unchanged.
+        networks: Networks on the CPU; they are not modified.
         folder: Existing folder.
-        precision: "fp16" for float16 convolutions, others for float32.
+        precision: "fp16" for float16 convolutions, other values for float32.
         io: Type of the frames.
 
     Returns:
@@ -177,7 +177,7 @@ def export_graphs(
         ExportError: The exporter returned nothing.
     """
     scale, code_size = networks.architecture.scale, networks.architecture.code_size
-    batch, height, width = _EXAMPLE
+    batch, height, width = EXAMPLE_SHAPE
     if io == "uint8":
         lr = torch.zeros(batch, height, width, 3, dtype=torch.uint8)
     else:
@@ -204,9 +204,9 @@ def export_graphs(
 
 
 def input_axes(io: FrameIO, scale: int, inputs: Sequence[str]) -> dict[str, dict[int, str]]:
-    """Return the names of the dynamic axes of every tensor that graphs read, by tensor and axis.
+    """Return the names of the dynamic axes of the graphs' inputs, by tensor and axis.
 
-    SR sides are multiples of the LR sides where a graph has both among its `inputs`.
+    If a graph has both LR and SR inputs, SR sides are declared as multiples of LR sides.
     """
     height, width = (
         (f"{scale}*height", f"{scale}*width") if LR in inputs else ("sr_height", "sr_width")
@@ -262,7 +262,7 @@ def export_module(
 
 
 def _dims(labels: Iterable[str]) -> dict[str, Any]:
-    """Return dynamic sizes by label; `4*height` is a multiple of the one called `height`."""
+    """Return dynamic sizes by label; `4*height` is a multiple of `height`."""
     dims: dict[str, Any] = {}
     for label in labels:
         factor, _, name = label.rpartition("*")
@@ -272,7 +272,7 @@ def _dims(labels: Iterable[str]) -> dict[str, Any]:
 
 
 def strip_traces(model: Any) -> None:
-    """Remove stack traces: they hold local paths and make equal exports differ."""
+    """Remove stack traces, which contain local paths and make equal exports differ."""
     del model.metadata_props[:]
     graph = model.graph
     for item in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
@@ -284,7 +284,7 @@ def strip_traces(model: Any) -> None:
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's warnings about its own internals; failures still raise."""
+    """Suppress the exporter's warnings about its internals; errors are still raised."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -300,7 +300,7 @@ def quiet_exporter() -> Iterator[None]:
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """Pause Python's cyclic garbage collector: a trace creates many objects and little garbage."""
+    """Disable the cyclic garbage collector: tracing creates many objects but little garbage."""
     enabled = gc.isenabled()
     gc.disable()
     try:

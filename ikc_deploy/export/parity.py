@@ -1,16 +1,16 @@
-"""The parity gate: written graphs compared with the plain networks, relative to rounding errors.
+"""The parity gate: compares exported graphs with the networks, relative to rounding errors.
 
-Three comparisons, all on the written files in ONNX Runtime (docs/adr/0021):
+Three comparisons, all of the written files in ONNX Runtime (docs/adr/0021):
 
-- *weights*: each graph in float32 arithmetic (see `widening`) against the network with the same
-  rounded weights. They differ only by the order of float32 sums, so one wrong layer is visible.
-- *whole*: each graph unchanged, against the same. It may differ by the rounding of the activations.
-- the loop, each side on its own codes, so errors accumulate as in use.
+- *weights*: each graph in float32 arithmetic (see `widening`), with the network that has the same
+  rounded weights. They differ only by the order of float32 sums, so a wrong layer is visible.
+- *whole*: each graph as it is, with the same network. It also differs by rounding of activations.
+- the loop, with each side using its own codes, so that errors accumulate as in use.
 
-In the first two, both sides get the same inputs: LR frames with correct codes, and with codes at
-both ends of the range, far from the loop's fixed point, where the next code has to move. The limit
-is a factor (`tolerances`) times the rounding error that torch measures on the same inputs, without
-the graphs. If a limit is exceeded, no bundle is written.
+In the first two, both sides get the same inputs: LR frames with correct codes, and with codes near
+both ends of the range, far from the loop's fixed point, where the code has to change. The limit is
+a factor (`tolerances`) times the rounding error that torch measures on the same inputs, independent
+of the graphs. If a limit is exceeded, no bundle is written.
 """
 
 from __future__ import annotations
@@ -43,29 +43,29 @@ from ikc_deploy.networks.loop_networks import LoopNetworks
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
 from ikc_deploy.runtime.frames import frame_shape
-from ikc_deploy.runtime.session import Session, run
+from ikc_deploy.runtime.session import Session
 
 PARITY_ITERS: Final = 3
 """Number of corrections in the compared loop."""
 
 FAR: Final = (0.1, 0.9)
-"""Positions of codes far from the fixed point, as shares of the sigma range."""
+"""Sigmas of codes far from the fixed point, as shares of the sigma range."""
 
 _SIDE: Final = 24
 """Side of LR frames, in pixels."""
 _FRAMES: Final = 6
-"""Number of frames for a start graph, which returns few numbers per frame."""
+"""Number of frames for a start graph, which has few outputs per frame."""
 _CORRECTED: Final = 2
-"""Number of frames for the other networks; each is used with several codes."""
+"""Number of frames for the other graphs; each frame is used with several codes."""
 _SIGMAS: Final = (0.3, 0.8, 0.5, 0.2, 0.65, 0.4)
 """Sigmas of the blurs, as shares of the sigma range."""
 _EXACT_DB: Final = 130.0
 """PSNR in dB that float32 reaches at the end of the loop."""
 _MIN: Final = 2.0**-21
-"""Smallest float32 error relative to an output's RMS: a few roundings of the last bit."""
+"""Minimum float32 error relative to an output's RMS: a few roundings of the last bit."""
 
 Outputs = dict[str, list[NDArray[Any]]]
-"""Outputs of each graph for each of its inputs: codes, or `sr`."""
+"""Outputs (codes or `sr`) by graph, for each of its inputs."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class _Probes:
     codes: list[Tensor]
     """Kernel codes `[_CORRECTED,code_size]` each, float64."""
     srs: list[Tensor]
-    """SR images under these codes, as the update graph sees them, float64."""
+    """SR images for these codes, as input of the update graph, float64."""
 
     @property
     def planes(self) -> Tensor:
@@ -88,7 +88,7 @@ class _Probes:
 def measure_parity(
     networks: LoopNetworks, bundle: Bundle, int8: Int8Parity | None = None
 ) -> Parity:
-    """Return the differences of the graphs of a written bundle from their networks.
+    """Measure the differences between the graphs of a written bundle and their networks.
 
     Args:
         networks: Networks on the CPU, in evaluation mode.
@@ -101,22 +101,22 @@ def measure_parity(
     precision = bundle.manifest.precision
     rounding = Rounding(precision, int8.kept if int8 else ())
     loop = networks.loop
-    probes, exact = _exact(networks)
+    probes, exact = _make_probes(networks)
     deployed = deployable(networks)
     rounded = {name: rounding.of_weights(module) for name, module in deployed.items()}
     wanted = _by_torch(loop, rounded, probes)
-    float32 = _costs(_by_torch(loop, networks.modules(), probes), exact, exact)
+    float32 = _rounding_errors(_by_torch(loop, networks.modules(), probes), exact, exact)
     _check_rewrites(_by_torch(loop, deployed, probes), exact, float32)
     widened_graphs = {name: widened(bundle.graph_bytes(name)) for name in loop.graphs}
     found, _ = _by_graphs(bundle, widened_graphs, probes, np.float32)
     activations = float32
     if precision != "fp32":
-        costs = _costs(
-            _judged_whole(_by_torch(loop, rounded, probes, rounding), precision),
-            _judged_whole(wanted, precision),
-            _judged_whole(exact, precision),
+        errors = _rounding_errors(
+            _whole_outputs(_by_torch(loop, rounded, probes, rounding), precision),
+            _whole_outputs(wanted, precision),
+            _whole_outputs(exact, precision),
         )
-        activations = {name: math.hypot(costs[name], float32[name]) for name in loop.graphs}
+        activations = {name: math.hypot(errors[name], float32[name]) for name in loop.graphs}
     graphs = {name: bundle.graph_bytes(name) for name in loop.graphs}
     whole, frame_levels = _by_graphs(bundle, graphs, probes, _sr_dtype(bundle))
     return Parity(
@@ -125,8 +125,8 @@ def measure_parity(
                 Deviation(_rms(found[name], wanted[name]), float32[name], WEIGHTS),
                 Deviation(
                     _rms(
-                        _judged_whole(whole, precision)[name],
-                        _judged_whole(wanted, precision)[name],
+                        _whole_outputs(whole, precision)[name],
+                        _whole_outputs(wanted, precision)[name],
                     ),
                     activations[name],
                     WHOLE[precision],
@@ -169,8 +169,8 @@ def check_parity(parity: Parity, precision: Precision) -> None:
         )
 
 
-def _exact(networks: LoopNetworks) -> tuple[_Probes, Outputs]:
-    """Return the inputs of all comparisons, and the outputs of the plain networks in float64."""
+def _make_probes(networks: LoopNetworks) -> tuple[_Probes, Outputs]:
+    """Return the inputs of all comparisons, and the outputs of the networks in float64."""
     settings = networks.architecture
     low, high = settings.sigma_range
     lr = np.stack(
@@ -183,10 +183,10 @@ def _exact(networks: LoopNetworks) -> tuple[_Probes, Outputs]:
             for seed in range(_FRAMES)
         ]
     )
-    double = {name: _double(module) for name, module in networks.modules().items()}
+    double = {name: deepcopy(module).double() for name, module in networks.modules().items()}
     start = _Probes(lr, [], [])
     with torch.no_grad():
-        # What a start graph returns, and for other loops codes of the blurs.
+        # The codes of the start graph; without one, the codes of the blurs.
         sigmas = [low + share * (high - low) for share in _SIGMAS]
         codes = [torch.from_numpy(networks.basis.code_of_sigma(sigmas)).double()]
         if networks.loop.start is not None:
@@ -195,20 +195,17 @@ def _exact(networks: LoopNetworks) -> tuple[_Probes, Outputs]:
         far = [torch.from_numpy(networks.basis.code_of_sigma(sigma)).double() for sigma in sigmas]
         codes = [codes[0][:_CORRECTED], *(each.expand(_CORRECTED, -1) for each in far)]
         srs = [
-            _seen(networks.loop, double[networks.loop.image.name](start.planes[:_CORRECTED], each))
+            _update_input(
+                networks.loop, double[networks.loop.image.name](start.planes[:_CORRECTED], each)
+            )
             for each in codes
         ]
     probes = _Probes(lr, codes, srs)
     return probes, _by_torch(networks.loop, double, probes, dtype=torch.float64)
 
 
-def _double(module: nn.Module) -> nn.Module:
-    """Return a copy in float64, buffers that no state dict holds included."""
-    return deepcopy(module).double()
-
-
-def _seen(loop: Loop, image: Tensor) -> Tensor:
-    """Return images as the update graph of a loop sees them."""
+def _update_input(loop: Loop, image: Tensor) -> Tensor:
+    """Return images as the update graph of a loop reads them."""
     return image.clamp(0.0, 1.0) if loop.clamped else image
 
 
@@ -219,7 +216,7 @@ def _by_torch(
     rounding: Rounding | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Outputs:
-    """Return the outputs of modules in `dtype`; with `rounding`, activations are rounded."""
+    """Run torch modules in `dtype`; with `rounding`, activations are rounded."""
 
     def apply(name: str, values: Mapping[str, Tensor]) -> Tensor:
         inputs = [values[each].to(dtype) for each in loop.graph(name).inputs]
@@ -227,7 +224,7 @@ def _by_torch(
             output: Tensor = modules[name](*inputs)
         if name != loop.image.name:
             return output
-        image = _seen(loop, output)
+        image = _update_input(loop, output)
         return rounding.of_image(image) if rounding else image
 
     outputs: Outputs = {}
@@ -246,7 +243,7 @@ def _by_torch(
 def _by_graphs(
     bundle: Bundle, graphs: Mapping[str, bytes], probes: _Probes, sr_dtype: type[np.generic]
 ) -> tuple[Outputs, float]:
-    """Return the outputs of graphs, and the largest difference of frames from `sr` in levels."""
+    """Run graphs in ONNX Runtime; return outputs and the largest deviation of frames from `sr`."""
     loop = bundle.loop
     lr: NDArray[Any] = probes.lr
     if bundle.manifest.io == "float":
@@ -256,7 +253,11 @@ def _by_graphs(
     if loop.start is not None:
         outputs[loop.start.name] = sessions[loop.start.name].run([CODE], {LR: lr})
     feeds = [
-        {LR: lr[:_CORRECTED], SR: sr.numpy().astype(sr_dtype), CODE: _contiguous(code)}
+        {
+            LR: lr[:_CORRECTED],
+            SR: sr.numpy().astype(sr_dtype),
+            CODE: np.ascontiguousarray(code.numpy(), np.float32),
+        }
         for sr, code in zip(probes.srs, probes.codes, strict=True)
     ]
     levels = 0.0
@@ -271,10 +272,6 @@ def _by_graphs(
         inputs = {name: feed[name] for name in loop.update.inputs}
         outputs[loop.update.name] += sessions[loop.update.name].run([NEXT_CODE], inputs)
     return outputs, levels
-
-
-def _contiguous(code: Tensor) -> NDArray[np.float32]:
-    return np.ascontiguousarray(code.numpy(), np.float32)
 
 
 def _session(model: bytes) -> Any:
@@ -300,7 +297,7 @@ def _sr_dtype(bundle: Bundle) -> type[np.generic]:
     return np.float16 if half else np.float32
 
 
-def _costs(found: Outputs, wanted: Outputs, exact: Outputs) -> dict[str, float]:
+def _rounding_errors(found: Outputs, wanted: Outputs, exact: Outputs) -> dict[str, float]:
     """Return the RMS error of a computation in torch by graph, at least that of float32."""
     zero = {name: [np.zeros_like(array) for array in arrays] for name, arrays in exact.items()}
     return {
@@ -309,12 +306,12 @@ def _costs(found: Outputs, wanted: Outputs, exact: Outputs) -> dict[str, float]:
     }
 
 
-def _judged_whole(outputs: Outputs, precision: Precision) -> Outputs:
-    """Return the outputs by which a graph is judged with its rounded activations.
+def _whole_outputs(outputs: Outputs, precision: Precision) -> Outputs:
+    """Return the outputs that count in the comparison of whole graphs.
 
-    With 8 bits those under the right codes alone, which come first: scales are calibrated on the
-    states of the loop, and under codes far from them activations are clipped by design. The weights
-    are compared under all codes in every precision.
+    For INT8 these are only the outputs for correct codes, which come first: scales are calibrated
+    on states of the loop, so with other codes activations are clipped by design. The comparison of
+    weights uses all codes in every precision.
     """
     if precision != "int8":
         return outputs
@@ -357,7 +354,7 @@ def _loop_parity(
     if networks.loop.start is None:
         first = torch.from_numpy(networks.basis.delta_code()).expand(_CORRECTED, -1)
     exact = _loop_of_modules(networks.loop, networks.modules(), planes, first, None)
-    costs = _loop_of_modules(networks.loop, rounded, planes, first, rounding)
+    errors = _loop_of_modules(networks.loop, rounded, planes, first, rounding)
     steps = []
     for step in range(PARITY_ITERS + 1):
         (sr, frame, code), (wanted, wanted_code) = found[step], exact[step]
@@ -367,7 +364,7 @@ def _loop_parity(
                 step,
                 psnr(sr, wanted),
                 # float32 errors depend on the order of sums.
-                min(psnr(costs[step][0], wanted), _EXACT_DB),
+                min(psnr(errors[step][0], wanted), _EXACT_DB),
                 max(levels, frame_levels),
                 float(np.abs(wanted_code - code).max()),
             )
@@ -388,7 +385,7 @@ def _loop_of_modules(
         with rounding.of_activations(modules[name]) if rounding else nullcontext():
             output: Tensor = modules[name](*inputs.values())
         if name == loop.image.name:
-            image = _seen(loop, output)
+            image = _update_input(loop, output)
             return {SR: rounding.of_image(image) if rounding else image}
         return {NEXT_CODE if name == loop.update.name else CODE: output}
 
@@ -410,7 +407,7 @@ def _loop_of_graphs(
         images.append((backend.download(session.sr), backend.download(session.frame)))
 
     session.upload(batch)
-    run(backend, session.blind(), keep)
+    session.blind().run(keep)
     codes = [backend.download(code) for code in session.codes]
     backend.close()
     return [(*image, code) for image, code in zip(images, codes, strict=True)]

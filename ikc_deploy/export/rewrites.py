@@ -1,25 +1,25 @@
-"""Exact rewrites: networks with the same function and fewer, larger, more efficient operations.
+"""Exact rewrites of IKC's networks for export: the same function with fewer, larger operations.
 
-`deployable_*` take a plain network and return a module for export. No rewrite is an approximation:
-tests compare each one with the plain network in float64, borders included.
+Each class is constructed from a trained network; `deployable` selects the class. No rewrite is an
+approximation: tests compare each one with the original network in float64, including borders.
 
-- Code as bias: the code map is constant in space, so a convolution of it is a bias (with a zero
-  border, the sum over the taps that lie inside the image).
-- All codes at once: the biases of all SFT layers are affine in one code, so one product computes
-  them.
-- Gamma and beta half together: both read the same features, so one convolution computes the hidden
-  channels of both. After it they are separate: to split a result of twice the channels would leave
-  the blocked layout of ONNX Runtime (docs/adr/0013).
-- LeakyReLU before PixelShuffle: one acts per value, the other moves values.
-- The output convolution through PixelShuffle(2): a convolution after the rearrangement is one of
-  four times the channels before it.
-- The corrector's code branch as bias: a 1x1 convolution of joined maps is a sum, one part constant.
+- Code as bias: the code map is constant in space, so its convolution is a bias (with zero padding,
+  the sum over the taps inside the image).
+- All codes at once: the biases of all SFT layers are affine in the code, so one matrix product
+  computes all of them.
+- Gamma and beta partly merged: both read the same features, so one convolution computes the hidden
+  channels of both. The following convolutions stay separate: splitting a result with twice the
+  channels would leave the blocked memory layout of ONNX Runtime (docs/adr/0013).
+- LeakyReLU before PixelShuffle: the two commute.
+- Output convolution before PixelShuffle(2): it becomes a convolution with four times the channels.
+- The corrector's code branch as bias: a 1x1 convolution of concatenated maps is a sum, of which one
+  term is constant.
 - The mean before the last 1x1 convolution: both are linear.
-- The FiLM trunk's scales and shifts at once: all are affine in one embedding, so one product
-  computes them; a convolution's bias becomes part of its shift, and the normalisation of the code
-  part of the first layer of the embedding.
+- All scales and shifts of the FiLM trunk at once: they are affine in the embedding, so one matrix
+  product computes them. Biases of convolutions are folded into the shifts, and the normalisation of
+  the code into the first layer of the embedding.
 
-Modules follow the dtype of their convolutions: `precision.to_half` converts those to float16, while
+Modules compute in the dtype of their convolutions, which `precision.to_half` converts to float16;
 codes, means and statistics stay float32.
 """
 
@@ -41,12 +41,11 @@ from ikc_deploy.export.rewrite_layers import (
     linear_of,
     normalized_map,
 )
-from ikc_deploy.networks.corrector import Corrector, ReferenceCorrector
+from ikc_deploy.networks.corrector import ReferenceCorrector
 from ikc_deploy.networks.film import FilmBlock, FilmConv, FilmTrunk
 from ikc_deploy.networks.layers import widened
-from ikc_deploy.networks.predictor import Predictor, ReferencePredictor
+from ikc_deploy.networks.predictor import ReferencePredictor
 from ikc_deploy.networks.sftmd import SLOPE, BicubicPhases, SftLayer, Sftmd
-from ikc_deploy.networks.sr_network import SrNetwork
 
 
 class DeployableSft(nn.Module):
@@ -241,21 +240,6 @@ class DeployableReferenceCorrector(nn.Module):
         features = F.leaky_relu(self.joined(features) + bias, SLOPE)
         features = F.leaky_relu(self.middle(features), SLOPE)
         return code + cast(Tensor, self.last(widened(features).mean(dim=(2, 3))))
-
-
-def deployable_sftmd(plain: SrNetwork) -> nn.Module:
-    """Return F rewritten for export; its image is unclamped. The weights may be shared."""
-    return DeployableFilmTrunk(plain) if isinstance(plain, FilmTrunk) else DeployableSftmd(plain)
-
-
-def deployable_predictor(plain: Predictor) -> nn.Module:
-    """Return P rewritten for export; the statistics predictor is returned unchanged."""
-    return DeployableReferencePredictor(plain) if isinstance(plain, ReferencePredictor) else plain
-
-
-def deployable_corrector(plain: Corrector) -> nn.Module:
-    """Return C rewritten for export; the statistics corrector is returned unchanged."""
-    return DeployableReferenceCorrector(plain) if isinstance(plain, ReferenceCorrector) else plain
 
 
 def _stacked(parameters: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
-"""Rounding errors, computed in torch: the basis of every limit of an export.
+"""Simulation of rounding in torch: the reference for all limits of the parity gate.
 
-Weights are rounded as in an export. Activations are rounded before and after every convolution, and
-in float16 after every operation between them. This module reads no written graph.
+Weights are rounded as in an export. Activations are rounded before and after every convolution; in
+float16 also after every other operation. Exported graphs are not used.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ BODY: Final = "body."
 
 
 class Rounding:
-    """The rounding of a network's convolutions in one precision.
+    """Rounds the convolutions of a network to one precision.
 
     Args:
         precision: Precision of the export.
-        kept: Names of the weights, in the graph, of convolutions that stay in float32.
+        kept: Names, in the graph, of the weights of convolutions that stay in float32.
     """
 
     def __init__(self, precision: Precision, kept: Collection[str] = ()) -> None:
@@ -36,7 +36,7 @@ class Rounding:
         self._kept = frozenset(kept)
 
     def of_weights(self, module: nn.Module) -> nn.Module:
-        """Return a copy of a deployable network whose weights are rounded, in float32."""
+        """Return a copy of a rewritten network with rounded weights, stored as float32."""
         rounded = deepcopy(module)
         for name, part in rounded.named_modules():
             if isinstance(part, nn.Conv2d) and self._rounds(f"{BODY}{name}.weight", part.weight):
@@ -55,12 +55,12 @@ class Rounding:
             if isinstance(part, nn.Conv2d) and self._rounds(f"{BODY}{name}.weight", part.weight)
         }
         if self.precision == "fp16":
-            # This includes the convolution of the bicubic image, which is not a module.
+            # Includes the convolution of the bicubic image, which is not a module.
             return _HalfPlanes()
         return _RoundedConvolutions(_eight_bits, lambda weight: id(weight) in chosen)
 
     def of_image(self, image: Tensor) -> Tensor:
-        """Return an image rounded like the output of a graph."""
+        """Round an image like the output of a graph."""
         return _half(image) if self.precision == "fp16" else image
 
     def _rounds(self, name: str, weight: Tensor) -> bool:
@@ -79,9 +79,9 @@ class Rounding:
 
 
 def rounded_prior(network: Usrnet) -> Usrnet:
-    """Return a copy of a USRNet whose prior computes in float32 and rounds to float16.
+    """Return a copy of a USRNet whose prior rounds to float16 but computes in float32.
 
-    Weights and the inputs and outputs of convolutions are rounded.
+    Weights, inputs and outputs of convolutions are rounded.
     """
     copied = deepcopy(network)
     half = Rounding("fp16")
@@ -118,7 +118,7 @@ class _RoundedConvolutions(TorchFunctionMode):
 
 
 class _HalfPlanes(TorchFunctionMode):
-    """A mode in which all operations on `[N,C,H,W]`, not only convolutions, round to float16."""
+    """A mode in which all operations on `[N,C,H,W]` round to float16, not only convolutions."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -135,6 +135,6 @@ def _half(values: Tensor) -> Tensor:
 
 
 def _eight_bits(values: Tensor) -> Tensor:
-    """Round to 8 bits with one scale for the whole tensor, so that its largest value is exact."""
+    """Round to 8 bits with one scale per tensor, which represents the largest value exactly."""
     scale = values.abs().max() / LEVELS
     return torch.round(values / scale) * scale if scale > 0 else values

@@ -55,7 +55,7 @@ from ikc_deploy.runtime.tiling import RAMP, SPARE
 
 KERNEL_SIDE: Final = 45
 """Side of the graph's kernel in pixels: the largest of FKP's and of this project's 21x21 ones,
-whose bicubic shrinking and shift become part of them."""
+whose bicubic downscaling and shift become part of them."""
 
 FLOAT_DB: Final = 110.0
 """PSNR in dB that float32 reaches: the Fourier transforms, as products, sum over whole rows."""

@@ -1,8 +1,8 @@
-"""Graphs without rounding of their activations, for a check of structure and weights.
+"""Conversion of float16 and INT8 graphs to float32 arithmetic, to check structure and weights.
 
-The rounding of activations in float16 or 8 bits can hide a wrong layer. Therefore a graph is also
-checked in float32 with only its weights rounded: there, a layer that is wrong by a fifth is a
-hundred times more conspicuous.
+Rounding of activations in float16 or 8 bits can hide a wrong layer. Therefore graphs are also
+checked with float32 activations and rounded weights, where the same wrong layer exceeds its limit a
+hundred times more clearly.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ _FLOAT: Final = TensorProto.FLOAT
 
 
 def widened(content: bytes) -> bytes:
-    """Return a serialised ONNX model with float16 as float32 and without pairs of quantisers.
+    """Convert a serialised ONNX model to float32, and remove its pairs of quantisers.
 
     Args:
         content: Serialised ONNX model.
 
     Raises:
-        ExportError: The two quantisers of a pair differ in scale or zero point, so they do more
-            than rounding.
+        ExportError: The quantisers of a pair differ in scale or zero point.
     """
     model = onnx.load_from_string(content)
     _without_quantizers(model.graph)

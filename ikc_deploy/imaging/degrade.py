@@ -1,7 +1,7 @@
 """Gaussian8, the evaluation protocol of IKC and its successors (IKC, section 4.1).
 
-Every HR image is blurred by eight isotropic Gaussians (21x21, reflected border), shrunk bicubically
-and rounded to 8 bits. Reported values are means over images and sigmas.
+Every HR image is blurred by eight isotropic Gaussians (21x21, reflected border), downscaled
+bicubically and rounded to 8 bits. Reported values are means over images and sigmas.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def blur(
 
 
 def degrade(hr: NDArray[np.uint8], kernel: NDArray[np.floating], scale: int) -> NDArray[np.uint8]:
-    """Blur an HR image, shrink it bicubically and round it to 8 bits (IKC, without noise).
+    """Blur an HR image, downscale it bicubically and round it to 8 bits (IKC, without noise).
 
     Args:
         hr: HR image `[H,W,3]`, uint8, with sides that are multiples of `scale`.

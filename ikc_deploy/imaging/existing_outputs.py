@@ -1,4 +1,4 @@
-"""What happens to outputs that exist already: refused, replaced or kept."""
+"""Handling of existing outputs: refuse, replace or keep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ikc_deploy.option_fields import Option, check_options
 
 @dataclass(frozen=True)
 class ExistingOutputs:
-    """The choice of what happens to outputs that exist already.
+    """How existing outputs are handled.
 
     Raises:
         InputError: Both are chosen.
@@ -39,14 +39,14 @@ class ExistingOutputs:
             raise InputError("give --overwrite or --skip-existing, not both")
 
     def skips(self, target: Path) -> bool:
-        """Return whether the work for `target` is left out."""
+        """Return whether `target` exists and is kept."""
         return self.skip_existing and target.exists()
 
     def check(self, targets: Sequence[Path]) -> None:
-        """Refuse files that exist and that nothing allows to replace.
+        """Refuse existing files unless they may be replaced.
 
         Args:
-            targets: All files that would be written; those that `skips` names are left out.
+            targets: All files that would be written, without those for which `skips` is True.
 
         Raises:
             InputError: A target exists; the message names the first few.

@@ -1,13 +1,13 @@
-"""Upscaling from image file to image file: the output of each input, and what it preserves.
+"""Upscaling of image files.
 
-The network upscales colour and reads opaque RGB. The rest of an image is handled outside it:
+The networks only process opaque RGB. Everything else is handled here:
 
 - A grey image is passed as three equal channels; the output is their luma, in one channel.
-- Opacity is upscaled bicubically. Before the network runs, hidden colour (under opacity 0) is
-  replaced by the mean colour of the visible pixels nearby, so that it cannot bleed over an edge
-  or bias the estimate of the blur.
-- Metadata is copied, adapted to the new size. Rotation, palettes and 16-bit samples are handled by
-  `ikc_deploy.imaging.image_io`.
+- Alpha is upscaled bicubically. Before the networks run, the colour of fully transparent pixels is
+  replaced by the mean colour of visible pixels nearby, so that it cannot bleed over edges or bias
+  the estimate of the blur.
+- Metadata is copied and adapted to the new size. Rotation, palettes and 16-bit samples are handled
+  by `ikc_deploy.imaging.image_io`.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class ImageTask:
     target: Path
     """File to write; its suffix selects the format."""
     steps: Path | None = None
-    """Folder for the image of every step and the figure of the blur kernels; None for neither."""
+    """Folder for the images of all steps and the figure of the blur kernels; None for neither."""
     max_pixels: int | None = MAX_PIXELS
     """Maximum number of pixels of the source; None for no limit."""
     strip: bool = False
-    """Whether to write no metadata except what the colours depend on."""
+    """Whether to omit metadata, except what the colours depend on."""
     postprocessing: Postprocessing = NO_POSTPROCESSING
     """Strength, output size and preview."""
     kernel: Path | None = None
@@ -73,25 +73,25 @@ class Upscaled:
     """The result of an `ImageTask`."""
 
     task: ImageTask
-    """The task that was executed."""
+    """The task."""
     lr: tuple[int, int]
-    """Height and width of the input in pixels, upright."""
+    """Height and width of the input in pixels, after rotation."""
     sr: tuple[int, int]
     """Height and width of the output in pixels."""
     bits: int
     """Bits per sample of the input; the output has 8."""
     sigma: float | None
-    """Estimated or given blur, in pixels of the output; None if a blur kernel was given."""
+    """Estimated or known sigma, in pixels of the output; None if a blur kernel was given."""
     noise: float | None
-    """Estimated standard deviation of the noise, in 8-bit levels; None if it is not known."""
+    """Estimated standard deviation of the noise, in 8-bit levels; None if unknown."""
     jpeg_quality: float | None
-    """Estimated JPEG quality, 100 for no compression; None if it is not known."""
+    """Estimated JPEG quality, 100 for no compression; None if unknown."""
     timings: dict[str, float]
-    """Milliseconds by stage, as in `Result.timings`, without reading and writing files."""
+    """Milliseconds by stage, as in `Result.timings`, without file access."""
     not_kept: tuple[str, ...] = ()
-    """Metadata that the format of the output cannot hold, a name for each kind."""
+    """Kinds of metadata that the output's format does not support."""
     ellipse: Ellipse | None = None
-    """Axes and angle of the blur kernel, if the weights estimate a direction; else None."""
+    """Axes and angle of the blur kernel; None if the weights estimate no direction."""
 
 
 def check_bundle(bundle: Bundle) -> None:
@@ -109,15 +109,15 @@ def check_bundle(bundle: Bundle) -> None:
 
 
 def upscale_file(upscaler: Upscaler, task: ImageTask, sigma: float | None = None) -> Upscaled:
-    """Read, upscale and write one image; each file is written completely or not at all.
+    """Read, upscale and write one image. Each file is written atomically.
 
     Args:
-        upscaler: The upscaler to use; it stays open.
-        task: The source, the target and the folder for steps.
-        sigma: Width of the blur in HR pixels; None to estimate the blur.
+        upscaler: The upscaler.
+        task: The image.
+        sigma: Sigma of the blur in HR pixels; None to estimate the blur.
 
     Raises:
-        InputError: The source cannot be read, is too large, or the target cannot be written. The
+        InputError: The source cannot be read or is too large, or the target cannot be written. The
             message names the file.
         BackendError: The backend failed. The message names the source.
     """
@@ -146,22 +146,22 @@ def upscale_file(upscaler: Upscaler, task: ImageTask, sigma: float | None = None
 
 
 def upscale_file_nonblind(task: ImageTask, scale: int, upscale: NonBlindUpscale) -> Upscaled:
-    """Read, upscale and write one image as `upscale_file` does, with any upscaling function.
+    """Read, upscale and write one image with any function that upscales RGB.
 
     Args:
-        task: The source and the target; `task.steps` and `task.kernel` are ignored.
-        scale: Scale factor s of `upscale`.
-        upscale: The function that upscales colour.
+        task: The image; `task.steps` and `task.kernel` are ignored.
+        scale: Scale factor of `upscale`.
+        upscale: The function.
 
     Raises:
         InputError: As `upscale_file`.
-        BackendError: As raised by `upscale`, with the name of the source.
+        BackendError: `upscale` failed. The message names the source.
     """
     with _in_memory(task):
         picture = _read(task, scale)
         started = time.perf_counter()
         with _naming_source(task):
-            upscaled = upscale_picture_nonblind(picture, scale, upscale)
+            upscaled = _enlarged(picture, upscale(_visible(picture)), scale)
         timings = {"total": 1e3 * (time.perf_counter() - started)}
         written = postprocessed(picture, upscaled, task.postprocessing)
         not_kept = write_picture(written, task.target)
@@ -181,16 +181,16 @@ def upscale_file_nonblind(task: ImageTask, scale: int, upscale: NonBlindUpscale)
 def upscale_picture(
     upscaler: Upscaler, picture: Picture, sigma: float | None = None, steps: bool = False
 ) -> tuple[Picture, Result]:
-    """Upscale the colour and the opacity of `picture`.
+    """Upscale the colour and the alpha channel of a picture.
 
     Args:
-        upscaler: The upscaler to use.
+        upscaler: The upscaler.
         picture: The LR image.
-        sigma: Width of the blur in HR pixels; None to estimate the blur.
-        steps: Include the image of every step in the `Result`.
+        sigma: Sigma of the blur in HR pixels; None to estimate the blur.
+        steps: Whether to include the images of all steps in the `Result`.
 
     Returns:
-        The SR image, with opacity if `picture` has it, and the `Result` of the network, without.
+        The SR image, with alpha if `picture` has it, and the `Result` of the networks.
 
     Raises:
         IkcError: As raised by `Upscaler`.
@@ -199,26 +199,12 @@ def upscale_picture(
     return _enlarged(picture, result.image, upscaler.scale), result
 
 
-def upscale_picture_nonblind(picture: Picture, scale: int, upscale: NonBlindUpscale) -> Picture:
-    """Upscale the colour of `picture` by `upscale` and its opacity bicubically.
-
-    Args:
-        picture: The LR image.
-        scale: Scale factor s of `upscale`.
-        upscale: The function that upscales colour.
-
-    Returns:
-        The SR image, with opacity if `picture` has it.
-    """
-    return _enlarged(picture, upscale(_visible(picture)), scale)
-
-
 def _visible(picture: Picture) -> NDArray[np.uint8]:
     return picture.rgb if picture.alpha is None else fill_hidden(picture.rgb, picture.alpha)
 
 
 def _enlarged(picture: Picture, rgb: NDArray[np.uint8], scale: int) -> Picture:
-    """Return the SR image with its colour `rgb`, and with opacity if `picture` has it."""
+    """Return the SR image with colour `rgb`, and with alpha if `picture` has it."""
     alpha = picture.alpha
     if alpha is not None:
         alpha = quantize(resize_bicubic(alpha[:, :, None], scale))[:, :, 0]
@@ -226,15 +212,15 @@ def _enlarged(picture: Picture, rgb: NDArray[np.uint8], scale: int) -> Picture:
 
 
 def postprocessed(picture: Picture, upscaled: Picture, postprocessing: Postprocessing) -> Picture:
-    """Return an upscaled image with its strength and size; opacity gets the same size.
+    """Return a postprocessed SR image; the alpha channel is resized with it.
 
     Args:
         picture: The LR image.
-        upscaled: Its SR image, from `upscale_picture`.
+        upscaled: The SR image, from `upscale_picture`.
         postprocessing: Strength, output size and preview.
 
     Raises:
-        InputError: The size is impossible.
+        InputError: The output size is invalid.
     """
     rgb = postprocessing(_visible(picture), upscaled.rgb)
     alpha = upscaled.alpha
@@ -244,14 +230,14 @@ def postprocessed(picture: Picture, upscaled: Picture, postprocessing: Postproce
 
 
 def fill_hidden(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Replace the colour of hidden pixels, where opacity is 0, by that of visible ones nearby.
+    """Replace the colour of fully transparent pixels by that of visible pixels nearby.
 
-    A hidden pixel gets the mean of the visible pixels in the smallest block of 2x2, 4x4, 8x8, ...
-    pixels around it that has any.
+    Each gets the mean of the visible pixels in the smallest enclosing block of 2x2, 4x4, 8x8, ...
+    pixels that contains any.
 
     Args:
         rgb: Colour `[H,W,3]`, uint8.
-        alpha: Opacity `[H,W]`, uint8.
+        alpha: Alpha `[H,W]`, uint8.
 
     Returns:
         A new array; `rgb` itself if all pixels or no pixels are visible.
@@ -263,7 +249,7 @@ def fill_hidden(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> NDArray[np.
 
 
 def _spread(total: NDArray[np.floating], count: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return means `total / count`; where `count` is 0, the mean at half the resolution."""
+    """Return `total / count`, with the mean at half the resolution where `count` is 0."""
     means = total / np.maximum(count, 1)
     if count.all():
         return means

@@ -1,4 +1,4 @@
-"""`Metadata`: what an image file states beside its pixels and its ICC profile."""
+"""`Metadata`: the metadata of an image file, except for its ICC profile."""
 
 from __future__ import annotations
 

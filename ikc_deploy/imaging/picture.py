@@ -31,7 +31,7 @@ class Picture:
     bits: int = 8
     """Bits per sample in the source file."""
     metadata: Metadata = NO_METADATA
-    """Metadata of the source file beside the ICC profile."""
+    """Metadata of the source file, except for the ICC profile."""
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Postprocessing of upscaled images: strength, output size and preview.
 
-Everything is computed on the stored values, as the networks are, not in linear light.
+All operations work on the stored values, like the networks, not in linear light.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LINE: Final = 2
 
 @dataclass(frozen=True)
 class Postprocessing:
-    """What happens to an image after the network: a blend, a size, a preview.
+    """Postprocessing of the network's image: blending, resizing, preview.
 
         postprocessing = Postprocessing(factor=2.5, strength=0.8)
         image = postprocessing(frame, upscaler(frame).image)
@@ -105,7 +105,7 @@ class Postprocessing:
 
     @property
     def _box(self) -> tuple[int, int] | None:
-        """Width and height, if both are given."""
+        """Width and height if both are given, else None."""
         if self.size is not None:
             return self.size
         if self.width is not None and self.height is not None:
@@ -226,7 +226,7 @@ def resized(
         height: Height of the result.
         width: Width of the result.
         enlarge: Whether to use Keys' bicubic kernel (a = -0.5), the plain upscaling of
-            comparisons, instead of Lanczos with 3 lobes. Both are widened when they shrink, so
+            comparisons, instead of Lanczos with 3 lobes. Both are widened when they downscale, so
             they do not alias.
 
     Returns:

@@ -1,6 +1,6 @@
 """Bicubic resizing as MATLAB's imresize does it, the usual definition of LR images and baselines.
 
-The kernel is Keys' cubic with a = -0.5 (Keys, 1981), widened when shrinking (antialiasing); the
+The kernel is Keys' cubic with a = -0.5 (Keys, 1981), widened when downscaling (antialiasing); the
 border is symmetric. Resizing is separable and linear, so it is computed as two matrix products.
 """
 
@@ -20,7 +20,7 @@ def bicubic_matrix(length: int, factor: float) -> NDArray[np.float64]:
 
     Args:
         length: Number of samples of the axis.
-        factor: Scale factor, above 0; below 1 to shrink.
+        factor: Scale factor, above 0; below 1 to downscale.
 
     Returns:
         A float64 matrix `[round(length * factor), length]`, whose rows add up to 1.
@@ -49,7 +49,7 @@ def resize_bicubic(
 
     Args:
         image: Image `[H,W,C]`, of any range.
-        factor: Scale factor, above 0; below 1 to shrink.
+        factor: Scale factor, above 0; below 1 to downscale.
 
     Returns:
         A new image `[round(H*factor), round(W*factor), C]`, float64, in the range of `image` except

@@ -59,7 +59,7 @@ def blur(images: Tensor, kernels: Tensor) -> Tensor:
 
 
 def degrade(hr: Tensor, kernels: Tensor, scale: int) -> Tensor:
-    """Return LR images of HR images in the IKC convention: blur, then bicubic shrinking.
+    """Return LR images of HR images in the IKC convention: blur, then bicubic downscaling.
 
     Args:
         hr: HR images `[N,3,H,W]` in [0,1]; H and W are multiples of `scale`.

@@ -1,9 +1,9 @@
 """Blur kernels: Gaussians, kernel codes, and the two conventions for applying a kernel.
 
-`gaussians` computes centred kernels by sigma, `basis` the linear kernel code that the networks
-exchange, `ellipse` the axes and the angle of a kernel, and `conventions` the FKP convention, its
-family of kernels, and the conversion between it and our convention. This package imports numpy
-only, because embedders and servers import it.
+`gaussians` computes centred kernels from sigma, `basis` their kernel codes, `ellipse` the axes and
+the angle of a kernel; `conventions` implements the FKP convention, its family of kernels, and the
+conversion to and from our convention. This package imports only numpy, because embedders and
+servers import it.
 """
 
 from ikc_deploy.kernels.basis import CODE_SIZE, LEVEL_UNITS, LEVELS, KernelBasis

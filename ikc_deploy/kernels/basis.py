@@ -1,11 +1,11 @@
-"""The linear code of a blur kernel that the networks exchange.
+"""`KernelBasis`: the linear map between blur kernels and the codes that the networks exchange.
 
 A *kernel* k is a square blur kernel with sum 1. Its *kernel code* h has few components (ten for
-isotropic Gaussians): h = M^T k with an orthonormal basis M fitted by principal component analysis
-to the kernels of a sigma range (IKC, CVPR 2019, section 3.2; the reference implementation removes
-no mean before projecting, and neither do we). `KernelBasis` holds M, the mean kernel that the
-projection drops, and the range. It is stored with every checkpoint and bundle, because networks
-are valid only with the basis that they were trained with.
+isotropic Gaussians): h = M^T k, where the orthonormal basis M is fitted by principal component
+analysis to the kernels of a sigma range (IKC, CVPR 2019, section 3.2). Like the reference
+implementation, we do not subtract the mean before the projection. A `KernelBasis` consists of M,
+the mean kernel, and the range. It is stored in every checkpoint and bundle, because networks are
+valid only with the basis they were trained with.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ikc_deploy.arguments import a_path, is_whole, real_array
+from ikc_deploy.arguments import is_whole, path_argument, real_array
 from ikc_deploy.errors import KernelError
 from ikc_deploy.kernels.basis_file import MAX_FILE, read_arrays
 from ikc_deploy.kernels.gaussians import (
@@ -37,27 +37,26 @@ CODE_SIZE: Final = 10
 """Number of components of a kernel code (IKC, section 4.1)."""
 
 LEVELS: Final = ("noise", "jpeg")
-"""Names of the trailing components of a code with levels: noise and compression of the LR image.
-
-Each is 0 for a clean image and 1 at `LEVEL_UNITS`."""
+"""Names of the degradation levels, the trailing components of a code: noise and JPEG compression of
+the LR image. Each is 0 for a clean image and 1 at `LEVEL_UNITS`."""
 
 LEVEL_UNITS: Final = (25.0, 50.0)
-"""Sigma of Gaussian noise in 8-bit levels, and 100 minus the quality of a JPEG file, at level 1."""
+"""Noise sigma in 8-bit levels, and 100 minus the JPEG quality, at level 1."""
 
 _TIE: Final = 0.999
-"""Share of a component's largest entry from which entries count as equal to it, up to rounding."""
+"""Entries of at least this share of a component's largest entry count as equal to it."""
 
 _CURVE_SAMPLES: Final = 2048
 _MIRRORED: Final = 0.01
-"""Difference of a component's entries from their mirror image that rounding does not explain."""
+"""Difference between a component and its mirror image that is more than rounding."""
 
 
 @dataclass(frozen=True, eq=False)
 class KernelBasis:
     """An affine map between kernels `[size, size]` and kernel codes `[code_size]`.
 
-    Encoding is h = M^T k (IKC, section 3.2). Decoding adds the part of the mean kernel that the
-    projection drops: k = M h + (I - M M^T) kbar. Two bases are equal if their `id` is equal.
+    Encoding computes h = M^T k (IKC, section 3.2). Decoding adds the part of the mean kernel that
+    the projection drops: k = M h + (I - M M^T) kbar. Bases are equal if their `id` is equal.
 
     Raises:
         KernelError: Shapes do not match, a value is not finite, the columns are not orthonormal, or
@@ -72,12 +71,12 @@ class KernelBasis:
     """
 
     components: NDArray[np.float32]
-    """Matrix M `[size * size, code_size]`: orthonormal columns, followed by a column of zeros for
-    every level, so that levels neither come from a kernel nor change one."""
+    """Matrix M `[size * size, code_size]`: orthonormal columns, followed by one column of zeros per
+    level, so that levels are independent of the kernel."""
     mean: NDArray[np.float32]
     """Mean kernel kbar `[size * size]` over the sigma range, sum 1."""
     sigma_range: tuple[float, float]
-    """Smallest and largest sigma that the basis was fitted to, in HR pixels."""
+    """Minimum and maximum sigma that the basis was fitted to, in HR pixels."""
 
     def __post_init__(self) -> None:
         """Require finite orthonormal columns for a square of odd side, and ranges that fit."""
@@ -115,14 +114,14 @@ class KernelBasis:
     ) -> KernelBasis:
         """Fit a basis to a family of Gaussians with sigmas uniform in `sigma_range`.
 
-        The components are the family's principal directions. The result is deterministic: sigmas
-        lie on a grid, and each component's largest entry is made positive. The signs of a singular
-        value decomposition are arbitrary, and a flipped sign silently breaks every network that was
-        trained with the other one. Among entries that are equal by symmetry, the first one
-        determines the sign, not the one that rounding makes largest.
+        The components are the principal directions of the family. The result is deterministic:
+        sigmas are on a grid, and the largest entry of each component is made positive, because the
+        signs of a singular value decomposition are arbitrary, and a flipped sign silently breaks
+        networks that were trained with the other one. Among entries that are equal by symmetry, the
+        first one determines the sign.
 
         Args:
-            sigma_range: Smallest and largest sigma in HR pixels.
+            sigma_range: Minimum and maximum sigma in HR pixels.
             code_size: Number of components of a code.
             size: Side of the kernels in pixels, odd.
             family: Isotropic or anisotropic Gaussians.
@@ -152,19 +151,20 @@ class KernelBasis:
     def from_components(
         cls, components: NDArray[np.floating], sigma_range: tuple[float, float]
     ) -> KernelBasis:
-        """Return a basis with a given M (a reference PCA matrix), signs unchanged.
+        """Return a basis with a given matrix M, for example that of a published checkpoint.
 
-        The mean kernel, which the reference does not store, is that of `sigma_range`.
+        The mean kernel is computed from `sigma_range`, because such checkpoints do not store it.
 
         Args:
             components: M `[size * size, code_size]` with orthonormal columns.
-            sigma_range: Smallest and largest sigma in HR pixels.
+            sigma_range: Minimum and maximum sigma in HR pixels.
 
         Returns:
-            The basis, with a copy of `components` unless they are contiguous float32 already.
+            The basis; it shares memory with `components` if these are contiguous float32.
 
         Raises:
-            KernelError: `components` are not such a matrix, or the range is invalid.
+            KernelError: The shape of `components` is wrong, they are not orthonormal, or the range
+                is invalid.
         """
         side = round(len(components) ** 0.5)
         kernels = gaussian_kernel(np.linspace(*sigma_range, FIT_SAMPLES), side)
@@ -182,18 +182,18 @@ class KernelBasis:
 
     @cached_property
     def levels(self) -> int:
-        """Number of trailing components of a code that describe degradation (`LEVELS`)."""
+        """Number of degradation levels, the trailing components of a code (see `LEVELS`)."""
         used = np.flatnonzero(np.any(self.components != 0, axis=0))
         return self.code_size - (int(used[-1]) + 1 if used.size else 0)
 
     def with_levels(self, levels: int) -> KernelBasis:
-        """Return this basis with trailing components in its codes for degradation levels.
+        """Return this basis with another number of degradation levels.
 
         Args:
-            levels: Number of these components; those that the basis has are replaced.
+            levels: Number of levels.
 
         Returns:
-            A basis of the same kernels.
+            A basis for the same kernels.
         """
         zeros = np.zeros((len(self.components), levels), dtype=np.float32)
         kernel = self.components[:, : self.code_size - self.levels]
@@ -202,7 +202,7 @@ class KernelBasis:
 
     @property
     def elliptic(self) -> bool:
-        """Whether codes can hold a direction: some component is not its own mirror image."""
+        """Whether codes can represent a direction: not every component is symmetric."""
         side = self.kernel_size
         shaped = self.components.reshape(side, side, -1)
         return bool(np.abs(shaped - shaped[:, ::-1]).max() > _MIRRORED)
@@ -214,7 +214,7 @@ class KernelBasis:
 
     @cached_property
     def id(self) -> str:
-        """Identity of the basis: sha256 (hex) of M and kbar (float32) and the range (float64)."""
+        """Hash of the basis: sha256 (hex) of M and kbar (float32) and the range (float64)."""
         digest = hashlib.sha256()
         digest.update(np.ascontiguousarray(self.components, dtype="<f4").tobytes())
         digest.update(np.ascontiguousarray(self.mean, dtype="<f4").tobytes())
@@ -231,7 +231,7 @@ class KernelBasis:
             float32 `[..., code_size]`, levels 0.
 
         Raises:
-            KernelError: The array is of another shape, or not numeric.
+            KernelError: The array has the wrong shape, or is not numeric.
         """
         kernels = real_array(kernel, "a kernel", KernelError, finite=False)
         side = self.kernel_size
@@ -244,7 +244,7 @@ class KernelBasis:
         return (flat @ self.components.astype(np.float64)).astype(np.float32)
 
     def delta_code(self) -> NDArray[np.float32]:
-        """Return the code `[code_size]` of the delta kernel, which blurs nothing; levels 0."""
+        """Return the code `[code_size]` of the delta kernel (no blur), with levels 0."""
         return self.components[len(self.components) // 2].astype(np.float32)
 
     def decode(self, code: ArrayLike) -> NDArray[np.float32]:
@@ -257,7 +257,7 @@ class KernelBasis:
             float32 `[..., size, size]`, each with sum about 1.
 
         Raises:
-            KernelError: The array is of another shape, or not numeric.
+            KernelError: The array has the wrong shape, or is not numeric.
         """
         codes = self._codes(code)
         kernels = codes @ self.components.astype(np.float64).T + self._dropped_mean
@@ -268,13 +268,13 @@ class KernelBasis:
         """Return the codes of isotropic Gaussians.
 
         Args:
-            sigma: In HR pixels, of any shape `S`, within `sigma_range`.
+            sigma: Sigma in HR pixels, any shape `S`, within `sigma_range`.
 
         Returns:
             float32 `[*S, code_size]`.
 
         Raises:
-            KernelError: A sigma is outside `sigma_range`: the networks were not trained on it.
+            KernelError: A sigma is outside of `sigma_range`, on which the networks were trained.
         """
         low, high = self.sigma_range
         sigmas = real_array(sigma, "sigma", KernelError, finite=False)
@@ -288,8 +288,8 @@ class KernelBasis:
     def sigma_of_code(self, code: ArrayLike) -> NDArray[np.float64]:
         """Return the sigma of the isotropic Gaussian whose code is nearest to each code.
 
-        The distance is Euclidean. As M is orthonormal, the nearest code is that of the nearest
-        kernel within the basis.
+        The distance is Euclidean. Because M is orthonormal, it is also the distance between the
+        kernels within the basis.
 
         Args:
             code: `[..., code_size]`.
@@ -298,7 +298,7 @@ class KernelBasis:
             float64 `[...]` in HR pixels, within `sigma_range`.
 
         Raises:
-            KernelError: The array is of another shape, or not numeric.
+            KernelError: The array has the wrong shape, or is not numeric.
         """
         codes = self._codes(code)
         flat = codes.reshape(-1, 1, self.code_size)
@@ -313,17 +313,17 @@ class KernelBasis:
         return found.reshape(codes.shape[:-1])
 
     def take_levels(self, code: ArrayLike, source: ArrayLike) -> NDArray[np.float32]:
-        """Return codes with the degradation levels of other codes.
+        """Return codes with their degradation levels replaced by those of other codes.
 
         Args:
-            code: Codes `[..., code_size]` whose blur is kept.
-            source: Codes `[..., code_size]` whose levels are taken.
+            code: Codes `[..., code_size]` with the blur.
+            source: Codes `[..., code_size]` with the levels.
 
         Returns:
             New codes `[..., code_size]`.
 
         Raises:
-            KernelError: Codes have another size than those of this basis.
+            KernelError: The codes do not have the size of this basis.
         """
         mixed = self._codes(code).astype(np.float32)
         if self.levels:
@@ -344,13 +344,13 @@ class KernelBasis:
         return LEVEL_UNITS[0] * self._codes(code)[..., -len(LEVELS)]
 
     def jpeg_quality_of_code(self, code: ArrayLike) -> NDArray[np.float64] | None:
-        """Return the quality of the JPEG file that the LR image came from, 100 for none.
+        """Return the JPEG quality of the LR image, 100 for no compression.
 
         Args:
             code: Codes `[..., code_size]`.
 
         Returns:
-            `[...]` within 50 to 100, or None if these codes have no levels.
+            `[...]` from 50 to 100, or None if these codes have no levels.
         """
         if not self.levels:
             return None
@@ -360,13 +360,13 @@ class KernelBasis:
         """Write the basis to a file.
 
         Args:
-            path: The .npz file (arrays only, no pickles), which is overwritten.
+            path: The .npz file (arrays only, no pickles); an existing one is overwritten.
 
         Raises:
-            KernelError: `path` is no path.
+            KernelError: `path` is not a path.
             OSError: The file cannot be written.
         """
-        with open(a_path(path, "the file of a basis", KernelError), "wb") as file:
+        with open(path_argument(path, "the file of a basis", KernelError), "wb") as file:
             np.savez(
                 file,
                 components=self.components,
@@ -388,7 +388,7 @@ class KernelBasis:
             KernelError: The file is missing, unreadable or not a kernel basis.
         """
         try:
-            with open(a_path(path, "the file of a basis", KernelError), "rb") as file:
+            with open(path_argument(path, "the file of a basis", KernelError), "rb") as file:
                 data = file.read(MAX_FILE + 1)
         except FileNotFoundError as error:
             raise KernelError(f"there is no basis file at '{path}'") from error
@@ -400,7 +400,7 @@ class KernelBasis:
     def from_bytes(cls, data: bytes, source: str) -> KernelBasis:
         """Read a basis from the content of a file written by `save`.
 
-        No array is decompressed before its header shows that it is small, and pickles are never
+        Arrays are decompressed only after their headers show that they are small; pickles are never
         loaded.
 
         Args:

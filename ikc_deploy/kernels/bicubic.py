@@ -1,6 +1,6 @@
-"""The bicubic filter that shrinks images: a part of the blur of every LR image.
+"""The bicubic filter that downscales images: a part of the blur of every LR image.
 
-Keys' cubic with a = -0.5, widened by the scale factor when shrinking, as in MATLAB's imresize.
+Keys' cubic with a = -0.5, widened by the scale factor when downscaling, as in MATLAB's imresize.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ def cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
-def shrinking_taps(scale: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return the offsets and weights that shrink one axis by the whole number `scale`.
+def downscaling_taps(scale: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the offsets and weights that downscale one axis by the whole number `scale`.
 
     LR pixel i is the sum over offsets of weight * HR pixel (scale * i + offset).
 

@@ -2,13 +2,13 @@
 
 There are two conventions for how an HR image becomes an LR image.
 
-*Our convention* (IKC): correlate with a centred kernel, with a reflected border, and shrink
-bicubically. Bicubic shrinking blurs, too, and centres an LR pixel on its scale x scale HR pixels.
+*Our convention* (IKC): correlate with a centred kernel, with a reflected border, and downscale
+bicubically. Bicubic downscaling blurs, too, and centres an LR pixel on its scale x scale HR pixels.
 
 *FKP convention*: correlate with a kernel, with a wrapped border, and take every scale-th pixel from
 the top left corner. The kernel contains all of the blur, and its centre determines where the LR
 pixels lie. FKP's kernels have their centre of mass at (k - scale) / 2 pixels from the first pixel.
-That is (scale - 1) / 2 above and left of pixel 0, whereas bicubic shrinking lies (scale - 1) / 2
+That is (scale - 1) / 2 above and left of pixel 0, whereas bicubic downscaling lies (scale - 1) / 2
 below and right of it. So images of the two conventions lie `lag(scale)` HR pixels apart along both
 axes, and are equal after a shift of the HR image:
 
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ikc_deploy.errors import InputError, KernelError
-from ikc_deploy.kernels.bicubic import shrinking_taps
+from ikc_deploy.kernels.bicubic import downscaling_taps
 from ikc_deploy.kernels.gaussians import KERNEL_SIZE, ellipse
 
 FKP_SCALES: Final = (2, 3, 4)
@@ -38,7 +38,7 @@ _WIDEST: Final = 2.5
 _MAX_VARIANCE: Final = 10.0
 _MEAN_STEPS: Final = 16
 _DAMPING: Final = 1e-2
-"""Gain of shrinking below which frequencies are not recovered: in an estimated kernel they are
+"""Gain of downscaling below which frequencies are not recovered: in an estimated kernel they are
 noise."""
 
 
@@ -167,7 +167,7 @@ def degrade_fkp(
 
 
 def to_fkp(kernel: NDArray[np.floating], scale: int) -> NDArray[np.float64]:
-    """Return our blur and bicubic shrinking as one kernel in the FKP convention; exact.
+    """Return our blur and bicubic downscaling as one kernel in the FKP convention; exact.
 
     The module docstring describes the shift between images of the two conventions.
 
@@ -182,8 +182,8 @@ def to_fkp(kernel: NDArray[np.floating], scale: int) -> NDArray[np.float64]:
     Raises:
         KernelError: The kernel is not square with an odd side.
     """
-    shrinking = _shrinking(_odd_side(kernel), scale)
-    return shrinking @ kernel.astype(np.float64) @ shrinking.T
+    downscaling = _downscaling(_odd_side(kernel), scale)
+    return downscaling @ kernel.astype(np.float64) @ downscaling.T
 
 
 def to_ours(kernel: NDArray[np.floating], scale: int) -> tuple[NDArray[np.float64], float]:
@@ -202,16 +202,16 @@ def to_ours(kernel: NDArray[np.floating], scale: int) -> tuple[NDArray[np.float6
         KernelError: The kernel is not square with an odd side.
     """
     side = _odd_side(kernel)
-    shrinking = _shrinking(KERNEL_SIZE, scale)
-    reach = max(side, len(shrinking))
-    shrinking = np.pad(shrinking, ((_margin(len(shrinking), reach),) * 2, (0, 0)))
+    downscaling = _downscaling(KERNEL_SIZE, scale)
+    reach = max(side, len(downscaling))
+    downscaling = np.pad(downscaling, ((_margin(len(downscaling), reach),) * 2, (0, 0)))
     wanted = np.pad(kernel.astype(np.float64), _margin(side, reach))
     # Damped least squares; the two axes have the same singular vectors.
-    left, singular, right = np.linalg.svd(shrinking, full_matrices=False)
+    left, singular, right = np.linalg.svd(downscaling, full_matrices=False)
     gains = np.outer(singular, singular)
     found = right.T @ (gains / (gains**2 + _DAMPING**2) * (left.T @ wanted @ left)) @ right
     found /= found.sum()
-    error = np.linalg.norm(shrinking @ found @ shrinking.T - wanted) / np.linalg.norm(wanted)
+    error = np.linalg.norm(downscaling @ found @ downscaling.T - wanted) / np.linalg.norm(wanted)
     return found, float(error)
 
 
@@ -226,9 +226,9 @@ def _margin(side: int, size: int) -> int:
 
 
 @lru_cache
-def _shrinking(side: int, scale: int) -> NDArray[np.float64]:
+def _downscaling(side: int, scale: int) -> NDArray[np.float64]:
     """Return the matrix `[m,side]` from one axis of our centred kernel to one of FKP's kernel."""
-    offsets, weights = shrinking_taps(scale)
+    offsets, weights = downscaling_taps(scale)
     offsets = offsets - lag(scale)
     reach = side // 2 + int(np.abs(offsets).max())
     matrix = np.zeros((2 * reach + 1, side))

@@ -1,4 +1,4 @@
-"""Centred Gaussian blur kernels: isotropic, anisotropic, and families of them."""
+"""Centred isotropic and anisotropic Gaussian blur kernels."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SIGMA_RANGES: Final[dict[int, tuple[float, float]]] = {2: (0.2, 2.0), 3: (0.2, 3
 """Range of the Gaussian's sigma for each scale, in HR pixels (IKC, section 4.1)."""
 
 Family = Literal["isotropic", "anisotropic"]
-"""Family of Gaussians of a basis: circular ones, or ellipses of any direction."""
+"""Family of Gaussians: circular, or elliptic with any direction."""
 
 FIT_SAMPLES: Final = 4096
 """Number of sigmas that sample a range."""
 
 _FIT_AXES: Final = (24, 24, 24)
-"""Number of sigmas along either axis, and of directions, of the ellipses in a fit."""
+"""Number of sigmas along each axis, and of directions, of the ellipses in a fit."""
 
 
 def gaussian_kernel(sigma: ArrayLike, size: int = KERNEL_SIZE) -> NDArray[np.float64]:
@@ -63,9 +63,9 @@ def anisotropic_kernel(
     """Return anisotropic Gaussian blur kernels, sampled at pixel centres and normalised to sum 1.
 
     Args:
-        sigma1: Standard deviation along the direction `theta`, in HR pixels, > 0.
-        sigma2: Standard deviation across it. The three broadcast to a shape `S`.
-        theta: Direction in radians, from the x axis towards the y axis, which points down.
+        sigma1: Standard deviation in direction `theta`, in HR pixels, > 0.
+        sigma2: Standard deviation perpendicular to it. All three are broadcast to a shape `S`.
+        theta: Angle in radians from the x axis towards the y axis, which points down.
         size: Side of a kernel in pixels, odd.
 
     Returns:

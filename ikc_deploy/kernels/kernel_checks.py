@@ -62,7 +62,7 @@ def check_kernels(
 def projection_error(kernel: NDArray[np.float64], basis: KernelBasis, scale: int) -> float:
     """Return the relative error of the nearest kernel of a basis.
 
-    Both kernels are compared as centred blurs followed by bicubic shrinking (`to_fkp`).
+    Both kernels are compared as centred blurs followed by bicubic downscaling (`to_fkp`).
 
     Args:
         kernel: Centred kernel `[k,k]`, sum 1.

@@ -1,4 +1,4 @@
-"""The methods: one declaration of a loop for each. A new method is one more file here."""
+"""The loops of all methods, one file each."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def find_loop(name: str) -> Loop:
     """Return the loop called `name`.
 
     Raises:
-        ValueError: There is none; the message lists those that exist.
+        ValueError: The name is unknown; the message lists all names.
     """
     if name not in LOOPS:
         raise ValueError(f"loop must be one of {', '.join(LOOPS)}, got {name!r}")

@@ -1,7 +1,7 @@
-"""The loop of DAN (NeurIPS 2020, and its second version): Restorer and Estimator in turn.
+"""The loop of DAN (NeurIPS 2020) and DANv2, which alternates between Restorer and Estimator.
 
-It starts at the code of the delta kernel. The Estimator sees the LR frames beside the SR images,
-which are not clamped, and no code.
+It starts with the code of the delta kernel. The Estimator reads the LR frames and the SR images,
+which are not clamped, but not the previous code.
 """
 
 from __future__ import annotations
@@ -18,4 +18,4 @@ DAN: Final = Loop(
     clamped=False,
     iters=3,
 )
-"""Deep alternating network; four images, hence three updates."""
+"""Deep alternating network; four images, so three updates."""

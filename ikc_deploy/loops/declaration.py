@@ -1,10 +1,11 @@
-"""The declaration of a loop that alternates between an SR image and a kernel code.
+"""`Loop`: declares a method that alternates between an SR image and a kernel code.
 
     h0 = start;  sr0 = image(h0);  for i in 1..t:  hi = update(sr(i-1), ...);  sri = image(hi)
 
-A `Loop` declares what differs between methods: the graphs, their inputs, and where the loop starts.
-Sessions, export, parity gate, engines, serving and benchmarks read it; none of them knows a method.
-The module needs the standard library only, because it is copied to servers.
+A `Loop` declares what differs between methods: the graphs, their inputs, and the initial code.
+Sessions, export, parity gate, engines, serving and benchmarks are driven by it, and contain no code
+for a specific method. This module imports only the standard library, because it is copied to
+servers.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from typing import Any
 LR = "lr"
 """Name of a graph's input for LR frames."""
 SR = "sr"
-"""Name of the SR images that the loop passes from its image graph to its update graph."""
+"""Name of the SR images: an output of the image graph and an input of the update graph."""
 CODE = "code"
 """Name of a kernel code: an input, or the output of the start graph."""
 NEXT_CODE = "next_code"
 """Name of the output of the update graph."""
 FRAME = "frame"
-"""Name of the SR frames for the caller, where they differ from `SR`."""
+"""Name of the SR frames for the caller, if they differ from `SR`."""
 
 RunGraph = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
-"""A function that runs a graph, given by its name, on inputs by name; it returns the outputs."""
+"""A function that runs the graph of a name on inputs by name, and returns the outputs by name."""
 
 GraphStep = tuple[str, int]
-"""A graph and the step of the loop at which it runs; the update graph of step i computes code i."""
+"""Name of a graph, and the step at which it runs; the update graph of step i computes code i."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class LoopGraph:
     """One graph of a loop."""
 
     name: str
-    """Name of the graph, of its file and of its network."""
+    """Name of the graph, its file and its network."""
     inputs: tuple[str, ...]
-    """Names of its inputs, in order: `LR`, `SR`, `CODE`."""
+    """Names of the inputs, in order: `LR`, `SR`, `CODE`."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +47,23 @@ class Loop:
     """The graphs of a method, their inputs, and the start of its loop.
 
     Raises:
-        ValueError: Two graphs share a name, or a graph reads what does not exist at its place.
+        ValueError: Two graphs share a name, or a graph has an input that does not exist when it
+            runs.
     """
 
     name: str
     """Name in manifests."""
     start: LoopGraph | None
-    """Graph that computes the first code from the LR frames; None for a loop that starts at the
+    """Graph that computes the initial code from the LR frames; None for a loop that starts with the
     code of the delta kernel (no blur)."""
     image: LoopGraph
     """Graph that computes the SR images from the LR frames and a code."""
     update: LoopGraph
     """Graph that computes the next code from the SR images."""
     clamped: bool
-    """Whether the update graph sees images that are clamped to [0,1], as the caller does."""
+    """Whether the images for the update graph are clamped to [0,1]."""
     iters: int
-    """Number of updates in the publication: the default where none was measured."""
+    """Number of updates in the paper; the default for weights without a recommended number."""
 
     def __post_init__(self) -> None:
         """Require distinct names, and inputs that exist when a graph runs."""
@@ -134,7 +136,7 @@ class Loop:
         return (*self.predict(), (self.image.name, 0), *updates)
 
     def predict(self) -> tuple[GraphStep, ...]:
-        """Return the steps that compute the first code; none where it is constant."""
+        """Return the steps that compute the initial code; empty if it is constant."""
         return () if self.start is None else ((self.start.name, 0),)
 
     def correct(self, updates: int) -> tuple[GraphStep, ...]:
@@ -149,13 +151,13 @@ class Loop:
         return tuple(step for i in range(1, updates + 1) for step in self.correction(i))
 
     def correction(self, step: int) -> tuple[GraphStep, ...]:
-        """Return the graphs from one code to the next.
+        """Return the steps from one code to the next.
 
         Args:
-            step: Number of the update, from 1.
+            step: Index of the update, from 1.
 
         Returns:
-            The image of the code before, and the update.
+            The image of the previous code, and the update.
         """
         return ((self.image.name, step - 1), (self.update.name, step))
 
@@ -167,12 +169,12 @@ class Loop:
         Args:
             run: Runs a graph.
             lr: LR frames.
-            code: Code at which the loop starts; None for that of the start graph.
+            code: Initial code; None for that of the start graph.
             iters: Number of updates.
 
         Yields:
-            The code of the step, and the outputs of the image graph. The update follows when the
-            next step is requested.
+            The code of each step, and the outputs of the image graph. The update runs when the next
+            step is requested.
 
         Raises:
             ValueError: `code` is None, but the loop has no start graph.
@@ -191,13 +193,13 @@ class Loop:
                 values[CODE] = run(self.update.name, inputs)[NEXT_CODE]
 
     def passes(self, iters: int) -> dict[str, int]:
-        """Return how often each graph runs in the whole loop.
+        """Return the number of runs of each graph in the whole loop.
 
         Args:
             iters: Number of updates.
 
         Returns:
-            The number of runs by name of the graph.
+            The numbers by name of the graph.
         """
         names = [name for name, _ in self.blind(iters)]
         return {name: names.count(name) for name in self.graphs}

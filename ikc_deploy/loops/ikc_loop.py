@@ -1,4 +1,4 @@
-"""The loop of IKC (CVPR 2019, Algorithm 1): predictor, SFTMD, and a corrector of the last code."""
+"""The loop of IKC (CVPR 2019, Algorithm 1), with the graphs predictor, sftmd and corrector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint says about its tensors: architecture, kernel basis and record of the training.
+"""The metadata of a checkpoint: architecture, kernel basis and record of the training.
 
 Torch-free, so that a checkpoint can be turned into graphs without torch (`export.graph_templates`).
 """

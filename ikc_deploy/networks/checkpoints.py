@@ -24,13 +24,11 @@ from ikc_deploy.kernels import KERNEL_SIZE, KernelBasis, family_kernels
 from ikc_deploy.networks.architecture import DAN_DESIGNS, Architecture, architecture
 from ikc_deploy.networks.checkpoint_record import FORMAT, read_record
 from ikc_deploy.networks.corrector import build_corrector
-from ikc_deploy.networks.dan1 import Dan1Estimator, Dan1Restorer
-from ikc_deploy.networks.dan2 import Dan2Estimator, Dan2Restorer
-from ikc_deploy.networks.ellipses import EllipseParametrization
+from ikc_deploy.networks.dan import Dan1Estimator, Dan1Restorer, Dan2Estimator, Dan2Restorer
+from ikc_deploy.networks.kernel_parametrization import EllipseParametrization, SigmaCurve
 from ikc_deploy.networks.loop_networks import DanNetworks, IkcNetworks, LoopNetworks
 from ikc_deploy.networks.predictor import build_predictor
 from ikc_deploy.networks.sftmd import CodeNormalization
-from ikc_deploy.networks.sigma_curve import SigmaCurve
 from ikc_deploy.networks.sr_network import build_sr_network
 from ikc_deploy.networks.tensors import fill, read_tensors, refuse_unusable
 

@@ -1,7 +1,7 @@
-"""The corrector C: a better kernel code from the artifacts of the SR image (IKC, section 3.2).
+"""The corrector C: corrects the kernel code from artifacts in the SR image (IKC, section 3.2).
 
-A kernel that is too wide causes ringing, one that is too narrow leaves blur. C reads the SR image
-together with the code that produced it and returns the corrected code h + dh.
+If the kernel is too wide, the SR image has ringing; if it is too narrow, blur remains. From the SR
+image and its code, C computes the corrected code h + dh.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ReferenceCorrector(nn.Module):
 
 
 class StatisticsCorrector(nn.Module):
-    """3x3 convolutions modulated by the code, statistics over space, then a step of the spread.
+    """3x3 convolutions modulated by the code, statistics over space, and a head for the step.
 
     Args:
         settings: Sizes of the networks.
@@ -93,7 +93,7 @@ class StatisticsCorrector(nn.Module):
     def step(self, sr: Tensor, code: Tensor) -> Tensor:
         """Return the correction `[N,S]` of the blur's spread, in HR pixels, for (sr, code).
 
-        S = 1, sigma, for isotropic kernels; S = 3 for anisotropic ones (ellipses.py).
+        S = 1 (sigma) for isotropic kernels, S = 3 for anisotropic ones.
         """
         embedding = self.embed(self.normalize(code))
         features = _modulated(self.stem(sr), self.modulate1(embedding))
@@ -103,14 +103,14 @@ class StatisticsCorrector(nn.Module):
 
     @property
     def last_layer(self) -> nn.Linear:
-        """Last layer, whose scale is the step size of the loop."""
+        """Last layer; scaling it changes the step size of the loop."""
         return cast(nn.Linear, self.head[-1])
 
     def forward(self, sr: Tensor, code: Tensor) -> Tensor:
         """Return the next code from sr `[N,3,sH,sW]` in [0,1] and the code `[N,code_size]`."""
-        return self.moved(code, self.step(sr, code))
+        return self.apply_step(code, self.step(sr, code))
 
-    def moved(self, code: Tensor, step: Tensor) -> Tensor:
+    def apply_step(self, code: Tensor, step: Tensor) -> Tensor:
         """Return the code `[N,code_size]` of a blur whose spread is larger by `step` `[N,S]`.
 
         A step of zero returns the same code. The result is not simply the code of the new spread:

@@ -102,7 +102,7 @@ class FilmTrunk(nn.Module):
         for block in self.residual_blocks:
             features = block(features, embedding)
         image = self.conv_output(before + self.conv_mid(features))
-        # The skip stays in float32 under autocast: bfloat16 cannot hold an 8-bit image.
+        # The skip is float32 even with autocast: bfloat16 is too coarse for an 8-bit image.
         with torch.autocast(lr.device.type, enabled=False):
             phases = image.to(lr.dtype) + self.bicubic(lr)
             return F.pixel_shuffle(phases, self.settings.scale)

@@ -1,4 +1,4 @@
-"""Layers that the predictor and the corrector of the statistics designs share."""
+"""Layers shared by the statistics predictors and corrector."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import torch
 from torch import Tensor, nn
 
 _FLOOR = 1e-6
-"""Addend of a variance before its root: the gradient of sqrt at 0 is infinite."""
+"""Added to a variance before the square root, whose gradient at 0 is infinite."""
 
 
 def conv_relu(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Return a 3x3 convolution with its ReLU."""
+    """Return a 3x3 convolution followed by a ReLU."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.ReLU(inplace=True))
 
 
 def widened(x: Tensor) -> Tensor:
-    """Return float16 and bfloat16 as float32; wider types stay."""
+    """Convert float16 and bfloat16 to float32; keep wider types."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def statistics(features: Tensor) -> Tensor:
-    """Return mean and deviation over space, `[N,2C]` from `[N,C,H,W]`, in float32 or wider.
+    """Return mean and standard deviation over space: `[N,C,H,W]` to `[N,2C]`, at least float32.
 
-    The deviation indicates blur: it measures how much of each frequency band is left.
+    The standard deviation indicates blur: it measures the energy of each frequency band.
     """
     features = widened(features)
     mean = features.mean(dim=(2, 3))

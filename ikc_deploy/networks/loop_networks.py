@@ -12,8 +12,7 @@ from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.loops import Loop
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.corrector import Corrector
-from ikc_deploy.networks.dan1 import Dan1Estimator, Dan1Restorer
-from ikc_deploy.networks.dan2 import Dan2Estimator, Dan2Restorer
+from ikc_deploy.networks.dan import Dan1Estimator, Dan1Restorer, Dan2Estimator, Dan2Restorer
 from ikc_deploy.networks.predictor import Predictor
 from ikc_deploy.networks.sr_network import SrNetwork
 

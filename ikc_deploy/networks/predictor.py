@@ -1,4 +1,4 @@
-"""The predictor P: a first kernel code from the LR image (IKC, section 3.2)."""
+"""The predictor P: estimates the initial kernel code from the LR image (IKC, section 3.2)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STRIDES = (1, 1, 1, 2, 1, 1)
 
 
 class ReferencePredictor(nn.Module):
-    """Six 5x5 convolutions and a mean over space; loads the published checkpoint.
+    """Six 5x5 convolutions and global average pooling; loads the published checkpoint.
 
     Args:
         settings: Sizes of the networks.
@@ -44,7 +44,7 @@ class ReferencePredictor(nn.Module):
 
 
 class StatisticsPredictor(nn.Module, ABC):
-    """Estimators of the blur's spread in pixels, which determines its code.
+    """Base class of predictors that estimate the blur's spread in pixels, and compute its code.
 
     Args:
         settings: Sizes of the networks.
@@ -59,12 +59,12 @@ class StatisticsPredictor(nn.Module, ABC):
         self.register_buffer("centre", torch.tensor(centre), persistent=False)
 
     @abstractmethod
-    def readings(self, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what lr `[N,3,H,W]` in [0,1] shows of its blur and its degradation, not clamped.
+    def estimates(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimate blur and degradation levels of lr `[N,3,H,W]` in [0,1], without clamping.
 
         Returns:
-            The kernel parameters `[N,S]` in HR pixels: S = 1, sigma, for isotropic kernels; S = 3
-            for anisotropic ones (ellipses.py). The levels `[N,levels]`, in `LEVEL_UNITS`.
+            Kernel parameters `[N,S]` in HR pixels: S = 1 (sigma) for isotropic kernels, S = 3 for
+            anisotropic ones; and levels `[N,levels]` in `LEVEL_UNITS`.
         """
 
     def code(self, parameters: Tensor, levels: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class StatisticsPredictor(nn.Module, ABC):
 
     def forward(self, lr: Tensor) -> Tensor:
         """Return the code `[N,code_size]` of lr `[N,3,H,W]` in [0,1]."""
-        return self.code(*self.readings(lr))
+        return self.code(*self.estimates(lr))
 
     def initialize(self) -> None:
         """Initialise all layers (He)."""
@@ -85,15 +85,15 @@ class StatisticsPredictor(nn.Module, ABC):
 
     @abstractmethod
     def heads(self) -> list[nn.Sequential]:
-        """Return the layers that read kernel parameters from statistics, in units of the range."""
+        """Return the layers that map statistics to kernel parameters, in units of the range."""
 
-    def adopt(self, head: nn.Sequential, theirs: Architecture, ours: Architecture) -> None:
+    def rescale_head(self, head: nn.Sequential, theirs: Architecture, ours: Architecture) -> None:
         """Convert, in place, a head that was trained at another scale or for another range.
 
-        It reads the same sigma in LR pixels as before, in units of this network's range.
+        Its sigma in LR pixels is unchanged, but is expressed in units of this network's range.
 
         Args:
-            head: One of `heads`, with the values of the other network.
+            head: One of `heads`, with the weights of the other network.
             theirs: Architecture for which the head was trained, of isotropic kernels.
             ours: Architecture of this network, of isotropic kernels.
         """
@@ -106,21 +106,21 @@ class StatisticsPredictor(nn.Module, ABC):
             last.weight[0] *= gain
             last.bias[0] = gain * last.bias[0] + offset
 
-    def shift(self, pixels: float) -> None:
-        """Add HR pixels to the sigma that every head reads, in place; isotropic kernels only."""
+    def shift_sigma(self, pixels: float) -> None:
+        """Add HR pixels to the sigma of every head, in place; isotropic kernels only."""
         half_range = 0.5 * (self.chart.high - self.chart.low)
         with torch.no_grad():
             for head in self.heads():
                 cast(nn.Linear, head[-1]).bias[0] += pixels / half_range
 
     def in_pixels(self, unit: Tensor) -> Tensor:
-        """Return kernel parameters in HR pixels from the output of a head, `[...,S]`."""
+        """Convert the output of a head `[...,S]` to kernel parameters in HR pixels."""
         half_range = 0.5 * (self.chart.high - self.chart.low)
         return cast(Tensor, self.centre) + half_range * unit
 
 
 class SinglePredictor(StatisticsPredictor):
-    """3x3 convolutions, mean and deviation over space, then the blur's spread, then its code.
+    """3x3 convolutions, mean and standard deviation over space, and a head for the spread.
 
     Args:
         settings: Sizes of the networks.
@@ -136,8 +136,8 @@ class SinglePredictor(StatisticsPredictor):
         """Return the only head."""
         return [self.head]
 
-    def readings(self, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the kernel parameters and the levels; see `StatisticsPredictor.readings`."""
+    def estimates(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the kernel parameters and the levels; see `StatisticsPredictor.estimates`."""
         found = widened(self.head(statistics(self.features(lr))))
         unit, levels = torch.split(found, [self.chart.parameter_count, self.levels], dim=1)
         return self.in_pixels(unit), levels
@@ -163,12 +163,12 @@ class Expert(nn.Module):
 
 
 class MixturePredictor(StatisticsPredictor):
-    """Experts for clean images, experts for degraded ones, and a gate between their two means.
+    """Experts for clean images, experts for degraded images, and a gate that blends their means.
 
-    A mixture of experts (Jacobs et al., "Adaptive Mixtures of Local Experts", Neural Computation
-    1991) of the simplest kind: the gate estimates the probability that the image is noisy or
-    compressed, and the levels, from the statistics of all experts. One estimator for all images
-    reads clean ones worse, and the mean of several is better than each (docs/training.md).
+    A simple mixture of experts (Jacobs et al., "Adaptive Mixtures of Local Experts", Neural
+    Computation 1991): from the statistics of all experts, the gate estimates the probability that
+    the image is noisy or compressed, and the levels. A single estimator for all images is worse on
+    clean ones, and the mean of several is better than each of them (docs/training.md).
 
     Args:
         settings: Sizes of the networks; `experts` is not 0.
@@ -180,40 +180,40 @@ class MixturePredictor(StatisticsPredictor):
         self.experts = nn.ModuleList(
             Expert(wide, self.chart.parameter_count) for _ in range(2 * count)
         )
-        """The experts for clean images, then as many for degraded ones."""
+        """The experts for clean images, followed by those for degraded images."""
         self.gate = head_layers(4 * wide * count, max(wide // 2, 1), 1 + self.levels)
 
     def heads(self) -> list[nn.Sequential]:
-        """Return the heads of the experts, of those for clean images first."""
+        """Return the heads of the experts, in the order of `experts`."""
         return [cast(Expert, expert).head for expert in self.experts]
 
-    def readings(self, lr: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the kernel parameters and the levels; see `StatisticsPredictor.readings`."""
-        parameters, levels, _ = self.gated_readings(lr)
+    def estimates(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the kernel parameters and the levels; see `StatisticsPredictor.estimates`."""
+        parameters, levels, _ = self.gated_estimates(lr)
         return parameters, levels
 
-    def gated_readings(self, lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return `readings` of lr `[N,3,H,W]` in [0,1], and the gate.
+    def gated_estimates(self, lr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return `estimates` of lr `[N,3,H,W]` in [0,1], and the gate.
 
         Returns:
-            Kernel parameters `[N,S]`, levels `[N,levels]`, and `[N,1]`, the log-odds that the image
+            Kernel parameters `[N,S]`, levels `[N,levels]`, and the log-odds `[N,1]` that the image
             is degraded.
         """
         found = [expert(lr) for expert in self.experts]
-        # An expert that reads nonsense in a foreign image must not outweigh the others.
+        # Clamped, so that an outlier of one expert does not outweigh the others.
         each = [widened(unit).clamp(-1.0, 1.0) for _, unit in found]
         half = len(each) // 2
         clean, degraded = _mean(each[:half]), _mean(each[half:])
         gate = widened(self.gate(torch.cat([statistics for statistics, _ in found], dim=1)))
         log_odds, levels = torch.split(gate, [1, self.levels], dim=1)
         share = torch.sigmoid(log_odds)
-        # F removes what it is told of: small false levels in a clean image cost 0.2 dB.
+        # F denoises by the given levels: small false levels of a clean image cost 0.2 dB.
         return self.in_pixels(clean + share * (degraded - clean)), share * levels, log_odds
 
 
 def _mean(tensors: list[Tensor]) -> Tensor:
     """Return the mean of tensors of one shape."""
-    # By additions: pnnx 20261020 converts a mean over a stacked axis into no reduction at all.
+    # Not torch.stack().mean(): pnnx 20261020 converts that to a graph without a reduction.
     return sum(tensors[1:], tensors[0]) / len(tensors)
 
 

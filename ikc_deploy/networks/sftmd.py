@@ -1,8 +1,8 @@
-"""SFTMD, the SR network F: upscales an image under a given kernel code.
+"""SFTMD, the SR network F: upscales an image for a given kernel code.
 
-IKC (CVPR 2019), section 3.3: a residual network whose blocks are modulated by spatial feature
-transforms, conditioned on the features and on the kernel code stretched to a map. Parameter
-names follow the published checkpoints.
+IKC (CVPR 2019), section 3.3: a residual network with spatial feature transforms, which are
+conditioned on the features and on the spatially replicated kernel code. Parameter names follow the
+published checkpoints.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class CodeNormalization(nn.Module):
     def fit_to(self, codes: NDArray[np.float32]) -> None:
         """Set mean and deviation to those of the codes `[N,code_size]` of a family of kernels.
 
-        The last components of a basis hardly vary; division by such small values would make
-        rounding errors of the code visible in the image.
+        The deviation is bounded below: the last components of a basis hardly vary, and dividing by
+        their deviation would make rounding errors of the code visible in the image.
         """
         deviation = codes.std(axis=0)
         deviation = np.maximum(deviation, _MIN_DEVIATION * deviation.max())
@@ -56,10 +56,10 @@ class CodeNormalization(nn.Module):
 
 
 def conditioned_conv(features: Tensor, code: Tensor, conv: nn.Conv2d, border: CodeBorder) -> Tensor:
-    """Apply `conv` to the features `[N,C,H,W]` joined with the code `[N,K]` stretched to a map.
+    """Apply `conv` to features `[N,C,H,W]`, concatenated with the replicated code `[N,K]`.
 
-    With border "zero" the map ends at the image border, like the features (the reference). With
-    "replicate" it continues outside, so the code adds one bias per channel everywhere.
+    With border "zero" the code map is zero-padded like the features (as in the reference). With
+    "replicate" it continues beyond the border, so the code adds one bias per channel everywhere.
     """
     if border == "zero":
         height, width = features.shape[-2:]
@@ -77,7 +77,7 @@ class SftLayer(nn.Module):
     Args:
         channels: Number of feature channels.
         code_size: Number of components of a code.
-        border: Padding of the stretched code: "zero" or "replicate".
+        border: Padding of the code map: "zero" or "replicate".
     """
 
     def __init__(self, channels: int, code_size: int, border: CodeBorder) -> None:
@@ -104,7 +104,7 @@ class SftResidualBlock(nn.Module):
     Args:
         channels: Number of feature channels.
         code_size: Number of components of a code.
-        border: Padding of the stretched code: "zero" or "replicate".
+        border: Padding of the code map: "zero" or "replicate".
     """
 
     def __init__(self, channels: int, code_size: int, border: CodeBorder) -> None:
@@ -124,8 +124,8 @@ class SftResidualBlock(nn.Module):
 class BicubicPhases(nn.Module):
     """Bicubic upscaling (Keys, a = -0.5) as one depthwise convolution at LR resolution.
 
-    Returns for `[N,3,H,W]` the phases `[N,3*scale**2,H,W]` that PixelShuffle arranges into the
-    upscaled image; the border is replicated. It has no trained parameters.
+    Returns the phases `[N,3*scale**2,H,W]` that PixelShuffle arranges into the upscaled image. The
+    border is replicated. There are no trained parameters.
 
     Args:
         scale: Scale factor.
@@ -195,7 +195,7 @@ class Sftmd(nn.Module):
         image = self.conv_output(features)
         if self.settings.design == "reference":
             return cast(Tensor, image)
-        # The skip stays in float32 under autocast: bfloat16 cannot hold an 8-bit image.
+        # The skip is float32 even with autocast: bfloat16 is too coarse for an 8-bit image.
         with torch.autocast(lr.device.type, enabled=False):
             phases = image.to(lr.dtype) + self.bicubic(lr)
             return F.pixel_shuffle(phases, self.settings.scale)

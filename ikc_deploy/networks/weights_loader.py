@@ -33,7 +33,7 @@ def load_weights(spec: str) -> Weights:
             `ikc_deploy.weights.find_weights`).
 
     Raises:
-        CheckpointError: There are no such weights, or the file is damaged or does not fit.
+        CheckpointError: The weights are unknown, or the file is damaged or does not fit.
     """
     source = find_weights(spec)
     if source.path is None:

@@ -1,6 +1,6 @@
-"""A bounded queue between two threads that either side can end.
+"""A bounded queue between two threads that either side can close.
 
-The queue of the standard library can from Python 3.13 on (`Queue.shutdown`); we support 3.11.
+The standard library has this from Python 3.13 on (`Queue.shutdown`); we support 3.11.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Final, Generic, TypeVar
 _Item = TypeVar("_Item")
 
 _LOOK_SECONDS: Final = 0.1
-"""Interval in seconds at which a waiting consumer checks whether it should stop."""
+"""Interval in seconds at which a waiting consumer checks the stop event."""
 
 
 class BoundedQueue(Generic[_Item]):
     """A queue of at most `capacity` items from one thread to another.
 
-    If the queue is full, `put` waits; with `newest_wins` it drops the oldest item instead, and
+    `put` blocks while the queue is full. With `newest_wins`, it drops the oldest item instead and
     counts it in `dropped`.
 
     Args:
         capacity: Maximum number of items.
-        newest_wins: Whether `put` drops the oldest item instead of waiting.
+        newest_wins: Whether `put` drops the oldest item instead of blocking.
     """
 
     def __init__(self, capacity: int, newest_wins: bool = False) -> None:
@@ -50,13 +50,13 @@ class BoundedQueue(Generic[_Item]):
             return True
 
     def finish(self) -> None:
-        """Add no more items; those in the queue are still delivered."""
+        """Signal that no items will be added; items in the queue are still delivered."""
         with self._changed:
             self._finished = True
             self._changed.notify_all()
 
     def cancel(self) -> None:
-        """Take no more items; those in the queue are dropped."""
+        """Signal that no items will be read; items in the queue are dropped."""
         with self._changed:
             self._cancelled = True
             self._items.clear()

@@ -1,11 +1,11 @@
-"""Estimation of a frame's kernel code without running the whole loop on the whole frame.
+"""Estimation of a frame's kernel code from parts of the frame.
 
 The predictor is cheap, so it runs on the whole frame. A correction needs an SR image, which is
-expensive. But the blur is the same in all of the frame, so a few crops are enough: the four with
-the most texture, because a flat sky looks the same with every blur. They are corrected in one
-batch, each with its own code. The frame's code is the mean of the middle half of these codes in
-order of sigma, so that misleading crops (a caption, a saturated light) are ignored. Then the SR
-network F runs once on the frame. docs/estimation.md reports losses and gains.
+expensive. Because the blur is assumed to be the same everywhere, a few crops are enough: the four
+with the most texture, since blur is invisible in a flat sky. They are corrected in one batch, each
+with its own code. The codes are combined by a trimmed mean over sigma, which ignores misleading
+crops (a caption, a saturated light). Then the SR network runs once on the frame.
+docs/estimation.md reports quality and speed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from ikc_deploy.runtime.tracking import Tracker, Turn, thumbnail
 from ikc_deploy.text import shown
 
 Estimate = Literal["full", "crops", "track"]
-"""Way to estimate the kernel code of a frame:
+"""How the kernel code of a frame is estimated:
 
 - "full": the loop on the whole frame (IKC, Algorithm 1);
-- "crops": the predictor on the whole frame, corrections on a few textured crops, then F once;
-- "track" (for clips): as "crops", but from the last frame's code, with a single correction.
+- "crops": the predictor on the whole frame, corrections on a few textured crops, one SR pass;
+- "track" (for clips): like "crops", but starting from the previous frame's code, with a single
+  correction.
 """
 
 ESTIMATES: Final = get_args(Estimate)
@@ -39,21 +40,21 @@ ESTIMATES: Final = get_args(Estimate)
 CROPS: Final = 4
 
 TRACKED_ITERS: Final = 1
-"""Maximum number of corrections of a frame that starts from the code of the last one."""
+"""Maximum number of corrections of a frame that starts from the previous frame's code."""
 
 _SHARE: Final = 0.07
-"""Share of the frame's area for all crops together: corrections on more would take as long as F."""
+"""Total area of the crops as a share of the frame's; with more, corrections would dominate."""
 
 _MIN_CROP, _MAX_CROP, _CROP_STEP = 32, 64, TILE_STEP
-"""Minimum, maximum and step of the sides of crops in LR pixels. Below 32 the estimates vary too
-much; above 64 more crops would help more than larger ones."""
+"""Minimum, maximum and step of the crop size in LR pixels. Below 32, estimates vary too much; above
+64, more crops would help more than larger ones."""
 
 
 def check_estimate(estimate: str) -> Estimate:
-    """Return `estimate` if it is one of `ESTIMATES`.
+    """Return `estimate`.
 
     Raises:
-        InputError: It is not.
+        InputError: It is not one of `ESTIMATES`.
     """
     for known in ESTIMATES:
         if isinstance(estimate, str) and estimate == known:
@@ -63,16 +64,16 @@ def check_estimate(estimate: str) -> Estimate:
 
 @dataclass(frozen=True)
 class Areas:
-    """The parts of a frame on which a network runs to estimate its code."""
+    """The parts of a frame on which a network runs to estimate a code."""
 
     kind: Literal["whole", "crops", "tiles"]
-    """The whole frame; a few small crops, in one batch; or large tiles, one by one, which bounds
-    the memory."""
+    """The whole frame; a few small crops, in one batch; or large tiles, one by one to bound the
+    memory."""
     tile_size: int = 0
-    """Side of the tiles in LR pixels."""
+    """Tile size in LR pixels."""
 
     def batches(self, plane: FramePlane) -> list[list[Area]]:
-        """Return the areas of a frame in batches, each of one size.
+        """Return batches of equally large areas of a frame.
 
         Args:
             plane: Green plane of the frame.
@@ -88,7 +89,7 @@ WHOLE: Final = Areas("whole")
 
 
 class Estimator:
-    """An estimator of the kernel codes of uploaded frames.
+    """Estimates the kernel codes of uploaded frames.
 
     Args:
         basis: Kernel basis of the codes.
@@ -100,9 +101,9 @@ class Estimator:
         self._iters = iters
 
     def predict(self, frames: UploadedBatch, areas: Areas) -> NDArray[np.float32]:
-        """Return the predictor's codes `[N,code_size]`, from these areas of each frame."""
+        """Return the predictor's codes `[N,code_size]`, computed on `areas` of each frame."""
         if areas == WHOLE:
-            return frames.predicted()
+            return frames.predicted_codes()
         return np.stack([self._predicted(frames, n, areas) for n in range(len(frames.batch))])
 
     def loop(self, frames: UploadedBatch, predict: Areas, correct: Areas) -> NDArray[np.float32]:
@@ -110,14 +111,14 @@ class Estimator:
 
         Args:
             frames: The frames.
-            predict: Areas of the predictor.
-            correct: Areas of the corrections.
+            predict: Areas on which the predictor runs.
+            correct: Areas on which the corrections run.
 
         Returns:
             Codes h0..ht `[t+1,N,code_size]`.
         """
         each = [self._loop(frames, n, predict, correct) for n in range(len(frames.batch))]
-        return np.stack(_of_one_length(each), axis=1)
+        return np.stack(_padded_to_longest(each), axis=1)
 
     def track(
         self,
@@ -131,18 +132,19 @@ class Estimator:
 
         Args:
             frames: One frame.
-            predict: Areas of the predictor.
-            correct: Areas of the corrections.
-            tracker: State of the clip; it is updated, unless an error is raised.
-            turn: Turn of the frame, which is ended; None if no other frame uses the tracker.
+            predict: Areas on which the predictor runs.
+            correct: Areas on which the corrections run.
+            tracker: State of the clip; unchanged if an error is raised.
+            turn: Turn of the frame, which is waited for and ended; None if frames are processed one
+                by one.
 
         Returns:
-            Codes `[t+1,1,code_size]` as `loop` at the beginning of a scene; otherwise
-            `[2,1,code_size]`, before and after the correction.
+            At the beginning of a scene, the codes of `loop` `[t+1,1,code_size]`; otherwise the
+            codes before and after the correction `[2,1,code_size]`.
         """
         small = thumbnail(frames.plane(0))
         if predict == WHOLE and frames.predicts:
-            frames.predict()
+            frames.ensure_predicted()
         if turn is not None:
             turn.wait()
         with tracker.undone_on_error():
@@ -165,7 +167,7 @@ class Estimator:
             return codes[:, None]
         predicted = self.predict(frames, predict)[0] if frames.predicts else None
         start = tracker.initial_code(predicted)
-        # Without corrections, the predictor's code is tracked.
+        # With iters=0, the predictor's code is tracked.
         corrections = min(TRACKED_ITERS, self._iters)
         corrected = self._corrected(frames, 0, correct, start, corrections)[-1]
         return np.stack([start, tracker.update(corrected)])[:, None]
@@ -173,7 +175,7 @@ class Estimator:
     def _loop(
         self, frames: UploadedBatch, number: int, predict: Areas, correct: Areas
     ) -> NDArray[np.float32]:
-        # The predictor's code of a whole frame stays on the device.
+        # None: the predictor's code for the whole frame stays on the device.
         start = None if predict == WHOLE else self._predicted(frames, number, predict)
         return self._corrected(frames, number, correct, start, self._iters)
 
@@ -190,27 +192,27 @@ class Estimator:
         start: NDArray[np.float32] | None,
         corrections: int,
     ) -> NDArray[np.float32]:
-        """Return one code for each step, `[corrections+1,code_size]`."""
+        """Return one code per step, `[corrections+1,code_size]`."""
         batches = areas.batches(frames.plane(number))
         codes = [frames.correct(number, batch, start, corrections) for batch in batches]
-        return trimmed_mean_code(np.concatenate(_of_one_length(codes), axis=1), self._basis)
+        return trimmed_mean_code(np.concatenate(_padded_to_longest(codes), axis=1), self._basis)
 
 
 def crop_side(height: int, width: int) -> int:
-    """Return the side in LR pixels of the crops of a frame; it may exceed that of a small frame."""
+    """Return the crop size for a frame in LR pixels; it may exceed a small frame."""
     side = math.sqrt(_SHARE * height * width / CROPS)
     return int(np.clip(_CROP_STEP * round(side / _CROP_STEP), _MIN_CROP, _MAX_CROP))
 
 
 def crop_areas(plane: FramePlane) -> list[Area]:
-    """Return the areas of the crops of a frame.
+    """Return the crops of a frame.
 
     Args:
         plane: Green plane of the frame.
 
     Returns:
-        The most textured areas; or the whole frame if it is less than twice as large as its crops,
-        as crops would save nothing.
+        The most textured areas; or the whole frame if it has less than twice the area of the crops,
+        which would then save nothing.
     """
     height, width = plane.shape
     side = crop_side(height, width)
@@ -220,13 +222,13 @@ def crop_areas(plane: FramePlane) -> list[Area]:
 
 
 def textured_areas(plane: FramePlane, side: int, count: int) -> list[Area]:
-    """Return the most textured squares of a frame, disjoint.
+    """Return the most textured, disjoint squares of a frame.
 
     Texture is the mean absolute difference of neighbouring pixels; see `FramePlane.texture`.
 
     Args:
         plane: Green plane of the frame.
-        side: Side of the squares in LR pixels, a multiple of `TILE_STEP`; smaller if the frame is.
+        side: Side of the squares in LR pixels, a multiple of `TILE_STEP`; limited to the frame.
         count: Maximum number of squares.
 
     Returns:
@@ -250,8 +252,8 @@ def textured_areas(plane: FramePlane, side: int, count: int) -> list[Area]:
     return [(slice(y, y + side), slice(x, x + side)) for y, x in tops_and_lefts]
 
 
-def _of_one_length(codes: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    """Repeat the last code of loops that stopped early, up to the longest one."""
+def _padded_to_longest(codes: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """Repeat the last codes of loops that stopped early, so that all have the same length."""
     longest = max(len(each) for each in codes)
     return [
         np.concatenate((each, np.repeat(each[-1:], longest - len(each), axis=0))) for each in codes
@@ -259,7 +261,7 @@ def _of_one_length(codes: list[NDArray[np.float32]]) -> list[NDArray[np.float32]
 
 
 def trimmed_mean_code(codes: NDArray[np.float32], basis: KernelBasis) -> NDArray[np.float32]:
-    """Return the mean of the middle half of codes of the same blur, in order of sigma.
+    """Return the mean of codes whose sigma is in the middle half, for codes of the same blur.
 
     Args:
         codes: `[...,K,code_size]`.

@@ -1,10 +1,9 @@
-"""The networks of a loop on frames that were uploaded once, with a session for each frame shape.
+"""Execution of the networks on frames that are uploaded once, with one session per frame shape.
 
-`NetworkExecutor.upload` brings the frames of a call to the device; all that the call computes on
-them, or on areas of them, reads that copy. Areas are cut on the device, and a kernel code stays
-there from one network to the next. Other modules decide what a frame needs: `estimation` for its
-code, `tiled_upscaler` for its image.
-Not thread-safe: the `UpscalingWorker` that owns the executor has a lock.
+`NetworkExecutor.upload` copies the frames of a call to the device. Every network of the call reads
+that copy: areas are cut out of it on the device, and kernel codes stay on the device between
+networks. This module does not decide what to run; `estimation` does for codes, `tiled_upscaler` for
+images. Not thread-safe: the `UpscalingWorker` that owns the executor holds a lock.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from ikc_deploy.errors import BackendError
 from ikc_deploy.runtime.backends.base import Backend, Buffer, PlaneIndex
 from ikc_deploy.runtime.frame_plane import FramePlane, HostPlane
 from ikc_deploy.runtime.frames import Area, FrameBatch, FrameShape
-from ikc_deploy.runtime.session import LaunchSequence, Session, run
+from ikc_deploy.runtime.session import LaunchSequence, Session
 
 _SESSIONS_KEPT: Final = 4
 
 
 class NetworkExecutor:
-    """An executor of one bundle's networks on one backend, with up to `iters` corrections.
+    """Runs the networks of one bundle on one backend, with up to `iters` corrections.
 
     Args:
-        backend: Runs the graphs; the caller owns it.
+        backend: The backend; the caller owns it.
         bundle: The bundle.
         iters: Number of corrections.
         early_stop: Change of the code (`UpscalerOptions.early_stop`) below which the remaining
-            corrections are skipped; None to run all of them.
+            corrections are skipped; None to run all corrections.
     """
 
     def __init__(
@@ -43,15 +42,15 @@ class NetworkExecutor:
         self.iters = iters
         self.early_stop = early_stop
         self.predicts = bundle.loop.start is not None
-        """Whether the first code depends on the frame; otherwise it is constant."""
+        """Whether the initial code depends on the frame; otherwise it is constant."""
         self.timings = dict.fromkeys(bundle.loop.graphs, 0.0)
-        """Milliseconds since `restart_clock`, by network."""
+        """Milliseconds by network, summed since `restart_clock`."""
         self.backend = backend
         self._bundle = bundle
         self._sessions: OrderedDict[FrameShape, Session] = OrderedDict()
 
     def restart_clock(self) -> None:
-        """Set all `timings` to 0."""
+        """Reset all `timings` to 0."""
         self.timings = dict.fromkeys(self.timings, 0.0)
 
     def forget(self) -> None:
@@ -59,15 +58,15 @@ class NetworkExecutor:
         self._sessions.clear()
 
     def upload(self, batch: FrameBatch, whole: bool) -> UploadedBatch:
-        """Bring the frames of a call to the device.
+        """Upload the frames of a call to the device.
 
         Args:
             batch: The frames.
-            whole: Whether a network runs on whole frames. Otherwise they are not copied if the
-                backend reads areas of them where they are.
+            whole: Whether a network runs on whole frames. Otherwise the upload is skipped if the
+                backend can read areas of the frames in place.
 
         Returns:
-            The frames, valid until the next upload.
+            The frames on the device, valid until the next upload.
 
         Raises:
             BackendError: The device failed.
@@ -80,7 +79,7 @@ class NetworkExecutor:
         return UploadedBatch(self, batch, source)
 
     def session(self, shape: FrameShape) -> Session:
-        """Return the session for frames of a shape; the last few are kept."""
+        """Return the session for a frame shape; the most recent ones are cached."""
         session = self._sessions.pop(shape, None)
         if session is None:
             while len(self._sessions) >= _SESSIONS_KEPT:
@@ -92,12 +91,12 @@ class NetworkExecutor:
     def run(
         self, sequence: LaunchSequence, after_image: Callable[[int], None] | None = None
     ) -> None:
-        """Run a launch sequence and add its durations to `timings`; see `session.run`."""
-        for stage, milliseconds in run(self.backend, sequence, after_image).items():
+        """Run a launch sequence, and add its durations to `timings`; see `LaunchSequence.run`."""
+        for stage, milliseconds in sequence.run(after_image).items():
             self.timings[stage] += milliseconds
 
     def upscale_tile(self, tile: NDArray[Any], code: NDArray[np.float32]) -> NDArray[Any]:
-        """Return the image of one small frame `[H,W,3]` or `[3,H,W]` in host memory."""
+        """Upscale one frame `[H,W,3]` or `[3,H,W]` in host memory with a kernel code."""
         uploaded = self.upload(
             FrameBatch(tile[None], self._bundle.manifest.io, single=True), whole=True
         )
@@ -106,15 +105,15 @@ class NetworkExecutor:
 
 
 class UploadedBatch:
-    """Frames of a call on the device, and the networks on them or on areas of them.
+    """The frames of a call on the device; runs networks on whole frames or on areas of them.
 
     All methods raise `BackendError` if the device failed or a code is not finite, and
-    `OutOfMemoryError` if it has too little memory.
+    `OutOfMemoryError` if the device has too little memory.
 
     Args:
-        executor: Runs the networks.
+        executor: The executor.
         batch: The frames.
-        source: What areas are copied from: the frames on the device.
+        source: Buffer of the frames on the device, from which areas are copied.
     """
 
     def __init__(self, executor: NetworkExecutor, batch: FrameBatch, source: Buffer) -> None:
@@ -126,11 +125,11 @@ class UploadedBatch:
 
     @property
     def predicts(self) -> bool:
-        """Whether the first code depends on the frames; otherwise it is constant."""
+        """Whether the initial code depends on the frames; otherwise it is constant."""
         return self._executor.predicts
 
     def plane(self, number: int) -> FramePlane:
-        """Return the green plane of a frame, which is reduced where the caller's frame is."""
+        """Return the green plane of a frame; it is reduced in the memory that holds the frame."""
         if isinstance(self.batch.array, np.ndarray):
             return HostPlane(self.batch.layout.green(self.batch.array[number]))
         return _DevicePlane(self._backend, self._source, self.batch.green_index(number))
@@ -139,11 +138,11 @@ class UploadedBatch:
         """Run the whole loop on the whole frames.
 
         Args:
-            steps: Whether to return the images of every step instead of the last ones.
+            steps: Whether to return the images of all steps instead of only the last ones.
 
         Returns:
-            A list of images `[N,...]`, where the frames are, and codes `[t+1,N,code_size]`, with
-            t below `iters` if the loop stopped early.
+            A list of images `[N,...]`, in the same memory as the frames, and codes
+            `[t+1,N,code_size]`; t is less than `iters` if the loop stopped early.
         """
         session = self._whole()
         images: list[Any] = []
@@ -163,20 +162,20 @@ class UploadedBatch:
             keep(self._executor.iters)
         return images, self._codes(session, self._executor.iters)
 
-    def predict(self) -> None:
-        """Compute the first codes of the whole frames, once; they stay on the device."""
+    def ensure_predicted(self) -> None:
+        """Compute the initial codes of the whole frames, unless done; they stay on the device."""
         if not self._predicted:
             session = self._whole()
             self._start(session)
             self._predicted = True
 
-    def predicted(self) -> NDArray[np.float32]:
-        """Return the first codes of the whole frames `[N,code_size]`."""
-        self.predict()
+    def predicted_codes(self) -> NDArray[np.float32]:
+        """Return the initial codes `[N,code_size]` of the whole frames."""
+        self.ensure_predicted()
         return self._codes(self._whole(), 0)[0]
 
     def predict_areas(self, number: int, areas: Sequence[Area]) -> NDArray[np.float32]:
-        """Return the first codes `[K,code_size]` of areas of one size of a frame."""
+        """Return the initial codes `[K,code_size]` of K equally large areas of a frame."""
         session = self._cut(number, areas)
         self._start(session)
         return self._codes(session, 0)[0]
@@ -188,17 +187,17 @@ class UploadedBatch:
         code: NDArray[np.float32] | None,
         corrections: int,
     ) -> NDArray[np.float32]:
-        """Correct one initial code on areas of a frame, all at once.
+        """Correct an initial code on areas of a frame, in one batch.
 
         Args:
             number: Index of the frame.
-            areas: Areas of one size.
-            code: Initial code `[code_size]`; None for the predictor's, which is on the device.
+            areas: K equally large areas.
+            code: Initial code `[code_size]`; None for the initial code of the whole frame.
             corrections: Number of corrections, at most `iters`.
 
         Returns:
-            Codes `[corrections+1,K,code_size]`, the initial one first; fewer if the loop stopped
-            early.
+            Codes `[corrections+1,K,code_size]`, starting with the initial one; fewer if the loop
+            stopped early.
         """
         session = self._cut(number, areas)
         if code is not None:
@@ -206,7 +205,7 @@ class UploadedBatch:
         elif not self.predicts:
             session.start()
         else:
-            self.predict()
+            self.ensure_predicted()
             whole = self._whole()
             if session is not whole:
                 width = slice(0, whole.codes[0].shape[1])
@@ -218,10 +217,13 @@ class UploadedBatch:
         return self._codes(session, self._correct(session, corrections))
 
     def upscale(self, codes: NDArray[np.float32]) -> Any:
-        """Run the SR network on the whole frames; return images `[N,...]`, where the frames are.
+        """Run the SR network on the whole frames.
 
         Args:
-            codes: `[N,code_size]`.
+            codes: Kernel codes `[N,code_size]`.
+
+        Returns:
+            Images `[N,...]`, in the same memory as the frames.
         """
         session = self._whole()
         self._upload_codes(codes, session)
@@ -229,7 +231,7 @@ class UploadedBatch:
         return self._image(session)
 
     def upscale_area(self, number: int, area: Area, code: NDArray[np.float32]) -> NDArray[Any]:
-        """Return the image of an area of a frame, in host memory.
+        """Run the SR network on an area of a frame; return the image in host memory.
 
         Args:
             number: Index of the frame.
@@ -242,7 +244,7 @@ class UploadedBatch:
         return self._backend.download(session.frame)[0]
 
     def _start(self, session: Session) -> None:
-        """Compute the first codes on the frames of a session, or copy the constant ones."""
+        """Compute the initial codes of a session, or copy the constant ones."""
         if self.predicts:
             self._executor.run(session.predict())
         else:
@@ -251,9 +253,9 @@ class UploadedBatch:
     def _correct(
         self, session: Session, corrections: int, after_image: Callable[[int], None] | None = None
     ) -> int:
-        """Run corrections from `codes[0]`, and return their number: fewer if the loop stops early.
+        """Run corrections from `codes[0]`; return their number, less if the loop stopped early.
 
-        A batch stops when the code of each of its frames has changed little.
+        A batch stops once the codes of all of its frames have converged.
         """
         limit = self._executor.early_stop
         if limit is None:
@@ -275,7 +277,7 @@ class UploadedBatch:
         return session
 
     def _cut(self, number: int, areas: Sequence[Area]) -> Session:
-        """Return the session of areas of one size, with the areas in its buffer."""
+        """Return a session with equally large areas copied to its input buffer."""
         rows, columns = areas[0]
         shape = FrameShape(len(areas), rows.stop - rows.start, columns.stop - columns.start)
         session = self._executor.session(shape)
@@ -306,7 +308,7 @@ class UploadedBatch:
 
 
 class _DevicePlane:
-    """A plane in device memory."""
+    """A `FramePlane` in device memory."""
 
     def __init__(self, backend: Backend, source: Buffer, index: PlaneIndex) -> None:
         self._backend, self._source, self._index = backend, source, index
@@ -323,7 +325,7 @@ class _DevicePlane:
 
 
 def _finite(codes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return `codes` if all are finite, and raise `BackendError` otherwise."""
+    """Return `codes`; raise `BackendError` if one is not finite."""
     if not np.isfinite(codes).all():
         raise BackendError(
             "the networks returned a kernel code that is not finite: their weights are damaged, or "

@@ -1,7 +1,7 @@
-"""The green plane of a frame, reduced to a few numbers: steps between neighbours, and means.
+"""Statistics of a frame's green plane: texture and means of blocks.
 
-The choice of crops and the detection of scenes need no more. A frame in host memory is reduced
-there; one in GPU memory is reduced on the GPU, and only the numbers come to the host.
+Crop selection and scene detection need only these. They are computed where the frame is: on the
+host, or on the GPU, from which only the statistics are downloaded.
 """
 
 from __future__ import annotations
@@ -12,44 +12,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_STEP: Final = 16
-"""Maximum difference of neighbouring pixels, in 8-bit levels, that counts as texture."""
+"""Limit on the difference of neighbouring pixels, in 8-bit levels."""
 
 
 class FramePlane(Protocol):
-    """The green plane of one frame. It is close enough to the brightness to find texture."""
+    """The green plane of one frame, as an approximation of luma."""
 
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels."""
 
     def texture(self, block: int) -> NDArray[np.float32]:
-        """Return sums of absolute differences of neighbours in square blocks.
+        """Return the sums of absolute differences of neighbouring pixels in square blocks.
 
-        Differences are limited to `MAX_STEP`; otherwise one hard edge would outweigh all texture.
-        Only every fourth row and column counts, which chooses equally well and is fast enough for
-        4K.
+        Differences are clipped to `MAX_STEP`; otherwise a single hard edge would outweigh all
+        texture. Only every fourth row and column is used, which selects equally good crops and is
+        fast enough for 4K.
 
         Args:
             block: Side of the blocks in pixels, a multiple of 4.
 
         Returns:
-            `[rows, columns]` of the blocks that fit, in 8-bit levels.
+            `[rows, columns]`, one value per complete block, in 8-bit levels.
         """
 
     def means(self, height: int, width: int) -> NDArray[np.float32]:
-        """Return means of blocks.
+        """Return the means of blocks.
 
         Args:
             height: Height of the blocks in pixels.
             width: Width of the blocks in pixels.
 
         Returns:
-            `[rows, columns]` of the blocks that fit, in 8-bit levels.
+            `[rows, columns]`, one value per complete block, in 8-bit levels.
         """
 
 
 class HostPlane:
-    """A plane in host memory.
+    """A `FramePlane` in host memory.
 
     Args:
         levels: `[H,W]` in 8-bit levels.

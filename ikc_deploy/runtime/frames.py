@@ -1,6 +1,6 @@
-"""Frames: accepted arrays, checks of their dtype, shape and range, and their layout in memory.
+"""Frames: the supported arrays, validation of their dtype, shape and range, and memory layouts.
 
-Of the runtime, only this module knows what the layouts "uint8" and "float" mean.
+This is the only module of the runtime that knows what the layouts "uint8" and "float" mean.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HOST_MEMORY: Final = (1, 3)
 """Device types of DLPack whose memory the CPU can read: kDLCPU and kDLCUDAHost."""
 
 MIN_SIDE: Final = 8
-"""Minimum side of a frame in LR pixels: in smaller frames there is too little to estimate blur."""
+"""Minimum side of a frame in LR pixels; smaller frames do not contain enough to estimate blur."""
 
 Area = tuple[slice, slice]
 """Rows and columns of a frame, in LR pixels."""
@@ -33,18 +33,18 @@ Area = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class FrameLayout:
-    """Order of the axes and type of the entries of frames."""
+    """Axis order, dtype and value range of frames."""
 
     dtype: np.dtype[Any]
-    """Type of the entries."""
+    """Data type."""
     channels: int
-    """Axis of the channels of a frame without batch axis."""
+    """Channel axis of a frame without batch axis."""
     white: int
-    """Largest value."""
+    """Maximum value."""
     image: str
-    """Output of the SR network with an image in this layout."""
+    """Name of the SR network's output that has this layout."""
     text: str
-    """Shapes and type, for messages."""
+    """Shapes and dtype, for messages."""
 
     def sr_dtype(self, precision: str) -> np.dtype[Any]:
         """Return the dtype of the graphs' `sr` (see `ikc_deploy.export.graphs`)."""
@@ -66,14 +66,11 @@ class FrameLayout:
         return np.ascontiguousarray(np.moveaxis(pixels, -1, self.channels))
 
     def to_8bit_range(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """Return an image as `[H,W,3]` float32 in 8-bit levels (0 to 255)."""
+        """Return an image as `[H,W,3]` float32 with values from 0 to 255."""
         return (255 // self.white) * self.channels_last(image).astype(np.float32)
 
     def green(self, frame: NDArray[Any]) -> NDArray[Any]:
-        """Return the green plane `[H,W]` of a frame in 8-bit levels.
-
-        It is close enough to the brightness to find texture.
-        """
+        """Return the green plane `[H,W]` of a frame, 0 to 255, as an approximation of luma."""
         plane = self.channels_last(frame)[..., 1]
         return plane if self.white == 255 else 255 * plane
 
@@ -89,7 +86,7 @@ LAYOUTS: Final[Mapping[FrameIO, FrameLayout]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class FrameShape:
-    """The number of frames in a batch and their size in LR pixels."""
+    """Batch size, height and width of LR frames."""
 
     batch: int
     """Number of frames."""
@@ -99,7 +96,7 @@ class FrameShape:
     """Width in LR pixels."""
 
     def array(self, io: FrameIO, scale: int = 1) -> tuple[int, ...]:
-        """Return the shape of an array of such frames, upscaled by `scale`, in the layout `io`."""
+        """Return the shape of the array of these frames, upscaled by `scale`, in layout `io`."""
         sides = [scale * self.height, scale * self.width]
         sides.insert(LAYOUTS[io].channels, 3)
         return (self.batch, *sides)
@@ -107,31 +104,31 @@ class FrameShape:
 
 @dataclass(frozen=True, eq=False)
 class FrameBatch:
-    """Frames of one call: checked, in host memory or on the backend's device, not copied."""
+    """The validated frames of one call, in host memory or on the backend's device."""
 
     array: Frames
     """Batch `[N,H,W,3]` or `[N,3,H,W]`."""
     io: FrameIO
     """Layout and dtype of the frames."""
     single: bool
-    """Whether the caller passed one frame without a batch axis."""
+    """Whether the caller passed a single frame without batch axis."""
 
     @classmethod
     def of(cls, frame: object, io: FrameIO, backend: Backend) -> FrameBatch:
-        """Return a caller's frame or frames as a batch.
+        """Validate a frame or a batch of frames, without a copy.
 
         Args:
-            frame: An array as in `accept`, of a shape as in `check_frames`.
+            frame: An array that `as_frames` supports, with a shape that `check_frames` supports.
             io: Layout and dtype of the frames.
             backend: The backend that will read it.
 
         Returns:
-            The batch; it shares the memory of `frame`.
+            The batch; it shares memory with `frame`.
 
         Raises:
             InputError: The type, dtype, shape or range is wrong.
         """
-        array = accept(frame, backend)
+        array = as_frames(frame, backend)
         return cls(check_frames(array, io), io, array.ndim == 3)
 
     @property
@@ -154,11 +151,11 @@ class FrameBatch:
         return len(self.array)
 
     def index(self, number: int, area: Area) -> tuple[slice, ...]:
-        """Return the index of an area of one frame in the batch, as a batch of one."""
+        """Return the index of an area of one frame; indexing the batch with it keeps all axes."""
         return (slice(number, number + 1), *self.layout.index(area))
 
     def green_index(self, number: int) -> PlaneIndex:
-        """Return where the green plane of a frame lies in the batch."""
+        """Return the location of the green plane of a frame in the batch."""
         sizes = list(self.array.shape)
         strides = [math.prod(sizes[axis + 1 :]) for axis in range(4)]
         channels = 1 + self.layout.channels
@@ -167,16 +164,16 @@ class FrameBatch:
         return PlaneIndex(offset, strides[rows], strides[columns], sizes[rows], sizes[columns])
 
 
-def accept(frame: object, backend: Backend) -> Frames:
-    """Return an array of any supported library as frames, without a copy.
+def as_frames(frame: object, backend: Backend) -> Frames:
+    """Convert an array of any supported library, without a copy.
 
     Args:
-        frame: A numpy array, returned unchanged; or an array of another library with DLPack or,
-            in GPU memory, `__cuda_array_interface__`.
+        frame: A numpy array, which is returned unchanged; an array that supports DLPack; or an
+            array in GPU memory that supports `__cuda_array_interface__`.
         backend: The backend that will read it.
 
     Returns:
-        A numpy array, or `DeviceFrames` on the backend's device. Both share the memory of `frame`.
+        A numpy array, or `DeviceFrames` on the backend's device. Both share memory with `frame`.
 
     Raises:
         InputError: The type is not supported, or the memory is on another device.
@@ -197,18 +194,18 @@ def accept(frame: object, backend: Backend) -> Frames:
 
 
 def check_frames(frame: Frames, io: FrameIO) -> Frames:
-    """Check a frame or batch and return it as a batch.
+    """Validate a frame or batch, and return it as a batch.
 
     Args:
         frame: With io "uint8", `[H,W,3]` or `[N,H,W,3]` uint8. With io "float", `[3,H,W]` or
-            `[N,3,H,W]` float32 in [0,1]; the range is checked in host memory only.
+            `[N,3,H,W]` float32 in [0,1]; the range is only checked in host memory.
         io: Layout and dtype of frames.
 
     Returns:
         A view with a leading batch axis.
 
     Raises:
-        InputError: dtype, shape or range is wrong; the message states how to convert the frame.
+        InputError: The dtype, shape or range is wrong; the message explains the conversion.
     """
     if frame.ndim not in (3, 4):
         hint = "; repeat a grey image's plane three times" if frame.ndim == 2 else ""
@@ -226,7 +223,7 @@ def check_frames(frame: Frames, io: FrameIO) -> Frames:
 
 
 def frame_shape(batch: Frames | Buffer, io: FrameIO) -> FrameShape:
-    """Return the number, height and width of a batch of frames in the layout `io`."""
+    """Return the batch size, height and width of frames in layout `io`."""
     sides = list(batch.shape[1:])
     del sides[LAYOUTS[io].channels]
     return FrameShape(batch.shape[0], *sides)

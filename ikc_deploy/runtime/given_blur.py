@@ -1,4 +1,4 @@
-"""Blur that a caller specifies by a sigma, a kernel or a kernel code, as codes of a bundle."""
+"""Known blur: a sigma, kernel or kernel code from the caller, converted to codes of a bundle."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _LONGEST_CODE: Final = 4.0
 
 @dataclass(frozen=True, eq=False)
 class GivenBlur:
-    """The blur of the frames of a call."""
+    """The known blur of the frames of a call."""
 
     codes: NDArray[np.float32]
     """Kernel codes `[N,code_size]`."""
     with_levels: bool
-    """Whether the codes also specify noise and compression; a sigma or a kernel does not."""
+    """Whether the codes include noise and compression; those of a sigma or a kernel do not."""
 
 
 def given_blur(
@@ -37,21 +37,21 @@ def given_blur(
     code: ArrayLike | None,
     count: int,
 ) -> GivenBlur | None:
-    """Return the blur that a caller specifies.
+    """Return the blur that is given by at most one of `sigma`, `kernel` and `code`.
 
     Args:
         bundle: The bundle whose networks read the codes.
-        sigma: Standard deviation in HR pixels, or one for each frame.
-        kernel: Kernel `[k,k]`, or one for each frame; k at most that of the basis.
-        code: Kernel code `[code_size]`, or one for each frame.
+        sigma: Standard deviation in HR pixels, or one per frame.
+        kernel: Kernel `[k,k]`, or one per frame; k is at most that of the basis.
+        code: Kernel code `[code_size]`, or one per frame.
         count: Number of frames.
 
     Returns:
-        The blur of each frame; None if nothing is specified.
+        The blur of each frame; None if none is given.
 
     Raises:
-        InputError: More than one is specified, or the number or the length of codes is wrong.
-        KernelError: The basis does not represent the blur.
+        InputError: More than one is given, or the number or the length of the codes is wrong.
+        KernelError: The basis cannot represent the blur.
     """
     given = {"sigma": sigma, "kernel": kernel, "code": code}
     named = [name for name, value in given.items() if value is not None]
@@ -83,7 +83,7 @@ def given_blur(
 
 
 def _code_of_kernel(bundle: Bundle, kernel: ArrayLike) -> NDArray[np.float32]:
-    """Return codes `[code_size]` or `[N,code_size]` of kernels that the basis represents."""
+    """Return the codes `[code_size]` or `[N,code_size]` of kernels."""
     basis, manifest = bundle.basis, bundle.manifest
     kernels = check_kernels(kernel, MAX_NEGATIVE)
     margin = (basis.kernel_size - kernels.shape[-1]) // 2

@@ -40,7 +40,7 @@ ROUNDING_NOISE: Final = 1 / math.sqrt(12)
 """Standard deviation of the error of rounding to 8 bits, in levels: a frame's minimum noise."""
 
 _MAX_NEGATIVE: Final = 0.5
-"""Maximum absolute sum of negative weights; bicubic shrinking, a part of these kernels, has 0.2."""
+"""Maximum absolute sum of negative weights; that of the included bicubic filter is 0.2."""
 _MAX_CUT: Final = 1e-3
 """Maximum share of a kernel's weight outside the square that the graph accepts."""
 
@@ -186,7 +186,7 @@ def fitted_kernel(kernel: NDArray[np.floating], size: int) -> NDArray[np.float32
 
 
 def fkp_in_place(kernel: NDArray[np.floating], scale: int) -> NDArray[np.float64]:
-    """Return our blur and bicubic shrinking as one FKP kernel without a shift of the image.
+    """Return our blur and bicubic downscaling as one FKP kernel without a shift of the image.
 
     In contrast to `to_fkp`, the image lies where that of our convention does, so that the SR image
     need not be shifted.

@@ -1,12 +1,12 @@
 """`Pipeline`: items in, results out, in order and in bounded memory.
 
-Everything that upscales more than one frame runs on it: `Upscaler.submit`, `Upscaler.stream`, clips
-and cameras. Each worker has a thread, and items are assigned to the workers in turn, so that one
-waits for a copy while another computes. A run takes its items from an iterator:
+Everything that upscales more than one frame uses it: `Upscaler.submit`, `Upscaler.stream`, clips
+and cameras. Each worker has its own thread. Items are assigned round-robin, so that one worker can
+wait for a copy while another computes. A run reads its items from an iterator:
 
     items > (reader thread, if the source should not wait) > workers > results, in order
 
-Results are computed on request, or up to `ahead` of them before they are requested.
+Results are computed on demand, or up to `ahead` of them in advance.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.runtime.bounded_queue import BoundedQueue
 
 CAPACITY: Final = 3
-"""Number of items that wait between two stages; small, because 4K frames are large."""
+"""Capacity of the queue between two stages; small, because 4K frames are large."""
 
 Reading = Literal["on request", "ahead", "newest"]
-"""How a run takes its items: in the caller's thread when a worker is free; in a thread, up to
-`CAPACITY` before; or in a thread, where an item that arrives while one waits replaces it."""
+"""When a run reads its items: in the caller's thread, when a worker is free; in a reader thread, up
+to `CAPACITY` in advance; or in a reader thread that keeps only the newest unprocessed item."""
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -37,10 +37,10 @@ T = TypeVar("T")
 
 
 class ResultFuture(Generic[T]):
-    """A result that may not be ready yet; `Upscaler.submit` returns it.
+    """The future result of `Upscaler.submit`.
 
     Args:
-        future: Future of the job.
+        future: Future of the worker's thread.
     """
 
     def __init__(self, future: Future[T]) -> None:
@@ -50,15 +50,15 @@ class ResultFuture(Generic[T]):
         """Wait for the result and return it.
 
         Args:
-            timeout: Maximum wait in seconds; None for no limit.
+            timeout: Maximum time to wait in seconds; None for no limit.
 
         Returns:
-            The result of the job.
+            The result.
 
         Raises:
-            TimeoutError: The result is not ready in time; it can be requested again.
-            InputError: The pipeline was closed before the job started.
-            Exception: The exception of the job.
+            TimeoutError: The result is not ready yet; call again to keep waiting.
+            InputError: The upscaler was closed before the frame was processed.
+            Exception: Any exception raised while the frame was processed.
         """
         try:
             return self._future.result(timeout)
@@ -68,16 +68,16 @@ class ResultFuture(Generic[T]):
             ) from error
 
     def done(self) -> bool:
-        """Return whether `result` would return or raise at once."""
+        """Return whether `result` would return or raise immediately."""
         return self._future.done()
 
 
 class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]):
-    """Workers of any kind, each called by one thread only.
+    """Workers that process items concurrently, one thread per worker.
 
     Args:
-        workers: Functions from an item to its result; the caller owns them.
-        bound: Maximum number of items that are not finished.
+        workers: Functions that return the result of an item; the caller owns them.
+        bound: Maximum number of unfinished items.
     """
 
     def __init__(self, workers: Sequence[Callable[[_In], _Out]], bound: int) -> None:
@@ -88,12 +88,12 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
         self._closed = False
 
     def submit(self, item: _In, ended: Callable[[], bool] = lambda: False) -> Future[_Out]:
-        """Assign an item to the worker whose turn it is; wait while too many are not finished.
+        """Assign an item to the next worker; block while `bound` items are unfinished.
 
         Args:
             item: The item.
-            ended: Called before the worker starts; if it returns True, the item is dropped, and its
-                future raises `CancelledError`.
+            ended: Called when the worker is about to start. If it returns True, the item is
+                dropped, and its future raises `CancelledError`.
 
         Returns:
             The future of its result.
@@ -129,16 +129,15 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
         """Return an iterator over the results of items, in order.
 
         Args:
-            items: The source of the items; closed at the end if it is a generator.
-            prepare: A function from what the source yields to an item of the workers, called in
-                order.
-            reading: How they are taken.
-            ahead: Number of results that may wait to be requested; 0 to compute them on request.
-            stop: Event that ends the run after the items that workers have begun.
-            done: Function that is called with every item that was prepared when it is finished, has
-                failed, or was dropped; in any thread.
+            items: The source; closed at the end if it is a generator.
+            prepare: Converts an item of the source to an item for the workers; called in order.
+            reading: When items are read.
+            ahead: Number of results to compute before they are requested; 0 to compute on demand.
+            stop: Event that ends the run after the items in progress.
+            done: Called, in any thread, with each prepared item once it has finished, failed or
+                been dropped.
         """
-        # The newest item is taken when its result is requested, not before.
+        # The newest item is read when its result is requested, not before.
         width = 1 if reading == "newest" and not ahead else len(self._lanes)
         ends = stop or threading.Event()
         source = (
@@ -160,7 +159,7 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
         return PipelineRun(source, start, width, ahead, ends)
 
     def close(self) -> None:
-        """Finish items that workers have begun, cancel the others, and end the threads."""
+        """Finish the items in progress, cancel the others, and end the threads."""
         with self._lock:
             self._closed = True
         for _, thread in self._lanes:
@@ -174,17 +173,18 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
 
 
 class PipelineRun(AbstractContextManager["PipelineRun[_Out]"], Generic[_Out]):
-    """The results of one run, in order. Several threads may iterate: each result goes to one.
+    """An iterator over the results of one run, in order.
 
-    An error of a worker or of the source is raised in the place of its result; after an error of a
-    worker, the iteration may continue. The end of a `with` block closes the run, and waits.
+    Several threads may iterate; each result goes to one of them. An error of a worker or of the
+    source is raised in place of the result. Iteration may continue after an error of a worker.
+    Leaving the `with` block closes the run and waits for the items in progress.
 
     Args:
         source: The source of the items.
-        start: Gives an item to a worker, which drops it if the function returns True; returns the
-            future of its result.
-        width: Number of items that workers have at the same time.
-        ahead: Number of results that may wait to be requested; 0 to compute them on request.
+        start: Assigns an item to a worker, and returns the future of its result. Its second
+            argument is called when the worker is about to start, and drops the item if True.
+        width: Maximum number of items that are assigned to workers.
+        ahead: Number of results to compute before they are requested; 0 to compute on demand.
         stop: Event that ends the run.
     """
 
@@ -197,7 +197,7 @@ class PipelineRun(AbstractContextManager["PipelineRun[_Out]"], Generic[_Out]):
         stop: threading.Event,
     ) -> None:
         self.wait = 0.0
-        """Seconds that the last returned result's item was waited for."""
+        """Seconds spent waiting for the source to yield the item of the last returned result."""
         self._source = source
         self._start = start
         self._width = width
@@ -216,16 +216,16 @@ class PipelineRun(AbstractContextManager["PipelineRun[_Out]"], Generic[_Out]):
 
     @property
     def taken(self) -> int:
-        """Number of items taken from the source."""
+        """Number of items read from the source."""
         return self._source.taken
 
     @property
     def dropped(self) -> int:
-        """Number of items that newer ones replaced."""
+        """Number of items that were replaced by newer ones."""
         return self._source.dropped
 
     def __iter__(self) -> Iterator[_Out]:
-        """Return the run itself: it can be iterated once."""
+        """Return the run itself; it can be iterated only once."""
         return self
 
     def __next__(self) -> _Out:
@@ -240,10 +240,10 @@ class PipelineRun(AbstractContextManager["PipelineRun[_Out]"], Generic[_Out]):
                 raise
 
     def close(self, wait: bool = True) -> None:
-        """Take no more items and drop those that no worker has begun; may be called twice.
+        """Stop reading items, and drop those that no worker has started; may be called twice.
 
         Args:
-            wait: Whether to wait until the threads of the run and the items in progress have ended.
+            wait: Whether to wait for the run's threads and the items in progress.
         """
         self._closed = True
         self._source.close()
@@ -275,7 +275,7 @@ class PipelineRun(AbstractContextManager["PipelineRun[_Out]"], Generic[_Out]):
         return self._started.popleft()
 
     def _take(self) -> tuple[Future[_Out], float]:
-        """Take the next item and give it to a worker."""
+        """Read the next item, and assign it to a worker."""
         asked = time.perf_counter()
         try:
             item = self._source.take()
@@ -292,7 +292,7 @@ class PipelineRun(AbstractContextManager["PipelineRun[_Out]"], Generic[_Out]):
             return failed, 0.0
 
     def _feed(self) -> None:
-        # Only when a worker is free is an item taken: the newest one then.
+        # Read only when a worker is free, so that the item is the newest one at that time.
         with suppress(StopIteration):
             while not self._closed:
                 self._free.acquire()
@@ -306,7 +306,7 @@ class PipelineRun(AbstractContextManager["PipelineRun[_Out]"], Generic[_Out]):
 
 
 class _ItemSource:
-    """Items that are read when they are requested."""
+    """Items that are read on demand."""
 
     def __init__(self, items: Iterable[Any]) -> None:
         self.taken = 0
@@ -338,7 +338,7 @@ class _ItemSource:
 
 
 class _ItemReader(_ItemSource):
-    """Items that a thread reads."""
+    """Items that a thread reads in advance."""
 
     def __init__(self, items: Iterable[Any], reading: Reading, stop: threading.Event) -> None:
         super().__init__(items)

@@ -1,11 +1,11 @@
 """Self-ensemble: the mean image over the eight flips and rotations of a frame.
 
 The SR network is not exactly equivariant, so its errors differ between a frame and its flips and
-rotations, and their mean has less of them (Timofte, Rothe and Van Gool, "Seven ways to improve
+rotations, and averaging reduces them (Timofte, Rothe and Van Gool, "Seven ways to improve
 example-based single image super resolution", CVPR 2016). The blur is estimated once, from the
-untransformed frame: a frame that is flipped has the flipped kernel, whose code follows from the
-code that was found. An estimate of its own for each transformed frame would take longer and differ
-by the error of the estimate.
+untransformed frame: a flipped frame has the flipped kernel, whose code is computed from the
+estimated one. A separate estimate for each transformed frame would take longer and add the errors
+of the estimates.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from ikc_deploy.runtime.frames import FrameBatch, FrameLayout
 
 @dataclass(frozen=True)
 class Symmetry:
-    """A flip, a rotation or both: of the eight that map a square onto itself."""
+    """A flip, a rotation or both: one of the eight symmetries of a square."""
 
     transposes: bool
-    """Whether rows and columns are exchanged, after the flips."""
+    """Whether rows and columns are swapped, after the flips."""
     flips_rows: bool
-    """Whether the order of the rows is reversed."""
+    """Whether rows are reversed."""
     flips_columns: bool
-    """Whether the order of the columns is reversed."""
+    """Whether columns are reversed."""
 
     def apply(self, array: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
         """Return a transformed view.
@@ -46,15 +46,14 @@ class Symmetry:
         return np.swapaxes(flipped, rows, columns) if self.transposes else flipped
 
     def undo(self, array: NDArray[Any], rows: int, columns: int) -> NDArray[Any]:
-        """Return a view of a transformed array as it was before."""
+        """Return a view that reverses `apply`."""
         turned = np.swapaxes(array, rows, columns) if self.transposes else array
         return np.flip(turned, self._flipped(rows, columns))
 
     def codes(self, basis: KernelBasis, codes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the codes `[...,code_size]` of the transformed kernels, with the same levels.
 
-        The kernels are projected onto the basis again. Isotropic kernels are not changed by any
-        symmetry.
+        Transformed elliptic kernels are projected onto the basis; isotropic kernels are invariant.
         """
         if not basis.elliptic:
             return codes
@@ -65,11 +64,11 @@ class Symmetry:
 
 
 SYMMETRIES: Final = tuple(Symmetry(*each) for each in product((False, True), repeat=3))
-"""All eight, the identity first; those of one shape follow each other."""
+"""The eight symmetries, starting with the identity; those that transpose come last."""
 
 
 def check_host_frames(frames: FrameBatch) -> None:
-    """Raise `InputError` if frames are not in host memory, where they are transformed."""
+    """Raise `InputError` if frames are not in host memory."""
     if not frames.on_host:
         raise InputError(
             "self_ensemble takes frames in host memory, got frames in GPU memory; copy them to "
@@ -88,10 +87,10 @@ def averaged(
 
     Args:
         images: Images `[N,...]` of the untransformed frames, one for each of `codes`.
-        codes: Kernel codes `[N,code_size]`.
+        codes: Kernel codes `[N,code_size]`, one for each step.
         frames: The frames, in host memory.
         basis: Basis of the codes.
-        upscale: Yields the images of transformed frames under each of some codes.
+        upscale: Yields the images of frames, one for each of the given codes.
     """
     axes = _axes(frames.layout)
     totals = [image.astype(np.float32) for image in images]
@@ -107,7 +106,7 @@ def averaged(
 
 
 def _axes(layout: FrameLayout) -> tuple[int, int]:
-    """Return the axes of rows and columns in a batch."""
+    """Return the row axis and the column axis of a batch."""
     rows, columns = (axis for axis in (1, 2, 3) if axis != 1 + layout.channels)
     return rows, columns
 

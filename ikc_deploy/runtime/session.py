@@ -1,9 +1,9 @@
-"""The loop of a bundle (`ikc_deploy.loops`) on the buffers of one frame shape.
+"""The loop of a bundle (`ikc_deploy.loops`) on preallocated buffers for one frame shape.
 
-A `Session` owns the buffers, each allocated once, when a program first needs it. Every step has its
-own code buffer (a few bytes), so that all codes can be read after the loop and no step waits for a
-copy. Every step overwrites `sr` and `frame`. A session's launch sequences run on these buffers. A
-backend that can captures a sequence after its first run, and then launches all of it at once.
+A `Session` owns the buffers; each is allocated once, when it is first needed. Every step has its
+own code buffer (a few bytes), so all codes can be read after the loop, and no step waits for a
+copy. `sr` and `frame` are overwritten by every step. The networks run as launch sequences on these
+buffers. If the backend supports it, a sequence is captured as one graph after its first run.
 """
 
 from __future__ import annotations
@@ -34,18 +34,21 @@ from ikc_deploy.runtime.frames import LAYOUTS, FrameShape
 
 @dataclass(frozen=True)
 class StageLaunch:
-    """One graph to enqueue: its network, and its step of the loop."""
+    """A network to enqueue at one step of the loop."""
 
     stage: str
+    """Name of the network's graph."""
     step: int
+    """Step of the loop."""
     graph: BoundGraph
+    """The graph, bound to the session's buffers."""
 
 
 class LaunchSequence:
-    """Launches in order, the events between them, and their captured graph after the first run.
+    """A sequence of launches with events between them; captured as one graph after its first run.
 
     Args:
-        backend: Runs the launches.
+        backend: The backend that runs the launches.
         launches: Launches in order.
         image: Name of the graph that computes images.
     """
@@ -58,20 +61,39 @@ class LaunchSequence:
         self._ran = False
         self._captured: CapturedGraph | None = None
 
-    def run(self) -> dict[str, float]:
-        """Enqueue everything and wait; return milliseconds by stage."""
+    def run(self, after_image: Callable[[int], None] | None = None) -> dict[str, float]:
+        """Enqueue all launches and wait for them.
+
+        Args:
+            after_image: Called with the step after every SR pass, to read every image.
+
+        Returns:
+            Milliseconds by network.
+
+        Raises:
+            BackendError: The device failed.
+        """
+        try:
+            return self._run() if after_image is None else self._run_watched(after_image)
+        except BaseException:
+            # Work that was queued before the failure still uses the session's buffers.
+            with suppress(BackendError):
+                self._backend.synchronize()
+            raise
+
+    def _run(self) -> dict[str, float]:
         self.queue()
         self._backend.synchronize()
         times = _times(self._backend, self.launches, list(pairwise(self._events)))
         if not self._ran:
-            # Capture after one run, because libraries allocate memory on their first call.
+            # Not captured earlier, because libraries allocate memory on their first call.
             graphs = [launch.graph for launch in self.launches]
             self._captured = self._backend.capture(graphs, self._enqueue)
             self._ran = True
         return times
 
     def queue(self) -> None:
-        """Enqueue everything, captured or launch by launch, without waiting."""
+        """Enqueue all launches, or their captured graph, without waiting."""
         if not self._events:
             self._events = [self._backend.create_event() for _ in range(len(self.launches) + 1)]
         if self._captured is None:
@@ -79,8 +101,7 @@ class LaunchSequence:
         else:
             self._captured.launch()
 
-    def run_watched(self, after_image: Callable[[int], None]) -> dict[str, float]:
-        """Run launch by launch, with a call of `after_image(step)` after each SR pass."""
+    def _run_watched(self, after_image: Callable[[int], None]) -> dict[str, float]:
         spans: list[tuple[Event, Event]] = []
         for launch in self.launches:
             spans.append((self._backend.create_event(), self._backend.create_event()))
@@ -124,13 +145,13 @@ class Session:
 
     @cached_property
     def sr(self) -> Buffer:
-        """SR image that the corrector reads; allocated on first use, as P does not need it."""
+        """SR image that the corrector reads; allocated on first use, because P does not need it."""
         shape = self._shape.array("float", self._manifest.scale)
         return self._backend.allocate(shape, self._layout.sr_dtype(self._manifest.precision))
 
     @cached_property
     def frame(self) -> Buffer:
-        """SR image in the layout of the frames: `sr` itself if the image graph has one output."""
+        """SR image in the frames' layout; the buffer `sr` itself if the SR graph has one output."""
         if FRAME not in self.loop.outputs(self.loop.image.name, self._manifest.io):
             return self.sr
         shape = self._shape.array(self._manifest.io, self._manifest.scale)
@@ -141,8 +162,7 @@ class Session:
 
         Args:
             frames: A host array or `DeviceArray` with the shape and dtype of `lr`.
-            codes: `[N,code_size]` float32; None for the code at which the loop starts, where that
-                is constant.
+            codes: `[N,code_size]` float32; None for the loop's initial code, if it is constant.
         """
         self._backend.upload(frames, self.lr)
         if codes is None:
@@ -151,7 +171,7 @@ class Session:
             self._backend.upload(codes, self.codes[0])
 
     def start(self) -> None:
-        """Queue a copy of the first code to `codes[0]`, if it is constant."""
+        """Queue a copy of the loop's initial code to `codes[0]`, if it is constant."""
         if self.loop.start is None:
             self._backend.upload(self._first_codes, self.codes[0])
 
@@ -161,17 +181,17 @@ class Session:
         return np.ascontiguousarray(first, np.float32)
 
     def blind(self) -> LaunchSequence:
-        """Return the sequence of the whole loop: the first code, then `iters` corrections."""
+        """Return the sequence of the whole loop: the initial code, then `iters` corrections."""
         return self._sequence(self.loop.blind(self.iters))
 
     def predict(self) -> LaunchSequence:
-        """Return the sequence that writes the first code to `codes[0]`; empty if it is constant."""
+        """Return the sequence that computes the initial code; empty if that is constant."""
         return self._sequence(self.loop.predict())
 
     def correct(self, corrections: int) -> LaunchSequence:
-        """Return the sequence of `corrections` (at most `iters`), from `codes[0]`.
+        """Return the sequence of `corrections` (at most `iters`) from `codes[0]`.
 
-        It ends with a code, without the image of that code.
+        It ends with a code; the image for that code is not computed.
         """
         return self._sequence(self.loop.correct(corrections))
 
@@ -180,7 +200,7 @@ class Session:
         return self._sequence(self.loop.correction(step))
 
     def image(self, step: int) -> LaunchSequence:
-        """Return the sequence of one SR pass with the code `codes[step]`."""
+        """Return the sequence of one SR pass with `codes[step]`."""
         return self._sequence(((self.loop.image.name, step),))
 
     def _sequence(self, steps: tuple[GraphStep, ...]) -> LaunchSequence:
@@ -204,31 +224,6 @@ class Session:
         read = {LR: self.lr, SR: self.sr, CODE: self.codes[step - 1]}
         inputs = {name: read[name] for name in graph.inputs}
         return Binding(stage, inputs, {NEXT_CODE: self.codes[step]})
-
-
-def run(
-    backend: Backend, sequence: LaunchSequence, after_image: Callable[[int], None] | None = None
-) -> dict[str, float]:
-    """Enqueue a launch sequence and wait for it.
-
-    Args:
-        backend: The backend of the sequence.
-        sequence: The launches.
-        after_image: Called with the step after each SR pass, for callers that read every image.
-
-    Returns:
-        Milliseconds by stage.
-
-    Raises:
-        BackendError: The device failed.
-    """
-    try:
-        return sequence.run() if after_image is None else sequence.run_watched(after_image)
-    except BaseException:
-        # Launches that were queued before the failure still use the session's buffers.
-        with suppress(BackendError):
-            backend.synchronize()
-        raise
 
 
 def _times(

@@ -1,4 +1,4 @@
-"""`Stream`: an iterator over the results for the frames of one clip or camera, and its status."""
+"""`Stream`: an iterator over the results for the frames of a clip or camera, and its `Status`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ikc_deploy.runtime.pipeline import PipelineRun
 from ikc_deploy.runtime.result import Result
 
 _FRAMES_TIMED: Final = 256
-"""Number of most recent frames that the percentiles cover."""
+"""Number of recent frames over which percentiles are computed."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """Counts and durations of a stream at one moment.
+    """A snapshot of the counts and timings of a stream.
 
     Example:
         >>> status = results.status  # doctest: +SKIP
@@ -29,26 +29,26 @@ class Status:
     """
 
     frames_in: int
-    """Number of frames taken from the source."""
+    """Number of frames read from the source."""
     frames_out: int
     """Number of results returned."""
     dropped: int
-    """Number of frames of a live source that newer frames replaced."""
+    """Number of frames of a live source that were replaced by newer ones."""
     p50_ms: dict[str, float]
-    """Median durations of the last 256 frames in milliseconds: `wait` (for a frame), each network,
-    and `total` (of the call, without the wait). Empty before the first result."""
+    """Median durations over the last 256 frames in milliseconds: `wait` (for the source), each
+    network, and `total` (without `wait`). Empty before the first result."""
     p90_ms: dict[str, float]
-    """90th percentiles of the durations in `p50_ms`."""
+    """90th percentiles of the same durations."""
     sigma: float | None
-    """Sigma of the last result in HR pixels; None before the first."""
+    """Sigma of the last result in HR pixels; None before the first result."""
 
 
 class Stream(AbstractContextManager["Stream"]):
-    """An iterator over the results for the frames of one clip; `Upscaler.stream` creates it.
+    """An iterator over the results for the frames of one clip; created by `Upscaler.stream`.
 
-    Several threads may iterate: each result goes to one of them. Any thread may read `status` at
-    any time. `close`, or the end of the `with` block, ends the stream, and closes the frames if
-    they are a generator.
+    Several threads may iterate; each result goes to one of them. `status` may be read from any
+    thread at any time. `close`, or leaving the `with` block, ends the stream and closes the source
+    if it is a generator.
 
     Args:
         run: The run of the frames through the upscaler's pipeline.
@@ -67,7 +67,7 @@ class Stream(AbstractContextManager["Stream"]):
         self._times: deque[dict[str, float]] = deque(maxlen=_FRAMES_TIMED)
 
     def __iter__(self) -> Iterator[Result]:
-        """Return the stream itself: it can be iterated once."""
+        """Return the stream itself; it can be iterated only once."""
         return self
 
     def __next__(self) -> Result:
@@ -77,8 +77,8 @@ class Stream(AbstractContextManager["Stream"]):
             Its `Result`.
 
         Raises:
-            StopIteration: There is no further frame, or the stream is closed.
-            IkcError: An error of the upscaler, or of `frames`.
+            StopIteration: The source has no more frames, or the stream is closed.
+            IkcError: The upscaler or the source failed.
         """
         with self._turn:
             result = next(self._run)
@@ -91,7 +91,7 @@ class Stream(AbstractContextManager["Stream"]):
 
     @property
     def status(self) -> Status:
-        """Current `Status` of the stream."""
+        """Current status."""
         with self._counting:
             out, sigma, times = self._out, self._sigma, list(self._times)
         stages = times[0] if times else {}
@@ -103,8 +103,8 @@ class Stream(AbstractContextManager["Stream"]):
         return Status(self._run.taken, out, self._run.dropped, p50, p90, sigma)
 
     def close(self) -> None:
-        """Stop taking frames; a second call does nothing."""
-        # A live source may be silent for long: its reader ends with its next frame.
+        """Stop reading frames; a second call does nothing."""
+        # Do not wait: the reader thread of a live source ends only with its next frame.
         self._run.close(wait=False)
 
     def __exit__(self, *_: object) -> None:

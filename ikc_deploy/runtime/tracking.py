@@ -1,14 +1,14 @@
 """Tracking of the kernel code and the scene from one frame of a clip to the next.
 
-Within a scene, blur changes slowly, so a frame's code starts from the last frame's code. Three
-rules keep this stable:
+Within a scene the blur changes slowly, so the estimate for a frame starts from the code of the
+previous frame. Three rules keep the estimate stable:
 
-- A cut is detected in the frames, and the code is estimated again from the beginning.
-- The initial code is moved towards the predictor's code of the new frame. With corrections alone,
-  their errors would accumulate without bound; this way they fade after a few frames.
-- The code that is used follows the corrected code smoothly, so that the images do not flicker.
+- At a cut, which is detected from the frames, the estimate starts from scratch.
+- The initial code is pulled towards the predictor's code for the new frame. With corrections alone,
+  errors would accumulate without bound; with the pull they decay within a few frames.
+- The code used for the image is a moving average of the corrected codes, to avoid flicker.
 
-The two weights balance flicker and lag; docs/estimation.md reports the results of others.
+The two weights trade flicker against lag; docs/estimation.md compares other values.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from numpy.typing import NDArray
 from ikc_deploy.runtime.frame_plane import FramePlane
 
 _THUMBNAIL: Final = 16
-"""Number of blocks along each axis in which a frame is compared with the last one."""
+"""Number of blocks along each axis at which consecutive frames are compared."""
 
 _CUT_LEVELS: Final = 2.0
 _CUT_CONTRAST: Final = 0.4
 _CUT_MOTION: Final = 3.0
-"""Three lower bounds of the mean change of the blocks at a cut: a number of 8-bit levels, a share
-of the blocks' standard deviation (unrelated images: 1.1), and a multiple of the mean change in the
-last frames, because fast motion lasts and a cut does not."""
+"""Lower bounds of the mean change of the blocks at a cut: in 8-bit levels; as a share of their
+standard deviation (1.1 for unrelated images); and as a multiple of the mean change over the last
+frames, because fast motion persists and a cut does not."""
 
 _MOTION_SHARE: Final = 0.25
-"""Weight of the newest frame in the mean of the motion."""
+"""Weight of the newest frame in the moving average of the motion."""
 
 _PULL: Final = 0.25
-"""Share by which the initial code is moved towards the predictor's code."""
+"""Share by which the initial code is pulled towards the predictor's code."""
 
 _SMOOTHING: Final = 0.5
-"""Weight of a frame's corrected code in the code that is used."""
+"""Weight of a frame's corrected code in the moving average."""
 
 
-class Turns:
-    """The order in which the frames of a clip that are upscaled at the same time use its tracker.
+class Sequencer:
+    """Makes the frames of a clip use its tracker in order, although they are upscaled in parallel.
 
-    Only the estimation of the code needs the last frame's code. So frames are copied, predicted and
-    upscaled beside each other, but use the tracker in their order.
+    Only the estimation of a code depends on the previous frame, so everything else (copies, the
+    predictor, the SR network) runs in parallel.
     """
 
     def __init__(self) -> None:
@@ -60,17 +60,17 @@ class Turns:
         """Numbers of later turns that have ended, of frames that failed or were dropped."""
 
     def take(self) -> Turn:
-        """Return the turn of the next frame, which must be ended."""
+        """Return the turn of the next frame; the caller must end it."""
         self._taken += 1
         return Turn(self, self._taken - 1)
 
     def wait(self, number: int) -> None:
-        """Wait until all turns before a turn have ended."""
+        """Wait until all turns before `number` have ended."""
         with self._changed:
             self._changed.wait_for(lambda: self._first >= number)
 
     def end(self, number: int) -> None:
-        """End a turn; may be called twice."""
+        """End a turn; a second call does nothing."""
         with self._changed:
             if number < self._first:
                 return
@@ -83,20 +83,20 @@ class Turns:
 
 @dataclass(frozen=True)
 class Turn:
-    """The place of a frame in its clip."""
+    """The turn of one frame to use the tracker of its clip."""
 
-    turns: Turns
-    """The order of the clip."""
+    sequencer: Sequencer
+    """Sequencer of the clip."""
     number: int
-    """Number of frames before it."""
+    """Index of the frame in the clip."""
 
     def wait(self) -> None:
-        """Wait until the turns of all frames before have ended."""
-        self.turns.wait(self.number)
+        """Wait until the turns of all previous frames have ended."""
+        self.sequencer.wait(self.number)
 
     def end(self) -> None:
-        """Let the next frame use the tracker, once it is its turn; may be called twice."""
-        self.turns.end(self.number)
+        """End the turn, so that the next frame may use the tracker; a second call does nothing."""
+        self.sequencer.end(self.number)
 
 
 class Tracker:
@@ -110,7 +110,7 @@ class Tracker:
 
     @contextmanager
     def undone_on_error(self) -> Iterator[None]:
-        """Set the tracker back to what it was before the block if the block raises."""
+        """Restore the tracker's state if the block raises."""
         # Codes and thumbnails are replaced, never changed in place.
         before = dict(vars(self))
         try:
@@ -120,7 +120,7 @@ class Tracker:
             raise
 
     def is_same_scene(self, thumbnail: NDArray[np.float32]) -> bool:
-        """Take the next frame, and return whether it continues a scene that has a code.
+        """Register the next frame, and return whether it continues a scene that has a code.
 
         Args:
             thumbnail: `thumbnail` of the frame.
@@ -148,8 +148,8 @@ class Tracker:
     def initial_code(self, predicted: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Return the code to correct, given the predictor's code; both `[code_size]`.
 
-        Without a predictor (None) that is the last corrected code. Its error cannot accumulate if
-        the correction computes the code from images alone, as that of such a loop does.
+        Without a predictor (None) it is the last corrected code. Errors cannot accumulate then: the
+        correction of a loop without a predictor computes the code from the images alone.
         """
         assert self._corrected is not None
         if predicted is None:
@@ -157,7 +157,7 @@ class Tracker:
         return self._corrected + np.float32(_PULL) * (predicted - self._corrected)
 
     def update(self, corrected: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Take the corrected code and return the smoothed code to use; both `[code_size]`."""
+        """Store the corrected code, and return the smoothed code to use; both `[code_size]`."""
         assert self._used is not None
         self._corrected = corrected
         self._used = self._used + np.float32(_SMOOTHING) * (corrected - self._used)
@@ -165,6 +165,6 @@ class Tracker:
 
 
 def thumbnail(plane: FramePlane) -> NDArray[np.float32]:
-    """Return the means of blocks, at most about `[_THUMBNAIL, _THUMBNAIL]` of them."""
+    """Return block means of a plane, about `[_THUMBNAIL, _THUMBNAIL]` of them."""
     height, width = (max(1, size // _THUMBNAIL) for size in plane.shape)
     return plane.means(height, width)

@@ -21,7 +21,7 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.runtime.backends import BackendSettings, half_precision_warning, open_backends
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.estimation import Estimate, check_estimate
-from ikc_deploy.runtime.frames import FrameBatch, Frames, accept
+from ikc_deploy.runtime.frames import FrameBatch, Frames, as_frames
 from ikc_deploy.runtime.given_blur import given_blur
 from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
 from ikc_deploy.runtime.pipeline import PipelineRun, Reading, ResultFuture
@@ -29,7 +29,7 @@ from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.self_ensemble import check_host_frames
 from ikc_deploy.runtime.stream import Stream
 from ikc_deploy.runtime.tiling import TileSettings
-from ikc_deploy.runtime.tracking import Tracker, Turn, Turns
+from ikc_deploy.runtime.tracking import Sequencer, Tracker, Turn
 from ikc_deploy.runtime.worker import UpscaleCall, UpscalingWorker
 from ikc_deploy.runtime.worker_pool import QueuedFrame, WorkerPool
 from ikc_deploy.text import shown
@@ -42,24 +42,25 @@ _Out = TypeVar("_Out")
 
 
 class Upscaler(AbstractContextManager["Upscaler"]):
-    """An upscaler of frames with one bundle on one backend; `ikc_deploy.load` creates it.
+    """Upscales frames with the networks of one bundle; created by `ikc_deploy.load`.
 
-    Buffers are allocated once for each frame shape and kept for the last few shapes. Any thread may
-    call it; calls run one after the other. `submit` does not wait: up to `streams` frames are
-    processed at the same time. Use it as a context manager, or call `close`. A process that is
-    forked after the upscaler was loaded cannot use it.
+    Thread-safe: calls from several threads run one after the other. `submit` returns at once and
+    processes up to `streams` frames concurrently. Use the upscaler as a context manager, or call
+    `close`. It cannot be used in a process that was forked after it was loaded.
 
-    If the device runs out of memory, the tile size (or the side of whole frames, unless
-    `tiles.tile` is None) is halved once, with a `RuntimeWarning`, and the frame is upscaled again.
+    Buffers are allocated once per frame shape and kept for the last few shapes. If the device runs
+    out of memory, the tile size is halved once (whole frames are split into tiles of half their
+    longer side, unless `tiles.tile` is None), a `RuntimeWarning` is issued, and the frame is
+    upscaled again.
 
     Args:
         bundle: An opened bundle.
-        backend: The backend that runs its graphs. The upscaler owns it and closes it.
+        backend: The backend that runs the bundle's graphs. The upscaler owns and closes it.
         iters: Number of corrections, at least 0; None for the bundle's recommended number.
-        streams: Number of frames that `submit`, `stream` and clips process at the same time on each
-            device, at least 1; None for the number that suits the backend.
-        others: Backends of the same kind on other devices, which take the frames of `submit`,
-            `stream` and clips in turn. The upscaler owns them, too.
+        streams: Number of frames that `submit`, `stream` and clips process concurrently on each
+            device, at least 1; None for the backend's default.
+        others: Backends of the same kind on other devices, also owned by the upscaler. The frames
+            of `submit`, `stream` and clips are distributed over all devices.
         estimate: Default way to estimate the blur: "full", "crops" or "track" (see
             `ikc_deploy.runtime.estimation`). With "track", the calls must be the frames of one
             clip in time order; for several clips, use `stream`.
@@ -67,7 +68,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
             corrections are skipped; None to run all of them.
         self_ensemble: Whether images are means over the eight flips and rotations of the frame,
             under one kernel code; frames must be in host memory.
-        tiles: When frames are cut into tiles, which share one kernel code; None for the default.
+        tiles: When frames are split into tiles, which share one kernel code; None for the default.
 
     Raises:
         InputError: An argument is of the wrong type or out of range.
@@ -147,41 +148,43 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         estimate: Estimate | None = None,
         steps: bool = False,
     ) -> Result:
-        """Upscale one RGB frame, or a batch of independent frames, and estimate the blur.
+        """Estimate the blur of an RGB frame, or of a batch of independent frames, and upscale it.
 
-        If `sigma`, `kernel` or `code` specifies the blur, only the SR network runs. (If the weights
-        also estimate noise and compression, the predictor runs first, unless `code` is given.)
+        If the blur is given by `sigma`, `kernel` or `code`, only the SR network runs. (Weights that
+        also estimate noise and compression run the predictor first, unless `code` is given.)
 
         Args:
             frame: `[H,W,3]` or `[N,H,W,3]` uint8, or `[3,H,W]` or `[N,3,H,W]` float32 in [0,1] for
-                a bundle with io "float". Sides have at least 8 pixels. An array of numpy, or of
-                another library with DLPack or `__cuda_array_interface__`, in host memory or on the
-                backend's GPU. It is read without a copy, and not changed; work that is queued on it
-                is waited for on the device.
-            sigma: Standard deviation of an isotropic Gaussian blur in HR pixels: one, or one for
-                each frame `[N]`.
+                a bundle with io "float", at least 8 pixels on each side. A numpy array, or an array
+                that supports DLPack or `__cuda_array_interface__`, in host memory or on the
+                backend's GPU. It is read without a copy and never modified; pending work on the
+                array's stream is waited for on the device.
+            sigma: Standard deviation of an isotropic Gaussian blur in HR pixels: a scalar, or one
+                per frame `[N]`.
             kernel: Blur kernel `[k,k]` or `[N,k,k]` in HR pixels, centred, k odd, sum 1; k is at
-                most the side of the basis (21). Smaller kernels get zeros around them.
+                most the side of the basis (21). Smaller kernels are zero-padded.
             code: Kernel code `[code_size]` or `[N,code_size]`.
-            estimate: Way to estimate the blur in this call; None for that of the upscaler. "track"
-                takes the frames of one clip, one at a time.
-            steps: Whether to return the image of every step, too.
+            estimate: Overrides the upscaler's `estimate` for this call. "track" accepts the frames
+                of one clip, one at a time.
+            steps: Whether to also return the image of every step.
 
         Returns:
-            The `Result`, with its image where the frame is.
+            The `Result`. Its image is in the same memory as the frame (host or GPU).
 
         Raises:
             InputError: The frame or an argument is invalid, or the upscaler is closed.
             KernelError: The blur is outside the kernel basis, or the basis loses more than 15 % of
                 the kernel.
             BackendError: The device failed, or the process was forked after loading.
-            OutOfMemoryError: The device has too little memory, also with halved tiles.
+            OutOfMemoryError: The device has too little memory, even with halved tiles.
 
         Example:
             >>> upscaler(frame, kernel=ikc_deploy.gaussian_kernel(1.5)).image  # doctest: +SKIP
         """
         worker = self._pool.first
-        return worker(self._checked(frame, (sigma, kernel, code), estimate, steps, self._tracker))
+        return worker(
+            self._validated_call(frame, (sigma, kernel, code), estimate, steps, self._tracker)
+        )
 
     def submit(
         self,
@@ -193,28 +196,28 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         estimate: Estimate | None = None,
         steps: bool = False,
     ) -> ResultFuture[Result]:
-        """Queue a frame and return a future of its result.
+        """Queue a frame, and return a future for its result.
 
-        Frames start in the order of submission, `streams` of them at the same time, so that one is
-        copied while another is computed. Each stream has its own buffers. This call blocks while
-        two frames for each stream are unfinished: one in progress, one waiting.
+        Frames start in the order of submission, `streams` of them concurrently, so that one is
+        copied while another is computed. Each stream has its own buffers. The call blocks while
+        each stream already has two unfinished frames: one in progress, one queued.
 
         Args:
-            frame: As in a call. A numpy frame is copied and may be changed at once; a frame in GPU
-                memory must not change until its result is ready.
-            sigma: As in a call.
-            kernel: As in a call.
-            code: As in a call.
-            estimate: As in a call, except "track", which needs one frame after the other.
-            steps: As in a call.
+            frame: See `__call__`. A numpy frame is copied, so it may be modified at once; a frame
+                in GPU memory must not be modified until its result is ready.
+            sigma: See `__call__`.
+            kernel: See `__call__`.
+            code: See `__call__`.
+            estimate: See `__call__`. "track" is refused, because it needs frames in sequence.
+            steps: See `__call__`.
 
         Returns:
-            A future: `result(timeout)` waits and returns the `Result`. It raises the errors of the
-            frame and the blur, as a call does.
+            A future. `result(timeout)` waits for the `Result`, and raises what `__call__` would
+            raise for the frame and the blur.
 
         Raises:
-            InputError: The blur would be tracked, the frame is of an unknown type, or the upscaler
-                is closed.
+            InputError: The estimate is "track", the type of the frame is not supported, or the
+                upscaler is closed.
             BackendError: The process was forked after loading.
 
         Example:
@@ -228,10 +231,10 @@ class Upscaler(AbstractContextManager["Upscaler"]):
                 'tracked; use estimate="crops", or pass them to stream()'
             )
         pipeline = self._pool.pipeline(self.streams)
-        taken = self._accepted(frame)
-        mine = taken.copy() if isinstance(taken, np.ndarray) else taken
+        array = self._as_frames(frame)
+        own = array.copy() if isinstance(array, np.ndarray) else array
         blur = (sigma, kernel, code)
-        check = partial(self._checked, mine, blur, way, steps, Tracker())
+        check = partial(self._validated_call, own, blur, way, steps, Tracker())
         return ResultFuture(pipeline.submit(QueuedFrame(check)))
 
     def stream(
@@ -246,26 +249,26 @@ class Upscaler(AbstractContextManager["Upscaler"]):
     ) -> Stream:
         """Return an iterator over the results for the frames of one clip, in order.
 
-        Each result is computed when the iterator requests it. Up to `streams` frames are processed
-        at the same time, so that one is copied while another is computed. The kernel codes of a
-        tracked clip are nevertheless estimated in order.
+        Results are computed on demand. Up to `streams` frames are processed concurrently, so that
+        one is copied while another is computed; with "track", kernel codes are still estimated in
+        order.
 
         Args:
-            frames: Frames `[H,W,3]` (or `[3,H,W]`, as in a call), all of one clip.
+            frames: Frames `[H,W,3]` (or `[3,H,W]`, see `__call__`), all of one clip.
             sigma: Standard deviation of the blur of all frames in HR pixels; None to estimate it.
-            kernel: Blur kernel `[k,k]` of all frames, as in a call.
+            kernel: Blur kernel `[k,k]` of all frames, see `__call__`.
             code: Kernel code `[code_size]` of all frames.
             estimate: How the blur of each frame is estimated.
-            live: Whether a thread takes frames as they arrive, as from a camera. Frames that
-                arrive while another is being upscaled replace each other; the newest is kept.
+            live: Whether `frames` is a live source such as a camera. A thread then reads it, and of
+                the frames that arrive while another one is upscaled only the newest is kept.
 
         Returns:
-            The `Stream`. Iterating raises the errors of a call and those of `frames`.
+            The `Stream`. Iterating raises what `__call__` and `frames` raise.
 
         Raises:
             InputError: `estimate` is unknown, `frames` is not iterable, more than one of `sigma`,
                 `kernel` and `code` is given, or the upscaler is closed.
-            KernelError: The blur is outside the kernel basis, as in a call.
+            KernelError: The blur is outside the kernel basis.
             BackendError: The process was forked after loading.
 
         Example:
@@ -283,10 +286,10 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         )
 
     def close(self) -> None:
-        """Free buffers and graphs; a second call does nothing.
+        """Free all buffers and graphs; a second call does nothing.
 
-        Submitted frames in progress are finished; waiting ones are cancelled. In a process that was
-        forked after loading, it does nothing: threads and devices are those of the parent.
+        Submitted frames in progress are finished, queued ones are cancelled. Does nothing in a
+        forked process, because threads and devices belong to the parent.
         """
         self._pool.close()
 
@@ -294,18 +297,18 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         """Close the upscaler at the end of the `with` block."""
         self.close()
 
-    def _accepted(self, frame: Any) -> Frames:
-        """Return a frame that any worker may take."""
-        taken = accept(frame, self.backend)
+    def _as_frames(self, frame: Any) -> Frames:
+        """Return a frame as an array that the worker of any device can read."""
+        array = as_frames(frame, self.backend)
         devices = len(self._pool.devices)
-        if devices > 1 and not isinstance(taken, np.ndarray):
+        if devices > 1 and not isinstance(array, np.ndarray):
             raise InputError(
                 f"a frame in the memory of one GPU cannot be shared among {devices}; "
                 "copy it to numpy, or load an Upscaler with one device"
             )
-        return taken
+        return array
 
-    def _checked(
+    def _validated_call(
         self,
         frame: Any,
         blur: BlurArguments,
@@ -314,7 +317,7 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         tracker: Tracker,
         turn: Turn | None = None,
     ) -> UpscaleCall:
-        """Check a call, whose blur is given as sigma, kernel or code, and return it."""
+        """Validate the arguments of a call, and return the call."""
         batch = FrameBatch.of(frame, self.bundle.manifest.io, self.backend)
         if self.self_ensemble:
             check_host_frames(batch)
@@ -330,19 +333,19 @@ class Upscaler(AbstractContextManager["Upscaler"]):
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """What the frames of one clip have in common."""
+    """Settings that all frames of a clip share."""
 
     sigma: float | None = None
-    """Standard deviation of their blur in HR pixels; None to estimate it."""
+    """Standard deviation of the blur in HR pixels; None to estimate the blur."""
     estimate: Estimate = CLIP_ESTIMATE
-    """Way to estimate it."""
+    """How the blur is estimated."""
     size: tuple[int, int] | None = None
-    """Height and width in LR pixels; None if they are not known before the first frame. Where
-    memory is too small for several frames of this size, they are processed one by one."""
+    """Height and width in LR pixels; None if unknown before the first frame. If memory is too small
+    for several frames of this size, they are processed one by one."""
     kernel: ArrayLike | None = None
-    """Their blur kernel `[k,k]`."""
+    """Blur kernel `[k,k]`."""
     code: ArrayLike | None = None
-    """Their kernel code `[code_size]`."""
+    """Kernel code `[code_size]`."""
 
     @property
     def blur(self) -> BlurArguments:
@@ -360,41 +363,41 @@ def run_clip(
     ahead: int = 0,
     stop: threading.Event | None = None,
 ) -> PipelineRun[_Out]:
-    """Return an iterator over what becomes of the frames of one clip, in order.
+    """Upscale the frames of one clip; return an iterator over the outputs, in order.
 
-    Up to `upscaler.streams` frames are processed at the same time, as in `Upscaler.stream`.
+    Up to `upscaler.streams` frames are processed concurrently, as in `Upscaler.stream`.
 
     Args:
         upscaler: The upscaler; the caller closes it after the run.
-        items: Items with a frame each, in order of time.
+        items: Items that contain one frame each, in display order.
         frame_of: Returns the frame of an item: `[H,W,3]` (or `[3,H,W]`), which must not change.
-        finish: Makes an output of an item and its result; called in the threads of the workers, so
-            that another frame is computed meanwhile.
+        finish: Returns the output for an item and its result. Runs in the worker's thread, while
+            other workers compute.
         settings: Blur and size of the frames.
-        reading: How the items are taken.
-        ahead: Number of outputs that may wait to be requested; 0 to compute them on request.
-        stop: Event that ends the run after the frames that workers have begun.
+        reading: When items are read.
+        ahead: Number of outputs to compute before they are requested; 0 to compute on demand.
+        stop: Event that ends the run after the frames in progress.
 
     Returns:
-        The run. Iterating raises the errors of a call, of `items` and of the two functions.
+        The run. Iterating raises what the upscaler, `items` and the two functions raise.
 
     Raises:
         InputError: The upscaler is closed.
         BackendError: The process was forked after loading.
     """
-    tracker, turns = Tracker(), Turns()
+    tracker, sequencer = Tracker(), Sequencer()
     streams, pool = upscaler.streams, upscaler._pool
     if settings.size is not None:
         known = any(each is not None for each in settings.blur)
         loops = not known and settings.estimate == "full"
         streams = min(streams, pool.first.frames_that_fit(settings.size, loops))
-    takes_turns = streams * len(pool.devices) > 1 and settings.estimate == "track"
+    in_parallel = streams * len(pool.devices) > 1 and settings.estimate == "track"
 
     def prepare(item: _Item) -> QueuedFrame:
-        taken = upscaler._accepted(frame_of(item))
-        turn = turns.take() if takes_turns else None
+        frame = upscaler._as_frames(frame_of(item))
+        turn = sequencer.take() if in_parallel else None
         check = partial(
-            upscaler._checked, taken, settings.blur, settings.estimate, False, tracker, turn
+            upscaler._validated_call, frame, settings.blur, settings.estimate, False, tracker, turn
         )
         return QueuedFrame(check, turn, partial(finish, item))
 

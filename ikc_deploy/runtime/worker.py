@@ -1,6 +1,6 @@
-"""`UpscalingWorker`: one backend with its buffers, on which every call goes the same way.
+"""`UpscalingWorker`: runs calls on one backend, all in the same steps.
 
-Check (done by the caller), one upload, codes from areas, images, `Result`.
+Validation (by the caller), one upload, codes from areas, images, `Result`.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ from ikc_deploy.runtime.tracking import Tracker, Turn
 
 @dataclass(frozen=True, eq=False)
 class UpscaleCall:
-    """One checked call: frames and how to upscale them."""
+    """One validated call: the frames and how to upscale them."""
 
     frames: FrameBatch
     given: GivenBlur | None
-    """Blur of the frames; None to estimate it."""
+    """Known blur of the frames; None to estimate it."""
     estimate: Estimate
     steps: bool
-    """Whether the images of every step are returned."""
+    """Whether to return the images of all steps."""
     tracker: Tracker
-    """State of the clip that the frame belongs to, for the estimate "track"."""
+    """State of the frame's clip, for the estimate "track"."""
     turn: Turn | None = None
-    """Turn of the frame, if other frames of the clip are upscaled at the same time."""
+    """Turn of the frame to use the tracker, if frames of the clip are upscaled in parallel."""
 
     @property
     def loops(self) -> bool:
-        """Whether the correction loop runs on whole frames, if they fit into memory."""
+        """Whether the loop runs on whole frames, provided that they fit into memory."""
         return self.given is None and self.estimate == "full"
 
     def undone_on_error(self) -> AbstractContextManager[None]:
-        """Return a context that sets the tracker back if the block raises.
+        """Return a context that restores the tracker if the block raises.
 
-        With a turn, it does nothing: later frames may have used the tracker already.
+        With a turn it does nothing, because later frames may have used the tracker already.
         """
         return nullcontext() if self.turn else self.tracker.undone_on_error()
 
 
 class UpscalingWorker:
-    """One backend with its buffers. Any thread may call it; calls run one after the other.
+    """Runs calls on one backend with its own buffers. Thread-safe: calls run one after the other.
 
     Args:
         bundle: The bundle.
@@ -91,18 +91,18 @@ class UpscalingWorker:
         self._lock = threading.Lock()
         self._closed = False
         self._settled: NDArray[np.float32] | None = None
-        """Codes of the call in progress: if memory is exhausted later, they are not estimated
-        again."""
+        """Codes of the call in progress, kept for a retry after memory ran out."""
 
     def __call__(self, call: UpscaleCall) -> Result:
-        """Return the result of a call.
+        """Run a call.
 
-        If it fails, its tracker stays as it was; of a frame with a turn, unless its code was found.
+        If it fails, its tracker is unchanged, except for a frame with a turn whose code was already
+        estimated.
 
         Raises:
             InputError: The worker is closed, or memory is too small even for the smallest tile.
             BackendError: The device failed.
-            OutOfMemoryError: The device has too little memory, also with halved tiles.
+            OutOfMemoryError: The device has too little memory, even with halved tiles.
         """
         started = time.perf_counter()
         with self._lock:
@@ -134,7 +134,7 @@ class UpscalingWorker:
         )
 
     def frames_that_fit(self, size: tuple[int, int], loop: bool) -> int:
-        """Return the number of frames that memory allows at the same time, at least 1.
+        """Return the number of frames that fit into memory at the same time, at least 1.
 
         Args:
             size: Height and width of the frames in LR pixels.
@@ -143,7 +143,7 @@ class UpscalingWorker:
         return self._tiled_upscaler.frames_that_fit(FrameShape(1, *size), loop)
 
     def close(self) -> None:
-        """Wait for the call in progress, then free buffers and graphs; may be called twice."""
+        """Wait for the call in progress, then free all buffers and graphs; may be called twice."""
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -152,7 +152,7 @@ class UpscalingWorker:
                 self._executor.forget()
 
     def _upscaled(self, call: UpscaleCall) -> tuple[list[Any], NDArray[np.float32]]:
-        """Return images `[N,...]`, of every step if requested, and codes `[t+1,N,code_size]`."""
+        """Return images `[N,...]`, of all steps if requested, and codes `[t+1,N,code_size]`."""
         shape = call.frames.shape
         tile_size = self._tiled_upscaler.tile_size(shape, call.loops)
         predict = self._tiled_upscaler.predict_areas(shape, tile_size)
@@ -176,21 +176,21 @@ class UpscalingWorker:
     def _images(
         self, batch: FrameBatch, codes: Sequence[NDArray[np.float32]]
     ) -> Iterator[NDArray[Any]]:
-        """Yield the images of frames under each of some codes `[N,code_size]`."""
+        """Yield the images of frames for each of some codes `[N,code_size]`."""
         tile_size = self._tiled_upscaler.tile_size(batch.shape, loop=False)
         frames = self._executor.upload(batch, whole=tile_size is None)
         for code in codes:
             yield self._tiled_upscaler.upscale(frames, code, tile_size)
 
     def _predicts(self, call: UpscaleCall) -> bool:
-        """Return whether a call needs the predictor; a sigma or a kernel specifies no levels."""
+        """Return whether a call needs the predictor: a known sigma or kernel lacks the levels."""
         given = call.given
         return given is None or bool(self._basis.levels and not given.with_levels)
 
     def _codes(
         self, frames: UploadedBatch, call: UpscaleCall, predict: Areas, correct: Areas
     ) -> NDArray[np.float32]:
-        """Return the codes `[t+1,N,code_size]` of frames on which the loop does not run whole."""
+        """Return the codes `[t+1,N,code_size]` of frames, computed from areas."""
         if call.given is not None:
             codes = call.given.codes
             if self._predicts(call):
@@ -202,5 +202,5 @@ class UpscalingWorker:
 
 
 def _number(values: NDArray[np.float64] | None) -> Any:
-    """Return a float for an array without axes, and other values unchanged."""
+    """Return a 0-d array as a float, and other values unchanged."""
     return float(values) if values is not None and values.ndim == 0 else values

@@ -1,4 +1,4 @@
-"""`WorkerPool`: the workers of an `Upscaler` on its devices, and the pipelines that they form."""
+"""`WorkerPool`: the workers of an `Upscaler` on all of its devices, and pipelines of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from ikc_deploy.errors import BackendError, InputError
@@ -21,27 +22,28 @@ FRAMES_PER_STREAM: Final = 2
 
 @dataclass(frozen=True)
 class QueuedFrame:
-    """A frame that waits for a worker."""
+    """A frame in the queue of a worker."""
 
     check: Callable[[], UpscaleCall]
-    """Checks the call when a worker begins it, so that its errors are its result's."""
+    """Validates the frame and returns the call. The worker runs it, so its errors are those of the
+    result."""
     turn: Turn | None = None
     """Turn of the frame in its clip."""
     finish: Callable[[Result], Any] | None = None
-    """Makes the output of the result, in the thread of the worker; None to return the result."""
+    """Converts the result to an output, in the worker's thread; None returns the result itself."""
 
     def end(self) -> None:
-        """Let the next frame of the clip take its turn."""
+        """End the turn of the frame, if it has one."""
         if self.turn is not None:
             self.turn.end()
 
 
 class WorkerPool:
-    """Workers on one or several devices, created when they are needed.
+    """Workers on one or more devices, created on demand.
 
     Args:
-        new_worker: Creates a worker on a backend, which the worker owns.
-        devices: A backend on each device; the workers own them.
+        new_worker: Returns a new worker that owns the given backend.
+        devices: One backend per device; the workers own them.
     """
 
     def __init__(
@@ -57,12 +59,12 @@ class WorkerPool:
 
     @property
     def first(self) -> UpscalingWorker:
-        """Worker of single calls; `BackendError` in a process that was forked."""
+        """Worker that runs single calls; raises `BackendError` in a forked process."""
         self._check_process()
         return self._workers[0]
 
     def pipeline(self, streams: int) -> Pipeline[QueuedFrame, Any]:
-        """Return the pipeline that processes `streams` frames at the same time on each device.
+        """Return the pipeline that processes `streams` frames concurrently on each device.
 
         Raises:
             InputError: The pool is closed.
@@ -78,14 +80,14 @@ class WorkerPool:
                 device = self.devices[len(self._workers) % len(self.devices)]
                 self._workers.append(self._new_worker(device.clone()))
             if width not in self._pipelines:
-                run = [_run_by(worker) for worker in self._workers[:width]]
+                run = [partial(_run_queued, worker) for worker in self._workers[:width]]
                 self._pipelines[width] = Pipeline(run, FRAMES_PER_STREAM * width)
             return self._pipelines[width]
 
     def close(self) -> None:
-        """Finish frames in progress, cancel waiting ones, and close the workers.
+        """Finish the frames in progress, cancel the queued ones, and close the workers.
 
-        In a process that was forked, it does nothing: threads and devices are those of the parent.
+        Does nothing in a forked process, because threads and devices belong to the parent.
         """
         if os.getpid() != self._process:
             return
@@ -94,12 +96,12 @@ class WorkerPool:
             for pipeline in self._pipelines.values():
                 pipeline.close()
             self._pipelines.clear()
-            # Clones before the backends that they were cloned from.
+            # Clones must be closed before the backends they were cloned from.
             for worker in reversed(self._workers):
                 worker.close()
 
     def _check_process(self) -> None:
-        # Threads are not forked: what waits for one would wait forever.
+        # Threads do not survive a fork: waiting for one would block forever.
         if os.getpid() != self._process:
             raise BackendError(
                 "an Upscaler cannot be used in a process that was forked after it was loaded; "
@@ -107,9 +109,6 @@ class WorkerPool:
             )
 
 
-def _run_by(worker: UpscalingWorker) -> Callable[[QueuedFrame], Any]:
-    def run(job: QueuedFrame) -> Any:
-        result = worker(job.check())
-        return result if job.finish is None else job.finish(result)
-
-    return run
+def _run_queued(worker: UpscalingWorker, queued: QueuedFrame) -> Any:
+    result = worker(queued.check())
+    return result if queued.finish is None else queued.finish(result)

@@ -1,7 +1,8 @@
-"""Batches of training: HR crops, the blur of each, the LR images, the true codes.
+"""Training batches: HR crops, random blurs, LR images and true codes.
 
-A batch depends on (seed, stage, step) alone, so a resumed run draws the same as an uninterrupted
-one. Several processes draw the same random numbers, and each computes its own part of the batch.
+A batch depends only on (seed, stage, step), so a resumed run gets the same batches as an
+uninterrupted one. All processes draw the same random numbers, and each computes its own part of the
+batch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ikc_deploy.imaging.torch_ops import degrade, quantized
 from ikc_deploy.kernels import LEVEL_UNITS
-from ikc_deploy.networks.ellipses import ellipse_parameters, gaussian_kernels
+from ikc_deploy.networks.kernel_parametrization import ellipse_parameters, gaussian_kernels
 from ikc_deploy.networks.loop_networks import LoopNetworks
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -32,9 +33,9 @@ class Batch:
     hr: Tensor
     """HR images `[N,3,sH,sW]`."""
     lr: Tensor
-    """LR images `[N,3,H,W]`, on the 8-bit grid."""
+    """LR images `[N,3,H,W]`, rounded to 8 bits."""
     kernel_parameters: Tensor
-    """Blur in HR pixels: sigma `[N,1]`, or spread `[N,3]` (networks/ellipses.py)."""
+    """Blur in HR pixels: sigma `[N,1]`, or spread `[N,3]` (networks/kernel_parametrization.py)."""
     levels: Tensor
     """Noise and compression in units of `LEVEL_UNITS`, `[N,2]`, or `[N,0]` if codes have none."""
     code: Tensor
@@ -46,18 +47,18 @@ class Batch:
 
 
 class BatchSource:
-    """A source of the batches of one stage.
+    """Draws the batches of one stage.
 
     Args:
-        crops: HR images; the device of their memory is `device`.
-        networks: Networks whose architecture and basis determine scale, blurs and codes.
-        recipe: LoopRecipe of the run.
+        crops: HR images, on `device`.
+        networks: Networks; their architecture and basis determine scale, blurs and codes.
+        recipe: Recipe of the run.
         stage: Name of the stage.
         device: Device of the batches.
         processes: Processes that share each batch.
 
     Raises:
-        RecipeError: No image is as large as a crop, or the batch cannot be split evenly.
+        RecipeError: A crop is larger than all images, or the batch cannot be split evenly.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class BatchSource:
         hr = crops.to(torch.float32, memory_format=torch.channels_last) / 255
         parameters = self.kernel_parameters(random)
         kernels = gaussian_kernels(parameters, self._size)
-        lr, levels = self._spoiled(degrade(hr, kernels, self._settings.scale), random)
+        lr, levels = self._degraded(degrade(hr, kernels, self._settings.scale), random)
         levels = levels[:, : self._settings.levels]
         code = kernels.flatten(1) @ self._components
         code = code + F.pad(levels, (code.shape[1] - levels.shape[1], 0))
@@ -99,48 +100,50 @@ class BatchSource:
         return Batch(hr, lr, parameters, levels, code)
 
     def kernel_parameters(self, random: np.random.Generator) -> Tensor:
-        """Return random blurs `[N,1]` or `[N,3]` of this process's part, uniform in sigma."""
+        """Return random blurs `[N,1]` or `[N,3]`, uniform in sigma, for this process."""
         low, high = self._settings.sigma_range
         if self._settings.kernels == "isotropic":
-            sigma = self._here(random.uniform(low, high, self._count))
+            sigma = self._to_device(random.uniform(low, high, self._count))
             return sigma[:, None]
-        sigma1, sigma2 = (self._here(random.uniform(low, high, self._count)) for _ in range(2))
-        return ellipse_parameters(sigma1, sigma2, self._here(random.uniform(0, np.pi, self._count)))
+        sigma1, sigma2 = (self._to_device(random.uniform(low, high, self._count)) for _ in range(2))
+        return ellipse_parameters(
+            sigma1, sigma2, self._to_device(random.uniform(0, np.pi, self._count))
+        )
 
-    def chosen(self, random: np.random.Generator, share: float) -> Tensor:
-        """Return bool `[N,1]`: True for a random `share` of this process's part."""
-        return (self._here(random.random(self._count)) < share)[:, None]
+    def random_mask(self, random: np.random.Generator, share: float) -> Tensor:
+        """Return bool `[N,1]`, True for a random `share` of the samples, for this process."""
+        return (self._to_device(random.random(self._count)) < share)[:, None]
 
     def codes(self, parameters: Tensor) -> Tensor:
-        """Return the codes `[N,code_size]` of blurs `[N,1]` or `[N,3]`, with levels of 0."""
+        """Return the codes `[N,code_size]` of blurs `[N,1]` or `[N,3]`, with levels 0."""
         return self.kernels(parameters) @ self._components
 
     def kernels(self, parameters: Tensor) -> Tensor:
-        """Return the kernels `[N,K*K]`, each of sum 1, of blurs `[N,1]` or `[N,3]`."""
+        """Return the kernels `[N,K*K]`, sum 1, of blurs `[N,1]` or `[N,3]`."""
         return gaussian_kernels(parameters, self._size).flatten(1)
 
-    def _spoiled(self, lr: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Return `lr` with the recipe's noise and compression, and the levels `[N,2]` of both."""
+    def _degraded(self, lr: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Add the recipe's noise and compression; return images and levels `[N,2]`."""
         settings: DegradationRecipe = self._degradation
         noise_level = jpeg_level = torch.zeros(len(lr), device=self._device)
         if settings.noise:
             generator = torch.Generator(self._device)
             generator.manual_seed(int(random.integers(2**62)))
-            levels = self._here(random.uniform(0, settings.noise, self._count))
-            levels = levels * self.chosen(random, settings.share)[:, 0]
+            levels = self._to_device(random.uniform(0, settings.noise, self._count))
+            levels = levels * self.random_mask(random, settings.share)[:, 0]
             noise_level = levels / LEVEL_UNITS[0]
             shape = (self._count, *lr.shape[1:])
             noise = torch.randn(shape, generator=generator, device=self._device)[self._part]
             lr = lr + noise * levels[:, None, None, None] / 255
         if settings.jpeg:
             low, high = settings.jpeg
-            quality = self._here(random.integers(low, high, self._count, endpoint=True))
-            chosen = self.chosen(random, settings.share)[:, 0]
+            quality = self._to_device(random.integers(low, high, self._count, endpoint=True))
+            chosen = self.random_mask(random, settings.share)[:, 0]
             jpeg_level = chosen * (100 - quality) / LEVEL_UNITS[1]
             lr = torch.where(chosen[:, None, None, None], jpeg(quantized(lr), quality), lr)
         return lr, torch.stack((noise_level, jpeg_level), dim=1)
 
-    def _here(self, values: NDArray[Any]) -> Tensor:
-        # Without waiting for the device: the values are copied before the call returns.
-        here = torch.from_numpy(values[self._part].astype(np.float32))
-        return here.to(self._device, non_blocking=True)
+    def _to_device(self, values: NDArray[Any]) -> Tensor:
+        # Non-blocking: the values are copied to a staging buffer before the call returns.
+        tensor = torch.from_numpy(values[self._part].astype(np.float32))
+        return tensor.to(self._device, non_blocking=True)

@@ -207,8 +207,8 @@ def _halved(images: Sequence[NDArray[np.uint8]], side: int | None) -> list[NDArr
     large = [image for image in images if min(image.shape[:2]) >= side]
     sizes = [(image.shape[1] // 2, image.shape[0] // 2) for image in large]
 
-    def shrunk(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    def downscaled(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
         return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
     with ThreadPoolExecutor() as threads:
-        return list(threads.map(shrunk, large, sizes))
+        return list(threads.map(downscaled, large, sizes))

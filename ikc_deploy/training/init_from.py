@@ -40,7 +40,7 @@ def started_networks(settings: Architecture, seed: int, start: str, folder: Path
         The networks. Tensors that start at random are named in one warning.
 
     Raises:
-        CheckpointError: There are no such weights, or they are damaged.
+        CheckpointError: The weights are unknown or damaged.
         RecipeError: The weights are of another loop, or no tensor of a network fits that estimates
             codes. F or the Restorer may start at random: P and C of the compact and film designs
             fit each other.
@@ -120,7 +120,7 @@ def _convert_readings(ours: IkcNetworks, theirs: IkcNetworks) -> None:
         and (new.scale, new.sigma_range) != (old.scale, old.sigma_range)
     ):
         for head in predictor.heads():
-            predictor.adopt(head, old, new)
+            predictor.rescale_head(head, old, new)
 
 
 def _copy_normalization(ours: LoopNetworks, theirs: LoopNetworks) -> None:

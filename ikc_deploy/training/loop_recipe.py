@@ -170,7 +170,7 @@ class CropRecipe:
 
 @dataclass(frozen=True)
 class DegradationRecipe:
-    """The degradation of LR images after blur and shrinking; by default none.
+    """The degradation of LR images after blur and downscaling; by default none.
 
     Raises:
         RecipeError: A number is out of range.
@@ -215,7 +215,7 @@ class LoopRecipe(TrainingRecipe):
     crops: CropRecipe = CropRecipe()
     """Selection of the crops."""
     degradation: DegradationRecipe = DegradationRecipe()
-    """Degradation of LR images after blur and shrinking."""
+    """Degradation of LR images after blur and downscaling."""
     init_from: PathText | None = None
     """Initial weights instead of random ones: a checkpoint, relative to the recipe, or the name of
     shipped weights, of the same design. Tensors of other shapes start at random; a warning names
@@ -233,7 +233,7 @@ class LoopRecipe(TrainingRecipe):
         if self.architecture.experts and self.init_from is None:
             raise RecipeError(
                 "experts are trained one by one, each as the P of an architecture with experts = "
-                "0, and joined (training/join_experts.py); name the result with 'init_from'"
+                "0, and joined (tools/join_experts.py); name the result with 'init_from'"
             )
         if self.init_from is not None:
             require_path("init_from", self.init_from)
@@ -261,7 +261,7 @@ class LoopRecipe(TrainingRecipe):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings beside seed and stages that determine the result, as JSON values."""
+        """Settings other than seed and stages that determine the result, as JSON values."""
         return {
             "architecture": self.architecture.to_dict(),
             "start": self.init_from,

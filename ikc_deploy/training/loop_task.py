@@ -10,13 +10,12 @@ from torch import nn
 
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.networks.checkpoints import save_checkpoint, untrained_networks
-from ikc_deploy.networks.dan1 import Dan1Restorer
-from ikc_deploy.networks.dan2 import Dan2Restorer
+from ikc_deploy.networks.dan import Dan1Restorer, Dan2Restorer
 from ikc_deploy.networks.loop_networks import LoopNetworks
 from ikc_deploy.networks.sr_network import SrNetwork
 from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource
-from ikc_deploy.training.image_set_names import find_image_set, is_name
+from ikc_deploy.training.image_sets import find_image_set, is_name
 from ikc_deploy.training.init_from import started_networks
 from ikc_deploy.training.loop_recipe import REQUIRED_STAGES, LoopRecipe
 from ikc_deploy.training.runs import CHECKPOINT_FILE

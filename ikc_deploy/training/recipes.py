@@ -27,7 +27,7 @@ from ikc_deploy.errors import CheckpointError, RecipeError
 from ikc_deploy.files import real_path
 from ikc_deploy.parsing import read_toml
 from ikc_deploy.text import shown
-from ikc_deploy.training.image_set_names import is_name, require_image_set
+from ikc_deploy.training.image_sets import is_name, require_image_set
 from ikc_deploy.typed_values import PathText, SettingError, check_names, read_settings, typed
 
 Precision = Literal["float32", "bfloat16"]
@@ -133,7 +133,7 @@ class TrainingRecipe(ABC):
     @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Settings beside seed and stages that determine the result, as JSON values."""
+        """Settings other than seed and stages that determine the result, as JSON values."""
 
     @property
     def fingerprint(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The folder of a run: the state to resume from. `run_log` writes the log beside it.
+"""The folder of a run: the saved state. `run_log` writes the log in the same folder.
 
 `state.json` specifies stage and step and names two files: `weights-*.pt` (the networks and the
 moving average) and `optimizer-*.pt` (twice as large). It is written last, so a killed run always

@@ -1,12 +1,11 @@
-"""What the stages of training share: the inputs of a step, the loop's computations, their errors.
+"""`StageContext`: what all training stages share, i.e. inputs, forward passes and losses.
 
-The compact estimators are trained on the spread of the blur in pixels (sigma), the reference ones
+The compact estimators are trained on the blur's spread in pixels (sigma), the reference estimators
 on the code, normalised per component.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Generic, TypeVar
@@ -31,27 +30,27 @@ GATE_WEIGHT: Final = 0.2
 """Weight of the gate's cross-entropy relative to the error of sigma in pixels."""
 
 _NORMALIZED_ON: Final = 64
-"""Number of batches whose blurs determine the deviation of each component of a code."""
+"""Number of batches from whose blurs the standard deviation of code components is computed."""
 
 
 @dataclass(frozen=True)
 class StageInputs:
-    """The random inputs of one step: all that differs from step to step."""
+    """The random inputs of one step."""
 
     batch: Batch
     """Images, blurs and codes."""
     chosen: Tensor
-    """Bool `[N,1]`: the samples that a stage treats in its second way."""
+    """Bool `[N,1]`: a random subset of the samples, which the stage treats differently."""
     random_code: Tensor
-    """Codes `[N,code_size]` of other random blurs."""
+    """Codes `[N,code_size]` of random blurs that are unrelated to the images."""
 
     def copy_(self, other: StageInputs) -> None:
-        """Overwrite all tensors with those of `other`."""
+        """Copy all tensors of `other` into those of this object."""
         for target, source in zip(self.tensors(), other.tensors(), strict=True):
             target.copy_(source)
 
     def clone(self) -> StageInputs:
-        """Return a copy in memory of its own."""
+        """Return a deep copy."""
         batch = Batch(*(each.clone() for each in self.batch.tensors()))
         return StageInputs(batch, self.chosen.clone(), self.random_code.clone())
 
@@ -62,27 +61,22 @@ class StageInputs:
 
 @dataclass(frozen=True, eq=False)
 class StageContext(Generic[Networks]):
-    """The inputs of every stage, and the computations that the stages of IKC share."""
+    """Networks, batches and settings of a stage, and the forward passes that IKC's stages share."""
 
     networks: Networks
     """Networks on `device`."""
     source: BatchSource
     """Source of the stage's batches."""
     settings: LoopStageRecipe
-    """Settings of the stage."""
+    """Recipe of the stage."""
     device: torch.device
     """Device of the training."""
     processes: ProcessGroup = SINGLE_PROCESS
     """Processes of the run."""
 
-    @property
-    def restore(self: StageContext[IkcNetworks]) -> Callable[[Tensor, Tensor], Tensor]:
-        """F without its clamp: (lr, code) to an SR image `[N,3,sH,sW]`."""
-        return self.networks.sftmd.unclamped
-
     @cached_property
     def normalize(self) -> CodeNormalization:
-        """Normalisation of codes by the deviation of each component: all have equal weight."""
+        """Normalisation that gives all components of a code the same weight in a loss."""
         normalization = CodeNormalization(self.networks.architecture.code_size)
         random = np.random.default_rng(0)
         codes = [
@@ -92,17 +86,19 @@ class StageContext(Generic[Networks]):
         return normalization.to(self.device)
 
     def draw(self, step: int, share: float) -> StageInputs:
-        """Return the batch of a step, with a random `share` of its samples chosen."""
+        """Return the inputs of a step; a random `share` of the samples is `chosen`."""
         random = self.source.random(step).spawn(1)[0]
         random_code = self.source.codes(self.source.kernel_parameters(random))
-        return StageInputs(self.source.batch(step), self.source.chosen(random, share), random_code)
+        return StageInputs(
+            self.source.batch(step), self.source.random_mask(random, share), random_code
+        )
 
-    def predicted(self: StageContext[IkcNetworks], batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return P's code `[N,code_size]` for a batch, and its error, a scalar."""
+    def predict(self: StageContext[IkcNetworks], batch: Batch) -> tuple[Tensor, Tensor]:
+        """Run P on a batch; return codes `[N,code_size]` and the loss, a scalar."""
         predictor = self.networks.predictor
         if isinstance(predictor, StatisticsPredictor):
-            parameters, levels, *gate = (each.float() for each in _readings(predictor, batch.lr))
-            with self.exactly():
+            parameters, levels, *gate = (each.float() for each in _estimates(predictor, batch.lr))
+            with self.without_autocast():
                 error = parameter_loss(parameters, batch.kernel_parameters) + levels_loss(
                     levels, batch.levels
                 )
@@ -112,53 +108,57 @@ class StageContext(Generic[Networks]):
         code = predictor(batch.lr).float()
         return code, self._code_loss(code, batch.code)
 
-    def corrected(
+    def correct(
         self: StageContext[IkcNetworks], batch: Batch, sr: Tensor, code: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return C's code `[N,code_size]` after a step from (sr, code), and its error, a scalar."""
+        """Run C on (sr, code); return codes `[N,code_size]` and the loss, a scalar."""
         corrector = self.networks.corrector
         if isinstance(corrector, StatisticsCorrector):
             step = corrector.step(sr, code).float()
-            with self.exactly():
+            with self.without_autocast():
                 parameters = corrector.chart.kernel_parameters(code) + step
-                return corrector.moved(code, step), parameter_loss(
+                return corrector.apply_step(code, step), parameter_loss(
                     parameters, batch.kernel_parameters
                 )
         after = corrector(sr, code).float()
         return after, self._code_loss(after, batch.code)
 
-    def image(self: StageContext[IkcNetworks], batch: Batch, code: Tensor) -> Tensor:
-        """Return F's image `[N,3,sH,sW]` as the input of C: float32, clamped."""
-        return self.restore(batch.lr, code).float().clamp(0, 1)
+    def unclamped_image(self: StageContext[IkcNetworks], lr: Tensor, code: Tensor) -> Tensor:
+        """Run F on (lr, code) without its clamp; return `[N,3,sH,sW]`."""
+        return self.networks.sftmd.unclamped(lr, code)
 
-    def exactly(self) -> torch.autocast:
-        """Return a context without autocast: codes are float32, even with bfloat16 convolutions."""
+    def image(self: StageContext[IkcNetworks], batch: Batch, code: Tensor) -> Tensor:
+        """Run F on a batch; return `[N,3,sH,sW]`, float32 and clamped, as C reads it."""
+        return self.unclamped_image(batch.lr, code).float().clamp(0, 1)
+
+    def without_autocast(self) -> torch.autocast:
+        """Return a context that disables autocast: codes are float32, whatever the convolutions."""
         return torch.autocast(self.device.type, enabled=False)
 
     def _code_loss(self, code: Tensor, truth: Tensor) -> Tensor:
         return F.smooth_l1_loss(self.normalize(code), self.normalize(truth))
 
 
-def _readings(predictor: StatisticsPredictor, lr: Tensor) -> tuple[Tensor, ...]:
-    """Return parameters, levels and, of a mixture, the gate."""
+def _estimates(predictor: StatisticsPredictor, lr: Tensor) -> tuple[Tensor, ...]:
+    """Return parameters, levels and, for a mixture of experts, the gate's log-odds."""
     if isinstance(predictor, MixturePredictor):
-        return predictor.gated_readings(lr)
-    return predictor.readings(lr)
+        return predictor.gated_estimates(lr)
+    return predictor.estimates(lr)
 
 
 def gate_loss(log_odds: Tensor, levels: Tensor) -> Tensor:
-    """Return the cross-entropy of a gate `[N,1]` against whether any level `[N,L]` is above 0."""
+    """Return the cross-entropy of a gate's log-odds `[N,1]`; the target is any level `[N,L]` >0."""
     degraded = (levels.amax(dim=1, keepdim=True) > 0).to(log_odds.dtype)
     return F.binary_cross_entropy_with_logits(log_odds, degraded)
 
 
 def levels_loss(levels: Tensor, truth: Tensor) -> Tensor:
-    """Return the smooth L1 of levels `[N,L]`, quadratic below 0.05; 0 if there are no levels."""
+    """Return the smooth L1 loss of levels `[N,L]`, quadratic below 0.05; 0 without levels."""
     if levels.shape[1] == 0:
         return levels.new_zeros(())
     return F.smooth_l1_loss(levels, truth, beta=0.05)
 
 
 def parameter_loss(parameters: Tensor, truth: Tensor) -> Tensor:
-    """Return the smooth L1 of spreads `[N,S]` in HR pixels, quadratic below 0.1 pixel."""
+    """Return the smooth L1 loss of spreads `[N,S]` in HR pixels, quadratic below 0.1 pixels."""
     return F.smooth_l1_loss(parameters.float(), truth, beta=0.1)

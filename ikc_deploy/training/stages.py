@@ -1,15 +1,15 @@
 """The stages of training and their losses.
 
-1. `predictor`: P on LR images alone.
-2. `sftmd`: F with the true kernel code (IKC, section 4.1), or with P's for a share of the batch, as
-   F meets P's errors in use (DCLS trains so, too); L1 on the image.
-3. `corrector`: C on the states of its own loop with F frozen. The loop starts from P's code or from
-   a random one, makes a few steps, and every step is a sample. If C is trained on single
-   corrections near the truth instead, the loop drifts to a biased fixed point (docs/training.md).
-4. `joint` (optional): all three on the images of the loop, so that P and C find the code of the
-   best image and F uses the estimated codes as well as possible.
+1. `predictor`: P on LR images.
+2. `sftmd`: F with the true kernel code (IKC, section 4.1), or with P's code for a share of the
+   batch, because F has to cope with P's errors in use (as in DCLS); L1 loss on the image.
+3. `corrector`: C on the states of its own loop, with F frozen. The loop starts from P's code or a
+   random one and runs a few steps, each of which is a sample. If C is trained on single corrections
+   near the truth instead, the loop drifts to a biased fixed point (docs/training.md).
+4. `joint` (optional): all three networks on the images of the loop, so that P and C find the code
+   of the best image, and F makes the best use of estimated codes.
 
-DAN has one stage, `dan`: Restorer and Estimator end to end.
+DAN has a single stage, `dan`, which trains Restorer and Estimator end to end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ikc_deploy.networks.dan2 import Dan2Estimator
+from ikc_deploy.networks.dan import Dan2Estimator
 from ikc_deploy.networks.loop_networks import DanNetworks, IkcNetworks
 from ikc_deploy.networks.predictor import MixturePredictor
 from ikc_deploy.training.batches import Batch
@@ -32,15 +32,15 @@ from ikc_deploy.training.step_size_search import search_step_size
 from ikc_deploy.training.training_task import TrainingStage
 
 KERNEL_WEIGHT: Final = 0.02
-"""Weight of the kernel's error relative to the image's in `joint`. Near the truth both have about
-the same influence: 0.1 px of sigma cost 0.3 dB, three hundredths of an L1 of 0.025."""
+"""Weight of the kernel loss relative to the image loss in `joint`. Near the truth both have about
+the same influence: an error of 0.1 px in sigma costs 0.3 dB, i.e. 3 % of an L1 of 0.025."""
 
 
 class LoopStage(TrainingStage, Generic[Networks]):
     """A stage of the training of a loop's networks.
 
     Args:
-        context: What the stages share: networks, batches and settings.
+        context: Networks, batches and settings.
     """
 
     trains: ClassVar[str | None] = None
@@ -53,12 +53,12 @@ class LoopStage(TrainingStage, Generic[Networks]):
 
 
 class PredictorStage(LoopStage[IkcNetworks]):
-    """The training of P on LR images; of a mixture of experts, the gate alone.
+    """The training of P on LR images; only the gate of a mixture of experts is trained.
 
-    Trained together, experts would lose what they are experts in.
+    If the experts were trained together, they would lose their specialisation.
 
     Args:
-        context: What the stages share: networks, batches and settings.
+        context: Networks, batches and settings.
     """
 
     trains = "predictor"
@@ -74,12 +74,12 @@ class PredictorStage(LoopStage[IkcNetworks]):
         return self._context.draw(step, 0.0)
 
     def loss(self, inputs: StageInputs) -> Tensor:
-        """Return the error of P, with gradients to P."""
-        _, error = self._context.predicted(inputs.batch)
+        """Return the loss of P, with gradients for P."""
+        _, error = self._context.predict(inputs.batch)
         return error
 
     def finish(self) -> dict[str, float]:
-        """Search the offset of P's sigma, if the recipe says so; return figures to log."""
+        """Search the offset of P's sigma if the recipe enables it; return figures to log."""
         return search_offset(self._context) if self._context.settings.offset_search else {}
 
 
@@ -94,102 +94,102 @@ class SftmdStage(LoopStage[IkcNetworks]):
         return self._context.draw(step, self._context.settings.predicted_share)
 
     def loss(self, inputs: StageInputs) -> Tensor:
-        """Return the image loss, with gradients to F."""
+        """Return the image loss, with gradients for F."""
         batch, settings = inputs.batch, self._context.settings
         code = batch.code
         if settings.predicted_share:
             with torch.no_grad():
-                predicted, _ = self._context.predicted(batch)
+                predicted, _ = self._context.predict(batch)
             code = torch.where(inputs.chosen, predicted, code)
-        image = self._context.restore(batch.lr, code).float()
+        image = self._context.unclamped_image(batch.lr, code).float()
         return image_loss(image, batch.hr, settings.loss)
 
     def finish(self) -> dict[str, float]:
-        """Search the offset of P's sigma, if the recipe says so; return figures to log."""
+        """Search the offset of P's sigma if the recipe enables it; return figures to log."""
         return search_offset(self._context) if self._context.settings.offset_search else {}
 
 
 class CorrectorStage(LoopStage[IkcNetworks]):
-    """The training of C on the states of the loop, F and P frozen."""
+    """The training of C on the states of the loop, with F and P frozen."""
 
     trains = "corrector"
     recordable = True
 
     def draw(self, step: int) -> StageInputs:
-        """Return the inputs of a step; the chosen samples start at a random code.
+        """Return the inputs of a step; the chosen samples start from a random code.
 
-        So C learns the whole range, not only the surroundings of P's codes.
+        This way C learns the whole range of blurs, not only codes close to those of P.
         """
         return self._context.draw(step, self._context.settings.random_start_share)
 
     def loss(self, inputs: StageInputs) -> Tensor:
-        """Return the mean error of C, with gradients to C."""
+        """Return the mean loss of C over the steps, with gradients for C."""
         context, batch = self._context, inputs.batch
         with torch.no_grad():
-            predicted, _ = context.predicted(batch)
+            predicted, _ = context.predict(batch)
         code = torch.where(inputs.chosen, inputs.random_code, predicted)
         errors = []
         for _ in range(context.settings.unroll):
             with torch.no_grad():
                 sr = context.image(batch, code)
-            code, error = context.corrected(batch, sr, code)
+            code, error = context.correct(batch, sr, code)
             code = code.detach()
             errors.append(error)
         return torch.stack(errors).mean()
 
     def finish(self) -> dict[str, float]:
-        """Choose the step size of the loop; return the gains of all."""
+        """Search the step size of the loop; return figures to log."""
         return search_step_size(self._context)
 
 
 class JointStage(LoopStage[IkcNetworks]):
-    """The training of F, P and C on the loss of the first image and one later image of the loop.
+    """The training of F, P and C on the first image and one later image of the loop.
 
-    A gradient passes from an image into its code and into the estimator of this code, and stops
-    there: through more steps, F would learn to help C by producing worse images. A share of the
-    batch starts at its true code, so F still supports known blurs and C learns to keep a correct
+    Gradients flow from an image to its code and the network that estimated it, and stop there:
+    through more steps, F would learn to help C by producing worse images. A share of the batch
+    starts from the true code, so that F still supports known blurs, and C learns to keep a correct
     code.
     """
 
     _corrections = 0
 
     def draw(self, step: int) -> StageInputs:
-        """Return the inputs of a step; the chosen samples start at their true code."""
+        """Return the inputs of a step; the chosen samples start from their true code."""
         settings = self._context.settings
         random = self._context.source.random(step).spawn(2)[1]
         self._corrections = int(random.integers(settings.unroll))
         return self._context.draw(step, settings.random_start_share)
 
     def loss(self, inputs: StageInputs) -> Tensor:
-        """Return the loss, with gradients to all three networks."""
+        """Return the loss, with gradients for all three networks."""
         context, batch = self._context, inputs.batch
-        predicted, predictor_error = context.predicted(batch)
+        predicted, predictor_error = context.predict(batch)
         code = torch.where(inputs.chosen, batch.code, predicted)
-        first = context.restore(batch.lr, code).float()
+        first = context.unclamped_image(batch.lr, code).float()
         sr, code = first.detach().clamp(0, 1), code.detach()
         with torch.no_grad():
             for _ in range(self._corrections):
-                code, _ = context.corrected(batch, sr, code)
+                code, _ = context.correct(batch, sr, code)
                 sr = context.image(batch, code)
-        code, corrector_error = context.corrected(batch, sr, code)
-        later = context.restore(batch.lr, code).float()
+        code, corrector_error = context.correct(batch, sr, code)
+        later = context.unclamped_image(batch.lr, code).float()
         images = 0.5 * (F.l1_loss(first, batch.hr) + F.l1_loss(later, batch.hr))
         return images + 0.5 * KERNEL_WEIGHT * (predictor_error + corrector_error)
 
     def finish(self) -> dict[str, float]:
-        """Choose the step size of the loop; return the gains of all."""
+        """Search the step size of the loop; return figures to log."""
         return search_step_size(self._context)
 
 
 class DanStage(LoopStage[DanNetworks]):
     """The training of Restorer and Estimator on the last iteration of their loop.
 
-    Neither network's gradients reach the other: codes and images between them are detached. With
-    only the last iteration supervised, earlier ones need no gradients, so a step takes the memory
-    of one iteration, for any length of the loop.
+    Codes and images that are passed between the networks are detached. Only the last iteration is
+    supervised, so earlier ones need no gradients, and a step needs the memory of one iteration,
+    whatever the length of the loop.
 
     Args:
-        context: What the stages share: networks, batches and settings.
+        context: Networks, batches and settings.
     """
 
     recordable = True
@@ -215,10 +215,10 @@ class DanStage(LoopStage[DanNetworks]):
         return image_loss(sr, batch.hr, settings.loss) + kernel_error
 
     def _estimated(self, sr: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the Estimator's codes, and its error: the mean L1 of kernels, or of v1's codes."""
+        """Run the Estimator; return codes and the loss: L1 of kernels, or of codes for DANv1."""
         estimator = self._context.networks.estimator
-        # In float32 also beside a Restorer in bfloat16: it is small, and codes are exact.
-        with self._context.exactly():
+        # Always float32: the network is small, and codes must be exact.
+        with self._context.without_autocast():
             if not isinstance(estimator, Dan2Estimator):
                 code: Tensor = estimator(sr.float(), batch.lr)
                 return code, F.l1_loss(code, batch.code)
@@ -228,7 +228,7 @@ class DanStage(LoopStage[DanNetworks]):
 
 
 def image_loss(image: Tensor, truth: Tensor, loss: ImageLoss) -> Tensor:
-    """Return the mean L1 or squared error of images `[N,3,H,W]`."""
+    """Return the L1 or L2 loss of images `[N,3,H,W]`."""
     return F.l1_loss(image, truth) if loss == "l1" else F.mse_loss(image, truth)
 
 

@@ -1,9 +1,9 @@
-"""The step size of the loop: a line search at the end of the stages that train the corrector.
+"""Line search for the step size of the loop, at the end of the stages that train the corrector.
 
-P and C read almost the same evidence. A full step discards P's estimate, a damped one is a weighted
-mean of the two. The best weight is measured on new crops: the images of the last step must not be
-worse than P's at any sigma. The search applies only to the statistics corrector, whose step is a
-few numbers.
+P and C use almost the same information. A full step discards P's estimate; a damped step is a
+weighted mean of both estimates. The best weight is measured on new crops: at no sigma may the
+images of the last step be worse than those with P's code. Only the statistics corrector, whose step
+is a few parameters, can be damped.
 """
 
 from __future__ import annotations
@@ -29,22 +29,21 @@ _BINS: Final = 4
 
 @dataclass(frozen=True)
 class Gains:
-    """The gains of seven steps over P's code, as decreases of the L1 on RGB in [0,1]."""
+    """The gains of seven steps over P's code, as reductions of the L1 error of RGB in [0,1]."""
 
     step_size: float
-    """Size of the steps, relative to the trained one."""
+    """Step size, relative to the trained one."""
     mean: float
     """Mean gain over all crops."""
     worst: float
-    """Mean gain of the worst quarter of the crops, ordered by sigma."""
+    """Lowest mean gain of the four quartiles of sigma."""
 
 
 @torch.no_grad()
 def search_step_size(context: StageContext[IkcNetworks]) -> dict[str, float]:
     """Scale the corrector's last layer by the best step size; return figures to log.
 
-    The best size is the one with the largest gain among those that make no quarter of the blurs
-    worse, or the smallest if there are none. The reference corrector stays unchanged.
+    See `choose` for the criterion. The reference corrector is left unchanged.
     """
     corrector = context.networks.corrector
     if not isinstance(corrector, StatisticsCorrector):
@@ -52,24 +51,24 @@ def search_step_size(context: StageContext[IkcNetworks]) -> dict[str, float]:
     last = corrector.last_layer
     full = {name: value.clone() for name, value in last.state_dict().items()}
 
-    def take(step_size: float) -> None:
+    def set_step_size(step_size: float) -> None:
         last.load_state_dict({name: step_size * value for name, value in full.items()})
 
     starts = [_start(context, index) for index in range(_BATCHES)]
     measured = []
     for step_size in STEP_SIZES:
-        take(step_size)
+        set_step_size(step_size)
         measured.append(_gains(context, starts, step_size))
     chosen = context.processes.broadcast(choose(measured))
-    take(chosen)
+    set_step_size(chosen)
     figures = {f"gain_at_{gains.step_size:g}": gains.mean for gains in measured}
     return {"step_size": chosen} | figures
 
 
 def choose(measured: list[Gains]) -> float:
-    """Return the step size with the largest gain among those that make no quarter worse.
+    """Return the step size with the largest mean gain that makes no quartile of sigma worse.
 
-    If there are none, return the smallest.
+    If there is none, return the smallest step size.
     """
     harmless = [gains for gains in measured if gains.worst >= 0]
     if not harmless:
@@ -79,7 +78,7 @@ def choose(measured: list[Gains]) -> float:
 
 @dataclass(frozen=True, eq=False)
 class _Start:
-    """A batch, and P's codes and images of it: the same for every step size."""
+    """A batch with P's codes and their images, shared by all step sizes."""
 
     batch: Batch
     code: Tensor
@@ -89,7 +88,7 @@ class _Start:
 def _start(context: StageContext[IkcNetworks], index: int) -> _Start:
     # Batches that no step of the stage has drawn.
     batch = context.source.batch(context.settings.steps + index)
-    code, _ = context.predicted(batch)
+    code, _ = context.predict(batch)
     return _Start(batch, code, context.image(batch, code))
 
 
@@ -98,7 +97,7 @@ def _gains(context: StageContext[IkcNetworks], starts: list[_Start], step_size: 
     for start in starts:
         batch, code, image = start.batch, start.code, start.image
         for _ in range(_ITERS):
-            code, _ = context.corrected(batch, image, code)
+            code, _ = context.correct(batch, image, code)
             image = context.image(batch, code)
         errors = [(each - batch.hr).abs().mean(dim=(1, 2, 3)) for each in (start.image, image)]
         gains.append((errors[0] - errors[1]).double())

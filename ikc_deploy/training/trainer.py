@@ -1,7 +1,7 @@
-"""The training loop of every kind of recipe: steps, average of the weights, log, state.
+"""The training loop of all recipes: optimizer steps, moving average, log and saved state.
 
-A run is a folder (`runs`). A task (`training_task`) determines what is trained: the stages of IKC
-or DAN, FKP's flows, or a USRNet.
+A run is a folder (`runs`). A task (`training_task`) defines what is trained: the stages of IKC or
+DAN, FKP's flows, or a USRNet.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ikc_deploy.training.runs import (
 from ikc_deploy.training.training_task import TrainingStage, TrainingTask
 
 Progress = Callable[[str, int, int, float], None]
-"""Callback after every step with (stage, completed steps, total steps, last logged loss)."""
+"""Callback after every step: (stage, completed steps, total steps, last logged loss)."""
 
 
 def train(
@@ -44,19 +44,20 @@ def train(
 ) -> Path | None:
     """Train all stages of a task, or resume their training.
 
-    After any interruption, the state on disk resumes exactly like an uninterrupted run. Stages that
-    a run has not begun may still be changed or added.
+    A run that is resumed after an interruption gives the same result as an uninterrupted one.
+    Stages that the run has not started may be changed or added before it is resumed.
 
     Args:
-        task: What is trained. If it has several processes, each of them calls this with the same
-            arguments, except for the task's device; only the main process writes.
-        run: Folder of the run; created for a new one.
+        task: The task. Each of its processes calls this function with the same arguments, except
+            for the task's device; only the main process writes.
+        run: Folder of the run; created if it does not exist.
         resume: Whether to resume from the state in `run`.
         progress: Called after every step.
-        keep_going: Called before every step; False saves the state and stops.
+        keep_going: Called before every step; if it returns False, the state is saved and the
+            training stops.
 
     Returns:
-        The path of the result, or None if `keep_going` returned False.
+        The path of the result; None if `keep_going` returned False.
 
     Raises:
         InputError: The images are unusable, there is no state to resume, or `run` holds a state and
@@ -69,7 +70,7 @@ def train(
     recipe, processes = task.recipe, task.processes
     if task.device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-        # The bicubic skip is float32; TF32 cannot hold an 8-bit image.
+        # The bicubic skip needs float32; TF32 is too coarse for an 8-bit image.
         torch.backends.cudnn.allow_tf32 = False
     images = ImageSet.of_folders(recipe.data) if recipe.uses_images else None
     state = open_run(recipe, run, resume, images)
@@ -77,7 +78,7 @@ def train(
     if state is not None:
         for name, module in task.modules().items():
             restore(module, state.networks.get(name, {}))
-    # Every process has read the state before the main process writes.
+    # All processes must have read the state before the main process writes.
     processes.barrier()
     names = list(recipe.stage_recipes)
     log = RunLog(run) if processes.is_main else None
@@ -113,9 +114,9 @@ class _StageTrainer:
         self.settings = task.recipe.stage_recipes[name]
         self.done = 0
         self.loss = math.nan
-        """Mean loss of the last line of the log."""
+        """Mean loss since the previous line of the log, as last logged."""
         self._name, self._task, self._log = name, task, log
-        self._how = self.settings.optimization
+        self._optimization = self.settings.optimization
         for module in task.modules().values():
             module.eval().requires_grad_(False)
         self._stage = task.stage(name)
@@ -123,20 +124,20 @@ class _StageTrainer:
         self._parameters: list[Tensor] = list(self._module.parameters())
         self._average: nn.Module | None = None
         self._averages: list[Tensor] = []
-        if self._how.ema_decay is not None:
+        if self._optimization.ema_decay is not None:
             self._average = copy.deepcopy(self._module).requires_grad_(False)
             self._averages = list(self._average.parameters())
         self._optimizer = torch.optim.Adam(
             self._parameters,
             lr=self.settings.learning_rate,
-            betas=self._how.betas,
-            weight_decay=self._how.weight_decay,
+            betas=self._optimization.betas,
+            weight_decay=self._optimization.weight_decay,
             fused=True,
         )
-        self._step_loss = _shared_loss(self._stage, task.processes)
-        self._gradients: Gradients = self._computed_gradients
+        self._step_loss = _distributed_loss(self._stage, task.processes)
+        self._gradients: Gradients = self._compute_gradients
         if task.device.type == "cuda" and self._stage.recordable and task.processes.size == 1:
-            self._gradients = RecordedGradients(self._computed_gradients)
+            self._gradients = RecordedGradients(self._compute_gradients)
         self._clock = time.monotonic()
         self._recent: list[Tensor] = []
 
@@ -149,30 +150,30 @@ class _StageTrainer:
         for group in self._optimizer.param_groups:
             group["lr"] = self.settings.rate(self.done)
         loss = self._gradients(self._stage.draw(self.done))
-        if self._how.gradient_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, self._how.gradient_norm)
+        if self._optimization.gradient_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self._optimization.gradient_norm)
         self._optimizer.step()
         self.done += 1
-        if self._how.ema_decay is not None:
-            # At first, a slow average would keep the random initial weights for too long.
-            decay = min(self._how.ema_decay, self.done / (self.done + 10))
+        if self._optimization.ema_decay is not None:
+            # Faster at the beginning, so that the random initial weights are forgotten soon.
+            decay = min(self._optimization.ema_decay, self.done / (self.done + 10))
             with torch.no_grad():
                 torch._foreach_lerp_(self._averages, self._parameters, 1 - decay)
         if self._log:
-            # Reading a loss waits for the GPU, so it is read only when it is logged.
+            # Reading a loss would wait for the GPU, so losses are read only when they are logged.
             self._recent.append(loss)
 
-    def _computed_gradients(self, inputs: Any) -> Tensor:
-        # A recorded step then writes its gradients instead of adding them.
+    def _compute_gradients(self, inputs: Any) -> Tensor:
+        # set_to_none: a recorded step must write its gradients instead of adding to them.
         self._module.zero_grad(set_to_none=True)
-        bfloat16 = self._how.precision == "bfloat16"
+        bfloat16 = self._optimization.precision == "bfloat16"
         with torch.autocast(self._task.device.type, torch.bfloat16, enabled=bfloat16):
             loss: Tensor = self._step_loss(inputs)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def report(self) -> None:
-        """Log the loss at the recipe's interval, and a validation at the task's."""
+        """Log loss and validation, each at its interval."""
         if not self._log:
             return
         if self.done % self._task.recipe.log_every == 0 or self.finished:
@@ -203,7 +204,7 @@ class _StageTrainer:
             self._module.load_state_dict(self._average.state_dict())
 
     def finish(self) -> None:
-        """Replace the weights by their average, the result of the stage."""
+        """Replace the weights by their moving average, and finish the stage."""
         self._use_average()
         figures = self._stage.finish()
         if figures and self._log:
@@ -228,7 +229,7 @@ class _StageTrainer:
 
 
 class _LossModule(nn.Module):
-    """A stage's loss as a forward pass, whose gradients DistributedDataParallel averages."""
+    """A stage's loss as the forward pass of a module, for DistributedDataParallel."""
 
     def __init__(self, stage: TrainingStage) -> None:
         super().__init__()
@@ -239,7 +240,7 @@ class _LossModule(nn.Module):
         return self._loss(inputs)
 
 
-def _shared_loss(stage: TrainingStage, processes: ProcessGroup) -> Callable[[Any], Any]:
+def _distributed_loss(stage: TrainingStage, processes: ProcessGroup) -> Callable[[Any], Any]:
     if processes.size == 1:
         return stage.loss
     return DistributedDataParallel(_LossModule(stage), broadcast_buffers=False)

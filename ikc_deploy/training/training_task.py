@@ -1,7 +1,7 @@
-"""What a run trains, as the training loop sees it: a task with stages.
+"""Interfaces between the training loop and what it trains: a `TrainingTask` with stages.
 
-The loop (`trainer`) makes the steps, averages, logs and saves. A task knows its networks, the
-inputs and the loss of each stage, and the file that is the result.
+The loop (`trainer`) runs optimizer steps, averages weights, logs and saves. A task provides the
+networks, the inputs and the loss of each stage, and writes the result.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ RecipeOfTask = TypeVar("RecipeOfTask", bound=TrainingRecipe)
 
 
 class TrainingStage(ABC):
-    """A stage: the module that it trains, and the loss of a step."""
+    """A stage: the module that it trains, its inputs and its loss."""
 
     module: nn.Module
-    """Module that is trained, in place."""
+    """Module that is trained in place."""
     recordable: bool = False
-    """Whether a step computes the same operations for all inputs, so that a CUDA graph of one step
-    can be replayed for all. The inputs are then `StageInputs`."""
+    """Whether all steps run the same operations, so that one can be recorded as a CUDA graph. The
+    inputs must then be `StageInputs`."""
 
     @abstractmethod
     def draw(self, step: int) -> Any:
-        """Return the inputs of a step; they depend on (seed, stage, step) alone."""
+        """Return the inputs of a step, which depend only on (seed, stage, step)."""
 
     @abstractmethod
     def loss(self, inputs: Any) -> Tensor:
-        """Return the mean loss of this process's samples, with gradients to `module` only."""
+        """Return the mean loss of this process's samples, with gradients only for `module`."""
 
     def finish(self) -> dict[str, float]:
         """Finish the stage after its last step, with averaged weights; return figures to log."""
@@ -48,14 +48,14 @@ class TrainingTask(ABC, Generic[RecipeOfTask]):
     Args:
         recipe: Recipe of the run.
         device: Device of the training.
-        processes: Processes of the run. Each has a task with the same recipe.
+        processes: Processes of the run; each has its own task with the same recipe.
 
     Raises:
         RecipeError: A batch cannot be split evenly among the processes.
     """
 
     basis: KernelBasis | None = None
-    """Basis of the networks' kernel codes, if they have any; saved with a state."""
+    """Kernel basis of the networks, which is saved with the state; None if they use no codes."""
     validate_every: int | None = None
     """Number of steps between validations; None for none."""
 
@@ -68,11 +68,11 @@ class TrainingTask(ABC, Generic[RecipeOfTask]):
 
     @abstractmethod
     def build(self, basis: KernelBasis | None, *, resumed: bool) -> None:
-        """Read the images and create the networks, in `modules`; check every stage.
+        """Read the images, create the networks in `modules`, and validate all stages.
 
         Args:
             basis: Basis of a saved state.
-            resumed: Whether the weights of a saved state follow.
+            resumed: Whether the caller will load the weights of a saved state.
         """
 
     @abstractmethod
@@ -81,10 +81,10 @@ class TrainingTask(ABC, Generic[RecipeOfTask]):
 
     @abstractmethod
     def stage(self, name: str) -> TrainingStage:
-        """Return a stage that begins; the networks are in evaluation mode without gradients."""
+        """Return a stage to train; all networks are in evaluation mode without gradients."""
 
     def validate(self, stage: str) -> dict[str, float]:  # noqa: ARG002 - for subclasses
-        """Return figures of the averaged weights in the middle or at the end of a stage."""
+        """Validate the averaged weights during or after a stage; return figures to log."""
         return {}
 
     @abstractmethod

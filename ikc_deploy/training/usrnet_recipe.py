@@ -79,5 +79,5 @@ class UsrnetRecipe(TrainingRecipe):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings beside seed and stages that determine the result, as JSON values."""
+        """Settings other than seed and stages that determine the result, as JSON values."""
         return {"network": self.network.to_dict(), "blur": asdict(self.blur)}

@@ -85,9 +85,9 @@ class _UsrnetStage(TrainingStage):
         scale = int(random.choice(blur.scales))
         crops = self._crops.crops(random, count, self._recipe.training.patch, self._part)
         hr = crops.to(torch.float32, memory_format=torch.channels_last) / 255
-        kernels = self._here(random_fkp_kernels(random, count, scale))
+        kernels = self._to_device(random_fkp_kernels(random, count, scale))
         levels = random.uniform(0, blur.noise, count) * (random.random(count) >= blur.clean)
-        noise = self._here(levels / 255)
+        noise = self._to_device(levels / 255)
         lr = degrade_circular(hr, kernels, scale)
         generator = torch.Generator(self._device).manual_seed(int(random.integers(2**62)))
         grain = torch.randn((count, *lr.shape[1:]), generator=generator, device=self._device)
@@ -98,5 +98,5 @@ class _UsrnetStage(TrainingStage):
         sr: Tensor = self._network(inputs.lr, inputs.kernels, inputs.scale, inputs.noise)
         return F.l1_loss(sr.float(), inputs.hr)
 
-    def _here(self, values: NDArray[Any]) -> Tensor:
+    def _to_device(self, values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(values[self._part]).to(self._device, torch.float32)

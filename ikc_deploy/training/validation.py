@@ -1,4 +1,4 @@
-"""Validation while training: PSNR and sigma errors on a few HR images and sigmas, in torch."""
+"""Validation during training: PSNR and sigma errors on a few HR images and sigmas, in torch."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class ValidationCase:
 
 
 TOLERATED_LOSS: Final = 0.02
-"""Largest loss of PSNR in dB that is accepted for fewer corrections."""
+"""Maximum loss of PSNR in dB that is accepted for fewer corrections."""
 
 
 def recommended_iters(curve: Sequence[float]) -> int:
-    """Return the fewest corrections that are within `TOLERATED_LOSS` of the best number of them.
+    """Return the smallest number of corrections whose PSNR is within `TOLERATED_LOSS` of the best.
 
     Args:
         curve: Mean PSNR in dB at steps 0, 1, ... of the loop.
@@ -61,7 +61,7 @@ def load_cases(folder: Path, sigmas: tuple[float, ...], scale: int) -> list[Vali
 
 
 _TRAINS_IMAGES: Final = ("sftmd", "joint", "dan")
-"""Stages that train the image network, which is measured with true codes too."""
+"""Stages that train the image network, which is then also measured with true codes."""
 
 _WHOLE_LOOP: Final = ("corrector", "joint", "dan")
 """Stages after which every step of the loop is measured."""
@@ -75,7 +75,7 @@ def validate(
     iters: int,
     device: torch.device,
 ) -> dict[str, float]:
-    """Return the mean PSNR-Y in dB and mean absolute sigma errors of the networks trained so far.
+    """Return mean PSNR-Y in dB and mean absolute errors of sigma for the networks trained so far.
 
     Args:
         networks: Networks on `device`, in evaluation mode.

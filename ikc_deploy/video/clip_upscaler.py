@@ -1,4 +1,4 @@
-"""`ClipUpscaler`: the frames of a stream through an `Upscaler` and its pipeline."""
+"""`ClipUpscaler`: upscales the frames of a stream with the pipeline of an `Upscaler`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from ikc_deploy.video.interfaces import Frame, Source, StreamFacts
 class ClipUpscaler:
     """A `FrameUpscaler` that runs an `Upscaler`, followed by `Postprocessing`.
 
-    One thread decodes, one for each worker of the upscaler upscales and postprocesses, and the
-    caller encodes. At most `CAPACITY` frames wait before the workers, and as many behind them.
+    One thread decodes, the worker threads of the upscaler upscale and postprocess, and the caller
+    encodes. At most `CAPACITY` frames are queued before the workers, and as many after them.
     """
 
     upscaler: Upscaler
@@ -32,7 +32,7 @@ class ClipUpscaler:
     estimate: Estimate = CLIP_ESTIMATE
     """Way to estimate it."""
     postprocessing: Postprocessing = NO_POSTPROCESSING
-    """What happens to its output."""
+    """Postprocessing of the images."""
 
     @property
     def scale(self) -> int:
@@ -44,7 +44,7 @@ class ClipUpscaler:
     ) -> PipelineRun[Frame]:
         """Return the run of a source's frames; see `FrameUpscaler.run`.
 
-        Iterating raises what `Upscaler` raises.
+        Iterating raises the errors of the upscaler.
         """
         facts = source.facts
         size = _coded_size(facts, self.postprocessing, self.scale)
@@ -67,7 +67,7 @@ class ClipUpscaler:
 def output_facts(
     facts: StreamFacts, postprocessing: Postprocessing, scale: int, name: str
 ) -> StreamFacts:
-    """Return the facts of the upscaled and postprocessed stream, for the input's facts.
+    """Return the facts of the upscaled and postprocessed stream.
 
     Args:
         facts: Properties of the input.
@@ -76,7 +76,7 @@ def output_facts(
         name: Name of the input for messages.
 
     Raises:
-        InputError: The size is impossible, or the input has too few pixels.
+        InputError: The output size is invalid, or the input is too small.
     """
     if min(facts.width, facts.height) < MIN_SIDE:
         raise InputError(
@@ -89,10 +89,10 @@ def output_facts(
 
 
 def _coded_size(facts: StreamFacts, postprocessing: Postprocessing, scale: int) -> tuple[int, int]:
-    """Return height and width of output frames as coded, for the input's facts.
+    """Return height and width of output frames as coded.
 
-    Sizes are those that a viewer sees: for a clip that players turn by 90 degrees, the sides are
-    exchanged. Given sizes are rounded to even numbers, which chroma subsampling needs.
+    Sizes in `postprocessing` are as displayed: for a clip that players rotate by 90 degrees, the
+    sides are swapped. They are rounded to even numbers, as required by chroma subsampling.
 
     Raises:
         InputError: The size is impossible.

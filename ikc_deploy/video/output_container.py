@@ -68,7 +68,7 @@ class MuxedOutput:
         container: FFmpeg's name of the container.
         coded: A coded video stream, whose parameters are copied.
         facts: Properties of the video, for tags.
-        beside: The other streams, tags and chapters; None for none.
+        beside: Other streams, tags and chapters; None for none.
 
     Raises:
         TrackError: Another stream, tags or chapters cannot be written.

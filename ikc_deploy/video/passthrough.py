@@ -1,4 +1,4 @@
-"""Check, before the work, of what an output receives from its clip in addition to the video."""
+"""Checks, before any work, which streams and metadata an output receives from its clip."""
 
 from __future__ import annotations
 

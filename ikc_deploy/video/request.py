@@ -1,4 +1,4 @@
-"""The request of one video run: source, target and settings, checked before the run starts."""
+"""`Request`: source, target and settings of one video run, which are validated in advance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run of a source through an upscaler to a sink, and its outcome."""
+"""`upscale_stream`: passes frames from a source through an upscaler to a sink."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def upscale_stream(
     progress: Callable[[int], None] = lambda _: None,
     live: bool = False,
 ) -> StreamOutcome:
-    """Pass the frames of `source` through `upscaler` to `sink`, and finish the output.
+    """Upscale the frames of a source, and write them to a sink.
 
     If an error is raised, the output is absent or unchanged.
 

@@ -1,4 +1,4 @@
-"""The run of a request: its source, upscaled and postprocessed, to its sink."""
+"""`run_request`: opens the source and the sink of a request, and upscales between them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ikc_deploy.video.stream_job import StreamOutcome, upscale_stream
 
 @dataclass(frozen=True)
 class FrameSettings:
-    """What happens to every frame."""
+    """Blur and postprocessing of all frames."""
 
     sigma: float | None = None
-    """Blur in HR pixels; None to estimate it."""
+    """Sigma of the known blur in HR pixels; None to estimate the blur."""
     estimate: Estimate = CLIP_ESTIMATE
-    """Way to estimate it."""
+    """How the blur is estimated."""
     postprocessing: Postprocessing = NO_POSTPROCESSING
     """Strength, output size and preview."""
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What a run reports while it runs, and its pipes."""
+    """Callbacks for warnings and progress, and the pipes of a run."""
 
     warn: Callable[[str], None] = lambda _: None
     """Called with sentences about the source and about what the output will lack."""
@@ -45,7 +45,7 @@ class Callbacks:
 
 @dataclass(frozen=True)
 class StreamReport:
-    """A finished run."""
+    """The result of a run."""
 
     request: Request
     """The request."""
@@ -54,7 +54,7 @@ class StreamReport:
     sr: StreamFacts
     """Properties of the output frames."""
     outcome: StreamOutcome
-    """Number of frames, and what is missing."""
+    """Number of frames, and what the output lacks."""
 
 
 def run_request(
@@ -69,7 +69,7 @@ def run_request(
     Args:
         request: The request.
         upscaler: The upscaler, which stays open.
-        settings: What happens to every frame.
+        settings: Blur and postprocessing.
         stop: Event that ends the run; the output is completed with the frames so far.
         callbacks: Warnings, progress and pipes.
 

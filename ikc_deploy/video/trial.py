@@ -1,4 +1,4 @@
-"""Trial of what a container supports, with the real muxer and streams, before any work is done.
+"""Trial runs of what a container supports, with the real muxer and streams, before any work.
 
 FFmpeg's list of supported codecs is not reliable: some muxers fail when the header is written, at a
 packet, or at the end, and MPEG-TS accepts all codecs and writes unknown ones as private data that

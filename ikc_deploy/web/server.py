@@ -32,7 +32,7 @@ from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, Picture, read_picture, write_picture
 from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
 from ikc_deploy.web.web_settings import LOOPBACK, WebSettings
-from ikc_deploy.web.work import Job, Studio, Upload, UpscaleRequest, UserSession
+from ikc_deploy.web.work import Job, Upload, UpscaleRequest, UpscaleService, UserSession
 
 STATIC: Final = Path(__file__).parent / "static"
 COOKIE: Final = "ikc_session"
@@ -53,17 +53,20 @@ Endpoint = Callable[[Request, UserSession], Awaitable[Response]]
 
 
 def create_app(
-    studio: Studio, weights: dict[str, int], default: str, hosts: tuple[str, ...] = LOOPBACK
+    service: UpscaleService,
+    weights: dict[str, int],
+    default: str,
+    hosts: tuple[str, ...] = LOOPBACK,
 ) -> Starlette:
     """Return the application.
 
     Args:
-        studio: Does the work; the caller closes it.
+        service: The service; the caller closes it.
         weights: Scale factors of the weights that users may choose, by name.
         default: Name of the chosen weights when the page opens.
         hosts: Host names, without port, under which the page answers.
     """
-    api = _Api(studio, weights, default)
+    api = _Api(service, weights, default)
     routes = [
         Route("/", lambda _: FileResponse(STATIC / "index.html")),
         Route("/api/setup", api.endpoint(api.setup)),
@@ -106,9 +109,9 @@ def _refusal(request: Request, hosts: tuple[str, ...]) -> str:
 class _Api:
     """The endpoints below /api."""
 
-    def __init__(self, studio: Studio, weights: dict[str, int], default: str) -> None:
-        self._studio = studio
-        self._settings: WebSettings = studio.settings
+    def __init__(self, service: UpscaleService, weights: dict[str, int], default: str) -> None:
+        self._service = service
+        self._settings: WebSettings = service.settings
         self._weights = weights
         self._default = default
 
@@ -116,7 +119,7 @@ class _Api:
         """Return the endpoint with its session, and with errors as JSON with one sentence."""
 
         async def answered(request: Request) -> Response:
-            token, session = self._studio.session(request.cookies.get(COOKIE))
+            token, session = self._service.session(request.cookies.get(COOKIE))
             try:
                 response = await answer(request, session)
             except _TooLargeError as error:
@@ -143,7 +146,7 @@ class _Api:
     async def weights_facts(self, request: Request, _: UserSession) -> Response:
         """Return the range of sigma that weights know; their graphs are completed on first use."""
         name = self._known(request.path_params["name"])
-        basis = (await run_in_threadpool(self._studio.bundle, name)).basis
+        basis = (await run_in_threadpool(self._service.bundle, name)).basis
         return JSONResponse({"sigma_range": basis.sigma_range})
 
     def _known(self, weights: object) -> str:
@@ -175,7 +178,7 @@ class _Api:
         """Start a job."""
         values = await _json(request)
         upload, wanted = self._wanted(values, session)
-        job = await run_in_threadpool(self._studio.start, session, upload, wanted)
+        job = await run_in_threadpool(self._service.start, session, upload, wanted)
         return JSONResponse(_state(job))
 
     async def crop(self, request: Request, session: UserSession) -> Response:
@@ -183,7 +186,7 @@ class _Api:
         values = await _json(request)
         upload, wanted = self._wanted(values, session)
         x, y = (int(_number(values, key, 0)) for key in ("x", "y"))
-        future = await run_in_threadpool(self._studio.crop, upload, wanted, x, y)
+        future = await run_in_threadpool(self._service.crop, upload, wanted, x, y)
         left, top, image = await asyncio.wrap_future(future)
         place = {"x-left": str(left), "x-top": str(top)}
         return Response(await run_in_threadpool(_png, image), 200, place, "image/png")

@@ -1,4 +1,4 @@
-"""The work of the page: pictures, jobs in one queue, and sessions that share nothing."""
+"""`UpscaleService`: the back end of the page, with isolated user sessions and one queue of jobs."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _KEPT_JOBS: Final = 2
 
 _KEPT_UPSCALERS: Final = 4
 _IDLE_SECONDS: Final = 3600.0
-"""Time after which an unused session and its pictures are forgotten."""
+"""Time in seconds after which an unused session and its pictures are deleted."""
 
 _BUSY: Final = "the page is busy; try again in a minute"
 
 
 @dataclass(frozen=True)
 class UpscaleRequest:
-    """What a user asks of one job."""
+    """The settings of one job."""
 
     weights: str
     iters: int | None = None
@@ -70,7 +70,7 @@ class Upload:
 
 @dataclass(eq=False)
 class Job:
-    """One request, its progress and, when it is done, its images."""
+    """One request with its progress and, once it is done, its images."""
 
     upload: Upload
     request: UpscaleRequest
@@ -80,7 +80,7 @@ class Job:
     passes: int = 0
     """Number of passes of networks that have started."""
     expected: int = 0
-    """Number of passes if the picture is not cut into tiles."""
+    """Expected number of passes, if the picture is not tiled."""
     steps: list[Picture] = field(default_factory=list)
     bicubic: NDArray[np.uint8] | None = None
     blurs: list[dict[str, Any]] = field(default_factory=list)
@@ -90,7 +90,7 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more happens."""
+        """Whether the job is done, failed or cancelled."""
         return self.state in ("done", "failed", "cancelled")
 
 
@@ -113,8 +113,8 @@ class UserSession:
         return self.jobs[job_id]
 
 
-class Studio:
-    """All sessions, one queue of jobs, and the upscalers that run them one after the other.
+class UpscaleService:
+    """User sessions, a queue of jobs, and the upscalers that run the jobs one after another.
 
     Args:
         settings: Limits.

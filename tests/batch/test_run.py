@@ -18,7 +18,7 @@ from ikc_deploy import Bundle, InputError
 from ikc_deploy.batch.run import BatchReport, Joined, run_batch
 from ikc_deploy.batch.run_state import FOLDER, open_run_state
 from ikc_deploy.batch.settings import ActorSettings, BatchSettings
-from ikc_deploy.batch.tasks import ChunkTask, Task, TaskOutcome, do
+from ikc_deploy.batch.tasks import ChunkTask, Task, TaskOutcome, run_task
 from ikc_deploy.cli.ikc_upscale import main
 from ikc_deploy.imaging.image_io import read_rgb, write_rgb
 from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
@@ -62,7 +62,10 @@ class Actor:
             for number, task in enumerate(tasks):
                 later = isinstance(task, ChunkTask) and task.clip_range.begin is not None
                 error = TaskOutcome(error="the disk is on fire")
-                yield number, error if later and self.failing else do(task, opened, upscaler.sigma)
+                yield (
+                    number,
+                    error if later and self.failing else run_task(task, opened, upscaler.sigma),
+                )
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from ikc_deploy import Bundle
 from ikc_deploy.batch.settings import ActorSettings
-from ikc_deploy.batch.tasks import Task, TaskOutcome, do
+from ikc_deploy.batch.tasks import Task, TaskOutcome, run_task
 from ikc_deploy.cli.ikc_upscale import main
 from ikc_deploy.imaging.image_io import write_rgb
 from tests.cli.running import assert_one_clear_line, invoke
@@ -34,7 +34,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> Iterator[tuple[int, TaskOutcome]]:
         with upscaler.open() as opened:
             for number, task in enumerate(tasks):
-                yield number, do(task, opened, upscaler.sigma)
+                yield number, run_task(task, opened, upscaler.sigma)
 
     monkeypatch.setattr("ikc_deploy.batch.cluster.find_spec", lambda _: "a spec")
     monkeypatch.setattr("ikc_deploy.batch.run.connected", lambda _: nullcontext())

@@ -19,7 +19,7 @@ from ikc_deploy.networks.checkpoints import new_dan_networks
 from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.runtime.backends import open_backend
 from ikc_deploy.runtime.frames import frame_shape
-from ikc_deploy.runtime.session import Session, run
+from ikc_deploy.runtime.session import Session
 from tests.bundles import export_small, save_small
 from tests.networks.dan_formulas import published
 from tests.networks.test_reference_dan import published_state
@@ -70,7 +70,7 @@ def loop_of(
     session = Session(backend, bundle, frame_shape(lr, bundle.manifest.io), iters)
     images: list[NDArray[Any]] = []
     session.upload(lr)
-    run(backend, session.blind(), lambda _: images.append(backend.download(session.sr)))
+    session.blind().run(lambda _: images.append(backend.download(session.sr)))
     codes = np.stack([backend.download(code) for code in session.codes])
     backend.close()
     return images, codes

@@ -3,11 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ikc_deploy.export.rewrites import (
-    deployable_corrector,
-    deployable_predictor,
-    deployable_sftmd,
-)
+from ikc_deploy.export.deployable import deployable
 from ikc_deploy.networks.architecture import Architecture, Design
 from ikc_deploy.networks.checkpoints import new_networks
 from ikc_deploy.networks.loop_networks import IkcNetworks
@@ -41,16 +37,12 @@ def test_rewritten_networks_equal_the_plain_ones(
     code = torch.from_numpy(networks.basis.code_of_sigma(sigmas.numpy())).double()
     image = networks.sftmd.unclamped(lr, code)
     assert image.std() > 1e-3
+    rewritten = deployable(networks)
+    torch.testing.assert_close(rewritten["sftmd"](lr, code), image, rtol=0, atol=1e-10)
     torch.testing.assert_close(
-        deployable_sftmd(networks.sftmd)(lr, code), image, rtol=0, atol=1e-10
-    )
-    torch.testing.assert_close(
-        deployable_predictor(networks.predictor)(lr), networks.predictor(lr), rtol=0, atol=1e-10
+        rewritten["predictor"](lr), networks.predictor(lr), rtol=0, atol=1e-10
     )
     sr = image.clamp(0, 1)
     torch.testing.assert_close(
-        deployable_corrector(networks.corrector)(sr, code),
-        networks.corrector(sr, code),
-        rtol=0,
-        atol=1e-10,
+        rewritten["corrector"](sr, code), networks.corrector(sr, code), rtol=0, atol=1e-10
     )

@@ -17,7 +17,7 @@ from ikc_deploy.runtime.cuda.cuda_graphs import CudaGraph, capture
 from ikc_deploy.runtime.cuda.device import open_device
 from ikc_deploy.runtime.cuda.streams import CudaStream
 from ikc_deploy.runtime.frames import FrameShape
-from ikc_deploy.runtime.session import Session, run
+from ikc_deploy.runtime.session import Session
 from ikc_deploy.runtime.tiling import TileSettings
 from tests.fake_cuda.arrays import WithDlpack
 from tests.fake_cuda.driver import OUT_OF_MEMORY, Driver
@@ -279,11 +279,11 @@ def test_parts_of_the_loop_are_programs_of_their_own(
         session.upload(frame[None])
         # Nothing, the code by P, two corrections, and the image of the last of them.
         for program in (session.correct(0), session.predict(), session.correct(ITERS)):
-            run(backend, program)
+            program.run()
         codes = [backend.download(code)[0] for code in session.codes]
         assert np.array_equal(codes, wanted.codes)
         backend.upload(codes[-1][None], session.codes[0])
-        run(backend, session.image(0))
+        session.image(0).run()
         assert np.array_equal(backend.download(session.frame)[0], wanted.image)
     backend.close()
     assert driver.left() == {}

@@ -46,7 +46,7 @@ def test_the_compact_code_is_that_of_the_predicted_sigma(bias: float) -> None:
     assert isinstance(last, nn.Linear)
     last.bias.fill_(bias)
     lr = torch.rand(2, 3, 12, 12)
-    sigma = predictor.readings(lr)[0][:, 0].numpy().astype(np.float64).clip(0.2, 4.0)
+    sigma = predictor.estimates(lr)[0][:, 0].numpy().astype(np.float64).clip(0.2, 4.0)
     np.testing.assert_allclose(predictor(lr), networks.basis.code_of_sigma(sigma), atol=1e-3)
 
 

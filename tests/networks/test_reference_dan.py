@@ -13,7 +13,7 @@ from ikc_deploy.errors import CheckpointError
 from ikc_deploy.kernels import SIGMA_RANGES, KernelBasis
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint, new_dan_networks, save_checkpoint
-from ikc_deploy.networks.dan2 import Dan2Estimator
+from ikc_deploy.networks.dan import Dan2Estimator
 from ikc_deploy.networks.loop_networks import DanNetworks
 from ikc_deploy.networks.reference_dan import import_dan
 from tests.networks.dan_formulas import published

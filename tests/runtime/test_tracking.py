@@ -12,7 +12,7 @@ import ikc_deploy
 from ikc_deploy import Bundle, Upscaler
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.runtime.frame_plane import HostPlane
-from ikc_deploy.runtime.tracking import Tracker, Turns, thumbnail
+from ikc_deploy.runtime.tracking import Sequencer, Tracker, thumbnail
 from tests.repeating import CORRECTION, FIRST
 from tests.samples import photo
 
@@ -117,7 +117,7 @@ def test_streams_and_calls_have_trackers_of_their_own(small_bundle: Bundle) -> N
 
 
 def test_a_frame_that_fails_early_does_not_let_later_frames_pass_earlier_ones() -> None:
-    turns = Turns()
+    turns = Sequencer()
     first, second, third = turns.take(), turns.take(), turns.take()
     order: list[str] = []
 

@@ -191,7 +191,7 @@ def test_a_tracked_clip_overlaps_and_keeps_its_bits(
 ) -> None:
     """The first frame's image waits until the second frame is on the device and predicted."""
     predicted, uploads = threading.Event(), set[int]()
-    predict, upscale = UploadedBatch.predict, UploadedBatch.upscale
+    predict, upscale = UploadedBatch.ensure_predicted, UploadedBatch.upscale
 
     def predicting(self: UploadedBatch) -> None:
         predict(self)
@@ -207,7 +207,7 @@ def test_a_tracked_clip_overlaps_and_keeps_its_bits(
         expected = list(upscaler.stream(CLIP))
     monkeypatch.setattr(UploadedBatch, "upscale", upscaling)
     with Upscaler(bundle, Overlapping(bundle, CLIP[0]), ITERS) as upscaler:
-        monkeypatch.setattr(UploadedBatch, "predict", predicting)
+        monkeypatch.setattr(UploadedBatch, "ensure_predicted", predicting)
         for result, wanted in zip(upscaler.stream(CLIP), expected, strict=True):
             assert np.array_equal(result.codes, wanted.codes)
             assert np.array_equal(result.image, wanted.image)

@@ -65,7 +65,7 @@ def test_p_is_shifted_to_the_best_images(
     assert max(gains, key=gains.__getitem__) == f"gain_at_{chosen / 4:g}"
     predictor = context.networks.predictor
     assert isinstance(predictor, SinglePredictor)
-    sigma = predictor.readings(torch.rand(2, 3, 12, 12))[0]
+    sigma = predictor.estimates(torch.rand(2, 3, 12, 12))[0]
     torch.testing.assert_close(sigma, torch.full((2, 1), 2.1 - chosen))
 
 

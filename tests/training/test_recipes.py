@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ikc_deploy.errors import RecipeError
 from ikc_deploy.networks.architecture import ARCHITECTURES, Architecture
 from ikc_deploy.networks.checkpoints import new_networks
-from ikc_deploy.training.image_set_names import SOURCES
+from ikc_deploy.training.image_sets import SOURCES
 from ikc_deploy.training.loop_recipe import LoopRecipe
 from ikc_deploy.training.recipe_kinds import load_recipe
 from ikc_deploy.training.recipes import read_recipe

@@ -13,7 +13,7 @@ from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.kernels import gaussian_kernel
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint, new_dan_networks
-from ikc_deploy.networks.dan2 import Dan2Estimator
+from ikc_deploy.networks.dan import Dan2Estimator
 from ikc_deploy.networks.loop_networks import DanNetworks
 from ikc_deploy.training.batches import Batch, BatchSource
 from ikc_deploy.training.data import CropSource

@@ -413,8 +413,8 @@ def test_weights_of_another_scale_start_all_but_the_last_layer(tmp_path: Path) -
     ours, theirs = started.predictor, source.predictor
     assert isinstance(ours, SinglePredictor) and isinstance(theirs, SinglePredictor)
     # The same blur in LR pixels, the same levels.
-    torch.testing.assert_close(ours.readings(lr)[0] / 2, theirs.readings(lr)[0] / 4)
-    torch.testing.assert_close(ours.readings(lr)[1], theirs.readings(lr)[1])
+    torch.testing.assert_close(ours.estimates(lr)[0] / 2, theirs.estimates(lr)[0] / 4)
+    torch.testing.assert_close(ours.estimates(lr)[1], theirs.estimates(lr)[1])
 
 
 def test_the_estimators_of_the_film_design_fit_the_compact_one(tmp_path: Path) -> None:

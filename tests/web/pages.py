@@ -11,13 +11,13 @@ from starlette.applications import Starlette
 from ikc_deploy import Bundle
 from ikc_deploy.web.server import create_app
 from ikc_deploy.web.web_settings import LOOPBACK, WebSettings
-from ikc_deploy.web.work import Studio
+from ikc_deploy.web.work import UpscaleService
 
 
-def small_page(bundle: Bundle, **limits: Any) -> tuple[Starlette, Studio]:
-    """The application with one bundle under the name `small`, and its studio."""
-    studio = Studio(replace(WebSettings(), **limits), lambda _: bundle, threads=1)
-    return create_app(studio, {"small": bundle.manifest.scale}, "small", LOOPBACK), studio
+def small_page(bundle: Bundle, **limits: Any) -> tuple[Starlette, UpscaleService]:
+    """The application with one bundle under the name `small`, and its service."""
+    service = UpscaleService(replace(WebSettings(), **limits), lambda _: bundle, threads=1)
+    return create_app(service, {"small": bundle.manifest.scale}, "small", LOOPBACK), service
 
 
 def encoded(folder: Path, image: Any, suffix: str = ".png") -> bytes:

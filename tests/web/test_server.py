@@ -27,10 +27,10 @@ HEADERS = {"x-ikc": "1"}
 
 @pytest.fixture
 def client(small_bundle: Bundle) -> Iterator[TestClient]:
-    app, studio = small_page(small_bundle, max_upload_mib=1, max_megapixels=0.01)
+    app, service = small_page(small_bundle, max_upload_mib=1, max_megapixels=0.01)
     with TestClient(app, base_url=URL, headers=HEADERS) as opened:
         yield opened
-    studio.close()
+    service.close()
 
 
 def other_user(client: TestClient) -> TestClient:
@@ -274,7 +274,7 @@ def test_wrong_requests_are_sentences(
 
 
 def test_a_job_is_cancelled_between_passes(small_bundle: Bundle, tmp_path: Path) -> None:
-    app, studio = small_page(small_bundle)
+    app, service = small_page(small_bundle)
     with TestClient(app, base_url=URL, headers=HEADERS) as client:
         picture = client.post("/api/sample").json()["picture"]
         job = client.post("/api/upscale", json={"picture": picture, "iters": 20}).json()["job"]
@@ -285,7 +285,7 @@ def test_a_job_is_cancelled_between_passes(small_bundle: Bundle, tmp_path: Path)
                 break
             time.sleep(0.05)
         assert state["state"] == "cancelled" and state["passes"] < 42
-    studio.close()
+    service.close()
 
 
 def test_no_file_stays(client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

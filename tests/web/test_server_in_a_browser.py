@@ -40,7 +40,7 @@ WAIT = 120
 
 @pytest.fixture(scope="module")
 def address(small_bundle: Bundle) -> Iterator[str]:
-    app, studio = small_page(small_bundle)
+    app, service = small_page(small_bundle)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -50,7 +50,7 @@ def address(small_bundle: Bundle) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}/"
     server.should_exit = True
     thread.join()
-    studio.close()
+    service.close()
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ class DegradedCrop:
             raise InputError(f"the crop is not inside '{self.image}', {list(whole.shape[:2])}")
         hr = crop_to_multiple(hr, self.scale)
         blur = BlurSet.degradation(self.degradation, self.scale, self.seed).blurs[0]
-        return hr, Degradation().shrink(blur.apply(hr), self.scale, self.image.name)
+        return hr, Degradation().downscale(blur.apply(hr), self.scale, self.image.name)
 
     def described(self) -> dict[str, Any]:
         """Return the fields as JSON values, without folders of this machine."""

@@ -35,7 +35,7 @@ class _Networks(nn.Module):
             self.discriminator_lr = Discriminator(colours, settings.width)
             self.discriminator_hr = Discriminator(colours, settings.width)
 
-    def shrink(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def downscale(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Map `[N,C,H,W]` to the small image `[N,C,H/s,W/s]` and the rest of all colours."""
         small, rest = self.invertible(image.flatten(0, 1)[:, None])
         images = image.shape[:2]
@@ -96,7 +96,7 @@ class IkeFit:
             for group in optimizer.param_groups:
                 group["lr"] = self._schedule.learning_rate
         crops, real = self._crops(), self._crops()
-        small, rest = self._networks.shrink(crops)
+        small, rest = self._networks.downscale(crops)
         large = self._networks.enlarge(crops, rest)
         found = self._train_networks(crops, small, large)
         _, discriminator_lr, discriminator_hr = self._optimizers
@@ -117,8 +117,8 @@ class IkeFit:
         with torch.no_grad():
             # One colour after another: memory limits the size.
             colours = whole.tensor_split(self._lr.colours, dim=1)
-            shrunk = [made.shrink(colour)[1] for colour in colours]
-            larger = made.upsampler(torch.cat(shrunk, dim=1).flatten(1, 2))
+            downscaled = [made.downscale(colour)[1] for colour in colours]
+            larger = made.upsampler(torch.cat(downscaled, dim=1).flatten(1, 2))
             rests = larger.tensor_split(self._lr.colours, dim=1)
             pairs = zip(colours, rests, strict=True)
             sr = torch.cat([made.invertible.inverse(*pair) for pair in pairs], dim=1)
@@ -153,14 +153,14 @@ class IkeFit:
     def _train_networks(self, crops: Tensor, small: Tensor, large: Tensor) -> Losses:
         """Train the networks that produced both images; return all losses, unweighted."""
         settings, plan, made = self._settings, self._schedule, self._networks
-        shrunk, enlarged = resize(crops, 1 / self._scale), resize(crops, self._scale)
+        downscaled, enlarged = resize(crops, 1 / self._scale), resize(crops, self._scale)
         wanted = {
             "patches": (1.0, losses.lsgan_loss(made.discriminator_lr(small), real=True)),
-            "bicubic": (plan.bicubic, (small - shrunk).square().mean()),
+            "bicubic": (plan.bicubic, (small - downscaled).square().mean()),
             "variation": (schedule.TOTAL_VARIATION, losses.total_variation(large)),
         }
         if settings.energy:
-            kept = losses.energy(small, shrunk) + losses.energy(large, enlarged)
+            kept = losses.energy(small, downscaled) + losses.energy(large, enlarged)
             wanted["energy"] = (plan.energy, kept)
         if settings.csr_backward:
             alike = losses.lsgan_loss(made.discriminator_hr(large), real=True)

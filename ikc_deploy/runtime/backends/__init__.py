@@ -1,9 +1,10 @@
-"""Backends, which run the graphs of a bundle."""
+"""Backends, which run the graphs of a bundle: their settings, and the choice of one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, get_args
 
 from ikc_deploy.arguments import whole_number
@@ -17,6 +18,7 @@ from ikc_deploy.runtime.backends.cpu_backends import (
     ONNXRUNTIME,
     OPENVINO,
     choose_cpu_backend,
+    open_onnxruntime,
 )
 from ikc_deploy.runtime.backends.openvino_devices import DEVICES, is_device
 from ikc_deploy.text import shown
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from ikc_deploy.runtime.cuda.device import Device
 
 CUDA_BACKENDS: Final = (*TENSORRT_VARIANTS, "onnxruntime-cuda")
-"""Names of the backends on NVIDIA's GPUs, whose devices have numbers."""
+"""Names of the backends for NVIDIA GPUs, which are selected by number."""
 
 BACKENDS: Final = (*CUDA_BACKENDS, *CPU_BACKENDS)
 """Names of the backends, best first."""
@@ -37,23 +39,23 @@ DEFAULT_PRECISION: Final = "auto"
 
 @dataclass(frozen=True)
 class BackendSettings:
-    """Settings of all backends; each reads those that it has."""
+    """Settings of all backends; each uses those that apply to it."""
 
     threads: int = 0
     """Number of CPU cores for CPU backends; 0 for all."""
     cuda_graph: CudaGraphUse = DEFAULT_CUDA_GRAPH
-    """Recording of the loop as CUDA graphs by GPU backends: "auto" where it is possible, "require"
-    with an error where it is not, "off" to launch each network separately."""
+    """Whether GPU backends record the loop as CUDA graphs: "auto" if possible, "require" (an error
+    if not possible), or "off" to launch each network separately."""
     device: str = DEFAULT_DEVICE
     """Number of a GPU, or a device of OpenVINO: "CPU", "GPU", "NPU", or "AUTO" for a GPU if there
     is one, else the CPU. "auto" for GPU 0 and OpenVINO's CPU."""
     precision: str = DEFAULT_PRECISION
-    """Precision in which OpenVINO computes everything that the graphs do not quantise: "f32",
-    "bf16", "f16", or "auto" for one of 16 bits that the device computes natively and that passes a
-    gate, else "f32"."""
+    """Precision of OpenVINO for all operations that the graphs do not quantise: "f32", "bf16",
+    "f16", or "auto" for a 16-bit type that the device supports natively and that passes an accuracy
+    check, else "f32"."""
 
     def check(self, name: str) -> None:
-        """Raise `InputError` if a setting is unknown, or if the backend `name` does not have it."""
+        """Raise `InputError` if a setting is invalid, or does not apply to the backend `name`."""
         if self.precision != DEFAULT_PRECISION and name != OPENVINO:
             raise InputError(
                 f"precision={shown(self.precision)} is a setting of the backend {OPENVINO}, and "
@@ -92,10 +94,10 @@ def open_backend(
 ) -> Backend:
     """Open a backend for the graphs of a bundle.
 
-    A named backend is never replaced by another.
+    There is no fallback from a backend that is requested by name.
 
     Args:
-        name: One of `BACKENDS`, or "auto" for the best that loads (see `choose_backend`).
+        name: One of `BACKENDS`, or "auto" for the best one that loads (see `choose_backend`).
         bundle: The opened bundle.
         settings: Settings of the backend, for one device.
 
@@ -103,7 +105,7 @@ def open_backend(
         The backend, owned by the caller, who closes it.
 
     Raises:
-        InputError: A setting is invalid, or the backend does not have it.
+        InputError: A setting is invalid, or does not apply to the backend.
         MissingExtraError: The backend is not installed.
         BackendError: The name is unknown, or the backend does not run on this machine.
         EngineError: The backend needs an engine, and the bundle has none for this machine.
@@ -129,7 +131,7 @@ def open_backends(name: str, bundle: Bundle, settings: BackendSettings) -> list[
         settings: Settings of the backends; `device` may be numbers of GPUs separated by commas.
 
     Returns:
-        One backend for each device, all of one kind, owned by the caller.
+        One backend per device, all of the same kind, owned by the caller.
 
     Raises:
         InputError: A device is given twice, or as in `open_backend`.
@@ -154,41 +156,41 @@ def open_backends(name: str, bundle: Bundle, settings: BackendSettings) -> list[
 def choose_backend(
     bundle: Bundle, settings: BackendSettings = DEFAULT_SETTINGS
 ) -> tuple[Backend, dict[str, str]]:
-    """Open the best backend that runs here: one for GPUs that loads, else one for CPUs.
+    """Open the best backend for this machine: a GPU backend that loads, else a CPU backend.
 
-    A variant of TensorRT is tried only if the bundle has engines of it. Between the CPU backends,
-    `cpu_backends.choose_cpu_backend` decides.
+    A variant of TensorRT is tried only if the bundle has engines for it. The CPU backend is chosen
+    by `cpu_backends.choose_cpu_backend`.
 
     Args:
         bundle: The opened bundle.
-        settings: Settings of the backend. `cuda_graph="require"` leaves the TensorRT variants only,
-            and the number of a GPU the backends on GPUs.
+        settings: Settings of the backend. `cuda_graph="require"` restricts the choice to the
+            TensorRT variants, the number of a GPU to GPU backends.
 
     Returns:
-        The backend, owned by the caller, and the reason why each better one was not chosen.
+        The backend, owned by the caller, and the reasons why better ones were rejected, by name.
 
     Raises:
         InputError: The environment variable `IKC_CPU_BACKEND` names no CPU backend.
         BackendError: No backend runs on this machine.
     """
-    passed: dict[str, str] = {}
-    recorded = settings.cuda_graph == "require"
+    rejected: dict[str, str] = {}
+    needs_cuda_graph = settings.cuda_graph == "require"
     built = {engine.record.variant for engine in read_engines(bundle)}
-    for name in tuple(TENSORRT_VARIANTS) if recorded else CUDA_BACKENDS:
+    for name in tuple(TENSORRT_VARIANTS) if needs_cuda_graph else CUDA_BACKENDS:
         if name in TENSORRT_VARIANTS and name not in built:
-            passed[name] = "the bundle has no engine for it"
+            rejected[name] = "the bundle has no engine for it"
             continue
         try:
-            return _OPENERS[name](bundle, settings), passed
+            return _OPENERS[name](bundle, settings), rejected
         except (BackendError, EngineError, MissingExtraError) as error:
-            passed[name] = str(error)
-    if settings.device == DEFAULT_DEVICE and not recorded:
+            rejected[name] = str(error)
+    if settings.device == DEFAULT_DEVICE and not needs_cuda_graph:
         try:
             backend, reasons = choose_cpu_backend(bundle, settings.threads)
-            return backend, passed | reasons
+            return backend, rejected | reasons
         except (BackendError, MissingExtraError) as error:
-            passed["the CPU"] = str(error)
-    reasons_for_all = "; ".join(f"{name}: {reason}" for name, reason in passed.items())
+            rejected["the CPU"] = str(error)
+    reasons_for_all = "; ".join(f"{name}: {reason}" for name, reason in rejected.items())
     raise BackendError(f"no backend runs here. {reasons_for_all}")
 
 
@@ -204,7 +206,7 @@ def half_precision_warning(bundle: Bundle, backend: Backend) -> str | None:
     """
     if bundle.manifest.precision != "fp16" or backend.device != "cpu":
         return None
-    # Backends that wrap another one for CPUs have its attributes.
+    # Not isinstance, because CPU backends may be wrapped.
     if getattr(backend, "precision", None) != "f32":
         return None
     return (
@@ -216,15 +218,14 @@ def half_precision_warning(bundle: Bundle, backend: Backend) -> str | None:
 _Opener = Callable[[Bundle, BackendSettings], Backend]
 
 
-def _open_tensorrt(variant: TensorRTVariantName) -> _Opener:
-    def opener(bundle: Bundle, settings: BackendSettings) -> Backend:
-        from ikc_deploy.runtime.backends.cuda_backend import CudaBackend
-        from ikc_deploy.runtime.backends.tensorrt import TensorRTRunner
+def _open_tensorrt(
+    variant: TensorRTVariantName, bundle: Bundle, settings: BackendSettings
+) -> Backend:
+    from ikc_deploy.runtime.backends.cuda_backend import CudaBackend
+    from ikc_deploy.runtime.backends.tensorrt import TensorRTRunner
 
-        device = _gpu(settings)
-        return CudaBackend(TensorRTRunner(bundle, variant, device), device, settings.cuda_graph)
-
-    return opener
+    device = _gpu(settings)
+    return CudaBackend(TensorRTRunner(bundle, variant, device), device, settings.cuda_graph)
 
 
 def _open_onnxruntime_cuda(bundle: Bundle, settings: BackendSettings) -> Backend:
@@ -242,12 +243,6 @@ def _open_openvino(bundle: Bundle, settings: BackendSettings) -> Backend:
     return OpenVino.open(bundle, device, settings.precision, settings.threads)
 
 
-def _open_onnxruntime(bundle: Bundle, settings: BackendSettings) -> Backend:
-    from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
-
-    return OnnxRuntimeCpu.open(bundle, settings.threads)
-
-
 def _gpu(settings: BackendSettings) -> Device:
     from ikc_deploy.runtime.cuda.device import open_device
 
@@ -255,8 +250,8 @@ def _gpu(settings: BackendSettings) -> Device:
 
 
 _OPENERS: Final[dict[str, _Opener]] = {
-    **{variant: _open_tensorrt(variant) for variant in TENSORRT_VARIANTS},
+    **{variant: partial(_open_tensorrt, variant) for variant in TENSORRT_VARIANTS},
     "onnxruntime-cuda": _open_onnxruntime_cuda,
     OPENVINO: _open_openvino,
-    ONNXRUNTIME: _open_onnxruntime,
+    ONNXRUNTIME: lambda bundle, settings: open_onnxruntime(bundle, settings.threads),
 }

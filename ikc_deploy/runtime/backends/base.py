@@ -1,9 +1,9 @@
 """The interface of backends: buffers, graphs bound to them, copies, and timing events.
 
-A backend runs one bundle's graphs on one device. Graphs are bound to fixed buffers when a
-session is created, so that the loop only enqueues. All work that a backend enqueues runs in order;
-`synchronize` waits for it. One thread at a time may use a backend; `clone` creates another one for
-another thread.
+A backend runs the graphs of one bundle on one device. Graphs are bound to fixed buffers in advance,
+so the loop only enqueues them. All work of a backend runs in the order in which it was enqueued;
+`synchronize` waits for it. A backend may be used by one thread at a time; `clone` creates another
+one for another thread.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 Index = tuple[slice, ...]
-"""Part of an array: a slice with start and stop for each axis."""
+"""Part of an array: one slice, with start and stop, per axis."""
 
 
 CudaGraphUse = Literal["auto", "require", "off"]
-"""Recording of CUDA graphs: where possible, with an error where it is not, or off."""
+"""Whether CUDA graphs are recorded: if possible, always (an error if not possible), or never."""
 
 DEFAULT_CUDA_GRAPH: Final[CudaGraphUse] = "auto"
 """Default of `load(cuda_graph=...)`."""
@@ -28,14 +28,14 @@ DEFAULT_CUDA_GRAPH: Final[CudaGraphUse] = "auto"
 
 @dataclass(frozen=True)
 class PlaneIndex:
-    """Where one plane of a frame lies in a buffer, in entries."""
+    """Location of one plane of a frame in a buffer, in elements."""
 
     offset: int
-    """Place of its first entry."""
+    """Offset of the first element."""
     row_stride: int
-    """Distance of an entry and the one below it."""
+    """Distance between vertical neighbours."""
     column_stride: int
-    """Distance of an entry and the one to its right."""
+    """Distance between horizontal neighbours."""
     height: int
     """Number of rows."""
     width: int
@@ -43,15 +43,15 @@ class PlaneIndex:
 
 
 class Buffer(Protocol):
-    """Memory on the backend's device that a graph reads or writes."""
+    """Memory on the backend's device that a graph reads or writes; shape and dtype are fixed."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Fixed shape."""
+        """Shape."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Fixed dtype."""
+        """Data type."""
 
     @property
     def nbytes(self) -> int:
@@ -67,7 +67,7 @@ class DeviceFrames(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the entries."""
+        """Data type."""
 
     @property
     def ndim(self) -> int:
@@ -77,15 +77,15 @@ class DeviceFrames(Protocol):
         """Return the size of the first axis."""
 
     def __getitem__(self, index: int) -> DeviceFrames:
-        """Return an entry of the first axis, in the same memory."""
+        """Return a view of one element of the first axis."""
 
     def reshape(self, shape: tuple[int, ...]) -> DeviceFrames:
-        """Return the same memory with another shape."""
+        """Return a view with another shape."""
 
 
 @dataclass(frozen=True)
 class Binding:
-    """A graph and the buffers of its tensors."""
+    """A graph and the buffers for its inputs and outputs."""
 
     graph: str
     """Name of one of the bundle's graphs."""
@@ -96,65 +96,65 @@ class Binding:
 
 
 class BoundGraph(Protocol):
-    """One graph bound to its buffers."""
+    """A graph that is bound to its buffers."""
 
     def enqueue(self) -> None:
         """Queue one execution.
 
         Raises:
-            BackendError: The backend refuses it.
+            BackendError: The backend reports an error.
             OutOfMemoryError: The device has too little memory.
         """
 
 
 class Event(Protocol):
-    """A point in the queue whose time can be read."""
+    """A time stamp in the queue."""
 
     def record(self) -> None:
-        """Place the event at the end of the queue; it may be recorded any number of times."""
+        """Queue the event; it may be recorded again."""
 
 
 class CapturedGraph(Protocol):
-    """Bound graphs and events that were captured together."""
+    """Bound graphs and events that were captured as one graph."""
 
     def launch(self) -> None:
-        """Queue all of them.
+        """Queue one execution.
 
         Raises:
-            BackendError: The backend refuses.
+            BackendError: The backend reports an error.
         """
 
 
 class Backend(Protocol):
-    """A runner of the graphs of one bundle on one device."""
+    """Runs the graphs of one bundle on one device."""
 
     name: str
     """Name of the backend, as in `load(backend=...)`."""
     device: str
-    """Name of the device, for people."""
+    """Human-readable name of the device."""
     default_streams: int
-    """Number of frames to process at the same time, each by a clone: 2 where one copies while
-    another computes."""
+    """Default number of frames to process concurrently, each on its own clone: 2 if the device can
+    copy and compute at the same time, else 1."""
 
     def clone(self) -> Backend:
-        """Create another queue with the same graphs on the same device.
+        """Return a backend for the same graphs and device with its own queue.
 
         Returns:
-            The other backend; the caller closes it before this one.
+            The clone; the caller closes it before this backend.
 
         Raises:
-            BackendError: The device refuses.
+            BackendError: The device reports an error.
         """
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-        """Allocate device memory for one tensor; it is freed when the buffer is dropped.
+        """Allocate device memory for one tensor; it is freed when the buffer is deleted.
 
         Raises:
             OutOfMemoryError: The device has too little memory.
         """
 
     def free_memory(self) -> int | None:
-        """Return the number of bytes that can still be allocated; None if unknown."""
+        """Return the free memory in bytes; None if unknown."""
 
     def bind(self, bindings: Sequence[Binding]) -> list[BoundGraph]:
         """Bind graphs to buffers.
@@ -163,18 +163,18 @@ class Backend(Protocol):
             bindings: The graphs and their buffers.
 
         Returns:
-            A bound graph for each binding. They never run at the same time, and may share scratch
+            One bound graph per binding. They never run at the same time, and may share scratch
             memory.
 
         Raises:
-            BackendError: The backend refuses a shape.
+            BackendError: The backend does not support a shape.
             EngineError: The bundle has no engine for a shape.
         """
 
     def from_dlpack(self, frame: object) -> DeviceFrames:
-        """Return an array of another library on this device, without a copy.
+        """Import an array of another library on this device, without a copy.
 
-        Call it in the thread that created the array.
+        Must be called in the thread that created the array.
 
         Raises:
             InputError: The array is on another device.
@@ -185,67 +185,67 @@ class Backend(Protocol):
 
         Args:
             array: A host array or `DeviceFrames` with the buffer's shape and dtype.
-            buffer: The target.
+            buffer: The destination.
         """
 
     def as_buffer(self, array: NDArray[Any] | Any) -> Buffer | None:
-        """Return an array as a buffer that `copy` can read, without a copy.
+        """Return an array as a source for `copy`, without copying it.
 
         Args:
             array: A host array or `DeviceFrames`.
 
         Returns:
-            The buffer; None if the array has to be uploaded first.
+            The buffer; None if the array must be uploaded first.
         """
 
     def copy(self, source: Buffer, part: Index, target: Buffer, place: Index) -> None:
         """Queue a copy of a part of one buffer into another.
 
         Args:
-            source: A buffer, or what `as_buffer` returned.
-            part: Slices of the source, one for each axis.
-            target: Another buffer of the same dtype and number of axes.
-            place: Slices of the target, as long as those of the source.
+            source: A buffer, or the result of `as_buffer`.
+            part: Index of the part in the source.
+            target: Another buffer with the same dtype and number of axes.
+            place: Index of the part in the target, with the same lengths.
         """
 
     def texture(self, buffer: Buffer, plane: PlaneIndex, block: int) -> NDArray[np.float32]:
-        """Return texture in blocks of a plane in device memory, after all queued work.
+        """Wait for all queued work, and return the texture of blocks of a plane.
 
         Args:
-            buffer: A buffer of frames, or what `as_buffer` returned.
-            plane: The plane in it.
+            buffer: A buffer of frames, or the result of `as_buffer`.
+            plane: The plane in the buffer.
             block: Side of the blocks in pixels, a multiple of 4.
 
         Returns:
-            The sums of `ikc_deploy.runtime.frame_plane.FramePlane.texture`.
+            As `ikc_deploy.runtime.frame_plane.FramePlane.texture`.
         """
 
     def means(
         self, buffer: Buffer, plane: PlaneIndex, height: int, width: int
     ) -> NDArray[np.float32]:
-        """Return means of blocks of a plane in device memory, after all queued work.
+        """Wait for all queued work, and return the means of blocks of a plane.
 
         Args:
-            buffer: A buffer of frames, or what `as_buffer` returned.
-            plane: The plane in it.
+            buffer: A buffer of frames, or the result of `as_buffer`.
+            plane: The plane in the buffer.
             height: Height of the blocks in pixels.
             width: Width of the blocks in pixels.
 
         Returns:
-            The means of `ikc_deploy.runtime.frame_plane.FramePlane.means`.
+            As `ikc_deploy.runtime.frame_plane.FramePlane.means`.
         """
 
     def download(self, buffer: Buffer) -> NDArray[Any]:
-        """Wait for all queued work and return a new host array with the buffer's content."""
+        """Wait for all queued work, and copy a buffer to a new host array."""
 
     def copy_to_device_array(self, buffer: Buffer) -> DeviceFrames:
-        """Return a copy of the buffer on the device, complete on return, owned by the caller."""
+        """Return a copy of a buffer in device memory, complete on return, owned by the caller."""
 
     def create_event(self) -> Event:
-        """Return a new event that is not in the queue yet."""
+        """Return a new event."""
 
     def elapsed_ms(self, start: Event, end: Event) -> float:
-        """Return milliseconds between two events that the device has reached."""
+        """Return the milliseconds between two events that have completed."""
 
     def capture(
         self, graphs: Sequence[BoundGraph], queue: Callable[[], None]
@@ -257,15 +257,15 @@ class Backend(Protocol):
             queue: A function that enqueues them and records events.
 
         Returns:
-            The captured graph, or None if the backend can only run bound graphs one by one.
+            The captured graph; None if the backend does not support it.
         """
 
     def synchronize(self) -> None:
         """Wait until all queued work is complete.
 
         Raises:
-            BackendError: Some of it failed.
+            BackendError: The work failed.
         """
 
     def close(self) -> None:
-        """Free all memory of the backend; it cannot be used afterwards."""
+        """Free all memory of the backend, which cannot be used afterwards."""

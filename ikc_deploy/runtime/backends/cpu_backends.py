@@ -1,8 +1,8 @@
-"""The backends for CPUs, and the rule by which one of them is taken.
+"""The CPU backends, and the choice of one of them.
 
-OpenVINO where it is installed and compiles the bundle's graphs, else ONNX Runtime: docs/adr/0035
-has the measurements. `IKC_CPU_BACKEND` names one of them instead, for results that must be equal
-on all machines.
+OpenVINO is chosen if it is installed and compiles the bundle's graphs, else ONNX Runtime;
+docs/adr/0035 has the measurements. `IKC_CPU_BACKEND` overrides the choice, for results that must be
+equal on all machines.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ CPU_BACKENDS: Final = (OPENVINO, ONNXRUNTIME)
 """Names of the backends that run on a CPU, best first."""
 
 CPU_BACKEND_VARIABLE: Final = "IKC_CPU_BACKEND"
-"""Environment variable that names the CPU backend that "auto" takes."""
+"""Environment variable with the CPU backend that "auto" selects."""
 
 
 def choose_cpu_backend(bundle: Bundle, threads: int = 0) -> tuple[Backend, dict[str, str]]:
-    """Open the CPU backend that "auto" means.
+    """Open the CPU backend that "auto" selects.
 
-    OpenVINO is taken if it is installed and compiles every graph of the bundle, ONNX Runtime
-    otherwise. If OpenVINO is installed and fails, a `RuntimeWarning` says why. The environment
-    variable `IKC_CPU_BACKEND` names one of the two instead, which is never replaced.
+    This is OpenVINO if it is installed and compiles every graph of the bundle, else ONNX Runtime.
+    If OpenVINO is installed but fails, a `RuntimeWarning` gives the reason. The environment
+    variable `IKC_CPU_BACKEND` overrides the choice, without fallback.
 
     Args:
         bundle: The opened bundle.
         threads: Number of CPU cores; 0 for all.
 
     Returns:
-        The backend, owned by the caller, and the reason why each better one was not chosen.
+        The backend, owned by the caller, and the reasons why better ones were rejected, by name.
 
     Raises:
-        InputError: `IKC_CPU_BACKEND` names something else.
-        MissingExtraError: `IKC_CPU_BACKEND` names OpenVINO, which is not installed.
+        InputError: `IKC_CPU_BACKEND` is invalid.
+        MissingExtraError: `IKC_CPU_BACKEND` is OpenVINO, which is not installed.
         BackendError: No CPU backend runs on this machine.
         BundleError: A graph was altered or does not match the manifest.
     """
@@ -62,7 +62,7 @@ def choose_cpu_backend(bundle: Bundle, threads: int = 0) -> tuple[Backend, dict[
             )
         if named == OPENVINO:
             return _open_openvino(bundle, threads), {}
-        return _open_onnxruntime(bundle, threads), {
+        return open_onnxruntime(bundle, threads), {
             OPENVINO: f"the environment variable {CPU_BACKEND_VARIABLE} names {named}"
         }
     try:
@@ -77,7 +77,7 @@ def choose_cpu_backend(bundle: Bundle, threads: int = 0) -> tuple[Backend, dict[
             RuntimeWarning,
             stacklevel=2,
         )
-    return _open_onnxruntime(bundle, threads), {OPENVINO: reason}
+    return open_onnxruntime(bundle, threads), {OPENVINO: reason}
 
 
 def _open_openvino(bundle: Bundle, threads: int) -> OpenVino:
@@ -88,7 +88,8 @@ def _open_openvino(bundle: Bundle, threads: int) -> OpenVino:
     return backend
 
 
-def _open_onnxruntime(bundle: Bundle, threads: int) -> OnnxRuntimeCpu:
+def open_onnxruntime(bundle: Bundle, threads: int) -> OnnxRuntimeCpu:
+    """Open ONNX Runtime on the CPU; imported on demand, because it is not needed for GPUs."""
     from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 
     return OnnxRuntimeCpu.open(bundle, threads)

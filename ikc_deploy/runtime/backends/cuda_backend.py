@@ -1,7 +1,7 @@
-"""A backend on one GPU. It handles memory, copies and order; a `GraphRunner` runs the graphs.
+"""The backend for NVIDIA GPUs: memory, copies and streams. A `GraphRunner` runs the graphs.
 
-Every such backend queues on its own stream. Clones share the device and the graphs that the runner
-has loaded, so that one can copy while another computes.
+Each backend has its own stream. Clones share the device and the runner's graphs, so that one can
+copy while another computes.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ _LOG = logging.getLogger(__name__)
 _Thing = TypeVar("_Thing")
 
 _SUMS_KEPT: Final = 8
-"""Number of sizes of block sums for which memory is kept: two for each of four frame shapes."""
+"""Number of cached buffers for block sums: two for each of four frame shapes."""
 
 _CAPTURES: Final = 2
-"""Attempts to capture a graph: something else in the process may disturb one."""
+"""Number of attempts to capture a graph, which other code in the process may disturb."""
 
 
 class GraphRunner(Protocol):
-    """A runner of a bundle's graphs on device memory, for any number of streams."""
+    """Runs the graphs of a bundle in device memory, on any number of streams."""
 
     name: str
     """Name of the backend, as in `load(backend=...)`."""
 
     def register_stream(self, stream: CudaStream) -> None:
-        """Load everything that this stream needs.
+        """Load everything that a stream needs.
 
         Raises:
             BackendError: It cannot be loaded.
         """
 
     def unregister_stream(self, stream: CudaStream) -> None:
-        """Free everything that only this stream needs, also what bound graphs still refer to."""
+        """Free everything that only this stream needs, even if bound graphs refer to it."""
 
     def bind(self, bindings: Sequence[Binding], stream: CudaStream) -> list[StreamBoundGraph]:
         """Bind graphs to buffers and a stream.
@@ -70,7 +70,7 @@ class GraphRunner(Protocol):
             stream: The stream on which they run.
 
         Returns:
-            A bound graph for each binding. They never run at the same time, and may share scratch
+            One bound graph per binding. They never run at the same time, and may share scratch
             memory.
 
         Raises:
@@ -94,17 +94,17 @@ class CudaBackend:
     """A backend with one GPU and one stream.
 
     Args:
-        runner: Runs the graphs. The first backend owns it, its clones do not.
+        runner: Runs the graphs; owned by the first backend, not by its clones.
         device: The GPU.
-        cuda_graph: Whether to capture CUDA graphs: "auto" where it is possible, "require" with an
-            error where it is not, "off" for never.
+        cuda_graph: Whether to capture CUDA graphs: "auto" if possible, "require" (an error if not
+            possible), or "off".
 
     Raises:
-        BackendError: The runner cannot load the graphs, or the device refuses.
+        BackendError: The runner cannot load the graphs, or the device reports an error.
     """
 
     default_streams = 2
-    """Two: clones have CUDA streams of their own, so that one copies while the other computes."""
+    """Two, so that one stream copies while the other computes."""
 
     def __init__(
         self, runner: GraphRunner, device: Device, cuda_graph: CudaGraphUse = DEFAULT_CUDA_GRAPH
@@ -120,13 +120,13 @@ class CudaBackend:
         self._staging = weakref.WeakKeyDictionary()
         self._sums: dict[int, Buffer] = {}
         self._stream = self._own(CudaStream(device))
-        # The caller's thread takes frames in, while another thread may capture the other stream.
-        self._entrance = self._own(CudaStream(device))
+        # A separate stream, because callers import arrays while workers may capture a graph.
+        self._import_stream = self._own(CudaStream(device))
         self._results = self._own(DeviceMemoryPool(device))
         runner.register_stream(self._stream)
 
     def clone(self) -> CudaBackend:
-        """Create a backend with the same graphs and another stream; close it before this one."""
+        """Return a backend with the same graphs and its own stream; close it before this one."""
         made = CudaBackend(self._open_runner(), self._gpu, self._cuda_graph)
         made._owns_runner = False
         return made
@@ -149,25 +149,25 @@ class CudaBackend:
         return list(self._open_runner().bind(bindings, self._stream))
 
     def from_dlpack(self, frame: object) -> DeviceArray:
-        """Return an array on this GPU with DLPack or `__cuda_array_interface__`, uncopied."""
-        return from_dlpack(frame, self._gpu, self._entrance)
+        """Import an array on this GPU by DLPack or `__cuda_array_interface__`, without a copy."""
+        return from_dlpack(frame, self._gpu, self._import_stream)
 
     def upload(self, array: NDArray[Any] | DeviceArray, buffer: Buffer) -> None:
-        """Queue a copy, through pinned memory if it comes from the host."""
+        """Queue a copy, through pinned memory for host arrays."""
         target = device_buffer(buffer)
         if isinstance(array, DeviceArray):
             if array.ready is not None:
                 self._stream.wait(array.ready)
             self._stream.copy(array.address, target.address, target.nbytes)
             return
-        # A copy that has not finished yet would read the new content.
+        # An unfinished copy would read the new content.
         self._stream.synchronize()
         staging = self._staged(target)
         np.copyto(staging.array, array, casting="no")
         self._stream.upload(staging, target)
 
     def as_buffer(self, array: NDArray[Any] | DeviceArray) -> Buffer | None:
-        """Return an array in GPU memory itself, and None for one in host memory."""
+        """Return an array in GPU memory itself; None for an array in host memory."""
         if not isinstance(array, DeviceArray):
             return None
         if array.ready is not None:
@@ -181,13 +181,13 @@ class CudaBackend:
             self._stream.copy_rectangle(rectangle)
 
     def texture(self, buffer: Buffer, plane: PlaneIndex, block: int) -> NDArray[np.float32]:
-        """Return texture in blocks, which the GPU computes; only the sums are downloaded."""
+        """Compute texture on the GPU; only the sums are downloaded."""
         return self._block_sums("steps", buffer, Blocks(plane, block, block))
 
     def means(
         self, buffer: Buffer, plane: PlaneIndex, height: int, width: int
     ) -> NDArray[np.float32]:
-        """Return means of blocks, which the GPU computes; only the sums are downloaded."""
+        """Compute means on the GPU; only the sums are downloaded."""
         sums = self._block_sums("levels", buffer, Blocks(plane, height, width))
         return sums / np.float32(height * width)
 
@@ -217,11 +217,11 @@ class CudaBackend:
     ) -> CapturedGraph | None:
         """Capture the work of `queue` as a CUDA graph; return None if that is not possible.
 
-        A capture that something else in the process has disturbed is tried once more. If it is
-        refused again, a warning says so, and the graphs are launched one by one from then on.
+        A failed capture, which other code in the process may cause, is repeated once. If it fails
+        again, a warning is logged, and graphs are launched one by one from then on.
 
         Raises:
-            BackendError: It is not possible, but required.
+            BackendError: Capture is required, but not possible.
         """
         if self._cuda_graph == "off" or not graphs:
             return None
@@ -255,10 +255,10 @@ class CudaBackend:
         if self._runner is None:
             return
         runner, self._runner = self._runner, None
-        # The stack frees in reverse order, and continues if one of the callbacks raises: graphs
-        # first, then the contexts or sessions that they call, then memory, streams last.
+        # The stack frees in reverse order, even if a callback raises: CUDA graphs first, then the
+        # contexts or sessions that they use, then memory, and streams last.
         with ExitStack() as stack:
-            things = sorted(self._owned, key=_order_of_end, reverse=True)
+            things = sorted(self._owned, key=_teardown_rank, reverse=True)
             for thing in things:
                 if not isinstance(thing, CudaGraph):
                     stack.callback(thing.free)
@@ -312,8 +312,8 @@ class _StreamEvent:
         self.event.record(self._stream)
 
 
-def _order_of_end(thing: object) -> int:
-    """Return the rank of an object: what uses others ends before them, streams last."""
+def _teardown_rank(thing: object) -> int:
+    """Return the position of an object in the order of teardown: users first, streams last."""
     kinds = (CudaGraph, CudaEvent, DeviceBuffer, PinnedBuffer, DeviceMemoryPool, CudaStream)
     return kinds.index(type(thing))
 
@@ -328,7 +328,7 @@ def _part(buffer: Buffer, index: Index) -> ArrayPart:
 
 
 def device_buffer(buffer: Buffer) -> DeviceBuffer:
-    """Return `buffer` if a `CudaBackend` allocated it.
+    """Return `buffer` as a `DeviceBuffer`.
 
     Raises:
         BackendError: The buffer is not in GPU memory.

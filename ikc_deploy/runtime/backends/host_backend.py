@@ -1,4 +1,4 @@
-"""The common part of backends whose buffers are numpy arrays and whose graphs run synchronously."""
+"""Base class of backends with numpy arrays as buffers and synchronous graphs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class HostBackend:
     name: str
     """Name of the backend, as in `load(backend=...)`."""
     device: str
-    """Name of the device, for people."""
+    """Human-readable name of the device."""
     default_streams = 1
-    """One: every graph uses all cores, and a second frame would need as much memory again."""
+    """One: each graph uses all cores, and a second frame would double the memory."""
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
         """Allocate a numpy array."""
@@ -46,7 +46,7 @@ class HostBackend:
         return available_memory() if self.device == "cpu" else None
 
     def from_dlpack(self, frame: object) -> Never:
-        """Refuse the frame: this backend reads host memory only."""
+        """Raise `InputError`, because this backend only reads host memory."""
         raise InputError(
             f"a frame of type {type(frame).__name__} in GPU memory needs a backend on that GPU, "
             f"and '{self.name}' reads host memory; copy the frame to numpy, or choose another "
@@ -54,11 +54,11 @@ class HostBackend:
         )
 
     def upload(self, array: NDArray[Any], buffer: Buffer) -> None:
-        """Copy into the buffer's array."""
+        """Copy to the buffer's array."""
         np.copyto(host_array(buffer), array, casting="no")
 
     def as_buffer(self, array: NDArray[Any]) -> Buffer:
-        """Return the array itself: buffers are arrays."""
+        """Return the array itself."""
         return array
 
     def copy(self, source: Buffer, part: Index, target: Buffer, place: Index) -> None:
@@ -70,7 +70,7 @@ class HostBackend:
         return host_array(buffer).copy()
 
     def texture(self, buffer: Buffer, plane: PlaneIndex, block: int) -> Never:  # noqa: ARG002
-        """Refuse, as frames are in host memory."""
+        """Raise `BackendError`, because there is no device memory."""
         raise BackendError(f"the backend '{self.name}' has no device memory")
 
     def means(
@@ -80,15 +80,15 @@ class HostBackend:
         height: int,  # noqa: ARG002
         width: int,  # noqa: ARG002
     ) -> Never:
-        """Refuse, as frames are in host memory."""
+        """Raise `BackendError`, because there is no device memory."""
         raise BackendError(f"the backend '{self.name}' has no device memory")
 
     def copy_to_device_array(self, buffer: Buffer) -> Never:  # noqa: ARG002
-        """Refuse, as this backend has no device memory."""
+        """Raise `BackendError`, because there is no device memory."""
         raise BackendError(f"the backend '{self.name}' has no device memory")
 
     def create_event(self) -> Event:
-        """Return an event that reads the host's clock, as graphs run synchronously."""
+        """Return an event that reads the host's clock."""
         return _HostEvent()
 
     def elapsed_ms(self, start: Event, end: Event) -> float:
@@ -104,7 +104,7 @@ class HostBackend:
         return None
 
     def synchronize(self) -> None:
-        """Return at once: graphs run synchronously."""
+        """Do nothing, because graphs run synchronously."""
 
 
 class _HostEvent:
@@ -116,5 +116,5 @@ class _HostEvent:
 
 
 def host_array(buffer: Buffer) -> NDArray[Any]:
-    """Return the numpy array that a buffer of a `HostBackend` is."""
+    """Return a buffer of a `HostBackend` as the numpy array that it is."""
     return cast("NDArray[Any]", buffer)

@@ -1,4 +1,4 @@
-"""A bundle's graphs in ONNX Runtime: loaded with one execution provider and no other."""
+"""Loading of a bundle's graphs into ONNX Runtime with exactly one execution provider."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ikc_deploy.runtime.onnx_files import read_graph
 from ikc_deploy.runtime.signatures import Signature, Tensor, check_signature, signature
 
 EXACT_INT8: Final = ("session.x64quantprecision", "1")
-"""Entry of a session's configuration that selects exact INT8 arithmetic. Otherwise x86 CPUs without
-VNNI instructions add products of 8-bit numbers in 16 bits, which overflows silently."""
+"""Session configuration for exact INT8 arithmetic. Without it, x86 CPUs without VNNI instructions
+accumulate 8-bit products in 16 bits, which overflows silently."""
 
 _NO_CPU_NODES: Final = ("session.disable_cpu_ep_fallback", "1")
-"""Entry of a session's configuration that refuses graphs whose nodes the provider lacks."""
+"""Session configuration that rejects graphs with operators that the provider lacks."""
 _CPU: Final = "CPUExecutionProvider"
 
 _DTYPES: Final = {
@@ -36,7 +36,7 @@ _DTYPES: Final = {
         "int64": np.int64,
     }.items()
 }
-"""Dtypes by ONNX Runtime's names of tensor types."""
+"""Data types by ONNX Runtime's type names."""
 
 
 def load_sessions(
@@ -50,20 +50,19 @@ def load_sessions(
 
     Args:
         bundle: The opened bundle.
-        provider: The execution provider. Another one is never used, although ONNX Runtime falls
-            back to others without an exception.
+        provider: The execution provider. ONNX Runtime's silent fallback to others is disabled.
         options: Options of the provider.
         threads: Number of CPU cores; 0 for all.
         graphs: Names of the graphs; None for those of the bundle's loop.
 
     Returns:
-        An `InferenceSession` for each graph, by name.
+        An `InferenceSession` per graph, by name.
 
     Raises:
-        BackendError: ONNX Runtime is not installed, does not load a graph, or would use another
+        BackendError: ONNX Runtime is not installed, cannot load a graph, or would use another
             provider.
-        BundleError: A graph was altered, has tensors in other files, or has other inputs and
-            outputs than the manifest specifies.
+        BundleError: A graph was altered, has external tensors, or does not have the inputs and
+            outputs that the manifest specifies.
     """
     settings = _session_options(provider, threads)
     names = bundle.loop.graphs if graphs is None else graphs
@@ -83,20 +82,20 @@ def _session_options(provider: str, threads: int) -> Any:
         ) from error
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
-    # Errors are raised as exceptions; do not print them, too.
+    # Errors are raised as exceptions, so they need not be printed.
     settings.log_severity_level = 4
     settings.add_session_config_entry("session.load_model_format", "ONNX")
     settings.add_session_config_entry(*EXACT_INT8)
-    # The sessions take turns: a thread pool that spins would occupy the cores of the others.
+    # The sessions run alternately: a spinning thread pool would occupy the cores of the others.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if provider == _CPU:
-        # They also take turns with memory: one arena for all, which allocates blocks on demand
-        # instead of by a plan, needs a third of the memory and no more time (measured).
+        # They also share memory: a common arena that allocates on demand instead of by a plan
+        # needs a third of the memory, and no more time (measured).
         settings.enable_mem_pattern = False
         settings.add_session_config_entry("session.use_env_allocators", "1")
         _share_arena()
     else:
-        # Otherwise nodes that the provider lacks run on the CPU, without an exception.
+        # Otherwise unsupported nodes would silently run on the CPU.
         settings.add_session_config_entry(*_NO_CPU_NODES)
     return settings
 
@@ -114,7 +113,7 @@ def _load(
         )
     except Exception as error:  # onnxruntime's exceptions share no base of their own
         raise BackendError(_refusal(bundle.graph(graph), provider, error)) from error
-    # Otherwise a run that fails is repeated by the CPU provider, without an exception.
+    # Otherwise a failed run would silently be repeated by the CPU provider.
     session.disable_fallback()
     given = session.get_providers()
     if given[0] != provider:
@@ -154,10 +153,9 @@ def _signature(session: Any) -> Signature:
 
 
 def _check_scale(bundle: Bundle, session: Any) -> None:
-    """Check the size of images against the manifest's scale, by running the smallest frame.
+    """Check the manifest's scale by running the smallest frame.
 
-    (On a GPU, where this would take longer, ONNX Runtime refuses the first frame's buffers
-    instead.)
+    On a GPU, where this would take longer, ONNX Runtime detects an error with the first frame.
     """
     shape, graph = FrameShape(1, MIN_SIDE, MIN_SIDE), bundle.loop.image.name
     taken = signature(bundle, graph, shape)
@@ -179,13 +177,13 @@ def _check_scale(bundle: Bundle, session: Any) -> None:
 
 @cache
 def _share_arena() -> None:
-    """Register the arena that all sessions of this process share; it cannot be unregistered."""
+    """Register the arena that all sessions of this process share, permanently."""
     import onnxruntime
 
     place = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    # No bound, ONNX Runtime's own growth and block sizes.
+    # Unlimited, with ONNX Runtime's defaults for growth and block size.
     settings = onnxruntime.OrtArenaCfg(0, -1, -1, -1)
     onnxruntime.create_and_register_allocator(place, settings)
 
@@ -202,7 +200,7 @@ class BoundSession:
         self._keep = tuple(keep)
 
     def enqueue(self) -> None:
-        """Run the graph, or queue it where the provider is asynchronous.
+        """Run the graph, or queue it if the provider is asynchronous.
 
         Raises:
             BackendError: ONNX Runtime failed.

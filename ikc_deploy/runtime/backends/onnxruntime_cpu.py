@@ -23,7 +23,7 @@ class OnnxRuntimeCpu(HostBackend):
 
     Args:
         sessions: ONNX Runtime's sessions by graph.
-        precision: Precision of everything that the graphs do not quantise.
+        precision: Precision of all operations that the graphs do not quantise.
     """
 
     name = "onnxruntime"
@@ -32,7 +32,7 @@ class OnnxRuntimeCpu(HostBackend):
     def __init__(self, sessions: Mapping[str, Any], precision: Arithmetic = "f32") -> None:
         self._sessions = dict(sessions)
         self.precision: Arithmetic = precision
-        """Precision of everything that the graphs do not quantise."""
+        """Precision of all operations that the graphs do not quantise."""
 
     @classmethod
     def open(cls, bundle: Bundle, threads: int = 0) -> OnnxRuntimeCpu:
@@ -46,15 +46,15 @@ class OnnxRuntimeCpu(HostBackend):
             The backend, owned by the caller.
 
         Raises:
-            BackendError: ONNX Runtime is not installed or does not load a graph.
+            BackendError: ONNX Runtime is not installed, or cannot load a graph.
             BundleError: A graph was altered or does not match the manifest.
         """
-        # It has kernels for float16 on ARM only, and casts to float32 elsewhere.
+        # ONNX Runtime has float16 kernels only for ARM; elsewhere it casts to float32.
         half = bundle.manifest.precision == "fp16" and platform.machine().lower() not in _X86
         return cls(load_sessions(bundle, CPU_PROVIDER, {}, threads), "f16" if half else "f32")
 
     def clone(self) -> OnnxRuntimeCpu:
-        """Return a backend with the same sessions, which any number of threads may run."""
+        """Return a backend with the same sessions, which are thread-safe."""
         return OnnxRuntimeCpu(self._sessions, self.precision)
 
     def bind(self, bindings: Sequence[Binding]) -> list[BoundGraph]:

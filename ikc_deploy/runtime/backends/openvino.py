@@ -70,7 +70,7 @@ class OpenVino(HostBackend):
         Args:
             bundle: The opened bundle.
             device: One of `openvino_devices.DEVICES`, possibly with a number.
-            precision: One of `openvino_devices.PRECISIONS`. "auto" takes a precision of 16 bits
+            precision: One of `openvino_devices.PRECISIONS`. "auto" selects a precision of 16 bits
                 that the device computes natively if it passes the gate (`precision_gate`), which
                 runs on first use, and float32 otherwise.
             threads: Number of CPU cores; 0 for all.

@@ -26,7 +26,7 @@ from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.backends.openvino_devices import Arithmetic, OpenVinoDevice
 from ikc_deploy.runtime.frames import LAYOUTS, frame_shape
 from ikc_deploy.runtime.nonblind import fkp_in_place
-from ikc_deploy.runtime.session import Session, run
+from ikc_deploy.runtime.session import Session
 
 MIN_FRAME_DB: Final = 45.0
 """Minimum PSNR in dB of the images against those of float32."""
@@ -144,14 +144,14 @@ def measure(bundle: Bundle, reference: Backend, candidate: Backend) -> GateResul
     images, codes = [], []
     for backend, session in zip((reference, candidate), sessions, strict=True):
         session.upload(lr)
-        run(backend, session.blind())
+        session.blind().run()
         images.append(_inside(backend.download(session.sr), scale))
         codes.append(backend.download(session.codes[iters]))
     if not np.isfinite(codes[1]).all():
         return GateResult(math.nan, math.nan)
     own = sessions[0]
     reference.upload(codes[1], own.codes[0])
-    run(reference, own.image(0))
+    own.image(0).run()
     moved = _inside(reference.download(own.sr), scale)
     wanted = _inside(hr, scale)
     return GateResult(

@@ -1,4 +1,4 @@
-"""`DeviceArray`: frames of other libraries in GPU memory, and images that we return there."""
+"""`DeviceArray`: arrays in GPU memory that are exchanged with other libraries."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from ikc_deploy.runtime.cuda.streams import (
 class DeviceArray:
     """A C-contiguous array in GPU memory.
 
-    Other libraries read it without a copy, by `__cuda_array_interface__` or DLPack:
+    Other libraries read it without a copy through `__cuda_array_interface__` or DLPack:
     `torch.from_dlpack(image)`, `cupy.asarray(image)`, `numba.cuda.as_cuda_array(image)`. Their
-    arrays keep it alive. An array that a call returns is complete: there is nothing to wait for.
-    Its memory is reused once nothing refers to it any more and all work is complete that the
-    reading library has queued on the stream that it named (by DLPack), or on its default stream.
+    arrays keep it alive. Arrays that a call returns are complete; no synchronisation is needed. The
+    memory is reused after the last reference is deleted and the reading library's work is complete,
+    on the stream that it named (for DLPack) or on its default stream.
 
     Args:
         device: GPU that holds the memory.
-        address: Address of the first entry.
+        address: Address of the first element.
         shape: Shape of the array.
-        dtype: Type of the entries.
+        dtype: Data type.
         keep: Object that owns the memory; the array keeps it alive.
-        ready: Event that is reached when the content is complete; None if it is complete.
+        ready: Event after which the content is complete; None if it is complete.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class DeviceArray:
         self.shape = shape
         self.dtype = dtype
         self.ready = ready
-        """Event that is reached when the content is complete; None if it is complete."""
+        """Event after which the content is complete; None if it is complete."""
         self._keep = keep
 
     @property
@@ -73,16 +73,16 @@ class DeviceArray:
         return self.shape[0]
 
     def __getitem__(self, index: int) -> DeviceArray:
-        """Return an entry of the first axis, in the same memory.
+        """Return a view of one element of the first axis.
 
         Args:
-            index: Index of the entry; a negative one counts from the end.
+            index: Index; negative values count from the end.
 
         Returns:
-            An array that keeps this memory alive.
+            An array that shares this memory and keeps it alive.
 
         Raises:
-            IndexError: There is no such entry.
+            IndexError: The index is out of range.
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is outside of {len(self)} entries")
@@ -93,23 +93,23 @@ class DeviceArray:
         )
 
     def reshape(self, shape: tuple[int, ...]) -> DeviceArray:
-        """Return the same memory with another shape.
+        """Return a view with another shape.
 
         Args:
-            shape: A shape with the same number of entries.
+            shape: A shape with the same number of elements.
 
         Returns:
-            An array that keeps this memory alive.
+            An array that shares this memory and keeps it alive.
 
         Raises:
-            InputError: The number of entries differs.
+            InputError: The number of elements differs.
         """
         if math.prod(shape) != math.prod(self.shape):
             raise InputError(f"{list(self.shape)} cannot be reshaped to {list(shape)}")
         return DeviceArray(self.device, self.address, shape, self.dtype, self._keep, self.ready)
 
     def to_numpy(self) -> NDArray[Any]:
-        """Return a copy in host memory, after the content is complete."""
+        """Wait until the content is complete, and copy it to host memory."""
         stream = CudaStream(self.device)
         if self.ready is not None:
             stream.wait(self.ready)
@@ -118,10 +118,10 @@ class DeviceArray:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """CUDA Array Interface, version 3, of the array, which is C-contiguous and complete.
+        """CUDA Array Interface, version 3; the array is C-contiguous and complete.
 
-        The memory is not used again before the work that is queued on the legacy default stream
-        when the last array of the memory is dropped has finished.
+        After the last reference to the memory is deleted, it is not reused before the work on the
+        legacy default stream has finished.
         """
         self._is_read_on(LEGACY_STREAM)
         return {
@@ -130,7 +130,7 @@ class DeviceArray:
             "typestr": self.dtype.str,
             "data": (self.address, False),
             "strides": None,
-            # None: complete already, so that there is nothing to wait for.
+            # None: no synchronisation is needed, because the content is complete.
             "stream": None,
         }
 

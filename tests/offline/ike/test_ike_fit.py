@@ -62,9 +62,9 @@ def test_every_row_of_the_ablation_runs(on: int, scale: int, coupling: Any) -> N
 def test_an_untrained_full_model_is_bicubic_that_shrinks_back_to_the_lr() -> None:
     untrained = IkeFit(LR, 2, SMALL).image()
     assert psnr_y(untrained, upscale_bicubic(LR, 2), 2) > 30
-    # Bicubic shrinking gives the LR image again, but for rounding and clipping.
-    shrunk, _ = ike.IkeFit(untrained, 2, SMALL)._networks.shrink(_planes(untrained))
-    assert (255 * shrunk[0] - _planes(LR)[0] * 255).abs().median() < 0.5
+    # Bicubic downscaling gives the LR image again, but for rounding and clipping.
+    downscaled, _ = ike.IkeFit(untrained, 2, SMALL)._networks.downscale(_planes(untrained))
+    assert (255 * downscaled[0] - _planes(LR)[0] * 255).abs().median() < 0.5
 
 
 def _planes(image: NDArray[np.uint8]) -> torch.Tensor:

@@ -10,8 +10,8 @@ import torch
 from ikc_deploy.errors import CheckpointError
 from ikc_deploy.networks.checkpoints import new_networks
 from ikc_deploy.networks.loop_networks import IkcNetworks
-from ikc_deploy.training.refit_embedding import refit_embedding
 from tests.samples import small_architecture
+from tools.refit_embedding import refit_embedding
 
 FILM = small_architecture("film")
 ELLIPSES = replace(

@@ -1,18 +1,27 @@
-"""Experts of a P (`ikc_deploy.networks.predictor.MixturePredictor`) from networks trained alone."""
+"""Join the predictors of several weights as experts of one P (`MixturePredictor`).
+
+    python -m tools.join_experts BASE OUT --clean A --clean B --degraded C --degraded D
+
+F, C, basis and levels are those of BASE; A to D are shipped names or checkpoints. Train the gate by
+a recipe whose `init_from` is OUT.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
+import click
 import torch
 
 from ikc_deploy.errors import CheckpointError
 from ikc_deploy.networks.architecture import Architecture
-from ikc_deploy.networks.checkpoints import new_networks
+from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.predictor import Expert, MixturePredictor, SinglePredictor
+from ikc_deploy.networks.weights_loader import load_ikc_networks
 
 
 def join_experts(
@@ -66,4 +75,20 @@ def _fill(
         for key, tensor in expert.state_dict().items():
             # A head that reads levels has rows for them after those of the kernel.
             tensor.copy_(values[key][: len(tensor)])
-    predictor.adopt(expert.head, theirs, settings)
+    predictor.rescale_head(expert.head, theirs, settings)
+
+
+@click.command()
+@click.argument("base")
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--clean", multiple=True, required=True, help="Weights of an expert; repeatable.")
+@click.option("--degraded", multiple=True, required=True, help="The same, as many.")
+def main(base: str, out: Path, clean: tuple[str, ...], degraded: tuple[str, ...]) -> None:
+    """Write OUT: the networks of BASE, with experts."""
+    halves = [[load_ikc_networks(name) for name in names] for names in (clean, degraded)]
+    save_checkpoint(join_experts(load_ikc_networks(base), *halves), out, torch.float16)
+    click.echo(f"{out}: {len(clean)} experts for clean images, {len(degraded)} for degraded ones")
+
+
+if __name__ == "__main__":
+    main()

@@ -14,13 +14,13 @@ from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.predictor import MixturePredictor, SinglePredictor
 from ikc_deploy.training.batches import BatchSource
 from ikc_deploy.training.data import CropSource
-from ikc_deploy.training.experts import join_experts
 from ikc_deploy.training.init_from import started_networks
 from ikc_deploy.training.loop_recipe import LoopRecipe
 from ikc_deploy.training.recipes import read_recipe
 from ikc_deploy.training.stage_context import StageContext
 from ikc_deploy.training.stages import STAGES
 from tests.samples import photo, small_architecture
+from tools.join_experts import join_experts
 
 SCALES = (4, 2, 4, 3)
 """Of two experts for clean images, then of two for degraded ones."""
@@ -62,7 +62,7 @@ def gated(networks: IkcNetworks, log_odds: float) -> MixturePredictor:
 def sigma_in_lr(networks: IkcNetworks, lr: Tensor) -> Tensor:
     """Sigma in LR pixels, in float64."""
     assert isinstance(networks.predictor, SinglePredictor)
-    parameters, _ = networks.predictor.readings(lr)
+    parameters, _ = networks.predictor.estimates(lr)
     return parameters.double() / networks.architecture.scale
 
 
@@ -73,7 +73,7 @@ def test_the_gate_mixes_the_means_of_both_halves(log_odds: float, share: float) 
     lr = torch.rand(3, 3, 24, 24, generator=torch.Generator().manual_seed(1))
     each = [sigma_in_lr(networks, lr) for networks in SINGLES]
     expected = (1 - share) * (each[0] + each[1]) / 2 + share * (each[2] + each[3]) / 2
-    parameters, levels = gated(joined(), log_odds).readings(lr)
+    parameters, levels = gated(joined(), log_odds).estimates(lr)
     torch.testing.assert_close(parameters.double() / 4, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(levels.double(), share * torch.tensor([[0.25, 0.5]] * 3).double())
 
@@ -85,7 +85,7 @@ def test_one_expert_cannot_outweigh_the_others() -> None:
     last.bias.fill_(1000.0)
     lr = torch.rand(1, 3, 16, 16)
     other = sigma_in_lr(SINGLES[1], lr)
-    parameters, _ = predictor.readings(lr)
+    parameters, _ = predictor.estimates(lr)
     torch.testing.assert_close(parameters.double() / 4, (other + 1.0) / 2, atol=1e-5, rtol=1e-5)
 
 
@@ -138,7 +138,7 @@ def test_at_another_scale_p_reads_the_same_blur_in_lr_pixels(tmp_path: Path, sca
     lr = torch.rand(2, 3, 24, 24)
     # Inside both ranges; at their ends an expert's reading is limited.
     with torch.no_grad():
-        ours, theirs = (mixture(n).readings(lr)[0] for n in (cast(IkcNetworks, started), networks))
+        ours, theirs = (mixture(n).estimates(lr)[0] for n in (cast(IkcNetworks, started), networks))
     torch.testing.assert_close(ours / scale, theirs / 4, atol=1e-5, rtol=1e-5)
 
 

@@ -1,14 +1,20 @@
-"""A trained F for another family of kernels: its trunk, with a new embedding of the kernel code.
+"""Give weights the trained F of others, which have codes of another family of kernels.
 
-Codes of another basis mean nothing to an F, and a random embedding makes it forget what it has
-learnt. A `FilmTrunk` sees the code only through its embedding, which is small: it is trained on
-codes alone, without images, in seconds.
+    python -m tools.refit_embedding x4-lite x4-aniso OUT
+
+OUT has P, C and basis of the second weights. Its F has the trunk of the first weights and a new
+embedding, which maps the codes of the second basis. A `FilmTrunk` reads the code only through this
+small embedding, so it is fitted in seconds, on codes alone, without images; with a random embedding
+instead, training would destroy the trunk. Train F by a recipe whose `init_from` is OUT.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Final, cast
 
+import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,8 +23,10 @@ from torch import Tensor
 from ikc_deploy.errors import CheckpointError
 from ikc_deploy.kernels import KernelBasis, family_kernels
 from ikc_deploy.kernels.ellipse import ellipse_of_kernel
+from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.film import FilmTrunk
 from ikc_deploy.networks.loop_networks import IkcNetworks
+from ikc_deploy.networks.weights_loader import load_ikc_networks
 
 MAX_KERNELS: Final = 2000
 """Maximum number of kernels of a family that the embedding is fitted to."""
@@ -108,3 +116,26 @@ def _fit(new: FilmTrunk, codes: Tensor, wanted: Tensor, steps: int, seed: int) -
     with torch.no_grad():
         found = cast(Tensor, new.embed(new.normalize(codes)))
         return float((found - wanted).square().mean())
+
+
+@click.command()
+@click.argument("source")
+@click.argument("estimators")
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+def main(source: str, estimators: str, out: Path) -> None:
+    """Write OUT: P and C of ESTIMATORS, and the F of SOURCE."""
+    trunk, others = load_ikc_networks(source), load_ikc_networks(estimators)
+    of = trunk.architecture
+    settings = replace(
+        others.architecture, design=of.design, channels=of.channels, blocks=of.blocks
+    )
+    networks = new_networks(settings, seed=0, basis=others.basis)
+    networks.predictor.load_state_dict(others.predictor.state_dict())
+    networks.corrector.load_state_dict(others.corrector.state_dict())
+    error = refit_embedding(trunk, networks)
+    save_checkpoint(networks, out)
+    click.echo(f"{out}: error of the embedding {error:.1e} of its variance")
+
+
+if __name__ == "__main__":
+    main()
