@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 import av
 
 from ikc_deploy.errors import NoVideoError, UnreadableClipError, VideoError
+from ikc_deploy.imaging.postprocessing import resized
 from ikc_deploy.video.clocks import RunningClock, can_jump
 from ikc_deploy.video.colour import UNSPECIFIED, ToRgb, infer_colour, sample_bits, subsampling
 from ikc_deploy.video.deinterlacing import DONE, Deinterlacer
@@ -157,29 +158,29 @@ class Clip:
     def frames(self, skip: int = 0) -> Generator[Frame, None, None]:
         """Yield the frames of the span in order, without the first `skip`; can be called once.
 
-        They end with a warning where their size changes.
+        Frames of another size than the first one are resized to it, as FFmpeg does, with a warning.
 
         Raises:
             VideoError: The size of the frames changes within a range of the clip.
         """
         to_rgb = ToRgb(self.facts.colour)
+        height, width = self.facts.height, self.facts.width
+        other_sizes: set[tuple[int, int]] = set()
         for number, (frame, pts) in enumerate(chain([self._first], self._kept)):
-            if (frame.width, frame.height) != (self.facts.width, self.facts.height):
-                self._end_at(frame, pts)
-                return
+            if self._is_range:
+                check_size(frame, self.facts, self.name)
+            size = frame.width, frame.height
+            if size != (width, height) and size not in other_sizes:
+                other_sizes.add(size)
+                self._warn_of_size(size, pts)
             if number >= skip:
-                yield Frame(to_rgb(frame), pts - self.origin)
+                yield Frame(resized(to_rgb(frame), height, width), pts - self.origin)
 
-    def _end_at(self, frame: VideoFrame, pts: int) -> None:
-        """Warn that the output ends before a frame of another size, or raise `VideoError`."""
-        if self._is_range:
-            check_size(frame, self.facts, self.name)
-        passed = (pts - self._first_time()) * _time_base(self.stream)
-        begin = math.floor(1000 * passed) / 1000
+    def _warn_of_size(self, size: tuple[int, int], pts: int) -> None:
+        seconds = float((pts - self._first_time()) * _time_base(self.stream))
         self.warnings.append(
             f"the frame size of '{self.name}' changes from {self.facts.width}x{self.facts.height} "
-            f"to {frame.width}x{frame.height} at {begin:g} s; the output ends there. Upscale the "
-            f"rest into another file, with --start {begin:g}"
+            f"to {size[0]}x{size[1]} at {seconds:.2f} s; these frames are resized to the first size"
         )
 
     def _keep(self) -> Iterator[tuple[VideoFrame, int]]:

@@ -84,15 +84,17 @@ def test_an_openvino_that_fails_is_replaced_with_one_warning(
         assert np.array_equal(upscaler(frame).image, named(frame).image)
 
 
-@pytest.mark.parametrize("name", ON_A_CPU)
+@pytest.mark.parametrize(
+    ("name", "opener"), [("openvino", "_open_openvino"), ("onnxruntime", "open_onnxruntime")]
+)
 def test_the_environment_names_the_cpu_backend_of_auto(
-    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, opener: str
 ) -> None:
     monkeypatch.setenv(CPU_BACKEND_VARIABLE, name)
     with ikc_deploy.load(small_bundle, "auto", 1) as upscaler:
         assert upscaler.backend.name == name
     # What is named is not replaced.
-    monkeypatch.setattr(f"ikc_deploy.runtime.backends.cpu_backends._open_{name}", _broken)
+    monkeypatch.setattr(f"ikc_deploy.runtime.backends.cpu_backends.{opener}", _broken)
     with pytest.raises(BackendError, match=r"no backend runs here.*broken"):
         ikc_deploy.load(small_bundle, "auto", 1)
     monkeypatch.setenv(CPU_BACKEND_VARIABLE, "tensorrt")

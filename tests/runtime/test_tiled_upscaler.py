@@ -125,8 +125,8 @@ import re, numpy, ikc_deploy
 from pathlib import Path
 def memory(kind):
     return 1024 * int(re.search(kind + r":\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
-noise = numpy.random.default_rng(0).integers(0, 256, (360, 400, 3), dtype=numpy.uint8)
-allowed = 100 * 2**20
+noise = numpy.random.default_rng(0).integers(0, 256, (240, 256, 3), dtype=numpy.uint8)
+allowed = 64 * 2**20
 with ikc_deploy.load(
     backend="onnxruntime", iters={iters}, estimate="full", threads=1, max_memory=allowed
 ) as upscaler:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 import ikc_deploy
 from ikc_deploy import Bundle, InputError, Postprocessing, Upscaler
 from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
+from ikc_deploy.runtime.memory import PixelMemory
 from ikc_deploy.runtime.pipeline import CAPACITY, Pipeline
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.video.clip_upscaler import ClipUpscaler
@@ -169,20 +170,21 @@ class CountingClones(OnnxRuntimeCpu):
 
 
 @pytest.mark.parametrize(
-    ("tiles", "clones"),
+    ("tile", "frames", "less", "clones"),
     [
-        # 8 KiB for each LR pixel: memory for one frame of 96x100 and not for two.
-        (TileSettings(max_memory=2 * 96 * 100 * 2**13 - 1), 0),
-        (TileSettings(max_memory=2 * 96 * 100 * 2**13), 1),
-        (TileSettings(None, max_memory=2 * 96 * 100 * 2**13 - 1), 0),
+        ("auto", 2, 1, 0),
+        ("auto", 2, 0, 1),
+        (None, 2, 1, 0),
         # Two tiles fit, though two frames do not.
-        (TileSettings(64, max_memory=2 * 96 * 100 * 2**13 - 1), 1),
-        (TileSettings(max_memory=96 * 100 * 2**13 - 1), 0),
+        (64, 2, 1, 1),
+        ("auto", 1, 1, 0),
     ],
 )
 def test_frames_that_fit_into_memory_only_one_by_one_go_one_by_one(
-    bundle: Bundle, tiles: TileSettings, clones: int
+    bundle: Bundle, tile: Any, frames: int, less: int, clones: int
 ) -> None:
+    pixel_bytes = PixelMemory.of_bundle(bundle.manifest, on_cpu=True).restore
+    tiles = TileSettings(tile, max_memory=frames * 96 * 100 * pixel_bytes - less)
     backend = CountingClones(OnnxRuntimeCpu.open(bundle, threads=1)._sessions)
     with Upscaler(bundle, backend, ITERS, 2, tiles=tiles) as upscaler:
         sink = FramesKept()
