@@ -20,8 +20,8 @@ OFFSETS: Final = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04)
 """Candidate reductions of sigma, in LR pixels."""
 
 _ENOUGH: Final = 0.75
-"""A smaller offset with this share of the best gain is preferred. The best offset grows with P's
-error, which is larger on crops than on whole images."""
+"""A larger offset with this share of the best gain is preferred. The best offset grows with P's
+error, which is larger on images that are softer than the training images (docs/training.md)."""
 _CROPS: Final = 256
 """Minimum number of crops for the comparison."""
 
@@ -50,8 +50,8 @@ def search_offset(context: StageContext[IkcNetworks]) -> dict[str, float]:
         values = [psnr(context.image(batch, code), batch.hr).mean() for code in codes]
         found += torch.stack(values).cpu()
     gains = (found - found[0]) / batches
-    enough = int(torch.nonzero(gains >= _ENOUGH * gains.max())[0])
-    chosen = context.processes.broadcast(settings.scale * OFFSETS[enough])
+    largest = int(torch.nonzero(gains >= _ENOUGH * gains.max())[-1])
+    chosen = context.processes.broadcast(settings.scale * OFFSETS[largest])
     predictor.shift_sigma(-chosen)
     figures = {f"gain_at_{each:g}": float(gain) for each, gain in zip(OFFSETS, gains, strict=True)}
     return {"offset": chosen} | figures
