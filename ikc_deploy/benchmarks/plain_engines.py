@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ikc_deploy.errors import BackendError, InputError
 from ikc_deploy.runtime.backends.openvino_devices import find_device, open_core
+from ikc_deploy.runtime.backends.signal_stack import kept_signal_stack
 
 PlainGraph = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
 """A graph that is ready to run: inputs by name to its only output, on the host."""
@@ -93,7 +94,8 @@ class OpenVinoEngine:
         config = {"INFERENCE_PRECISION_HINT": arithmetic, "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             config["INFERENCE_NUM_THREADS"] = str(threads)
-        request = core.compile_model(model, "CPU", config).create_infer_request()
+        with kept_signal_stack():
+            request = core.compile_model(model, "CPU", config).create_infer_request()
 
         def run(inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
             output: NDArray[Any] = request.infer(dict(inputs))[0]

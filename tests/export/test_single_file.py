@@ -20,6 +20,7 @@ from ikc_deploy.export.precision import conv_precision
 from ikc_deploy.export.single_file import write_single_file
 from ikc_deploy.loops import IKC
 from ikc_deploy.networks.architecture import Design
+from ikc_deploy.runtime.backends.signal_stack import kept_signal_stack
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import load_bundle
 from tests.bundles import export_small, save_small
@@ -129,9 +130,10 @@ def test_openvino_takes_it(floats32: Bundle, tmp_path: Path) -> None:
         "s": SingleFileSettings(sigma=1.0),
     }.items():
         path = write_single_file(floats32, tmp_path / f"{name}.onnx", settings).path
-        compiled = openvino.Core().compile_model(
-            str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-        )
+        with kept_signal_stack():
+            compiled = openvino.Core().compile_model(
+                str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+            )
         np.testing.assert_allclose(compiled(lr)[0], run(path, lr), atol=1e-4)
 
 

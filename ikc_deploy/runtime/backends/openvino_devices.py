@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Final, Literal, get_args
 
 from ikc_deploy.errors import BackendError, InputError, MissingExtraError
+from ikc_deploy.runtime.backends.signal_stack import kept_signal_stack
 from ikc_deploy.text import shown
 
 Arithmetic = Literal["f32", "bf16", "f16"]
@@ -116,6 +117,7 @@ def _not_started(error: Exception) -> BackendError:
     )
 
 
+@kept_signal_stack()
 def find_device(core: Any, wanted: str) -> OpenVinoDevice:
     """Return a device.
 

@@ -30,6 +30,7 @@ from ikc_deploy.runtime.backends.openvino_devices import (
     open_core,
     reason,
 )
+from ikc_deploy.runtime.backends.signal_stack import kept_signal_stack
 from ikc_deploy.runtime.frames import MIN_SIDE, FrameShape
 from ikc_deploy.runtime.onnx_files import read_graph
 from ikc_deploy.runtime.signatures import Signature, Tensor, check_signature, signature
@@ -152,7 +153,8 @@ class OpenVinoModels:
         with self._lock:
             found = self._compiled.get(key)
             if found is None:
-                model = self._imported(graph, shapes) or self._compile(graph, shapes)
+                with kept_signal_stack():
+                    model = self._imported(graph, shapes) or self._compile(graph, shapes)
                 found = self._compiled[key] = CompiledGraph(graph, model)
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import warnings
@@ -431,3 +432,26 @@ def test_too_little_memory_is_said() -> None:
         "run the sftmd", RuntimeError("Exception from x:1:\nCheck 'a' failed at b\n\nno")
     )
     assert not isinstance(other, OutOfMemoryError) and str(other).endswith(": no")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+def test_the_signal_stack_of_a_thread_stays_its_own(small_bundle: Bundle) -> None:
+    """Of one that OpenVINO has unmapped, the next Ctrl-C would make a segmentation fault."""
+    script = f"""
+import ctypes, numpy, ikc_deploy
+def signal_stack():
+    stack = (ctypes.c_void_p * 3)()
+    ctypes.CDLL(None).sigaltstack(None, stack)
+    return list(stack)
+before = signal_stack()
+with ikc_deploy.load({str(small_bundle.path)!r}, "openvino", 1, threads=1) as upscaler:
+    upscaler(numpy.zeros((16, 20, 3), numpy.uint8))
+    print(signal_stack() == before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
