@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what is imported out of garbage collections, which take a twentieth of a run else."""
+    """Leave imported objects out of garbage collections, which would examine them each time."""
     gc.collect()
     gc.freeze()
 

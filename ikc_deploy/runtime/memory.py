@@ -12,8 +12,8 @@ from ikc_deploy.loops import find_loop
 from ikc_deploy.runtime.frames import LAYOUTS
 
 _CPU_FACTOR: Final = 2
-"""Memory that a graph takes on a CPU, in sizes of the tensors that exist at the same time. It is an
-upper bound of what was measured, buffers of images excluded: 1.4 to 1.8 (docs/tiling.md). Runtimes
+"""Memory that a graph takes on a CPU, in sizes of the tensors that exist at the same time. ONNX
+Runtime took 1.4 to 1.8 without the buffers of images (from the figures of docs/tiling.md). Runtimes
 reorder tensors for their kernels, and take memory in larger pieces than they need."""
 
 
@@ -44,7 +44,7 @@ class PixelMemory:
         tensors = {name: factor * size for name, size in manifest.activation_bytes.items()}
         frame = 3 * layout.dtype.itemsize
         # The image that the update graph reads, the image of the caller, and a copy of it.
-        sr_bytes = 4 if on_cpu else layout.sr_dtype(manifest.precision).itemsize
+        sr_bytes = layout.sr_dtype(manifest.precision).itemsize
         images = frame + 3 * manifest.scale**2 * (sr_bytes + 2 * layout.dtype.itemsize)
         return cls(
             predict=frame + (0 if loop.start is None else tensors[loop.start.name]),

@@ -26,7 +26,8 @@ from ikc_deploy.runtime.tiling import (
 )
 
 _HALO_TILE: Final = 192
-"""Side in LR pixels of the tiles on which the halo is measured, if it is below half of it."""
+"""Side in LR pixels of the tiles on which the halo is measured; if they are too small to show it,
+tiles of the full size are used."""
 
 
 class TiledUpscaler:

@@ -30,7 +30,7 @@ _CROPS: Final = 256
 def search_offset(context: StageContext[IkcNetworks]) -> dict[str, float]:
     """Reduce P's sigma by the offset with the best images; return figures to log.
 
-    Offsets are compared by the mean RGB PSNR of F's images of new crops. The smallest offset with
+    Offsets are compared by the mean RGB PSNR of F's images of new crops. The largest offset with
     most of the best gain is chosen. P is left unchanged if its design does not estimate sigma, or
     if its kernels are elliptic.
 
