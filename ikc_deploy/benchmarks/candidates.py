@@ -18,7 +18,9 @@ from ikc_deploy.benchmarks.runners import CandidateRunner
 from ikc_deploy.bundle.manifest import Bundle, Precision
 from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.export.default_bundle import default_bundle
-from ikc_deploy.runtime.backends import BACKENDS
+from ikc_deploy.runtime.backends import BACKENDS, DEFAULT_PRECISION
+from ikc_deploy.runtime.backends.cpu_backends import OPENVINO
+from ikc_deploy.runtime.options import UpscalerOptions
 
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
@@ -42,6 +44,8 @@ class UpscalerVariant:
     """Precision of the bundle."""
     arguments: Mapping[str, Any]
     """Arguments of `Upscaler.__call__`."""
+    arithmetic: str = DEFAULT_PRECISION
+    """Precision in which OpenVINO computes what the bundle does not quantise."""
 
     def open(self, subject: Subject, case: BenchmarkCase) -> CandidateRunner:
         """Open an upscaler for the case.
@@ -52,7 +56,13 @@ class UpscalerVariant:
         from ikc_deploy.benchmarks.upscaler_runner import UpscalerRunner
 
         bundle = our_bundle(subject, self.precision)
-        return UpscalerRunner(bundle, self.backend, case, self.arguments)
+        return UpscalerRunner(bundle, self.options(case.iters, case.threads), case, self.arguments)
+
+    def options(self, iters: int, threads: int) -> UpscalerOptions:
+        """Return the options that load it."""
+        return UpscalerOptions(
+            iters=iters, backend=self.backend, precision=self.arithmetic, threads=threads
+        )
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ def candidates() -> dict[str, Candidate]:
         for precision in PRECISIONS
         for mode in MODES
     ]
+    mine += [_ours_in_bfloat16(mode) for mode in MODES]
     return {candidate.name: candidate for candidate in (*mine, *_OTHERS)}
 
 
@@ -103,10 +114,20 @@ def choose(names: str) -> list[Candidate]:
 
 
 def _ours(backend: str, precision: Precision, mode: str) -> Candidate:
-    name = "-".join(filter(None, (backend, precision, mode)))
-    about = f"ikc-deploy, {backend}, {precision}{f', estimate={mode}' if mode else ''}"
-    settings = UpscalerVariant(backend, precision, MODES[mode])
-    return Candidate(name, about, settings.open, settings)
+    # With float32 bundles, OpenVINO would compute in bfloat16 on some CPUs.
+    fixed = backend == OPENVINO and precision == "fp32"
+    arithmetic = "f32" if fixed else DEFAULT_PRECISION
+    return _candidate(precision, mode, UpscalerVariant(backend, precision, MODES[mode], arithmetic))
+
+
+def _ours_in_bfloat16(mode: str) -> Candidate:
+    return _candidate("bf16", mode, UpscalerVariant(OPENVINO, "fp32", MODES[mode], "bf16"))
+
+
+def _candidate(precision: str, mode: str, variant: UpscalerVariant) -> Candidate:
+    name = "-".join(filter(None, (variant.backend, precision, mode)))
+    about = f"ikc-deploy, {variant.backend}, {precision}{f', estimate={mode}' if mode else ''}"
+    return Candidate(name, about, variant.open, variant)
 
 
 def our_bundle(subject: Subject, precision: Precision) -> Bundle:

@@ -13,7 +13,6 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.datasets import Dataset, read_hr
 from ikc_deploy.imaging.degrade import SIGMAS, degrade_gaussian
 from ikc_deploy.imaging.metrics import psnr_y
-from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import load_bundle
 from ikc_deploy.typed_values import PathText
 
@@ -66,8 +65,7 @@ def measure_quality(
     dataset = Dataset.open(folder, scale)
     found: list[float] = []
     total = len(dataset.paths) * len(SIGMAS[scale])
-    options = UpscalerOptions(iters=iters, backend=settings.backend, threads=threads)
-    with load_bundle(bundle, options) as upscaler:
+    with load_bundle(bundle, settings.options(iters, threads)) as upscaler:
         for path in dataset.paths:
             hr = read_hr(path, scale)
             for sigma in SIGMAS[scale]:

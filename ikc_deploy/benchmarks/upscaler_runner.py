@@ -23,15 +23,18 @@ class UpscalerRunner(LastImage):
 
     Args:
         bundle: Bundle to measure.
-        backend: Name of the backend, as in `ikc_deploy.load`.
+        options: Options that load it.
         case: Size and number of frames, corrections and threads.
         arguments: Keyword arguments of every call.
     """
 
     def __init__(
-        self, bundle: Bundle, backend: str, case: BenchmarkCase, arguments: Mapping[str, Any]
+        self,
+        bundle: Bundle,
+        options: UpscalerOptions,
+        case: BenchmarkCase,
+        arguments: Mapping[str, Any],
     ) -> None:
-        options = UpscalerOptions(iters=case.iters, backend=backend, threads=case.threads)
         self._upscaler = load_bundle(bundle, options)
         self._arguments = arguments
         self._case = case

@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
+import numpy as np
+
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError
 from ikc_deploy.paths import cache_folder
@@ -49,7 +51,8 @@ class OpenVino(HostBackend):
     def __init__(self, models: OpenVinoModels, explanation: str) -> None:
         self._models: OpenVinoModels | None = models
         self.precision: Arithmetic = models.precision
-        """Precision of everything that the graphs do not quantise."""
+        """Precision of everything on images that the graphs do not quantise, but for the first
+        estimate of the blur, which is float32."""
         self.explanation = explanation
         """Reason for the precision."""
         found = models.device
@@ -126,11 +129,9 @@ class OpenVino(HostBackend):
 
 
 class _BoundRequest:
-    """An inference request whose tensors are the buffers' memory."""
+    """Inference requests, one for each part of a graph, whose tensors are the buffers' memory."""
 
     def __init__(self, models: OpenVinoModels, wanted: Binding) -> None:
-        from openvino import Tensor
-
         self._models = models
         shapes = {name: buffer.shape for name, buffer in wanted.inputs.items()}
         self._compiled = models.compiled(wanted.graph, shapes)
@@ -141,19 +142,35 @@ class _BoundRequest:
             for buffers in (wanted.inputs, wanted.outputs)
             for name, buffer in buffers.items()
         }
+        batch = next(iter(shapes.values()))[0]
         try:
-            self._request: Any = self._compiled.model.create_infer_request()
-            for name, array in self._arrays.items():
-                self._request.set_tensor(name, Tensor(array, shared_memory=True))
+            self._requests = [self._request(model, batch) for model in self._compiled.models]
         except (RuntimeError, MemoryError) as error:
             raise failure(f"bind the {wanted.graph}", error) from error
+
+    def _request(self, model: Any, batch: int) -> Any:
+        """Return a request on the arrays; vectors between two parts get new arrays."""
+        from openvino import Tensor
+
+        request = model.create_infer_request()
+        for port in (*model.inputs, *model.outputs):
+            known = port.names & self._arrays.keys()
+            if not known:
+                shape = [size.get_length() for size in port.partial_shape if size.is_static]
+                open_batch = [batch] * (len(port.partial_shape) - len(shape))
+                array = np.empty(open_batch + shape, port.element_type.to_dtype())
+                self._arrays |= dict.fromkeys(port.names, array)
+            array = self._arrays[min(known or port.names)]
+            request.set_tensor(port, Tensor(array, shared_memory=True))
+        return request
 
     def enqueue(self) -> None:
         self._models.use(self._compiled, self._size)
         try:
-            # `infer` would copy every output into a new array.
-            self._request.start_async()
-            self._request.wait()
+            for request in self._requests:
+                # `infer` would copy every output into a new array.
+                request.start_async()
+                request.wait()
         except (RuntimeError, MemoryError) as error:
             raise failure(f"run the {self._compiled.graph} at this frame size", error) from error
 

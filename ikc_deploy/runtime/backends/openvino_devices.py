@@ -25,6 +25,11 @@ _DEVICE: Final = re.compile(r"CPU|AUTO|(GPU|NPU)(\.\d+)?")
 _CAPABILITIES: Final[dict[Arithmetic, str]] = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 """Names of the precisions in OpenVINO's list of a device's capabilities."""
 
+_ISA_VARIABLES: Final = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Environment variables that limit the instruction sets of oneDNN, which OpenVINO uses on CPUs."""
+_ISAS_OF_16_BITS: Final = ("BF16", "FP16", "AMX", "AVX10", "ALL", "DEFAULT")
+"""Parts of those values of `_ISA_VARIABLES` that include instructions for 16 bits."""
+
 
 @dataclass(frozen=True)
 class OpenVinoDevice:
@@ -143,14 +148,25 @@ def find_device(core: Any, wanted: str) -> OpenVinoDevice:
             "its driver, or choose another device"
         )
     try:
+        capabilities = frozenset(core.get_property(wanted, "OPTIMIZATION_CAPABILITIES"))
         return OpenVinoDevice(
             wanted,
             str(core.get_property(wanted, "FULL_DEVICE_NAME")),
             str(core.get_property(wanted, "DEVICE_ARCHITECTURE")),
-            frozenset(core.get_property(wanted, "OPTIMIZATION_CAPABILITIES")),
+            capabilities - (_disabled() if wanted == "CPU" else set()),
         )
     except RuntimeError as error:
         raise BackendError(f"OpenVINO cannot use {wanted}: {reason(error)}") from error
+
+
+def _disabled() -> set[str]:
+    """Return the capabilities that oneDNN may not use.
+
+    OpenVINO lists them nevertheless, and a graph in bfloat16 is then a segmentation fault.
+    """
+    values = (os.environ.get(name, "").upper() for name in _ISA_VARIABLES)
+    limited = any(value and not any(isa in value for isa in _ISAS_OF_16_BITS) for value in values)
+    return {_CAPABILITIES["bf16"], _CAPABILITIES["f16"]} if limited else set()
 
 
 def reason(error: BaseException) -> str:

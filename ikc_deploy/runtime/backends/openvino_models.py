@@ -5,6 +5,10 @@ one model for open shapes: compiling for a new shape would take longer than it s
 shape alone decides, since both kinds of models round differently, and equal frames must give equal
 images in every call.
 
+In 16 bits, a graph is cut into several models, of which those on vectors compute in float32
+(`vector_cut`). The graph of the first estimate stays in float32 as a whole: everything that follows
+depends on it, and it takes little of the time.
+
 OpenVINO's own cache (CACHE_DIR) takes a damaged file for a model. So compiled models are exported
 into a `CompiledCache` and imported from there.
 """
@@ -15,7 +19,7 @@ import io
 import math
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +35,7 @@ from ikc_deploy.runtime.backends.openvino_devices import (
     reason,
 )
 from ikc_deploy.runtime.backends.signal_stack import kept_signal_stack
+from ikc_deploy.runtime.backends.vector_cut import Part, cut_vectors
 from ikc_deploy.runtime.frames import MIN_SIDE, FrameShape
 from ikc_deploy.runtime.onnx_files import read_graph
 from ikc_deploy.runtime.signatures import Signature, Tensor, check_signature, signature
@@ -58,12 +63,13 @@ class CompiledGraph:
 
     Args:
         graph: Name of the graph.
-        model: OpenVINO's `CompiledModel`.
+        models: OpenVINO's `CompiledModel`s of its parts, in the order in which they run. A part
+            reads the inputs of the graph, and outputs of the parts before, by name.
     """
 
-    def __init__(self, graph: str, model: Any) -> None:
+    def __init__(self, graph: str, models: Sequence[Any]) -> None:
         self.graph = graph
-        self.model = model
+        self.models = tuple(models)
         self.size = 0
         """Number of entries of the largest inputs since the last release, to which the memory for
         activations is proportional."""
@@ -73,7 +79,8 @@ class CompiledGraph:
     def release(self) -> bool:
         """Free the memory for activations; return False if a request is running."""
         try:
-            self.model.release_memory()
+            for model in self.models:
+                model.release_memory()
         except RuntimeError:
             return False
         self.size = self.last_use = 0
@@ -86,7 +93,7 @@ class OpenVinoModels:
     Args:
         bundle: The opened bundle.
         device: The device.
-        precision: The precision of everything that the graphs do not quantise.
+        precision: The precision of everything on images that the graphs do not quantise.
         threads: Number of CPU cores; 0 for all.
         cache: The cache on disk.
 
@@ -110,7 +117,7 @@ class OpenVinoModels:
         self._bundle = bundle
         self._cache = cache
         self._core = open_core()
-        self._config = _config(device, precision, threads)
+        self._threads = threads
         self._graphs = {graph: self._read(graph) for graph in bundle.loop.graphs}
         self._lock = threading.Lock()
         # Compiled graphs belong to their requests, and go when the last session of a shape goes.
@@ -145,7 +152,8 @@ class OpenVinoModels:
             OutOfMemoryError: There is too little memory to compile it.
         """
         for graph in self._graphs:
-            if self._cache.load(self._key(graph, None)) is None:
+            parts = len(self._parts(graph, None))
+            if any(self._cache.load(self._key(graph, None, part)) is None for part in range(parts)):
                 self._open_shapes.append(self._shared(graph, None))
 
     def _shared(self, graph: str, shapes: Shapes | None) -> CompiledGraph:
@@ -154,9 +162,22 @@ class OpenVinoModels:
             found = self._compiled.get(key)
             if found is None:
                 with kept_signal_stack():
-                    model = self._imported(graph, shapes) or self._compile(graph, shapes)
-                found = self._compiled[key] = CompiledGraph(graph, model)
+                    models = [
+                        self._imported(graph, shapes, number, part)
+                        or self._compile(graph, shapes, number, part)
+                        for number, part in enumerate(self._parts(graph, shapes))
+                    ]
+                found = self._compiled[key] = CompiledGraph(graph, models)
         return found
+
+    def _parts(self, graph: str, shapes: Shapes | None) -> tuple[Part, ...]:
+        given = self._graphs[graph]
+        if shapes is not None:
+            given = self._reshaped(graph, given, shapes)
+        start = self._bundle.loop.start
+        if self.precision == "f32" or (start is not None and start.name == graph):
+            return (Part(given, on_vectors=True),)
+        return cut_vectors(given if shapes is not None else given.clone())
 
     def _fixed(self, shapes: Shapes) -> bool:
         """Return whether a shape has a model of its own; only CPUs run open ones well."""
@@ -227,47 +248,62 @@ class OpenVinoModels:
             ) from error
         return fixed
 
-    def _imported(self, graph: str, shapes: Shapes | None) -> Any:
+    def _imported(self, graph: str, shapes: Shapes | None, number: int, part: Part) -> Any:
         if not self.device.compiles_ahead:
             return None
-        content = self._cache.load(self._key(graph, shapes))
+        content = self._cache.load(self._key(graph, shapes, number))
         if content is None:
             return None
         try:
-            model = self._core.import_model(io.BytesIO(content), self.device.name, self._config)
+            model = self._core.import_model(
+                io.BytesIO(content), self.device.name, self._config(part)
+            )
         except RuntimeError:
             # Another driver or another CPU under the same name: it is compiled again and replaced.
             return None
-        return self._checked(graph, model)
+        return self._checked(graph, model, part)
 
-    def _compile(self, graph: str, shapes: Shapes | None) -> Any:
-        given = self._graphs[graph]
-        if shapes is not None:
-            given = self._reshaped(graph, given, shapes)
+    def _compile(self, graph: str, shapes: Shapes | None, number: int, part: Part) -> Any:
         try:
-            model = self._core.compile_model(given, self.device.name, self._config)
+            model = self._core.compile_model(part.model, self.device.name, self._config(part))
         except (RuntimeError, MemoryError) as error:
             raise failure(f"compile the {graph} for inputs of {_text(shapes)}", error) from error
-        self._checked(graph, model)
+        self._checked(graph, model, part)
         if self.device.compiles_ahead:
-            self._cache.store(self._key(graph, shapes), model.export_model().getvalue())
+            self._cache.store(self._key(graph, shapes, number), model.export_model().getvalue())
         return model
 
-    def _checked(self, graph: str, model: Any) -> Any:
+    def _precision(self, part: Part) -> Arithmetic:
+        return "f32" if part.on_vectors else self.precision
+
+    def _config(self, part: Part) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": self._precision(part),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if self.device.name == "CPU":
+            # Pinned threads of several processes would share the first cores and leave others idle.
+            config |= {"NUM_STREAMS": "1", "ENABLE_CPU_PINNING": False}
+            if self._threads:
+                config["INFERENCE_NUM_THREADS"] = self._threads
+        return config
+
+    def _checked(self, graph: str, model: Any, part: Part) -> Any:
         """Return `model`; raise `BackendError` if it computes in another precision."""
         given = model.get_property("INFERENCE_PRECISION_HINT").to_string()
-        if given != self.precision:
+        if given != self._precision(part):
             raise BackendError(
-                f"OpenVINO compiled the {graph} in {given} instead of {self.precision} for "
+                f"OpenVINO compiled the {graph} in {given} instead of {self._precision(part)} for "
                 f"{self.device.full_name}; use the precision f32"
             )
         return model
 
-    def _key(self, graph: str, shapes: Shapes | None) -> dict[str, object]:
+    def _key(self, graph: str, shapes: Shapes | None, number: int) -> dict[str, object]:
         return {
             **self.identity(),
             "graph": self._bundle.files[f"{graph}.onnx"].sha256,
             "shapes": _text(shapes),
+            "part": number,
         }
 
     def identity(self) -> dict[str, object]:
@@ -281,6 +317,7 @@ class OpenVinoModels:
             "architecture": self.device.architecture,
             "capabilities": sorted(self.device.capabilities),
             "precision": self.precision,
+            "float32": "first estimate, vectors",
         }
 
 
@@ -299,19 +336,6 @@ def failure(doing: str, error: BaseException) -> BackendError:
             f"not enough memory to {doing}; use smaller frames or tiles ({reason(error)})"
         )
     return BackendError(f"OpenVINO cannot {doing}: {reason(error)}")
-
-
-def _config(device: OpenVinoDevice, precision: Arithmetic, threads: int) -> dict[str, Any]:
-    config: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": precision,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    if device.name == "CPU":
-        # Pinned threads of several processes would share the first cores and leave others idle.
-        config |= {"NUM_STREAMS": "1", "ENABLE_CPU_PINNING": False}
-        if threads:
-            config["INFERENCE_NUM_THREADS"] = threads
-    return config
 
 
 def _signature(model: Any) -> Signature:

@@ -209,7 +209,7 @@ def test_a_precision_that_the_cpu_lacks_is_refused_when_named(small_bundle: Bund
 def test_openvinos_silent_float32_is_noticed(small_bundle: Bundle) -> None:
     """A CPU that only claims bfloat16: OpenVINO takes float32 without a word."""
     found = find_device(open_core(), "CPU")
-    if found.computes("bf16"):
+    if "BF16" in open_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU computes bfloat16")
     claims = replace(found, capabilities=found.capabilities | {"BF16"})
     backend = OpenVino.open(small_bundle, threads=1, found=claims)
@@ -222,6 +222,39 @@ def test_openvinos_silent_float32_is_noticed(small_bundle: Bundle) -> None:
         pytest.raises(BackendError, match="in f32 instead of bf16"),
     ):
         upscaler(photo(16, 16))
+
+
+@pytest.mark.parametrize(
+    ("limit", "computes"), [("", True), ("AVX512_CORE_BF16", True), ("AVX2", False)]
+)
+def test_what_onednn_may_not_use_is_no_capability(
+    monkeypatch: pytest.MonkeyPatch, limit: str, computes: bool
+) -> None:
+    """OpenVINO lists bfloat16 all the same, and running it is a segmentation fault."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    found = find_device(_BFloat16Core(), "CPU")
+    assert found.computes("bf16") is computes and found.computes("f32")
+
+
+class _BFloat16Core:
+    available_devices = ("CPU",)
+
+    def get_property(self, _: str, name: str) -> Any:
+        return ["FP32", "BF16"] if name == "OPTIMIZATION_CAPABILITIES" else "a CPU"
+
+
+def test_the_shipped_weights_pass_the_gate_in_bfloat16() -> None:
+    """In a process of its own, as the tests disable bfloat16 (conftest.py)."""
+    if "BF16" not in open_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU does not compute bfloat16")
+    program = (
+        "import ikc_deploy\n"
+        "for name in ('x4-lite', 'x3-lite', 'x2-lite', 'x4-aniso'):\n"
+        "    with ikc_deploy.load(weights=name, backend='openvino') as upscaler:\n"
+        "        assert upscaler.backend.precision == 'bf16', upscaler.backend.explanation\n"
+    )
+    environment = {key: text for key, text in os.environ.items() if key != "ONEDNN_MAX_CPU_ISA"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
 def test_the_first_candidate_that_passes_is_taken() -> None:
