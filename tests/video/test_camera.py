@@ -13,7 +13,7 @@ import pytest
 from ikc_deploy.errors import CameraError, VideoError
 from ikc_deploy.video.camera import Camera, CameraSettings, redacted
 from ikc_deploy.video.file_sink import FileSink
-from ikc_deploy.video.stream_job import upscale_stream
+from ikc_deploy.video.video_run import upscale_stream
 from tests.samples import photo
 from tests.video.clips import Repeating, make_clip, number_of, numbered, packets, settings
 

@@ -23,7 +23,7 @@ from ikc_deploy.video.colour import Colour
 from ikc_deploy.video.file_sink import FileSink
 from ikc_deploy.video.interfaces import FrameUpscaler
 from ikc_deploy.video.mux import decode_times
-from ikc_deploy.video.stream_job import StreamOutcome, upscale_stream
+from ikc_deploy.video.video_run import VideoReport, upscale_stream
 from tests.samples import photo
 from tests.video.clips import (
     CHAPTERS,
@@ -46,11 +46,11 @@ def upscale(
     span: Span | None = None,
     stop: threading.Event | None = None,
     **changes: Any,
-) -> StreamOutcome:
+) -> VideoReport:
     worker = upscaler or Repeating()
     clip = Clip(source, span)
     try:
-        sink = FileSink(settings(target, **changes), clip.facts.scaled(worker.scale), {}, clip)
+        sink = FileSink(settings(target, **changes), worker.output_facts(clip), {}, clip)
         return upscale_stream(clip, worker, sink, stop or threading.Event())
     finally:
         clip.close()
@@ -131,7 +131,7 @@ def test_what_a_container_cannot_hold_is_said_before_anything_is_done(tmp_path: 
     source = make_clip(tmp_path / "in.mkv", [numbered(0)] * 3, audio=True, subtitles=[(0, "one")])
     with opened(source, tmp_path / "out.ts") as sink:
         subtitle, attachment = sink.warnings
-    assert "stream 2 is left out: subtitle, subrip, which mpegts cannot hold" in subtitle
+    assert "stream 2 is left out: subtitle, subrip, which mpegts does not support" in subtitle
     assert "stream 3 is left out: attachment" in attachment
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
 
@@ -202,6 +202,14 @@ def test_other_codecs_and_containers_keep_frames_and_times(
     assert times(target) == times(source)
     if codec == "hevc":
         assert video_of(target).codec_context.codec_tag == "hvc1"
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.ts"])
+def test_a_clip_of_one_frame(tmp_path: Path, name: str) -> None:
+    source = make_clip(tmp_path / "in.mp4", [numbered(3)])
+    assert upscale(source, tmp_path / name).frames == 1
+    assert numbers(tmp_path / name) == [3]
+    assert times(tmp_path / name) == [Fraction(0)]
 
 
 def test_a_part_begins_at_zero_with_its_own_sound(tmp_path: Path) -> None:

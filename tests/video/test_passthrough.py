@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ikc_deploy.errors import OutputError, VideoError
-from ikc_deploy.video.clip import Clip
-from ikc_deploy.video.clocks import Repair
+from ikc_deploy.video.clip import Clip, Span
+from ikc_deploy.video.clocks import TimestampRepair
 from tests.video.clips import Repeating, make_clip, numbered, numbers, packets, times
 from tests.video.streams import (
     TONE,
@@ -95,15 +95,7 @@ def test_text_is_shown_at_the_same_times_whatever_the_containers(
 def test_text_that_is_re_encoded_is_said(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", [numbered(0)] * 3, subtitles=[(0, "one")])
     with opened(source, tmp_path / "out.mp4") as sink:
-        assert "stream 1 is re-encoded as mov_text: mp4 cannot hold" in sink.warnings[0]
-
-
-def test_text_is_left_out_of_a_container_without_subtitles(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", [numbered(0)] * 3, subtitles=[(0, "one")])
-    with opened(source, tmp_path / "out.ts") as sink:
-        assert (
-            "stream 1 is left out: subtitle, subrip, which mpegts cannot hold" in sink.warnings[0]
-        )
+        assert "stream 1 is re-encoded as mov_text: mp4 does not support" in sink.warnings[0]
 
 
 def test_a_stream_that_holds_nothing_is_left_out(tmp_path: Path) -> None:
@@ -115,7 +107,7 @@ def test_a_stream_that_holds_nothing_is_left_out(tmp_path: Path) -> None:
     for name in ("out.mp4", "out.mkv", "out.ts"):
         with opened(source, tmp_path / name) as sink:
             assert [notice.split(":")[0] for notice in sink.warnings] == ["stream 1 is left out"]
-            assert "which holds nothing" in sink.warnings[0]
+            assert "which has no packets" in sink.warnings[0]
         upscale(source, tmp_path / name)
         assert [kind for kind, _ in kinds(tmp_path / name)] == ["video"]
 
@@ -125,7 +117,9 @@ def test_sound_that_nothing_decodes_is_refused_or_left_out(tmp_path: Path) -> No
     source = make_sounding(tmp_path / "in.mov", "pcm_s16le")
     unknown = tmp_path / "unknown.mov"
     unknown.write_bytes(source.read_bytes().replace(b"sowt", b"apqc"))
-    with pytest.raises(VideoError, match=r"mp4 cannot hold .* audio .* remove the audio first"):
+    with pytest.raises(
+        VideoError, match=r"mp4 does not support .* audio .* remove the audio first"
+    ):
         upscale(unknown, tmp_path / "out.mp4")
     noise = tmp_path / "noise.mkv"
     with av.open(source) as before, av.open(noise, "w") as after:
@@ -160,7 +154,7 @@ def test_any_time_stamps_are_taken_by_the_muxers(
     output: Any = av.open(io.BytesIO(), "w", format=container)
     stream: Any = output.add_stream("mp2", 48000)
     output.start_encoding()
-    repair, written = Repair(output, stream), list[Any]()
+    repair, written = TimestampRepair(output, stream), list[Any]()
     for pts, dts in stamps:
         packet = av.Packet(bytes(100))
         packet.pts, packet.dts, packet.time_base = pts, dts, Fraction(1, 1000)
@@ -390,3 +384,74 @@ def test_a_target_that_cannot_be_is_refused_before_the_work(
         "in.mp4",
         "pipe.mp4",
     ]
+
+
+def with_timecode(path: Path, timecode: str) -> Path:
+    """Fifty numbered frames with a timecode track."""
+    with av.open(path, "w") as container:
+        stream: Any = container.add_stream("mpeg4", 25)
+        stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
+        stream.metadata["timecode"] = timecode
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame.reformat(format="yuv420p")))
+        container.mux(stream.encode())
+    return path
+
+
+def timecode_of(path: Path) -> str | None:
+    with av.open(path) as container:
+        tags = container.streams.video[0].metadata
+        return tags.get("timecode") or tags.get("TIMECODE")
+
+
+@pytest.mark.parametrize("name", ["out.mov", "out.mp4", "out.mkv", "out.ts"])
+def test_a_timecode_is_kept_or_its_loss_is_reported(tmp_path: Path, name: str) -> None:
+    source = with_timecode(tmp_path / "in.mov", "01:00:00:00")
+    with av.open(source) as container:
+        assert [stream.type for stream in container.streams] == ["video", "data"]
+    with opened(source, tmp_path / name) as sink:
+        expected = (
+            []
+            if name != "out.ts"
+            else ["the timecode 01:00:00:00 is left out, which mpegts does not support"]
+        )
+        assert sink.warnings == expected
+    upscale(source, tmp_path / name)
+    assert timecode_of(tmp_path / name) == (None if name == "out.ts" else "01:00:00:00")
+
+
+def test_a_part_that_begins_later_does_not_get_the_timecode_of_the_start(tmp_path: Path) -> None:
+    source = with_timecode(tmp_path / "in.mov", "01:00:00:00")
+    upscale(source, tmp_path / "out.mov", span=Span(Fraction(1)))
+    assert timecode_of(tmp_path / "out.mov") is None
+    assert numbers(tmp_path / "out.mov") == list(range(25, 50))
+
+
+def test_subtitles_without_a_decoder_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    """TTML, which FFmpeg writes but does not read."""
+    text = make_clip(tmp_path / "text.mkv", map(numbered, range(9)), subtitles=[(40, "one")])
+    source = tmp_path / "in.mp4"
+    with av.open(text) as before, av.open(source, "w") as after:
+        video = after.add_stream_from_template(before.streams.video[0], opaque=True)
+        ttml: Any = after.add_stream("ttml")
+        ttml.codec_context.time_base = ttml.time_base = Fraction(1, 1000)
+        decoder: Any = before.streams.subtitles[0].codec_context
+        decoder.open(strict=False)
+        ttml.codec_context.subtitle_header = decoder.subtitle_header
+        for packet in before.demux():
+            made: Any = packet
+            if not packet.size or packet.stream.type not in ("video", "subtitle"):
+                continue
+            if packet.stream.type == "subtitle":
+                made = ttml.codec_context.encode_subtitle(decoder.decode2(packet))
+                made.pts = made.dts = packet.pts
+                made.duration, made.time_base = packet.duration, packet.time_base
+            made.stream = video if packet.stream.type == "video" else ttml
+            after.mux(made)
+    with opened(source, tmp_path / "out.mp4") as sink:
+        (warning,) = sink.warnings
+    assert "stream 1 is left out: subtitle" in warning and "has no decoder" in warning
+    upscale(source, tmp_path / "out.mp4")
+    assert kinds(tmp_path / "out.mp4") == [("video", "h264")]
