@@ -60,12 +60,18 @@ class Dispatcher:
         self._tracker = Tracker()
 
     def call(self, frame: Any, blur: BlurSettings, steps: bool) -> Result:
-        """Upscale a frame or a batch, and wait for the result; see `Upscaler.__call__`."""
+        """Upscale a frame or a batch and return its result; see `Upscaler.__call__`."""
         worker = self._pool.first
         return worker(self._validated(frame, blur, self._tracker, steps=steps))
 
     def submit(self, frame: Any, blur: BlurSettings, steps: bool) -> ResultFuture[Result]:
-        """Queue a frame or a batch, and return the future of its result; see `Upscaler.submit`."""
+        """Queue a frame or a batch, and return the future of its result; see `Upscaler.submit`.
+
+        Raises:
+            InputError: The blur is to be tracked, the type of the frame is not supported, or the
+                upscaler is closed.
+            BackendError: The process was forked after loading.
+        """
         if blur.estimate == "track" and not blur.is_known:
             raise InputError(_NOT_TRACKED)
         pipeline = self._pool.pipeline(self._streams)

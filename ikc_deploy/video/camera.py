@@ -66,9 +66,9 @@ class CameraSettings:
 
 
 class Camera:
-    """A live source, whose frames are stamped with their time of arrival, with reconnection.
+    """A live source, whose frames are stamped with their time of arrival.
 
-    Connects when created. After that, lost connections are re-established until `stop` is set.
+    It connects when created. Lost connections are re-established until `stop` is set.
 
     Args:
         settings: Address and waiting times.

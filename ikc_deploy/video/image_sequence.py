@@ -52,7 +52,7 @@ class ImageSequence:
             if rgb.shape[:2] != (self.facts.height, self.facts.width):
                 raise InputError(
                     f"'{path}' has {rgb.shape[1]}x{rgb.shape[0]} pixels, the frames before "
-                    f"{self.facts.width}x{self.facts.height}; all must have one size"
+                    f"{self.facts.width}x{self.facts.height}; all images must have the same size"
                 )
             yield Frame(rgb, pts)
 
