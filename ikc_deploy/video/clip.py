@@ -24,12 +24,13 @@ from ikc_deploy.video.decoder import Decoder
 from ikc_deploy.video.deinterlacing import DONE
 from ikc_deploy.video.display_times import has_decoding_times_only, reorders
 from ikc_deploy.video.interfaces import Frame
-from ikc_deploy.video.names import DEFAULT_RATE, Deinterlace
+from ikc_deploy.video.names import Deinterlace
 from ikc_deploy.video.opening import open_input
 from ikc_deploy.video.sidedata import side_data_names
 from ikc_deploy.video.source_facts import (
     check_size,
     declared_seconds,
+    frame_rate,
     lost_properties,
     stream_facts,
     time_base,
@@ -240,8 +241,7 @@ class Clip:
         return 0 if has_decoding_times_only(self.container) else self.stream.start_time or 0
 
     def _step(self) -> int:
-        rate = self.stream.average_rate or self.stream.guessed_rate or DEFAULT_RATE
-        return max(1, round(1 / (rate * time_base(self.stream))))
+        return max(1, round(1 / (frame_rate(self.stream) * time_base(self.stream))))
 
     def _bounds(self, clip_range: ClipRange) -> tuple[int | None, int | None]:
         """Return the presentation times of the first frame and of the first frame after the end."""

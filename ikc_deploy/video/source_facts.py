@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+_MAX_GUESSED_RATE: Final = 240
+"""Maximum frame rate that is believed if only FFmpeg's guess is known."""
+
 _LOST: Final = {
     "SPHERICAL": "the clip is a 360-degree (spherical) video; the output is not marked as such, "
     "and players show it flat",
@@ -52,7 +55,7 @@ def stream_facts(stream: VideoStream, first: VideoFrame, frames: int | None = No
         first.width,
         first.height,
         time_base(stream),
-        stream.average_rate or stream.guessed_rate or DEFAULT_RATE,
+        frame_rate(stream),
         infer_colour(
             first.width,
             first.height,
@@ -70,6 +73,15 @@ def stream_facts(stream: VideoStream, first: VideoFrame, frames: int | None = No
         static_hdr(first),
         frames,
     )
+
+
+def frame_rate(stream: VideoStream) -> Fraction:
+    """Return the average frame rate of a stream; a plausible one if it is not known."""
+    if stream.average_rate:
+        return stream.average_rate
+    # FFmpeg's guess for a single frame is the clock of the container.
+    guess = stream.guessed_rate
+    return guess if guess and guess <= _MAX_GUESSED_RATE else DEFAULT_RATE
 
 
 def check_size(frame: VideoFrame, facts: StreamFacts, name: str) -> None:

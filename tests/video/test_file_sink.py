@@ -204,6 +204,20 @@ def test_other_codecs_and_containers_keep_frames_and_times(
         assert video_of(target).codec_context.codec_tag == "hvc1"
 
 
+def test_a_frame_without_a_rate_is_shown_for_a_frame_of_the_default_rate(tmp_path: Path) -> None:
+    """FFmpeg takes the clock of the container, a millionth of a second, for its duration."""
+    source = tmp_path / "in.nut"
+    with av.open(source, "w") as container:
+        stream: Any = container.add_stream("ffv1", 10**6)
+        stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(numbered(3), format="rgb24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = 0, Fraction(1, 10**6)
+        container.mux([*stream.encode(frame), *stream.encode()])
+    upscale(source, tmp_path / "out.mp4")
+    video = video_of(tmp_path / "out.mp4")
+    assert video.duration * video.time_base == Fraction(1, 25)
+
+
 @pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.ts"])
 def test_a_clip_of_one_frame(tmp_path: Path, name: str) -> None:
     source = make_clip(tmp_path / "in.mp4", [numbered(3)])
