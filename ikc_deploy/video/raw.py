@@ -193,8 +193,9 @@ def _y4m_header(facts: StreamFacts, pixel_format: str) -> bytes:
 
 def _untagged(facts: StreamFacts, pixel_format: str) -> Iterator[str]:
     """Yield a warning if programs that read the frames would assume another colour matrix."""
-    if av.VideoFormat(pixel_format).is_rgb:
-        return
+    described = av.VideoFormat(pixel_format)
+    if described.is_rgb or len(described.components) < 3:
+        return  # Grey has no matrix either.
     assumed = infer_colour(facts.width, facts.height, pixel_format)
     name, other = (matrix_name(colour) for colour in (facts.colour, assumed))
     if name != other:

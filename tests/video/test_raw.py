@@ -231,7 +231,8 @@ def test_a_matrix_that_readers_would_not_assume_is_a_warning() -> None:
         (warning,) = RawSink(BytesIO(), name, hd).warnings
         assert "its matrix is smpte170m, but bt709 is assumed at 1280x720" in warning
         assert RawSink(BytesIO(), name, facts(720, 576, colour=Colour(6))).warnings == []
-    assert RawSink(BytesIO(), "rgb24", hd).warnings == []
+    for name in ("rgb24", "gray"):
+        assert RawSink(BytesIO(), name, hd).warnings == []
 
 
 def test_raw_video_needs_a_size_and_a_known_format() -> None:
