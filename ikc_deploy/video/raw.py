@@ -218,12 +218,12 @@ class _Pipe:
     name = "pipe"
 
     def __init__(self, pipe: BinaryIO, stop: threading.Event) -> None:
-        self._descriptor = pipe.fileno()
+        self._pipe = pipe
         self._stop = stop
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes; none at the end."""
-        while not select.select([self._descriptor], [], [], _POLL_SECONDS)[0]:
+        while not select.select([self._pipe], [], [], _POLL_SECONDS)[0]:
             if self._stop.is_set():
                 return b""
-        return os.read(self._descriptor, size)
+        return os.read(self._pipe.fileno(), size)

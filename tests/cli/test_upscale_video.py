@@ -91,7 +91,7 @@ def test_the_blur_of_a_clip_is_tracked_unless_an_option_says_otherwise(
     assert levels == [1, 0, 0, 0]
 
 
-def test_control_c_finishes_the_file_and_resume_goes_on(
+def test_control_c_finishes_the_file_and_resume_continues(
     bundle: Bundle, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []

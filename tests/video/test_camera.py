@@ -42,7 +42,7 @@ def quick(address: str, **changes: Any) -> CameraSettings:
     return CameraSettings(address, first_wait=0.01, longest_wait=0.02, **changes)
 
 
-def test_a_lost_camera_is_taken_up_again(server: tuple[Path, str]) -> None:
+def test_a_lost_camera_is_connected_again(server: tuple[Path, str]) -> None:
     folder, address = server
     make_clip(folder / "cam.ts", map(numbered, range(10)))
     stop, said = threading.Event(), list[str]()
@@ -59,7 +59,7 @@ def test_a_lost_camera_is_taken_up_again(server: tuple[Path, str]) -> None:
     assert SECRET not in "".join(said) + repr(camera.facts)
 
 
-def test_a_camera_that_stays_away_is_tried_less_and_less(server: tuple[Path, str]) -> None:
+def test_a_camera_that_stays_away_is_tried_less_often(server: tuple[Path, str]) -> None:
     folder, address = server
     clip = make_clip(folder / "cam.ts", map(numbered, range(10)))
     stop, said = threading.Event(), list[str]()

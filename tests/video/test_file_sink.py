@@ -127,7 +127,7 @@ def test_subtitles_attachments_and_chapters_are_copied(tmp_path: Path) -> None:
         assert abs(next(container.decode(video=0)).rotation) == 180
 
 
-def test_what_a_container_cannot_hold_is_said_before_anything_is_done(tmp_path: Path) -> None:
+def test_what_a_container_does_not_support_is_reported_before_the_run(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", [numbered(0)] * 3, audio=True, subtitles=[(0, "one")])
     with opened(source, tmp_path / "out.ts") as sink:
         subtitle, attachment = sink.warnings
@@ -239,7 +239,7 @@ def test_a_part_begins_at_zero_with_its_own_sound(tmp_path: Path) -> None:
     assert copied == wanted
 
 
-def test_a_stop_leaves_a_playable_file_that_can_be_gone_on_with(tmp_path: Path) -> None:
+def test_a_stop_leaves_a_playable_file_that_can_be_resumed(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", map(numbered, range(40)), audio=True)
     target = tmp_path / "out.mp4"
     stop = threading.Event()

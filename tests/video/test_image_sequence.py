@@ -32,9 +32,7 @@ def test_a_folder_becomes_a_clip_of_the_given_rate(folder: Path, tmp_path: Path)
     assert times(target) == [Fraction(1001 * number, 30000) for number in range(7)]
 
 
-def test_a_folder_becomes_numbered_pictures_and_is_gone_on_with(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_a_folder_becomes_numbered_images_and_is_resumed(folder: Path, tmp_path: Path) -> None:
     pattern = tmp_path / "out" / "frame%03d.png"
     stop = threading.Event()
     first = Repeating(before=lambda calls: stop.set() if calls == 2 else None)
