@@ -74,7 +74,7 @@ class Decoder:
             return
         for frame in self._decode():
             yield from times(frame)
-        yield from times.rest()
+        yield from times.flush()
 
     def _decode(self) -> Iterator[VideoFrame]:
         packets = self._container.demux(self._stream)

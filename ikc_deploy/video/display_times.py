@@ -52,7 +52,7 @@ class DisplayTimes:
         self._held.append(frame)
         yield from self._certain()
 
-    def rest(self) -> Iterator[VideoFrame]:
+    def flush(self) -> Iterator[VideoFrame]:
         """Yield the frames that are still held back, at the end of the stream."""
         yield from self._certain(last=True)
 

@@ -84,27 +84,27 @@ class MuxedOutput:
             raise
         self.close()
 
-    def put(self, video: Iterator[Packet[Any]]) -> None:
+    def put_video(self, video: Iterator[Packet[Any]]) -> None:
         """Write packets of the video."""
         for packet in self._repaired(video):
             self._mux(packet)
 
-    def feed(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """Write the packets that result from one packet of the source, and return them."""
+    def convert(self, packet: Packet[Any]) -> list[Packet[Any]]:
+        """Write what one packet of the source is converted to, and return it."""
         index = packet.stream.index
-        converted = list(self._of(index, self._tracks[index].packets(packet)))
+        converted = list(self._attributed_to(index, self._tracks[index].packets(packet)))
         for each in converted:
             self._mux(each)
         return converted
 
-    def rest(self) -> None:
+    def flush(self) -> None:
         """Write the remaining packets after the last packet of the source."""
         for index, track in self._tracks.items():
-            for packet in self._of(index, track.rest()):
+            for packet in self._attributed_to(index, track.flush()):
                 self._mux(packet)
 
     def put_converted(self, packets: Sequence[Packet[Any]]) -> None:
-        """Write packets that `feed` of another output with the same single track has returned."""
+        """Write packets that `convert` of an output with the same single track has returned."""
         (track,) = self._tracks.values()
         for packet in packets:
             packet.stream = track.stream
@@ -134,8 +134,8 @@ class MuxedOutput:
         if taken.tags:
             self._video.metadata.update(copied_tags(video.metadata, taken.trim))
             self._file.metadata.update(copied_tags(source.metadata, taken.trim))
-            chapters = list(_chapters(source, taken.trim))
-            self._attributed(lambda: self._file.set_chapters(chapters))
+            chapters = _chapters(source, taken.trim)
+            self._attributed(lambda: self._file.set_chapters(list(chapters)))
         self._video.disposition = video.disposition
         return added
 
@@ -173,11 +173,11 @@ class MuxedOutput:
             return
         for packet in self._passthrough.packets():
             track = self._tracks[packet.stream.index]
-            yield from self._of(packet.stream.index, track.packets(packet))
+            yield from self._attributed_to(packet.stream.index, track.packets(packet))
         for index, track in self._tracks.items():
-            yield from self._of(index, track.rest())
+            yield from self._attributed_to(index, track.flush())
 
-    def _of(self, index: int, packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
+    def _attributed_to(self, index: int, packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
         try:
             yield from packets
         except FAILURES as error:

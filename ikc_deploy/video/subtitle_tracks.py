@@ -88,6 +88,6 @@ class SubtitleTranscoder:
         self._repair(made)
         yield made
 
-    def rest(self) -> Iterator[Packet[Any]]:
+    def flush(self) -> Iterator[Packet[Any]]:
         """Yield nothing: no packet is kept back."""
         return iter(())

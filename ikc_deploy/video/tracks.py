@@ -76,7 +76,7 @@ class TrackConverter(Protocol):
     def packets(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
         """Yield the output packets of one source packet; the output's header must be written."""
 
-    def rest(self) -> Iterator[Packet[Any]]:
+    def flush(self) -> Iterator[Packet[Any]]:
         """Yield the remaining output packets after the last source packet."""
 
 
@@ -138,7 +138,7 @@ class _TrackCopy:
         self._repair(packet)
         yield packet
 
-    def rest(self) -> Iterator[Packet[Any]]:
+    def flush(self) -> Iterator[Packet[Any]]:
         return iter(())
 
 
@@ -170,7 +170,7 @@ class _AudioTranscoder:
             if self._placed(frame):
                 yield from self._encoded(self._filtered(frame))
 
-    def rest(self) -> Iterator[Packet[Any]]:
+    def flush(self) -> Iterator[Packet[Any]]:
         yield from self._encoded(self._flushed())
         yield from self._muxable(self.stream.encode(None))
 

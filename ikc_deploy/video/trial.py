@@ -248,10 +248,10 @@ class _TrackPlan:
         with replace(self._source.taken, tracks=(track,), tags=False).opened() as source:
             try:
                 output = self._trial.output(file, source)
-                output.put(self._trial.packets())
+                output.put_video(self._trial.packets())
                 for packet in islice(source.packets(), SAMPLE_PACKETS):
-                    output.feed(packet)
-                output.rest()
+                    output.convert(packet)
+                output.flush()
                 output.close()
             except TrackError:
                 return False

@@ -52,7 +52,7 @@ class TrialCopy:
             return
         with self._noting_problems():
             output = trial.output(cast(BinaryIO, _NullFile()), passthrough)
-            output.put(trial.packets())
+            output.put_video(trial.packets())
             self._output = output
 
     @property
@@ -66,7 +66,7 @@ class TrialCopy:
         if self._output is None or self.problem:
             return
         with self._noting_problems():
-            copied = self._output.feed(packet)
+            copied = self._output.convert(packet)
             if len(self._sample) < SAMPLE_PACKETS and self._bytes < _SAMPLE_BYTES:
                 self._sample += copied
                 self._bytes += sum(each.size for each in copied)
@@ -79,7 +79,7 @@ class TrialCopy:
         with self._noting_problems():
             self._output.close()
             sample = self._trial.output(file, self._passthrough)
-            sample.put(self._trial.packets())
+            sample.put_video(self._trial.packets())
             sample.put_converted(self._sample)
             sample.close()
             if not has_stream(file, self._stream.type, codec_name(self._stream)):
