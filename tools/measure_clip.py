@@ -46,10 +46,12 @@ from ikc_deploy.export.default_bundle import default_bundle
 from ikc_deploy.runtime.backends import BACKENDS
 from ikc_deploy.runtime.estimation import ESTIMATES, Estimate
 from ikc_deploy.runtime.executor import NetworkExecutor
+from ikc_deploy.runtime.given_blur import BlurSettings
 from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
 from ikc_deploy.runtime.upscaler import Upscaler, load_bundle
+from ikc_deploy.video.clip_upscaler import ClipUpscaler
 from ikc_deploy.video.request import Request
-from ikc_deploy.video.stream_run import Callbacks, FrameSettings, run_request
+from ikc_deploy.video.video_run import Callbacks, run_request
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 RATE: Final = 25
@@ -124,15 +126,15 @@ def run_clip_once(
         estimate: Way to estimate the blur.
         streams: Number of frames at the same time, for the result.
     """
-    settings = FrameSettings(None, estimate)
+    frames = ClipUpscaler(upscaler, BlurSettings(estimate=estimate))
     with network_clock() as clock:
         start, cpu = time.perf_counter(), time.process_time()
-        report = run_request(request, upscaler, settings, threading.Event(), Callbacks())
+        report = run_request(request, frames, threading.Event(), Callbacks())
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     cores = len(os.sched_getaffinity(0))
     return ClipTiming(
         streams,
-        report.outcome.frames / seconds,
+        report.frames / seconds,
         clock.covered / seconds,
         clock.seconds / seconds,
         cpu / seconds / cores,

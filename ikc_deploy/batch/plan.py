@@ -19,8 +19,9 @@ from ikc_deploy.video.file_sink import CHUNK_FRAMES
 from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.mux import mux
 from ikc_deploy.video.names import container_of
-from ikc_deploy.video.passthrough import PassthroughStreams, check_output
+from ikc_deploy.video.passthrough import Passthrough
 from ikc_deploy.video.split_points import split_ranges
+from ikc_deploy.video.trial import check_output
 
 
 @dataclass(eq=False)
@@ -35,8 +36,8 @@ class ClipPlan:
     """Fingerprint of the source and the settings."""
     facts: StreamFacts
     """Properties of the output."""
-    companions: PassthroughStreams | None
-    """Streams, tags and chapters to copy from the source."""
+    passthrough: Passthrough | None
+    """Streams, tags and chapters to take from the source."""
     folder: Path
     """Folder of the unfinished chunks."""
     jobs: tuple[ChunkTask, ...]
@@ -56,7 +57,7 @@ class ClipPlan:
             DiskFullError: The disk is full; the chunks are kept.
         """
         chunks = [each for job in self.jobs for each in finished_chunk(job.chunk_folder) or ()]
-        self.warnings += mux(chunks, self.facts, self.target, self.companions)
+        self.warnings += mux(chunks, self.facts, self.target, self.passthrough)
         shutil.rmtree(self.folder, ignore_errors=True)
         return sum(chunk.frames for chunk in chunks)
 
@@ -92,7 +93,7 @@ def plan_clip(
     with closing(Clip(source)) as clip:
         facts = output_facts(clip.facts, postprocessing, scale, str(source))
         encoder = choose_encoder(settings, facts, container)
-        companions, sink_warnings = check_output(target, encoder, facts, clip)
+        passthrough, sink_warnings = check_output(target, encoder, facts, clip)
         ranges = split_ranges(clip, CHUNK_FRAMES)
     run = run | {"encoder": asdict(encoder)}
     made_from = fingerprint(source, run)
@@ -110,7 +111,7 @@ def plan_clip(
         for number, clip_range in enumerate(ranges)
     )
     return ClipPlan(
-        source, target, made_from, facts, companions, folder, tuple(jobs), sink_warnings
+        source, target, made_from, facts, passthrough, folder, tuple(jobs), sink_warnings
     )
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.imaging.image_files import ImageTask, Upscaled, upscale_file
 from ikc_deploy.imaging.postprocessing import Postprocessing
+from ikc_deploy.runtime.given_blur import BlurSettings
 from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.video.chunks import Chunk, ChunkWriter, WorkFolder
 from ikc_deploy.video.clip import Clip, ClipRange
@@ -18,7 +19,7 @@ from ikc_deploy.video.clip_upscaler import ClipUpscaler
 from ikc_deploy.video.encoders import Encoder
 from ikc_deploy.video.file_sink import CHUNK_FRAMES
 from ikc_deploy.video.interfaces import Frame, StreamFacts
-from ikc_deploy.video.stream_job import upscale_stream
+from ikc_deploy.video.video_run import upscale_stream
 
 ATTEMPTS: Final = 2
 """Number of times that an actor tries a task that fails for a possibly temporary reason."""
@@ -119,6 +120,7 @@ def _upscale_chunk(job: ChunkTask, upscaler: Upscaler, sigma: float | None) -> t
     with closing(Clip(job.source, clip_range=job.clip_range)) as clip:
         clip.facts = job.facts
         sink = _ChunkSink(job)
-        frames = ClipUpscaler(upscaler, sigma, upscaler.estimate, job.postprocessing)
-        outcome = upscale_stream(clip, frames, sink, threading.Event())
-    return outcome.warnings
+        blur = BlurSettings(sigma, estimate=upscaler.estimate)
+        frames = ClipUpscaler(upscaler, blur, job.postprocessing)
+        report = upscale_stream(clip, frames, sink, threading.Event())
+    return report.warnings

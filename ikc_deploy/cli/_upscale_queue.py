@@ -20,7 +20,7 @@ from ikc_deploy.cli._upscale_video import (
     STREAM_ONLY,
     VideoOptions,
     clip_request,
-    frame_settings,
+    clip_upscaler,
     report_text,
 )
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice
@@ -155,7 +155,7 @@ class _Queue:
         if isinstance(task, ImageTask):
             show_image(self._upscale_image(task), self._as_json)
             return
-        from ikc_deploy.video.stream_run import Callbacks, run_request
+        from ikc_deploy.video.video_run import Callbacks, run_request
 
         # With a known kernel, clips are refused before any work.
         assert self._upscaler is not None
@@ -167,13 +167,13 @@ class _Queue:
         )
         preview = self._postprocessing.preview
         request = clip_request(task.source, task.target, self._video, preview)
-        settings = frame_settings(self._choice, self._postprocessing)
+        frames = clip_upscaler(self._upscaler, self._choice, self._postprocessing)
         try:
             with interruptible(stop) as interrupted:
-                report = run_request(request, self._upscaler, settings, stop, callbacks)
+                report = run_request(request, frames, stop, callbacks)
         finally:
             bars.remove("frames")
-        result(report_text(report, self._as_json))
+        result(report_text(request, report, self._as_json))
         self._interrupted = interrupted.is_set()
 
 

@@ -19,13 +19,16 @@ from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.imaging.existing_outputs import ExistingOutputs
 from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.option_fields import Option
+from ikc_deploy.runtime.given_blur import BlurSettings
 from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
+from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.video.encoder_settings import EncoderSettings
-from ikc_deploy.video.names import DEFAULT_RATE, PIPE, Deinterlace
+from ikc_deploy.video.names import DEFAULT_RATE, PIPE, Deinterlace, is_image
 
 if TYPE_CHECKING:
+    from ikc_deploy.video.clip_upscaler import ClipUpscaler
     from ikc_deploy.video.request import Request
-    from ikc_deploy.video.stream_run import FrameSettings, StreamReport
+    from ikc_deploy.video.video_run import VideoReport
 
 
 @dataclass(frozen=True)
@@ -62,19 +65,20 @@ class VideoOptions:
     raw: Annotated[
         str | None,
         Option(
-            "Pixel format of raw video on pipes (-): rgb24, yuv420p, ...",
+            "Format of raw video on pipes (-): y4m, which contains size and rate, or a pixel "
+            "format such as rgb24 or yuv420p.",
             heading="Video",
             metavar="FORMAT",
         ),
     ] = None
     raw_size: Annotated[
         tuple[int, int] | None,
-        Option("Size of the raw input frames.", heading="Video", metavar="WxH"),
+        Option("Size of raw input frames.", heading="Video", metavar="WxH"),
     ] = None
     rate: Annotated[
         Fraction | None,
         Option(
-            "Frames per second of a folder of frames or raw video.",
+            "Frames per second of images or raw video.",
             default=str(DEFAULT_RATE),
             heading="Video",
             metavar="RATE",
@@ -102,10 +106,12 @@ def video_request(
     Raises `InputError` or `VideoError` for invalid combinations, `MissingExtraError` without PyAV.
     """
     if len(inputs) > 1:
-        raise InputError(
-            f"'{out}' is one output, but there are {len(inputs)} inputs; give a folder, in which "
-            "outputs keep their names"
+        hint = (
+            "for a clip of images, give their folder, or a pattern such as 'frames/%04d.png'"
+            if all(is_image(path) for path in inputs)
+            else "give a folder, in which outputs keep their names"
         )
+        raise InputError(f"'{out}' is one output, but there are {len(inputs)} inputs; {hint}")
     if video.raw_size is not None and video.raw is None:
         raise InputError("--raw-size is the size of raw frames; give --raw too")
     return clip_request(inputs[0] if inputs else None, out, video, preview)
@@ -138,13 +144,16 @@ def clip_request(
     )
 
 
-def frame_settings(choice: UpscalerChoice, postprocessing: Postprocessing) -> FrameSettings:
-    """Return what happens to every frame of a clip."""
-    from ikc_deploy.video.stream_run import FrameSettings
+def clip_upscaler(
+    upscaler: Upscaler, choice: UpscalerChoice, postprocessing: Postprocessing
+) -> ClipUpscaler:
+    """Return the upscaler of a clip's frames, with the blur of the command line."""
+    from ikc_deploy.video.clip_upscaler import ClipUpscaler
 
     given = "--estimate" in given_options(UpscalerOptions)
     estimate = choice.options.estimate if given else CLIP_ESTIMATE
-    return FrameSettings(choice.sigma, estimate, postprocessing)
+    blur = BlurSettings(choice.sigma, estimate=estimate)
+    return ClipUpscaler(upscaler, blur, postprocessing)
 
 
 def upscale_video(
@@ -158,7 +167,7 @@ def upscale_video(
 
     Exits with code 130 after Ctrl-C; the output is completed first, with the frames done so far.
     """
-    from ikc_deploy.video.stream_run import Callbacks, run_request
+    from ikc_deploy.video.video_run import Callbacks, run_request
 
     written = request.first_file()
     if written is not None:
@@ -179,43 +188,43 @@ def upscale_video(
             lambda: sys.stdin.buffer,
             lambda: sys.stdout.buffer,
         )
-        settings = frame_settings(choice, postprocessing)
-        report = run_request(request, upscaler, settings, stop, callbacks)
+        frames = clip_upscaler(upscaler, choice, postprocessing)
+        report = run_request(request, frames, stop, callbacks)
     # Standard output is the video, if there is one.
-    say(report_text(report, as_json), err=request.target == PIPE)
+    say(report_text(request, report, as_json), err=request.target == PIPE)
     if interrupted.is_set():
         raise SystemExit(130)
 
 
-def report_text(report: StreamReport, as_json: bool) -> str:
+def report_text(request: Request, report: VideoReport, as_json: bool) -> str:
     """Return the line of a finished run, or its JSON."""
-    return json.dumps(_facts(report)) if as_json else _line(report)
+    return json.dumps(_facts(request, report)) if as_json else _line(request, report)
 
 
-def _line(report: StreamReport) -> str:
-    request, outcome, lr, sr = report.request, report.outcome, report.lr, report.sr
+def _line(request: Request, report: VideoReport) -> str:
+    lr, sr = report.lr, report.sr
     parts = [
         f"{request.target or 'window'}: {lr.width}x{lr.height} -> {sr.width}x{sr.height}",
-        counted(outcome.frames, "frame"),
+        counted(report.frames, "frame"),
     ]
     if request.live:
-        parts.append(f"{outcome.dropped} dropped")
-    if outcome.interrupted:
+        parts.append(f"{report.dropped} dropped")
+    if report.interrupted:
         parts.append("interrupted")
         resumable = not request.live and PIPE not in (request.source, request.target)
         parts += ["continue with --resume"] if resumable else []
     return ", ".join(parts)
 
 
-def _facts(report: StreamReport) -> dict[str, object]:
-    request, outcome, lr, sr = report.request, report.outcome, report.lr, report.sr
+def _facts(request: Request, report: VideoReport) -> dict[str, object]:
+    lr, sr = report.lr, report.sr
     return {
         "input": request.camera.name if request.camera else str(request.source),
         "output": None if request.target is None else str(request.target),
         "lr": [lr.height, lr.width],
         "sr": [sr.height, sr.width],
-        "frames": outcome.frames,
-        "dropped": outcome.dropped,
-        "interrupted": outcome.interrupted,
-        "warnings": outcome.warnings,
+        "frames": report.frames,
+        "dropped": report.dropped,
+        "interrupted": report.interrupted,
+        "warnings": report.warnings,
     }

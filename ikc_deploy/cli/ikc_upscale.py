@@ -85,9 +85,9 @@ def main(
     --stretch is given, and clips get even sides. --strength blends with bicubic upscaling. Both
     work on the stored values, not in linear light.
 
-    A clip keeps its sound, subtitles, time stamps and colour. A folder of frames becomes a clip if
-    the output is one; - is raw video on a pipe. After Ctrl-C, the output contains the frames that
-    were finished, and --resume continues it.
+    A clip keeps its sound, subtitles, time stamps and colour. A folder of frames, or a pattern such
+    as 'frames/%04d.png', becomes a clip if the output is one; - is raw video on a pipe. After
+    Ctrl-C, the output contains the frames that were finished, and --resume continues it.
 
     With weights for elliptic blurs, the output line and --json contain the sigmas along both axes
     (HR pixels) and the angle of the long axis (degrees from the horizontal, counterclockwise).

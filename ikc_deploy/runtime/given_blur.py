@@ -1,4 +1,4 @@
-"""Known blur: a sigma, kernel or kernel code from the caller, converted to codes of a bundle."""
+"""The blur that a caller requests, and the kernel codes of a known one."""
 
 from __future__ import annotations
 
@@ -12,12 +12,41 @@ from ikc_deploy.arguments import real_array
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import InputError, KernelError
 from ikc_deploy.kernels.kernel_checks import MAX_LOST, MAX_NEGATIVE, check_kernels, projection_error
+from ikc_deploy.runtime.estimation import Estimate, check_estimate
+from ikc_deploy.runtime.options import CLIP_ESTIMATE
 
 _CODE_WORDS: Final = "code must be one finite kernel code, or one for each frame; its values"
 
 _LONGEST_CODE: Final = 4.0
 """Maximum Euclidean norm of a given kernel code. Codes of kernels with sum 1 have a norm of at most
 1; codes from a network may exceed it."""
+
+
+@dataclass(frozen=True, eq=False)
+class BlurSettings:
+    """The blur of frames: known by one of sigma, kernel and code, or estimated.
+
+    Raises:
+        InputError: `estimate` is unknown.
+    """
+
+    sigma: ArrayLike | None = None
+    """Standard deviation in HR pixels, or one per frame."""
+    kernel: ArrayLike | None = None
+    """Blur kernel `[k,k]`, or one per frame."""
+    code: ArrayLike | None = None
+    """Kernel code `[code_size]`, or one per frame."""
+    estimate: Estimate = CLIP_ESTIMATE
+    """Way to estimate a blur that is not known."""
+
+    def __post_init__(self) -> None:
+        """Require a known way to estimate."""
+        check_estimate(self.estimate)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the blur is given, not estimated."""
+        return any(each is not None for each in (self.sigma, self.kernel, self.code))
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,42 +59,35 @@ class GivenBlur:
     """Whether the codes include noise and compression; those of a sigma or a kernel do not."""
 
 
-def given_blur(
-    bundle: Bundle,
-    sigma: ArrayLike | None,
-    kernel: ArrayLike | None,
-    code: ArrayLike | None,
-    count: int,
-) -> GivenBlur | None:
-    """Return the blur that is given by at most one of `sigma`, `kernel` and `code`.
+def given_blur(bundle: Bundle, blur: BlurSettings, count: int) -> GivenBlur | None:
+    """Return the kernel codes of a known blur.
 
     Args:
-        bundle: The bundle whose networks read the codes.
-        sigma: Standard deviation in HR pixels, or one per frame.
-        kernel: Kernel `[k,k]`, or one per frame; k is at most that of the basis.
-        code: Kernel code `[code_size]`, or one per frame.
+        bundle: The bundle whose networks read the codes; kernels are at most of its basis's size.
+        blur: The blur.
         count: Number of frames.
 
     Returns:
-        The blur of each frame; None if none is given.
+        The blur of each frame; None if it is not known.
 
     Raises:
-        InputError: More than one is given, or the number or the length of the codes is wrong.
+        InputError: More than one of sigma, kernel and code is given, or the number or the length
+            of the codes is wrong.
         KernelError: The basis cannot represent the blur.
     """
-    given = {"sigma": sigma, "kernel": kernel, "code": code}
+    given = {"sigma": blur.sigma, "kernel": blur.kernel, "code": blur.code}
     named = [name for name, value in given.items() if value is not None]
     if not named:
         return None
     if len(named) > 1:
         raise InputError(f"got {' and '.join(named)}: specify the blur by only one of them")
     basis = bundle.basis
-    if sigma is not None:
-        codes = basis.code_of_sigma(sigma)
-    elif kernel is not None:
-        codes = _code_of_kernel(bundle, kernel)
+    if blur.sigma is not None:
+        codes = basis.code_of_sigma(blur.sigma)
+    elif blur.kernel is not None:
+        codes = _code_of_kernel(bundle, blur.kernel)
     else:
-        codes = real_array(code, _CODE_WORDS).astype(np.float32)
+        codes = real_array(blur.code, _CODE_WORDS).astype(np.float32)
     wanted = (count, basis.code_size)
     if codes.shape not in (wanted[1:], wanted):
         several = "" if count == 1 else f", or one for each of {count} frames"
@@ -79,7 +101,7 @@ def given_blur(
             f"invalid kernel code of length {longest:.3g}: codes of blur kernels have lengths "
             "of at most 1; use one from Result.codes or KernelBasis.encode"
         )
-    return GivenBlur(np.ascontiguousarray(np.broadcast_to(codes, wanted)), code is not None)
+    return GivenBlur(np.ascontiguousarray(np.broadcast_to(codes, wanted)), blur.code is not None)
 
 
 def _code_of_kernel(bundle: Bundle, kernel: ArrayLike) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -34,6 +35,18 @@ to `CAPACITY` in advance; or in a reader thread that keeps only the newest unpro
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """When a run reads its items, how far ahead it computes, and what ends it."""
+
+    reading: Reading = "on request"
+    """When items are read."""
+    ahead: int = 0
+    """Number of results to compute before they are requested; 0 to compute on demand."""
+    stop: threading.Event | None = None
+    """Event that ends the run after the items in progress; None for no such event."""
 
 
 class ResultFuture(Generic[T]):
@@ -121,9 +134,7 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
         self,
         items: Iterable[Any],
         prepare: Callable[[Any], _In],
-        reading: Reading = "on request",
-        ahead: int = 0,
-        stop: threading.Event | None = None,
+        settings: RunSettings | None = None,
         done: Callable[[_In], None] | None = None,
     ) -> PipelineRun[_Out]:
         """Return an iterator over the results of items, in order.
@@ -131,17 +142,16 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
         Args:
             items: The source; closed at the end if it is a generator.
             prepare: Converts an item of the source to an item for the workers; called in order.
-            reading: When items are read.
-            ahead: Number of results to compute before they are requested; 0 to compute on demand.
-            stop: Event that ends the run after the items in progress.
+            settings: When items are read and results computed; None to do both on request.
             done: Called, in any thread, with each prepared item once it has finished, failed or
                 been dropped.
         """
+        chosen = settings or RunSettings()
+        reading, stop = chosen.reading, chosen.stop or threading.Event()
         # The newest item is read when its result is requested, not before.
-        width = 1 if reading == "newest" and not ahead else len(self._lanes)
-        ends = stop or threading.Event()
+        width = 1 if reading == "newest" and not chosen.ahead else len(self._lanes)
         source = (
-            _ItemSource(items) if reading == "on request" else _ItemReader(items, reading, ends)
+            _ItemSource(items) if reading == "on request" else _ItemReader(items, reading, stop)
         )
 
         def start(item: Any, ended: Callable[[], bool]) -> Future[_Out]:
@@ -156,7 +166,7 @@ class Pipeline(AbstractContextManager["Pipeline[_In, _Out]"], Generic[_In, _Out]
                 future.add_done_callback(lambda _: done(prepared))
             return future
 
-        return PipelineRun(source, start, width, ahead, ends)
+        return PipelineRun(source, start, width, chosen.ahead, stop)
 
     def close(self) -> None:
         """Finish the items in progress, cancel the others, and end the threads."""

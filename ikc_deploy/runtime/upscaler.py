@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import partial
 from os import PathLike
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,25 +17,17 @@ from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import InputError
 from ikc_deploy.runtime.backends import BackendSettings, half_precision_warning, open_backends
 from ikc_deploy.runtime.backends.base import Backend
+from ikc_deploy.runtime.dispatcher import Dispatcher
 from ikc_deploy.runtime.estimation import Estimate, check_estimate
-from ikc_deploy.runtime.frames import FrameBatch, Frames, as_frames
-from ikc_deploy.runtime.given_blur import given_blur
+from ikc_deploy.runtime.given_blur import BlurSettings
 from ikc_deploy.runtime.options import CLIP_ESTIMATE, UpscalerOptions
-from ikc_deploy.runtime.pipeline import PipelineRun, Reading, ResultFuture
+from ikc_deploy.runtime.pipeline import ResultFuture, RunSettings
 from ikc_deploy.runtime.result import Result
-from ikc_deploy.runtime.self_ensemble import check_host_frames
 from ikc_deploy.runtime.stream import Stream
 from ikc_deploy.runtime.tiling import TileSettings
-from ikc_deploy.runtime.tracking import Sequencer, Tracker, Turn
-from ikc_deploy.runtime.worker import UpscaleCall, UpscalingWorker
-from ikc_deploy.runtime.worker_pool import QueuedFrame, WorkerPool
+from ikc_deploy.runtime.worker import UpscalingWorker
+from ikc_deploy.runtime.worker_pool import WorkerPool
 from ikc_deploy.text import shown
-
-BlurArguments = tuple[ArrayLike | None, ArrayLike | None, ArrayLike | None]
-"""Sigma, kernel and code that a caller specifies; at most one is not None."""
-
-_Item = TypeVar("_Item")
-_Out = TypeVar("_Out")
 
 
 class Upscaler(AbstractContextManager["Upscaler"]):
@@ -117,13 +106,14 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         self.self_ensemble = bool(self_ensemble)
         self.bundle = bundle
         self.backend = backend
-        self._pool = WorkerPool(
+        pool = WorkerPool(
             lambda each: UpscalingWorker(
                 bundle, each, iters, tiles or TileSettings(), early_stop, self.self_ensemble
             ),
             [backend, *others],
         )
-        self._tracker = Tracker()
+        self.dispatcher = Dispatcher(bundle, backend, pool, self.streams, self.self_ensemble)
+        """Dispatcher of all frames to the workers; `ikc_deploy.video` passes clips to it."""
 
     def __repr__(self) -> str:
         """Return the weights, the scale and the backend."""
@@ -181,10 +171,8 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         Example:
             >>> upscaler(frame, kernel=ikc_deploy.gaussian_kernel(1.5)).image  # doctest: +SKIP
         """
-        worker = self._pool.first
-        return worker(
-            self._validated_call(frame, (sigma, kernel, code), estimate, steps, self._tracker)
-        )
+        blur = BlurSettings(sigma, kernel, code, self.estimate if estimate is None else estimate)
+        return self.dispatcher.call(frame, blur, steps)
 
     def submit(
         self,
@@ -224,18 +212,8 @@ class Upscaler(AbstractContextManager["Upscaler"]):
             >>> futures = [upscaler.submit(frame) for frame in frames]  # doctest: +SKIP
             >>> images = [future.result().image for future in futures]  # doctest: +SKIP
         """
-        way = self.estimate if estimate is None else check_estimate(estimate)
-        if way == "track" and sigma is None and kernel is None and code is None:
-            raise InputError(
-                "submitted frames are processed at the same time, so their blur cannot be "
-                'tracked; use estimate="crops", or pass them to stream()'
-            )
-        pipeline = self._pool.pipeline(self.streams)
-        array = self._as_frames(frame)
-        own = array.copy() if isinstance(array, np.ndarray) else array
-        blur = (sigma, kernel, code)
-        check = partial(self._validated_call, own, blur, way, steps, Tracker())
-        return ResultFuture(pipeline.submit(QueuedFrame(check)))
+        blur = BlurSettings(sigma, kernel, code, self.estimate if estimate is None else estimate)
+        return self.dispatcher.submit(frame, blur, steps)
 
     def stream(
         self,
@@ -278,12 +256,14 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         """
         if not isinstance(frames, Iterable):
             raise InputError(f"frames must be iterable, got {shown(frames)}")
-        settings = ClipSettings(sigma, check_estimate(estimate), kernel=kernel, code=code)
-        given_blur(self.bundle, *settings.blur, 1)
-        reading: Reading = "newest" if live else "on request"
-        return Stream(
-            run_clip(self, frames, lambda frame: frame, lambda _, result: result, settings, reading)
+        run = self.dispatcher.run(
+            frames,
+            lambda frame: frame,
+            lambda _, result: result,
+            BlurSettings(sigma, kernel, code, estimate),
+            RunSettings("newest" if live else "on request"),
         )
+        return Stream(run)
 
     def close(self) -> None:
         """Free all buffers and graphs; a second call does nothing.
@@ -291,117 +271,11 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         Submitted frames in progress are finished, queued ones are cancelled. Does nothing in a
         forked process, because threads and devices belong to the parent.
         """
-        self._pool.close()
+        self.dispatcher.close()
 
     def __exit__(self, *_: object) -> None:
         """Close the upscaler at the end of the `with` block."""
         self.close()
-
-    def _as_frames(self, frame: Any) -> Frames:
-        """Return a frame as an array that the worker of any device can read."""
-        array = as_frames(frame, self.backend)
-        devices = len(self._pool.devices)
-        if devices > 1 and not isinstance(array, np.ndarray):
-            raise InputError(
-                f"a frame in the memory of one GPU cannot be shared among {devices}; "
-                "copy it to numpy, or load an Upscaler with one device"
-            )
-        return array
-
-    def _validated_call(
-        self,
-        frame: Any,
-        blur: BlurArguments,
-        estimate: Estimate | None,
-        steps: bool,
-        tracker: Tracker,
-        turn: Turn | None = None,
-    ) -> UpscaleCall:
-        """Validate the arguments of a call, and return the call."""
-        batch = FrameBatch.of(frame, self.bundle.manifest.io, self.backend)
-        if self.self_ensemble:
-            check_host_frames(batch)
-        given = given_blur(self.bundle, *blur, len(batch))
-        way = self.estimate if estimate is None else check_estimate(estimate)
-        if way == "track" and given is None and len(batch) > 1:
-            raise InputError(
-                f"a clip is tracked frame by frame, got a batch of {len(batch)}; pass them one "
-                'by one, or estimate each frame with "crops"'
-            )
-        return UpscaleCall(batch, given, way, steps, tracker, turn)
-
-
-@dataclass(frozen=True)
-class ClipSettings:
-    """Settings that all frames of a clip share."""
-
-    sigma: float | None = None
-    """Standard deviation of the blur in HR pixels; None to estimate the blur."""
-    estimate: Estimate = CLIP_ESTIMATE
-    """How the blur is estimated."""
-    size: tuple[int, int] | None = None
-    """Height and width in LR pixels; None if unknown before the first frame. If memory is too small
-    for several frames of this size, they are processed one by one."""
-    kernel: ArrayLike | None = None
-    """Blur kernel `[k,k]`."""
-    code: ArrayLike | None = None
-    """Kernel code `[code_size]`."""
-
-    @property
-    def blur(self) -> BlurArguments:
-        """Sigma, kernel and code."""
-        return self.sigma, self.kernel, self.code
-
-
-def run_clip(
-    upscaler: Upscaler,
-    items: Iterable[_Item],
-    frame_of: Callable[[_Item], Any],
-    finish: Callable[[_Item, Result], _Out],
-    settings: ClipSettings,
-    reading: Reading,
-    ahead: int = 0,
-    stop: threading.Event | None = None,
-) -> PipelineRun[_Out]:
-    """Upscale the frames of one clip; return an iterator over the outputs, in order.
-
-    Up to `upscaler.streams` frames are processed concurrently, as in `Upscaler.stream`.
-
-    Args:
-        upscaler: The upscaler; the caller closes it after the run.
-        items: Items that contain one frame each, in display order.
-        frame_of: Returns the frame of an item: `[H,W,3]` (or `[3,H,W]`), which must not change.
-        finish: Returns the output for an item and its result. Runs in the worker's thread, while
-            other workers compute.
-        settings: Blur and size of the frames.
-        reading: When items are read.
-        ahead: Number of outputs to compute before they are requested; 0 to compute on demand.
-        stop: Event that ends the run after the frames in progress.
-
-    Returns:
-        The run. Iterating raises what the upscaler, `items` and the two functions raise.
-
-    Raises:
-        InputError: The upscaler is closed.
-        BackendError: The process was forked after loading.
-    """
-    tracker, sequencer = Tracker(), Sequencer()
-    streams, pool = upscaler.streams, upscaler._pool
-    if settings.size is not None:
-        known = any(each is not None for each in settings.blur)
-        loops = not known and settings.estimate == "full"
-        streams = min(streams, pool.first.frames_that_fit(settings.size, loops))
-    in_parallel = streams * len(pool.devices) > 1 and settings.estimate == "track"
-
-    def prepare(item: _Item) -> QueuedFrame:
-        frame = upscaler._as_frames(frame_of(item))
-        turn = sequencer.take() if in_parallel else None
-        check = partial(
-            upscaler._validated_call, frame, settings.blur, settings.estimate, False, tracker, turn
-        )
-        return QueuedFrame(check, turn, partial(finish, item))
-
-    return pool.pipeline(streams).run(items, prepare, reading, ahead, stop, QueuedFrame.end)
 
 
 def load_bundle(

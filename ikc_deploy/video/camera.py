@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Final
 import av
 
 from ikc_deploy.errors import CameraError, IkcError, VideoError
-from ikc_deploy.video.clip import Decoder, check_size, stream_facts, video_stream
 from ikc_deploy.video.colour import ToRgb
+from ikc_deploy.video.decoder import Decoder
 from ikc_deploy.video.interfaces import Frame
 from ikc_deploy.video.names import Deinterlace
+from ikc_deploy.video.source_facts import check_size, stream_facts, video_stream
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -65,9 +66,9 @@ class CameraSettings:
 
 
 class Camera:
-    """A live source, whose frames are stamped with their time of arrival, with reconnection.
+    """A live source, whose frames are stamped with their time of arrival.
 
-    Connects when created. After that, lost connections are re-established until `stop` is set.
+    It connects when created. Lost connections are re-established until `stop` is set.
 
     Args:
         settings: Address and waiting times.
@@ -85,6 +86,7 @@ class Camera:
         stop: threading.Event,
         notify: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self.name = settings.name
         self.warnings: list[str] = []
         self.reconnects = 0
         self._settings = settings
@@ -114,7 +116,7 @@ class Camera:
                 now = time.monotonic()
                 if self._over():
                     return
-                check_size(frame, self.facts, self._settings.name)
+                check_size(frame, self.facts, self.name)
                 started = now if last < 0 else started
                 last = max(last + 1, round((now - started) / TIME_BASE))
                 yield Frame(to_rgb(frame), last)
@@ -132,7 +134,7 @@ class Camera:
             yield from self._connection.frames()
             self.close()
             if not self._over():
-                self._notify(f"{self._settings.name}: connection lost")
+                self._notify(f"{self.name}: connection lost")
 
     def _reconnect(self) -> None:
         wait = self._settings.first_wait
@@ -147,7 +149,7 @@ class Camera:
                 self._notify(f"{error}; next attempt in {wait:g} s")
             else:
                 self.reconnects += 1
-                self._notify(f"{self._settings.name}: connected again")
+                self._notify(f"{self.name}: connected again")
 
 
 def redacted(address: str) -> str:

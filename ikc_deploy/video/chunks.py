@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from ikc_deploy.errors import VideoError
 from ikc_deploy.files import write_atomically
 from ikc_deploy.video.colour import FromRgb
-from ikc_deploy.video.encoders import Encoder, piece_format
+from ikc_deploy.video.encoders import Encoder, chunk_format, encoder_rate
 from ikc_deploy.video.interfaces import Frame, StreamFacts
 from ikc_deploy.video.opening import open_input, open_output
 from ikc_deploy.video.write_errors import writing
@@ -234,13 +234,12 @@ class _OpenChunk:
         self, folder: Path, encoder: Encoder, facts: StreamFacts, first: int, pts: int
     ) -> None:
         self.first, self.pts, self.frames = first, pts, 0
-        self._format = piece_format(encoder.name)
+        self._format = chunk_format(encoder.name)
         self._path = folder / f"unfinished.{self._format}"
         self._container: OutputContainer = open_output(self._path, self._format)
-        self._stream = cast(
-            "VideoStream",
-            self._container.add_stream(encoder.name, facts.rate, options=dict(encoder.options)),
-        )
+        rate, options = encoder_rate(facts), dict(encoder.options)
+        stream = self._container.add_stream(encoder.name, rate, options=options)
+        self._stream = cast("VideoStream", stream)
         encoder.configure(self._stream.codec_context, facts)
         self._stream.time_base = facts.time_base
 

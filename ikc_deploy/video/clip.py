@@ -1,4 +1,4 @@
-"""A clip as a source of frames: files, URLs and raw video, read by PyAV.
+"""A clip as a source of frames: a file, or raw video on a pipe, read by PyAV.
 
 All packets that can be decoded are used. Others are skipped and counted, and reported as a warning
 at the end, not as an error.
@@ -7,9 +7,7 @@ at the end, not as an error.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -19,23 +17,28 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 import av
 
-from ikc_deploy.errors import NoVideoError, UnreadableClipError, VideoError
+from ikc_deploy.errors import UnreadableClipError, VideoError
 from ikc_deploy.imaging.postprocessing import resized
-from ikc_deploy.video.clocks import RunningClock, can_jump
-from ikc_deploy.video.colour import UNSPECIFIED, ToRgb, infer_colour, sample_bits, subsampling
-from ikc_deploy.video.deinterlacing import DONE, Deinterlacer
-from ikc_deploy.video.display_times import DisplayTimes, has_decoding_times_only, reorders
-from ikc_deploy.video.hdr import static_hdr
-from ikc_deploy.video.interfaces import Frame, StreamFacts
-from ikc_deploy.video.names import DEFAULT_RATE, Deinterlace
+from ikc_deploy.video.colour import ToRgb
+from ikc_deploy.video.decoder import Decoder
+from ikc_deploy.video.deinterlacing import DONE
+from ikc_deploy.video.display_times import has_decoding_times_only, reorders
+from ikc_deploy.video.interfaces import Frame
+from ikc_deploy.video.names import Deinterlace
 from ikc_deploy.video.opening import open_input
-from ikc_deploy.video.sidedata import display_matrix, side_data_names, turn_only
+from ikc_deploy.video.sidedata import side_data_names
+from ikc_deploy.video.source_facts import (
+    check_size,
+    declared_seconds,
+    frame_rate,
+    lost_properties,
+    stream_facts,
+    time_base,
+    video_stream,
+)
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
-    from av.packet import Packet
     from av.video.frame import VideoFrame
-    from av.video.stream import VideoStream
 
 
 _SHORT: Final = Fraction(1, 10)
@@ -115,6 +118,7 @@ class Clip:
         self.warnings: list[str] = []
         self._corrupt = 0
         self._deinterlace: Deinterlace = deinterlace
+        self._is_file = isinstance(source, Path)
         self._is_range = clip_range is not None
         self._open = partial(open_input, source, self.name, container, options)
         self.container = self._open()
@@ -122,7 +126,7 @@ class Clip:
             self.stream = video_stream(self.container, self.name)
             self._decoder = Decoder(self.container, self.stream, deinterlace)
             self._from, self._until = self._bounds(clip_range or ClipRange())
-            self._sought = isinstance(source, Path) and self._seek(clip_range or ClipRange())
+            self._sought = self._is_file and self._seek(clip_range or ClipRange())
             self._kept = self._keep()
             first = next(self._kept, None)
             if first is None:
@@ -138,7 +142,7 @@ class Clip:
         """Offset in ticks that is subtracted from time stamps so that the output begins at 0."""
         self.side_data = side_data_names(first[0])
         """PyAV's names of the side data of the first frame."""
-        self.warnings += _peculiarities(self.stream, first[0], self._decoder.alpha)
+        self.warnings += lost_properties(self.stream, first[0], self._decoder.alpha)
         self._report_deinterlacing()
 
     @property
@@ -177,7 +181,7 @@ class Clip:
                 yield Frame(resized(to_rgb(frame), height, width), pts - self.origin)
 
     def _warn_of_size(self, size: tuple[int, int], pts: int) -> None:
-        seconds = float((pts - self._first_time()) * _time_base(self.stream))
+        seconds = float((pts - self._first_time()) * time_base(self.stream))
         self.warnings.append(
             f"the frame size of '{self.name}' changes from {self.facts.width}x{self.facts.height} "
             f"to {size[0]}x{size[1]} at {seconds:.2f} s; these frames are resized to the first size"
@@ -230,19 +234,18 @@ class Clip:
         exact = min(times, key=lambda time: abs(time - Fraction(begin, av.time_base)))
         # Audio may begin a little before 0, with samples that its decoder discards.
         late = exact > 0 or (self.stream.start_time or 0) < 0
-        return math.floor(exact / _time_base(self.stream)) if late else 0
+        return math.floor(exact / time_base(self.stream)) if late else 0
 
     def _first_time(self) -> int:
         """Return the time stamp at which the video begins, in ticks."""
         return 0 if has_decoding_times_only(self.container) else self.stream.start_time or 0
 
     def _step(self) -> int:
-        rate = self.stream.average_rate or self.stream.guessed_rate or DEFAULT_RATE
-        return max(1, round(1 / (rate * _time_base(self.stream))))
+        return max(1, round(1 / (frame_rate(self.stream) * time_base(self.stream))))
 
     def _bounds(self, clip_range: ClipRange) -> tuple[int | None, int | None]:
         """Return the presentation times of the first frame and of the first frame after the end."""
-        begin, tick = self._first_time(), _time_base(self.stream)
+        begin, tick = self._first_time(), time_base(self.stream)
         start, until = clip_range.begin, clip_range.end
         if self.span.start > 0:
             start = begin + math.ceil(self.span.start / tick)
@@ -283,6 +286,8 @@ class Clip:
 
     def _expected(self) -> int | None:
         """Return the number of frames of the span, as far as the container specifies it."""
+        if not self._is_file:
+            return None  # FFmpeg's guess for a pipe is wrong.
         if self.span == Span() and self.stream.frames:
             return self.stream.frames
         rate, seconds = self.stream.average_rate, declared_seconds(self.stream)
@@ -299,8 +304,8 @@ class Clip:
 
     def _check_end(self, last: int | None) -> None:
         """Add a warning if the frames ended before the declared end of the clip."""
-        seconds, tick = declared_seconds(self.stream), _time_base(self.stream)
-        if seconds is None or last is None or self._decoder.jumps:
+        seconds, tick = declared_seconds(self.stream), time_base(self.stream)
+        if not self._is_file or seconds is None or last is None or self._decoder.jumps:
             return
         shown = max(last, self._decoder.repeated or last)
         end = (shown + self._step() - self._first_time()) * tick
@@ -309,212 +314,3 @@ class Clip:
                 f"'{self.name}' should last {float(seconds):.2f} s, but its frames end at "
                 f"{float(end):.2f} s: it seems to be cut short"
             )
-
-
-class Decoder:
-    """A decoder of one stream of a container, from its start to its end, skipping damage.
-
-    Args:
-        container: Opened container; the caller closes it.
-        stream: Its video stream.
-        deinterlace: Which frames are deinterlaced; this delays them by one frame.
-        live: Whether frames are needed at once; then guessed presentation times stay.
-    """
-
-    def __init__(
-        self,
-        container: InputContainer,
-        stream: VideoStream,
-        deinterlace: Deinterlace = "auto",
-        live: bool = False,
-    ) -> None:
-        self.damaged = 0
-        """Number of packets so far that could not be decoded."""
-        self.repeated: int | None = None
-        """Time of the last packet so far that is empty, which repeats the frame before."""
-        self.alpha = False
-        """Whether packets so far had transparency, which FFmpeg's decoder omits."""
-        self._clock = RunningClock() if can_jump(container) else None
-        self._guessed = has_decoding_times_only(container)
-        self._times = None if live or not reorders(stream) else DisplayTimes()
-        self._container = container
-        self._stream = stream
-        # Frame threads delay frames, which a camera must not. They also report damage depending on
-        # timing, but a resumed run relies on getting the same frames again.
-        stream.thread_type = "SLICE"
-        self._deinterlacer = Deinterlacer(deinterlace)
-        self._frames = self._deinterlacer(self._timed())
-
-    @property
-    def deinterlaced(self) -> bool:
-        """Whether frames so far were deinterlaced."""
-        return self._deinterlacer.used
-
-    @property
-    def jumps(self) -> bool:
-        """Whether the clock of the packets so far was reset within the stream."""
-        return self._clock is not None and bool(self._clock.jumps)
-
-    def frames(self) -> Iterator[VideoFrame]:
-        """Return an iterator over the frames that were not requested yet."""
-        return self._frames
-
-    def _timed(self) -> Iterator[VideoFrame]:
-        times = self._times
-        if times is None:
-            yield from self._decode()
-            return
-        for frame in self._decode():
-            yield from times(frame)
-        yield from times.rest()
-
-    def _decode(self) -> Iterator[VideoFrame]:
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except av.FFmpegError:
-                self.damaged += 1
-                return
-            if self._clock is not None:
-                self._clock(packet)
-            if self._guessed:
-                packet.pts = packet.dts
-            self.alpha = self.alpha or _has_alpha_layer(packet)
-            if not packet.size and packet.pts is not None:
-                self.repeated = packet.pts
-                continue
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                self.damaged += 1
-                continue
-            if self._times is not None and packet.size:
-                self._times.packet(packet.pts)
-            yield from frames
-
-
-def video_stream(container: InputContainer, name: str) -> VideoStream:
-    """Return the first video stream that is not a cover image.
-
-    Raises:
-        NoVideoError: There is none.
-    """
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            return stream
-    kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-    raise NoVideoError(f"'{name}' has no video stream, only {kinds}; give a clip that has one")
-
-
-def stream_facts(stream: VideoStream, first: VideoFrame, frames: int | None = None) -> StreamFacts:
-    """Return the facts of a stream, from its header and its first frame."""
-    name = first.format.name
-    coded = stream.codec_context
-    return StreamFacts(
-        first.width,
-        first.height,
-        _time_base(stream),
-        stream.average_rate or stream.guessed_rate or DEFAULT_RATE,
-        infer_colour(
-            first.width,
-            first.height,
-            name,
-            _either(first.colorspace, coded.colorspace),
-            first.color_range or coded.color_range,
-            _either(first.color_primaries, coded.color_primaries),
-            _either(first.color_trc, coded.color_trc),
-        ),
-        sample_bits(name),
-        subsampling(name),
-        stream.sample_aspect_ratio or Fraction(1),
-        # FFmpeg has moved the stretching of the matrix into the pixel aspect ratio.
-        turn_only(display_matrix(first)),
-        static_hdr(first),
-        frames,
-    )
-
-
-def check_size(frame: VideoFrame, facts: StreamFacts, name: str) -> None:
-    """Raise `VideoError` unless `frame` has the size in `facts`."""
-    if (frame.width, frame.height) != (facts.width, facts.height):
-        raise VideoError(
-            f"the frame size of '{name}' changes from {facts.width}x{facts.height} to "
-            f"{frame.width}x{frame.height}; cut the clip there, with --duration and --start"
-        )
-
-
-def declared_seconds(stream: VideoStream) -> Fraction | None:
-    """Return the duration of a stream in seconds from its container; None if not specified."""
-    if stream.duration is not None:
-        return stream.duration * _time_base(stream)
-    # Matroska keeps it as a tag: 00:00:04.000000000
-    clock = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    if clock is None:
-        return None
-    end = 3600 * int(clock[1]) + 60 * int(clock[2]) + Fraction(clock[3])
-    # Some writers count from 0, some from the first frame.
-    begin = (stream.start_time or 0) * _time_base(stream)
-    return end - begin if 0 < begin < end else end
-
-
-def find_jumps(path: Path) -> tuple[Fraction, ...]:
-    """Return the jumps of the clock of a clip's video, as `RunningClock.jumps`; read the file once.
-
-    Raises:
-        UnreadableClipError: The clip cannot be read.
-        NoVideoError: The clip has no video stream.
-    """
-    with closing(open_input(path, str(path))) as container:
-        if not can_jump(container):
-            return ()
-        clock, packets = RunningClock(), container.demux(video_stream(container, str(path)))
-        with suppress(av.FFmpegError):
-            for packet in packets:
-                clock(packet)
-        return tuple(clock.jumps)
-
-
-_LOST: Final = {
-    "SPHERICAL": "the clip is a 360-degree (spherical) video; the output is not marked as such, "
-    "and players show it flat",
-    "A53_CC": "the clip has closed captions inside its frames, which are left out",
-    "DOVI_METADATA": "the clip's Dolby Vision metadata is left out",
-    "DYNAMIC_HDR_PLUS": "the clip's HDR10+ metadata is left out",
-}
-"""Warnings for side data that is not written."""
-
-
-def _peculiarities(stream: VideoStream, frame: VideoFrame, alpha: bool) -> Iterator[str]:
-    tags = {name.lower(): value for name, value in stream.metadata.items()}
-    if frame.interlaced_frame:
-        yield "the clip is interlaced: its fields are upscaled as one frame"
-    if (
-        alpha
-        or tags.get("alpha_mode") == "1"
-        or any(component.is_alpha for component in frame.format.components)
-    ):
-        yield "the clip has transparency, which is left out"
-    if turn_only(display_matrix(frame)) != display_matrix(frame):
-        yield (
-            "the clip's display matrix scales or stretches the frame; of that, only the shape of "
-            "the pixels is kept"
-        )
-    yield from (_LOST[name] for name in sorted(side_data_names(frame) & _LOST.keys()))
-
-
-def _has_alpha_layer(packet: Packet[VideoStream]) -> bool:
-    """Return whether a packet of VP8 or VP9 has a second image for alpha."""
-    extra = packet.get_sidedata("matroska_block_additional")
-    # The kind comes first: 1 is alpha.
-    return bool(extra) and bytes(extra)[:8] == (1).to_bytes(8, "big")
-
-
-def _either(first: int, second: int) -> int:
-    return second if first == UNSPECIFIED else first
-
-
-def _time_base(stream: VideoStream) -> Fraction:
-    return cast(Fraction, stream.time_base)

@@ -1,19 +1,22 @@
-"""`ClipUpscaler`: upscales the frames of a stream with the pipeline of an `Upscaler`."""
+"""`ClipUpscaler`: upscales the frames of a stream with an `Upscaler`."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
-from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.frames import MIN_SIDE
-from ikc_deploy.runtime.options import CLIP_ESTIMATE
-from ikc_deploy.runtime.pipeline import CAPACITY, PipelineRun
+from ikc_deploy.runtime.given_blur import BlurSettings
+from ikc_deploy.runtime.pipeline import CAPACITY, PipelineRun, RunSettings
 from ikc_deploy.runtime.result import Result
-from ikc_deploy.runtime.upscaler import ClipSettings, Upscaler, run_clip
+from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.video.interfaces import Frame, Source, StreamFacts
 
 
@@ -27,17 +30,30 @@ class ClipUpscaler:
 
     upscaler: Upscaler
     """The upscaler; the caller closes it."""
-    sigma: float | None = None
-    """Blur of all frames in HR pixels; None to estimate it."""
-    estimate: Estimate = CLIP_ESTIMATE
-    """Way to estimate it."""
+    blur: BlurSettings = field(default_factory=BlurSettings)
+    """Blur of all frames."""
     postprocessing: Postprocessing = NO_POSTPROCESSING
-    """Postprocessing of the images."""
+    """Strength, output size and preview."""
 
-    @property
-    def scale(self) -> int:
-        """Scale factor of the network."""
-        return self.upscaler.scale
+    def output_facts(self, source: Source) -> StreamFacts:
+        """Return the properties of the output frames; see `FrameUpscaler.output_facts`."""
+        return output_facts(source.facts, self.postprocessing, self.upscaler.scale, source.name)
+
+    def description(self) -> dict[str, Any]:
+        """Return everything that the pixels depend on, as JSON values."""
+        upscaler, blur = self.upscaler, self.blur
+        return {
+            "weights": upscaler.bundle.manifest.weights_sha256,
+            "iters": upscaler.iters,
+            "early_stop": upscaler.early_stop,
+            "self_ensemble": upscaler.self_ensemble,
+            "sigma": _numbers(blur.sigma),
+            "kernel": _numbers(blur.kernel),
+            "code": _numbers(blur.code),
+            "estimate": blur.estimate,
+            "strength": self.postprocessing.strength,
+            "preview": self.postprocessing.preview,
+        }
 
     def run(
         self, source: Source, skip: int, live: bool, stop: threading.Event
@@ -47,20 +63,18 @@ class ClipUpscaler:
         Iterating raises the errors of the upscaler.
         """
         facts = source.facts
-        size = _coded_size(facts, self.postprocessing, self.scale)
+        size = _coded_size(facts, self.postprocessing, self.upscaler.scale)
 
         def finish(frame: Frame, result: Result) -> Frame:
             return Frame(self.postprocessing(frame.rgb, result.image, size), frame.pts)
 
-        return run_clip(
-            self.upscaler,
+        return self.upscaler.dispatcher.run(
             source.frames(skip),
             attrgetter("rgb"),
             finish,
-            ClipSettings(self.sigma, self.estimate, (facts.height, facts.width)),
-            "newest" if live else "ahead",
-            CAPACITY,
-            stop,
+            self.blur,
+            RunSettings("newest" if live else "ahead", CAPACITY, stop),
+            (facts.height, facts.width),
         )
 
 
@@ -102,3 +116,7 @@ def _coded_size(facts: StreamFacts, postprocessing: Postprocessing, scale: int) 
     sides = (facts.width, facts.height) if turned else (facts.height, facts.width)
     found = postprocessing.output_size(*sides, scale, even=True)
     return (found[1], found[0]) if turned else found
+
+
+def _numbers(value: ArrayLike | None) -> Any:
+    return None if value is None else np.asarray(value, np.float64).tolist()

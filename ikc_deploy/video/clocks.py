@@ -1,8 +1,12 @@
-"""Repair of invalid time stamps, as FFmpeg's command line repairs them when it copies streams."""
+"""Time stamps of copied streams: the part to copy, clocks that are reset, invalid values.
+
+Invalid time stamps are repaired as FFmpeg's command line repairs them when it copies streams.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -24,16 +28,33 @@ _ALIKE: Final = Fraction(5)
 """Maximum difference in seconds of the same jump between two streams."""
 
 
+@dataclass(frozen=True)
+class Trim:
+    """The part of the source to copy, in seconds of its clock."""
+
+    origin: Fraction = Fraction(0)
+    """Time that becomes 0 in the output."""
+    begin: Fraction | None = None
+    """Time before which packets are omitted; None for no limit."""
+    end: Fraction | None = None
+    """Time from which on packets are omitted; None for no limit."""
+
+    def contains(self, time: Fraction) -> bool:
+        """Return whether a packet that begins at `time` is copied."""
+        early = self.begin is not None and time < self.begin
+        return not early and (self.end is None or time < self.end)
+
+
 def can_jump(container: InputContainer) -> bool:
     """Return whether the clock of a format may be reset within a file, as in transport streams."""
     return bool(_TS_DISCONT & container.format.flags)
 
 
-class RunningClock:
+class ContinuousClock:
     """A correction of time stamps that makes a clock with jumps continuous.
 
     Args:
-        jumps: The jumps of the video, as another `RunningClock` found them. Only these are
+        jumps: The jumps of the video, as another `ContinuousClock` found them. Only these are
             corrected, in every stream, so that video and audio stay in sync. None to detect jumps.
     """
 
@@ -73,7 +94,7 @@ class RunningClock:
         self._next[index] = time + duration
 
 
-class Repair:
+class TimestampRepair:
     """A repair of the time stamps of one stream, so that the muxer of `output` accepts them.
 
     A missing time stamp is set to the end of the previous packet. A decoding time that does not

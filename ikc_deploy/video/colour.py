@@ -218,6 +218,11 @@ class FromRgb:
         return frame
 
 
+def matrix_name(colour: Colour) -> str:
+    """Return the usual name of a colour matrix; both BT.601 systems have the same one."""
+    return "smpte170m" if colour.matrix == BT470BG else _MATRIX_NAMES[colour.matrix]
+
+
 def sample_bits(pixel_format: str) -> int:
     """Return the bits per sample of the first plane of an FFmpeg pixel format."""
     return av.VideoFormat(pixel_format).components[0].bits
@@ -291,7 +296,8 @@ def _with_planes(frame: VideoFrame, to: str, from_full: bool, to_full: bool) -> 
     bits = sample_bits(frame.format.name), sample_bits(to)
     for index, (source, target) in enumerate(zip(frame.planes, result.planes, strict=True)):
         table = _table(*bits, from_full, to_full, index > 0)
-        _samples(target, bits[1])[:] = table[_samples(source, bits[0])]
+        # Raw video may have samples beyond its bits.
+        _samples(target, bits[1])[:] = table.take(_samples(source, bits[0]), mode="clip")
     return result
 
 

@@ -42,7 +42,7 @@ class Deinterlacer:
         for frame in frames:
             yield from self._next(frame)
         if self._bwdif is not None:
-            yield from self._bwdif.rest()
+            yield from self._bwdif.flush()
 
     def _next(self, frame: VideoFrame) -> Iterator[VideoFrame]:
         marked = frame.interlaced_frame and self._mode == "auto"
@@ -51,7 +51,7 @@ class Deinterlacer:
             yield frame
             return
         if self._bwdif is not None and not self._bwdif.fits(frame):
-            yield from self._bwdif.rest()
+            yield from self._bwdif.flush()
             self._bwdif = None
         if self._bwdif is None:
             self._bwdif = _Bwdif(frame, everything=self._mode == "on")
@@ -93,7 +93,7 @@ class _Bwdif:
         self._graph.vpush(frame)
         yield from self._pull()
 
-    def rest(self) -> Iterator[VideoFrame]:
+    def flush(self) -> Iterator[VideoFrame]:
         self._graph.vpush(None)
         yield from self._pull()
 

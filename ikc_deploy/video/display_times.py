@@ -31,7 +31,7 @@ def reorders(stream: VideoStream) -> bool:
 
 
 class DisplayTimes:
-    """A repair of presentation times that were guessed; right ones stay as they are.
+    """A repair of presentation times that were guessed; correct ones are kept.
 
     A frame is held back while it is not clear whether an earlier time belongs to a lost packet or
     to a frame that comes later: at most `_LONGEST` frames.
@@ -52,7 +52,7 @@ class DisplayTimes:
         self._held.append(frame)
         yield from self._certain()
 
-    def rest(self) -> Iterator[VideoFrame]:
+    def flush(self) -> Iterator[VideoFrame]:
         """Yield the frames that are still held back, at the end of the stream."""
         yield from self._certain(last=True)
 

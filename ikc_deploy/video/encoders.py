@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from contextlib import closing
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, Final, cast
 
 import av
@@ -16,7 +17,8 @@ from ikc_deploy.video.encoder_settings import AUTO, FAMILIES, EncoderSettings
 from ikc_deploy.video.hdr import joined_options
 from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.opening import open_input, open_output
-from ikc_deploy.video.output_container import MuxedOutput, codec_name
+from ikc_deploy.video.output_container import codec_name
+from ikc_deploy.video.trial_container import TRIAL, TrialContainer
 from ikc_deploy.video.write_errors import FAILURES, explained, reason_of
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 _MAX_H264: Final = 4096
 """Maximum width in pixels at which H.264 can be decoded everywhere (level 5.2; NVENC's limit)."""
+
+_MAX_RATE: Final = 240
+"""Maximum rate in frames per second that is passed to encoders: SVT-AV1's limit. Files with a
+variable rate may declare 1000 and more. It affects rate control only, not time stamps."""
 
 _OPTIONS: Final = {
     "libx264": {"crf": "18"},
@@ -40,7 +46,7 @@ _OPTIONS: Final = {
 
 
 # NUT keeps any time base exactly; MOV holds the few codecs that NUT does not support.
-_PIECES: Final = ("nut", "mov")
+_CHUNK_FORMATS: Final = ("nut", "mov")
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class Encoder:
         context.width, context.height = facts.width, facts.height
         context.pix_fmt = self.pixel_format
         context.time_base = facts.time_base
-        context.framerate = facts.rate
+        context.framerate = encoder_rate(facts)
         # PyAV presets 1 Mbit/s, and a bit rate would override the constant quality.
         context.bit_rate = 0
         facts.tag(context)
@@ -87,7 +93,7 @@ def choose_encoder(settings: EncoderSettings, facts: StreamFacts, container: str
             if facts.hdr is not None:
                 options = joined_options(options, facts.hdr.options(name))
             encoder = Encoder(name, _pixel_format(name, facts), options)
-            _check_container(coded_frame(encoder, facts), facts, container)
+            _check_container(TrialContainer(container, coded_frame(encoder, facts), facts))
         except av.codec.codec.UnknownCodecError:
             reasons.append(f"{name}: this FFmpeg has no such encoder")
         except (EncoderError, *FAILURES) as error:
@@ -100,6 +106,11 @@ def choose_encoder(settings: EncoderSettings, facts: StreamFacts, container: str
     )
 
 
+def encoder_rate(facts: StreamFacts) -> Fraction:
+    """Return the frame rate for the encoder, which is a hint for its rate control."""
+    return min(facts.rate, Fraction(_MAX_RATE))
+
+
 def _family(facts: StreamFacts, container: str) -> str:
     if container == "webm":
         return "vp9"
@@ -107,10 +118,10 @@ def _family(facts: StreamFacts, container: str) -> str:
 
 
 def coded_frame(encoder: Encoder, facts: StreamFacts) -> bytes:
-    """Encode one black frame into a container of `piece_format`; raise what PyAV raises."""
+    """Encode one black frame into a container of `chunk_format`; raise what PyAV raises."""
     file = io.BytesIO()
-    with open_output(file, piece_format(encoder.name)) as output:
-        stream = output.add_stream(encoder.name, facts.rate, options=dict(encoder.options))
+    with open_output(file, chunk_format(encoder.name)) as output:
+        stream = output.add_stream(encoder.name, encoder_rate(facts), options=dict(encoder.options))
         video = cast("VideoStream", stream)
         encoder.configure(video.codec_context, facts)
         video.time_base = facts.time_base
@@ -122,27 +133,33 @@ def coded_frame(encoder: Encoder, facts: StreamFacts) -> bytes:
     return file.getvalue()
 
 
-def piece_format(encoder: str) -> str:
+def chunk_format(encoder: str) -> str:
     """Return FFmpeg's name of the container for the chunks of an encoder."""
     codec = av.Codec(encoder, "w").canonical_name
-    known = open_output(io.BytesIO(), _PIECES[0]).supported_codecs
-    return _PIECES[0] if codec in known else _PIECES[1]
+    known = open_output(io.BytesIO(), _CHUNK_FORMATS[0]).supported_codecs
+    return _CHUNK_FORMATS[0] if codec in known else _CHUNK_FORMATS[1]
 
 
-def _check_container(coded: bytes, facts: StreamFacts, container: str) -> None:
+def _check_container(trial: TrialContainer) -> None:
+    """Raise `EncoderError` unless the coded frame can be written and is read back as its codec."""
     file = io.BytesIO()
-    with explained(), closing(open_input(io.BytesIO(coded), "the coded frame")) as source:
-        video = source.streams.video[0]
+    with explained():
         try:
-            packets = (packet for packet in source.demux(video) if packet.size)
-            MuxedOutput(file, container, video, facts).write(packets)
+            trial.output(file).write(trial.packets())
         except FAILURES as error:
-            raise EncoderError(f"{container} cannot hold it ({reason_of(error)})") from error
-        file.seek(0)
-        with closing(open_input(file, "the trial")) as written:
-            held = [codec_name(stream) for stream in written.streams]
-        if held != [codec_name(video)]:
-            raise EncoderError(f"{container} cannot hold it (it is read back as {held})")
+            raise EncoderError(
+                f"{trial.format} does not support it ({reason_of(error)})"
+            ) from error
+        codecs, found = _codecs(io.BytesIO(trial.coded)), _codecs(file)
+    if found != codecs:
+        raise EncoderError(f"{trial.format} does not support it (it is read back as {found})")
+
+
+def _codecs(file: io.BytesIO) -> list[str]:
+    """Return the codec of each stream of a file."""
+    file.seek(0)
+    with closing(open_input(file, TRIAL)) as container:
+        return [codec_name(stream) for stream in container.streams]
 
 
 def _pixel_format(name: str, facts: StreamFacts) -> str:

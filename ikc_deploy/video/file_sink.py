@@ -16,8 +16,8 @@ from ikc_deploy.video.encoders import choose_encoder
 from ikc_deploy.video.interfaces import Frame, StreamFacts
 from ikc_deploy.video.mux import mux
 from ikc_deploy.video.names import container_of
-from ikc_deploy.video.passthrough import check_output
 from ikc_deploy.video.split_points import split_ranges
+from ikc_deploy.video.trial import check_output
 
 CHUNK_FRAMES: Final = 120
 """Frames per chunk, the maximum that a crash loses. Encoders set key frames about as often."""
@@ -88,10 +88,10 @@ class FileSink:
         self._writer.finish()
         chunks, lost = self._folder.chunks(), []
         if chunks:
-            companions = self._passthrough
-            if companions is not None:
-                companions = replace(companions, cut=self._cut_off(complete))
-            lost = mux(chunks, self._facts, self._target, companions)
+            passthrough = self._passthrough
+            if passthrough is not None:
+                passthrough = replace(passthrough, cut=self._cut_off(complete))
+            lost = mux(chunks, self._facts, self._target, passthrough)
         if complete:
             self._folder.remove()
         else:

@@ -1,7 +1,8 @@
-"""Frames as image files: a folder of images as a source, numbered images as a sink."""
+"""Frames as image files: an image sequence as a source, numbered images as a sink."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
@@ -21,20 +22,22 @@ _MANY: Final = 9_999_999
 """A frame number with as many digits as any likely one."""
 
 
-class ImageFolder:
-    """The images of a folder in order of their names, as a source of `rate` frames per second.
+class ImageSequence:
+    """An image sequence as a source of `rate` frames per second.
 
     Args:
-        folder: Folder with the images.
+        source: Folder, whose images are taken in order of their names, or a pattern such as
+            frames/%04d.png, whose images are taken in order of their numbers.
         rate: Frames per second.
 
     Raises:
-        InputError: The folder has no image, or the first image cannot be read.
+        InputError: There is no image, or the first image cannot be read.
     """
 
-    def __init__(self, folder: Path, rate: Fraction) -> None:
+    def __init__(self, source: Path, rate: Fraction) -> None:
+        self.name = str(source)
         self.warnings: list[str] = []
-        self._paths = list_images(folder)
+        self._paths = list_images(source) if source.is_dir() else self._numbered(source)
         height, width = read_rgb(self._paths[0]).shape[:2]
         self.facts = StreamFacts(width, height, 1 / rate, rate, Colour(), frames=len(self._paths))
 
@@ -49,9 +52,32 @@ class ImageFolder:
             if rgb.shape[:2] != (self.facts.height, self.facts.width):
                 raise InputError(
                     f"'{path}' has {rgb.shape[1]}x{rgb.shape[0]} pixels, the frames before "
-                    f"{self.facts.width}x{self.facts.height}; all must have one size"
+                    f"{self.facts.width}x{self.facts.height}; all images must have the same size"
                 )
             yield Frame(rgb, pts)
+
+    def _numbered(self, pattern: Path) -> list[Path]:
+        """Return the images of a pattern; add a warning for a gap in the numbers."""
+        before, after = NUMBER.split(pattern.name)
+        digits = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
+        found = (digits.fullmatch(path.name) for path in pattern.parent.glob("*"))
+        numbers = sorted(int(match[1]) for match in found if match is not None)
+        paths = {
+            number: path for number in numbers if (path := image_path(pattern, number)).is_file()
+        }
+        if not paths:
+            raise InputError(
+                f"there is no image '{pattern}', for example '{image_path(pattern, 1)}'; give a "
+                "pattern with the digits of the names, or the folder"
+            )
+        first, last = min(paths), max(paths)
+        missing = next((number for number in range(first, last) if number not in paths), None)
+        if missing is not None:
+            self.warnings.append(
+                f"'{image_path(pattern, missing)}' is missing; the clip continues with the next "
+                "image"
+            )
+        return list(paths.values())
 
 
 class NumberedImages:

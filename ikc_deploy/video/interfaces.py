@@ -93,6 +93,10 @@ class Source(Protocol):
     """A source of the frames of one stream."""
 
     @property
+    def name(self) -> str:
+        """Name of the source for messages."""
+
+    @property
     def facts(self) -> StreamFacts:
         """Properties of the stream; available before the first frame is requested."""
 
@@ -135,9 +139,12 @@ class Sink(Protocol):
 class FrameUpscaler(Protocol):
     """An upscaler of the frames of one stream."""
 
-    @property
-    def scale(self) -> int:
-        """Scale factor: SR side over LR side."""
+    def output_facts(self, source: Source) -> StreamFacts:
+        """Return the properties of the output frames for a source.
+
+        Raises:
+            InputError: The frames of the source cannot be upscaled to the requested size.
+        """
 
     def run(
         self, source: Source, skip: int, live: bool, stop: threading.Event

@@ -1,8 +1,7 @@
-"""Muxing of finished chunks and the other streams of the source, without re-encoding the video.
+"""Muxing of finished chunks with what the output takes from the source clip (`Passthrough`).
 
-Audio, subtitles and attachments are copied packet by packet, except audio and text that the
-container does not support (`video.trial`). Metadata, chapters and stream flags are copied too. The
-decoding times of the video are computed again, because every chunk was coded separately.
+The video is not encoded again. Its decoding times are computed, because every chunk was encoded
+separately.
 """
 
 from __future__ import annotations
@@ -18,12 +17,10 @@ from typing import TYPE_CHECKING, Any, cast
 from ikc_deploy.errors import UnreadableClipError
 from ikc_deploy.files import atomic_path
 from ikc_deploy.video.chunks import Chunk, open_chunk, read_packets
-from ikc_deploy.video.clip import video_stream
 from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.names import container_of
-from ikc_deploy.video.opening import open_input
-from ikc_deploy.video.output_container import Beside, MuxedOutput, TrackError
-from ikc_deploy.video.passthrough import PassthroughStreams
+from ikc_deploy.video.output_container import MuxedOutput, TrackError
+from ikc_deploy.video.passthrough import Passthrough
 from ikc_deploy.video.write_errors import explained, no_room, reason_of, writing
 
 if TYPE_CHECKING:
@@ -34,7 +31,7 @@ def mux(
     chunks: Sequence[Chunk],
     facts: StreamFacts,
     target: Path,
-    passthrough: PassthroughStreams | None,
+    passthrough: Passthrough | None,
 ) -> list[str]:
     """Write a video file from chunks, completely or not at all.
 
@@ -68,7 +65,7 @@ def mux(
                     f"{what or f'stream {error.index} is'} missing in '{target}': "
                     f"{reason_of(cause)}"
                 )
-                passthrough = passthrough.without(error)
+                passthrough = passthrough.without(error.index)
             except UnreadableClipError as error:
                 if passthrough is None:
                     raise
@@ -96,29 +93,20 @@ def decode_times(pts: Sequence[int]) -> list[int]:
 def _write(
     path: Path,
     container: str,
-    segments: Sequence[Chunk],
+    chunks: Sequence[Chunk],
     facts: StreamFacts,
-    passthrough: PassthroughStreams | None,
+    passthrough: Passthrough | None,
 ) -> None:
     with ExitStack() as files:
-        beside = None
+        source = None
         if passthrough is not None:
-            name = str(passthrough.path)
-            source = files.enter_context(closing(open_input(passthrough.path, name)))
-            excerpt = passthrough.excerpt
             if passthrough.cut:
-                excerpt = replace(excerpt, end=excerpt.origin + _end(segments, facts))
-            beside = Beside(
-                source,
-                video_stream(source, name),
-                passthrough.tracks,
-                excerpt,
-                passthrough.jumps,
-                passthrough.tags,
-            )
-        first = files.enter_context(closing(open_chunk(segments[0])))
-        output = MuxedOutput(path, container, first.streams.video[0], facts, beside)
-        output.write(_video_packets(segments, facts))
+                end = passthrough.trim.origin + _end(chunks, facts)
+                passthrough = replace(passthrough, trim=replace(passthrough.trim, end=end))
+            source = files.enter_context(passthrough.opened())
+        first = files.enter_context(closing(open_chunk(chunks[0])))
+        output = MuxedOutput(path, container, first.streams.video[0], facts, source)
+        output.write(_video_packets(chunks, facts))
 
 
 def _end(chunks: Sequence[Chunk], facts: StreamFacts) -> Fraction:

@@ -49,7 +49,9 @@ def is_stream(inputs: Sequence[Path], out: Path | None) -> bool:
         out: The output; None if it is not given.
     """
     files = [path for path in inputs if not path.is_dir()]
-    pictures = any(path.suffix.lower() in READABLE_SUFFIXES for path in files)
+    images = any(
+        path.suffix.lower() in READABLE_SUFFIXES and not is_image_pattern(path) for path in files
+    )
     clips = any(path.suffix.lower() in VIDEO_SUFFIXES for path in files)
     if PIPE in inputs or out == PIPE:
         return True
@@ -60,7 +62,7 @@ def is_stream(inputs: Sequence[Path], out: Path | None) -> bool:
     return (
         out.suffix.lower() in CONTAINERS
         # A single image has one output, even if its name has a place for a number.
-        or (is_numbered(out) and not pictures)
+        or (is_numbered(out) and not images)
         # The name of a file that cannot be written: the request refuses it.
         or (clips and len(inputs) == 1 and out.suffix[1:2].isalpha())
     )
@@ -74,6 +76,12 @@ def is_image(path: Path) -> bool:
 def is_numbered(path: Path) -> bool:
     """Return whether `path` is a pattern of numbered images: image suffix, one number place."""
     return path.suffix.lower() in IMAGE_SUFFIXES and len(NUMBER.findall(path.name)) == 1
+
+
+def is_image_pattern(path: Path) -> bool:
+    """Return whether `path` is a pattern of numbered images to read, and not a file itself."""
+    readable = path.suffix.lower() in READABLE_SUFFIXES
+    return readable and len(NUMBER.findall(path.name)) == 1 and not path.exists()
 
 
 def container_of(path: Path) -> str:

@@ -101,8 +101,8 @@ def _reason(source: BinaryIO | str, error: BaseException) -> str:
         return f"{said}; it is a list of other files, which are not opened: give the clip itself"
     if path.suffix.lower() in _INDEXED and isinstance(error, av.InvalidDataError):
         return (
-            f"{said}; it is no such file, or its index, which is written last, is missing: "
-            "copy or record it again, or repair it"
+            f"{said}; it is a file of another type, or its index, which is written last, is "
+            "missing: copy or record it again, or repair it"
         )
     return said
 

@@ -1,4 +1,4 @@
-"""Output container with coded video and the other streams, used by `mux` and `trial`."""
+"""An output container with coded video and what it takes from the source clip."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import heapq
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
-import av
-
-from ikc_deploy.video.clocks import Repair, RunningClock
-from ikc_deploy.video.excerpt import Excerpt
+from ikc_deploy.video.clocks import TimestampRepair, Trim
 from ikc_deploy.video.interfaces import StreamFacts
 from ikc_deploy.video.opening import open_output
-from ikc_deploy.video.tracks import Track, TrackLane, add_lane, fresh_tags
+from ikc_deploy.video.passthrough import OpenPassthrough
+from ikc_deploy.video.tracks import TrackConverter, add_track, copied_tags
 from ikc_deploy.video.write_errors import FAILURES
 
 if TYPE_CHECKING:
@@ -42,24 +39,6 @@ class TrackError(Exception):
         """Index of the stream in the source; None if it is not known."""
 
 
-@dataclass(frozen=True)
-class Beside:
-    """The streams, tags and chapters of the source that are written with the video."""
-
-    source: InputContainer
-    """The open source; the caller closes it."""
-    video: VideoStream
-    """Video stream of the source."""
-    tracks: Sequence[Track]
-    """Streams to write."""
-    excerpt: Excerpt
-    """Part of the source to write."""
-    jumps: Sequence[Fraction] = ()
-    """Jumps of the clock of the source, as `RunningClock.jumps`."""
-    tags: bool = True
-    """Whether to write tags and chapters."""
-
-
 class MuxedOutput:
     """An output container with a coded video stream and other streams; its header is written.
 
@@ -68,7 +47,7 @@ class MuxedOutput:
         container: FFmpeg's name of the container.
         coded: A coded video stream, whose parameters are copied.
         facts: Properties of the video, for tags.
-        beside: Other streams, tags and chapters; None for none.
+        passthrough: Other streams, tags and chapters; None for none.
 
     Raises:
         TrackError: Another stream, tags or chapters cannot be written.
@@ -81,19 +60,19 @@ class MuxedOutput:
         container: str,
         coded: VideoStream,
         facts: StreamFacts,
-        beside: Beside | None = None,
+        passthrough: OpenPassthrough | None = None,
     ) -> None:
-        self._beside = beside
-        self._file = open_output(target, container, _options(container, facts, beside))
+        self._passthrough = passthrough
+        self._file = open_output(target, container, _options(container, facts, passthrough))
         self._closed = False
         try:
             self._video = _add_video(self._file, coded, facts)
-            self._lanes = {} if beside is None else self._add(beside)
-            self._start()
+            self._tracks = {} if passthrough is None else self._add(passthrough)
+            self._attributed(self._file.start_encoding)
         except BaseException:
             self.abandon()
             raise
-        self._repair = Repair(self._file, self._video)
+        self._repair = TimestampRepair(self._file, self._video)
 
     def write(self, video: Iterator[Packet[Any]]) -> None:
         """Write the packets of the video and of all other streams in order of time; close."""
@@ -105,36 +84,36 @@ class MuxedOutput:
             raise
         self.close()
 
-    def put(self, video: Iterator[Packet[Any]]) -> None:
+    def put_video(self, video: Iterator[Packet[Any]]) -> None:
         """Write packets of the video."""
         for packet in self._repaired(video):
             self._mux(packet)
 
-    def feed(self, packet: Packet[Any]) -> list[Packet[Any]]:
-        """Write the packets that result from one packet of the source, and return them."""
+    def convert(self, packet: Packet[Any]) -> list[Packet[Any]]:
+        """Write what one packet of the source is converted to, and return it."""
         index = packet.stream.index
-        made = list(self._of(index, self._lanes[index].packets(packet)))
-        for each in made:
+        converted = list(self._attributed_to(index, self._tracks[index].packets(packet)))
+        for each in converted:
             self._mux(each)
-        return made
+        return converted
 
-    def rest(self) -> None:
+    def flush(self) -> None:
         """Write the remaining packets after the last packet of the source."""
-        for index, lane in self._lanes.items():
-            for packet in self._of(index, lane.rest()):
+        for index, track in self._tracks.items():
+            for packet in self._attributed_to(index, track.flush()):
                 self._mux(packet)
 
-    def again(self, packets: Sequence[Packet[Any]]) -> None:
-        """Write packets that `feed` of another output with the same single track has returned."""
-        (lane,) = self._lanes.values()
+    def put_converted(self, packets: Sequence[Packet[Any]]) -> None:
+        """Write packets that `convert` of an output with the same single track has returned."""
+        (track,) = self._tracks.values()
         for packet in packets:
-            packet.stream = lane.stream
+            packet.stream = track.stream
             self._mux(packet)
 
     def close(self) -> None:
         """Write the trailer and close the file."""
         self._closed = True
-        self._blamed(self._file.close)
+        self._attributed(self._file.close)
 
     def abandon(self) -> None:
         """Close the file and ignore errors; it may be incomplete."""
@@ -143,31 +122,29 @@ class MuxedOutput:
             with suppress(*FAILURES):
                 self._file.close()
 
-    def _add(self, beside: Beside) -> dict[int, TrackLane]:
-        lanes = {}
-        for track in beside.tracks:
+    def _add(self, passthrough: OpenPassthrough) -> dict[int, TrackConverter]:
+        taken, source, video = passthrough.taken, passthrough.source, passthrough.video
+        added = {}
+        for track in taken.tracks:
             try:
-                stream = beside.source.streams[track.index]
-                lanes[track.index] = add_lane(self._file, stream, track, beside.excerpt)
+                stream = source.streams[track.index]
+                added[track.index] = add_track(self._file, stream, track, taken.trim)
             except FAILURES as error:
                 raise TrackError(track.index) from error
-        if beside.tags:
-            self._video.metadata.update(fresh_tags(beside.video.metadata))
-            self._file.metadata.update(fresh_tags(beside.source.metadata))
-            chapters = _chapters(beside.source, beside.excerpt)
-            self._blamed(lambda: self._file.set_chapters(list(chapters)))
-        self._video.disposition = beside.video.disposition
-        return lanes
+        if taken.tags:
+            self._video.metadata.update(copied_tags(video.metadata, taken.trim))
+            self._file.metadata.update(copied_tags(source.metadata, taken.trim))
+            chapters = _chapters(source, taken.trim)
+            self._attributed(lambda: self._file.set_chapters(list(chapters)))
+        self._video.disposition = video.disposition
+        return added
 
-    def _start(self) -> None:
-        self._blamed(self._file.start_encoding)
-
-    def _blamed(self, do: Callable[[], None]) -> None:
+    def _attributed(self, do: Callable[[], None]) -> None:
         """Call `do`; attribute its failure to the other streams, if there are any."""
         try:
             do()
         except FAILURES as error:
-            if self._beside is None:
+            if self._passthrough is None:
                 raise
             raise TrackError(None) from error
 
@@ -176,10 +153,10 @@ class MuxedOutput:
         try:
             self._file.mux(packet)
         except FAILURES as error:
-            guilty = [source for source, lane in self._lanes.items() if lane.stream.index == index]
-            if guilty:
-                raise TrackError(guilty[0]) from error
-            if self._beside is None:
+            failed = [key for key, track in self._tracks.items() if track.stream.index == index]
+            if failed:
+                raise TrackError(failed[0]) from error
+            if self._passthrough is None:
                 raise
             # The muxer also writes waiting packets of other streams then.
             raise TrackError(None) from error
@@ -192,52 +169,34 @@ class MuxedOutput:
 
     def _others(self) -> Iterator[Packet[Any]]:
         """Yield the packets of the other streams, up to where the source cannot be read."""
-        if self._beside is None:
+        if self._passthrough is None:
             return
-        for packet in read_beside(self._beside):
-            lane = self._lanes[packet.stream.index]
-            yield from self._of(packet.stream.index, lane.packets(packet))
-        for index, lane in self._lanes.items():
-            yield from self._of(index, lane.rest())
+        for packet in self._passthrough.packets():
+            track = self._tracks[packet.stream.index]
+            yield from self._attributed_to(packet.stream.index, track.packets(packet))
+        for index, track in self._tracks.items():
+            yield from self._attributed_to(index, track.flush())
 
-    def _of(self, index: int, packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
+    def _attributed_to(self, index: int, packets: Iterator[Packet[Any]]) -> Iterator[Packet[Any]]:
         try:
             yield from packets
         except FAILURES as error:
             raise TrackError(index) from error
 
 
-def read_beside(beside: Beside) -> Iterator[Packet[Any]]:
-    """Yield the packets of the tracks on a continuous clock, up to where the file is truncated."""
-    wanted = [
-        stream
-        for stream in (beside.source.streams[track.index] for track in beside.tracks)
-        if stream.type != "attachment"
-    ]
-    if not wanted:
-        return
-    clock = RunningClock(beside.jumps)
-    packets = beside.source.demux(wanted)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.FFmpegError):
-            return  # The decoder of the clip has already warned of damage.
-        clock(packet)
-        yield packet
-
-
-def _options(container: str, facts: StreamFacts, beside: Beside | None) -> dict[str, str]:
+def _options(
+    container: str, facts: StreamFacts, passthrough: OpenPassthrough | None
+) -> dict[str, str]:
     if container not in ("mp4", "mov"):
         return {}
     # The delay of a stream that starts late is stored in units of the file's time scale, which is
     # milliseconds by default and would shift its time stamps.
     ticks = [facts.time_base.denominator]
-    if beside is not None:
-        sound = [beside.source.streams[track.index] for track in beside.tracks]
+    if passthrough is not None:
+        streams = [passthrough.source.streams[track.index] for track in passthrough.taken.tracks]
         ticks += [
             cast(Fraction, stream.time_base).denominator
-            for stream in sound
+            for stream in streams
             if stream.type == "audio"
         ]
     clock = math.lcm(*ticks)
@@ -257,12 +216,12 @@ def _add_video(output: OutputContainer, coded: VideoStream, facts: StreamFacts) 
     return stream
 
 
-def _chapters(source: InputContainer, excerpt: Excerpt) -> Iterator[Any]:
+def _chapters(source: InputContainer, trim: Trim) -> Iterator[Any]:
     for chapter in source.chapters():
         tick = chapter["time_base"] or Fraction(1, 1000)
-        shift = round(excerpt.origin / tick)
+        shift = round(trim.origin / tick)
         start, end = max(0, chapter["start"] - shift), chapter["end"] - shift
-        if end > start and (excerpt.end is None or chapter["start"] * tick < excerpt.end):
+        if end > start and (trim.end is None or chapter["start"] * tick < trim.end):
             yield {**chapter, "start": start, "end": end}
 
 

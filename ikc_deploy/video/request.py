@@ -1,4 +1,4 @@
-"""`Request`: source, target and settings of one video run, which are validated in advance."""
+"""`Request`: source, target and settings of a video run, validated before anything is opened."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -17,7 +18,7 @@ from ikc_deploy.video.chunks import WorkFolder
 from ikc_deploy.video.clip import Clip, Span
 from ikc_deploy.video.encoder_settings import EncoderSettings
 from ikc_deploy.video.file_sink import FileSettings, FileSink
-from ikc_deploy.video.image_sequence import ImageFolder, NumberedImages, image_path
+from ikc_deploy.video.image_sequence import ImageSequence, NumberedImages, image_path
 from ikc_deploy.video.interfaces import Sink, Source, StreamFacts
 from ikc_deploy.video.names import (
     CONTAINERS,
@@ -25,6 +26,7 @@ from ikc_deploy.video.names import (
     PIPE,
     Deinterlace,
     is_image,
+    is_image_pattern,
     is_numbered,
 )
 from ikc_deploy.video.raw import RawFormat, RawSink, open_raw
@@ -42,7 +44,7 @@ class Request:
     """
 
     source: Path | None = None
-    """Clip, folder of images or `PIPE`; None for a camera."""
+    """Clip, folder or pattern of images, or `PIPE`; None for a camera."""
     target: Path | None = None
     """Video file, pattern of numbered images (`%06d.png`) or `PIPE`; None for a window."""
     camera: CameraSettings | None = None
@@ -54,7 +56,7 @@ class Request:
     raw: RawFormat | None = None
     """Format of raw video on pipes; None without pipes."""
     rate: Fraction | None = None
-    """Frames per second of image folders and raw video; None for 25."""
+    """Frames per second of images and raw video; None for 25."""
     resume: bool = False
     """Whether to resume an unfinished run."""
     deinterlace: Deinterlace = "auto"
@@ -64,14 +66,23 @@ class Request:
 
     def __post_init__(self) -> None:
         """Require options that can be used together and with the output."""
-        for wrong, message in self._refusals():
-            if wrong:
+        for refused, message in chain(self._refused_ends(), self._refused_options()):
+            if refused:
                 raise VideoError(message)
 
-    def _refusals(self) -> Iterator[tuple[bool, str]]:
-        live = self.camera is not None
-        pipes = PIPE in (self.source, self.target)
-        frames = self.source is not None and self.source.is_dir()
+    @property
+    def live(self) -> bool:
+        """Whether the source is live, so that its frames do not wait."""
+        return self.camera is not None
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the source is a folder or a pattern of images."""
+        return self.source is not None and (self.source.is_dir() or is_image_pattern(self.source))
+
+    def _refused_ends(self) -> Iterator[tuple[bool, str]]:
+        """Yield what is refused of source and target, with messages."""
+        live, pipes = self.live, PIPE in (self.source, self.target)
         a_file = self.target is not None and self.target.suffix.lower() in CONTAINERS
         yield live == (self.source is not None), "give one clip, one folder or pipe, or --camera"
         yield self.target is None and not live, "name the output with -o"
@@ -85,27 +96,11 @@ class Request:
             f"invalid video output '{self.target}': give a file ending in "
             f"{', '.join(CONTAINERS)}, numbered images as frames/%06d.png, or -",
         )
-        yield pipes and self.raw is None, "a pipe (-) needs a raw format: give it with --raw rgb24"
+        yield (
+            pipes and self.raw is None,
+            "a pipe (-) needs a raw format: give it with --raw y4m or --raw rgb24",
+        )
         yield self.raw is not None and not pipes, "--raw is for pipes: give - as input or output"
-        yield (
-            self.rate is not None and not (frames or self.source == PIPE),
-            "--rate is for folders of images and raw video; a clip or camera has its own rate",
-        )
-        yield self.rate is not None and self.rate <= 0, "--rate must be above 0 frames a second"
-        yield (
-            frames and self.span != Span(),
-            "--start and --duration are for clips; remove images from the folder instead",
-        )
-        yield (
-            frames and self.deinterlace != "auto",
-            "--deinterlace is for clips, cameras and pipes, not for folders of frames",
-        )
-        yield live and self.span.start > 0, "a camera has no --start"
-        yield (
-            self.resume and (live or pipes),
-            "--resume needs an input that can be read again, and an output file",
-        )
-        yield self.preview and (live or pipes or frames), "--preview is for clips"
         yield (
             self.encoder != EncoderSettings() and not a_file,
             "--codec and --crf are for video files",
@@ -115,10 +110,33 @@ class Request:
             f"'{self.source}' would be overwritten; choose another output",
         )
 
-    @property
-    def live(self) -> bool:
-        """Whether the source is live, so that its frames do not wait."""
-        return self.camera is not None
+    def _refused_options(self) -> Iterator[tuple[bool, str]]:
+        """Yield what is refused of the other options, with messages."""
+        live, frames, pipes = self.live, self.reads_images, PIPE in (self.source, self.target)
+        y4m = self.raw is not None and self.raw.is_y4m
+        yield (
+            self.rate is not None and not (frames or self.source == PIPE),
+            "--rate is for images and raw video; a clip or camera has its own rate",
+        )
+        yield (
+            self.rate is not None and self.source == PIPE and y4m,
+            "y4m contains the rate; leave out --rate",
+        )
+        yield self.rate is not None and self.rate <= 0, "--rate must be above 0 frames a second"
+        yield (
+            frames and self.span != Span(),
+            "--start and --duration are for clips; give only the images to upscale",
+        )
+        yield (
+            frames and self.deinterlace != "auto",
+            "--deinterlace is for clips, cameras and pipes, not for images",
+        )
+        yield live and self.span.start > 0, "a camera has no --start"
+        yield (
+            self.resume and (live or pipes),
+            "--resume needs an input that can be read again, and an output file",
+        )
+        yield self.preview and (live or pipes or frames), "--preview is for clips"
 
     def first_file(self) -> Path | None:
         """Return the file that the run would create or replace; the first of numbered images.
@@ -157,7 +175,7 @@ def open_source(
         UnreadableClipError: The clip or pipe cannot be read.
         NoVideoError: The clip has no video stream.
         CameraError: The camera does not answer.
-        InputError: The folder has no readable image.
+        InputError: There is no image in the folder or of the pattern.
     """
     rate = request.rate or DEFAULT_RATE
     if request.camera is not None:
@@ -168,8 +186,8 @@ def open_source(
             open_raw(stdin(), request.raw, rate, request.span, stop, request.deinterlace)
         ) as pipe:
             yield pipe
-    elif request.source is not None and request.source.is_dir():
-        yield ImageFolder(request.source, rate)
+    elif request.source is not None and request.reads_images:
+        yield ImageSequence(request.source, rate)
     elif request.source is not None:
         if not request.source.exists():
             hint = missing_hint(request.source)
@@ -192,7 +210,7 @@ def open_sink(
         request: The request.
         source: The source that `open_source` opened for it.
         facts: Properties of the output frames.
-        run: Description of the upscaling (JSON values), which a resumed run must share.
+        run: Settings of the run (JSON values), which a resumed run must share.
         stdout: Returns the output pipe; called only if the target is `PIPE`.
         stop: Event that a window sets when the user ends it.
 

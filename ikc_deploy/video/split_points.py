@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import av
 
-from ikc_deploy.video.clip import Clip, ClipRange, video_stream
-from ikc_deploy.video.clocks import RunningClock, can_jump
+from ikc_deploy.video.clip import Clip, ClipRange
+from ikc_deploy.video.clocks import ContinuousClock, can_jump
 from ikc_deploy.video.opening import open_input
+from ikc_deploy.video.source_facts import video_stream
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -44,7 +45,7 @@ def split_ranges(clip: Clip, frames: int) -> list[ClipRange]:
         return [ClipRange()]
     times: list[int] = []
     keys: dict[int, int] = {}
-    clock = RunningClock()
+    clock = ContinuousClock()
     for packet in _packets(Path(clip.name)):
         if can_jump(clip.container):
             clock(packet)

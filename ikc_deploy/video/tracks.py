@@ -1,4 +1,4 @@
-"""Streams other than the video on their way to the output: copied, or re-encoded."""
+"""Audio, subtitles and attachments of a clip: packets copied to the output, or re-encoded."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from av.audio.stream import AudioStream
 from av.filter import Graph
 from av.subtitles.stream import SubtitleStream
 
-from ikc_deploy.video.clocks import Repair
-from ikc_deploy.video.excerpt import Excerpt
-from ikc_deploy.video.text_tracks import CodedText, TextCoding
+from ikc_deploy.video.clocks import TimestampRepair, Trim
+from ikc_deploy.video.subtitle_tracks import SubtitleEncoding, SubtitleTranscoder
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 
 COPIED: Final = ("audio", "subtitle", "attachment")
 """Types of streams that are written with the video."""
+
+TIMECODE: Final = "timecode"
+"""Tag of the timecode of the first frame, from which FFmpeg's muxers write a timecode track."""
 
 _LAYOUTS: Final = {
     **dict(enumerate(("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1"), 1)),
@@ -43,7 +45,7 @@ _STALE_PREFIXES: Final = ("bps", "number_of_", "_statistics_", "duration-")
 
 
 @dataclass(frozen=True)
-class SoundCoding:
+class AudioEncoding:
     """The encoding of audio that the container does not support."""
 
     encoder: str
@@ -60,11 +62,11 @@ class Track:
 
     index: int
     """Index of the stream in the source."""
-    coding: SoundCoding | TextCoding | None = None
+    encoding: AudioEncoding | SubtitleEncoding | None = None
     """Encoding of audio or text; None if its packets are copied."""
 
 
-class TrackLane(Protocol):
+class TrackConverter(Protocol):
     """A converter of the packets of one source stream to packets of the output."""
 
     @property
@@ -74,34 +76,36 @@ class TrackLane(Protocol):
     def packets(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
         """Yield the output packets of one source packet; the output's header must be written."""
 
-    def rest(self) -> Iterator[Packet[Any]]:
+    def flush(self) -> Iterator[Packet[Any]]:
         """Yield the remaining output packets after the last source packet."""
 
 
-def add_lane(output: OutputContainer, source: Stream, track: Track, excerpt: Excerpt) -> TrackLane:
-    """Add a stream to `output`; raise what PyAV raises if the container cannot hold it."""
-    lane: TrackLane
-    if track.coding is None:
-        lane = _Copied(output, source, excerpt)
-    elif isinstance(track.coding, TextCoding):
-        lane = CodedText(output, cast(SubtitleStream, source), track.coding, excerpt)
+def add_track(output: OutputContainer, source: Stream, track: Track, trim: Trim) -> TrackConverter:
+    """Add a stream to `output`; raise what PyAV raises if the container does not support it."""
+    added: TrackConverter
+    if track.encoding is None:
+        added = _TrackCopy(output, source, trim)
+    elif isinstance(track.encoding, SubtitleEncoding):
+        added = SubtitleTranscoder(output, cast(SubtitleStream, source), track.encoding, trim)
     else:
-        lane = _CodedSound(output, cast(AudioStream, source), track.coding, excerpt)
-    lane.stream.metadata.update(fresh_tags(source.metadata))
-    lane.stream.disposition = source.disposition
+        added = _AudioTranscoder(output, cast(AudioStream, source), track.encoding, trim)
+    added.stream.metadata.update(copied_tags(source.metadata, trim))
+    added.stream.disposition = source.disposition
     if source.type == "attachment":
         # Matroska requires both, but some files lack them.
-        lane.stream.metadata.setdefault("filename", f"attachment-{source.index}")
-        lane.stream.metadata.setdefault("mimetype", "application/octet-stream")
-    return lane
+        added.stream.metadata.setdefault("filename", f"attachment-{source.index}")
+        added.stream.metadata.setdefault("mimetype", "application/octet-stream")
+    return added
 
 
-def fresh_tags(tags: Mapping[str, str]) -> dict[str, str]:
+def copied_tags(tags: Mapping[str, str], trim: Trim) -> dict[str, str]:
     """Return the tags of the source that also apply to the output."""
+    # A timecode is that of the first frame.
+    stale = _STALE_TAGS if trim.begin is None else (*_STALE_TAGS, TIMECODE)
     return {
         name: value
         for name, value in tags.items()
-        if name and name.lower() not in _STALE_TAGS and not name.lower().startswith(_STALE_PREFIXES)
+        if name and name.lower() not in stale and not name.lower().startswith(_STALE_PREFIXES)
     }
 
 
@@ -110,11 +114,11 @@ def default_layout(channels: int) -> str | None:
     return _LAYOUTS.get(channels)
 
 
-class _Copied:
-    def __init__(self, output: OutputContainer, source: Stream, excerpt: Excerpt) -> None:
+class _TrackCopy:
+    def __init__(self, output: OutputContainer, source: Stream, trim: Trim) -> None:
         self.stream: Stream = output.add_stream_from_template(source, opaque=True)
-        self._excerpt = excerpt
-        self._repair = Repair(output, self.stream)
+        self._trim = trim
+        self._repair = TimestampRepair(output, self.stream)
         if isinstance(source, AudioStream) and _unnamed(source.codec_context.layout.name):
             layout = default_layout(source.codec_context.layout.nb_channels)
             if layout is not None:
@@ -126,34 +130,34 @@ class _Copied:
             return  # The end of a stream is an empty packet.
         tick = packet.time_base
         time = packet.dts if packet.pts is None else packet.pts
-        if time is not None and not self._excerpt.holds(time * tick):
+        if time is not None and not self._trim.contains(time * tick):
             return
-        shift = round(self._excerpt.origin / tick)
+        shift = round(self._trim.origin / tick)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift
         self._repair(packet)
         yield packet
 
-    def rest(self) -> Iterator[Packet[Any]]:
+    def flush(self) -> Iterator[Packet[Any]]:
         return iter(())
 
 
-class _CodedSound:
+class _AudioTranscoder:
     def __init__(
-        self, output: OutputContainer, source: AudioStream, coding: SoundCoding, excerpt: Excerpt
+        self, output: OutputContainer, source: AudioStream, encoding: AudioEncoding, trim: Trim
     ) -> None:
-        stream = output.add_stream(coding.encoder, coding.rate)
+        stream = output.add_stream(encoding.encoder, encoding.rate)
         self.stream = cast(AudioStream, stream)
         context = self.stream.codec_context
-        context.layout = coding.layout
-        context.time_base = Fraction(1, coding.rate)
+        context.layout = encoding.layout
+        context.time_base = Fraction(1, encoding.rate)
         if context.codec.lossy and not context.codec.lossless:
             context.bit_rate = _BITS_PER_CHANNEL * context.layout.nb_channels
         self._source = source
-        self._coding = coding
-        self._excerpt = excerpt
-        self._repair = Repair(output, self.stream)
-        self._form: tuple[object, ...] = ()
+        self._encoding = encoding
+        self._trim = trim
+        self._repair = TimestampRepair(output, self.stream)
+        self._input: tuple[object, ...] = ()
         self._graph: Graph | None = None
         self._end: int | None = None
 
@@ -164,37 +168,37 @@ class _CodedSound:
             return  # A damaged packet is a gap.
         for frame in frames:
             if self._placed(frame):
-                yield from self._coded(self._filtered(frame))
+                yield from self._encoded(self._filtered(frame))
 
-    def rest(self) -> Iterator[Packet[Any]]:
-        yield from self._coded(self._ended())
+    def flush(self) -> Iterator[Packet[Any]]:
+        yield from self._encoded(self._flushed())
         yield from self._muxable(self.stream.encode(None))
 
     def _placed(self, frame: AudioFrame) -> bool:
-        """Set the output time of a frame, in samples; return False if it is not in the excerpt."""
+        """Set the output time of a frame, in samples; return False if it is not copied."""
         if frame.pts is not None and frame.time_base is not None:
             time = frame.pts * frame.time_base
-            if not self._excerpt.holds(time):
+            if not self._trim.contains(time):
                 return False
-            frame.pts = round((time - self._excerpt.origin) * self._coding.rate)
+            frame.pts = round((time - self._trim.origin) * self._encoding.rate)
         else:
             frame.pts = self._end or 0
-        frame.time_base = Fraction(1, self._coding.rate)
+        frame.time_base = Fraction(1, self._encoding.rate)
         self._end = frame.pts + round(
-            Fraction(frame.samples, frame.sample_rate) * self._coding.rate
+            Fraction(frame.samples, frame.sample_rate) * self._encoding.rate
         )
         return True
 
     def _filtered(self, frame: AudioFrame) -> Iterator[AudioFrame]:
-        form = frame.format.name, frame.layout.name, frame.sample_rate
-        if form != self._form:
-            yield from self._ended()
-            self._graph, self._form = self._new_graph(frame), form
+        found = frame.format.name, frame.layout.name, frame.sample_rate
+        if found != self._input:
+            yield from self._flushed()
+            self._graph, self._input = self._new_graph(frame), found
         graph = cast(Graph, self._graph)
         graph.push(frame)
         yield from _pulled(graph)
 
-    def _ended(self) -> Iterator[AudioFrame]:
+    def _flushed(self) -> Iterator[AudioFrame]:
         """Yield the remaining frames of the current graph."""
         graph, self._graph = self._graph, None
         if graph is not None:
@@ -209,7 +213,7 @@ class _CodedSound:
                 sample_rate=frame.sample_rate,
                 format=frame.format.name,
                 layout=frame.layout.name,
-                time_base=Fraction(1, self._coding.rate),
+                time_base=Fraction(1, self._encoding.rate),
             ),
             # Gaps in the audio are filled, so that it stays in sync.
             graph.add("aresample", "async=1"),
@@ -225,7 +229,7 @@ class _CodedSound:
         graph.link_nodes(*nodes).configure()
         return graph
 
-    def _coded(self, frames: Iterator[AudioFrame]) -> Iterator[Packet[Any]]:
+    def _encoded(self, frames: Iterator[AudioFrame]) -> Iterator[Packet[Any]]:
         for frame in frames:
             yield from self._muxable(self.stream.encode(frame))
 
@@ -235,7 +239,9 @@ class _CodedSound:
             yield packet
 
 
-def sound_codings(source: AudioStream, frame: AudioFrame, container: str) -> Iterator[SoundCoding]:
+def audio_encodings(
+    source: AudioStream, frame: AudioFrame, container: str
+) -> Iterator[AudioEncoding]:
     """Yield encodings of audio that a container may support, the best first.
 
     Args:
@@ -255,7 +261,7 @@ def sound_codings(source: AudioStream, frame: AudioFrame, container: str) -> Ite
             rate = min(rates, key=lambda each: (each < rate, abs(each - rate)))
         for layout in layouts:
             if layout is not None:
-                yield SoundCoding(encoder, layout, rate)
+                yield AudioEncoding(encoder, layout, rate)
 
 
 _LOSSY: Final = {"webm": ("libopus", "libvorbis"), "mp4": ("aac", "libopus")}

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -89,7 +91,7 @@ def test_the_blur_of_a_clip_is_tracked_unless_an_option_says_otherwise(
     assert levels == [1, 0, 0, 0]
 
 
-def test_control_c_finishes_the_file_and_resume_goes_on(
+def test_control_c_finishes_the_file_and_resume_continues(
     bundle: Bundle, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
@@ -163,12 +165,26 @@ def test_pipes_carry_raw_video(bundle: Bundle, clip: Path, tmp_path: Path) -> No
     assert times(target)[-1] == Fraction(4 * 1001, 30000)
 
 
-def test_a_folder_of_frames_becomes_a_clip(bundle: Bundle, tmp_path: Path) -> None:
+def test_y4m_goes_through_both_pipes(bundle: Bundle, clip: Path) -> None:
+    options = ["--raw", "y4m", "--bundle", bundle.path, "--iters", 0]
+    first = shell([clip, "-o", "-", "--width", 80, "--duration", 0.2, *options])
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith(b"YUV4MPEG2 W80 H48 F25:1 Ip A1:1 C420mpeg2 ")
+    second = shell(["-", "-o", "-", *options], input=first.stdout)
+    assert second.returncode == 0, second.stderr
+    assert b"80x48 -> 320x192, 5 frames" in second.stderr
+    with av.open(BytesIO(second.stdout), "r", format="yuv4mpegpipe") as container:
+        shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert [number_of(frame) for frame in shown] == list(range(5))
+
+
+@pytest.mark.parametrize("source", ["frames", "frames/%d.png"])
+def test_an_image_sequence_becomes_a_clip(bundle: Bundle, tmp_path: Path, source: str) -> None:
     for number in range(3):
         write_rgb(numbered(number), tmp_path / "frames" / f"{number}.png")
     target = tmp_path / "out.mp4"
     options = ("--bundle", bundle.path, "--iters", 0, "--rate", 10)
-    result = invoke(main, tmp_path / "frames", "-o", target, *options)
+    result = invoke(main, tmp_path / source, "-o", target, *options)
     assert result.exit_code == 0, result.output
     assert numbers(target) == [0, 1, 2]
     assert times(target)[2] == Fraction(1, 5)
@@ -213,6 +229,8 @@ def test_a_truncated_clip_is_upscaled_with_a_warning(bundle: Bundle, tmp_path: P
             ("in.mp4", "in.mp4", "-o", "out.mp4"),
             ("one output, but there are 2 inputs; give a folder",),
         ),
+        (("a.png", "a.png", "-o", "out.mp4"), ("for a clip of images, give their folder",)),
+        (("gone/%04d.png", "-o", "out.mp4"), ("no image 'gone/%04d.png', for example",)),
         (("in.mp4",), ("name the output with -o",)),
         (("in.mp4", "-o", "-"), ("--raw rgb24",)),
         (("in.mp4", "-o", "out.mp4", "--raw-size", "8x8"), ("give --raw too",)),

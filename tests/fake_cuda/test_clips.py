@@ -16,8 +16,9 @@ from ikc_deploy import Bundle, Upscaler
 from ikc_deploy.loops import LR
 from ikc_deploy.runtime.backends.base import Binding, Buffer
 from ikc_deploy.runtime.backends.cuda_backend import CudaBackend, device_buffer
+from ikc_deploy.runtime.given_blur import BlurSettings
 from ikc_deploy.video.clip_upscaler import ClipUpscaler
-from ikc_deploy.video.stream_job import upscale_stream
+from ikc_deploy.video.video_run import upscale_stream
 from tests.fake_cuda import kernels
 from tests.fake_cuda.driver import Driver
 from tests.fake_cuda.kernels import open_fake_cuda
@@ -115,10 +116,8 @@ def test_copies_of_neighbouring_frames_are_queued_while_a_frame_computes(
     with ikc_deploy.load(bundle, "onnxruntime", ITERS, threads=1) as cpu:
         expected = [cpu(frame, **mode).image for frame in CLIP]
     with Upscaler(bundle, open_fake_cuda(bundle), ITERS) as upscaler:
-        sink = FramesKept()
-        upscale_stream(
-            FramesInMemory(CLIP), ClipUpscaler(upscaler, **mode), sink, threading.Event()
-        )
+        clip, sink = ClipUpscaler(upscaler, BlurSettings(**mode)), FramesKept()
+        upscale_stream(FramesInMemory(CLIP), clip, sink, threading.Event())
     assert trace.late == []
     order = trace.events.index
     for number in range(len(CLIP) - 1):
@@ -136,7 +135,7 @@ def test_every_frame_of_a_clip_goes_up_once_and_down_once_in_memory_that_is_ther
     bundle: Bundle, driver: Driver, mode: dict[str, Any]
 ) -> None:
     with Upscaler(bundle, open_fake_cuda(bundle), ITERS) as upscaler:
-        clip = ClipUpscaler(upscaler, **mode)
+        clip = ClipUpscaler(upscaler, BlurSettings(**mode))
         for _ in range(2):
             before = [driver.count(name) for name in ("uploaded bytes", "downloaded bytes")]
             made, sink = driver.made(), FramesKept()

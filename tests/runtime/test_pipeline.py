@@ -8,7 +8,7 @@ import pytest
 
 from ikc_deploy import InputError
 from ikc_deploy.runtime.bounded_queue import BoundedQueue
-from ikc_deploy.runtime.pipeline import CAPACITY, Pipeline, ResultFuture
+from ikc_deploy.runtime.pipeline import CAPACITY, Pipeline, ResultFuture, RunSettings
 
 
 class BrokenError(Exception):
@@ -136,7 +136,9 @@ def run(
 ) -> int:
     """Read in a thread, work in others, write in this one, as for a clip."""
     with Pipeline([work] * workers, CAPACITY) as pipeline:
-        results = pipeline.run(items, int, "newest" if newest else "ahead", CAPACITY, stop)
+        results = pipeline.run(
+            items, int, RunSettings("newest" if newest else "ahead", CAPACITY, stop)
+        )
         try:
             for result in results:
                 write(result)
@@ -243,7 +245,7 @@ def test_closing_a_run_waits_for_what_has_begun_and_drops_the_rest(workers: int)
         return number
 
     with Pipeline([work] * workers, 2 * workers) as pipeline:
-        with pipeline.run(range(100), int, "ahead", 3, done=done.append) as results:
+        with pipeline.run(range(100), int, RunSettings("ahead", 3), done.append) as results:
             assert next(results) == 0
             threading.Timer(0.05, go.set).start()
         # Whatever was begun has ended, and nothing begins later.

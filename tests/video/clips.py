@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.runtime.pipeline import CAPACITY, Pipeline, PipelineRun, Reading
+from ikc_deploy.runtime.pipeline import CAPACITY, Pipeline, PipelineRun, RunSettings
 from ikc_deploy.video.colour import Colour, FromRgb
 from ikc_deploy.video.encoder_settings import EncoderSettings
 from ikc_deploy.video.file_sink import FileSettings
@@ -41,14 +42,17 @@ class Repeating:
         self.calls = 0
         self._before = before
 
+    def output_facts(self, source: Source) -> StreamFacts:
+        return source.facts.scaled(self.scale)
+
     @contextmanager
     def run(
         self, source: Source, skip: int, live: bool, stop: threading.Event
     ) -> Iterator[PipelineRun[Frame]]:
-        reading: Reading = "newest" if live else "ahead"
+        settings = RunSettings("newest" if live else "ahead", CAPACITY, stop)
         with (
             Pipeline([self._repeated], CAPACITY) as pipeline,
-            pipeline.run(source.frames(skip), _same, reading, CAPACITY, stop) as run,
+            pipeline.run(source.frames(skip), _same, settings) as run,
         ):
             yield run
 
@@ -122,47 +126,55 @@ def make_clip(
     `options` are the container's, `coding` the encoder's.
     """
     pictures = list(frames)
-    height, width = pictures[0].shape[:2]
-    from_rgb = FromRgb(colour or Colour(), pixel_format)
-    settings = ({"crf": "4", "bf": "2"} if codec == "libx264" else {}) | (coding or {})
     with av.open(path, "w", container_options=options or {}) as container:
         container.metadata.update(tags or {})
+        settings = ({"crf": "4", "bf": "2"} if codec == "libx264" else {}) | (coding or {})
         video: Any = container.add_stream(codec, 25, options=settings)
-        video.width, video.height, video.pix_fmt = width, height, pixel_format
-        video.codec_context.time_base = video.time_base = TIME_BASE
+        video.height, video.width = pictures[0].shape[:2]
+        video.pix_fmt, video.codec_context.time_base = pixel_format, TIME_BASE
+        video.time_base = TIME_BASE
         if tagged and colour is not None:
-            video.codec_context.colorspace = colour.matrix
-            video.codec_context.color_range = 2 if colour.full_range else 1
-            video.codec_context.color_primaries = colour.primaries
-            video.codec_context.color_trc = colour.transfer
+            facts(colour=colour).tag(video.codec_context)
         if aspect is not None:
             video.codec_context.sample_aspect_ratio = aspect
         if rotation:
             video.set_display_rotation(rotation)
         sound: Any = container.add_stream("aac", 16000) if audio else None
-        text: Any = container.add_mux_stream("subrip") if subtitles else None
-        if text is not None:
-            text.time_base = Fraction(1, 1000)
-            container.set_chapters(CHAPTERS)
-            container.add_attachment("font.ttf", "application/x-truetype-font", b"no font")
+        text = _add_text(container) if subtitles else None
+        from_rgb = FromRgb(colour or Colour(), pixel_format)
+        stamps = pts or range(0, len(pictures) * TICK, TICK)
         coded = []
-        for number, picture in enumerate(pictures):
-            frame = from_rgb(picture)
-            frame.pts, frame.time_base = (pts or range(0, 10**9, TICK))[number], TIME_BASE
-            if not tagged:
-                frame.colorspace = frame.color_primaries = frame.color_trc = 2
-                frame.color_range = 0
-            coded += video.encode(frame)
+        for picture, time in zip(pictures, stamps, strict=False):
+            coded += video.encode(_stamped(from_rgb(picture), time, tagged))
         coded += video.encode()
-        if sound is not None:
-            coded += _tone(sound, len(pictures) / 25)
-        for milliseconds, line in subtitles:
-            packet = av.Packet(line.encode())
-            packet.pts = packet.dts = milliseconds
-            packet.time_base, packet.duration, packet.stream = Fraction(1, 1000), 500, text
-            coded.append(packet)
+        coded += [] if sound is None else _tone(sound, len(pictures) / 25)
+        coded += [_text_packet(text, *subtitle) for subtitle in subtitles]
         container.mux(sorted(coded, key=_decoded_at))
     return path
+
+
+def _stamped(frame: Any, time: int, tagged: bool) -> Any:
+    frame.pts, frame.time_base = time, TIME_BASE
+    if not tagged:
+        frame.colorspace = frame.color_primaries = frame.color_trc = 2
+        frame.color_range = 0
+    return frame
+
+
+def _add_text(container: Any) -> Any:
+    """Add a stream of subtitles, chapters and an attachment."""
+    text = container.add_mux_stream("subrip")
+    text.time_base = Fraction(1, 1000)
+    container.set_chapters(CHAPTERS)
+    container.add_attachment("font.ttf", "application/x-truetype-font", b"no font")
+    return text
+
+
+def _text_packet(stream: Any, milliseconds: int, line: str) -> Any:
+    packet = av.Packet(line.encode())
+    packet.pts = packet.dts = milliseconds
+    packet.time_base, packet.duration, packet.stream = Fraction(1, 1000), 500, stream
+    return packet
 
 
 def make_sound(path: Path) -> None:
@@ -192,4 +204,5 @@ def settings(
 
 def facts(width: int = WIDTH, height: int = HEIGHT, **changes: Any) -> StreamFacts:
     """Facts of a plain stream."""
-    return StreamFacts(width, height, TIME_BASE, Fraction(25), Colour(), **changes)
+    plain = StreamFacts(width, height, TIME_BASE, Fraction(25), Colour())
+    return replace(plain, **changes)

@@ -17,6 +17,7 @@ class FramesInMemory:
     def __init__(
         self, images: Sequence[NDArray[np.uint8]], error: BaseException | None = None
     ) -> None:
+        self.name = "frames in memory"
         self.warnings = ()
         self.read = 0
         self._images = images

@@ -1,4 +1,4 @@
-"""Clips with all kinds of streams beside the video, and what is heard in them."""
+"""Clips with audio, subtitles and other streams, and readers of those streams."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RATE = 48000
 TONE = 440
 
 
-def make_sounding(
+def make_clip_with_tone(
     path: Path,
     encoder: str,
     seconds: float = 1.0,
@@ -45,7 +45,7 @@ def make_sounding(
     return path
 
 
-def heard(path: Path) -> tuple[str, Fraction, Fraction, int]:
+def audio_facts(path: Path) -> tuple[str, Fraction, Fraction, int]:
     """Codec of the first sound, when it begins and ends after the first frame, and its pitch."""
     shown = times(path)[0]
     with av.open(path) as container:
@@ -65,7 +65,7 @@ def heard(path: Path) -> tuple[str, Fraction, Fraction, int]:
     return name, first.pts * first.time_base - shown, end - shown, pitch
 
 
-def kinds(path: Path) -> list[tuple[str, str]]:
+def stream_codecs(path: Path) -> list[tuple[str, str]]:
     """Type and codec of every stream."""
     with av.open(path) as container:
         return [

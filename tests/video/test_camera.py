@@ -13,7 +13,7 @@ import pytest
 from ikc_deploy.errors import CameraError, VideoError
 from ikc_deploy.video.camera import Camera, CameraSettings, redacted
 from ikc_deploy.video.file_sink import FileSink
-from ikc_deploy.video.stream_job import upscale_stream
+from ikc_deploy.video.video_run import upscale_stream
 from tests.samples import photo
 from tests.video.clips import Repeating, make_clip, number_of, numbered, packets, settings
 
@@ -42,7 +42,7 @@ def quick(address: str, **changes: Any) -> CameraSettings:
     return CameraSettings(address, first_wait=0.01, longest_wait=0.02, **changes)
 
 
-def test_a_lost_camera_is_taken_up_again(server: tuple[Path, str]) -> None:
+def test_a_lost_camera_is_connected_again(server: tuple[Path, str]) -> None:
     folder, address = server
     make_clip(folder / "cam.ts", map(numbered, range(10)))
     stop, said = threading.Event(), list[str]()
@@ -59,7 +59,7 @@ def test_a_lost_camera_is_taken_up_again(server: tuple[Path, str]) -> None:
     assert SECRET not in "".join(said) + repr(camera.facts)
 
 
-def test_a_camera_that_stays_away_is_tried_less_and_less(server: tuple[Path, str]) -> None:
+def test_a_camera_that_stays_away_is_tried_less_often(server: tuple[Path, str]) -> None:
     folder, address = server
     clip = make_clip(folder / "cam.ts", map(numbered, range(10)))
     stop, said = threading.Event(), list[str]()

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 import ikc_deploy
 from ikc_deploy import Bundle, InputError, Postprocessing, Upscaler
 from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
+from ikc_deploy.runtime.given_blur import BlurSettings
 from ikc_deploy.runtime.memory import PixelMemory
 from ikc_deploy.runtime.pipeline import CAPACITY, Pipeline
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.video.clip_upscaler import ClipUpscaler
 from ikc_deploy.video.interfaces import Frame
-from ikc_deploy.video.stream_job import upscale_stream
+from ikc_deploy.video.video_run import upscale_stream
 from tests.samples import photo
 from tests.video.clips import TICK
 from tests.video.memory import FramesInMemory, FramesKept
@@ -66,7 +67,7 @@ def test_a_clip_has_the_bits_of_single_calls(
     stop = threading.Event()
     for streams in (1, 2):
         with opened(streams) as upscaler:
-            clip = ClipUpscaler(upscaler, **mode)
+            clip = ClipUpscaler(upscaler, BlurSettings(**mode))
             sink = FramesKept()
             outcome = upscale_stream(FramesInMemory(CLIP), clip, sink, stop)
             assert (outcome.frames, outcome.interrupted) == (len(CLIP), False)
@@ -89,7 +90,7 @@ def test_postprocessing_is_that_of_images(small_bundle: Bundle, streams: int) ->
             postprocessing(frame, image, (240, 250))
             for frame, image in zip(CLIP, images, strict=True)
         ]
-        clip = ClipUpscaler(upscaler, None, "crops", postprocessing)
+        clip = ClipUpscaler(upscaler, BlurSettings(estimate="crops"), postprocessing)
         sink = FramesKept()
         upscale_stream(FramesInMemory(CLIP), clip, sink, threading.Event())
     assert_written(sink.written, expected)
@@ -124,7 +125,7 @@ def test_a_stop_leaves_the_first_frames_without_a_gap(bundle: Bundle, streams: i
     stop = threading.Event()
     with ikc_deploy.load(bundle, "onnxruntime", ITERS, threads=1, streams=streams) as upscaler:
         expected = called(upscaler, CLIP * 5, estimate="crops")
-        clip, sink = ClipUpscaler(upscaler, estimate="crops"), FramesKept()
+        clip, sink = ClipUpscaler(upscaler, BlurSettings(estimate="crops")), FramesKept()
 
         def progress(count: int) -> None:
             if count == 4:
@@ -153,7 +154,7 @@ def test_frames_in_memory_are_bounded_by_the_queues(bundle: Bundle, streams: int
             super().write(frame)
 
     with ikc_deploy.load(bundle, "onnxruntime", ITERS, threads=1, streams=streams) as upscaler:
-        clip = ClipUpscaler(upscaler, sigma=1.7)
+        clip = ClipUpscaler(upscaler, BlurSettings(1.7))
         upscale_stream(source, clip, Slow(), threading.Event())
     # LR: CAPACITY in the queue and one that is read; SR: CAPACITY, one that waits, one written.
     assert max(ahead) <= 2 * CAPACITY + 3

@@ -10,8 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from ikc_deploy.video.clip import Clip, ClipRange, Decoder, Span, video_stream
+from ikc_deploy.video.clip import Clip, ClipRange, Span
+from ikc_deploy.video.decoder import Decoder
 from ikc_deploy.video.names import Deinterlace
+from ikc_deploy.video.source_facts import video_stream
 from ikc_deploy.video.split_points import split_ranges
 
 INTERLACED = {"flags": "+ildct+ilme", "x264-params": "tff=1:keyint=4", "bf": "2"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -28,6 +29,13 @@ def test_auto_goes_by_depth_size_and_container(
     encoder = choose_encoder(EncoderSettings(), facts(**stream), container)
     assert encoder.name in FAMILIES[family]
     assert pixel_format in encoder.pixel_format
+
+
+@pytest.mark.parametrize("codec", ["libsvtav1", "libvpx-vp9"])
+def test_a_nonsensical_rate_does_not_reach_the_encoder(codec: str) -> None:
+    """Files with a variable rate declare 1000, 30000 and more frames per second."""
+    encoder = choose_encoder(EncoderSettings(codec), facts(rate=Fraction(30000)), "matroska")
+    assert encoder.name == codec
 
 
 def test_quality_goes_to_the_option_that_the_encoder_has() -> None:

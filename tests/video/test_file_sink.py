@@ -23,7 +23,7 @@ from ikc_deploy.video.colour import Colour
 from ikc_deploy.video.file_sink import FileSink
 from ikc_deploy.video.interfaces import FrameUpscaler
 from ikc_deploy.video.mux import decode_times
-from ikc_deploy.video.stream_job import StreamOutcome, upscale_stream
+from ikc_deploy.video.video_run import VideoReport, upscale_stream
 from tests.samples import photo
 from tests.video.clips import (
     CHAPTERS,
@@ -46,11 +46,11 @@ def upscale(
     span: Span | None = None,
     stop: threading.Event | None = None,
     **changes: Any,
-) -> StreamOutcome:
+) -> VideoReport:
     worker = upscaler or Repeating()
     clip = Clip(source, span)
     try:
-        sink = FileSink(settings(target, **changes), clip.facts.scaled(worker.scale), {}, clip)
+        sink = FileSink(settings(target, **changes), worker.output_facts(clip), {}, clip)
         return upscale_stream(clip, worker, sink, stop or threading.Event())
     finally:
         clip.close()
@@ -127,11 +127,11 @@ def test_subtitles_attachments_and_chapters_are_copied(tmp_path: Path) -> None:
         assert abs(next(container.decode(video=0)).rotation) == 180
 
 
-def test_what_a_container_cannot_hold_is_said_before_anything_is_done(tmp_path: Path) -> None:
+def test_what_a_container_does_not_support_is_reported_before_the_run(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", [numbered(0)] * 3, audio=True, subtitles=[(0, "one")])
     with opened(source, tmp_path / "out.ts") as sink:
         subtitle, attachment = sink.warnings
-    assert "stream 2 is left out: subtitle, subrip, which mpegts cannot hold" in subtitle
+    assert "stream 2 is left out: subtitle, subrip, which mpegts does not support" in subtitle
     assert "stream 3 is left out: attachment" in attachment
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
 
@@ -204,6 +204,28 @@ def test_other_codecs_and_containers_keep_frames_and_times(
         assert video_of(target).codec_context.codec_tag == "hvc1"
 
 
+def test_a_frame_without_a_rate_is_shown_for_a_frame_of_the_default_rate(tmp_path: Path) -> None:
+    """FFmpeg takes the clock of the container, a millionth of a second, for its duration."""
+    source = tmp_path / "in.nut"
+    with av.open(source, "w") as container:
+        stream: Any = container.add_stream("ffv1", 10**6)
+        stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(numbered(3), format="rgb24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = 0, Fraction(1, 10**6)
+        container.mux([*stream.encode(frame), *stream.encode()])
+    upscale(source, tmp_path / "out.mp4")
+    video = video_of(tmp_path / "out.mp4")
+    assert video.duration * video.time_base == Fraction(1, 25)
+
+
+@pytest.mark.parametrize("name", ["out.mp4", "out.mkv", "out.ts"])
+def test_a_clip_of_one_frame(tmp_path: Path, name: str) -> None:
+    source = make_clip(tmp_path / "in.mp4", [numbered(3)])
+    assert upscale(source, tmp_path / name).frames == 1
+    assert numbers(tmp_path / name) == [3]
+    assert times(tmp_path / name) == [Fraction(0)]
+
+
 def test_a_part_begins_at_zero_with_its_own_sound(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", map(numbered, range(100)), audio=True)
     target = tmp_path / "out.mp4"
@@ -217,7 +239,7 @@ def test_a_part_begins_at_zero_with_its_own_sound(tmp_path: Path) -> None:
     assert copied == wanted
 
 
-def test_a_stop_leaves_a_playable_file_that_can_be_gone_on_with(tmp_path: Path) -> None:
+def test_a_stop_leaves_a_playable_file_that_can_be_resumed(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mp4", map(numbered, range(40)), audio=True)
     target = tmp_path / "out.mp4"
     stop = threading.Event()

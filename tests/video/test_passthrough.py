@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ikc_deploy.errors import OutputError, VideoError
-from ikc_deploy.video.clip import Clip
-from ikc_deploy.video.clocks import Repair
+from ikc_deploy.video.clip import Clip, Span
+from ikc_deploy.video.clocks import TimestampRepair
 from tests.video.clips import Repeating, make_clip, numbered, numbers, packets, times
 from tests.video.streams import (
     TONE,
+    audio_facts,
     box,
-    heard,
-    kinds,
-    make_sounding,
+    make_clip_with_tone,
+    stream_codecs,
     subtitles,
     with_boxes,
     with_matrix,
@@ -43,14 +43,14 @@ CODECS = {".mp4": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9", ".ts": "l
 
 @pytest.mark.parametrize(("name", "encoder"), SOURCES)
 @pytest.mark.parametrize("suffix", CODECS)
-def test_sound_is_heard_whatever_the_containers(
+def test_audio_is_kept_in_every_container(
     tmp_path: Path, name: str, encoder: str, suffix: str
 ) -> None:
     video = "mpeg2video" if name.endswith("ts") else "mpeg4"
-    source = make_sounding(tmp_path / name, encoder, codec=video)
+    source = make_clip_with_tone(tmp_path / name, encoder, codec=video)
     target = tmp_path / f"out{suffix}"
     upscale(source, target, codec=CODECS[suffix], crf=30)
-    before, after = heard(source), heard(target)
+    before, after = audio_facts(source), audio_facts(target)
     assert abs(after[1] - before[1]) < Fraction(4, 100)
     assert abs(after[2] - before[2]) < Fraction(8, 100)
     assert abs(after[3] - TONE) < 10
@@ -62,8 +62,8 @@ def test_sound_is_heard_whatever_the_containers(
         )
 
 
-def test_what_is_coded_anew_is_said_with_ffmpegs_reason(tmp_path: Path) -> None:
-    source = make_sounding(tmp_path / "in.mkv", "flac")
+def test_re_encoding_is_reported_with_the_reason_of_ffmpeg(tmp_path: Path) -> None:
+    source = make_clip_with_tone(tmp_path / "in.mkv", "flac")
     with opened(source, tmp_path / "out.mov") as sink:
         (notice,) = sink.warnings
     assert "stream 1 is re-encoded as pcm_s16le" in notice
@@ -74,7 +74,7 @@ def test_what_is_coded_anew_is_said_with_ffmpegs_reason(tmp_path: Path) -> None:
     ("suffix", "codec"),
     [(".mp4", "mov_text"), (".mov", "mov_text"), (".webm", "webvtt"), (".mkv", "subrip")],
 )
-def test_text_is_shown_at_the_same_times_whatever_the_containers(
+def test_subtitles_keep_their_times_in_every_container(
     tmp_path: Path, suffix: str, codec: str
 ) -> None:
     lines = [(200, "caf\u00e9 & <i>cr\u00e8me</i>"), (800, "two\nlines")]
@@ -84,7 +84,7 @@ def test_text_is_shown_at_the_same_times_whatever_the_containers(
         source = tmp_path / "between.mp4"
     target = tmp_path / f"out{suffix}"
     upscale(source, target, codec=CODECS.get(suffix, "libx264"))
-    assert ("subtitle", codec) in kinds(target)
+    assert ("subtitle", codec) in stream_codecs(target)
     half = Fraction(1, 2)
     assert subtitles(target) == [
         (Fraction(1, 5), half, "caf\u00e9 & cr\u00e8me"),
@@ -92,22 +92,14 @@ def test_text_is_shown_at_the_same_times_whatever_the_containers(
     ]
 
 
-def test_text_that_is_re_encoded_is_said(tmp_path: Path) -> None:
+def test_re_encoded_text_is_reported(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", [numbered(0)] * 3, subtitles=[(0, "one")])
     with opened(source, tmp_path / "out.mp4") as sink:
-        assert "stream 1 is re-encoded as mov_text: mp4 cannot hold" in sink.warnings[0]
+        assert "stream 1 is re-encoded as mov_text: mp4 does not support" in sink.warnings[0]
 
 
-def test_text_is_left_out_of_a_container_without_subtitles(tmp_path: Path) -> None:
-    source = make_clip(tmp_path / "in.mkv", [numbered(0)] * 3, subtitles=[(0, "one")])
-    with opened(source, tmp_path / "out.ts") as sink:
-        assert (
-            "stream 1 is left out: subtitle, subrip, which mpegts cannot hold" in sink.warnings[0]
-        )
-
-
-def test_a_stream_that_holds_nothing_is_left_out(tmp_path: Path) -> None:
-    whole = make_sounding(tmp_path / "whole.ts", "mp2", codec="mpeg2video").read_bytes()
+def test_a_stream_without_packets_is_left_out(tmp_path: Path) -> None:
+    whole = make_clip_with_tone(tmp_path / "whole.ts", "mp2", codec="mpeg2video").read_bytes()
     cells = [whole[at : at + 188] for at in range(0, len(whole), 188)]
     silent = [cell for cell in cells if (cell[1] & 31) << 8 | cell[2] != 0x101]
     source = tmp_path / "in.ts"
@@ -115,17 +107,19 @@ def test_a_stream_that_holds_nothing_is_left_out(tmp_path: Path) -> None:
     for name in ("out.mp4", "out.mkv", "out.ts"):
         with opened(source, tmp_path / name) as sink:
             assert [notice.split(":")[0] for notice in sink.warnings] == ["stream 1 is left out"]
-            assert "which holds nothing" in sink.warnings[0]
+            assert "which has no packets" in sink.warnings[0]
         upscale(source, tmp_path / name)
-        assert [kind for kind, _ in kinds(tmp_path / name)] == ["video"]
+        assert [kind for kind, _ in stream_codecs(tmp_path / name)] == ["video"]
 
 
-def test_sound_that_nothing_decodes_is_refused_or_left_out(tmp_path: Path) -> None:
+def test_audio_that_cannot_be_decoded_is_refused_or_left_out(tmp_path: Path) -> None:
     """An unknown codec may be played elsewhere; noise is lost already."""
-    source = make_sounding(tmp_path / "in.mov", "pcm_s16le")
+    source = make_clip_with_tone(tmp_path / "in.mov", "pcm_s16le")
     unknown = tmp_path / "unknown.mov"
     unknown.write_bytes(source.read_bytes().replace(b"sowt", b"apqc"))
-    with pytest.raises(VideoError, match=r"mp4 cannot hold .* audio .* remove the audio first"):
+    with pytest.raises(
+        VideoError, match=r"mp4 does not support .* audio .* remove the audio first"
+    ):
         upscale(unknown, tmp_path / "out.mp4")
     noise = tmp_path / "noise.mkv"
     with av.open(source) as before, av.open(noise, "w") as after:
@@ -141,7 +135,7 @@ def test_sound_that_nothing_decodes_is_refused_or_left_out(tmp_path: Path) -> No
                 after.mux(other)
     outcome = upscale(noise, tmp_path / "out.mp4")
     assert outcome.frames == 25
-    assert kinds(tmp_path / "out.mp4")[0] == ("video", "h264")
+    assert stream_codecs(tmp_path / "out.mp4")[0] == ("video", "h264")
 
 
 @st.composite
@@ -153,14 +147,14 @@ def broken_times(draw: st.DrawFn) -> list[tuple[int | None, int | None]]:
 
 @thorough(max_examples=60)
 @given(broken_times(), st.sampled_from(["mp4", "mpegts", "matroska", "nut"]))
-def test_any_time_stamps_are_taken_by_the_muxers(
+def test_repaired_time_stamps_are_accepted_by_the_muxers(
     stamps: list[tuple[int | None, int | None]], container: str
 ) -> None:
     """FFmpeg's muxers are the judges: they refuse what does not rise."""
     output: Any = av.open(io.BytesIO(), "w", format=container)
     stream: Any = output.add_stream("mp2", 48000)
     output.start_encoding()
-    repair, written = Repair(output, stream), list[Any]()
+    repair, written = TimestampRepair(output, stream), list[Any]()
     for pts, dts in stamps:
         packet = av.Packet(bytes(100))
         packet.pts, packet.dts, packet.time_base = pts, dts, Fraction(1, 1000)
@@ -197,20 +191,22 @@ def test_a_time_stamp_twice_moves_by_a_tick(tmp_path: Path) -> None:
 
 def test_a_clock_that_has_run_for_hours_begins_at_zero(tmp_path: Path) -> None:
     late = Fraction(72000)
-    source = make_sounding(tmp_path / "in.ts", "mp2", codec="mpeg2video", start=late)
+    source = make_clip_with_tone(tmp_path / "in.ts", "mp2", codec="mpeg2video", start=late)
     assert times(source)[0] > 70000
     for name in ("out.mp4", "out.mkv", "out.ts"):
         upscale(source, tmp_path / name)
         assert 0 <= times(tmp_path / name)[0] < Fraction(1, 10)
-        before, after = heard(source), heard(tmp_path / name)
+        before, after = audio_facts(source), audio_facts(tmp_path / name)
         assert abs(after[1] - before[1]) < Fraction(1, 100)
 
 
 @pytest.mark.parametrize("starts", [(5000, 100), (100, 5000), (900, 100, 72000, 100)])
-def test_a_clock_that_is_set_anew_runs_on(tmp_path: Path, starts: tuple[int, ...]) -> None:
+def test_a_clock_that_is_reset_continues(tmp_path: Path, starts: tuple[int, ...]) -> None:
     """Transport streams that were put one behind the other."""
     parts = [
-        make_sounding(tmp_path / f"{index}.ts", "mp2", codec="mpeg2video", start=Fraction(start))
+        make_clip_with_tone(
+            tmp_path / f"{index}.ts", "mp2", codec="mpeg2video", start=Fraction(start)
+        )
         for index, start in enumerate(starts)
     ]
     source = tmp_path / "in.ts"
@@ -221,7 +217,7 @@ def test_a_clock_that_is_set_anew_runs_on(tmp_path: Path, starts: tuple[int, ...
     assert numbers(target) == list(range(25)) * len(starts)
     steps = [later - time for time, later in pairwise(shown)]
     assert all(abs(step - Fraction(1, 25)) < Fraction(1, 10) for step in steps)
-    assert abs(heard(target)[2] - len(starts)) < Fraction(1, 4)
+    assert abs(audio_facts(target)[2] - len(starts)) < Fraction(1, 4)
 
 
 def test_sound_that_fails_at_the_end_costs_no_frames(tmp_path: Path) -> None:
@@ -240,7 +236,9 @@ def test_sound_that_fails_at_the_end_costs_no_frames(tmp_path: Path) -> None:
 @thorough(max_examples=20, deadline=None)
 def test_tags_may_be_any_bytes(text: bytes) -> None:
     with TemporaryDirectory() as folder:
-        source = make_sounding(Path(folder) / "in.avi", "pcm_s16le", seconds=0.08, title="TITLE")
+        source = make_clip_with_tone(
+            Path(folder) / "in.avi", "pcm_s16le", seconds=0.08, title="TITLE"
+        )
         source.write_bytes(source.read_bytes().replace(b"TITLE", text))
         target = Path(folder) / "out.mp4"
         upscale(source, target)
@@ -258,7 +256,7 @@ SPHERICAL = box(
 STEREO = box(b"st3d", bytes(4) + b"\2")
 
 
-def test_what_players_would_not_know_is_said_once(tmp_path: Path) -> None:
+def test_marks_that_are_lost_are_reported_once(tmp_path: Path) -> None:
     plain = make_clip(tmp_path / "plain.mp4", [numbered(1)] * 3)
     source = tmp_path / "in.mp4"
     source.write_bytes(with_boxes(plain.read_bytes(), SPHERICAL, STEREO))
@@ -282,7 +280,7 @@ FLIPPED = (-ONE, 0, 0, 0, ONE, 0, 80 * ONE, 0, 2**30)
         (FLIPPED, "out.ts", False),
     ],
 )
-def test_a_turn_is_kept_or_its_loss_is_said(
+def test_a_rotation_is_kept_or_its_loss_is_reported(
     tmp_path: Path, matrix: tuple[int, ...], name: str, kept: bool
 ) -> None:
     plain = make_clip(tmp_path / "plain.mp4", map(numbered, range(20)))
@@ -335,7 +333,7 @@ def test_side_data_that_pyav_has_no_name_for_is_no_matter(tmp_path: Path, orient
     assert turn == {1: 0, 6: -90}[orientation]
 
 
-def test_transparency_that_the_decoder_leaves_out_is_said(tmp_path: Path) -> None:
+def test_transparency_that_the_decoder_omits_is_reported(tmp_path: Path) -> None:
     source = tmp_path / "in.webm"
     with av.open(source, "w") as container:
         stream: Any = container.add_stream("libvpx-vp9", 25)
@@ -390,3 +388,74 @@ def test_a_target_that_cannot_be_is_refused_before_the_work(
         "in.mp4",
         "pipe.mp4",
     ]
+
+
+def with_timecode(path: Path, timecode: str) -> Path:
+    """Fifty numbered frames with a timecode track."""
+    with av.open(path, "w") as container:
+        stream: Any = container.add_stream("mpeg4", 25)
+        stream.width, stream.height, stream.pix_fmt = 80, 48, "yuv420p"
+        stream.metadata["timecode"] = timecode
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(numbered(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame.reformat(format="yuv420p")))
+        container.mux(stream.encode())
+    return path
+
+
+def timecode_of(path: Path) -> str | None:
+    with av.open(path) as container:
+        tags = container.streams.video[0].metadata
+        return tags.get("timecode") or tags.get("TIMECODE")
+
+
+@pytest.mark.parametrize("name", ["out.mov", "out.mp4", "out.mkv", "out.ts"])
+def test_a_timecode_is_kept_or_its_loss_is_reported(tmp_path: Path, name: str) -> None:
+    source = with_timecode(tmp_path / "in.mov", "01:00:00:00")
+    with av.open(source) as container:
+        assert [stream.type for stream in container.streams] == ["video", "data"]
+    with opened(source, tmp_path / name) as sink:
+        expected = (
+            []
+            if name != "out.ts"
+            else ["the timecode 01:00:00:00 is left out, which mpegts does not support"]
+        )
+        assert sink.warnings == expected
+    upscale(source, tmp_path / name)
+    assert timecode_of(tmp_path / name) == (None if name == "out.ts" else "01:00:00:00")
+
+
+def test_a_part_that_begins_later_does_not_get_the_timecode_of_the_start(tmp_path: Path) -> None:
+    source = with_timecode(tmp_path / "in.mov", "01:00:00:00")
+    upscale(source, tmp_path / "out.mov", span=Span(Fraction(1)))
+    assert timecode_of(tmp_path / "out.mov") is None
+    assert numbers(tmp_path / "out.mov") == list(range(25, 50))
+
+
+def test_subtitles_without_a_decoder_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    """TTML, which FFmpeg writes but does not read."""
+    text = make_clip(tmp_path / "text.mkv", map(numbered, range(9)), subtitles=[(40, "one")])
+    source = tmp_path / "in.mp4"
+    with av.open(text) as before, av.open(source, "w") as after:
+        video = after.add_stream_from_template(before.streams.video[0], opaque=True)
+        ttml: Any = after.add_stream("ttml")
+        ttml.codec_context.time_base = ttml.time_base = Fraction(1, 1000)
+        decoder: Any = before.streams.subtitles[0].codec_context
+        decoder.open(strict=False)
+        ttml.codec_context.subtitle_header = decoder.subtitle_header
+        for packet in before.demux():
+            made: Any = packet
+            if not packet.size or packet.stream.type not in ("video", "subtitle"):
+                continue
+            if packet.stream.type == "subtitle":
+                made = ttml.codec_context.encode_subtitle(decoder.decode2(packet))
+                made.pts = made.dts = packet.pts
+                made.duration, made.time_base = packet.duration, packet.time_base
+            made.stream = video if packet.stream.type == "video" else ttml
+            after.mux(made)
+    with opened(source, tmp_path / "out.mp4") as sink:
+        (warning,) = sink.warnings
+    assert "stream 1 is left out: subtitle" in warning and "has no decoder" in warning
+    upscale(source, tmp_path / "out.mp4")
+    assert stream_codecs(tmp_path / "out.mp4") == [("video", "h264")]

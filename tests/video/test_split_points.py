@@ -14,7 +14,7 @@ from ikc_deploy.video.clip import Clip
 from ikc_deploy.video.file_sink import FileSink
 from ikc_deploy.video.interfaces import Frame
 from ikc_deploy.video.split_points import split_ranges
-from ikc_deploy.video.stream_job import upscale_stream
+from ikc_deploy.video.video_run import upscale_stream
 from tests.samples import photo
 from tests.video.clips import TICK, Repeating, make_clip, settings
 

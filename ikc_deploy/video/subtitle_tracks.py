@@ -1,4 +1,4 @@
-"""Text subtitles, re-encoded in a format that the container can hold."""
+"""Text subtitles, re-encoded in a format that the container supports."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import av
 
-from ikc_deploy.video.clocks import Repair
-from ikc_deploy.video.excerpt import Excerpt
+from ikc_deploy.video.clocks import TimestampRepair, Trim
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -22,15 +21,15 @@ _TICK: Final = Fraction(1, 1000)
 
 
 @dataclass(frozen=True)
-class TextCoding:
+class SubtitleEncoding:
     """The format of text subtitles in the output."""
 
     encoder: str
     """FFmpeg's name of the encoder."""
 
 
-def text_codings(source: SubtitleStream, container: str) -> Iterator[TextCoding]:
-    """Yield formats that a container may hold; none for bitmaps, which nothing turns into text.
+def subtitle_encodings(source: SubtitleStream, container: str) -> Iterator[SubtitleEncoding]:
+    """Yield formats that a container may support; none for bitmap subtitles.
 
     Args:
         source: The subtitle stream to re-encode.
@@ -38,17 +37,17 @@ def text_codings(source: SubtitleStream, container: str) -> Iterator[TextCoding]
     """
     context = source.codec_context
     if context is not None and context.codec.text_sub and container in _ENCODERS:
-        yield TextCoding(_ENCODERS[container])
+        yield SubtitleEncoding(_ENCODERS[container])
 
 
-class CodedText:
-    """The lane of text subtitles that are re-encoded.
+class SubtitleTranscoder:
+    """A converter of text subtitles to another format.
 
     Args:
         output: Container that gets the stream, before its header is written.
         source: Subtitle stream to decode.
-        coding: Format of the output.
-        excerpt: Part of the source that is written.
+        encoding: Format of the output.
+        trim: Part of the source to write.
 
     Raises:
         av.FFmpegError: The decoder or the encoder cannot be opened.
@@ -58,23 +57,23 @@ class CodedText:
         self,
         output: OutputContainer,
         source: SubtitleStream,
-        coding: TextCoding,
-        excerpt: Excerpt,
+        encoding: SubtitleEncoding,
+        trim: Trim,
     ) -> None:
-        self.stream: SubtitleStream = cast(Any, output).add_stream(coding.encoder)
+        self.stream: SubtitleStream = cast(Any, output).add_stream(encoding.encoder)
         self._decoder = source.codec_context
         self._decoder.open(strict=False)
         self._encoder = self.stream.codec_context
         self._encoder.time_base = self.stream.time_base = _TICK
         # The styles that the decoder has found; encoders need them.
         self._encoder.subtitle_header = self._decoder.subtitle_header
-        self._excerpt = excerpt
-        self._repair = Repair(output, self.stream)
+        self._trim = trim
+        self._repair = TimestampRepair(output, self.stream)
 
     def packets(self, packet: Packet[Any]) -> Iterator[Packet[Any]]:
         """Yield the packets of one packet of the source."""
         time = packet.dts if packet.pts is None else packet.pts
-        if not packet.size or time is None or not self._excerpt.holds(time * packet.time_base):
+        if not packet.size or time is None or not self._trim.contains(time * packet.time_base):
             return
         try:
             text = self._decoder.decode2(packet)
@@ -83,12 +82,12 @@ class CodedText:
         if text is None or not len(text):
             return  # Some formats store the times without a subtitle.
         made = self._encoder.encode_subtitle(text)
-        made.pts = made.dts = round((time * packet.time_base - self._excerpt.origin) / _TICK)
+        made.pts = made.dts = round((time * packet.time_base - self._trim.origin) / _TICK)
         made.duration = round((packet.duration or 0) * packet.time_base / _TICK)
         made.time_base, made.stream = _TICK, self.stream
         self._repair(made)
         yield made
 
-    def rest(self) -> Iterator[Packet[Any]]:
+    def flush(self) -> Iterator[Packet[Any]]:
         """Yield nothing: no packet is kept back."""
         return iter(())
