@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.files import write_atomically
-from ikc_deploy.imaging.degrade import crop_to_multiple, quantize, upscale_bicubic
-from ikc_deploy.imaging.image_io import list_images, read_rgb
+from ikc_deploy.imaging.degrade import crop_to_multiple
+from ikc_deploy.imaging.input_files import list_images
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.resize import quantize, upscale_bicubic
 from ikc_deploy.kernels.conventions import FKP_SCALES, degrade_fkp, lag, random_fkp_kernels
 from ikc_deploy.networks.reference_usrnet import import_usrnet
 from ikc_deploy.networks.usrnet import Usrnet, load_usrnet, save_usrnet, shipped_usrnet

@@ -30,10 +30,11 @@ from ikc_deploy.evaluation.protocol import Progress, check_bundle
 from ikc_deploy.evaluation.records import Method
 from ikc_deploy.evaluation.summary import CONFIDENCE_TEXT, bootstrap_interval
 from ikc_deploy.files import real_path
-from ikc_deploy.imaging.degrade import blur, quantize, upscale_bicubic
-from ikc_deploy.imaging.image_io import list_images, read_rgb
+from ikc_deploy.imaging.degrade import blur
+from ikc_deploy.imaging.input_files import list_images
 from ikc_deploy.imaging.metrics import luma, psnr_y
-from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.resize import quantize, resize_bicubic, upscale_bicubic
 from ikc_deploy.reporting.tables import csv_text
 from ikc_deploy.runtime.frames import MIN_SIDE
 from ikc_deploy.runtime.upscaler import Upscaler

@@ -1,4 +1,17 @@
-"""Reading of an image file into a `Picture`: choice of the decoder, and error messages."""
+"""Reading of an image file into a `Picture`: upright 8-bit RGB with separate opacity.
+
+- EXIF rotation is applied. The ICC profile and all `Metadata` that the written format holds are
+  kept, with orientation 1, the new size and no thumbnail. Damaged metadata does not prevent
+  reading: it is removed before the pixels are decoded.
+- Grey images stay grey: three equal channels in the `Picture`, one channel in the file.
+- Palettes become RGB, with alpha if a colour is transparent. CMYK and CIELAB become RGB, without
+  their profile, which describes other values.
+- 16-bit samples become 8-bit samples. Grey is rounded. Colour keeps the high byte, which is all
+  that Pillow decodes and within one level of rounding.
+- Animations and files of several pages are rejected. Thumbnails and masks are not counted as
+  pages. In a phone's JPEG with a preview or gain map behind the photograph (MPO), the photograph
+  is read.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +33,14 @@ from PIL import (
 )
 
 from ikc_deploy.errors import InputError, MissingExtraError, needs_extra
-from ikc_deploy.imaging import tiff
-from ikc_deploy.imaging.colour_chunks import nclx_chunk
-from ikc_deploy.imaging.exif import plain_exif
-from ikc_deploy.imaging.metadata import Density, Metadata
-from ikc_deploy.imaging.picture import MAX_PIXELS, Picture, check_pixels
-from ikc_deploy.imaging.pillow import decode, own_limit
-from ikc_deploy.imaging.separation import (
-    PNG_SIGNATURE,
-    Parted,
-    orientation_of,
-    part_jpeg,
-    part_png,
-    png_images,
-    sound_profile,
-)
+from ikc_deploy.imaging.formats import tiff
+from ikc_deploy.imaging.formats.colour_chunks import nclx_chunk
+from ikc_deploy.imaging.formats.exif import strip_exif_prefix
+from ikc_deploy.imaging.formats.jpeg_segments import split_jpeg
+from ikc_deploy.imaging.formats.pillow_decoder import decode, without_pixel_limit
+from ikc_deploy.imaging.formats.png_chunks import PNG_SIGNATURE, count_images, split_png
+from ikc_deploy.imaging.formats.split_image import SplitImage, orientation_of, usable_profile
+from ikc_deploy.imaging.picture import MAX_PIXELS, Density, Metadata, Picture, check_pixels
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIC")
 """Formats that can be read; they are recognised by content, not by file name."""
@@ -44,7 +50,7 @@ _HEAD: Final = 4096
 _BYTES_PER_PIXEL: Final = 16
 """Upper limit of the encoded bytes of a pixel: four samples of 32 bits."""
 _MAX_METADATA: Final = 2**28
-"""Upper limit of the bytes of a file beside its pixels."""
+"""Upper limit of the bytes of a file besides its pixels."""
 
 
 def read_picture(path: str | PathLike[str], max_pixels: int | None = MAX_PIXELS) -> Picture:
@@ -135,10 +141,10 @@ def _read(data: bytes, max_pixels: int | None) -> Picture:
         return tiff.read_tiff(data, max_pixels)
     for begins, opened in _DECODERS:
         if begins(data):
-            image, parted = opened(data)
+            image, split = opened(data)
             check_pixels(*image.size, max_pixels)
             _refuse_several(getattr(image, "n_frames", 1))
-            return decode(image, parted)
+            return decode(image, split)
     raise AssertionError("the content was checked when it was read")
 
 
@@ -149,35 +155,35 @@ def _refuse_several(count: int) -> None:
         )
 
 
-Opened = tuple[ImageFile.ImageFile, Parted]
+Opened = tuple[ImageFile.ImageFile, SplitImage]
 
 
 # Pillow's classes are used directly, because Image.open() applies a limit of pixels.
 def _open_png(data: bytes) -> Opened:
-    _refuse_several(png_images(data))
-    parted = part_png(data)
-    return PngImagePlugin.PngImageFile(BytesIO(parted.pixels)), parted
+    _refuse_several(count_images(data))
+    split = split_png(data)
+    return PngImagePlugin.PngImageFile(BytesIO(split.pixels)), split
 
 
 def _open_jpeg(data: bytes) -> Opened:
-    parted = part_jpeg(data)
-    return JpegImagePlugin.JpegImageFile(BytesIO(parted.pixels)), parted
+    split = split_jpeg(data)
+    return JpegImagePlugin.JpegImageFile(BytesIO(split.pixels)), split
 
 
 def _open_webp(data: bytes) -> Opened:
-    with own_limit():
+    with without_pixel_limit():
         image = WebPImagePlugin.WebPImageFile(BytesIO(data))
-    return image, _parted_by_pillow(image, data)
+    return image, _split_by_pillow(image, data)
 
 
 def _open_gif(data: bytes) -> Opened:
     image = GifImagePlugin.GifImageFile(BytesIO(data))
-    return image, _parted_by_pillow(image, data)
+    return image, _split_by_pillow(image, data)
 
 
 def _open_bmp(data: bytes) -> Opened:
     image = BmpImagePlugin.BmpImageFile(BytesIO(data))
-    return image, _parted_by_pillow(image, data)
+    return image, _split_by_pillow(image, data)
 
 
 def _open_heif(data: bytes) -> Opened:
@@ -192,21 +198,21 @@ def _open_heif(data: bytes) -> Opened:
         from PIL.AvifImagePlugin import AvifImageFile
 
         avif = AvifImageFile(BytesIO(data))
-        return avif, _parted_by_pillow(avif, data)
+        return avif, _split_by_pillow(avif, data)
     with needs_extra("heif", "a HEIC"):
         from pillow_heif.as_plugin import HeifImageFile
     # libheif turns the pixels, and pillow-heif sets the orientation in EXIF to 1.
-    with own_limit():
+    with without_pixel_limit():
         heic: ImageFile.ImageFile = cast(Any, HeifImageFile)(BytesIO(data))
-    return heic, _parted_by_pillow(heic, data)
+    return heic, _split_by_pillow(heic, data)
 
 
-def _parted_by_pillow(image: ImageFile.ImageFile, data: bytes) -> Parted:
+def _split_by_pillow(image: ImageFile.ImageFile, data: bytes) -> SplitImage:
     """Return the metadata that Pillow has read from a file whose pixels do not depend on it."""
     info = image.info
-    exif, xmp = plain_exif(info.get("exif")), info.get("xmp")
+    exif, xmp = strip_exif_prefix(info.get("exif")), info.get("xmp")
     comment, dpi = info.get("comment"), info.get("dpi")
-    profile = sound_profile(info.get("icc_profile"))
+    profile = usable_profile(info.get("icc_profile"))
     sides = dpi if isinstance(dpi, tuple) and len(dpi) == 2 else (0, 0)
     # HEIC and AVIF without a profile state the codes of PNG's chunk cICP.
     colours = () if profile or data[4:8] != b"ftyp" else nclx_chunk(data)
@@ -217,7 +223,7 @@ def _parted_by_pillow(image: ImageFile.ImageFile, data: bytes) -> Parted:
         colour_chunks=colours,
         density=Density(float(sides[0]), float(sides[1])) if min(sides) > 0 else None,
     )
-    return Parted(data, orientation_of(exif), profile, metadata)
+    return SplitImage(data, orientation_of(exif), profile, metadata)
 
 
 _HEIF_BRANDS: Final = (

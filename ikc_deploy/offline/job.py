@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import read_kernel
-from ikc_deploy.imaging.image_io import Picture, read_picture, read_rgb
 from ikc_deploy.imaging.metrics import kernel_psnr, psnr_y
+from ikc_deploy.imaging.picture import Picture
+from ikc_deploy.imaging.reading import read_picture, read_rgb
 from ikc_deploy.locks import locked
 from ikc_deploy.offline.forward_model import upscaled
 from ikc_deploy.offline.methods import Method

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import atomic_path, check_folder, write_atomically
-from ikc_deploy.imaging.degrade import quantize
-from ikc_deploy.imaging.image_io import Picture, write_picture
+from ikc_deploy.imaging.picture import Picture
+from ikc_deploy.imaging.resize import quantize
+from ikc_deploy.imaging.writing import write_picture
 from ikc_deploy.offline.optimize import FitResult, Losses
 from ikc_deploy.reporting.plotting import INK, require_matplotlib, save_figure, style_axes
 from ikc_deploy.reporting.tables import csv_text

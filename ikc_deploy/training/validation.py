@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ikc_deploy.imaging.degrade import crop_to_multiple, degrade_gaussian, quantize
-from ikc_deploy.imaging.image_io import list_images, read_rgb
+from ikc_deploy.imaging.degrade import crop_to_multiple, degrade_gaussian
+from ikc_deploy.imaging.input_files import list_images
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.resize import quantize
 from ikc_deploy.loops import CODE, LR, NEXT_CODE, SR
 from ikc_deploy.networks.loop_networks import IkcNetworks, LoopNetworks
 

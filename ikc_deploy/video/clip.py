@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 import av
 
 from ikc_deploy.errors import NoVideoError, UnreadableClipError, VideoError
-from ikc_deploy.imaging.postprocessing import resized
+from ikc_deploy.imaging.resize import resized
 from ikc_deploy.video.clocks import RunningClock, can_jump
 from ikc_deploy.video.colour import UNSPECIFIED, ToRgb, infer_colour, sample_bits, subsampling
 from ikc_deploy.video.deinterlacing import DONE, Deinterlacer

@@ -13,7 +13,8 @@ import torch
 
 from ikc_deploy import Bundle
 from ikc_deploy.cli.ikc_offline import main
-from ikc_deploy.imaging.image_io import read_picture, read_rgb, write_rgb
+from ikc_deploy.imaging.reading import read_picture, read_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.kernels import degrade_fkp, shifted_gaussian
 from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings, save_usrnet
 from ikc_deploy.offline import nonblind_stage

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ikc_deploy.imaging.image_io import Picture, read_picture, read_rgb
+from ikc_deploy.imaging.picture import Picture
+from ikc_deploy.imaging.reading import read_picture, read_rgb
 from ikc_deploy.offline.optimize import FitResult, Losses
 from ikc_deploy.offline.outputs import history_figure, kernel_picture, write_result
 from tests.offline.test_forward_model import lopsided

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ikc_deploy.imaging import degrade
-from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.networks.checkpoints import new_networks
 from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.training.validation import load_cases, recommended_iters, validate

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 from PIL.ExifTags import GPS, IFD, Base
 
-from ikc_deploy.imaging.image_io import read_picture, write_picture
+from ikc_deploy.imaging.reading import read_picture
+from ikc_deploy.imaging.writing import write_picture
 from tests.samples import photo
 
 FORMATS = (".png", ".jpg", ".webp", ".tif")

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, PngImagePlugin
 
+from ikc_deploy.imaging.formats.sample_conversion import to_8_bits
+from ikc_deploy.imaging.formats.split_image import SplitImage, apply_orientation
 from ikc_deploy.imaging.picture import Picture
-from ikc_deploy.imaging.samples import rounded
-from ikc_deploy.imaging.separation import Parted, upright
 
 _LIMIT: Final = Lock()
 _SHALLOW_GREY: Final = {"L;2": 85, "L;4": 17}
@@ -25,7 +25,7 @@ _OTHER_COLOURS: Final = ("CMYK", "LAB")
 
 
 @contextmanager
-def own_limit() -> Iterator[None]:
+def without_pixel_limit() -> Iterator[None]:
     """Disable Pillow's process-wide limit of pixels while a header is read."""
     with _LIMIT:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -35,7 +35,7 @@ def own_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def decode(image: ImageFile.ImageFile, parted: Parted) -> Picture:
+def decode(image: ImageFile.ImageFile, split: SplitImage) -> Picture:
     """Decode the pixels of `image` to a `Picture`; raise Pillow's exceptions for damaged ones."""
     # Pillow discards the raw mode when it decodes the samples.
     rawmode = _rawmode(image)
@@ -50,16 +50,16 @@ def decode(image: ImageFile.ImageFile, parted: Parted) -> Picture:
     image.load()
     rgb, alpha = _channels(image, bits)
     if deep_key:
-        alpha = _deep_opacity(rgb, key, parted.pixels)
+        alpha = _deep_opacity(rgb, key, split.pixels)
     grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16")
     grey = grey or rawmode == "LA" or rawmode.startswith("LA;")
     return Picture(
-        upright(rgb, parted.orientation),
-        None if alpha is None else upright(alpha, parted.orientation),
+        apply_orientation(rgb, split.orientation),
+        None if alpha is None else apply_orientation(alpha, split.orientation),
         grey,
-        None if image.mode in _OTHER_COLOURS else parted.icc_profile,
+        None if image.mode in _OTHER_COLOURS else split.icc_profile,
         bits,
-        parted.metadata.upright(parted.orientation),
+        split.metadata.upright(split.orientation),
     )
 
 
@@ -115,4 +115,4 @@ def _from_deep_grey(
     alpha = None
     if see_through is not None:
         alpha = np.where(samples == see_through, 0, 255).astype(np.uint8)
-    return np.repeat(rounded(samples, 2**bits - 1)[:, :, None], 3, axis=2), alpha
+    return np.repeat(to_8_bits(samples, 2**bits - 1)[:, :, None], 3, axis=2), alpha

@@ -14,7 +14,8 @@ from PIL import Image, TiffImagePlugin
 from skimage.color import lab2rgb
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.imaging.image_io import Picture, read_picture
+from ikc_deploy.imaging.picture import Picture
+from ikc_deploy.imaging.reading import read_picture
 from tests.samples import photo
 
 COLOUR = photo(37, 41)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ikc_deploy.imaging.xmp import fitted_xmp
+from ikc_deploy.imaging.formats.xmp import fitted_xmp
 
 HOSTILE = {
     "padding": b" " * 10**6,

@@ -1,0 +1,89 @@
+"""JPEG: split of a file into pixels and metadata."""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from ikc_deploy.imaging.formats.exif import strip_exif_prefix
+from ikc_deploy.imaging.formats.photoshop import SIGNATURE as PHOTOSHOP
+from ikc_deploy.imaging.formats.split_image import SplitImage, orientation_of, usable_profile
+from ikc_deploy.imaging.picture import DensityUnit, Metadata, valid_density
+
+_EXIF: Final = b"Exif\0\0"
+_XMP: Final = b"http://ns.adobe.com/xap/1.0/\0"
+_ICC: Final = b"ICC_PROFILE\0"
+_APP0, _APP15, _COMMENT = 0xE0, 0xEF, 0xFE
+_JFIF_BYTES, _ADOBE_BYTES = 14, 12
+
+
+def split_jpeg(data: bytes) -> SplitImage:
+    """Drop comments and application segments of a JPEG, except those that define its colours."""
+    view, kept = memoryview(data), [memoryview(data)[:2]]
+    others: list[tuple[int, bytes]] = []
+    start = 2
+    while start + 4 <= len(data) and data[start] == 0xFF:
+        marker, length = data[start + 1], int.from_bytes(data[start + 2 : start + 4], "big")
+        if marker == 0xFF:  # padding
+            start += 1
+            continue
+        end = start + 2 + length
+        if marker < 0xC0 or 0xD0 <= marker <= 0xDA or length < 2 or end > len(data):
+            break
+        body = data[start + 4 : end]
+        application = _APP0 <= marker <= _APP15 or marker == _COMMENT
+        if not application or _defines_colours(marker, body):
+            kept.append(view[start:end])
+        if application:
+            others.append((marker, body))
+        start = end
+    kept.append(view[start:])
+    metadata = _jpeg_metadata(others)
+    profiles: dict[tuple[int, int], bytes] = {}
+    for body in _bodies(others, _APP0 + 2, _ICC):
+        if len(body) > 2:
+            profiles.setdefault((body[0], body[1]), body[2:])
+    return SplitImage(b"".join(kept), orientation_of(metadata.exif), _joined(profiles), metadata)
+
+
+def _bodies(segments: list[tuple[int, bytes]], marker: int, prefix: bytes) -> list[bytes]:
+    """Return the contents of the segments with a marker and a prefix, without the prefix."""
+    return [
+        body.removeprefix(prefix)
+        for kind, body in segments
+        if kind == marker and body.startswith(prefix)
+    ]
+
+
+def _jpeg_metadata(segments: list[tuple[int, bytes]]) -> Metadata:
+    exif = next(iter(_bodies(segments, _APP0 + 1, _EXIF)), None)
+    xmp = next(iter(_bodies(segments, _APP0 + 1, _XMP)), None)
+    density = None
+    for body in _bodies(segments, _APP0, b"JFIF\0")[:1]:
+        if len(body) >= _JFIF_BYTES - 5:
+            unit, x, y = struct.unpack_from(">BHH", body, 2)
+            per_inch = 2.54 if unit == 2 else 1
+            unit_name: DensityUnit = "inch" if unit in (1, 2) else "none"
+            density = valid_density(per_inch * x, per_inch * y, unit_name)
+    return Metadata(
+        exif=strip_exif_prefix(exif),
+        xmp=xmp or None,
+        photoshop=b"".join(_bodies(segments, _APP0 + 13, PHOTOSHOP)) or None,
+        comments=tuple(body for kind, body in segments if kind == _COMMENT and body),
+        density=density,
+    )
+
+
+def _defines_colours(marker: int, body: bytes) -> bool:
+    """Return whether a segment defines how colours are stored, and is complete."""
+    if marker == _APP0:
+        return body.startswith(b"JFIF\0") and len(body) >= _JFIF_BYTES
+    return marker == _APP0 + 14 and body.startswith(b"Adobe") and len(body) >= _ADOBE_BYTES
+
+
+def _joined(profiles: dict[tuple[int, int], bytes]) -> bytes | None:
+    """Join a profile from its numbered parts; None if one is missing."""
+    counts = {count for _, count in profiles}
+    if len(counts) != 1 or {number for number, _ in profiles} != set(range(1, max(counts) + 1)):
+        return None
+    return usable_profile(b"".join(profiles[key] for key in sorted(profiles)))
