@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from io import BytesIO
 from os import PathLike, fspath
@@ -44,6 +45,14 @@ from ikc_deploy.imaging.picture import MAX_PIXELS, Density, Metadata, Picture, c
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIC")
 """Formats that can be read; they are recognised by content, not by file name."""
+
+_BMP_HEADER_WITH_OPACITY: Final = 56
+"""Size of the first header of BMP that has a mask of the bits for opacity."""
+_BMP_BITFIELDS: Final = 3
+"""Compression of a BMP whose header has masks of the bits of each channel."""
+
+_HEIF_HEADER: Final = 2**16
+"""Bytes in which the properties of an AVIF or HEIC are searched."""
 
 _HEAD: Final = 4096
 """Bytes from which the format is recognised."""
@@ -88,8 +97,11 @@ def read_picture(path: str | PathLike[str], max_pixels: int | None = MAX_PIXELS)
     except InputError as error:
         raise InputError(f"'{fspath(path)}' {error}") from error
     except Exception as error:  # the decoders raise a dozen types for damaged files
-        reason = str(error) or f"it is damaged ({type(error).__name__})"
-        raise InputError(f"'{fspath(path)}' cannot be read as an image: {reason}") from error
+        reason = str(error) or type(error).__name__
+        raise InputError(
+            f"'{fspath(path)}' cannot be read as an image: it is damaged, cut short or of an "
+            f"unsupported kind ({reason})"
+        ) from error
 
 
 def read_rgb(path: str | PathLike[str], max_pixels: int | None = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -121,7 +133,8 @@ def _content(file: BinaryIO, max_pixels: int | None) -> bytes:
         raise InputError("cannot be read as an image: the file is empty")
     if not (head.startswith(tiff.SIGNATURES) or any(begins(head) for begins, _ in _DECODERS)):
         raise InputError(
-            f"cannot be read as an image: its format is not one of {', '.join(FORMATS)}"
+            f"cannot be read as an image: its format is not one of {', '.join(FORMATS)}; "
+            "convert it to PNG or TIFF"
         )
     if max_pixels is None:
         return head + file.read()
@@ -151,7 +164,8 @@ def _read(data: bytes, max_pixels: int | None) -> Picture:
 def _refuse_several(count: int) -> None:
     if count > 1:
         raise InputError(
-            f"holds {count} images (an animation); save the one that you want as a separate file"
+            f"holds {count} images (an animation or a sequence); "
+            "save the one that you want as a separate file"
         )
 
 
@@ -183,7 +197,19 @@ def _open_gif(data: bytes) -> Opened:
 
 def _open_bmp(data: bytes) -> Opened:
     image = BmpImagePlugin.BmpImageFile(BytesIO(data))
+    if image.mode == "RGB" and _has_bmp_opacity(data):
+        raise InputError("is a BMP with a bit of transparency per pixel; convert it to PNG")
     return image, _split_by_pillow(image, data)
+
+
+def _has_bmp_opacity(data: bytes) -> bool:
+    """Return whether a BMP of 16 bits per pixel has bits for opacity, which Pillow ignores."""
+    (header,) = struct.unpack_from("<I", data, 14)
+    if header < _BMP_HEADER_WITH_OPACITY:
+        return False
+    bits, compression = struct.unpack_from("<HI", data, 28)
+    (mask,) = struct.unpack_from("<I", data, 66)
+    return bool(bits == 16 and compression == _BMP_BITFIELDS and mask)
 
 
 def _open_heif(data: bytes) -> Opened:
@@ -223,7 +249,20 @@ def _split_by_pillow(image: ImageFile.ImageFile, data: bytes) -> SplitImage:
         colour_chunks=colours,
         density=Density(float(sides[0]), float(sides[1])) if min(sides) > 0 else None,
     )
-    return SplitImage(data, orientation_of(exif), profile, metadata)
+    return SplitImage(data, orientation_of(exif), profile, metadata, _heif_bits(data))
+
+
+def _heif_bits(data: bytes) -> int:
+    """Return the bits per sample of an AVIF or HEIC (box pixi); 8 for other files.
+
+    Both decoders convert more bits to 8 without stating it.
+    """
+    found = data.find(b"pixi", 0, _HEIF_HEADER) if data[4:8] == b"ftyp" else -1
+    if found < 0:
+        return 8
+    count = data[found + 8 : found + 9]  # after the box's version and flags
+    depths = data[found + 9 : found + 9 + int.from_bytes(count)]
+    return max((8, *(depth for depth in depths if depth <= 16)))
 
 
 _HEIF_BRANDS: Final = (

@@ -215,6 +215,30 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int) -> None:
     )
 
 
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_a_jpeg_without_its_end_marker_is_read_only_if_its_pixels_are_complete(
+    tmp_path: Path, subsampling: int
+) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(photo(48, 40)).save(path, quality=90, subsampling=subsampling)
+    whole, expected = path.read_bytes(), read_rgb(path)
+    path.write_bytes(whole[:-2])
+    np.testing.assert_array_equal(read_rgb(path), expected)
+    for missing in (3, 4, 30, len(whole) // 2):
+        path.write_bytes(whole[:-missing])
+        with pytest.raises(InputError, match="cut short"):
+            read_rgb(path)
+
+
+def test_opacity_of_bmp_that_pillow_ignores_is_not_lost_in_silence(tmp_path: Path) -> None:
+    masks = struct.pack("<4I", 0x7C00, 0x3E0, 0x1F, 0x8000)
+    header = struct.pack("<IiiHHIIiiII", 56, 2, 2, 1, 16, 3, 8, 0, 0, 0, 0) + masks
+    start = struct.pack("<2sIII", b"BM", 0, 0, 14 + len(header))
+    (tmp_path / "a.bmp").write_bytes(start + header + struct.pack("<4H", 1, 2, 0x8003, 0x8004))
+    with pytest.raises(InputError, match=r"a\.bmp' is a BMP with a bit of transparency"):
+        read_picture(tmp_path / "a.bmp")
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
 def test_a_truncated_file_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"cut{suffix}"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
+from collections.abc import Iterator
+from io import BytesIO
 from typing import Final
+
+from PIL.JpegImagePlugin import JpegImageFile
 
 from ikc_deploy.imaging.formats.exif import strip_exif_prefix
 from ikc_deploy.imaging.formats.photoshop import SIGNATURE as PHOTOSHOP
@@ -15,35 +20,76 @@ _XMP: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _ICC: Final = b"ICC_PROFILE\0"
 _APP0, _APP15, _COMMENT = 0xE0, 0xEF, 0xFE
 _JFIF_BYTES, _ADOBE_BYTES = 14, 12
+_SCAN: Final = 0xDA
+_SEQUENTIAL_FRAMES: Final = (0xC0, 0xC1)
+_END: Final = b"\xff\xd9"
+_FILLERS: Final = (bytes(256), 256 * b"\xff\0", 256 * b"\x55")
+"""Entropy-coded data that decodes to different pixels: bits that are 0, 1 and both."""
 
 
 def split_jpeg(data: bytes) -> SplitImage:
     """Drop comments and application segments of a JPEG, except those that define its colours."""
     view, kept = memoryview(data), [memoryview(data)[:2]]
     others: list[tuple[int, bytes]] = []
-    start = 2
-    while start + 4 <= len(data) and data[start] == 0xFF:
-        marker, length = data[start + 1], int.from_bytes(data[start + 2 : start + 4], "big")
-        if marker == 0xFF:  # padding
-            start += 1
-            continue
-        end = start + 2 + length
-        if marker < 0xC0 or 0xD0 <= marker <= 0xDA or length < 2 or end > len(data):
-            break
-        body = data[start + 4 : end]
+    scan = 2
+    for marker, start, scan in _segments(data):
+        body = data[start + 4 : scan]
         application = _APP0 <= marker <= _APP15 or marker == _COMMENT
         if not application or _defines_colours(marker, body):
-            kept.append(view[start:end])
+            kept.append(view[start:scan])
         if application:
             others.append((marker, body))
-        start = end
-    kept.append(view[start:])
+    kept.append(view[scan:])
     metadata = _jpeg_metadata(others)
     profiles: dict[tuple[int, int], bytes] = {}
     for body in _bodies(others, _APP0 + 2, _ICC):
         if len(body) > 2:
             profiles.setdefault((body[0], body[1]), body[2:])
     return SplitImage(b"".join(kept), orientation_of(metadata.exif), _joined(profiles), metadata)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker, start and end of each segment before the first scan or damage."""
+    start = 2
+    while start + 4 <= len(data) and data[start] == 0xFF:
+        marker, length = data[start + 1], int.from_bytes(data[start + 2 : start + 4])
+        if marker == 0xFF:  # padding
+            start += 1
+            continue
+        end = start + 2 + length
+        if marker < 0xC0 or 0xD0 <= marker <= _SCAN or length < 2 or end > len(data):
+            break
+        yield marker, start, end
+        start = end
+
+
+def complete_jpeg(data: bytes) -> bytes:
+    """Return the content of a JPEG, with an end marker if only that is missing.
+
+    Pillow refuses files without one, which some cameras write. A decoder continues with any data
+    behind a scan that is cut short, so the pixels are complete if they do not depend on that data.
+    Only files with a single scan can be checked in this way.
+
+    Args:
+        data: Content of the file; its number of pixels must be acceptable.
+    """
+    frame, scan = b"", 2
+    for marker, start, scan in _segments(data):
+        if marker in _SEQUENTIAL_FRAMES:
+            frame = data[start:scan]
+    if data.find(_END, scan) >= 0 or data[scan : scan + 2] != bytes((0xFF, _SCAN)):
+        return data
+    # The number of components in the frame's header, and in that of the first scan.
+    if frame[9:10] != data[scan + 4 : scan + 5]:
+        return data
+    try:
+        decoded = {
+            hashlib.sha256(JpegImageFile(BytesIO(data + filler + _END)).tobytes()).digest()
+            for filler in _FILLERS
+        }
+    except OSError:
+        return data
+    return data + _END if len(decoded) == 1 else data
 
 
 def _bodies(segments: list[tuple[int, bytes]], marker: int, prefix: bytes) -> list[bytes]:

@@ -26,7 +26,7 @@ _SEGMENT: Final = 65533
 """Maximum content of a JPEG segment in bytes."""
 _EXIF: Final = b"Exif\0\0"
 _XMP: Final = b"http://ns.adobe.com/xap/1.0/\0"
-_COLOURS: Final = {b"GRAY": "grey", b"RGB ": "RGB", b"CMYK": "CMYK"}
+_COLOURS: Final = {b"GRAY": "grey", b"RGB ": "RGB", b"CMYK": "CMYK", b"Lab ": "Lab"}
 """Colour space in the header of an ICC profile."""
 
 
@@ -102,7 +102,7 @@ def _profile(picture: Picture, suffix: str, written: EncodedMetadata) -> bytes |
         return None
     if suffix == ".png" or not chunks or (profile and b"cICP" not in dict(chunks)):
         kind = _COLOURS.get(profile[16:20]) if profile else None
-        if kind == "CMYK" or (kind == "grey" and not grey):
+        if kind in ("CMYK", "Lab") or (kind == "grey" and not grey):
             written.lost.append(f"ICC profile of {kind} images")
             return None
         return profile

@@ -11,7 +11,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, PngImagePlugin
+from PIL.JpegImagePlugin import JpegImageFile
 
+from ikc_deploy.errors import InputError
+from ikc_deploy.imaging.formats.jpeg_segments import complete_jpeg
 from ikc_deploy.imaging.formats.sample_conversion import to_8_bits
 from ikc_deploy.imaging.formats.split_image import SplitImage, apply_orientation
 from ikc_deploy.imaging.picture import Picture
@@ -37,6 +40,8 @@ def without_pixel_limit() -> Iterator[None]:
 
 def decode(image: ImageFile.ImageFile, split: SplitImage) -> Picture:
     """Decode the pixels of `image` to a `Picture`; raise Pillow's exceptions for damaged ones."""
+    if image.format == "JPEG":
+        image = JpegImageFile(BytesIO(complete_jpeg(split.pixels)))
     # Pillow discards the raw mode when it decodes the samples.
     rawmode = _rawmode(image)
     bits = _bits(rawmode)
@@ -58,7 +63,7 @@ def decode(image: ImageFile.ImageFile, split: SplitImage) -> Picture:
         None if alpha is None else apply_orientation(alpha, split.orientation),
         grey,
         None if image.mode in _OTHER_COLOURS else split.icc_profile,
-        bits,
+        max(bits, split.bits),
         split.metadata.upright(split.orientation),
     )
 
@@ -68,7 +73,7 @@ def _channels(image: Image.Image, bits: int) -> tuple[NDArray[np.uint8], NDArray
     if image.mode.startswith("I;16"):
         return _from_deep_grey(image, bits)
     if image.mode in ("I", "F"):
-        raise ValueError("its samples have neither 8 nor 16 bits; convert it to 16 bits")
+        raise InputError("has samples with neither 8 nor 16 bits; convert it to 16 bits")
     if image.mode == "La":
         image = image.convert("LA")
     if not image.has_transparency_data:

@@ -34,6 +34,8 @@ class SplitImage:
     """ICC colour profile; None if it is missing or damaged."""
     metadata: Metadata = NO_METADATA
     """All other metadata."""
+    bits: int = 8
+    """Bits per sample where the decoder states fewer."""
 
 
 def orientation_of(exif: bytes | None) -> int:

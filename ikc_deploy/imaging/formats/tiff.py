@@ -57,7 +57,9 @@ _PREMULTIPLIED, _STRAIGHT = 1, 2
 _SEPARATE: Final = 2
 _CODECS_OF_BUILDS: Final = (34925, 50000, 50001)
 """Compressions that some builds of Pillow lack: LZMA, Zstandard, WebP."""
-_UNCOMPRESSED: Final = 1
+_UNCOMPRESSED, _PACKBITS = 1, 32773
+"""Compression."""
+_NO_PREDICTOR: Final = 1
 _UNSIGNED, _UNDEFINED = 1, 4
 """SampleFormat."""
 _BYTE: Final = 8
@@ -191,13 +193,15 @@ def _is_misread(page: Any) -> bool:
     """
     if not _has_colour_model(page):
         return True
-    if page.compression in _CODECS_OF_BUILDS and find_spec("imagecodecs") is not None:
+    other_codec = page.compression in _CODECS_OF_BUILDS and page.photometric != _YCBCR
+    if other_codec and find_spec("imagecodecs") is not None:
         return True
     more = page.samplesperpixel > _CHANNELS.get(page.photometric, page.samplesperpixel)
     return (
         (page.planarconfig == _SEPARATE and (page.compression == _UNCOMPRESSED or more))
         or (page.photometric == _WHITE_IS_ZERO and page.bitspersample > _BYTE)
         or (page.parent.is_bigtiff and page.parent.byteorder == ">")
+        or (page.compression == _PACKBITS and page.predictor != _NO_PREDICTOR)
     )
 
 

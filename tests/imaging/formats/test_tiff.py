@@ -324,3 +324,22 @@ def test_compressions_that_builds_of_pillow_lack_are_decoded_by_imagecodecs(
     picture = read_picture(path)
     assert np.abs(picture.rgb.astype(int) - COLOUR).mean() < (8 if compression == "webp" else 0.01)
     assert not capfd.readouterr().err
+
+
+def test_a_predictor_with_packbits_is_applied(tmp_path: Path) -> None:
+    """`libtiff` ignores it, although writers apply it."""
+    pytest.importorskip("imagecodecs")
+    path = write(
+        tmp_path / "a.tif", COLOUR, photometric="rgb", compression="packbits", predictor=True
+    )
+    np.testing.assert_array_equal(read_picture(path).rgb, COLOUR)
+
+
+def test_compressed_ycbcr_is_decoded_by_pillow(tmp_path: Path) -> None:
+    image = Image.fromarray(COLOUR).convert("YCbCr")
+    try:
+        image.save(tmp_path / "a.tif", compression="zstd")
+    except OSError:
+        pytest.skip("this build of Pillow has no Zstandard")
+    expected = np.asarray(image.convert("RGB"), int)
+    assert np.abs(read_picture(tmp_path / "a.tif").rgb - expected).max() <= 1
