@@ -22,12 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ikc_deploy.imaging.resize import resize_bicubic
-from ikc_deploy.imaging.torch_ops import correlate
+from ikc_deploy.imaging.torch_ops import LEVELS, correlate, to_image
 from ikc_deploy.kernels import fkp_size, lag
 from ikc_deploy.offline.fit_settings import Alignment
-
-LEVELS: Final = 255
-"""Value of white in 8 bits."""
 
 _BICUBIC_REACH: Final = 2
 
@@ -119,15 +116,3 @@ def degrade_adjoint(lr: Tensor, kernel: Tensor, scale: int) -> Tensor:
     channels = lr.shape[1]
     weights = kernel.expand(channels, 1, *kernel.shape)
     return F.conv_transpose2d(lr, weights, stride=scale, groups=channels)
-
-
-def to_tensor(image: NDArray[np.uint8], device: str) -> Tensor:
-    """Convert RGB `[H,W,3]` uint8 to float32 `[1,3,H,W]` in [0,1] on `device`."""
-    planes = np.ascontiguousarray(image.transpose(2, 0, 1))
-    return torch.from_numpy(planes).to(device).float()[None] / LEVELS
-
-
-def to_image(picture: Tensor) -> NDArray[np.uint8]:
-    """Convert `[1,3,H,W]` in [0,1] to RGB `[H,W,3]` uint8, clipped and rounded."""
-    levels = (LEVELS * picture.detach()).round().clamp(0, LEVELS)
-    return levels[0].permute(1, 2, 0).to(torch.uint8).cpu().numpy()

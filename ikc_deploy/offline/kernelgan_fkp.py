@@ -20,17 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ikc_deploy.errors import InputError
+from ikc_deploy.imaging.torch_ops import to_image, to_tensor
 from ikc_deploy.networks.flow import load_flow
 from ikc_deploy.offline.critic import Critic, gradient_penalty
 from ikc_deploy.offline.data_consistency import enforce_data_consistency
 from ikc_deploy.offline.fit_settings import FlowFitSettings
-from ikc_deploy.offline.forward_model import (
-    PaddedHr,
-    bicubic_padded_hr,
-    degrade,
-    to_image,
-    to_tensor,
-)
+from ikc_deploy.offline.forward_model import PaddedHr, bicubic_padded_hr, degrade
 from ikc_deploy.offline.kernel_code import KernelCode, weights_id
 from ikc_deploy.offline.optimize import Losses
 from ikc_deploy.offline.patches import Patches

@@ -15,16 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import KernelError
+from ikc_deploy.imaging.torch_ops import LEVELS, to_image, to_tensor
 from ikc_deploy.kernels import KernelBasis, to_fkp, to_ours
 from ikc_deploy.kernels.kernel_checks import MAX_LOST
 from ikc_deploy.networks.usrnet import Usrnet
 from ikc_deploy.offline.fit_settings import Alignment
-from ikc_deploy.offline.forward_model import (
-    LEVELS,
-    alignment_offset,
-    to_image,
-    to_tensor,
-)
+from ikc_deploy.offline.forward_model import alignment_offset
 from ikc_deploy.runtime.frame_margin import FrameMargin
 from ikc_deploy.runtime.nonblind import ROUNDING_NOISE
 from ikc_deploy.runtime.upscaler import Upscaler

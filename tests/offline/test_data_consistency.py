@@ -6,6 +6,7 @@ import torch
 from scipy import ndimage
 
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.torch_ops import to_image, to_tensor
 from ikc_deploy.kernels import shifted_gaussian
 from ikc_deploy.offline.data_consistency import TRUST, enforce_data_consistency
 from ikc_deploy.offline.fit_settings import Alignment
@@ -14,8 +15,6 @@ from ikc_deploy.offline.forward_model import (
     bicubic_padded_hr,
     degrade,
     degrade_adjoint,
-    to_image,
-    to_tensor,
     upscaled,
 )
 from tests.offline.test_forward_model import lopsided

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ikc_deploy.imaging.torch_ops import resize
+from ikc_deploy.imaging.torch_ops import resize, to_image
 from ikc_deploy.offline.ike import losses, schedule
 from ikc_deploy.offline.ike.auxiliary_networks import Discriminator, Upsampler
 from ikc_deploy.offline.ike.ike_settings import IkeSettings
@@ -123,8 +123,7 @@ class IkeFit:
             pairs = zip(colours, rests, strict=True)
             sr = torch.cat([made.invertible.inverse(*pair) for pair in pairs], dim=1)
         height, width = (self._scale * side for side in self._size)
-        levels = (sr[0, :, :height, :width].clamp(0, 1) * 255).round().to(torch.uint8)
-        return levels.expand(3, -1, -1).permute(1, 2, 0).contiguous().cpu().numpy()
+        return to_image(sr[:, :, :height, :width].expand(-1, 3, -1, -1))
 
     def kernel(self) -> None:
         """Return None: the downscaling is a network and has no kernel."""
