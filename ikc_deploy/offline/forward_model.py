@@ -1,12 +1,11 @@
 """Blur and sampling in torch, and the geometry of the HR image that they are applied to.
 
-The HR image covers the same area as the LR image, but the blur reaches further: border pixels of
-the LR image depend on HR pixels outside. A *padded HR image* includes these pixels: as many around
-the HR image as the blur reaches. Blurring it needs no assumption about the border. For periodic
-borders (the FKP convention for test images) the padded image is filled by wrapping around.
+Border pixels of the LR image depend on HR pixels outside the area of the LR image. A *padded HR
+image* includes them: it has a margin as wide as the blur, so no assumption about the border is
+needed. For a periodic border (FKP's test images), the margin is filled by wrapping around.
 
-*Alignment* specifies where LR pixels lie in the HR image. Resizing puts each into the middle of
-its scale x scale HR pixels ("centre"). FKP's kernels and its test images put it `scale` - 1 pixels
+*Alignment* specifies the position of LR pixels in the HR image. In resizing, each lies in the
+middle of its scale x scale HR pixels ("centre"). In FKP's test images, it lies `scale` - 1 pixels
 further up and left ("fkp"). The kernel is the same; the HR image is another part of the padded one.
 """
 

@@ -1,4 +1,4 @@
-"""The images of an offline run over files and folders, with the output folder of each.
+"""The input images of a run of `ikc-offline`, with the output folder of each.
 
 Needs no torch.
 """

@@ -9,7 +9,7 @@ from PIL import Image
 from ikc_deploy.imaging.picture import Picture
 from ikc_deploy.imaging.reading import read_picture, read_rgb
 from ikc_deploy.offline.optimize import FitResult, Losses
-from ikc_deploy.offline.outputs import history_figure, kernel_picture, write_result
+from ikc_deploy.offline.outputs import history_figure, kernel_image, write_result
 from tests.offline.test_forward_model import lopsided
 from tests.samples import photo
 
@@ -50,7 +50,7 @@ def test_grey_stays_grey(tmp_path: Path) -> None:
 
 def test_a_kernels_picture_has_its_peak_white_and_every_pixel_a_square() -> None:
     kernel = lopsided(11)
-    picture = kernel_picture(kernel)
+    picture = kernel_image(kernel)
     factor = 320 // 11
     assert picture.shape == (11 * factor, 11 * factor, 3)
     small = picture[::factor, ::factor, 0]
