@@ -27,8 +27,25 @@ _SUB_DIRECTORIES: Final = (0x8769, 0x8825, 0xA005)
 _THUMBNAIL: Final = ((0x0201, 0x0202), (0x0111, 0x0117))
 """Tags of the place and the size of a thumbnail, as JPEG and as samples."""
 _SHORT, _LONG = 3, 4
-_BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-"""Bytes of a value by its type."""
+BYTES_OF_TYPE: Final = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,  # BigTIFF
+}
+"""Bytes of a value of a TIFF field by its type."""
 
 DESCRIPTIVE_TAGS: Final = frozenset(
     (
@@ -98,7 +115,7 @@ class _ExifBlock:
 
     def end_of(self, entry: _Entry) -> int:
         """Return the end of the value of an entry; 0 if it lies in the entry or is damaged."""
-        size = _BYTES.get(entry.kind, 0) * entry.count
+        size = BYTES_OF_TYPE.get(entry.kind, 0) * entry.count
         end = self._long(entry.at + 8) + size
         return end if size > 4 and end <= len(self.data) else 0
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Any, Final
 
-from ikc_deploy.imaging.formats.exif import exif_of_directory
+from ikc_deploy.errors import InputError
+from ikc_deploy.imaging.formats.exif import BYTES_OF_TYPE, exif_of_directory
 from ikc_deploy.imaging.formats.photoshop import resources_of_iptc
 from ikc_deploy.imaging.formats.split_image import SplitImage, usable_profile
 from ikc_deploy.imaging.picture import Metadata, valid_density
@@ -20,6 +22,8 @@ _PIXEL_FIELDS: Final = frozenset(
 )
 """TIFF fields that the pixels depend on."""
 _ORIENTATION: Final = 0x0112
+_UNCOMPRESSED, _YCBCR, _CONTIGUOUS = 1, 6, 1
+"""Compression, PhotometricInterpretation and PlanarConfiguration."""
 
 
 def split_tiff(data: bytes, page: Any) -> SplitImage:
@@ -27,6 +31,11 @@ def split_tiff(data: bytes, page: Any) -> SplitImage:
 
     The fields are copied unchanged into a directory after the end of the file, so that the data
     that they point to keeps its offsets.
+
+    Raises:
+        InputError: Pixels or the value of a field lie beyond the end of the file, where a decoder
+            would take the new directory for them. The message continues a sentence that begins
+            with the name of the file.
     """
     order, big = page.parent.byteorder, page.parent.is_bigtiff
     count_format, entry_bytes, offset_format = ("Q", 20, "Q") if big else ("H", 12, "I")
@@ -37,6 +46,9 @@ def split_tiff(data: bytes, page: Any) -> SplitImage:
     kept = [
         data[at : at + entry_bytes] for tag, at in sorted(entries.items()) if tag in _PIXEL_FIELDS
     ]
+    ends = [_end_of_value(entry, order, big) for entry in kept]
+    if max((*ends, *_ends_of_parts(page)), default=0) > len(data):
+        raise InputError("cannot be read as an image: it is cut short, a part lies beyond the end")
     place = len(data) + len(data) % 2
     pointer = struct.pack(order + offset_format, place)
     header = data[: 8 if big else 4] + pointer
@@ -58,6 +70,30 @@ def split_tiff(data: bytes, page: Any) -> SplitImage:
         usable_profile(profile),
         _tiff_metadata(data, page),
     )
+
+
+def _ends_of_parts(page: Any) -> Iterator[int]:
+    """Yield the end of the data of each tile or strip of a page."""
+    simple = page.compression == _UNCOMPRESSED and page.photometric != _YCBCR
+    row = -(-page.imagewidth * page.samplesperpixel * page.bitspersample // 8)
+    parts = zip(page.dataoffsets, page.databytecounts, strict=False)
+    for index, (at, count) in enumerate(parts):
+        if simple and page.planarconfig == _CONTIGUOUS and not page.is_tiled:
+            # Decoders ignore the numbers of bytes, which some writers get wrong.
+            rows = min(page.rowsperstrip, page.imagelength - index * page.rowsperstrip)
+            yield at + max(0, rows) * row
+        else:
+            yield at + count
+
+
+def _end_of_value(entry: bytes, order: str, big: bool) -> int:
+    """Return the end of the value of a directory entry; 0 if the entry itself holds it."""
+    kind, count = struct.unpack_from(order + ("HQ" if big else "HI"), entry, 2)
+    size, held = BYTES_OF_TYPE.get(kind, 0) * count, 8 if big else 4
+    if size <= held:
+        return 0
+    (at,) = struct.unpack_from(order + ("Q" if big else "I"), entry, len(entry) - held)
+    return int(at + size)
 
 
 def _tiff_metadata(data: bytes, page: Any) -> Metadata:

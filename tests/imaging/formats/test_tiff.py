@@ -280,6 +280,19 @@ def test_a_file_that_is_cut_short_is_refused(
         read_picture(path)
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_nothing_behind_the_end_of_a_file_is_taken_for_pixels(
+    tmp_path: Path, compression: str | None
+) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(COLOUR).save(path, compression=compression)
+    whole = path.read_bytes()
+    for missing in (1, 2, 6, 20, 60, 120):
+        path.write_bytes(whole[:-missing])
+        with pytest.raises(InputError, match=r"a\.tif' cannot be read as an image"):
+            read_picture(path)
+
+
 def test_damaged_metadata_does_not_matter(tmp_path: Path) -> None:
     fields = TiffImagePlugin.ImageFileDirectory_v2()
     fields[700] = b"<xmp " * 400_000
