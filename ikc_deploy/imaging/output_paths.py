@@ -16,7 +16,7 @@ from ikc_deploy.imaging.file_upscaling import KERNELS_FILE, ImageTask
 from ikc_deploy.imaging.input_files import find_files, join_names
 from ikc_deploy.imaging.picture import MAX_PIXELS
 from ikc_deploy.imaging.suffixes import WRITABLE_SUFFIXES
-from ikc_deploy.imaging.writing import names_other_file
+from ikc_deploy.imaging.writing import has_unwritable_suffix
 from ikc_deploy.option_fields import Option, check_options
 
 
@@ -71,23 +71,25 @@ def image_tasks(
         InputError: As `plan_tasks`.
         OutputError: As `plan_tasks`.
     """
-    sources = list(places)
-    targets = _targets(places, out)
-    folders = [steps and steps / places[source] / source.stem for source in sources]
-    _refuse_shared(sources, targets)
-    _refuse_shared(sources, [folder for folder in folders if folder is not None])
-    given = {real_path(source): source for source in sources}
-    for target, folder in zip(targets, folders, strict=True):
-        overwritten = given.get(real_path(target))
-        if overwritten is None and folder is not None:
-            inside = (path for real, path in given.items() if real.parent == real_path(folder))
-            overwritten = next(inside, None)
+    outputs = dict(zip(places, _targets(places, out), strict=True))
+    check_outputs(outputs)
+    folders = {} if steps is None else {each: steps / places[each] / each.stem for each in places}
+    _check_folders(folders)
+    return [
+        ImageTask(source, target, folders.get(source), max_pixels=max_pixels)
+        for source, target in outputs.items()
+    ]
+
+
+def _check_folders(folders: Mapping[Path, Path]) -> None:
+    """Check the folders of the steps, by input."""
+    _refuse_shared(folders)
+    inside = {real_path(source).parent: source for source in folders}
+    for folder in folders.values():
+        overwritten = inside.get(real_path(folder))
         if overwritten is not None:
             raise InputError(f"'{overwritten}' would be overwritten; choose another output")
-    for path in (*targets, *(folder / KERNELS_FILE for folder in folders if folder is not None)):
-        check_file(path)
-    jobs = zip(sources, targets, folders, strict=True)
-    return [ImageTask(*task, max_pixels=max_pixels) for task in jobs]
+        check_file(folder / KERNELS_FILE)
 
 
 def check_outputs(outputs: Mapping[Path, Path]) -> None:
@@ -98,7 +100,7 @@ def check_outputs(outputs: Mapping[Path, Path]) -> None:
         OutputError: An output cannot be written, because its name is too long or its place is
             not a folder.
     """
-    _refuse_shared(list(outputs), list(outputs.values()))
+    _refuse_shared(outputs)
     given = {real_path(source): source for source in outputs}
     for target in outputs.values():
         overwritten = given.get(real_path(target))
@@ -117,7 +119,7 @@ def _targets(places: Mapping[Path, Path], out: Path) -> list[Path]:
                 "give a folder"
             )
         return [out]
-    if not out.is_dir() and names_no_folder(out, sources):
+    if not out.is_dir() and _names_unwritable_file(out, sources):
         raise InputError(
             f"invalid output '{out}': files ending in '{out.suffix}' cannot be written; use one of "
             f"{', '.join(WRITABLE_SUFFIXES)}, or create the folder '{out}' first if it is a folder"
@@ -129,17 +131,17 @@ def _targets(places: Mapping[Path, Path], out: Path) -> list[Path]:
     return [out / place / output_name(source) for source, place in places.items()]
 
 
-def names_no_folder(out: Path, sources: Sequence[Path]) -> bool:
+def _names_unwritable_file(out: Path, sources: Sequence[Path]) -> bool:
     """Return whether an output that does not exist names a file that cannot be written.
 
     For a single image, any suffix of letters counts; for several, only a known file suffix.
     """
     if out.exists():
         return False
-    return names_other_file(out) or (len(sources) == 1 and _ends_in_letters(out))
+    return has_unwritable_suffix(out) or (len(sources) == 1 and _has_suffix_of_letters(out))
 
 
-def _ends_in_letters(path: Path) -> bool:
+def _has_suffix_of_letters(path: Path) -> bool:
     """Return whether a name ends like a file name: `a.jpgg`, but not `run.2`."""
     return path.suffix[1:2].isalpha()
 
@@ -150,9 +152,9 @@ def output_name(source: Path) -> str:
     return source.name if writable else f"{source.stem}.png"
 
 
-def _refuse_shared(sources: Sequence[Path], places: Sequence[Path]) -> None:
+def _refuse_shared(outputs: Mapping[Path, Path]) -> None:
     owners: dict[Path, Path] = {}
-    for source, place in zip(sources, places, strict=False):
+    for source, place in outputs.items():
         owner = owners.setdefault(place, source)
         if owner != source:
             raise InputError(

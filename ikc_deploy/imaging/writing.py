@@ -30,7 +30,7 @@ _TIFF_BYTES: Final = 2**32 - 2**20
 """Maximum size of a TIFF with 32-bit offsets, less room for its fields; BigTIFF is used beyond."""
 
 
-def names_other_file(path: str | PathLike[str]) -> bool:
+def has_unwritable_suffix(path: str | PathLike[str]) -> bool:
     """Return whether `path` has a known suffix of files that are not written: `.gif`, `.zip`."""
     suffix = Path(path).suffix.lower()
     if not suffix or suffix in WRITABLE_SUFFIXES:
