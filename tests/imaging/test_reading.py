@@ -215,16 +215,18 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int) -> None:
     )
 
 
-@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 0, "optimize": True}, {"restart_marker_blocks": 2}]
+)
 def test_a_jpeg_without_its_end_marker_is_read_only_if_its_pixels_are_complete(
-    tmp_path: Path, subsampling: int
+    tmp_path: Path, options: dict[str, Any]
 ) -> None:
     path = tmp_path / "a.jpg"
-    Image.fromarray(photo(48, 40)).save(path, quality=90, subsampling=subsampling)
+    Image.fromarray(photo(48, 40)).save(path, quality=20, **options)
     whole, expected = path.read_bytes(), read_rgb(path)
     path.write_bytes(whole[:-2])
     np.testing.assert_array_equal(read_rgb(path), expected)
-    for missing in (3, 4, 30, len(whole) // 2):
+    for missing in (3, 4, 9, 30, len(whole) // 2):
         path.write_bytes(whole[:-missing])
         with pytest.raises(InputError, match="cut short"):
             read_rgb(path)

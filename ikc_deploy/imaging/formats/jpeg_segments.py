@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Iterator
 from io import BytesIO
@@ -23,8 +24,13 @@ _JFIF_BYTES, _ADOBE_BYTES = 14, 12
 _SCAN: Final = 0xDA
 _SEQUENTIAL_FRAMES: Final = (0xC0, 0xC1)
 _END: Final = b"\xff\xd9"
-_FILLERS: Final = (bytes(256), 256 * b"\xff\0", 256 * b"\x55")
-"""Entropy-coded data that decodes to different pixels: bits that are 0, 1 and both."""
+_RESTART_INTERVAL: Final = 0xDD
+_RESTART: Final = re.compile(rb"\xff[\xd0-\xd7]")
+_FILLERS: Final = (
+    *(bytes(256), 256 * b"\xff\0", 256 * b"\x55"),
+    *(bytes(factor * n % 255 for n in range(1, 255)) for factor in (7, 37, 101, 149, 211)),
+)
+"""Entropy-coded data that decodes to different pixels, with any Huffman table."""
 
 
 def split_jpeg(data: bytes) -> SplitImage:
@@ -73,14 +79,19 @@ def complete_jpeg(data: bytes) -> bytes:
     Args:
         data: Content of the file; its number of pixels must be acceptable.
     """
-    frame, scan = b"", 2
+    frame, interval, scan = b"", 0, 2
     for marker, start, scan in _segments(data):
         if marker in _SEQUENTIAL_FRAMES:
             frame = data[start:scan]
+        elif marker == _RESTART_INTERVAL:
+            interval = int.from_bytes(data[start + 4 : scan])
     if data.find(_END, scan) >= 0 or data[scan : scan + 2] != bytes((0xFF, _SCAN)):
         return data
     # The number of components in the frame's header, and in that of the first scan.
     if frame[9:10] != data[scan + 4 : scan + 5]:
+        return data
+    # Decoders skip data of an interval whose restart marker is missing.
+    if interval and len(_RESTART.findall(data, scan)) != _restarts(frame, interval):
         return data
     try:
         decoded = {
@@ -90,6 +101,16 @@ def complete_jpeg(data: bytes) -> bytes:
     except OSError:
         return data
     return data + _END if len(decoded) == 1 else data
+
+
+def _restarts(frame: bytes, interval: int) -> int:
+    """Return the number of restart markers in a complete scan, given the frame's header."""
+    height, width, components = struct.unpack_from(">HHB", frame, 5)
+    # In a scan of one component, every block is a unit, whatever its sampling factors are.
+    factors = frame[11::3] if components > 1 else b"\x11"
+    across = -(-width // (8 * max(factor >> 4 for factor in factors)))
+    down = -(-height // (8 * max(factor & 15 for factor in factors)))
+    return -(-across * down // interval) - 1
 
 
 def _bodies(segments: list[tuple[int, bytes]], marker: int, prefix: bytes) -> list[bytes]:
