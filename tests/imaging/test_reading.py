@@ -216,7 +216,13 @@ def test_exif_rotation_is_applied(tmp_path: Path, orientation: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"subsampling": 0, "optimize": True}, {"restart_marker_blocks": 2}]
+    "options",
+    [
+        {},
+        {"subsampling": 0, "optimize": True},
+        {"restart_marker_blocks": 2},
+        {"progressive": True},
+    ],
 )
 def test_a_jpeg_without_its_end_marker_is_read_only_if_its_pixels_are_complete(
     tmp_path: Path, options: dict[str, Any]
@@ -230,6 +236,17 @@ def test_a_jpeg_without_its_end_marker_is_read_only_if_its_pixels_are_complete(
         path.write_bytes(whole[:-missing])
         with pytest.raises(InputError, match="cut short"):
             read_rgb(path)
+
+
+def test_a_png_with_too_few_rows_is_refused(tmp_path: Path) -> None:
+    image = photo(9, 7)
+    image[-1] = 0
+    rows = [b"\0" + row.tobytes() for row in image]
+    (tmp_path / "a.png").write_bytes(png(image, 8, 2, b"".join(rows)))
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), image)
+    (tmp_path / "a.png").write_bytes(png(image, 8, 2, b"".join(rows[:-1])))
+    with pytest.raises(InputError, match="rows are missing"):
+        read_rgb(tmp_path / "a.png")
 
 
 def test_opacity_of_bmp_that_pillow_ignores_is_not_lost_in_silence(tmp_path: Path) -> None:

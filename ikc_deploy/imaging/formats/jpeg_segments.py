@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import Final
 
@@ -22,7 +22,9 @@ _ICC: Final = b"ICC_PROFILE\0"
 _APP0, _APP15, _COMMENT = 0xE0, 0xEF, 0xFE
 _JFIF_BYTES, _ADOBE_BYTES = 14, 12
 _SCAN: Final = 0xDA
-_SEQUENTIAL_FRAMES: Final = (0xC0, 0xC1)
+_START_OF_SCAN: Final = bytes((0xFF, _SCAN))
+_FRAMES: Final = (0xC0, 0xC1, 0xC2)
+"""Baseline, extended and progressive frames with Huffman coding."""
 _END: Final = b"\xff\xd9"
 _RESTART_INTERVAL: Final = 0xDD
 _RESTART: Final = re.compile(rb"\xff[\xd0-\xd7]")
@@ -73,34 +75,57 @@ def complete_jpeg(data: bytes) -> bytes:
     """Return the content of a JPEG, with an end marker if only that is missing.
 
     Pillow refuses files without one, which some cameras write. A decoder continues with any data
-    behind a scan that is cut short, so the pixels are complete if they do not depend on that data.
-    Only files with a single scan can be checked in this way.
+    behind a scan that is cut short, so the last scan is complete if the pixels do not depend on
+    that data.
 
     Args:
         data: Content of the file; its number of pixels must be acceptable.
     """
     frame, interval, scan = b"", 0, 2
     for marker, start, scan in _segments(data):
-        if marker in _SEQUENTIAL_FRAMES:
+        if marker in _FRAMES:
             frame = data[start:scan]
         elif marker == _RESTART_INTERVAL:
             interval = int.from_bytes(data[start + 4 : scan])
-    if data.find(_END, scan) >= 0 or data[scan : scan + 2] != bytes((0xFF, _SCAN)):
-        return data
-    # The number of components in the frame's header, and in that of the first scan.
-    if frame[9:10] != data[scan + 4 : scan + 5]:
-        return data
-    # Decoders skip data of an interval whose restart marker is missing.
-    if interval and len(_RESTART.findall(data, scan)) != _restarts(frame, interval):
+    if data.find(_END, scan) >= 0 or not frame or not data.startswith(_START_OF_SCAN, scan):
         return data
     try:
+        scans = _scans(data, scan)
+        if not _cover_all_coefficients(scans, frame[10::3]):
+            return data
+        # Decoders skip data of an interval whose restart marker is missing.
+        restarts = len(_RESTART.findall(data, scan))
+        if interval and (len(scans) > 1 or restarts != _restarts(frame, interval)):
+            return data
         decoded = {
             hashlib.sha256(JpegImageFile(BytesIO(data + filler + _END)).tobytes()).digest()
             for filler in _FILLERS
         }
-    except OSError:
+    except (OSError, ValueError, IndexError):
         return data
     return data + _END if len(decoded) == 1 else data
+
+
+def _scans(data: bytes, start: int) -> list[tuple[bytes, int, int, int]]:
+    """Return components, first and last coefficient, and missing low bits of each scan."""
+    found = []
+    while start >= 0:
+        end = start + 5 + 2 * data[start + 4]
+        first, last, bits = data[end : end + 3]
+        found.append((data[start + 5 : end : 2], first, last, bits & 15))
+        start = data.find(_START_OF_SCAN, end)
+    return found
+
+
+def _cover_all_coefficients(
+    scans: Sequence[tuple[bytes, int, int, int]], components: bytes
+) -> bool:
+    """Return whether scans hold all bits of all coefficients of all components."""
+    complete: set[tuple[int, int]] = set()
+    for names, first, last, missing in scans:
+        if missing == 0:
+            complete |= {(name, number) for name in names for number in range(first, last + 1)}
+    return {(name, number) for name in components for number in range(64)} <= complete
 
 
 def _restarts(frame: bytes, interval: int) -> int:

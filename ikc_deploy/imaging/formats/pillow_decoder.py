@@ -15,6 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.formats.jpeg_segments import complete_jpeg
+from ikc_deploy.imaging.formats.png_chunks import check_rows
 from ikc_deploy.imaging.formats.sample_conversion import to_8_bits
 from ikc_deploy.imaging.formats.split_image import SplitImage, apply_orientation
 from ikc_deploy.imaging.picture import Picture
@@ -53,6 +54,8 @@ def decode(image: ImageFile.ImageFile, split: SplitImage) -> Picture:
     if deep_key:
         del image.info["transparency"]
     image.load()
+    if image.format == "PNG" and (image.info.get("interlace") or _ends_in_zeros(image)):
+        check_rows(split.pixels)
     rgb, alpha = _channels(image, bits)
     if deep_key:
         alpha = _deep_opacity(rgb, key, split.pixels)
@@ -80,6 +83,12 @@ def _channels(image: Image.Image, bits: int) -> tuple[NDArray[np.uint8], NDArray
         return np.array(image.convert("RGB")), None
     rgba = np.asarray(image.convert("RGBA"))
     return rgba[:, :, :3].copy(), rgba[:, :, 3].copy()
+
+
+def _ends_in_zeros(image: Image.Image) -> bool:
+    """Return whether the last row is zero, as missing rows are."""
+    last = image.crop((0, image.height - 1, image.width, image.height))
+    return not np.asarray(last).any()
 
 
 def _bits(rawmode: str) -> int:

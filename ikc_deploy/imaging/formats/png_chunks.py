@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Final
 
+from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.formats.colour_chunks import COLOUR_CHUNKS
 from ikc_deploy.imaging.formats.exif import strip_exif_prefix
 from ikc_deploy.imaging.formats.photoshop import SIGNATURE as PHOTOSHOP
@@ -22,6 +23,15 @@ PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPE: Final = 25
 """Position of the colour type in a PNG."""
 _INDEXED: Final = 3
+_SAMPLES: Final = {0: 1, 2: 3, _INDEXED: 1, 4: 2, 6: 4}
+"""Samples per pixel by colour type."""
+_ADAM7: Final = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
+"""First column and row, and distance of columns and rows, of each pass of an interlaced PNG."""
+_BLOCK: Final = 2**20
+"""Bytes that are decompressed at once."""
 _KEY_BYTES: Final[dict[int | None, int]] = {0: 2, 2: 6}
 """Length of the transparent colour in chunk tRNS by colour type: grey and RGB."""
 _TEXT_CHUNKS: Final = (b"tEXt", b"zTXt", b"iTXt")
@@ -72,6 +82,29 @@ def count_images(data: bytes) -> int:
     if b"fdAT" not in seen:
         return 1
     return max(1, frames) + (b"hidden" in seen)
+
+
+def check_rows(data: bytes) -> None:
+    """Raise `InputError` if a PNG has too few rows, which Pillow fills with zeros.
+
+    The message continues a sentence that begins with the name of the file.
+    """
+    width, height, bits, kind, interlaced = struct.unpack_from(">IIBBxxB", data, 16)
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    needed = 0
+    for left, top, across, down in passes:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        if columns > 0:
+            needed += rows * (1 + -(-columns * bits * _SAMPLES[kind] // 8))
+    packed = b"".join(
+        data[start + 8 : end - 4] for name, start, end in _png_chunks(data) if name == b"IDAT"
+    )
+    inflator = zlib.decompressobj()
+    while packed and not inflator.eof and needed > 0:
+        needed -= len(inflator.decompress(packed, _BLOCK))
+        packed = inflator.unconsumed_tail
+    if needed > 0:
+        raise InputError("cannot be read as an image: it is cut short, rows are missing")
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
