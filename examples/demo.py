@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 import ikc_deploy
-from ikc_deploy.imaging.degrade import degrade_gaussian, upscale_bicubic
-from ikc_deploy.imaging.image_io import read_rgb, write_rgb
+from ikc_deploy.imaging.degrade import degrade_gaussian
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.resize import upscale_bicubic
+from ikc_deploy.imaging.writing import write_rgb
 
 SIGMA = 2.6
 PHOTO = Path(__file__).parent.parent / "samples" / "kodim23.png"

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 import ikc_deploy
-from ikc_deploy.imaging.image_io import read_rgb, write_rgb
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.writing import write_rgb
 
 
 def upscale_tensor(upscaler: ikc_deploy.Upscaler, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ikc_deploy
-from ikc_deploy.imaging.image_io import read_rgb, write_rgb
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.writing import write_rgb
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ikc_deploy.cli._ui import note
 from ikc_deploy.cli._value_types import OUTPUT_FILE
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import write_atomically
-from ikc_deploy.imaging.image_io import read_rgb
+from ikc_deploy.imaging.reading import read_rgb
 from ikc_deploy.offline.methods import METHODS
 from ikc_deploy.offline.optimize import Losses, optimize
 from tools.measuring.known_kernel_case import KnownKernelCase, measure

@@ -15,7 +15,7 @@ from ikc_deploy.cli._ui import note
 from ikc_deploy.cli._value_types import OUTPUT_FILE
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import write_atomically
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.offline.methods import METHODS
 from tools._crop_options import degraded_crop_options
 from tools.measuring.degraded_crop import DegradedCrop

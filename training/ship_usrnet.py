@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.files import write_atomically
-from ikc_deploy.imaging.degrade import crop_to_multiple, quantize, upscale_bicubic
-from ikc_deploy.imaging.image_io import list_images, read_rgb
+from ikc_deploy.imaging.degrade import crop_to_multiple
+from ikc_deploy.imaging.input_files import list_images
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.resize import quantize, upscale_bicubic
+from ikc_deploy.imaging.torch_ops import to_image, to_tensor
 from ikc_deploy.kernels.conventions import FKP_SCALES, degrade_fkp, lag, random_fkp_kernels
 from ikc_deploy.networks.reference_usrnet import import_usrnet
 from ikc_deploy.networks.usrnet import Usrnet, load_usrnet, save_usrnet, shipped_usrnet
@@ -94,12 +97,11 @@ def _measured(
     # Bicubic upscaling assumes other positions of LR pixels than the FKP convention.
     bicubic = np.roll(upscale_bicubic(lr, scale), (-lag(scale), -lag(scale)), (0, 1))
     figures = {"bicubic_moved": psnr_y(bicubic, hr, scale)}
-    planes = torch.from_numpy(lr.copy()).permute(2, 0, 1)[None] / 255
+    planes = to_tensor(lr, "cpu")
     for name, network in networks.items():
         with torch.no_grad():
             sr = network(planes, torch.from_numpy(kernel)[None], scale)
-        image = (255 * sr[0].permute(1, 2, 0).clamp(0, 1)).round().byte().numpy()
-        figures[name] = psnr_y(image, hr, scale)
+        figures[name] = psnr_y(to_image(sr), hr, scale)
     return figures
 
 

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.imaging.image_files import ImageTask
-from ikc_deploy.imaging.image_io import (
-    IMAGE_SUFFIXES,
-    MAX_PIXELS,
-    READABLE_SUFFIXES,
-    names_other_file,
-)
-from ikc_deploy.imaging.planning import check_outputs, find_files, image_tasks, output_name
+from ikc_deploy.imaging.file_upscaling import ImageTask
+from ikc_deploy.imaging.input_files import find_files
+from ikc_deploy.imaging.output_paths import check_outputs, image_tasks, output_name
+from ikc_deploy.imaging.picture import MAX_PIXELS
+from ikc_deploy.imaging.suffixes import READABLE_SUFFIXES, WRITABLE_SUFFIXES
+from ikc_deploy.imaging.writing import has_unwritable_suffix
 from ikc_deploy.video.names import CONTAINERS, VIDEO_SUFFIXES
 
 BATCH_SUFFIXES: Final = (*READABLE_SUFFIXES, *VIDEO_SUFFIXES)
@@ -108,7 +106,7 @@ def find_inputs(
 
 def require_folder(out: Path) -> None:
     """Raise `InputError` if the output of several inputs is a file, or named like one."""
-    known = out.suffix.lower() in (*IMAGE_SUFFIXES, *CONTAINERS) or names_other_file(out)
+    known = out.suffix.lower() in (*WRITABLE_SUFFIXES, *CONTAINERS) or has_unwritable_suffix(out)
     if not out.is_dir() and (out.exists() or known):
         raise InputError(f"'{out}' is a file; give a folder, in which outputs keep their names")
 

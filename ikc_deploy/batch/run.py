@@ -15,7 +15,7 @@ from ikc_deploy.batch.settings import BatchSettings
 from ikc_deploy.batch.tasks import ChunkTask, Task, TaskOutcome
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import IkcError
-from ikc_deploy.imaging.image_files import ImageTask, Upscaled
+from ikc_deploy.imaging.file_upscaling import ImageTask, Upscaled
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.imaging.image_io import MAX_PIXELS
+from ikc_deploy.imaging.picture import MAX_PIXELS
 from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
 from ikc_deploy.option_fields import Option, check_options
 from ikc_deploy.runtime.options import UpscalerOptions

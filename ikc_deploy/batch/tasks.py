@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ikc_deploy.errors import IkcError, InputError
-from ikc_deploy.imaging.image_files import ImageTask, Upscaled, upscale_file
+from ikc_deploy.imaging.file_upscaling import ImageTask, Upscaled, upscale_file
 from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.runtime.given_blur import BlurSettings
 from ikc_deploy.runtime.upscaler import Upscaler

@@ -19,7 +19,7 @@ from ikc_deploy.benchmarks.quality import CandidateQuality, measure_quality
 from ikc_deploy.benchmarks.report import BenchmarkReport
 from ikc_deploy.bundle.manifest import Precision
 from ikc_deploy.errors import ExportError, InputError
-from ikc_deploy.imaging.folders import list_images
+from ikc_deploy.imaging.input_files import list_images
 from ikc_deploy.loops import IKC
 from ikc_deploy.option_fields import Option
 from ikc_deploy.parsing import read_toml

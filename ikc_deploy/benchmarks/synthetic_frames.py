@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.imaging.degrade import quantize
+from ikc_deploy.imaging.resize import quantize
 
 _MEAN: Final = 105.0
 _DEVIATION: Final = 55.0

@@ -36,7 +36,8 @@ from rich.status import Status
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ikc_deploy.imaging.image_io import READABLE_SUFFIXES, list_folder, list_tree
+from ikc_deploy.imaging.input_files import list_folder, list_tree
+from ikc_deploy.imaging.suffixes import READABLE_SUFFIXES
 from ikc_deploy.text import escape_controls
 
 _stdout = Console()

@@ -16,7 +16,7 @@ from ikc_deploy.cli._upscale_result import show_image
 from ikc_deploy.cli._upscale_video import VideoOptions
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice
 from ikc_deploy.errors import InputError, needs_extra
-from ikc_deploy.imaging.image_files import Upscaled
+from ikc_deploy.imaging.file_upscaling import Upscaled
 from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.option_fields import Option
 from ikc_deploy.video.encoder_settings import EncoderSettings

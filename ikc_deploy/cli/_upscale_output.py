@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from ikc_deploy.imaging.existing_outputs import ExistingOutputs
-from ikc_deploy.imaging.image_io import MAX_PIXELS
+from ikc_deploy.imaging.output_paths import ExistingOutputs
+from ikc_deploy.imaging.picture import MAX_PIXELS
 from ikc_deploy.option_fields import Option
 
 

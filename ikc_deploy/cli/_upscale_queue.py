@@ -26,13 +26,13 @@ from ikc_deploy.cli._upscale_video import (
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice
 from ikc_deploy.errors import IkcError, InputError
 from ikc_deploy.files import check_file
-from ikc_deploy.imaging.folders import names
-from ikc_deploy.imaging.image_files import (
+from ikc_deploy.imaging.file_upscaling import (
     ImageTask,
     Upscaled,
     upscale_file,
     upscale_file_nonblind,
 )
+from ikc_deploy.imaging.input_files import join_names
 from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.reporting.plotting import require_matplotlib
 from ikc_deploy.runtime.nonblind import NonBlind
@@ -226,7 +226,7 @@ def _without_existing(
     written += [] if output.save_kernel is None else [output.save_kernel]
     existing.check([*written, *(steps for task in tasks for steps in _steps(task))])
     if kept:
-        note(f"skipped, the output exists: {names(kept)}")
+        note(f"skipped, the output exists: {join_names(kept)}")
     return tasks
 
 

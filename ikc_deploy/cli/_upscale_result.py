@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Final
 
 from ikc_deploy.cli._ui import note, result
-from ikc_deploy.imaging.image_files import Upscaled
+from ikc_deploy.imaging.file_upscaling import Upscaled
 
 _TOLD_NOISE: Final = 1.0
 """Noise in 8-bit levels below which a line does not mention it."""

@@ -16,7 +16,7 @@ from ikc_deploy.cli._ui import counted, note, progress_bars, say, warn
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice
 from ikc_deploy.cli._value_types import RATE, TIME, WIDTH_HEIGHT
 from ikc_deploy.errors import InputError, needs_extra
-from ikc_deploy.imaging.existing_outputs import ExistingOutputs
+from ikc_deploy.imaging.output_paths import ExistingOutputs
 from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.option_fields import Option
 from ikc_deploy.runtime.given_blur import BlurSettings

@@ -11,7 +11,7 @@ from ikc_deploy.cli._bundle_options import BundleOptions
 from ikc_deploy.cli._option_group import given_options, option_group
 from ikc_deploy.cli._value_types import BYTES, TILE
 from ikc_deploy.errors import InputError
-from ikc_deploy.imaging.image_files import check_bundle
+from ikc_deploy.imaging.file_upscaling import check_bundle
 from ikc_deploy.option_fields import Option
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.upscaler import Upscaler, load_bundle

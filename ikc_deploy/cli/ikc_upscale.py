@@ -17,7 +17,7 @@ from ikc_deploy.cli._upscale_video import VideoOptions, upscale_video, video_opt
 from ikc_deploy.cli._upscaler_choice import UpscalerChoice, check_blur, upscaler_choice
 from ikc_deploy.cli._value_types import PATH, PIXELS, WIDTH_HEIGHT
 from ikc_deploy.errors import InputError
-from ikc_deploy.imaging.existing_outputs import ExistingOutputs
+from ikc_deploy.imaging.output_paths import ExistingOutputs
 from ikc_deploy.imaging.postprocessing import Postprocessing
 from ikc_deploy.runtime.backends.cpu_backends import ONNXRUNTIME
 from ikc_deploy.runtime.options import UpscalerOptions

@@ -1,8 +1,8 @@
-"""Compilation of one graph of a bundle to one TensorRT plan, with either variant.
+"""Compilation of one graph of a bundle to a TensorRT plan, with either variant.
 
-The network is strongly typed: the graph determines the precision. TF32 is off, so float32 means
-float32. TensorRT reports most failures by a return value and a message to the logger; this module
-checks every one and adds TensorRT's message to the exception.
+The network is strongly typed, so the graph determines the precision. TF32 is off, so float32 layers
+compute in float32. TensorRT reports most failures by a return value and a message to its logger:
+every return value is checked, and the messages are added to the exception.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ def build_plan(
         graph: Name of a graph of the bundle's loop, or "usrnet".
         toolchain: Variant of TensorRT and its compute capabilities.
         target: Settings of the build.
-        report: Called during the build; an exception that it raises cancels the build.
+        report: Called during the build; an exception in it cancels the build.
 
     Raises:
-        EngineError: TensorRT refuses the graph or a setting, a convolution has another precision
+        EngineError: TensorRT rejects the graph or a setting, a convolution has another precision
             than the bundle, or a kernel code is not float32.
         KeyboardInterrupt: Ctrl-C was pressed during the build.
     """
     trt = toolchain.library.module
     with _checked(toolchain, f"cannot start building the {graph}"):
         builder = trt.Builder(toolchain.library.logger)
-    # The parser owns the weights, so it must live until the plan is built.
+    # The parser owns the weights, so it must exist until the plan is built.
     network, parser = _parse(builder, bundle, graph, toolchain)
     precisions = check_layer_precision(network, graph, bundle.manifest.precision)
     config = _configure(builder, network, toolchain, target, bundle.manifest)
@@ -106,7 +106,7 @@ def _configure(
     with _checked(toolchain, "cannot set up the build") as require:
         require(config is not None)
         config.clear_flag(trt.BuilderFlag.TF32)
-        require(not config.get_flag(trt.BuilderFlag.TF32), "TF32 stays on")
+        require(not config.get_flag(trt.BuilderFlag.TF32), "TF32 cannot be disabled")
         config.builder_optimization_level = target.builder_level
         require(config.builder_optimization_level == target.builder_level)
         if target.workspace_mib is not None:
@@ -118,7 +118,7 @@ def _configure(
             for index, capability in enumerate(toolchain.compute_capabilities):
                 require(config.set_compute_capability(rtx_member(trt, capability), index))
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
-    # A graph for frames of one size accepts no others, so the target's profiles do not apply.
+    # Graphs for frames of one size have no dynamic dimensions, so profiles do not apply.
     fixed = all(-1 not in tuple(tensor.shape) for tensor in inputs)
     for profile in () if fixed else target.profiles:
         ends = (profile.min, profile.opt, profile.max)
@@ -149,7 +149,7 @@ def _input_shape(name: str, shape: Shape, manifest: Manifest) -> tuple[int, ...]
 def _build(
     builder: Any, network: Any, config: Any, toolchain: Toolchain, graph: str, report: BuildProgress
 ) -> bytes:
-    with _interrupt_held() as interrupted:
+    with _deferred_interrupt() as interrupted:
         monitor = _monitor(toolchain.library.module, graph, report, interrupted)
         config.progress_monitor = monitor
         with _checked(toolchain, f"cannot build the {graph}") as require:
@@ -163,10 +163,10 @@ def _build(
 
 
 @contextmanager
-def _interrupt_held() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C sets; an exception while TensorRT logs would be lost.
+def _deferred_interrupt() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C sets, because TensorRT loses exceptions in its callbacks.
 
-    Outside the main thread, where Python delivers no signals, it is never set.
+    Outside the main thread, which alone receives signals in Python, it is never set.
     """
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -181,9 +181,9 @@ def _interrupt_held() -> Iterator[threading.Event]:
 
 def _monitor(trt: Any, graph: str, report: BuildProgress, interrupted: threading.Event) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """A monitor whose callbacks raise nothing, because TensorRT cannot unwind.
+        """A monitor whose callbacks raise nothing, because TensorRT cannot handle exceptions.
 
-        An exception of `report` cancels the build and is raised after it.
+        An exception in `report` cancels the build and is raised after it.
         """
 
         def __init__(self) -> None:
@@ -197,17 +197,17 @@ def _monitor(trt: Any, graph: str, report: BuildProgress, interrupted: threading
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:  # noqa: ARG002
             self._totals[phase] = steps
-            self._tell(phase, 0)
+            self._report(phase, 0)
 
         def step_complete(self, phase: str, step: int) -> bool:
-            self._tell(phase, step + 1)
+            self._report(phase, step + 1)
             return not self.cancelled
 
         def phase_finish(self, phase: str) -> None:
-            # Phases may end before their last step.
-            self._tell(phase, self._totals[phase])
+            # A phase may end before its last step.
+            self._report(phase, self._totals[phase])
 
-        def _tell(self, phase: str, done: int) -> None:
+        def _report(self, phase: str, done: int) -> None:
             try:
                 report(graph, phase, done, self._totals[phase])
             except BaseException as error:
@@ -218,7 +218,7 @@ def _monitor(trt: Any, graph: str, report: BuildProgress, interrupted: threading
 
 @contextmanager
 def _timing_cache(config: Any, toolchain: Toolchain, target: Target) -> Iterator[None]:
-    """Use kernel timings of earlier builds for the same GPU, and save those of this build."""
+    """Use the kernel timings of earlier builds for the same GPU, and save those of this one."""
     if toolchain.ahead_of_time or not target.timing_cache:
         yield
         return
@@ -227,9 +227,9 @@ def _timing_cache(config: Any, toolchain: Toolchain, target: Target) -> Iterator
     file = cache_folder() / "timing" / name
     _read_timings(config, toolchain, file)
     yield
-    # The plan took minutes to build, so an error of the cache must not discard it.
+    # An error of the cache must not discard a plan that took minutes to build.
     try:
-        with _checked(toolchain, "cannot keep the timing cache") as require:
+        with _checked(toolchain, "cannot save the timing cache") as require:
             cache = config.get_timing_cache()
             require(cache is not None)
             content = cache.serialize()
@@ -240,31 +240,31 @@ def _timing_cache(config: Any, toolchain: Toolchain, target: Target) -> Iterator
 
 
 def _read_timings(config: Any, toolchain: Toolchain, file: Path) -> None:
-    """Pass the timings in `file` to the builder; without them it measures again."""
+    """Pass the timings in `file` to the builder; if they are unusable, it measures again."""
     try:
-        known = file.read_bytes() if file.is_file() else b""
+        timings = file.read_bytes() if file.is_file() else b""
     except OSError as error:
-        known = b""
+        timings = b""
         _warn(file, error)
     try:
-        _set_timings(config, toolchain, known)
+        _set_timings(config, toolchain, timings)
     except EngineError as error:
-        if not known:
+        if not timings:
             raise
         _warn(file, error)
         _set_timings(config, toolchain, b"")
 
 
-def _set_timings(config: Any, toolchain: Toolchain, known: bytes) -> None:
+def _set_timings(config: Any, toolchain: Toolchain, timings: bytes) -> None:
     with _checked(toolchain, "cannot use a timing cache") as require:
-        cache = config.create_timing_cache(known)
+        cache = config.create_timing_cache(timings)
         require(cache is not None and config.set_timing_cache(cache, False))
 
 
 def _warn(file: Path, error: Exception) -> None:
     reason = (error.strerror if isinstance(error, OSError) else None) or error
     warnings.warn(
-        f"the timing cache '{file}' cannot be used, so kernels are timed again: {reason}",
+        f"the timing cache '{file}' cannot be used, so kernels are measured again: {reason}",
         RuntimeWarning,
         stacklevel=2,
     )
@@ -277,7 +277,7 @@ class _Require(Protocol):
 
 @contextmanager
 def _checked(toolchain: Toolchain, failure: str) -> Iterator[_Require]:
-    """Run a step of TensorRT; its failures become an `EngineError` with TensorRT's messages."""
+    """Convert failures of a TensorRT step to an `EngineError` with TensorRT's messages."""
     messages = toolchain.library.messages
     mark = messages.mark()
 
@@ -294,6 +294,6 @@ def _checked(toolchain: Toolchain, failure: str) -> Iterator[_Require]:
     try:
         yield require
     except (TypeError, ValueError, RuntimeError) as error:
-        # The bindings raise these if the library returns nothing or refuses an argument.
+        # The bindings raise these if the library returns nothing or rejects an argument.
         said = messages.since(mark)
         raise EngineError(sentence(f"{error}; {said}")) from error

@@ -1,7 +1,7 @@
-"""Addition of an engine to a bundle: built once for equal inputs, atomically, then sealed.
+"""Addition of an engine to a bundle, which is also the cache of its engines.
 
-The bundle itself is the cache. The name of an engine's folder is a fingerprint of everything that
-its plans depend on, so an existing engine is the one that a build would produce.
+The name of an engine's folder is a fingerprint of everything that its plans depend on, so an engine
+is built only if the bundle has none with its fingerprint.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def add_engine(
 ) -> tuple[Engine, bool]:
     """Return the engine for `target` in a bundle; build and add it if it is missing.
 
-    Of several processes that add the same engine at once, one builds it and the others wait for it.
-    The bundle stays unchanged until all plans are built.
+    If several processes add the same engine at once, one builds it and the others wait. The bundle
+    is not changed before all plans are built.
 
     Args:
         folder: Folder of the bundle.
@@ -57,7 +57,7 @@ def add_engine(
     Raises:
         BundleError: The bundle is missing or damaged.
         OutputError: The folder holds files that the bundle does not list.
-        EngineError: TensorRT refuses a graph or a setting, or a layer has the wrong precision.
+        EngineError: TensorRT rejects a graph or a setting, or a layer has the wrong precision.
     """
     with locked(folder):
         bundle = Bundle.open(folder)
@@ -72,7 +72,7 @@ def add_engine(
         }
         record = _record(bundle, name, toolchain, target, plans)
         with changed_bundle(folder) as (now, changed):
-            # A build takes minutes: seal the bundle only if its files did not change meanwhile.
+            # A build takes minutes, in which the bundle may have been changed.
             if now.files != bundle.files:
                 raise EngineError(
                     f"'{folder}' was changed while its engines were built; run the command again"
@@ -82,7 +82,7 @@ def add_engine(
             for graph, plan in plans.items():
                 (engine / f"{graph}.plan").write_bytes(plan.data)
             write_record(engine, record)
-            # List only files that were verified or just written.
+            # The manifest must list only files that were verified or just written.
             added_files = record_files(changed, engine_files(name, bundle.loop))
             write_manifest(changed, now.manifest, {**now.files, **added_files})
         added = _find(Bundle.open(folder), name)

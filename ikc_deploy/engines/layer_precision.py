@@ -1,7 +1,7 @@
-"""The layer precision: dtypes of the layers that TensorRT's parser created, and their check.
+"""Layer precision: the dtypes of the layers that TensorRT's parser created, and their check.
 
-Precision is a property of the graph (docs/adr/0003), and the network is strongly typed, so
-the dtypes after parsing are those that the kernels will have.
+The graph determines the precision (docs/adr/0003) and the network is strongly typed, so the dtypes
+after parsing are those of the kernels.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def check_layer_precision(network: Any, graph: str, precision: Precision) -> Lay
             f"{len(wrong)} of {len(convolutions)} convolutions of the {graph} are not {wanted} in "
             f"TensorRT: {', '.join(wrong[:_NAMED])}; export the graphs again with ikc-export"
         )
-    codes = sorted(set(_low_codes(network)))
+    codes = sorted(set(_codes_below_float32(network)))
     if codes:
         raise EngineError(
             f"kernel codes must be float32, and in TensorRT's {graph} they are not: "
@@ -65,7 +65,7 @@ def check_layer_precision(network: Any, graph: str, precision: Precision) -> Lay
     return layer_precision(network)
 
 
-def _low_codes(network: Any) -> Iterator[str]:
+def _codes_below_float32(network: Any) -> Iterator[str]:
     """Yield kernel codes that are not float32, and their layers that have another float dtype."""
     ends = [network.get_input(i) for i in range(network.num_inputs)]
     ends += [network.get_output(i) for i in range(network.num_outputs)]

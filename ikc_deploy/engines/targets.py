@@ -42,12 +42,12 @@ class Target:
     profiles: tuple[Profile, ...] = (DEFAULT_PROFILE,)
     """Ranges of LR frames. Every profile increases build time and plan size."""
     workspace_mib: int | None = None
-    """Limit of TensorRT's scratch memory in MiB; None for the whole GPU."""
+    """Limit of TensorRT's workspace memory in MiB; None for the memory of the GPU."""
     builder_level: int = 3
-    """Effort of the search for fast kernels, 0 to 5."""
+    """TensorRT's builder optimization level, 0 to 5: higher searches longer for fast kernels."""
     timing_cache: bool = True
-    """Whether kernel timings are kept in the user's cache for the next build. (Only for `tensorrt`:
-    TensorRT for RTX measures no timings when it builds.)"""
+    """Whether to keep kernel timings in the user's cache for later builds. Has no effect with
+    `tensorrt-rtx`, which measures no kernels when it builds."""
 
     def __post_init__(self) -> None:
         """Require valid compute capabilities, profiles for frames, and a workspace in range."""
@@ -117,7 +117,7 @@ def parse_shape(text: str) -> Shape:
 
 
 def parse_shapes(text: str) -> Profile:
-    """Return the profile of "MIN:OPT:MAX", each a shape as in `parse_shape`.
+    """Return the profile that "MIN:OPT:MAX" gives, each a shape as in `parse_shape`.
 
     Raises:
         InputError: The text has another form, or not min <= opt <= max.

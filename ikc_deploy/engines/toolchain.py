@@ -49,8 +49,8 @@ def choose_toolchain(
     """Return a toolchain for `target`, and the reasons why "auto" skipped variants.
 
     Args:
-        variant: Name of a variant. "auto" takes `tensorrt` if the target's GPU is in this machine,
-            as it tunes on the GPU itself, and otherwise `tensorrt-rtx`.
+        variant: Name of a variant. "auto" takes `tensorrt`, which tunes on the GPU itself, if the
+            target's GPU is in this machine, and otherwise `tensorrt-rtx`.
         target: Settings of the build.
 
     Raises:
@@ -58,13 +58,13 @@ def choose_toolchain(
     """
     if variant != "auto":
         return prepare_toolchain(variant, target), {}
-    passed: dict[TensorRTVariantName, str] = {}
+    skipped: dict[TensorRTVariantName, str] = {}
     for name in TENSORRT_VARIANTS:
         try:
-            return prepare_toolchain(name, target), passed
+            return prepare_toolchain(name, target), skipped
         except EngineError as error:
-            passed[name] = str(error)
-    raise EngineError("no engine can be built here. " + ". ".join(passed.values()))
+            skipped[name] = str(error)
+    raise EngineError("no engine can be built here. " + ". ".join(skipped.values()))
 
 
 def prepare_toolchain(variant: TensorRTVariantName, target: Target) -> Toolchain:

@@ -1,13 +1,13 @@
 """Verification of an engine with Polygraphy: plans against ONNX Runtime on the target machine.
 
-Each graph gets the same inputs in both: those of the loop, and codes far from its fixed point,
-where the next code has to move. Polygraphy compares the outputs. Then both run the loop on their
-own codes, so errors accumulate as in use. The limits follow from the rounding errors of these
-graphs, which their export has measured and the manifest specifies.
+Polygraphy compares the outputs of each graph for the same inputs: those of the loop, and codes far
+from its fixed point, where a correction changes the code. Then each runs the loop with its own
+codes, so that errors accumulate as in use. The limits follow from the rounding errors of the
+graphs, which the export measured and recorded in the manifest.
 
     python -m ikc_deploy.engines.verify BUNDLE FINGERPRINT     # the result as JSON
 
-Polygraphy takes its variant of TensorRT from an environment variable, once for the process:
+Polygraphy reads its variant of TensorRT from an environment variable once per process, so
 `verify_engine` starts a process for each engine.
 """
 
@@ -49,7 +49,7 @@ VERIFIED_ITERS: Final = 3
 
 _USE_RTX: Final = "POLYGRAPHY_USE_TENSORRT_RTX"
 _FRAMES: Final = 6
-"""Number of frames for a start graph, which returns few numbers per frame."""
+"""Number of frames for a start graph, whose outputs have few values per frame."""
 _FAR: Final = (0.1, 0.9)
 """Positions of codes far from the fixed point, as shares of the sigma range."""
 _MAX_SIDE: Final = 128
@@ -71,7 +71,7 @@ def verify_engine(bundle: Bundle, engine: Engine) -> Verification:
     Raises:
         MissingExtraError: Polygraphy is not installed.
         EngineError: The engine does not run on this machine, or exceeds the limits of its
-            precision; in the latter case the result is in the manifest, too.
+            precision, in which case the result is in the manifest too.
     """
     reason = incompatibility(engine, this_host(engine.record.variant))
     name = engine.record.fingerprint
@@ -82,7 +82,7 @@ def verify_engine(bundle: Bundle, engine: Engine) -> Verification:
         )
     _import_polygraphy()
     check_bundle_folder(bundle.path)
-    verification = _ask_child(bundle.path, engine)
+    verification = _verify_in_subprocess(bundle.path, engine)
     with changed_bundle(bundle.path) as (now, changed):
         verified = now.manifest.verified | {name: verification}
         write_manifest(changed, replace(now.manifest, verified=verified), now.files)
@@ -92,7 +92,7 @@ def verify_engine(bundle: Bundle, engine: Engine) -> Verification:
         ]
         raise EngineError(
             f"engine {name} differs from ONNX Runtime by more than rounding does "
-            f"({', '.join(failed) or 'in the loop alone'}); do not ship it. The measured errors "
+            f"({', '.join(failed) or 'in the loop alone'}); do not use it. The measured errors "
             f"are in the manifest of '{bundle.path}'"
         )
     return verification
@@ -107,10 +107,10 @@ def runnable_engines(bundle: Bundle) -> list[Engine]:
     verified = [(e, incompatibility(e, this_host(e.record.variant))) for e in read_engines(bundle)]
     runnable = [engine for engine, reason in verified if not reason]
     if not runnable:
-        told = [f"{engine.record.fingerprint}: {reason}" for engine, reason in verified]
+        reasons = [f"{engine.record.fingerprint}: {reason}" for engine, reason in verified]
         raise EngineError(
             f"'{bundle.path}' has no engine that can be compared with ONNX Runtime here: "
-            + ("; ".join(told) or "it has none at all; add one with --engine")
+            + ("; ".join(reasons) or "it has none at all; add one with --engine")
         )
     return runnable
 
@@ -133,9 +133,9 @@ def compare(bundle: Bundle, candidates: Mapping[str, Any], side: int) -> Verific
         with ExitStack() as stack:
             for runner in (*references.values(), *candidates.values()):
                 stack.enter_context(runner)
-            feeds, wanted = _loop(bundle, references, frames[0])
-            _, found = _loop(bundle, candidates, frames[0])
-            _add_far(bundle.loop, feeds, references, frames, _far_codes(bundle))
+            feeds, expected = _run_loop(bundle, references, frames[0])
+            _, found = _run_loop(bundle, candidates, frames[0])
+            _add_far_codes(bundle.loop, feeds, references, frames, _far_codes(bundle))
         outputs = {
             graph: _compare_outputs(
                 (references[graph], candidates[graph]), feeds[graph], tolerances
@@ -143,12 +143,14 @@ def compare(bundle: Bundle, candidates: Mapping[str, Any], side: int) -> Verific
             for graph in bundle.loop.graphs
         }
     steps = [
-        EngineStep(step, _finite(psnr(ours[SR], theirs[SR])), _largest(ours[CODE], theirs[CODE]))
-        for step, (ours, theirs) in enumerate(zip(found, wanted, strict=True))
+        EngineStep(
+            step, _finite(psnr(ours[SR], theirs[SR])), _max_difference(ours[CODE], theirs[CODE])
+        )
+        for step, (ours, theirs) in enumerate(zip(found, expected, strict=True))
     ]
-    least = -20 * math.log10(LOOP * tolerances[SR])
+    min_psnr = -20 * math.log10(LOOP * tolerances[SR])
     passed = all(map(_all_passed, outputs.values())) and all(
-        step.image_db is not None and step.image_db >= least and step.code_error is not None
+        step.image_db is not None and step.image_db >= min_psnr and step.code_error is not None
         for step in steps
     )
     return Verification(_tools(), (side, side), outputs, steps, passed)
@@ -169,16 +171,16 @@ def engine_limits(bundle: Bundle) -> dict[str, float]:
             "limits of engines depend on; export it again with ikc-export"
         )
     factor = ENGINE[bundle.manifest.precision]
-    costs = {graph: factor * parity.graphs[graph].whole.rounding for graph in loop.graphs}
-    image = costs[loop.image.name]
-    # Mean difference of two roundings to 8 bits of slightly different values.
+    rounding = {graph: factor * parity.graphs[graph].whole.rounding for graph in loop.graphs}
+    image = rounding[loop.image.name]
+    # Mean difference between two slightly different values after rounding to 8 bits.
     rounded = 255 * image + FRAME_LEVELS["fp32"] / 100
     limits = {
         SR: image,
         FRAME: rounded if bundle.manifest.io == "uint8" else image,
-        NEXT_CODE: costs[loop.update.name],
+        NEXT_CODE: rounding[loop.update.name],
     }
-    return limits if loop.start is None else limits | {CODE: costs[loop.start.name]}
+    return limits if loop.start is None else limits | {CODE: rounding[loop.start.name]}
 
 
 def _far_codes(bundle: Bundle) -> list[NDArray[np.float32]]:
@@ -188,14 +190,14 @@ def _far_codes(bundle: Bundle) -> list[NDArray[np.float32]]:
     return [bundle.basis.code_of_sigma(sigma)[None] for sigma in sigmas]
 
 
-def _add_far(
+def _add_far_codes(
     loop: Loop,
     feeds: dict[str, list[Tensors]],
     references: Mapping[str, Any],
     frames: list[NDArray[Any]],
     codes: list[NDArray[np.float32]],
 ) -> None:
-    """Add other frames for a start graph, and the first one with other codes for the others."""
+    """Add further frames for a start graph, and `codes` with the first frame for other graphs."""
     if loop.start is not None:
         feeds[loop.start.name] += [{LR: frame} for frame in frames[1:]]
     for code in codes:
@@ -206,7 +208,7 @@ def _add_far(
         feeds[loop.update.name].append({name: values[name] for name in loop.update.inputs})
 
 
-def _loop(
+def _run_loop(
     bundle: Bundle, runners: Mapping[str, Any], frame: NDArray[Any]
 ) -> tuple[dict[str, list[Tensors]], list[Tensors]]:
     """Run the loop; return the inputs of each graph, and `sr` and `code` of every step."""
@@ -215,7 +217,7 @@ def _loop(
 
     def infer(graph: str, feed: Mapping[str, Any]) -> Tensors:
         feeds[graph].append(dict(feed))
-        # Runners reuse their output buffers.
+        # Copies, because runners reuse their output buffers.
         return {name: np.array(array) for name, array in runners[graph].infer(dict(feed)).items()}
 
     start = bundle.basis.delta_code()[None] if loop.start is None else None
@@ -235,7 +237,7 @@ def _compare_outputs(
     verdict = SimpleCompareFunc(rtol=0.0, atol=dict(tolerances), check_error_stat="mean")
     results = Comparator.run(list(runners), data_loader=feeds)
     pairs = zip(*(results[runner.name] for runner in runners), strict=True)
-    # Polygraphy also divides by the outputs, which may be 0, for unused relative errors.
+    # Polygraphy also computes relative errors, which are not used; outputs may be 0.
     with np.errstate(divide="ignore", invalid="ignore"):
         return [
             EngineOutput(
@@ -293,21 +295,21 @@ def _side_for(engine: Engine) -> tuple[int, int]:
     )
 
 
-def _ask_child(folder: Path, engine: Engine) -> Verification:
+def _verify_in_subprocess(folder: Path, engine: Engine) -> Verification:
     environment = dict(os.environ)
     environment[_USE_RTX] = "1" if engine.record.variant == "tensorrt-rtx" else "0"
     command = [sys.executable, "-m", __name__, str(folder), engine.record.fingerprint]
     child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    said = (child.stderr.strip() or child.stdout.strip()).splitlines()
+    output = (child.stderr.strip() or child.stdout.strip()).splitlines()
     if child.returncode != 0:
         raise EngineError(
             f"engine {engine.record.fingerprint} could not be compared with ONNX Runtime: "
-            f"{said[-1] if said else f'the process ended with {child.returncode}'}"
+            f"{output[-1] if output else f'the process ended with {child.returncode}'}"
         )
     return read_settings(Verification, read_json(child.stdout.splitlines()[-1].encode()))
 
 
-def _answer(folder: str, fingerprint: str) -> Verification:
+def _verify_here(folder: str, fingerprint: str) -> Verification:
     bundle = Bundle.open(folder)
     (engine,) = (e for e in read_engines(bundle) if e.record.fingerprint == fingerprint)
     side, profile = _side_for(engine)
@@ -337,7 +339,7 @@ def _all_passed(outputs: list[EngineOutput]) -> bool:
     return bool(outputs) and all(output.passed for output in outputs)
 
 
-def _largest(code: NDArray[Any], expected: NDArray[Any]) -> float | None:
+def _max_difference(code: NDArray[Any], expected: NDArray[Any]) -> float | None:
     return _finite(np.abs(code - expected).max())
 
 
@@ -347,6 +349,6 @@ def _finite(value: Any) -> float | None:
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(asdict(_answer(*sys.argv[1:]))))
+        print(json.dumps(asdict(_verify_here(*sys.argv[1:]))))
     except IkcError as failure:
         sys.exit(str(failure))

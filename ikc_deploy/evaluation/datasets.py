@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import real_path
 from ikc_deploy.imaging.degrade import crop_to_multiple
-from ikc_deploy.imaging.image_io import list_images, read_rgb
+from ikc_deploy.imaging.input_files import list_images
+from ikc_deploy.imaging.reading import read_rgb
 from ikc_deploy.runtime.frames import MIN_SIDE
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.imaging.degrade import blur, quantize
-from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.imaging.degrade import blur
+from ikc_deploy.imaging.resize import quantize, resize_bicubic
 from ikc_deploy.option_fields import Option
 
 

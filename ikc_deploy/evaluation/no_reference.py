@@ -30,10 +30,11 @@ from ikc_deploy.evaluation.protocol import Progress, check_bundle
 from ikc_deploy.evaluation.records import Method
 from ikc_deploy.evaluation.summary import CONFIDENCE_TEXT, bootstrap_interval
 from ikc_deploy.files import real_path
-from ikc_deploy.imaging.degrade import blur, quantize, upscale_bicubic
-from ikc_deploy.imaging.image_io import list_images, read_rgb
+from ikc_deploy.imaging.degrade import degrade
+from ikc_deploy.imaging.input_files import list_images
 from ikc_deploy.imaging.metrics import luma, psnr_y
-from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.resize import upscale_bicubic
 from ikc_deploy.reporting.tables import csv_text
 from ikc_deploy.runtime.frames import MIN_SIDE
 from ikc_deploy.runtime.upscaler import Upscaler
@@ -127,8 +128,7 @@ def consistency(
         kernel: Blur kernel `[k,k]`, k odd, sum 1.
         scale: Scale factor s.
     """
-    downscaled = quantize(resize_bicubic(blur(image, kernel.astype(np.float64)), 1 / scale))
-    return psnr_y(downscaled, lr, 0)
+    return psnr_y(degrade(image, kernel, scale), lr, 0)
 
 
 def summary_rows(

@@ -35,9 +35,9 @@ from ikc_deploy.evaluation.protocol import (
 )
 from ikc_deploy.evaluation.records import Record
 from ikc_deploy.files import real_path
-from ikc_deploy.imaging.folders import names
-from ikc_deploy.imaging.image_io import list_images, read_rgb
+from ikc_deploy.imaging.input_files import join_names, list_images
 from ikc_deploy.imaging.metrics import SSIM_WINDOW
+from ikc_deploy.imaging.reading import read_rgb
 from ikc_deploy.runtime.frames import MIN_SIDE
 from ikc_deploy.runtime.upscaler import Upscaler
 
@@ -99,8 +99,9 @@ class PairSet:
         for found, what, where in ((alone, "HR", hr), (unused, "LR", lr)):
             if found:
                 raise InputError(
-                    f"no {what} image in '{where}' matches {names(found)}; names must be equal up "
-                    "to a last part such as x4, _LR4 or _HR, and every image needs a partner"
+                    f"no {what} image in '{where}' matches {join_names(found)}; names must be "
+                    "equal up to a last part such as x4, _LR4 or _HR, and every image needs a "
+                    "partner"
                 )
         if not lows:
             raise InputError(

@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 from ikc_deploy.errors import InputError, OutputError
 from ikc_deploy.evaluation.datasets import read_hr
 from ikc_deploy.files import check_file, real_path, write_atomically
-from ikc_deploy.imaging.degrade import degrade_gaussian, quantize, upscale_bicubic
-from ikc_deploy.imaging.image_io import write_rgb
-from ikc_deploy.imaging.planning import find_files
-from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.imaging.degrade import degrade_gaussian
+from ikc_deploy.imaging.input_files import find_files
+from ikc_deploy.imaging.resize import quantize, resize_bicubic, upscale_bicubic
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.kernels import SIGMA_RANGES
 from ikc_deploy.kernels.conventions import degrade_fkp, fkp_variances, shifted_gaussian
 from ikc_deploy.locks import locked

@@ -25,8 +25,8 @@ from ikc_deploy.evaluation.blurs import Blur, BlurSet, Filter, UnknownBlur
 from ikc_deploy.evaluation.datasets import Dataset, open_datasets, read_hr
 from ikc_deploy.evaluation.degradation import Degradation
 from ikc_deploy.evaluation.records import Method, Record
-from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.metrics import kernel_psnr, psnr_y, ssim_y
+from ikc_deploy.imaging.resize import upscale_bicubic
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.upscaler import Upscaler
 

@@ -26,9 +26,10 @@ from ikc_deploy.errors import ExportError, InputError
 from ikc_deploy.evaluation.datasets import read_hr
 from ikc_deploy.export.int8 import Feeds, convolution_weights, quantize_graph
 from ikc_deploy.export.precision import conv_precision
-from ikc_deploy.imaging.degrade import degrade_gaussian, quantize
-from ikc_deploy.imaging.image_io import list_images
+from ikc_deploy.imaging.degrade import degrade_gaussian
+from ikc_deploy.imaging.input_files import list_images
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.resize import quantize
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.loops import CODE, DAN, IKC, LR, SR
 from ikc_deploy.runtime.backends import open_backend

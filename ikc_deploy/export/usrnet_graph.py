@@ -44,7 +44,7 @@ from ikc_deploy.export.graphs import export_module, frames, planes
 from ikc_deploy.export.precision import check_precision
 from ikc_deploy.export.rounding import rounded_prior
 from ikc_deploy.files import sha256_file
-from ikc_deploy.imaging.degrade import quantize
+from ikc_deploy.imaging.resize import quantize
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.kernels.conventions import degrade_fkp, fkp_variances, shifted_gaussian
 from ikc_deploy.networks.usrnet import Usrnet, load_usrnet, shipped_usrnet

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.imaging.resize import quantize, resize_bicubic
 from ikc_deploy.kernels import gaussian_kernel
 
 SIGMAS: Final[dict[int, tuple[float, ...]]] = {
@@ -84,13 +84,3 @@ def degrade(hr: NDArray[np.uint8], kernel: NDArray[np.floating], scale: int) -> 
 def degrade_gaussian(hr: NDArray[np.uint8], sigma: float, scale: int) -> NDArray[np.uint8]:
     """Call `degrade` with the isotropic Gaussian whose width is `sigma` HR pixels."""
     return degrade(hr, gaussian_kernel(sigma), scale)
-
-
-def upscale_bicubic(lr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """Upscale `[H,W,3]` uint8 bicubically to `[s*H,s*W,3]` uint8; the baseline of comparisons."""
-    return quantize(resize_bicubic(lr, scale))
-
-
-def quantize(image: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Round `image` to the nearest integers and clip to 0..255; return uint8 of the same shape."""
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
+from ikc_deploy.imaging.resize import resized
 from ikc_deploy.option_fields import Option, check_options
 from ikc_deploy.text import shown
 
@@ -214,30 +215,6 @@ def blended(plain: NDArray[np.uint8], sr: NDArray[np.uint8], strength: float) ->
 
 
 _BAND: Final = 256
-
-
-def resized(
-    image: NDArray[np.uint8], height: int, width: int, *, enlarge: bool = False
-) -> NDArray[np.uint8]:
-    """Resize an image with Pillow.
-
-    Args:
-        image: Image `[H,W,3]` or `[H,W]`, uint8.
-        height: Height of the result.
-        width: Width of the result.
-        enlarge: Whether to use Keys' bicubic kernel (a = -0.5), the plain upscaling of
-            comparisons, instead of Lanczos with 3 lobes. Both are widened when they downscale, so
-            they do not alias.
-
-    Returns:
-        The resized image; `image` itself if it has this size.
-    """
-    if image.shape[:2] == (height, width):
-        return image
-    from PIL import Image
-
-    kernel = Image.Resampling.BICUBIC if enlarge else Image.Resampling.LANCZOS
-    return np.array(Image.fromarray(image).resize((width, height), kernel))
 
 
 NO_POSTPROCESSING: Final = Postprocessing()

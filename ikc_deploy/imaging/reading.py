@@ -1,7 +1,21 @@
-"""Reading of an image file into a `Picture`: choice of the decoder, and error messages."""
+"""Reading of an image file into a `Picture`: upright 8-bit RGB with separate opacity.
+
+- EXIF rotation is applied. The ICC profile and all `Metadata` that the written format holds are
+  kept, with orientation 1, the new size and no thumbnail. Damaged metadata does not prevent
+  reading: it is removed before the pixels are decoded.
+- Grey images stay grey: three equal channels in the `Picture`, one channel in the file.
+- Palettes become RGB, with alpha if a colour is transparent. CMYK and CIELAB become RGB, without
+  their profile, which describes other values.
+- 16-bit samples become 8-bit samples. Grey is rounded. Colour keeps the high byte, which is all
+  that Pillow decodes and within one level of rounding.
+- Animations and files of several pages are rejected. Thumbnails and masks are not counted as
+  pages. In a phone's JPEG with a preview or gain map behind the photograph (MPO), the photograph
+  is read.
+"""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from io import BytesIO
 from os import PathLike, fspath
@@ -20,31 +34,32 @@ from PIL import (
 )
 
 from ikc_deploy.errors import InputError, MissingExtraError, needs_extra
-from ikc_deploy.imaging import tiff
-from ikc_deploy.imaging.colour_chunks import nclx_chunk
-from ikc_deploy.imaging.exif import plain_exif
-from ikc_deploy.imaging.metadata import Density, Metadata
-from ikc_deploy.imaging.picture import MAX_PIXELS, Picture, check_pixels
-from ikc_deploy.imaging.pillow import decode, own_limit
-from ikc_deploy.imaging.separation import (
-    PNG_SIGNATURE,
-    Parted,
-    orientation_of,
-    part_jpeg,
-    part_png,
-    png_images,
-    sound_profile,
-)
+from ikc_deploy.imaging.formats import tiff
+from ikc_deploy.imaging.formats.colour_chunks import nclx_chunk
+from ikc_deploy.imaging.formats.exif import strip_exif_prefix
+from ikc_deploy.imaging.formats.jpeg_segments import split_jpeg
+from ikc_deploy.imaging.formats.pillow_decoder import decode, without_pixel_limit
+from ikc_deploy.imaging.formats.png_chunks import PNG_SIGNATURE, count_images, split_png
+from ikc_deploy.imaging.formats.split_image import SplitImage, orientation_of, usable_profile
+from ikc_deploy.imaging.picture import MAX_PIXELS, Density, Metadata, Picture, check_pixels
 
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIC")
 """Formats that can be read; they are recognised by content, not by file name."""
+
+_BMP_HEADER_WITH_OPACITY: Final = 56
+"""Size of the first header of BMP that has a mask of the bits for opacity."""
+_BMP_BITFIELDS: Final = 3
+"""Compression of a BMP whose header has masks of the bits of each channel."""
+
+_HEIF_HEADER: Final = 2**16
+"""Bytes in which the properties of an AVIF or HEIC are searched."""
 
 _HEAD: Final = 4096
 """Bytes from which the format is recognised."""
 _BYTES_PER_PIXEL: Final = 16
 """Upper limit of the encoded bytes of a pixel: four samples of 32 bits."""
 _MAX_METADATA: Final = 2**28
-"""Upper limit of the bytes of a file beside its pixels."""
+"""Upper limit of the bytes of a file besides its pixels."""
 
 
 def read_picture(path: str | PathLike[str], max_pixels: int | None = MAX_PIXELS) -> Picture:
@@ -82,8 +97,11 @@ def read_picture(path: str | PathLike[str], max_pixels: int | None = MAX_PIXELS)
     except InputError as error:
         raise InputError(f"'{fspath(path)}' {error}") from error
     except Exception as error:  # the decoders raise a dozen types for damaged files
-        reason = str(error) or f"it is damaged ({type(error).__name__})"
-        raise InputError(f"'{fspath(path)}' cannot be read as an image: {reason}") from error
+        reason = str(error) or type(error).__name__
+        raise InputError(
+            f"'{fspath(path)}' cannot be read as an image: it is damaged, cut short or of an "
+            f"unsupported kind ({reason})"
+        ) from error
 
 
 def read_rgb(path: str | PathLike[str], max_pixels: int | None = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -115,7 +133,8 @@ def _content(file: BinaryIO, max_pixels: int | None) -> bytes:
         raise InputError("cannot be read as an image: the file is empty")
     if not (head.startswith(tiff.SIGNATURES) or any(begins(head) for begins, _ in _DECODERS)):
         raise InputError(
-            f"cannot be read as an image: its format is not one of {', '.join(FORMATS)}"
+            f"cannot be read as an image: its format is not one of {', '.join(FORMATS)}; "
+            "convert it to PNG or TIFF"
         )
     if max_pixels is None:
         return head + file.read()
@@ -135,49 +154,62 @@ def _read(data: bytes, max_pixels: int | None) -> Picture:
         return tiff.read_tiff(data, max_pixels)
     for begins, opened in _DECODERS:
         if begins(data):
-            image, parted = opened(data)
+            image, split = opened(data)
             check_pixels(*image.size, max_pixels)
             _refuse_several(getattr(image, "n_frames", 1))
-            return decode(image, parted)
+            return decode(image, split)
     raise AssertionError("the content was checked when it was read")
 
 
 def _refuse_several(count: int) -> None:
     if count > 1:
         raise InputError(
-            f"holds {count} images (an animation); save the one that you want as a separate file"
+            f"holds {count} images (an animation or a sequence); "
+            "save the one that you want as a separate file"
         )
 
 
-Opened = tuple[ImageFile.ImageFile, Parted]
+Opened = tuple[ImageFile.ImageFile, SplitImage]
 
 
 # Pillow's classes are used directly, because Image.open() applies a limit of pixels.
 def _open_png(data: bytes) -> Opened:
-    _refuse_several(png_images(data))
-    parted = part_png(data)
-    return PngImagePlugin.PngImageFile(BytesIO(parted.pixels)), parted
+    _refuse_several(count_images(data))
+    split = split_png(data)
+    return PngImagePlugin.PngImageFile(BytesIO(split.pixels)), split
 
 
 def _open_jpeg(data: bytes) -> Opened:
-    parted = part_jpeg(data)
-    return JpegImagePlugin.JpegImageFile(BytesIO(parted.pixels)), parted
+    split = split_jpeg(data)
+    return JpegImagePlugin.JpegImageFile(BytesIO(split.pixels)), split
 
 
 def _open_webp(data: bytes) -> Opened:
-    with own_limit():
+    with without_pixel_limit():
         image = WebPImagePlugin.WebPImageFile(BytesIO(data))
-    return image, _parted_by_pillow(image, data)
+    return image, _split_by_pillow(image, data)
 
 
 def _open_gif(data: bytes) -> Opened:
     image = GifImagePlugin.GifImageFile(BytesIO(data))
-    return image, _parted_by_pillow(image, data)
+    return image, _split_by_pillow(image, data)
 
 
 def _open_bmp(data: bytes) -> Opened:
     image = BmpImagePlugin.BmpImageFile(BytesIO(data))
-    return image, _parted_by_pillow(image, data)
+    if image.mode == "RGB" and _has_bmp_opacity(data):
+        raise InputError("is a BMP with a bit of transparency per pixel; convert it to PNG")
+    return image, _split_by_pillow(image, data)
+
+
+def _has_bmp_opacity(data: bytes) -> bool:
+    """Return whether a BMP of 16 bits per pixel has bits for opacity, which Pillow ignores."""
+    (header,) = struct.unpack_from("<I", data, 14)
+    if header < _BMP_HEADER_WITH_OPACITY:
+        return False
+    bits, compression = struct.unpack_from("<HI", data, 28)
+    (mask,) = struct.unpack_from("<I", data, 66)
+    return bool(bits == 16 and compression == _BMP_BITFIELDS and mask)
 
 
 def _open_heif(data: bytes) -> Opened:
@@ -192,21 +224,21 @@ def _open_heif(data: bytes) -> Opened:
         from PIL.AvifImagePlugin import AvifImageFile
 
         avif = AvifImageFile(BytesIO(data))
-        return avif, _parted_by_pillow(avif, data)
+        return avif, _split_by_pillow(avif, data)
     with needs_extra("heif", "a HEIC"):
         from pillow_heif.as_plugin import HeifImageFile
     # libheif turns the pixels, and pillow-heif sets the orientation in EXIF to 1.
-    with own_limit():
+    with without_pixel_limit():
         heic: ImageFile.ImageFile = cast(Any, HeifImageFile)(BytesIO(data))
-    return heic, _parted_by_pillow(heic, data)
+    return heic, _split_by_pillow(heic, data)
 
 
-def _parted_by_pillow(image: ImageFile.ImageFile, data: bytes) -> Parted:
+def _split_by_pillow(image: ImageFile.ImageFile, data: bytes) -> SplitImage:
     """Return the metadata that Pillow has read from a file whose pixels do not depend on it."""
     info = image.info
-    exif, xmp = plain_exif(info.get("exif")), info.get("xmp")
+    exif, xmp = strip_exif_prefix(info.get("exif")), info.get("xmp")
     comment, dpi = info.get("comment"), info.get("dpi")
-    profile = sound_profile(info.get("icc_profile"))
+    profile = usable_profile(info.get("icc_profile"))
     sides = dpi if isinstance(dpi, tuple) and len(dpi) == 2 else (0, 0)
     # HEIC and AVIF without a profile state the codes of PNG's chunk cICP.
     colours = () if profile or data[4:8] != b"ftyp" else nclx_chunk(data)
@@ -217,7 +249,20 @@ def _parted_by_pillow(image: ImageFile.ImageFile, data: bytes) -> Parted:
         colour_chunks=colours,
         density=Density(float(sides[0]), float(sides[1])) if min(sides) > 0 else None,
     )
-    return Parted(data, orientation_of(exif), profile, metadata)
+    return SplitImage(data, orientation_of(exif), profile, metadata, _heif_bits(data))
+
+
+def _heif_bits(data: bytes) -> int:
+    """Return the bits per sample of an AVIF or HEIC (box pixi); 8 for other files.
+
+    Both decoders convert more bits to 8 without stating it.
+    """
+    found = data.find(b"pixi", 0, _HEIF_HEADER) if data[4:8] == b"ftyp" else -1
+    if found < 0:
+        return 8
+    count = data[found + 8 : found + 9]  # after the box's version and flags
+    depths = data[found + 9 : found + 9 + int.from_bytes(count)]
+    return max((8, *(depth for depth in depths if depth <= 16)))
 
 
 _HEIF_BRANDS: Final = (

@@ -1,7 +1,10 @@
-"""Bicubic resizing as MATLAB's imresize does it, the usual definition of LR images and baselines.
+"""Resizing, and rounding to 8 bits.
 
-The kernel is Keys' cubic with a = -0.5 (Keys, 1981), widened when downscaling (antialiasing); the
-border is symmetric. Resizing is separable and linear, so it is computed as two matrix products.
+`resize_bicubic` computes what MATLAB's imresize does, the usual definition of LR images and
+baselines: Keys' cubic kernel with a = -0.5 (Keys, 1981), widened when downscaling (antialiasing),
+and a symmetric border. It is separable and linear, so it is two matrix products.
+
+`resized` resizes 8-bit images with Pillow: faster, with another border.
 """
 
 from __future__ import annotations
@@ -59,3 +62,37 @@ def resize_bicubic(
     columns = bicubic_matrix(image.shape[1], factor)
     half = np.tensordot(rows, image.astype(np.float64), axes=(1, 0))
     return np.tensordot(half, columns, axes=(1, 1)).transpose(0, 2, 1)
+
+
+def upscale_bicubic(lr: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Upscale `[H,W,3]` uint8 bicubically to `[s*H,s*W,3]` uint8; the baseline of comparisons."""
+    return quantize(resize_bicubic(lr, scale))
+
+
+def quantize(image: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Round `image` to the nearest integers and clip to 0..255; return uint8 of the same shape."""
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def resized(
+    image: NDArray[np.uint8], height: int, width: int, *, enlarge: bool = False
+) -> NDArray[np.uint8]:
+    """Resize an image with Pillow.
+
+    Args:
+        image: Image `[H,W,3]` or `[H,W]`, uint8.
+        height: Height of the result.
+        width: Width of the result.
+        enlarge: Whether to use Keys' bicubic kernel (a = -0.5), the plain upscaling of
+            comparisons, instead of Lanczos with 3 lobes. Both are widened when they downscale, so
+            they do not alias.
+
+    Returns:
+        The resized image; `image` itself if it has this size.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    from PIL import Image
+
+    kernel = Image.Resampling.BICUBIC if enlarge else Image.Resampling.LANCZOS
+    return np.array(Image.fromarray(image).resize((width, height), kernel))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.imaging.degrade import quantize
+from ikc_deploy.imaging.resize import quantize
 
 
 def structured_image(side: int, seed: int) -> NDArray[np.uint8]:

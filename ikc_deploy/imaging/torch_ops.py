@@ -12,14 +12,30 @@ from typing import Final
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ikc_deploy.imaging.metrics import LUMA_WEIGHTS, MAX_PSNR, SSIM_WINDOW
 from ikc_deploy.imaging.resize import bicubic_matrix
 
+LEVELS: Final = 255
+"""Value of white in 8 bits."""
+
 _SIGMA: Final = 1.5
 _C1: Final = 0.01**2
 _C2: Final = 0.03**2
+
+
+def to_tensor(image: NDArray[np.uint8], device: str) -> Tensor:
+    """Convert RGB `[H,W,3]` uint8 to float32 `[1,3,H,W]` in [0,1] on `device`."""
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1))
+    return torch.from_numpy(planes).to(device).float()[None] / LEVELS
+
+
+def to_image(images: Tensor) -> NDArray[np.uint8]:
+    """Convert `[1,3,H,W]` in [0,1] to RGB `[H,W,3]` uint8, clipped and rounded."""
+    levels = (LEVELS * images.detach()).round().clamp(0, LEVELS)
+    return levels[0].permute(1, 2, 0).to(torch.uint8).contiguous().cpu().numpy()
 
 
 def resize(images: Tensor, factor: float) -> Tensor:
@@ -88,7 +104,7 @@ def degrade_circular(hr: Tensor, kernels: Tensor, scale: int) -> Tensor:
 
 def quantized(images: Tensor) -> Tensor:
     """Return images in [0,1] rounded to 8-bit levels, as in files."""
-    return (images * 255).round().clamp(0, 255) / 255
+    return (images * LEVELS).round().clamp(0, LEVELS) / LEVELS
 
 
 def correlate_by_fft(padded: Tensor, kernels: Tensor) -> Tensor:
@@ -105,6 +121,24 @@ def correlate_by_fft(padded: Tensor, kernels: Tensor) -> Tensor:
     size = padded.shape[-2:]
     response = torch.fft.rfft2(kernels.to(padded.dtype), s=size).conj()[:, None]
     return torch.fft.irfft2(torch.fft.rfft2(padded) * response, s=size)
+
+
+def gaussian_filter(images: Tensor, sigma: float, reach: int) -> Tensor:
+    """Filter each channel with a Gaussian where it fits.
+
+    Args:
+        images: Images `[N,C,H,W]`.
+        sigma: Standard deviation in pixels.
+        reach: Number of pixels from the middle of the filter to its edge.
+
+    Returns:
+        Images `[N,C,H-2*reach,W-2*reach]`.
+    """
+    channels = images.shape[1]
+    profile = _gaussian(sigma, reach, images.device, images.dtype)
+    rows = profile.view(1, 1, -1, 1).expand(channels, -1, -1, -1)
+    columns = profile.view(1, 1, 1, -1).expand(channels, -1, -1, -1)
+    return F.conv2d(F.conv2d(images, rows, groups=channels), columns, groups=channels)
 
 
 def luma(images: Tensor) -> Tensor:
@@ -144,15 +178,9 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
     Returns:
         A differentiable scalar, at most 1.
     """
-    offsets = torch.arange(SSIM_WINDOW, dtype=image.dtype, device=image.device) - SSIM_WINDOW // 2
-    profile = torch.exp(-0.5 * (offsets / _SIGMA) ** 2)
-    profile = profile / profile.sum()
-    channels = image.shape[1]
-    rows = profile.view(1, 1, -1, 1).expand(channels, -1, -1, -1)
-    columns = profile.view(1, 1, 1, -1).expand(channels, -1, -1, -1)
 
     def local(values: Tensor) -> Tensor:
-        return F.conv2d(F.conv2d(values, rows, groups=channels), columns, groups=channels)
+        return gaussian_filter(values, _SIGMA, SSIM_WINDOW // 2)
 
     mean_a, mean_b = local(image), local(reference)
     variance_a = local(image * image) - mean_a**2
@@ -169,6 +197,13 @@ def _padded(images: Tensor, kernels: Tensor, border: str) -> Tensor:
 
 
 # Cached, because a copy to a GPU at every batch would wait for all its queued work.
+@lru_cache(maxsize=8)
+def _gaussian(sigma: float, reach: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    return (weights / weights.sum()).to(device, dtype)
+
+
 @lru_cache(maxsize=64)
 def _matrix(length: int, factor: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     # A copy: the numpy matrix is cached too and must not be written to.

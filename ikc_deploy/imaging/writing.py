@@ -14,9 +14,9 @@ from PIL import Image
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import atomic_path
-from ikc_deploy.imaging.folders import IMAGE_SUFFIXES
-from ikc_deploy.imaging.metadata_writing import written_metadata
+from ikc_deploy.imaging.formats.metadata_writing import encode_metadata
 from ikc_deploy.imaging.picture import Picture
+from ikc_deploy.imaging.suffixes import WRITABLE_SUFFIXES
 
 _OPAQUE_SUFFIXES: Final = (".jpg", ".jpeg", ".bmp")
 _QUALITY: Final = 95
@@ -30,10 +30,10 @@ _TIFF_BYTES: Final = 2**32 - 2**20
 """Maximum size of a TIFF with 32-bit offsets, less room for its fields; BigTIFF is used beyond."""
 
 
-def names_other_file(path: str | PathLike[str]) -> bool:
+def has_unwritable_suffix(path: str | PathLike[str]) -> bool:
     """Return whether `path` has a known suffix of files that are not written: `.gif`, `.zip`."""
     suffix = Path(path).suffix.lower()
-    if not suffix or suffix in IMAGE_SUFFIXES:
+    if not suffix or suffix in WRITABLE_SUFFIXES:
         return False
     return suffix in Image.registered_extensions() or any(mimetypes.guess_type(f"name{suffix}"))
 
@@ -70,9 +70,9 @@ def check_writable(
     """
     target = Path(path)
     suffix = target.suffix.lower()
-    if suffix not in IMAGE_SUFFIXES:
+    if suffix not in WRITABLE_SUFFIXES:
         raise InputError(
-            f"invalid image suffix in '{target.name}': use one of {', '.join(IMAGE_SUFFIXES)}"
+            f"invalid image suffix in '{target.name}': use one of {', '.join(WRITABLE_SUFFIXES)}"
         )
     if suffix in _OPAQUE_SUFFIXES and picture.alpha is not None and picture.alpha.min() < 255:
         raise InputError(f"'{target.name}' cannot hold transparency; use .png, .webp or .tif")
@@ -106,7 +106,7 @@ def write_picture(picture: Picture, path: str | PathLike[str]) -> tuple[str, ...
     options: dict[str, Any] = {"quality": _QUALITY, "subsampling": _JPEG_SUBSAMPLING}
     if suffix in (".tif", ".tiff"):
         options = {"big_tiff": picture.rgb.size // 3 * 4 > _TIFF_BYTES}
-    metadata = written_metadata(picture, suffix)
+    metadata = encode_metadata(picture, suffix)
     try:
         with atomic_path(target) as temporary:
             with _open_checked(temporary) as file:

@@ -24,9 +24,9 @@ class Critic(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for entering in (3, *[channels] * (_LAYERS - 2)):
+        for inputs in (3, *[channels] * (_LAYERS - 2)):
             layers += [
-                nn.Conv2d(entering, channels, 3),
+                nn.Conv2d(inputs, channels, 3),
                 nn.BatchNorm2d(channels, track_running_stats=False),
                 nn.LeakyReLU(_SLOPE),
             ]
@@ -47,8 +47,8 @@ def gradient_penalty(
     """Return the gradient penalty of WGAN-GP, a differentiable scalar.
 
     It is the mean of (|gradient| - 1)^2 at random points between real and fake patches. The
-    gradient is that of the summed scores; its norm is taken over the channels of each pixel,
-    because scores are local.
+    gradient is that of the sum of the scores. Its norm is taken over the channels of each pixel,
+    because a score depends only on the pixels near it.
 
     Args:
         critic: Critic whose gradient is taken.
@@ -56,8 +56,8 @@ def gradient_penalty(
         fake: Downscaled patches of the same shape.
         generator: Source of the random points.
     """
-    mix = torch.rand(len(real), 1, 1, 1, generator=generator).to(real.device)
-    between = (mix * real + (1 - mix) * fake).requires_grad_()
-    (slopes,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    penalty: Tensor = ((slopes.norm(dim=1) - 1) ** 2).mean()
+    share = torch.rand(len(real), 1, 1, 1, generator=generator).to(real.device)
+    interpolated = (share * real + (1 - share) * fake).requires_grad_()
+    (gradients,) = torch.autograd.grad(critic(interpolated).sum(), interpolated, create_graph=True)
+    penalty: Tensor = ((gradients.norm(dim=1) - 1) ** 2).mean()
     return penalty

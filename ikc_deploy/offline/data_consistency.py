@@ -1,14 +1,13 @@
-"""The data-consistency step: makes an HR image agree with the LR image, in closed form.
+"""The data-consistency step: the HR image nearest to a given one that degrades to the LR image.
 
-An HR image (bicubic, or of a network that is not fully fitted) degraded by a blur kernel differs
-from the LR image. The nearest image that agrees is the solution of a least-squares problem:
-minimise |A x - lr|^2 + TRUST |x - image|^2 over x, where A blurs and samples. By the Woodbury
-identity that is a system of the size of the LR image,
+A bicubic image, or that of a network that is not fully fitted, does not degrade to the LR image
+exactly. The nearest image that does minimises |A x - lr|^2 + w |x - image|^2 over x, where A blurs
+and samples and w is `REGULARIZATION`. By the Woodbury identity the solution is
 
-    x = image + A^T (A A^T + TRUST)^-1 (lr - A image),
+    x = image + A^T (A A^T + w)^-1 (lr - A image),
 
-which is conditioned well enough for conjugate gradients. On a padded HR image (`forward_model`)
-nothing is assumed about the border.
+a system of the size of the LR image, well-conditioned for conjugate gradients. A padded HR image
+(`forward_model`) needs no assumption about the border.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from ikc_deploy.offline.forward_model import degrade, degrade_adjoint
 
-TRUST: Final = 1e-2
+REGULARIZATION: Final = 1e-2
 """Weight of the HR image relative to the LR image, whose information is limited by rounding and by
 the error of an estimated kernel."""
 
@@ -39,25 +38,27 @@ def enforce_data_consistency(picture: Tensor, lr: Tensor, kernel: Tensor, scale:
     """
 
     def system(values: Tensor) -> Tensor:
-        return degrade(degrade_adjoint(values, kernel, scale), kernel, scale) + TRUST * values
+        return (
+            degrade(degrade_adjoint(values, kernel, scale), kernel, scale) + REGULARIZATION * values
+        )
 
-    missed = lr - degrade(picture, kernel, scale)
-    return picture + degrade_adjoint(_solved(system, missed), kernel, scale)
+    residual = lr - degrade(picture, kernel, scale)
+    return picture + degrade_adjoint(_conjugate_gradients(system, residual), kernel, scale)
 
 
-def _solved(system: Callable[[Tensor], Tensor], wanted: Tensor) -> Tensor:
-    """Solve `system(values)` = `wanted` within `_TOLERANCE` by conjugate gradients."""
-    values = wanted.new_zeros(wanted.shape)
-    left, direction = wanted, wanted
-    size = left.square().sum()
-    enough = _TOLERANCE**2 * size
+def _conjugate_gradients(system: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
+    """Solve `system(values)` = `target` within `_TOLERANCE` by conjugate gradients."""
+    values = target.new_zeros(target.shape)
+    residual, direction = target, target
+    size = residual.square().sum()
+    tolerance = _TOLERANCE**2 * size
     for _ in range(_MAX_STEPS):
-        if size <= enough:
+        if size <= tolerance:
             break
-        moved = system(direction)
-        step = size / (direction * moved).sum()
+        product = system(direction)
+        step = size / (direction * product).sum()
         values = values + step * direction
-        left = left - step * moved
-        before, size = size, left.square().sum()
-        direction = left + size / before * direction
+        residual = residual - step * product
+        previous, size = size, residual.square().sum()
+        direction = residual + size / previous * direction
     return values

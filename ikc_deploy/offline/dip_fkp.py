@@ -1,13 +1,12 @@
 """DIP-FKP: fits an HR image (deep image prior) and its blur kernel (kernel flow) together.
 
-Of all images that a U-Net can produce and all kernels that the flow can produce, the fit searches
-a pair that degrades to the LR image (FKP, CVPR 2021, section 4.1). It minimises 1 - SSIM first,
-which finds structure sooner; the kernel is frozen until there is an image to blur.
+The fit searches for an image of the U-Net and a kernel of the flow that together degrade to the LR
+image (FKP, CVPR 2021, section 4.1). The first iterations minimise 1 - SSIM, which recovers
+structure sooner. The kernel is frozen during the first iterations, when there is no image yet.
 
-Three things differ from the paper. The image is fitted with a margin (see `forward_model`), so
-photographs, whose left border does not continue on their right, need no special case. The result
-is a running mean, because single iterations of this optimisation fluctuate. At the end, the image
-is made consistent with the LR image (see `enforce_data_consistency`).
+There are three differences from the paper. The image has a margin (see `forward_model`), so that
+no periodic border is assumed. The result is a running mean, because single iterations fluctuate.
+At the end, the image is made consistent with the LR image (see `enforce_data_consistency`).
 """
 
 from __future__ import annotations
@@ -22,19 +21,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.imaging.torch_ops import ssim
+from ikc_deploy.imaging.torch_ops import ssim, to_image, to_tensor
 from ikc_deploy.networks.flow import load_flow
 from ikc_deploy.offline.data_consistency import enforce_data_consistency
 from ikc_deploy.offline.fit_settings import ITERATIONS, FlowFitSettings
-from ikc_deploy.offline.forward_model import (
-    PaddedHr,
-    degrade,
-    to_image,
-    to_tensor,
-)
-from ikc_deploy.offline.kernel_code import KernelCode, weights_id
+from ikc_deploy.offline.forward_model import PaddedHr, degrade
+from ikc_deploy.offline.kernel_code import KernelCode, weights_digest
 from ikc_deploy.offline.optimize import Losses
-from ikc_deploy.offline.preconditions import check_device, check_memory, check_picture, picture_id
+from ikc_deploy.offline.preconditions import check_device, check_image, check_memory, image_digest
 from ikc_deploy.offline.prior_unet import (
     NOISE_CHANNELS,
     NOISE_PEAK,
@@ -47,11 +41,11 @@ SCALES: Final = (2, 3, 4)
 MIN_SIDE: Final = 32
 """Smallest side of an LR image in pixels."""
 
-_REMEMBERED: Final = 100
-"""Number of iterations that the running mean covers."""
+_AVERAGED_ITERATIONS: Final = 100
+"""Number of iterations in the running mean."""
 _FLOATS_PER_CHANNEL: Final = 30
-"""Number of values kept for each HR pixel and channel of the U-Net during the fit: measured by the
-peak resident set, 29 for the paper's U-Net on 96x96 LR pixels at x2."""
+"""Number of float32 values in memory per HR pixel and channel of the U-Net during a fit. 29 were
+measured (peak resident memory) for the paper's U-Net on 96x96 LR pixels at x2."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +108,7 @@ class DipFkp:
         self._scale = scale
         self._lr = to_tensor(lr, settings.device)
         flow = load_flow(scale, settings.prior)
-        self.fingerprint = _fingerprint(lr, scale, settings) | {"flow": weights_id(flow)}
+        self.fingerprint = _fingerprint(lr, scale, settings) | {"flow": weights_digest(flow)}
         self._padded_hr = PaddedHr.of(lr, scale, flow.size)
         generator = torch.Generator().manual_seed(settings.seed)
         noise = torch.rand(1, NOISE_CHANNELS, *self._padded_hr.size, generator=generator)
@@ -122,9 +116,9 @@ class DipFkp:
         self._code = KernelCode(flow, generator, settings.code_rate, settings.device)
         self._network = _new_network(settings)
         self._optimizer = torch.optim.Adam(self._network.parameters(), settings.network_rate)
-        self._taken = 0
-        self._picture = self._lr.new_zeros(1, 3, *self._padded_hr.size)
-        self._kernel = self._lr.new_zeros(flow.size, flow.size)
+        self._iteration = 0
+        self._image_mean = self._lr.new_zeros(1, 3, *self._padded_hr.size)
+        self._kernel_mean = self._lr.new_zeros(flow.size, flow.size)
 
     def step(self) -> Losses:
         """Do one iteration and return its losses.
@@ -134,24 +128,24 @@ class DipFkp:
         """
         picture = self._network(self._noise)
         kernel = self._code.kernel()
-        moves = self._taken >= self._settings.frozen_iterations
-        seen = degrade(picture, kernel if moves else kernel.detach(), self._scale)
-        mse = F.mse_loss(seen, self._lr)
-        by_similarity = self._taken < self._settings.similarity_iterations
-        loss = 1 - ssim(seen, self._lr) if by_similarity else mse
+        kernel_is_fitted = self._iteration >= self._settings.frozen_iterations
+        lr = degrade(picture, kernel if kernel_is_fitted else kernel.detach(), self._scale)
+        mse = F.mse_loss(lr, self._lr)
+        uses_ssim = self._iteration < self._settings.similarity_iterations
+        loss = 1 - ssim(lr, self._lr) if uses_ssim else mse
         self._optimizer.zero_grad()
         self._code.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
-        if moves:
+        if kernel_is_fitted:
             self._code.step()
-        self._taken += 1
-        self._remember(picture.detach(), kernel.detach())
+        self._iteration += 1
+        self._update_means(picture.detach(), kernel.detach())
         return {"loss": float(loss.detach()), "mse": float(mse.detach())}
 
     def image(self) -> NDArray[np.uint8]:
         """Return the current SR image, RGB `[sH, sW, 3]`."""
-        hr = self._picture
+        hr = self._image_mean
         if self._settings.data_step:
             kernel = torch.from_numpy(self.kernel())
             hr = enforce_data_consistency(
@@ -161,9 +155,9 @@ class DipFkp:
 
     def kernel(self) -> NDArray[np.float64]:
         """Return the current kernel `[k, k]`, sum 1, in the FKP convention."""
-        if not self._taken:
+        if not self._iteration:
             return self._code.array()
-        kernel = self._kernel.cpu().numpy().astype(np.float64)
+        kernel = self._kernel_mean.cpu().numpy().astype(np.float64)
         return kernel / kernel.sum()
 
     def state(self) -> dict[str, Any]:
@@ -172,9 +166,9 @@ class DipFkp:
             "network": self._network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "code": self._code.state(),
-            "taken": self._taken,
-            "picture": self._picture,
-            "kernel": self._kernel,
+            "iteration": self._iteration,
+            "image": self._image_mean,
+            "kernel": self._kernel_mean,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -182,33 +176,33 @@ class DipFkp:
         self._network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._code.restore(state["code"])
-        self._taken = state["taken"]
-        self._picture.copy_(state["picture"])
-        self._kernel.copy_(state["kernel"])
+        self._iteration = state["iteration"]
+        self._image_mean.copy_(state["image"])
+        self._kernel_mean.copy_(state["kernel"])
 
-    def _remember(self, picture: Tensor, kernel: Tensor) -> None:
-        # A plain mean at first: otherwise the blank start would keep its weight.
-        weight = max(1 / self._taken, 1 / _REMEMBERED)
-        self._picture.lerp_(picture, weight)
-        self._kernel.lerp_(kernel, weight)
+    def _update_means(self, picture: Tensor, kernel: Tensor) -> None:
+        # The plain mean at first: otherwise the initial zeros would keep their weight.
+        weight = max(1 / self._iteration, 1 / _AVERAGED_ITERATIONS)
+        self._image_mean.lerp_(picture, weight)
+        self._kernel_mean.lerp_(kernel, weight)
 
 
 def _check(lr: NDArray[np.uint8], scale: int, settings: DipFkpSettings) -> None:
-    check_picture(lr, scale, SCALES, MIN_SIDE, NAME)
+    check_image(lr, scale, SCALES, MIN_SIDE, NAME)
     pixels = scale * scale * lr.shape[0] * lr.shape[1]
-    least = smallest_side(settings.levels)
-    if scale * min(lr.shape[:2]) < least:
-        raise InputError(f"{settings.levels} levels need {least} HR pixels on each side")
+    min_side = smallest_side(settings.levels)
+    if scale * min(lr.shape[:2]) < min_side:
+        raise InputError(f"{settings.levels} levels need {min_side} HR pixels on each side")
     check_device(settings.device)
     check_memory(4 * _FLOATS_PER_CHANNEL * settings.channels * pixels, settings.device, NAME)
 
 
 def _fingerprint(lr: NDArray[np.uint8], scale: int, settings: DipFkpSettings) -> dict[str, Any]:
-    # A fit can be resumed with more iterations, and on another device.
-    asked = asdict(settings)
+    # These settings may differ when a fit is resumed.
+    identity = asdict(settings)
     for name in ("iterations", "device", "alignment", "data_step", "prior"):
-        del asked[name]
-    return {"method": NAME, "lr": picture_id(lr), "scale": scale} | asked
+        del identity[name]
+    return {"method": NAME, "lr": image_digest(lr), "scale": scale} | identity
 
 
 def _new_network(settings: DipFkpSettings) -> DeepImagePrior:

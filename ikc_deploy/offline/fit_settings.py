@@ -1,4 +1,4 @@
-"""Settings that offline methods share: the only statement of their options. No torch."""
+"""Settings that the offline methods share. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ITERATIONS: Final = Option(
     default="the method's",
     minimum=1,
 )
-"""The option `--iterations`, whose default is the method's."""
+"""The option `--iterations`; its default depends on the method."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class FlowFitSettings(FitSettings):
-    """The settings of the methods whose kernel is from a kernel flow.
+    """The settings of the methods that take their kernel from a kernel flow.
 
     Raises:
         InputError: A value is out of range.

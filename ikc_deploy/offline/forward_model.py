@@ -1,12 +1,11 @@
 """Blur and sampling in torch, and the geometry of the HR image that they are applied to.
 
-The HR image covers the same area as the LR image, but the blur reaches further: border pixels of
-the LR image depend on HR pixels outside. A *padded HR image* includes these pixels: as many around
-the HR image as the blur reaches. Blurring it needs no assumption about the border. For periodic
-borders (the FKP convention for test images) the padded image is filled by wrapping around.
+Border pixels of the LR image depend on HR pixels outside the area of the LR image. A *padded HR
+image* includes them: it has a margin as wide as the blur, so no assumption about the border is
+needed. For a periodic border (FKP's test images), the margin is filled by wrapping around.
 
-*Alignment* specifies where LR pixels lie in the HR image. Resizing puts each into the middle of
-its scale x scale HR pixels ("centre"). FKP's kernels and its test images put it `scale` - 1 pixels
+*Alignment* specifies the position of LR pixels in the HR image. In resizing, each lies in the
+middle of its scale x scale HR pixels ("centre"). In FKP's test images, it lies `scale` - 1 pixels
 further up and left ("fkp"). The kernel is the same; the HR image is another part of the padded one.
 """
 
@@ -22,12 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ikc_deploy.imaging.resize import resize_bicubic
-from ikc_deploy.imaging.torch_ops import correlate
+from ikc_deploy.imaging.torch_ops import LEVELS, correlate, to_image
 from ikc_deploy.kernels import fkp_size, lag
 from ikc_deploy.offline.fit_settings import Alignment
-
-LEVELS: Final = 255
-"""Value of white in 8 bits."""
 
 _BICUBIC_REACH: Final = 2
 
@@ -119,15 +115,3 @@ def degrade_adjoint(lr: Tensor, kernel: Tensor, scale: int) -> Tensor:
     channels = lr.shape[1]
     weights = kernel.expand(channels, 1, *kernel.shape)
     return F.conv_transpose2d(lr, weights, stride=scale, groups=channels)
-
-
-def to_tensor(image: NDArray[np.uint8], device: str) -> Tensor:
-    """Convert RGB `[H,W,3]` uint8 to float32 `[1,3,H,W]` in [0,1] on `device`."""
-    planes = np.ascontiguousarray(image.transpose(2, 0, 1))
-    return torch.from_numpy(planes).to(device).float()[None] / LEVELS
-
-
-def to_image(picture: Tensor) -> NDArray[np.uint8]:
-    """Convert `[1,3,H,W]` in [0,1] to RGB `[H,W,3]` uint8, clipped and rounded."""
-    levels = (LEVELS * picture.detach()).round().clamp(0, LEVELS)
-    return levels[0].permute(1, 2, 0).to(torch.uint8).cpu().numpy()

@@ -12,7 +12,7 @@ CouplingForm = Literal["affine", "additive"]
 
 @dataclass(frozen=True)
 class IkeSwitches:
-    """The parts of IKE that its paper leaves out one by one."""
+    """The parts of IKE that the ablation of its paper disables one by one."""
 
     coupling: Annotated[
         CouplingForm,

@@ -1,4 +1,4 @@
-"""The images of an offline run over files and folders, with the output folder of each.
+"""The input images of a run of `ikc-offline`, with the output folder of each.
 
 Needs no torch.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.imaging.image_io import READABLE_SUFFIXES
-from ikc_deploy.imaging.planning import find_files
+from ikc_deploy.imaging.input_files import find_files
+from ikc_deploy.imaging.suffixes import READABLE_SUFFIXES
 
 
 @dataclass(frozen=True)

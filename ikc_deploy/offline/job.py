@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import read_kernel
-from ikc_deploy.imaging.image_io import Picture, read_picture, read_rgb
 from ikc_deploy.imaging.metrics import kernel_psnr, psnr_y
+from ikc_deploy.imaging.picture import Picture
+from ikc_deploy.imaging.reading import read_picture, read_rgb
 from ikc_deploy.locks import locked
 from ikc_deploy.offline.forward_model import upscaled
 from ikc_deploy.offline.methods import Method
@@ -40,7 +41,7 @@ PAPER_PEAK: Final = 1.0
 """Peak in the kernel PSNR of the FKP paper, about ten times the peak of a kernel."""
 
 _GREEN: Final = 1
-_FINISHED: Final = re.compile(r"image-\w+\.png")
+_STAGE_FILE: Final = re.compile(r"image-\w+\.png")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +96,8 @@ def plan(
         scale: Scale factor.
         method: Method to fit.
         settings: Settings of the method.
-        crop: Side, in LR pixels, of the most textured square, which alone is fitted (about);
-            None for the whole image.
+        crop: Approximate side, in LR pixels, of the most textured square, to fit only that; None
+            for the whole image.
         reference: HR image file to measure against.
         true_kernel: Kernel file (see `evaluation.blurs.read_kernel`) to measure against.
         nonblind: Stage that upscales the whole image under the estimated kernel.
@@ -108,9 +109,11 @@ def plan(
     if not method.finds_kernel and (nonblind or true_kernel):
         raise InputError(f"{method.name} finds no kernel; omit --then and --true-kernel")
     picture = read_picture(image)
+    if picture.alpha is not None and picture.alpha.min() < 255:
+        raise InputError(f"'{image}' has transparency, which {method.name} would lose; remove it")
     hr = None if reference is None else _read_reference(reference, picture, scale)
-    truth = None if true_kernel is None else read_kernel(true_kernel)
-    return OfflineJob(picture, scale, method, settings, _area(picture, crop), hr, truth, nonblind)
+    kernel = None if true_kernel is None else read_kernel(true_kernel)
+    return OfflineJob(picture, scale, method, settings, _area(picture, crop), hr, kernel, nonblind)
 
 
 def run(
@@ -153,19 +156,19 @@ def _write(
     result: FitResult,
     earlier: dict[str, Any] | None,
 ) -> OfflineOutcome:
-    """Write everything but the state; `earlier` is what an earlier part of this fit reported."""
+    """Write everything except the state; `earlier` is the report of an earlier part of this fit."""
     kept = _delete_stale(folder, _report(job, result, {}, ()), earlier)
-    finished = [] if job.nonblind is None else [_finish_name(job.nonblind)]
-    # Listed before they are written, so that the files of a killed run are known as its own.
-    write_report(folder, _report(job, result, {}, (*OUTPUTS, *kept, *finished)))
+    stage_files = [] if job.nonblind is None else [_stage_file(job.nonblind)]
+    # Listed before they are written, so that a killed run leaves no unlisted files.
+    write_report(folder, _report(job, result, {}, (*OUTPUTS, *kept, *stage_files)))
     paths = write_result(folder, result, job.picture)
     figures = _image_figures(job, lr, result) | _kernel_figures(job, result)
     names = [STATE, *(path.name for path in paths), *kept]
     write_report(folder, _report(job, result, figures, names))
     if job.nonblind is not None and result.kernel is not None:
-        write_report(folder, _report(job, result, figures, (*names, *finished)))
+        write_report(folder, _report(job, result, figures, (*names, *stage_files)))
         paths.append(_nonblind_stage(job, job.nonblind, folder, result.kernel, figures))
-        write_report(folder, _report(job, result, figures, (*names, *finished)))
+        write_report(folder, _report(job, result, figures, (*names, *stage_files)))
     return OfflineOutcome(result, figures, paths)
 
 
@@ -174,22 +177,24 @@ def _delete_stale(
 ) -> list[str]:
     """Delete listed files that do not belong to the result of `report`; return those that stay.
 
-    What every fit writes is written again. The images of non-blind stages stay if `earlier` has
-    the same fit at the same iteration.
+    Files that every fit writes are overwritten anyway. The images of non-blind stages stay if
+    `earlier` has the same fit at the same iteration.
     """
     listed = (read_report(folder) or {"files": []})["files"]
     written = {*OUTPUTS} if earlier is not None else {STATE}
-    # A report can be altered: only names that this program writes are accepted.
-    ours = [name for name in listed if name in OUTPUTS or _FINISHED.fullmatch(name)]
+    # Reports can be edited: only names that this program writes are accepted.
+    ours = [name for name in listed if name in OUTPUTS or _STAGE_FILE.fullmatch(name)]
     others = [name for name in ours if name not in written and (folder / name).is_file()]
-    if earlier is not None and _fitted(earlier) == _fitted(json.loads(json.dumps(report))):
+    if earlier is not None and _fit_identity(earlier) == _fit_identity(
+        json.loads(json.dumps(report))
+    ):
         return others
     for name in others:
         (folder / name).unlink()
     return []
 
 
-def _fitted(report: dict[str, Any]) -> dict[str, Any]:
+def _fit_identity(report: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a report that determines the image of a non-blind stage."""
     settings = {
         name: value
@@ -200,8 +205,8 @@ def _fitted(report: dict[str, Any]) -> dict[str, Any]:
     return {name: report.get(name) for name in names} | {"settings": settings}
 
 
-def _finish_name(finish: NonBlindStage) -> str:
-    return f"image-{finish.name}.png"
+def _stage_file(stage: NonBlindStage) -> str:
+    return f"image-{stage.name}.png"
 
 
 def _nonblind_stage(
@@ -217,7 +222,7 @@ def _nonblind_stage(
         figures["kernel_lost"] = result.lost
     if job.reference is not None:
         figures[f"psnr_y_{nonblind.name}"] = psnr_y(result.image, job.reference, job.scale)
-    return write_image(folder / _finish_name(nonblind), result.image, job.picture)
+    return write_image(folder / _stage_file(nonblind), result.image, job.picture)
 
 
 def _area(picture: Picture, crop: int | None) -> Area:
@@ -242,7 +247,7 @@ def _read_reference(path: Path, picture: Picture, scale: int) -> NDArray[np.uint
 def _image_figures(job: OfflineJob, lr: NDArray[np.uint8], result: FitResult) -> dict[str, float]:
     if job.reference is None:
         return {}
-    hr = job.reference[tuple(_enlarged(along, job.scale) for along in job.area)]
+    hr = job.reference[tuple(_scaled(part, job.scale) for part in job.area)]
     bicubic = upscaled(lr, job.scale, getattr(job.settings, "alignment", "centre"))
     return {
         "psnr_y": psnr_y(result.image, hr, job.scale),
@@ -254,17 +259,17 @@ def _kernel_figures(job: OfflineJob, result: FitResult) -> dict[str, float]:
     if job.true_kernel is None or result.kernel is None:
         return {}
     size = max(len(job.true_kernel), len(result.kernel))
-    found, truth = padded(result.kernel, size), padded(job.true_kernel, size)
+    found, expected = padded(result.kernel, size), padded(job.true_kernel, size)
     return {
-        "kernel_psnr": kernel_psnr(found, truth, PAPER_PEAK),
-        "kernel_psnr_of_its_peak": kernel_psnr(found, truth),
+        "kernel_psnr": kernel_psnr(found, expected, PAPER_PEAK),
+        "kernel_psnr_of_its_peak": kernel_psnr(found, expected),
     }
 
 
-def _enlarged(along: slice, scale: int) -> slice:
-    if along.stop is None:
-        return along
-    return slice(scale * along.start, scale * along.stop)
+def _scaled(part: slice, scale: int) -> slice:
+    if part.stop is None:
+        return part
+    return slice(scale * part.start, scale * part.stop)
 
 
 def _report(

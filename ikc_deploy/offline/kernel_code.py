@@ -1,8 +1,8 @@
 """A blur kernel as a point in the flow's latent space, which both FKP methods optimise.
 
-The point stays on a sphere, where nearly all of a Gaussian's mass is, so the kernel stays one that
-the flow has learnt (FKP, CVPR 2021, section 3.3; in its code a radius of k - 1 worked slightly
-better than the k of the theory).
+The point is kept on a sphere, where nearly all of a Gaussian's mass lies, so that the kernel stays
+among those that the flow has learnt (FKP, CVPR 2021, section 3.3). The radius is k - 1, as in the
+paper's code; its theory gives k.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ikc_deploy.networks.flow import KernelFlow
 
 
 class KernelCode:
-    """The latent code of one blur kernel and its Adam optimizer; starts at random on the sphere.
+    """The latent code of one blur kernel, initialised at random, and its Adam optimizer.
 
     Args:
         flow: Flow that decodes it; it is moved to `device` and frozen.
-        generator: Source of the random start.
+        generator: Random generator for the initial code.
         rate: Learning rate.
         device: Name of torch's device.
         betas: Decay rates of Adam.
@@ -63,7 +63,7 @@ class KernelCode:
             self._code.copy_(self._on_sphere(self._code))
 
     def state(self) -> dict[str, Any]:
-        """Return all that later steps depend on."""
+        """Return the code and the state of the optimizer."""
         return {"code": self._code.detach(), "optimizer": self._optimizer.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -76,7 +76,7 @@ class KernelCode:
         return code * (self._radius / code.norm())
 
 
-def weights_id(network: nn.Module) -> str:
+def weights_digest(network: nn.Module) -> str:
     """Return the SHA-256 (hex) of a network's parameters and buffers."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):

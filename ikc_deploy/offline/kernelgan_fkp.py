@@ -1,12 +1,12 @@
-"""KernelGAN-FKP: finds the blur kernel under which a downscaled image resembles itself.
+"""KernelGAN-FKP: estimates the blur kernel by the similarity of patches across scales.
 
-Small patches recur across scales. A critic learns the appearance of patches of the LR image. The
-generator is only a kernel from the flow: it blurs the LR image and halves its size, and is trained
-until the critic cannot distinguish the result (FKP, CVPR 2021, section 4.2). The kernel is that of
-x2; the kernel of x4 is derived from halving twice.
+A critic learns the distribution of patches of the LR image. The generator blurs the LR image with
+a kernel from the flow and halves its size. It is trained until the critic cannot distinguish its
+patches from those of the LR image (FKP, CVPR 2021, section 4.2). This gives the kernel for x2, from
+which `x4_kernel` derives that for x4.
 
-The method finds a kernel. The image is then the one nearest to bicubic upscaling that degrades to
-the LR image under that kernel (`enforce_data_consistency`).
+The method estimates a kernel only. The image is the one nearest to bicubic upscaling that degrades
+to the LR image under that kernel (`enforce_data_consistency`).
 """
 
 from __future__ import annotations
@@ -20,28 +20,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ikc_deploy.errors import InputError
+from ikc_deploy.imaging.torch_ops import to_image, to_tensor
 from ikc_deploy.networks.flow import load_flow
 from ikc_deploy.offline.critic import Critic, gradient_penalty
 from ikc_deploy.offline.data_consistency import enforce_data_consistency
 from ikc_deploy.offline.fit_settings import FlowFitSettings
-from ikc_deploy.offline.forward_model import (
-    PaddedHr,
-    bicubic_padded_hr,
-    degrade,
-    to_image,
-    to_tensor,
-)
-from ikc_deploy.offline.kernel_code import KernelCode, weights_id
+from ikc_deploy.offline.forward_model import PaddedHr, bicubic_padded_hr, degrade
+from ikc_deploy.offline.kernel_code import KernelCode, weights_digest
 from ikc_deploy.offline.optimize import Losses
 from ikc_deploy.offline.patches import Patches
-from ikc_deploy.offline.preconditions import check_device, check_picture, picture_id
+from ikc_deploy.offline.preconditions import check_device, check_image, image_digest
 
 NAME: Final = "kernelgan-fkp"
 SCALES: Final = (2, 4)
 ITERATIONS: Final = {2: 1000, 4: 4000}
 """Default number of iterations by scale, from the released code of the paper."""
 
-_HALF: Final = 2
+_X2: Final = 2
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,7 @@ class KernelGanFkpSettings(FlowFitSettings):
     batch: int = 64
     """Number of patches in a step."""
     turns: int = 3
-    """Number of steps of the critic, and then of the kernel, in each iteration."""
+    """Number of steps of the critic, and of the kernel, in each iteration."""
     channels: int = 32
     """Number of channels of the critic."""
     rate: float = 5e-4
@@ -93,14 +88,14 @@ class KernelGanFkp:
     """
 
     def __init__(self, lr: NDArray[np.uint8], scale: int, settings: KernelGanFkpSettings) -> None:
-        check_picture(lr, scale, SCALES, settings.crop, NAME)
+        check_image(lr, scale, SCALES, settings.crop, NAME)
         check_device(settings.device)
         self.iterations = settings.iterations or ITERATIONS[scale]
         self._settings = settings
         self._scale = scale
         self._lr = lr
-        flow = load_flow(_HALF, settings.prior)
-        self.fingerprint = _fingerprint(lr, scale, settings) | {"flow": weights_id(flow)}
+        flow = load_flow(_X2, settings.prior)
+        self.fingerprint = _fingerprint(lr, scale, settings) | {"flow": weights_digest(flow)}
         self._generator = torch.Generator().manual_seed(settings.seed)
         betas = (0.5, 0.999)
         self._code = KernelCode(flow, self._generator, settings.rate, settings.device, betas)
@@ -108,23 +103,23 @@ class KernelGanFkp:
         self._optimizer = torch.optim.Adam(self._critic.parameters(), settings.rate, betas)
         picture = to_tensor(lr, settings.device)
         self._large = Patches(picture, settings.crop)
-        self._small = Patches(picture, (settings.crop - flow.size) // _HALF + 1)
+        self._small = Patches(picture, (settings.crop - flow.size) // _X2 + 1)
 
     def step(self) -> Losses:
         """Do one iteration and return its losses.
 
         Returns:
-            `loss` of the kernel, and `critic`, that of the critic without its penalty.
+            `loss`, that of the kernel, and `critic`, that of the critic without its penalty.
         """
         large = self._large.draw(self._settings.batch, self._generator)
         real = self._small.draw(self._settings.batch, self._generator)
         with torch.no_grad():
-            fake = degrade(large, self._code.kernel(), _HALF)
+            fake = degrade(large, self._code.kernel(), _X2)
         for _ in range(self._settings.turns):
-            told_apart = self._improve_critic(real, fake)
+            critic_loss = self._improve_critic(real, fake)
         for _ in range(self._settings.turns):
             loss = self._improve_kernel(large)
-        return {"loss": loss, "critic": told_apart}
+        return {"loss": loss, "critic": critic_loss}
 
     def image(self) -> NDArray[np.uint8]:
         """Return the current SR image, RGB `[sH, sW, 3]`: bicubic, consistent with LR."""
@@ -138,8 +133,8 @@ class KernelGanFkp:
 
     def kernel(self) -> NDArray[np.float64]:
         """Return the current kernel, sum 1, in the FKP convention: 11x11 at x2, 19x19 at x4."""
-        half = self._code.array()
-        return half if self._scale == _HALF else twice(half)
+        x2_kernel = self._code.array()
+        return x2_kernel if self._scale == _X2 else x4_kernel(x2_kernel)
 
     def state(self) -> dict[str, Any]:
         """Return everything that later steps depend on, the random generator included."""
@@ -166,19 +161,19 @@ class KernelGanFkp:
         return float(loss.detach())
 
     def _improve_kernel(self, large: Tensor) -> float:
-        loss = -self._critic(degrade(large, self._code.kernel(), _HALF)).mean()
+        loss = -self._critic(degrade(large, self._code.kernel(), _X2)).mean()
         self._code.zero_grad()
         loss.backward()
         self._code.step()
         return float(loss.detach())
 
 
-def twice(kernel: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the x4 kernel of halving twice by an x2 kernel.
+def x4_kernel(kernel: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the x4 kernel that equals two x2 degradations in a row.
 
-    Blurring by the kernel, halving, and doing both again equals one blur by kernel * (kernel
-    dilated by two), followed by taking every fourth pixel. Of its 3k - 2 pixels on a side the
-    middle ones are kept (19 of 31 for k = 11, the size of the flow at x4).
+    Two blurs, each followed by taking every second pixel, equal one blur with kernel * (kernel
+    dilated by two), followed by taking every fourth pixel. Of its 3k - 2 pixels per side the middle
+    ones are kept (19 of 31 for k = 11, the size of the flow at x4).
 
     Args:
         kernel: Kernel `[k,k]` of x2, sum 1.
@@ -187,24 +182,24 @@ def twice(kernel: NDArray[np.floating]) -> NDArray[np.float64]:
         Kernel `[2k-3,2k-3]` of x4, sum 1.
     """
     size = len(kernel)
-    whole = np.zeros((3 * size - 2, 3 * size - 2))
+    full = np.zeros((3 * size - 2, 3 * size - 2))
     for row in range(size):
         for column in range(size):
             top, left = 2 * row, 2 * column
-            whole[top : top + size, left : left + size] += kernel[row, column] * kernel
+            full[top : top + size, left : left + size] += kernel[row, column] * kernel
     margin = (size + 1) // 2
-    middle = whole[margin:-margin, margin:-margin]
+    middle = full[margin:-margin, margin:-margin]
     return middle / middle.sum()
 
 
 def _fingerprint(
     lr: NDArray[np.uint8], scale: int, settings: KernelGanFkpSettings
 ) -> dict[str, Any]:
-    # A fit can be resumed with more iterations, and on another device.
-    asked = asdict(settings)
+    # These settings may differ when a fit is resumed.
+    identity = asdict(settings)
     for name in ("iterations", "device", "alignment", "prior"):
-        del asked[name]
-    return {"method": NAME, "lr": picture_id(lr), "scale": scale} | asked
+        del identity[name]
+    return {"method": NAME, "lr": image_digest(lr), "scale": scale} | identity
 
 
 def _new_critic(settings: KernelGanFkpSettings) -> Critic:

@@ -1,8 +1,8 @@
 """The non-blind stage: upscales the LR image with a network that is given the estimated kernel.
 
-A method fits its own image to one LR image; a network trained on many images has learnt more about
-images in general. USRNet accepts any kernel. SFTMD supports the kernels of its basis: the kernel is
-projected onto the basis first, and the relative error of that is part of the result.
+Such a network was trained on many images, unlike a method's own image, which is fitted to the LR
+image alone. USRNet accepts any kernel. SFTMD supports the kernels of its basis: the kernel is
+projected onto it first, and the relative error of the projection is part of the result.
 """
 
 from __future__ import annotations
@@ -15,16 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import KernelError
+from ikc_deploy.imaging.torch_ops import LEVELS, to_image, to_tensor
 from ikc_deploy.kernels import KernelBasis, to_fkp, to_ours
 from ikc_deploy.kernels.kernel_checks import MAX_LOST
 from ikc_deploy.networks.usrnet import Usrnet
 from ikc_deploy.offline.fit_settings import Alignment
-from ikc_deploy.offline.forward_model import (
-    LEVELS,
-    alignment_offset,
-    to_image,
-    to_tensor,
-)
+from ikc_deploy.offline.forward_model import alignment_offset
 from ikc_deploy.runtime.frame_margin import FrameMargin
 from ikc_deploy.runtime.nonblind import ROUNDING_NOISE
 from ikc_deploy.runtime.upscaler import Upscaler
@@ -99,7 +95,7 @@ class SftmdNonBlind:
         """Upscale RGB `[H,W,3]` uint8 under a kernel `[k,k]` in the FKP convention.
 
         Raises:
-            KernelError: The nearest kernel of the basis is off by more than `MAX_LOST`.
+            KernelError: The relative error of the projected kernel is above `MAX_LOST`.
         """
         bundle = self.upscaler.bundle
         projected, lost = projection(kernel, self.upscaler.scale, bundle.basis)
@@ -133,9 +129,9 @@ def projection(
     """
     ours, _ = to_ours(np.asarray(kernel, np.float64), scale)
     projected = basis.decode(basis.encode(ours)).astype(np.float64)
-    does = to_fkp(projected, scale)
-    size = max(len(does), len(kernel))
-    difference = padded(does, size) - padded(kernel, size)
+    in_fkp_convention = to_fkp(projected, scale)
+    size = max(len(in_fkp_convention), len(kernel))
+    difference = padded(in_fkp_convention, size) - padded(kernel, size)
     return projected, float(np.linalg.norm(difference) / np.linalg.norm(kernel))
 
 

@@ -1,8 +1,8 @@
 """The common loop of the offline methods: a fit that can be stopped, saved and resumed.
 
-A method creates a `Fit`: networks, optimizers and a random generator of its own, all from a seed.
-`optimize` steps it to its end. Between steps a fit can be stopped, saved to a file and restored;
-the result is the same as that of an uninterrupted fit.
+A method creates a `Fit`, which has its own networks, optimizers and random generator, initialised
+from a seed. `optimize` runs its iterations. Between iterations a fit can be stopped, saved to a
+file and restored; the result is the same as without an interruption.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Fit(Protocol):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """Identity of the fit, as JSON values: a file of another fit is not resumed."""
+        """Identity of the fit as JSON values; only a file with the same identity is resumed."""
         ...
 
     def step(self) -> Losses:
@@ -77,7 +77,7 @@ class FitResult:
     history: list[Losses]
     """Losses of every iteration."""
     complete: bool
-    """Whether the fit reached its end; False if it was stopped."""
+    """Whether all iterations were done; False if the fit was stopped."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ class _StateFile:
     history: list[Losses] = field(default_factory=list)
     written: float = field(default_factory=time.monotonic)
 
-    def take_up(self, fit: Fit) -> None:
+    def resume(self, fit: Fit) -> None:
         """Resume the fit in the file, if there is one.
 
         Args:
@@ -98,29 +98,34 @@ class _StateFile:
         if self.path is None or not self.path.exists():
             return
         try:
-            found = torch.load(self.path, map_location="cpu", weights_only=True)
-            asked, history, state = (found[key] for key in ("fit", "history", "state"))
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            fingerprint, history, state = (content[key] for key in ("fit", "history", "state"))
         except Exception as error:  # torch and its unpickler raise a dozen types
             raise InputError(f"'{self.path}' is damaged; delete it to begin again") from error
-        if asked != fit.fingerprint:
+        if fingerprint != fit.fingerprint:
             raise InputError(
                 f"'{self.path}' holds a fit of another image or with other settings; "
-                "repeat those, give another folder, or delete it to begin again"
+                "use the same ones, give another folder, or delete it to begin again"
             )
         if len(history) > fit.iterations:
             raise InputError(
                 f"'{self.path}' holds {len(history)} iterations, more than the requested "
                 f"{fit.iterations}; request at least as many, or give another folder"
             )
-        fit.restore(state)
+        try:
+            fit.restore(state)
+        except Exception as error:  # torch raises half a dozen types for unsuitable states
+            raise InputError(
+                f"'{self.path}' is damaged or of another version; delete it to begin again"
+            ) from error
         self.history = history
 
     def write(self, fit: Fit) -> None:
         if self.path is None:
             return
         buffer = io.BytesIO()
-        found = {"fit": fit.fingerprint, "history": self.history, "state": fit.state()}
-        torch.save(found, buffer)
+        content = {"fit": fit.fingerprint, "history": self.history, "state": fit.state()}
+        torch.save(content, buffer)
         write_atomically(self.path, buffer.getvalue())
         self.written = time.monotonic()
 
@@ -132,22 +137,22 @@ def optimize(
     stop: threading.Event | None = None,
     state: Path | None = None,
 ) -> FitResult:
-    """Step `fit` to its end, or until `stop` is set.
+    """Run all iterations of `fit`, or until `stop` is set.
 
     Args:
-        fit: Fit to step.
+        fit: Fit to run.
         progress: Called after every iteration.
         stop: Event that ends the fit after the current iteration.
         state: File in which the fit is saved periodically and at its end. If the file exists, the
             fit in it is resumed; the result is that of an uninterrupted run.
 
     Raises:
-        InputError: Before the first step: the file is damaged, of another fit, or has more
-            iterations than this one. Later: a loss is no longer finite.
+        InputError: The file is damaged, of another fit, or has more iterations than this one
+            (before the first iteration), or a loss is no longer finite.
     """
-    record = _StateFile(state)
-    record.take_up(fit)
-    history = record.history
+    state_file = _StateFile(state)
+    state_file.resume(fit)
+    history = state_file.history
     while len(history) < fit.iterations and not (stop is not None and stop.is_set()):
         losses = fit.step()
         if not all(np.isfinite(value) for value in losses.values()):
@@ -157,7 +162,7 @@ def optimize(
             )
         history.append(losses)
         progress(len(history), fit.iterations, losses)
-        if time.monotonic() - record.written > SECONDS_BETWEEN_WRITES:
-            record.write(fit)
-    record.write(fit)
+        if time.monotonic() - state_file.written > SECONDS_BETWEEN_WRITES:
+            state_file.write(fit)
+    state_file.write(fit)
     return FitResult(fit.image(), fit.kernel(), history, len(history) >= fit.iterations)

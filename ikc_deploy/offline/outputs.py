@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import atomic_path, check_folder, write_atomically
-from ikc_deploy.imaging.degrade import quantize
-from ikc_deploy.imaging.image_io import Picture, write_picture
+from ikc_deploy.imaging.picture import Picture
+from ikc_deploy.imaging.resize import quantize
+from ikc_deploy.imaging.writing import write_picture
 from ikc_deploy.offline.optimize import FitResult, Losses
 from ikc_deploy.reporting.plotting import INK, require_matplotlib, save_figure, style_axes
 from ikc_deploy.reporting.tables import csv_text
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 STATE: Final = "fit.pt"
 IMAGE: Final = "image.png"
 KERNEL: Final = "kernel.npy"
-KERNEL_PICTURE: Final = "kernel.png"
+KERNEL_IMAGE: Final = "kernel.png"
 HISTORY: Final = "history.csv"
-HISTORY_PICTURE: Final = "history.png"
+HISTORY_PLOT: Final = "history.png"
 REPORT: Final = "report.json"
-OUTPUTS: Final = (STATE, IMAGE, KERNEL, KERNEL_PICTURE, HISTORY, HISTORY_PICTURE, REPORT)
+OUTPUTS: Final = (STATE, IMAGE, KERNEL, KERNEL_IMAGE, HISTORY, HISTORY_PLOT, REPORT)
 """Names of the files that a fit may write; a non-blind stage adds its image."""
 
-KERNEL_PICTURE_SIDE: Final = 320
+KERNEL_IMAGE_SIDE: Final = 320
 """Approximate side in pixels; every kernel pixel becomes a whole number of pixels."""
 
 _PANELS_ACROSS: Final = 3
@@ -69,7 +70,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     return report
 
 
-def write_result(folder: Path, result: FitResult, like: Picture) -> list[Path]:
+def write_result(folder: Path, result: FitResult, source: Picture) -> list[Path]:
     """Write image, kernel and history of a fit.
 
     Each file is written whole or left as it was.
@@ -77,7 +78,7 @@ def write_result(folder: Path, result: FitResult, like: Picture) -> list[Path]:
     Args:
         folder: Folder to write into.
         result: Result of the fit.
-        like: LR image; the SR image is grey if this is, and gets its colour profile.
+        source: LR image, which determines colour space and whether the SR image is grey.
 
     Returns:
         The paths of the files written.
@@ -85,22 +86,25 @@ def write_result(folder: Path, result: FitResult, like: Picture) -> list[Path]:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    paths = [write_image(folder / IMAGE, result.image, like)]
+    paths = [write_image(folder / IMAGE, result.image, source)]
     if result.kernel is not None:
         paths += [
             _write_kernel(folder / KERNEL, result.kernel),
-            _write_kernel_picture(folder / KERNEL_PICTURE, result.kernel),
+            _write_kernel_image(folder / KERNEL_IMAGE, result.kernel),
         ]
     if result.history:
         write_atomically(folder / HISTORY, history_csv(result.history).encode())
-        save_figure(history_figure(result.history), folder / HISTORY_PICTURE)
-        paths += [folder / HISTORY, folder / HISTORY_PICTURE]
+        save_figure(history_figure(result.history), folder / HISTORY_PLOT)
+        paths += [folder / HISTORY, folder / HISTORY_PLOT]
     return paths
 
 
-def write_image(path: Path, image: NDArray[np.uint8], like: Picture) -> Path:
-    """Write an RGB image, in grey if `like` is and with its colour profile; return `path`."""
-    write_picture(Picture(image, grey=like.grey, icc_profile=like.icc_profile), path)
+def write_image(path: Path, image: NDArray[np.uint8], source: Picture) -> Path:
+    """Write an RGB image with the colour space of `source`, in grey if it is; return `path`."""
+    metadata = source.metadata.without_description()
+    write_picture(
+        Picture(image, grey=source.grey, icc_profile=source.icc_profile, metadata=metadata), path
+    )
     return path
 
 
@@ -118,7 +122,7 @@ def history_csv(history: list[Losses]) -> str:
 
 
 def history_figure(history: list[Losses]) -> Figure:
-    """Draw a curve over the iterations for each loss; logarithmic where all values are positive.
+    """Plot each loss over the iterations, logarithmically where all values are positive.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -146,20 +150,20 @@ def history_figure(history: list[Losses]) -> Figure:
     return figure
 
 
-def kernel_picture(kernel: NDArray[np.floating]) -> NDArray[np.uint8]:
+def kernel_image(kernel: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Return a kernel `[k,k]` as a grey image `[n k, n k, 3]` uint8, enlarged by a whole number n.
 
     The peak is white; zero and negative values are black.
     """
     levels = quantize(255 * kernel / kernel.max())
-    factor = max(1, KERNEL_PICTURE_SIDE // len(kernel))
+    factor = max(1, KERNEL_IMAGE_SIDE // len(kernel))
     enlarged = levels.repeat(factor, axis=0).repeat(factor, axis=1)
     return np.repeat(enlarged[..., None], 3, axis=2)
 
 
 def _listed_files(folder: Path) -> list[str]:
     report = read_report(folder)
-    # The state comes first; it is checked when it is read.
+    # A fit writes its state before its report; the state is checked when it is read.
     return [STATE] if report is None else [REPORT, STATE, *report["files"]]
 
 
@@ -169,8 +173,8 @@ def _write_kernel(path: Path, kernel: NDArray[np.float64]) -> Path:
     return path
 
 
-def _write_kernel_picture(path: Path, kernel: NDArray[np.float64]) -> Path:
-    write_picture(Picture(kernel_picture(kernel), grey=True), path)
+def _write_kernel_image(path: Path, kernel: NDArray[np.float64]) -> Path:
+    write_picture(Picture(kernel_image(kernel), grey=True), path)
     return path
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EDGE: Final = 16 / 255
-"""Limit of the difference of neighbours; without it, a few hard edges would get all draws."""
+"""Upper limit of the difference of neighbours, so that strong edges do not dominate sampling."""
 
 
 class Patches:
@@ -28,17 +28,17 @@ class Patches:
         grey = picture.mean(dim=1, keepdim=True)
         down = F.pad(grey.diff(dim=2).abs().clamp(max=EDGE), (0, 0, 1, 0))
         right = F.pad(grey.diff(dim=3).abs().clamp(max=EDGE), (1, 0))
-        # One value for each possible place of a patch.
+        # One value for each possible position of a patch.
         texture = F.avg_pool2d(down + right, side, stride=1)[0, 0]
         self._columns = texture.shape[1]
-        # Every place has a positive weight, so a nearly flat image can be sampled too.
+        # Every position has a positive weight, so a nearly flat image can be sampled too.
         self._weights = texture.flatten().cpu().double() + 1e-6
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Return `count` patches `[count,3,side,side]`, drawn with replacement."""
-        places = torch.multinomial(self._weights, count, replacement=True, generator=generator)
-        squares = [self._cut(*divmod(int(place), self._columns)) for place in places]
-        return torch.cat(squares)
+        positions = torch.multinomial(self._weights, count, replacement=True, generator=generator)
+        patches = [self._patch(*divmod(int(position), self._columns)) for position in positions]
+        return torch.cat(patches)
 
-    def _cut(self, top: int, left: int) -> Tensor:
+    def _patch(self, top: int, left: int) -> Tensor:
         return self._picture[:, :, top : top + self._side, left : left + self._side]

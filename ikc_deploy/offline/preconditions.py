@@ -1,4 +1,4 @@
-"""Checks before a fit, which takes minutes, starts."""
+"""Checks before a fit starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ikc_deploy.offline.fit_settings import FitDevice
 from ikc_deploy.runtime.memory import available_memory
 
 
-def check_picture(
+def check_image(
     lr: NDArray[Any], scale: int, scales: tuple[int, ...], min_side: int, method: str
 ) -> None:
     """Check that a method can be fitted to an LR image.
@@ -63,11 +63,11 @@ def check_memory(needed: int, device: str, method: str) -> None:
     if free is not None and needed > free:
         raise InputError(
             f"{method} would need about {needed / 2**30:.1f} GiB for this image, and "
-            f"{free / 2**30:.1f} GiB are free; fit a part of it with --crop (one blur for all)"
+            f"{free / 2**30:.1f} GiB are free; fit a part of it with --crop"
         )
 
 
-def picture_id(lr: NDArray[np.uint8]) -> str:
+def image_digest(lr: NDArray[np.uint8]) -> str:
     """Return the SHA-256 (hex) of an image's size and pixels."""
     digest = hashlib.sha256(repr(lr.shape).encode())
     digest.update(np.ascontiguousarray(lr).tobytes())

@@ -1,8 +1,8 @@
 """The deep image prior: a U-Net whose structure alone prefers images to noise (CVPR 2018).
 
-Fitted to one image from fixed noise, it produces natural textures and edges long before it could
-produce noise. It has five levels of 128 channels with skips of 16 (FKP, CVPR 2021, supplement).
-Unlike the reference implementation, it has no self-attention in its three deepest levels.
+Fitted to one image, with fixed noise as the input, it reproduces textures and edges long before it
+reproduces noise. It has five levels of 128 channels with skip connections of 16 channels (FKP, CVPR
+2021, supplement). Unlike the reference implementation, it has no self-attention.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SLOPE: Final = 0.2
 
 
 def smallest_side(levels: int) -> int:
-    """Return the smallest side of an image in pixels: the deepest level needs one to reflect."""
+    """Return the smallest side of an image in pixels, which the reflected border requires."""
     return 2**levels + 1
 
 
@@ -36,11 +36,11 @@ class DeepImagePrior(nn.Module):
 
     def __init__(self, channels: int, levels: int, skip: int) -> None:
         super().__init__()
-        deeper: nn.Module = nn.Identity()
+        inner: nn.Module = nn.Identity()
         for level in reversed(range(levels)):
-            entering = channels if level else NOISE_CHANNELS
-            deeper = _Level(entering, channels, skip, deeper)
-        self.layers = nn.Sequential(deeper, nn.Conv2d(channels, 3, 1), nn.Sigmoid())
+            inputs = channels if level else NOISE_CHANNELS
+            inner = _Level(inputs, channels, skip, inner)
+        self.layers = nn.Sequential(inner, nn.Conv2d(channels, 3, 1), nn.Sigmoid())
 
     def forward(self, noise: Tensor) -> Tensor:
         """Map noise to an image; see the class."""
@@ -49,13 +49,13 @@ class DeepImagePrior(nn.Module):
 
 
 class _Level(nn.Module):
-    """A level: half the size and back, in parallel with a narrow branch at full size."""
+    """A level: a branch at half the resolution, and a skip connection at full resolution."""
 
-    def __init__(self, entering: int, channels: int, skip: int, deeper: nn.Module) -> None:
+    def __init__(self, inputs: int, channels: int, skip: int, inner: nn.Module) -> None:
         super().__init__()
-        self.skip = _block(entering, skip, 1)
+        self.skip = _block(inputs, skip, 1)
         self.down = nn.Sequential(
-            _block(entering, channels, 3, stride=2), _block(channels, channels, 3), deeper
+            _block(inputs, channels, 3, stride=2), _block(channels, channels, 3), inner
         )
         self.up = nn.Sequential(
             _normalization(skip + channels),
@@ -65,20 +65,20 @@ class _Level(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         skipped = self.skip(features)
-        # To the exact size: an odd side is not twice its half.
-        deep = F.interpolate(self.down(features), size=skipped.shape[-2:], mode="bilinear")
-        merged: Tensor = self.up(torch.cat([skipped, deep], dim=1))
+        # The exact size is given, because sides may be odd.
+        lower = F.interpolate(self.down(features), size=skipped.shape[-2:], mode="bilinear")
+        merged: Tensor = self.up(torch.cat([skipped, lower], dim=1))
         return merged
 
 
-def _block(entering: int, leaving: int, size: int, stride: int = 1) -> nn.Sequential:
+def _block(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(entering, leaving, size, stride, size // 2, padding_mode="reflect"),
-        _normalization(leaving),
+        nn.Conv2d(inputs, outputs, size, stride, size // 2, padding_mode="reflect"),
+        _normalization(outputs),
         nn.LeakyReLU(_SLOPE),
     )
 
 
 def _normalization(channels: int) -> nn.BatchNorm2d:
-    # With a single image, its own statistics are used, during the fit and after it.
+    # There is one image, so its own statistics are used during and after the fit.
     return nn.BatchNorm2d(channels, track_running_stats=False)

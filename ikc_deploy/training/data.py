@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from ikc_deploy.errors import InputError, RecipeError
-from ikc_deploy.imaging.image_io import list_images, read_rgb
+from ikc_deploy.imaging.input_files import list_images
+from ikc_deploy.imaging.reading import read_rgb
 from ikc_deploy.training.loop_recipe import CropRecipe
 
 _log = logging.getLogger(__name__)

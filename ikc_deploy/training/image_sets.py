@@ -11,7 +11,7 @@ from typing import Final
 
 from ikc_deploy.errors import RecipeError
 from ikc_deploy.files import real_path, sha256_file
-from ikc_deploy.imaging.image_io import list_images
+from ikc_deploy.imaging.input_files import list_images
 from ikc_deploy.text import printable
 
 FOLDERS_VARIABLE: Final = "IKC_DATASETS"

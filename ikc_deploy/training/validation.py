@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ikc_deploy.imaging.degrade import crop_to_multiple, degrade_gaussian, quantize
-from ikc_deploy.imaging.image_io import list_images, read_rgb
+from ikc_deploy.imaging.degrade import crop_to_multiple, degrade_gaussian
+from ikc_deploy.imaging.input_files import list_images
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.torch_ops import to_image, to_tensor
 from ikc_deploy.loops import CODE, LR, NEXT_CODE, SR
 from ikc_deploy.networks.loop_networks import IkcNetworks, LoopNetworks
 
@@ -55,8 +57,8 @@ def load_cases(folder: Path, sigmas: tuple[float, ...], scale: int) -> list[Vali
     for path in list_images(folder):
         hr = crop_to_multiple(read_rgb(path), scale)
         for sigma in sigmas:
-            lr = torch.from_numpy(degrade_gaussian(hr, sigma, scale))
-            cases.append(ValidationCase(hr, lr.permute(2, 0, 1)[None].float() / 255, sigma))
+            lr = to_tensor(degrade_gaussian(hr, sigma, scale), "cpu")
+            cases.append(ValidationCase(hr, lr, sigma))
     return cases
 
 
@@ -124,8 +126,7 @@ def validate(
 
 
 def _psnr(networks: LoopNetworks, sr: Tensor, case: ValidationCase) -> float:
-    image = quantize(sr[0].permute(1, 2, 0).float().cpu().numpy() * 255)
-    return psnr_y(image, case.hr, networks.architecture.scale)
+    return psnr_y(to_image(sr.float()), case.hr, networks.architecture.scale)
 
 
 def _sigma_error(networks: LoopNetworks, code: Tensor, case: ValidationCase) -> float:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 import av
 
 from ikc_deploy.errors import UnreadableClipError, VideoError
-from ikc_deploy.imaging.postprocessing import resized
+from ikc_deploy.imaging.resize import resized
 from ikc_deploy.video.colour import ToRgb
 from ikc_deploy.video.decoder import Decoder
 from ikc_deploy.video.deinterlacing import DONE

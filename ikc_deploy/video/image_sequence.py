@@ -12,7 +12,10 @@ from typing import Final
 import numpy as np
 
 from ikc_deploy.errors import InputError, VideoError
-from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, list_images, read_rgb, write_rgb
+from ikc_deploy.imaging.input_files import list_images
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.suffixes import WRITABLE_SUFFIXES
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.video.colour import Colour
 from ikc_deploy.video.interfaces import Frame, StreamFacts
 from ikc_deploy.video.names import NUMBER, is_numbered
@@ -100,7 +103,7 @@ class NumberedImages:
         if not is_numbered(pattern):
             raise VideoError(
                 f"invalid name of numbered images '{pattern}': expected for example "
-                f"frames/%06d.png, ending in {', '.join(IMAGE_SUFFIXES)}"
+                f"frames/%06d.png, ending in {', '.join(WRITABLE_SUFFIXES)}"
             )
         self._pattern = pattern
         self._try(*size)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from ikc_deploy.errors import VideoError
-from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, READABLE_SUFFIXES
+from ikc_deploy.imaging.suffixes import READABLE_SUFFIXES, WRITABLE_SUFFIXES
 
 Deinterlace = Literal["auto", "on", "off"]
 """Which frames are deinterlaced: those marked as interlaced, all, or none."""
@@ -75,7 +75,7 @@ def is_image(path: Path) -> bool:
 
 def is_numbered(path: Path) -> bool:
     """Return whether `path` is a pattern of numbered images: image suffix, one number place."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and len(NUMBER.findall(path.name)) == 1
+    return path.suffix.lower() in WRITABLE_SUFFIXES and len(NUMBER.findall(path.name)) == 1
 
 
 def is_image_pattern(path: Path) -> bool:

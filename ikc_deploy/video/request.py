@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from ikc_deploy.errors import UnreadableClipError, VideoError
-from ikc_deploy.imaging.planning import missing_hint
+from ikc_deploy.imaging.input_files import missing_hint
 from ikc_deploy.video.camera import Camera, CameraSettings
 from ikc_deploy.video.chunks import WorkFolder
 from ikc_deploy.video.clip import Clip, Span

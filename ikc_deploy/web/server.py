@@ -29,8 +29,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from ikc_deploy.errors import IkcError, InputError
-from ikc_deploy.imaging.image_io import IMAGE_SUFFIXES, Picture, read_picture, write_picture
+from ikc_deploy.imaging.picture import Picture
 from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
+from ikc_deploy.imaging.reading import read_picture
+from ikc_deploy.imaging.suffixes import WRITABLE_SUFFIXES
+from ikc_deploy.imaging.writing import write_picture
 from ikc_deploy.web.web_settings import LOOPBACK, WebSettings
 from ikc_deploy.web.work import Job, Upload, UpscaleRequest, UpscaleService, UserSession
 
@@ -236,8 +239,8 @@ class _Api:
         """Return the file of a step, as ikc-upscale writes it, with opacity and metadata."""
         job, picture = self._step(request, session)
         suffix = request.query_params.get("format", ".png")
-        if suffix not in IMAGE_SUFFIXES:
-            raise InputError(f"unknown format; choose one of {', '.join(IMAGE_SUFFIXES)}")
+        if suffix not in WRITABLE_SUFFIXES:
+            raise InputError(f"unknown format; choose one of {', '.join(WRITABLE_SUFFIXES)}")
         data = await run_in_threadpool(_file, picture, suffix)
         (height, width), source = picture.size, job.upload.picture.size
         resizes = job.request.postprocessing.resizes

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import IkcError, InputError
-from ikc_deploy.imaging.image_files import check_bundle, postprocessed, upscale_picture
-from ikc_deploy.imaging.image_io import Picture
+from ikc_deploy.imaging.file_upscaling import check_bundle, postprocessed, upscale_picture
+from ikc_deploy.imaging.picture import Picture
 from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
 from ikc_deploy.kernels import KernelBasis, ellipse_of_kernel
 from ikc_deploy.runtime.backends.cpu_backends import choose_cpu_backend

@@ -20,8 +20,9 @@ from ikc_deploy.batch.run_state import FOLDER, open_run_state
 from ikc_deploy.batch.settings import ActorSettings, BatchSettings
 from ikc_deploy.batch.tasks import ChunkTask, Task, TaskOutcome, run_task
 from ikc_deploy.cli.ikc_upscale import main
-from ikc_deploy.imaging.image_io import read_rgb, write_rgb
 from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.video.encoder_settings import EncoderSettings
 from tests.cli.running import invoke

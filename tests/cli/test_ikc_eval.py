@@ -14,7 +14,7 @@ from ikc_deploy import Bundle, gaussian_kernel
 from ikc_deploy.cli.ikc_eval import main
 from ikc_deploy.evaluation.blurs import BlurSet
 from ikc_deploy.imaging.degrade import SIGMAS
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
 from tests.sealing import seal

@@ -13,7 +13,9 @@ import torch
 
 from ikc_deploy import Bundle
 from ikc_deploy.cli.ikc_offline import main
-from ikc_deploy.imaging.image_io import read_picture, read_rgb, write_rgb
+from ikc_deploy.imaging.picture import Picture
+from ikc_deploy.imaging.reading import read_picture, read_rgb
+from ikc_deploy.imaging.writing import write_picture, write_rgb
 from ikc_deploy.kernels import degrade_fkp, shifted_gaussian
 from ikc_deploy.networks.usrnet import Usrnet, UsrnetSettings, save_usrnet
 from ikc_deploy.offline import nonblind_stage
@@ -215,6 +217,15 @@ def test_flat_pictures_of_any_colour_are_refused(
     if method == "ike":
         arguments = arguments[: arguments.index("--prior")]
     assert_one_clear_line(invoke(main, *arguments), "one flat colour")
+    assert not (tmp_path / "out").exists()
+
+
+def test_transparency_is_refused_instead_of_lost(folder: Path, tmp_path: Path) -> None:
+    image = Picture(photo(32, 40), np.full((32, 40), 128, np.uint8))
+    write_picture(image, tmp_path / "glass.png")
+    arguments = dip(folder, tmp_path / "out", 1)
+    arguments[0] = str(tmp_path / "glass.png")
+    assert_one_clear_line(invoke(main, *arguments), "glass.png' has transparency")
     assert not (tmp_path / "out").exists()
 
 

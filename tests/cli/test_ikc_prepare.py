@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ikc_deploy.cli.ikc_prepare import main
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ikc_deploy.cli.ikc_train import main
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.locks import locked
 from ikc_deploy.networks.checkpoints import load_checkpoint
 from ikc_deploy.training import step_size_search

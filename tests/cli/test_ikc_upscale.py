@@ -16,7 +16,8 @@ import ikc_deploy
 from ikc_deploy import Bundle, OutOfMemoryError
 from ikc_deploy.cli.ikc_upscale import main
 from ikc_deploy.export.default_bundle import default_bundle
-from ikc_deploy.imaging.image_io import read_rgb, write_rgb
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.repeating import LEVELS, repeated

@@ -12,7 +12,9 @@ from ikc_deploy.cli.ikc_export import main as export
 from ikc_deploy.cli.ikc_import import main as import_reference
 from ikc_deploy.cli.ikc_inspect import main as inspect_bundle
 from ikc_deploy.cli.ikc_upscale import main as upscale
-from ikc_deploy.imaging.image_io import Picture, read_picture, read_rgb, write_picture, write_rgb
+from ikc_deploy.imaging.picture import Picture
+from ikc_deploy.imaging.reading import read_picture, read_rgb
+from ikc_deploy.imaging.writing import write_picture, write_rgb
 from ikc_deploy.kernels.conventions import mean_fkp_kernel
 from ikc_deploy.networks.usrnet import load_usrnet, save_usrnet
 from ikc_deploy.runtime.nonblind import NonBlind

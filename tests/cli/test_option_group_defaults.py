@@ -13,7 +13,7 @@ from ikc_deploy.benchmarks.interleaved import TimingBudget
 from ikc_deploy.cli import ikc_bench, ikc_eval, ikc_export, ikc_offline
 from ikc_deploy.evaluation.degradation import Degradation
 from ikc_deploy.export.export_settings import ExportSettings, SingleFileSettings, UsrnetExport
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.offline.methods import METHODS
 from tests.cli.running import invoke
 from tests.samples import photo

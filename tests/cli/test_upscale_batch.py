@@ -12,7 +12,7 @@ from ikc_deploy import Bundle
 from ikc_deploy.batch.settings import ActorSettings
 from ikc_deploy.batch.tasks import Task, TaskOutcome, run_task
 from ikc_deploy.cli.ikc_upscale import main
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
 from tests.video.clips import make_clip, numbered

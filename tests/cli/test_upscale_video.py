@@ -16,7 +16,8 @@ import pytest
 
 from ikc_deploy import Bundle
 from ikc_deploy.cli.ikc_upscale import main
-from ikc_deploy.imaging.image_io import read_rgb, write_rgb
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.worker import UpscaleCall, UpscalingWorker
 from tests.cli.running import assert_one_clear_line, invoke

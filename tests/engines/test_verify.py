@@ -89,11 +89,11 @@ def test_the_result_goes_into_the_manifest(
         return onnx_runners(engine.bundle.path, spoiled)[graph]
 
     def in_this_process(folder: Path, engine: Any) -> Any:
-        opinion = verify._answer(str(folder), engine.record.fingerprint)
+        opinion = verify._verify_here(str(folder), engine.record.fingerprint)
         return read_settings(Verification, json.loads(json.dumps(asdict(opinion))))
 
     monkeypatch.setattr(verify, "_plan_runner", plan_runner)
-    monkeypatch.setattr(verify, "_ask_child", in_this_process)
+    monkeypatch.setattr(verify, "_verify_in_subprocess", in_this_process)
     engine, _ = read_engines(engines)
     if spoiled:
         with pytest.raises(EngineError, match="engine a differs from ONNX Runtime"):

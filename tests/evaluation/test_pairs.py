@@ -16,7 +16,7 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.no_reference import blur_effect, consistency
 from ikc_deploy.evaluation.pairs import PairSet, open_pairs
 from ikc_deploy.imaging.degrade import degrade_gaussian
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
 

@@ -15,8 +15,10 @@ from scipy.ndimage import correlate
 from ikc_deploy.errors import InputError, OutputError
 from ikc_deploy.evaluation.prepare import PrepareSettings, prepare
 from ikc_deploy.evaluation.prepare_sets import SetOptions, plan_sets, prepare_sets
-from ikc_deploy.imaging.degrade import SIGMAS, degrade_gaussian, upscale_bicubic
-from ikc_deploy.imaging.image_io import read_rgb, write_rgb
+from ikc_deploy.imaging.degrade import SIGMAS, degrade_gaussian
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.resize import upscale_bicubic
+from ikc_deploy.imaging.writing import write_rgb
 from tests.samples import photo
 
 

@@ -21,8 +21,8 @@ from ikc_deploy.evaluation.protocol import EvaluationReport, Protocol, evaluate
 from ikc_deploy.evaluation.records import Record
 from ikc_deploy.evaluation.summary import DatasetSummary, summarise
 from ikc_deploy.imaging.degrade import SIGMAS, degrade, degrade_gaussian
-from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.imaging.metrics import MAX_PSNR
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.kernels import KernelBasis
 from tests.samples import photo
 

@@ -22,8 +22,8 @@ from ikc_deploy.engines.targets import Target
 from ikc_deploy.engines.toolchain import prepare_toolchain
 from ikc_deploy.export.export_settings import UsrnetExport
 from ikc_deploy.export.usrnet_graph import KERNEL_SIDE, DftMatrices, add_usrnet, export_usrnet
-from ikc_deploy.imaging.image_io import read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.reading import read_rgb
 from ikc_deploy.loops import IKC
 from ikc_deploy.networks.reference_usrnet import import_usrnet
 from ikc_deploy.networks.usrnet import save_usrnet

@@ -7,17 +7,11 @@ import pytest
 from scipy import ndimage
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.imaging.degrade import (
-    SIGMAS,
-    blur,
-    crop_to_multiple,
-    degrade,
-    degrade_gaussian,
-    quantize,
-    upscale_bicubic,
-)
-from ikc_deploy.imaging.image_io import list_images, read_rgb
+from ikc_deploy.imaging.degrade import SIGMAS, blur, crop_to_multiple, degrade, degrade_gaussian
+from ikc_deploy.imaging.input_files import list_images
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.resize import quantize, upscale_bicubic
 from ikc_deploy.kernels import gaussian_kernel
 from tests.samples import photo
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ikc_deploy import InputError, Postprocessing
-from ikc_deploy.imaging.degrade import upscale_bicubic
+from ikc_deploy.imaging.resize import upscale_bicubic
 from tests.samples import photo
 
 SIDES = st.integers(1, 4000)

@@ -129,3 +129,8 @@ def test_equal_images_are_the_maximum_and_the_slope_leads_there() -> None:
     assert start.grad is not None
     with torch.no_grad():
         assert torch_ops.ssim(start + 0.1 * start.grad, reference) > before
+
+
+def test_an_image_converted_to_torch_and_back_is_unchanged() -> None:
+    image = photo(7, 9)
+    np.testing.assert_array_equal(torch_ops.to_image(torch_ops.to_tensor(image, "cpu")), image)

@@ -11,7 +11,7 @@ from scipy import io, ndimage, optimize
 
 from ikc_deploy.errors import InputError, KernelError
 from ikc_deploy.imaging.degrade import blur
-from ikc_deploy.imaging.image_io import read_rgb
+from ikc_deploy.imaging.reading import read_rgb
 from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.kernels import (
     FKP_SCALES,

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from scipy.io import loadmat
 
 from ikc_deploy.errors import CheckpointError, InputError
-from ikc_deploy.imaging.image_io import read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.reading import read_rgb
 from ikc_deploy.networks.reference_usrnet import import_usrnet
 from ikc_deploy.networks.usrnet import (
     Usrnet,

@@ -8,14 +8,10 @@ import pytest
 import torch
 
 from ikc_deploy.errors import CheckpointError
-from ikc_deploy.imaging.degrade import (
-    crop_to_multiple,
-    degrade_gaussian,
-    quantize,
-    upscale_bicubic,
-)
-from ikc_deploy.imaging.image_io import read_rgb
+from ikc_deploy.imaging.degrade import crop_to_multiple, degrade_gaussian
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.resize import quantize, upscale_bicubic
 from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.networks.weights_loader import load_ikc_networks, load_weights
 from ikc_deploy.weights import DEFAULT_WEIGHTS, shipped_weights

@@ -6,16 +6,15 @@ import torch
 from scipy import ndimage
 
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.torch_ops import to_image, to_tensor
 from ikc_deploy.kernels import shifted_gaussian
-from ikc_deploy.offline.data_consistency import TRUST, enforce_data_consistency
+from ikc_deploy.offline.data_consistency import REGULARIZATION, enforce_data_consistency
 from ikc_deploy.offline.fit_settings import Alignment
 from ikc_deploy.offline.forward_model import (
     PaddedHr,
     bicubic_padded_hr,
     degrade,
     degrade_adjoint,
-    to_image,
-    to_tensor,
     upscaled,
 )
 from tests.offline.test_forward_model import lopsided
@@ -32,8 +31,8 @@ def test_it_solves_the_least_squares_problem() -> None:
     # The degradation as a matrix, row by row of its transpose.
     units = torch.eye(height * width, dtype=torch.float64).view(-1, 1, height, width)
     matrix = degrade(units, kernel, 2).flatten(1).numpy().T
-    normal = matrix.T @ matrix + TRUST * np.eye(height * width)
-    sides = matrix.T @ lr.numpy().ravel() + TRUST * start.numpy().ravel()
+    normal = matrix.T @ matrix + REGULARIZATION * np.eye(height * width)
+    sides = matrix.T @ lr.numpy().ravel() + REGULARIZATION * start.numpy().ravel()
     found = enforce_data_consistency(start, lr, kernel, 2)
     np.testing.assert_allclose(found.numpy().ravel(), np.linalg.solve(normal, sides), atol=1e-4)
     np.testing.assert_allclose(

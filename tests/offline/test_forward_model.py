@@ -10,13 +10,7 @@ from scipy import ndimage
 
 from ikc_deploy.imaging.resize import resize_bicubic
 from ikc_deploy.offline.fit_settings import Alignment
-from ikc_deploy.offline.forward_model import (
-    PaddedHr,
-    degrade,
-    to_image,
-    to_tensor,
-    upscaled,
-)
+from ikc_deploy.offline.forward_model import PaddedHr, degrade, upscaled
 from tests.samples import photo
 
 
@@ -67,8 +61,3 @@ def test_bicubic_upscaling_is_that_of_the_protocol_or_lies_scale_less_one_furthe
     # One level where rounding is a matter of the last bit.
     np.testing.assert_allclose(upscaled(lr, 3), plain, atol=1)
     np.testing.assert_allclose(upscaled(lr, 3, "fkp")[:-2, :-2], plain[2:, 2:], atol=1)
-
-
-def test_pictures_survive_the_way_to_torch_and_back() -> None:
-    image = photo(7, 9)
-    np.testing.assert_array_equal(to_image(to_tensor(image, "cpu")), image)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ikc_deploy.networks.flow import load_flow
-from ikc_deploy.offline.kernel_code import KernelCode, weights_id
+from ikc_deploy.offline.kernel_code import KernelCode, weights_digest
 from tests.offline.flows import save_untrained
 
 
@@ -50,7 +50,7 @@ def test_its_state_is_all_that_later_steps_depend_on(tmp_path: Path) -> None:
 
 def test_weights_are_told_apart(tmp_path: Path) -> None:
     flow = load_flow(2, save_untrained(tmp_path, 2))
-    before = weights_id(flow)
-    assert weights_id(load_flow(2, save_untrained(tmp_path, 2))) == before
+    before = weights_digest(flow)
+    assert weights_digest(load_flow(2, save_untrained(tmp_path, 2))) == before
     next(flow.parameters()).data[0] += 1e-3
-    assert weights_id(flow) != before
+    assert weights_digest(flow) != before

@@ -17,7 +17,7 @@ from ikc_deploy.offline.kernelgan_fkp import (
     ITERATIONS,
     KernelGanFkp,
     KernelGanFkpSettings,
-    twice,
+    x4_kernel,
 )
 from ikc_deploy.offline.optimize import FitResult, Losses, optimize
 from tests.offline.flows import save_untrained
@@ -84,7 +84,7 @@ def test_two_halvings_are_one_quartering_by_the_derived_kernel() -> None:
     picture = np.random.default_rng(0).random((32, 48))
     half = ndimage.correlate(picture, small, mode="wrap")[::2, ::2]
     quarter = ndimage.correlate(half, small, mode="wrap")[::2, ::2]
-    derived = twice(small)
+    derived = x4_kernel(small)
     assert derived.shape == (19, 19)
     at_once = ndimage.correlate(picture, derived, mode="wrap")[::4, ::4]
     np.testing.assert_allclose(at_once, quarter, atol=1e-12)

@@ -9,8 +9,8 @@ from scipy.io import loadmat
 
 from ikc_deploy import Bundle, load
 from ikc_deploy.errors import KernelError
-from ikc_deploy.imaging.image_io import read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.reading import read_rgb
 from ikc_deploy.kernels import (
     KernelBasis,
     gaussian_kernel,

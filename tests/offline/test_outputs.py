@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ikc_deploy.imaging.image_io import Picture, read_picture, read_rgb
+from ikc_deploy.imaging.picture import Metadata, Picture
+from ikc_deploy.imaging.reading import read_picture, read_rgb
 from ikc_deploy.offline.optimize import FitResult, Losses
-from ikc_deploy.offline.outputs import history_figure, kernel_picture, write_result
+from ikc_deploy.offline.outputs import history_figure, kernel_image, write_result
 from tests.offline.test_forward_model import lopsided
 from tests.samples import photo
 
@@ -41,15 +42,17 @@ def test_without_a_kernel_and_a_step_there_is_only_the_image(tmp_path: Path) -> 
     assert [path.name for path in paths] == ["image.png"]
 
 
-def test_grey_stays_grey(tmp_path: Path) -> None:
-    like = Picture(photo(4, 4), grey=True)
+def test_grey_and_the_colour_space_are_those_of_the_lr_image(tmp_path: Path) -> None:
+    colours = ((b"gAMA", (45000).to_bytes(4)),)
+    like = Picture(photo(4, 4), grey=True, metadata=Metadata(colour_chunks=colours))
     write_result(tmp_path, FitResult(photo(8, 8), None, [], False), like)
-    assert read_picture(tmp_path / "image.png").grey
+    written = read_picture(tmp_path / "image.png")
+    assert written.grey and written.metadata.colour_chunks == colours
 
 
 def test_a_kernels_picture_has_its_peak_white_and_every_pixel_a_square() -> None:
     kernel = lopsided(11)
-    picture = kernel_picture(kernel)
+    picture = kernel_image(kernel)
     factor = 320 // 11
     assert picture.shape == (11 * factor, 11 * factor, 3)
     small = picture[::factor, ::factor, 0]

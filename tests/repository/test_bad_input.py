@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ikc_deploy import Bundle
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
 

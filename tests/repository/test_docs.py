@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.version import __version__
 from tests.samples import photo
 

@@ -16,7 +16,7 @@ import torch
 
 import ikc_deploy
 from ikc_deploy import Bundle, Upscaler
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from tests.repeating import repeated
 from tests.samples import photo
 from tests.video.clips import make_clip, numbered, numbers, times

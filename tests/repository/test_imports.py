@@ -276,6 +276,16 @@ def test_arrows_point_one_way(repository: Path, part: str) -> None:
         assert parts <= ALLOWED[part], f"{path.name} imports {parts - ALLOWED[part]}"
 
 
+def test_only_imaging_imports_the_modules_of_its_formats(repository: Path) -> None:
+    users = {
+        name
+        for name, path in package_modules(repository).items()
+        if any(found.startswith("ikc_deploy.imaging.formats") for found in imported(path))
+    }
+    assert len(users) > 5
+    assert all(name.startswith("ikc_deploy.imaging.") for name in users)
+
+
 def test_every_part_is_drawn(repository: Path) -> None:
     package = repository / "ikc_deploy"
     parts = {path.stem for path in package.glob("*.py")} - {"__init__"}

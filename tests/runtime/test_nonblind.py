@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ikc_deploy import Bundle, BundleError, InputError, KernelError
-from ikc_deploy.imaging.degrade import degrade, upscale_bicubic
+from ikc_deploy.imaging.degrade import degrade
+from ikc_deploy.imaging.resize import upscale_bicubic
 from ikc_deploy.kernels import gaussian_kernel
 from ikc_deploy.kernels.conventions import degrade_fkp, mean_fkp_kernel, shifted_gaussian
 from ikc_deploy.runtime.nonblind import ROUNDING_NOISE, NonBlind, fitted_kernel, fkp_in_place

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from ikc_deploy import Bundle
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from tests.samples import photo
 
 pytest.importorskip("ray", reason="Ray is not installed; `make test-scale` installs it")

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 import ikc_deploy
 from ikc_deploy import Bundle, Result, Upscaler
-from ikc_deploy.imaging.image_io import read_rgb, write_rgb
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.serving.configs import ServingSettings, default_limits
 from ikc_deploy.serving.repository import write_repository
 from tests.samples import photo

@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.networks.checkpoints import load_checkpoint
 from ikc_deploy.training import step_size_search
 from tests.samples import photo

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError, RecipeError
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.training.data import CropSource
 from ikc_deploy.training.loop_recipe import CropRecipe
 from tests.samples import photo

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from ikc_deploy.cli.ikc_train import main
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup, local_device
 from tests.cli.running import invoke
 from tests.samples import photo

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from ikc_deploy.errors import RecipeError
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.kernels import gaussian_kernel
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint, new_dan_networks

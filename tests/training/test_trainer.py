@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ikc_deploy.errors import CheckpointError, InputError, RecipeError, TrainingError
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.kernels import KernelBasis
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import load_checkpoint, new_networks, save_checkpoint

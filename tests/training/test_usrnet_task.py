@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from ikc_deploy.errors import InputError, RecipeError
-from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.imaging.torch_ops import degrade_circular
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.kernels.conventions import degrade_fkp, random_fkp_kernels
 from ikc_deploy.networks.usrnet import load_usrnet
 from ikc_deploy.training.distributed import SINGLE_PROCESS, ProcessGroup

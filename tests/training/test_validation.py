@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from ikc_deploy.imaging import degrade
-from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.resize import quantize
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.networks.checkpoints import new_networks
 from ikc_deploy.networks.loop_networks import IkcNetworks
 from ikc_deploy.training.validation import load_cases, recommended_iters, validate
@@ -36,7 +37,7 @@ def test_the_figures_are_those_of_the_protocol(networks: IkcNetworks, tmp_path: 
             tensor = torch.from_numpy(lr).permute(2, 0, 1)[None].float() / 255
             code = torch.from_numpy(networks.basis.code_of_sigma([sigma]))
             sr = networks.sftmd(tensor, code)[0].permute(1, 2, 0).numpy()
-            expected.append(psnr_y(degrade.quantize(sr * 255), hr, border=4))
+            expected.append(psnr_y(quantize(sr * 255), hr, border=4))
             found = networks.basis.sigma_of_code(networks.predictor(tensor))
             sigma_errors.append(abs(float(found[0]) - sigma))
     cases = load_cases(tmp_path, SIGMAS, 4)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ikc_deploy.errors import IkcError, InputError, VideoError
-from ikc_deploy.imaging.image_io import read_rgb, write_rgb
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.video.file_sink import FileSink
 from ikc_deploy.video.image_sequence import ImageSequence, NumberedImages
 from ikc_deploy.video.video_run import upscale_stream

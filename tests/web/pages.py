@@ -22,7 +22,7 @@ def small_page(bundle: Bundle, **limits: Any) -> tuple[Starlette, UpscaleService
 
 def encoded(folder: Path, image: Any, suffix: str = ".png") -> bytes:
     """An image `[H,W,3]` as the content of a file."""
-    from ikc_deploy.imaging.image_io import write_rgb
+    from ikc_deploy.imaging.writing import write_rgb
 
     path = folder / f"made{suffix}"
     write_rgb(image, path)

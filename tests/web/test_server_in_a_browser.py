@@ -17,7 +17,7 @@ from PIL import Image
 
 from ikc_deploy import Bundle
 from ikc_deploy.cli.ikc_upscale import main as ikc_upscale
-from ikc_deploy.imaging.image_io import write_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from tests.cli.running import invoke
 from tests.samples import photo
 from tests.web.pages import small_page

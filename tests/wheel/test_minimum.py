@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ikc_deploy.imaging.image_io import read_rgb, write_rgb
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from tests.samples import photo
 from tests.wheel.conftest import environment
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ikc_deploy.imaging.image_io import read_rgb, write_rgb
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.kernels import gaussian_kernel
 from tests.samples import photo
 from tests.video.clips import make_clip

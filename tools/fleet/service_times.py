@@ -27,7 +27,7 @@ from PIL import Image
 import ikc_deploy
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.files import write_atomically
-from ikc_deploy.imaging.image_io import read_rgb
+from ikc_deploy.imaging.reading import read_rgb
 from ikc_deploy.weights import DEFAULT_WEIGHTS
 
 PHOTO: Final = (384, 512)

@@ -13,7 +13,7 @@ from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.blurs import BlurSet, DegradationName
 from ikc_deploy.evaluation.degradation import Degradation
 from ikc_deploy.imaging.degrade import crop_to_multiple
-from ikc_deploy.imaging.image_io import read_rgb
+from ikc_deploy.imaging.reading import read_rgb
 
 Image = NDArray[np.uint8]
 

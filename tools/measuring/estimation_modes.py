@@ -28,8 +28,9 @@ from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import InputError
 from ikc_deploy.evaluation.datasets import open_datasets, read_hr
 from ikc_deploy.imaging.degrade import SIGMAS, degrade_gaussian
-from ikc_deploy.imaging.image_io import list_images, read_rgb
+from ikc_deploy.imaging.input_files import list_images
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.reading import read_rgb
 from ikc_deploy.loops import IKC
 from ikc_deploy.runtime.estimation import ESTIMATES, Estimate
 from ikc_deploy.runtime.options import UpscalerOptions

@@ -19,8 +19,8 @@ import torch
 
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.errors import InputError
-from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.metrics import psnr_y, ssim_y
+from ikc_deploy.imaging.resize import upscale_bicubic
 from ikc_deploy.offline.ike import IkeFit, IkeSettings
 from tools.measuring.degraded_crop import DegradedCrop, Image
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ikc_deploy.imaging.degrade import quantize
 from ikc_deploy.imaging.metrics import kernel_psnr, psnr_y
+from ikc_deploy.imaging.resize import quantize
 from ikc_deploy.kernels import (
     degrade_fkp,
     fkp_size,

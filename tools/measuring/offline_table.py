@@ -17,8 +17,8 @@ import torch
 from ikc_deploy.benchmarks.machine import describe_machine
 from ikc_deploy.errors import InputError
 from ikc_deploy.export.default_bundle import default_bundle
-from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.metrics import psnr_y, ssim_y
+from ikc_deploy.imaging.resize import upscale_bicubic
 from ikc_deploy.loops import IKC
 from ikc_deploy.offline.methods import METHODS, Method
 from ikc_deploy.offline.optimize import optimize

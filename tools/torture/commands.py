@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from ikc_deploy.bundle.manifest import Bundle
-from ikc_deploy.imaging.image_io import read_picture
+from ikc_deploy.imaging.reading import read_picture
 from ikc_deploy.networks.checkpoints import load_checkpoint
 from tools.torture.material import Material
 

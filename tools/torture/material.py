@@ -19,7 +19,7 @@ from ikc_deploy.bundle.file_records import record_files
 from ikc_deploy.bundle.manifest import write_manifest
 from ikc_deploy.export.export_settings import ExportSettings
 from ikc_deploy.export.exporter import export_bundle
-from ikc_deploy.imaging.image_io import read_rgb
+from ikc_deploy.imaging.reading import read_rgb
 from ikc_deploy.kernels import SIGMA_RANGES
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint

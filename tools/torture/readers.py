@@ -130,7 +130,7 @@ def checkpoints(material: Material, scratch: Path) -> Attempt:
 
 def pictures(material: Material, scratch: Path) -> Attempt:
     """Return attempts on pictures in every format."""
-    from ikc_deploy.imaging.image_io import read_picture
+    from ikc_deploy.imaging.reading import read_picture
 
     originals = [(path, path.read_bytes()) for path in sorted(material.pictures(0).iterdir())]
 

@@ -12,16 +12,16 @@ from ikc_deploy.imaging.torch_ops import resize
 from ikc_deploy.networks.sftmd import SLOPE, initialize_he
 
 _UPSAMPLER_CONVOLUTIONS = 8
-_VIEW = 7
+_RECEPTIVE_FIELD = 7
 """Side of a discriminator's receptive field in pixels."""
 _POINTWISE_CONVOLUTIONS = 5
 
 
 class Upsampler(nn.Module):
-    """U: maps the rest of an image, all colours together, to that of an image s times as large.
+    """U: maps the rest of an image (of all colours) to the rest of an image s times as large.
 
-    Bicubic upscaling of `[N,C,H,W]`, plus eight 3x3 convolutions of which the last returns zero at
-    first: an untrained network adds no details rather than noise.
+    Bicubic upscaling of `[N,C,H,W]`, plus eight 3x3 convolutions, of which the last returns zero
+    before training, so that an untrained network adds no noise.
 
     Args:
         channels: Number of channels of the rest.
@@ -61,7 +61,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, colours: int, width: int) -> None:
         super().__init__()
-        convolutions = [nn.Conv2d(colours, width, _VIEW)]
+        convolutions = [nn.Conv2d(colours, width, _RECEPTIVE_FIELD)]
         convolutions += [nn.Conv2d(width, width, 1) for _ in range(_POINTWISE_CONVOLUTIONS - 1)]
         convolutions.append(nn.Conv2d(width, 1, 1))
         for convolution in convolutions:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ikc_deploy.imaging.torch_ops import resize
+from ikc_deploy.imaging.torch_ops import resize, to_image
 from ikc_deploy.offline.ike import losses, schedule
 from ikc_deploy.offline.ike.auxiliary_networks import Discriminator, Upsampler
 from ikc_deploy.offline.ike.ike_settings import IkeSettings
@@ -71,13 +71,13 @@ class IkeFit:
         self._side = self._lr.crop_side(settings.crop, scale)
         self._random = torch.Generator().manual_seed(settings.seed)
         self._schedule = Schedule(settings.iterations)
-        made = _Networks(self._lr.colours, scale, settings).to(self._device)
-        # A tenth to a fifth faster on a CPU.
-        self._networks = made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        networks = _Networks(self._lr.colours, scale, settings).to(self._device)
+        # Channels-last is 10 to 20 % faster on a CPU.
+        self._networks = networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parts = (
-            (made.invertible, made.upsampler),
-            (made.discriminator_lr,),
-            (made.discriminator_hr,),
+            (networks.invertible, networks.upsampler),
+            (networks.discriminator_lr,),
+            (networks.discriminator_hr,),
         )
         self._optimizers = [
             torch.optim.Adam([w for part in each for w in part.parameters()], betas=_BETAS)
@@ -87,8 +87,8 @@ class IkeFit:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """The image's digest, the scale and all settings but the device."""
-        asked = {"method": "ike", "image": self._lr.id, "scale": self._scale}
-        return asked | self._settings.identity
+        identity = {"method": "ike", "image": self._lr.id, "scale": self._scale}
+        return identity | self._settings.identity
 
     def step(self) -> Losses:
         """Train the invertible network and the upsampler, then the discriminators, by one step."""
@@ -98,33 +98,32 @@ class IkeFit:
         crops, real = self._crops(), self._crops()
         small, rest = self._networks.downscale(crops)
         large = self._networks.enlarge(crops, rest)
-        found = self._train_networks(crops, small, large)
+        values = self._train_networks(crops, small, large)
         _, discriminator_lr, discriminator_hr = self._optimizers
-        made = self._networks
-        found["discriminator_lr"] = _train_discriminator(
-            discriminator_lr, made.discriminator_lr, small, real
+        networks = self._networks
+        values["discriminator_lr"] = _train_discriminator(
+            discriminator_lr, networks.discriminator_lr, small, real
         )
         if self._settings.csr_backward:
-            found["discriminator_hr"] = _train_discriminator(
-                discriminator_hr, made.discriminator_hr, large, real
+            values["discriminator_hr"] = _train_discriminator(
+                discriminator_hr, networks.discriminator_hr, large, real
             )
-        self._schedule.advance(found["bicubic"])
-        return found
+        self._schedule.advance(values["bicubic"])
+        return values
 
     def image(self) -> NDArray[np.uint8]:
-        """Return the upscaled image: the LR image sent backward with its upsampled rest."""
-        made, whole = self._networks, self._lr.padded(self._scale).to(self._device)
+        """Return the upscaled image: the inverse of the LR image with its upsampled rest."""
+        networks, whole = self._networks, self._lr.padded(self._scale).to(self._device)
         with torch.no_grad():
-            # One colour after another: memory limits the size.
+            # One colour at a time, to save memory.
             colours = whole.tensor_split(self._lr.colours, dim=1)
-            downscaled = [made.downscale(colour)[1] for colour in colours]
-            larger = made.upsampler(torch.cat(downscaled, dim=1).flatten(1, 2))
+            downscaled = [networks.downscale(colour)[1] for colour in colours]
+            larger = networks.upsampler(torch.cat(downscaled, dim=1).flatten(1, 2))
             rests = larger.tensor_split(self._lr.colours, dim=1)
             pairs = zip(colours, rests, strict=True)
-            sr = torch.cat([made.invertible.inverse(*pair) for pair in pairs], dim=1)
+            sr = torch.cat([networks.invertible.inverse(*pair) for pair in pairs], dim=1)
         height, width = (self._scale * side for side in self._size)
-        levels = (sr[0, :, :height, :width].clamp(0, 1) * 255).round().to(torch.uint8)
-        return levels.expand(3, -1, -1).permute(1, 2, 0).contiguous().cpu().numpy()
+        return to_image(sr[:, :, :height, :width].expand(-1, 3, -1, -1))
 
     def kernel(self) -> None:
         """Return None: the downscaling is a network and has no kernel."""
@@ -152,35 +151,35 @@ class IkeFit:
 
     def _train_networks(self, crops: Tensor, small: Tensor, large: Tensor) -> Losses:
         """Train the networks that produced both images; return all losses, unweighted."""
-        settings, plan, made = self._settings, self._schedule, self._networks
+        settings, plan, networks = self._settings, self._schedule, self._networks
         downscaled, enlarged = resize(crops, 1 / self._scale), resize(crops, self._scale)
-        wanted = {
-            "patches": (1.0, losses.lsgan_loss(made.discriminator_lr(small), real=True)),
+        weighted = {
+            "patches": (1.0, losses.lsgan_loss(networks.discriminator_lr(small), real=True)),
             "bicubic": (plan.bicubic, (small - downscaled).square().mean()),
             "variation": (schedule.TOTAL_VARIATION, losses.total_variation(large)),
         }
         if settings.energy:
-            kept = losses.energy(small, downscaled) + losses.energy(large, enlarged)
-            wanted["energy"] = (plan.energy, kept)
+            energy = losses.energy(small, downscaled) + losses.energy(large, enlarged)
+            weighted["energy"] = (plan.energy, energy)
         if settings.csr_backward:
-            alike = losses.lsgan_loss(made.discriminator_hr(large), real=True)
-            wanted["patches_large"] = (schedule.CSR_BACKWARD, alike)
+            patches = losses.lsgan_loss(networks.discriminator_hr(large), real=True)
+            weighted["patches_large"] = (schedule.CSR_BACKWARD, patches)
         if settings.interpolation:
-            near = losses.interpolation(large, enlarged)
-            wanted["interpolation"] = (schedule.INTERPOLATION, near)
-        loss = torch.stack([weight * value for weight, value in wanted.values()]).sum()
+            distance = losses.interpolation(large, enlarged)
+            weighted["interpolation"] = (schedule.INTERPOLATION, distance)
+        loss = torch.stack([weight * value for weight, value in weighted.values()]).sum()
         optimizer = self._optimizers[0]
         optimizer.zero_grad()
         torch.autograd.backward(loss, inputs=_weights(optimizer))
         optimizer.step()
-        return {"loss": loss.item()} | {name: value.item() for name, (_, value) in wanted.items()}
+        return {"loss": loss.item()} | {name: value.item() for name, (_, value) in weighted.items()}
 
 
 def _train_discriminator(
-    optimizer: torch.optim.Optimizer, discriminator: Discriminator, made: Tensor, real: Tensor
+    optimizer: torch.optim.Optimizer, discriminator: Discriminator, generated: Tensor, real: Tensor
 ) -> float:
     """Train a discriminator by one step; return its loss."""
-    scores = (discriminator(real), discriminator(made.detach()))
+    scores = (discriminator(real), discriminator(generated.detach()))
     loss = losses.lsgan_loss(scores[0], real=True) + losses.lsgan_loss(scores[1], real=False)
     optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The invertible network: stages of one split and several couplings, each inverted step by step.
+"""The invertible network: stages of one split and several couplings.
 
 It processes one colour at a time: the three colours of an image are a batch of three.
 """
@@ -36,7 +36,7 @@ class DenseBlock(nn.Module):
             for index, width in enumerate(widths)
         )
         initialize_he(self, SLOPE)
-        # Before training, the network consists of its splits alone.
+        # The couplings are the identity before training.
         nn.init.zeros_(cast(nn.Conv2d, self.convolutions[-1]).weight)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class DenseBlock(nn.Module):
 
 
 class Coupling(nn.Module):
-    """A coupling: channels `[N,C,H,W]` change one another in turn, so each turn can be inverted.
+    """A coupling: updates groups of channels of `[N,C,H,W]` in turn, each from the others.
 
     y is the first channel (the small image), x3 the last (the residual), and middle the channels
     in between; without `tri_channel` there is no x3, and the last channel belongs to the middle.
@@ -80,7 +80,7 @@ class Coupling(nn.Module):
         return torch.cat((y, middle, residual), dim=1)
 
     def inverse(self, parts: Tensor) -> Tensor:
-        """Invert `forward`, turn by turn."""
+        """Invert `forward`: undo the updates in reverse order."""
         y, middle, residual = torch.split(parts, self.sizes, dim=1)
         if self.from_residual is not None:
             y = y - self.from_residual(residual)

@@ -6,14 +6,12 @@ Images are `[N,C,H,W]`; C is 3, or 1 for a grey image.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Final
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ikc_deploy.imaging.torch_ops import luma
+from ikc_deploy.imaging.torch_ops import gaussian_filter, luma
 
 ENERGY_SIGMA: Final = 3.0
 """Standard deviation of the blur of luma in pixels: keeps brightness, removes structure."""
@@ -53,15 +51,6 @@ def away_from_edges(image: Tensor) -> Tensor:
 
 
 def _blurred(plane: Tensor) -> Tensor:
-    profile = _profile(plane.dtype, plane.device)
-    reach = profile.numel() // 2
-    padded = F.pad(plane, (reach,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, profile.view(1, 1, -1, 1)), profile.view(1, 1, 1, -1))
-
-
-@lru_cache(maxsize=8)
-def _profile(dtype: torch.dtype, device: torch.device) -> Tensor:
     reach = round(3 * ENERGY_SIGMA)
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
-    weights = torch.exp(-0.5 * (offsets / ENERGY_SIGMA) ** 2)
-    return (weights / weights.sum()).to(device, dtype)
+    padded = F.pad(plane, (reach,) * 4, mode="replicate")
+    return gaussian_filter(padded, ENERGY_SIGMA, reach)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.offline.ike.ike_settings import MIN_CROP, SCALES, IkeSettings
-from ikc_deploy.offline.preconditions import check_device, check_memory, check_picture, picture_id
+from ikc_deploy.offline.preconditions import check_device, check_image, check_memory, image_digest
 
 METHOD: Final = "IKE"
 
@@ -21,7 +21,7 @@ METHOD: Final = "IKE"
 def check_lr(lr: NDArray[np.uint8], scale: int, settings: IkeSettings) -> None:
     """Raise `InputError` for an unusable image, scale, crop or device, or too little memory."""
     least = MIN_CROP * scale
-    check_picture(lr, scale, SCALES, least, METHOD)
+    check_image(lr, scale, SCALES, least, METHOD)
     check_device(settings.device)
     if settings.crop < least:
         raise InputError(f"crop must be {least} pixels or more at x{scale}, got {settings.crop}")
@@ -71,7 +71,7 @@ class LrImage:
         grey = bool((lr == lr[:, :, :1]).all())
         colours = lr[:, :, :1] if grey else lr
         planes = torch.from_numpy(colours.transpose(2, 0, 1).astype(np.float32) / 255)
-        return cls(planes[None].contiguous(), picture_id(lr))
+        return cls(planes[None].contiguous(), image_digest(lr))
 
     @property
     def colours(self) -> int:

@@ -18,19 +18,19 @@ _DROPS: Final = 4
 """Number of equal parts of a fit, each with a tenth of the learning rate of the one before: 750 of
 the paper's 3000 iterations each."""
 
-_MET: Final = 1e-4
+_LEARNT: Final = 1e-4
 """Mean squared distance from the bicubic small image at which it counts as learnt: 40 dB."""
-_PATIENCE: Final = 0.1
+_LATEST: Final = 0.1
 """Share of a fit after which bicubic downscaling counts as learnt in any case."""
 _DECAY: Final = 0.95
 """Factor of the bicubic weight in every later iteration."""
-_NOTHING: Final = 1e-3
-"""Bicubic weight below which it becomes zero."""
+_NEGLIGIBLE: Final = 1e-3
+"""Bicubic weight below which it is set to zero."""
 
 
 @dataclass
 class Schedule:
-    """The schedule of a fit: bicubic downscaling is learnt first, then L_energy replaces L_bic."""
+    """The schedule of a fit: L_bic applies until bicubic downscaling is learnt, then L_energy."""
 
     iterations: int
     """Number of iterations of the fit."""
@@ -54,11 +54,11 @@ class Schedule:
     def advance(self, bicubic_loss: float) -> None:
         """Advance by one iteration, given its L_bic."""
         self.done += 1
-        if bicubic_loss < _MET or self.done >= _PATIENCE * self.iterations:
+        if bicubic_loss < _LEARNT or self.done >= _LATEST * self.iterations:
             self.met = True
         if self.met:
             self.bicubic *= _DECAY
-        if self.bicubic < _NOTHING:
+        if self.bicubic < _NEGLIGIBLE:
             self.bicubic = 0.0
 
     def state(self) -> dict[str, Any]:

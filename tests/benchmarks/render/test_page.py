@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ikc_deploy.benchmarks.render.page import to_html
-from ikc_deploy.imaging.image_io import read_rgb
+from ikc_deploy.imaging.reading import read_rgb
 from tests.benchmarks.reports import MACHINE, report
 
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.imaging.degrade import upscale_bicubic
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.resize import upscale_bicubic
 from ikc_deploy.offline import ike
 from ikc_deploy.offline.ike import IkeFit, IkeSettings
 from ikc_deploy.offline.optimize import FitResult, Losses, optimize

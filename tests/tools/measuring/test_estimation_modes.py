@@ -8,7 +8,8 @@ import pytest
 
 from ikc_deploy import Bundle
 from ikc_deploy.imaging.degrade import SIGMAS
-from ikc_deploy.imaging.image_io import read_rgb, write_rgb
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.runtime.estimation import ESTIMATES
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from ikc_deploy.evaluation.filters import median
-from ikc_deploy.imaging.degrade import quantize, upscale_bicubic
-from ikc_deploy.imaging.image_io import read_rgb, write_rgb
 from ikc_deploy.imaging.metrics import psnr_y, ssim_y
-from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.imaging.reading import read_rgb
+from ikc_deploy.imaging.resize import quantize, resize_bicubic, upscale_bicubic
+from ikc_deploy.imaging.writing import write_rgb
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
 from tools.measure_ike_ablation import main

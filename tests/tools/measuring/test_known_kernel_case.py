@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ikc_deploy.imaging.image_io import write_rgb
 from ikc_deploy.imaging.metrics import MAX_PSNR
+from ikc_deploy.imaging.writing import write_rgb
 from ikc_deploy.kernels import fkp_size
 from ikc_deploy.offline.forward_model import upscaled
 from ikc_deploy.offline.optimize import FitResult

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ikc_deploy.imaging.image_io import read_rgb
 from ikc_deploy.imaging.metrics import psnr_y
+from ikc_deploy.imaging.reading import read_rgb
 from tests.cli.running import assert_one_clear_line, invoke
 from tools.measure_offline_table import main
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from PIL import Image
 
-from ikc_deploy.imaging.metadata import Density
+from ikc_deploy.imaging.picture import Density
 
 _PREFIX: Final = b"Exif\0\0"
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION = 0x0112, 0x011A, 0x011B
@@ -27,8 +27,25 @@ _SUB_DIRECTORIES: Final = (0x8769, 0x8825, 0xA005)
 _THUMBNAIL: Final = ((0x0201, 0x0202), (0x0111, 0x0117))
 """Tags of the place and the size of a thumbnail, as JPEG and as samples."""
 _SHORT, _LONG = 3, 4
-_BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-"""Bytes of a value by its type."""
+BYTES_OF_TYPE: Final = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,  # BigTIFF
+}
+"""Bytes of a value of a TIFF field by its type."""
 
 DESCRIPTIVE_TAGS: Final = frozenset(
     (
@@ -98,7 +115,7 @@ class _ExifBlock:
 
     def end_of(self, entry: _Entry) -> int:
         """Return the end of the value of an entry; 0 if it lies in the entry or is damaged."""
-        size = _BYTES.get(entry.kind, 0) * entry.count
+        size = BYTES_OF_TYPE.get(entry.kind, 0) * entry.count
         end = self._long(entry.at + 8) + size
         return end if size > 4 and end <= len(self.data) else 0
 
@@ -118,14 +135,14 @@ class _ExifBlock:
             ]
 
 
-def plain_exif(exif: object) -> bytes | None:
+def strip_exif_prefix(exif: object) -> bytes | None:
     """Return EXIF bytes without the prefix of JPEG's segment; None if there are none."""
     if not isinstance(exif, bytes) or not exif:
         return None
     return exif.removeprefix(_PREFIX) or None
 
 
-def fitted_exif(exif: bytes, height: int, width: int) -> bytes | None:
+def adapted_exif(exif: bytes, height: int, width: int) -> bytes | None:
     """Return EXIF for an upright image of `height` x `width` pixels, without a thumbnail.
 
     Every other value keeps its bytes and its place. If the orientation turned the image by 90
@@ -226,7 +243,7 @@ def exif_of_directory(data: bytes, offset: int) -> bytes | None:
     stored.endian = "<" if data[:1] == b"I" else ">"
     stored.bigtiff = b"+" in data[:4]
     try:
-        with _silent():
+        with _without_warnings():
             stored.load_from_fp(BytesIO(data), offset)
             kept = Image.Exif()
             for tag in DESCRIPTIVE_TAGS & set(stored):
@@ -234,7 +251,7 @@ def exif_of_directory(data: bytes, offset: int) -> bytes | None:
                 if tag == _DESCRIPTION and str(value).lstrip().startswith(_SHAPE_IN_TEXT):
                     continue
                 kept[tag] = value
-            return plain_exif(kept.tobytes()) if len(kept) else None
+            return strip_exif_prefix(kept.tobytes()) if len(kept) else None
     except Exception:  # Pillow raises half a dozen types for damaged fields
         return None
 
@@ -246,7 +263,7 @@ def fields_for_tiff(exif: bytes) -> Image.Exif | None:
     """
     stored = Image.Exif()
     try:
-        with _silent():
+        with _without_warnings():
             stored.load(exif)
             for tag in set(stored) - DESCRIPTIVE_TAGS:
                 del stored[tag]
@@ -259,7 +276,7 @@ def fields_for_tiff(exif: bytes) -> Image.Exif | None:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def _without_warnings() -> Iterator[None]:
     """Suppress Pillow's warnings about damaged fields, which are left out."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,7 @@
-"""Listing of the image files in a folder, with the reason why each other entry is skipped."""
+"""Search for input files: files among the inputs, and in folders, in natural order.
+
+Every entry of a folder that is skipped is listed with the reason.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,7 @@ from typing import Final
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import real_path
-
-IMAGE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-"""Suffixes of the image files that can be written."""
-
-READABLE_SUFFIXES: Final = (*IMAGE_SUFFIXES, ".jfif", ".gif", ".avif", ".heic", ".heif")
-"""Suffixes of the image files that are listed from folders."""
+from ikc_deploy.imaging.suffixes import READABLE_SUFFIXES
 
 _FOLDERS: Final = "folders (name them as inputs to include them)"
 
@@ -38,7 +36,7 @@ class Listing:
     def notes(self) -> list[str]:
         """Return one line for each reason, with the names of the skipped entries."""
         return [
-            f"skipped in '{self.folder}', {reason}: {names(paths)}"
+            f"skipped in '{self.folder}', {reason}: {join_names(paths)}"
             for reason, paths in self.skipped.items()
         ]
 
@@ -161,8 +159,61 @@ def _reason(path: Path, suffixes: Sequence[str]) -> str | None:
     return None
 
 
-def names(paths: Sequence[Path]) -> str:
+def join_names(paths: Sequence[Path]) -> str:
     """Return the names of the first few paths, and the number of the others."""
     named = ", ".join(path.name for path in paths[:_NAMED])
     rest = len(paths) - _NAMED
     return named if rest <= 0 else f"{named} and {rest} more"
+
+
+def find_files(
+    inputs: Sequence[Path],
+    suffixes: Sequence[str] = READABLE_SUFFIXES,
+    one: str = "image",
+    several: str = "images",
+    *,
+    recursive_to: Path | None = None,
+) -> dict[Path, Path]:
+    """Return the files among the inputs, each with the subfolder of its output.
+
+    Files are in the order of the inputs, those of a folder in natural order: 1, 2, 10. The same
+    file given twice counts once.
+
+    Args:
+        inputs: Files of any suffix, and folders, in which the files with `suffixes` are found.
+        suffixes: File name endings in lower case, with the dot.
+        one: The word for such a file in messages.
+        several: The word for such files in messages.
+        recursive_to: The output folder, to search subfolders except this one; None to search none.
+
+    Raises:
+        InputError: An input does not exist or a folder has no such file.
+    """
+    found: dict[Path, tuple[Path, Path]] = {}
+    for path in inputs:
+        if not path.exists():
+            raise InputError(f"there is no {one} or folder '{path}'{missing_hint(path)}")
+        if not path.is_dir():
+            files = [(path, Path())]
+        elif recursive_to is None:
+            files = [(file, Path()) for file in list_folder(path, suffixes, several).found]
+        else:
+            files = [
+                (file, listing.folder.relative_to(path))
+                for listing in list_tree(path, suffixes, several, leave_out=recursive_to)
+                for file in listing.found
+            ]
+        for file, place in files:
+            found.setdefault(file.absolute(), (file, place))
+    return dict(found.values())
+
+
+def missing_hint(path: Path) -> str:
+    """Return what to do about a name that looks like an address or a pattern; else nothing."""
+    name = str(path)
+    # A path has a single slash where the address had two.
+    if re.match(r"[a-z][a-z0-9+.-]+:/", name, re.IGNORECASE):
+        return "; it looks like an address: download it first, or give a stream with --camera"
+    if re.search(r"%0?\d{0,2}d|[*?]", name):
+        return "; it looks like a pattern: give the folder of the files"
+    return ""

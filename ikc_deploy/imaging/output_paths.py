@@ -1,73 +1,23 @@
-"""Planning of outputs: the files among the inputs, and the output of each, checked before the work.
+"""Output files of image files: their paths, checked before the work, and those that exist already.
 
 Reads no image and writes nothing.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from ikc_deploy.errors import InputError
 from ikc_deploy.files import check_file, real_path
-from ikc_deploy.imaging.folders import IMAGE_SUFFIXES, READABLE_SUFFIXES, list_folder, list_tree
-from ikc_deploy.imaging.image_files import KERNELS_FILE, ImageTask
+from ikc_deploy.imaging.file_upscaling import KERNELS_FILE, ImageTask
+from ikc_deploy.imaging.input_files import find_files, join_names
 from ikc_deploy.imaging.picture import MAX_PIXELS
-from ikc_deploy.imaging.writing import names_other_file
-
-
-def find_files(
-    inputs: Sequence[Path],
-    suffixes: Sequence[str] = READABLE_SUFFIXES,
-    one: str = "image",
-    several: str = "images",
-    *,
-    recursive_to: Path | None = None,
-) -> dict[Path, Path]:
-    """Return the files among the inputs, each with the subfolder of its output.
-
-    Files are in the order of the inputs, those of a folder in natural order: 1, 2, 10. The same
-    file given twice counts once.
-
-    Args:
-        inputs: Files of any suffix, and folders, in which the files with `suffixes` are found.
-        suffixes: File name endings in lower case, with the dot.
-        one: The word for such a file in messages.
-        several: The word for such files in messages.
-        recursive_to: The output folder, to search subfolders except this one; None to search none.
-
-    Raises:
-        InputError: An input does not exist or a folder has no such file.
-    """
-    found: dict[Path, tuple[Path, Path]] = {}
-    for path in inputs:
-        if not path.exists():
-            raise InputError(f"there is no {one} or folder '{path}'{missing_hint(path)}")
-        if not path.is_dir():
-            files = [(path, Path())]
-        elif recursive_to is None:
-            files = [(file, Path()) for file in list_folder(path, suffixes, several).found]
-        else:
-            files = [
-                (file, listing.folder.relative_to(path))
-                for listing in list_tree(path, suffixes, several, leave_out=recursive_to)
-                for file in listing.found
-            ]
-        for file, place in files:
-            found.setdefault(file.absolute(), (file, place))
-    return dict(found.values())
-
-
-def missing_hint(path: Path) -> str:
-    """Return what to do about a name that looks like an address or a pattern; else nothing."""
-    name = str(path)
-    # A path has a single slash where the address had two.
-    if re.match(r"[a-z][a-z0-9+.-]+:/", name, re.IGNORECASE):
-        return "; it looks like an address: download it first, or give a stream with --camera"
-    if re.search(r"%0?\d{0,2}d|[*?]", name):
-        return "; it looks like a pattern: give the folder of the files"
-    return ""
+from ikc_deploy.imaging.suffixes import WRITABLE_SUFFIXES
+from ikc_deploy.imaging.writing import has_unwritable_suffix
+from ikc_deploy.option_fields import Option, check_options
 
 
 def plan_tasks(
@@ -121,23 +71,25 @@ def image_tasks(
         InputError: As `plan_tasks`.
         OutputError: As `plan_tasks`.
     """
-    sources = list(places)
-    targets = _targets(places, out)
-    folders = [steps and steps / places[source] / source.stem for source in sources]
-    _refuse_shared(sources, targets)
-    _refuse_shared(sources, [folder for folder in folders if folder is not None])
-    given = {real_path(source): source for source in sources}
-    for target, folder in zip(targets, folders, strict=True):
-        overwritten = given.get(real_path(target))
-        if overwritten is None and folder is not None:
-            inside = (path for real, path in given.items() if real.parent == real_path(folder))
-            overwritten = next(inside, None)
+    outputs = dict(zip(places, _targets(places, out), strict=True))
+    check_outputs(outputs)
+    folders = {} if steps is None else {each: steps / places[each] / each.stem for each in places}
+    _check_folders(folders)
+    return [
+        ImageTask(source, target, folders.get(source), max_pixels=max_pixels)
+        for source, target in outputs.items()
+    ]
+
+
+def _check_folders(folders: Mapping[Path, Path]) -> None:
+    """Check the folders of the steps, by input."""
+    _refuse_shared(folders)
+    inside = {real_path(source).parent: source for source in folders}
+    for folder in folders.values():
+        overwritten = inside.get(real_path(folder))
         if overwritten is not None:
             raise InputError(f"'{overwritten}' would be overwritten; choose another output")
-    for path in (*targets, *(folder / KERNELS_FILE for folder in folders if folder is not None)):
-        check_file(path)
-    jobs = zip(sources, targets, folders, strict=True)
-    return [ImageTask(*task, max_pixels=max_pixels) for task in jobs]
+        check_file(folder / KERNELS_FILE)
 
 
 def check_outputs(outputs: Mapping[Path, Path]) -> None:
@@ -148,7 +100,7 @@ def check_outputs(outputs: Mapping[Path, Path]) -> None:
         OutputError: An output cannot be written, because its name is too long or its place is
             not a folder.
     """
-    _refuse_shared(list(outputs), list(outputs.values()))
+    _refuse_shared(outputs)
     given = {real_path(source): source for source in outputs}
     for target in outputs.values():
         overwritten = given.get(real_path(target))
@@ -160,52 +112,106 @@ def check_outputs(outputs: Mapping[Path, Path]) -> None:
 
 def _targets(places: Mapping[Path, Path], out: Path) -> list[Path]:
     sources = list(places)
-    if out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir():
+    if out.suffix.lower() in WRITABLE_SUFFIXES and not out.is_dir():
         if len(sources) > 1:
             raise InputError(
                 f"'{out}' is the name of one image, but there are {len(sources)} to write; "
                 "give a folder"
             )
         return [out]
-    if not out.is_dir() and names_no_folder(out, sources):
+    if not out.is_dir() and _names_unwritable_file(out, sources):
         raise InputError(
             f"invalid output '{out}': files ending in '{out.suffix}' cannot be written; use one of "
-            f"{', '.join(IMAGE_SUFFIXES)}, or create the folder '{out}' first if it is a folder"
+            f"{', '.join(WRITABLE_SUFFIXES)}, or create the folder '{out}' first if it is a folder"
         )
     if out.exists() and not out.is_dir():
         raise InputError(
-            f"'{out}' is a file; give a folder, or a file ending in {', '.join(IMAGE_SUFFIXES)}"
+            f"'{out}' is a file; give a folder, or a file ending in {', '.join(WRITABLE_SUFFIXES)}"
         )
     return [out / place / output_name(source) for source, place in places.items()]
 
 
-def names_no_folder(out: Path, sources: Sequence[Path]) -> bool:
+def _names_unwritable_file(out: Path, sources: Sequence[Path]) -> bool:
     """Return whether an output that does not exist names a file that cannot be written.
 
     For a single image, any suffix of letters counts; for several, only a known file suffix.
     """
     if out.exists():
         return False
-    return names_other_file(out) or (len(sources) == 1 and _ends_in_letters(out))
+    return has_unwritable_suffix(out) or (len(sources) == 1 and _has_suffix_of_letters(out))
 
 
-def _ends_in_letters(path: Path) -> bool:
+def _has_suffix_of_letters(path: Path) -> bool:
     """Return whether a name ends like a file name: `a.jpgg`, but not `run.2`."""
     return path.suffix[1:2].isalpha()
 
 
 def output_name(source: Path) -> str:
     """Return the name of the output of an image in a folder."""
-    writable = source.suffix.lower() in IMAGE_SUFFIXES
+    writable = source.suffix.lower() in WRITABLE_SUFFIXES
     return source.name if writable else f"{source.stem}.png"
 
 
-def _refuse_shared(sources: Sequence[Path], places: Sequence[Path]) -> None:
+def _refuse_shared(outputs: Mapping[Path, Path]) -> None:
     owners: dict[Path, Path] = {}
-    for source, place in zip(sources, places, strict=False):
+    for source, place in outputs.items():
         owner = owners.setdefault(place, source)
         if owner != source:
             raise InputError(
                 f"'{owner}' and '{source}' would both be written to '{place}'; "
                 "rename one, or upscale them into different folders"
+            )
+
+
+@dataclass(frozen=True)
+class ExistingOutputs:
+    """How existing outputs are handled.
+
+    Raises:
+        InputError: Both are chosen.
+    """
+
+    overwrite: Annotated[
+        bool,
+        Option(
+            "Replace outputs that exist; without it or --skip-existing, they are refused before "
+            "any work."
+        ),
+    ] = False
+    skip_existing: Annotated[
+        bool,
+        Option("Keep outputs that exist, and upscale only the other inputs.", heading="Output"),
+    ] = False
+
+    def __post_init__(self) -> None:
+        """Require at most one of the two."""
+        check_options(self)
+        if self.overwrite and self.skip_existing:
+            raise InputError("give --overwrite or --skip-existing, not both")
+
+    def skips(self, target: Path) -> bool:
+        """Return whether `target` exists and is kept."""
+        return self.skip_existing and target.exists()
+
+    def check(self, targets: Sequence[Path]) -> None:
+        """Refuse existing files unless they may be replaced.
+
+        Args:
+            targets: All files that would be written, without those for which `skips` is True.
+
+        Raises:
+            InputError: A target exists; the message names the first few.
+        """
+        if self.overwrite:
+            return
+        found = [path for path in targets if path.exists()]
+        if len(found) == 1:
+            raise InputError(
+                f"'{found[0]}' exists; give --overwrite to replace it, --skip-existing to keep it, "
+                "or another output"
+            )
+        if found:
+            raise InputError(
+                f"{len(found)} outputs exist ({join_names(found)}); give --overwrite to replace "
+                "them, --skip-existing to keep them, or another output folder"
             )

@@ -14,7 +14,8 @@ from PIL import Image, TiffImagePlugin
 from skimage.color import lab2rgb
 
 from ikc_deploy.errors import InputError
-from ikc_deploy.imaging.image_io import Picture, read_picture
+from ikc_deploy.imaging.picture import Picture
+from ikc_deploy.imaging.reading import read_picture
 from tests.samples import photo
 
 COLOUR = photo(37, 41)
@@ -279,6 +280,19 @@ def test_a_file_that_is_cut_short_is_refused(
         read_picture(path)
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_nothing_behind_the_end_of_a_file_is_taken_for_pixels(
+    tmp_path: Path, compression: str | None
+) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(COLOUR).save(path, compression=compression)
+    whole = path.read_bytes()
+    for missing in (1, 2, 6, 20, 60, 120):
+        path.write_bytes(whole[:-missing])
+        with pytest.raises(InputError, match=r"a\.tif' cannot be read as an image"):
+            read_picture(path)
+
+
 def test_damaged_metadata_does_not_matter(tmp_path: Path) -> None:
     fields = TiffImagePlugin.ImageFileDirectory_v2()
     fields[700] = b"<xmp " * 400_000
@@ -323,3 +337,22 @@ def test_compressions_that_builds_of_pillow_lack_are_decoded_by_imagecodecs(
     picture = read_picture(path)
     assert np.abs(picture.rgb.astype(int) - COLOUR).mean() < (8 if compression == "webp" else 0.01)
     assert not capfd.readouterr().err
+
+
+def test_a_predictor_with_packbits_is_applied(tmp_path: Path) -> None:
+    """`libtiff` ignores it, although writers apply it."""
+    pytest.importorskip("imagecodecs")
+    path = write(
+        tmp_path / "a.tif", COLOUR, photometric="rgb", compression="packbits", predictor=True
+    )
+    np.testing.assert_array_equal(read_picture(path).rgb, COLOUR)
+
+
+def test_compressed_ycbcr_is_decoded_by_pillow(tmp_path: Path) -> None:
+    image = Image.fromarray(COLOUR).convert("YCbCr")
+    try:
+        image.save(tmp_path / "a.tif", compression="zstd")
+    except OSError:
+        pytest.skip("this build of Pillow has no Zstandard")
+    expected = np.asarray(image.convert("RGB"), int)
+    assert np.abs(read_picture(tmp_path / "a.tif").rgb - expected).max() <= 1

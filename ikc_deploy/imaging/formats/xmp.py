@@ -23,7 +23,7 @@ _ATTRIBUTES: Final = rb"""(?x) (?<!\s)\s+ (?: hdrgm:\w+ | GCamera:(?:MotionPhoto
 """Attributes about them, and about an extended packet that is not copied."""
 
 
-def fitted_xmp(xmp: bytes, height: int, width: int) -> bytes | None:
+def adapted_xmp(xmp: bytes, height: int, width: int) -> bytes | None:
     """Return XMP for an upright image of `height` x `width` pixels, without thumbnails.
 
     Returns:

@@ -14,7 +14,7 @@ _DROPPED: Final = frozenset((1005, 1033, 1036, 1039, 1058, 1060))
 """Density, thumbnails, and copies of the ICC profile, EXIF and XMP."""
 
 
-def fitted_resources(resources: bytes) -> bytes:
+def adapted_resources(resources: bytes) -> bytes:
     """Return image resources without thumbnails and without copies of other metadata.
 
     Ends before the first damaged resource.

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -8,11 +7,10 @@ from typing import Any, Literal, cast
 import numpy as np
 import pytest
 import tifffile
-from numpy.typing import NDArray
 from PIL import Image
 
-from ikc_deploy import Bundle, InputError, OutputError, Upscaler, load
-from ikc_deploy.imaging.image_files import (
+from ikc_deploy import Bundle, InputError, Upscaler, load
+from ikc_deploy.imaging.file_upscaling import (
     ImageTask,
     Upscaled,
     check_bundle,
@@ -20,25 +18,13 @@ from ikc_deploy.imaging.image_files import (
     upscale_file,
     upscale_picture,
 )
-from ikc_deploy.imaging.image_io import Picture, read_picture, write_picture
-from ikc_deploy.imaging.planning import plan_tasks
-from tests.imaging.test_image_io import png16
+from ikc_deploy.imaging.picture import Picture
+from ikc_deploy.imaging.reading import read_picture
+from ikc_deploy.imaging.writing import write_picture
+from tests.imaging.test_reading import ORIENTATION_TAG, ORIENTATIONS, png16
 from tests.repeating import CORRECTION, FIRST, repeated, repeating_bundle
 from tests.samples import photo
 from tests.sealing import BASIS, SCALE
-
-ORIENTATION_TAG = 0x0112
-# What EXIF 2.32 says a viewer does to the stored rows and columns.
-UPRIGHT: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    1: lambda a: a,
-    2: np.fliplr,
-    3: lambda a: np.rot90(a, 2),
-    4: np.flipud,
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, -1),
-    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
-    8: np.rot90,
-}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +55,7 @@ def refused(upscaler: Upscaler, source: Path, suffix: str = ".png") -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
 def test_the_output_is_upright_in_pixels_and_metadata(
     upscaler: Upscaler, tmp_path: Path, suffix: str, orientation: int
@@ -82,7 +68,7 @@ def test_the_output_is_upright_in_pixels_and_metadata(
     source = tmp_path / f"camera{suffix}"
     Image.fromarray(stored).save(source, exif=exif, quality=95, subsampling=0)
     done, written = upscale(upscaler, source)
-    expected = UPRIGHT[orientation](stored)
+    expected = ORIENTATIONS[orientation](stored)
     assert done.lr == expected.shape[:2]
     assert np.abs(np.asarray(written, int) - repeated(expected)).max() <= 8
     assert written.getexif().get(ORIENTATION_TAG, 1) == 1
@@ -267,18 +253,6 @@ def test_transparency_goes_only_where_it_can_be_kept(
     assert "glass.png'" in reason and "cannot hold transparency" in reason
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    picture = Picture(photo(8, 8))
-    (tmp_path / "in the way.png").mkdir()
-    (tmp_path / "in the way.png" / "old").write_bytes(b"old")
-    with pytest.raises(InputError, match=r"in the way\.png' cannot be written: it is a folder"):
-        write_picture(picture, tmp_path / "in the way.png")
-    with pytest.raises(InputError, match=r"a\.gif.*\.png"):
-        write_picture(picture, tmp_path / "a.gif")
-    assert [path.name for path in tmp_path.iterdir()] == ["in the way.png"]
-    assert (tmp_path / "in the way.png" / "old").read_bytes() == b"old"
-
-
 def test_lack_of_memory_names_the_picture(
     upscaler: Upscaler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,72 +304,3 @@ def test_bundles_that_are_not_for_pictures_are_refused(
     check_bundle(bundle)
     with pytest.raises(InputError, match=f"'bad' .*{mend}"):
         check_bundle(Bundle(Path("bad"), replace(bundle.manifest, **changes)))
-
-
-@pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with named, empty files: a plan opens none of them."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("in/a.png", "in/b.JPG", "in/notes.txt", "more/a.png", "more/c.gif"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    (tmp_path / "empty").mkdir()
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("inputs", "out", "targets"),
-    [
-        (["in/a.png"], "x.jpg", ["x.jpg"]),
-        (["in/a.png"], "new", ["new/a.png"]),
-        (["in/a.png"], "empty", ["empty/a.png"]),
-        (["in"], "new", ["new/a.png", "new/b.JPG"]),
-        (["in", "in/a.png"], "new", ["new/a.png", "new/b.JPG"]),
-        (["more/c.gif", "in/b.JPG"], "new.v2", ["new.v2/c.png", "new.v2/b.JPG"]),
-    ],
-)
-def test_every_input_gets_its_output(
-    files: Path, inputs: list[str], out: str, targets: list[str]
-) -> None:
-    jobs = plan_tasks([Path(name) for name in inputs], Path(out), Path("steps"))
-    assert [job.target.as_posix() for job in jobs] == targets
-    assert [job.steps for job in jobs] == [Path("steps") / job.source.stem for job in jobs]
-    assert not {path.name for path in files.iterdir()} & {"new", "new.v2", "steps", "x.jpg"}
-
-
-@pytest.mark.parametrize(
-    ("inputs", "out", "words"),
-    [
-        (["gone.png"], "new", ["no image or folder 'gone.png'"]),
-        (["empty"], "new", ["'empty' has no images"]),
-        (["in", "more/a.png"], "new", ["'in/a.png' and 'more/a.png'", "'new/a.png'"]),
-        (["in"], "x.png", ["'x.png' is the name of one image", "2"]),
-        (["in"], "in/notes.txt", ["'in/notes.txt' is a file"]),
-        (["in"], "new.gif", ["'new.gif': files ending in '.gif' cannot be written", ".png"]),
-        (["in/a.png"], "new.jpgg", ["'new.jpgg': files ending in '.jpgg'", "create the folder"]),
-        (["in"], "new.avi", ["'new.avi': files ending in '.avi'"]),
-        (["in/a.png"], "new/" + 252 * "x" + ".png", ["use at most 255 bytes"]),
-        (["in/a.png"], "in/notes.txt/a.png", ["notes.txt' is a file, not a folder"]),
-        (["in"], "more/../in", ["'in/a.png' would be overwritten"]),
-        (["in/a.png"], "in/a.png", ["'in/a.png' would be overwritten"]),
-    ],
-)
-def test_a_plan_that_would_lose_something_is_refused(
-    files: Path, inputs: list[str], out: str, words: list[str]
-) -> None:
-    with pytest.raises((InputError, OutputError)) as caught:
-        plan_tasks([Path(name) for name in inputs], Path(out))
-    for word in words:
-        assert word in str(caught.value)
-
-
-def test_steps_never_share_a_folder_or_overwrite_an_input(files: Path) -> None:
-    (files / "in" / "a.tif").touch()
-    with pytest.raises(InputError, match=r"a\.png' and 'in/a\.tif' would both .*'s/a'"):
-        plan_tasks([Path("in")], Path("new"), Path("s"))
-    with pytest.raises(InputError, match=r"'step0/step0\.png' would be overwritten"):
-        source = files / "step0" / "step0.png"
-        source.parent.mkdir()
-        source.touch()
-        plan_tasks([Path("step0/step0.png")], Path("new"), Path())

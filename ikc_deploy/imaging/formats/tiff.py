@@ -19,16 +19,17 @@ from numpy.typing import NDArray
 from PIL import TiffImagePlugin
 
 from ikc_deploy.errors import InputError, MissingExtraError
-from ikc_deploy.imaging.picture import Picture, check_pixels
-from ikc_deploy.imaging.pillow import decode, own_limit
-from ikc_deploy.imaging.samples import (
+from ikc_deploy.imaging.formats.pillow_decoder import decode, without_pixel_limit
+from ikc_deploy.imaging.formats.sample_conversion import (
     high_byte,
-    not_premultiplied,
     rgb_of_cmyk,
     rgb_of_lab,
-    rounded,
+    to_8_bits,
+    unpremultiplied,
 )
-from ikc_deploy.imaging.separation import part_tiff, upright
+from ikc_deploy.imaging.formats.split_image import apply_orientation
+from ikc_deploy.imaging.formats.tiff_fields import split_tiff
+from ikc_deploy.imaging.picture import Picture, check_pixels
 
 SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -56,7 +57,9 @@ _PREMULTIPLIED, _STRAIGHT = 1, 2
 _SEPARATE: Final = 2
 _CODECS_OF_BUILDS: Final = (34925, 50000, 50001)
 """Compressions that some builds of Pillow lack: LZMA, Zstandard, WebP."""
-_UNCOMPRESSED: Final = 1
+_UNCOMPRESSED, _PACKBITS = 1, 32773
+"""Compression."""
+_NO_PREDICTOR: Final = 1
 _UNSIGNED, _UNDEFINED = 1, 4
 """SampleFormat."""
 _BYTE: Final = 8
@@ -85,30 +88,30 @@ def read_tiff(data: bytes, max_pixels: int | None) -> Picture:
     import tifffile
 
     with tifffile.TiffFile(BytesIO(data)) as file:
-        page = _the_picture(file)
+        page = _main_page(file)
         if not _has_colour_model(page):
             page.photometric = _RGB if page.samplesperpixel >= 3 else _BLACK_IS_ZERO
         check_pixels(page.imagewidth, page.imagelength, max_pixels)
         _check_samples(page)
-        parted = part_tiff(data, page)
-        image = _opened(parted.pixels, page)
+        split = split_tiff(data, page)
+        image = _opened(split.pixels, page)
         if image is not None:
             with _codec_of_build(page):
-                return decode(image, parted)
+                return decode(image, split)
         shown = _decoded(page, len(data))
-    alpha = None if shown.alpha is None else upright(shown.alpha, parted.orientation)
-    profile = parted.icc_profile if page.photometric in (0, 1, 2, 3) else None
-    metadata = parted.metadata.upright(parted.orientation)
-    rgb = upright(shown.rgb, parted.orientation)
+    alpha = None if shown.alpha is None else apply_orientation(shown.alpha, split.orientation)
+    profile = split.icc_profile if page.photometric in (0, 1, 2, 3) else None
+    metadata = split.metadata.upright(split.orientation)
+    rgb = apply_orientation(shown.rgb, split.orientation)
     return Picture(rgb, alpha, shown.grey, profile, shown.bits, metadata)
 
 
-def _the_picture(file: Any) -> Any:
+def _main_page(file: Any) -> Any:
     """Return the only page that is neither a thumbnail nor a mask."""
     pages = [file.pages[index] for index in range(len(file.pages))]
     if not pages:
         raise InputError("cannot be read as an image: it has no page")
-    whole = [page for page in pages if not _is_beside(page)]
+    whole = [page for page in pages if not _is_thumbnail_or_mask(page)]
     if len(whole) > 1:
         raise InputError(
             f"holds {len(whole)} images (pages); save the one that you want as a separate file"
@@ -116,7 +119,7 @@ def _the_picture(file: Any) -> Any:
     return whole[0] if whole else pages[0]
 
 
-def _is_beside(page: Any) -> bool:
+def _is_thumbnail_or_mask(page: Any) -> bool:
     """Return whether a page is a smaller version of another page, or its mask."""
     old = page.tags.get(255)
     return bool(page.subfiletype & (_REDUCED | _MASK)) or (old is not None and old.value == 2)
@@ -150,7 +153,7 @@ def _opened(pixels: bytes, page: Any) -> TiffImagePlugin.TiffImageFile | None:
     if _is_misread(page):
         return None
     try:
-        with own_limit(), _libtiff(page.photometric == _YCBCR):
+        with without_pixel_limit(), _libtiff(page.photometric == _YCBCR):
             return TiffImagePlugin.TiffImageFile(BytesIO(pixels))
     except SyntaxError:
         return None
@@ -158,9 +161,10 @@ def _opened(pixels: bytes, page: Any) -> TiffImagePlugin.TiffImageFile | None:
 
 @contextmanager
 def _libtiff(uncompressed: bool) -> Iterator[None]:
-    """Let libtiff decode uncompressed samples too; only within `own_limit`, which has the lock.
+    """Let libtiff decode uncompressed samples too.
 
-    Pillow's own decoder ignores the range and the subsampling of YCbCr.
+    Pillow's own decoder ignores the range and the subsampling of YCbCr. Use it only within
+    `without_pixel_limit`, which holds the lock.
     """
     before = TiffImagePlugin.READ_LIBTIFF
     TiffImagePlugin.READ_LIBTIFF = uncompressed
@@ -189,13 +193,15 @@ def _is_misread(page: Any) -> bool:
     """
     if not _has_colour_model(page):
         return True
-    if page.compression in _CODECS_OF_BUILDS and find_spec("imagecodecs") is not None:
+    other_codec = page.compression in _CODECS_OF_BUILDS and page.photometric != _YCBCR
+    if other_codec and find_spec("imagecodecs") is not None:
         return True
     more = page.samplesperpixel > _CHANNELS.get(page.photometric, page.samplesperpixel)
     return (
         (page.planarconfig == _SEPARATE and (page.compression == _UNCOMPRESSED or more))
         or (page.photometric == _WHITE_IS_ZERO and page.bitspersample > _BYTE)
         or (page.parent.is_bigtiff and page.parent.byteorder == ">")
+        or (page.compression == _PACKBITS and page.predictor != _NO_PREDICTOR)
     )
 
 
@@ -214,9 +220,9 @@ def _decoded(page: Any, file_bytes: int) -> Picture:
     extra = [int(kind) for kind in page.extrasamples]
     if extra and extra[0] in (_PREMULTIPLIED, _STRAIGHT) and samples.shape[2] > channels:
         opacity = samples[:, :, channels]
-        alpha = rounded(opacity, white)
+        alpha = to_8_bits(opacity, white)
         if extra[0] == _PREMULTIPLIED and page.photometric in (_BLACK_IS_ZERO, _RGB):
-            colour = not_premultiplied(colour, opacity, white)
+            colour = unpremultiplied(colour, opacity, white)
     grey = channels == 1 and page.photometric != _PALETTE
     return Picture(_rgb(page, colour, bits), alpha, grey, None, max(8, bits))
 
@@ -225,7 +231,7 @@ def _rgb(page: Any, colour: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """Convert samples `[H,W,C]` to 8-bit RGB `[H,W,3]`."""
     kind, white = page.photometric, 2**bits - 1
     if kind in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
-        levels = rounded(white - colour if kind == _WHITE_IS_ZERO else colour, white)
+        levels = to_8_bits(white - colour if kind == _WHITE_IS_ZERO else colour, white)
         return np.repeat(levels, 3, axis=2)
     if kind == _PALETTE:
         table = np.asarray(page.colormap).T

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ikc_deploy.imaging.xmp import fitted_xmp
+from ikc_deploy.imaging.formats.xmp import adapted_xmp
 
 HOSTILE = {
     "padding": b" " * 10**6,
@@ -15,7 +15,7 @@ HOSTILE = {
 @pytest.mark.parametrize("packet", HOSTILE.values(), ids=HOSTILE)
 def test_what_has_nothing_to_change_is_kept(packet: bytes) -> None:
     # In quadratic time this takes longer than anybody waits.
-    assert fitted_xmp(packet, 2, 3) == packet
+    assert adapted_xmp(packet, 2, 3) == packet
 
 
 def test_elements_about_other_images_are_removed_and_the_rest_is_kept() -> None:
@@ -24,4 +24,4 @@ def test_elements_about_other_images_are_removed_and_the_rest_is_kept() -> None:
         b"<xmp:ThumbnailsOfOthers/><c hdrgm:Version='1'\n GCamera:MotionPhoto=\"1\" d='e'/>"
     )
     expected = b"<a/><b/><xmp:ThumbnailsOfOthers/><c d='e'/>"
-    assert fitted_xmp(packet, 2, 3) == expected
+    assert adapted_xmp(packet, 2, 3) == expected

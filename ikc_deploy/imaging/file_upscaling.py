@@ -7,7 +7,7 @@ The networks only process opaque RGB. Everything else is handled here:
   replaced by the mean colour of visible pixels nearby, so that it cannot bleed over edges or bias
   the estimate of the blur.
 - Metadata is copied and adapted to the new size. Rotation, palettes and 16-bit samples are handled
-  by `ikc_deploy.imaging.image_io`.
+  by `ikc_deploy.imaging.reading`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,11 @@ from numpy.typing import NDArray
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError, InputError
 from ikc_deploy.files import write_atomically
-from ikc_deploy.imaging.degrade import quantize
-from ikc_deploy.imaging.image_io import (
-    MAX_PIXELS,
-    Picture,
-    check_writable,
-    read_picture,
-    write_picture,
-)
-from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing, resized
-from ikc_deploy.imaging.resize import resize_bicubic
+from ikc_deploy.imaging.picture import MAX_PIXELS, Picture
+from ikc_deploy.imaging.postprocessing import NO_POSTPROCESSING, Postprocessing
+from ikc_deploy.imaging.reading import read_picture
+from ikc_deploy.imaging.resize import quantize, resize_bicubic, resized
+from ikc_deploy.imaging.writing import check_writable, write_picture
 from ikc_deploy.kernels import Ellipse, ellipse_of_kernel
 from ikc_deploy.reporting.plotting import kernels_figure, save_figure
 from ikc_deploy.runtime.result import Result

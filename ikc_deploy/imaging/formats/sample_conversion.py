@@ -12,7 +12,7 @@ _BLOCK: Final = 2**20
 """Samples converted at once, to limit the memory for floating-point values."""
 
 
-def rounded(samples: NDArray[Any], white: int) -> NDArray[np.uint8]:
+def to_8_bits(samples: NDArray[Any], white: int) -> NDArray[np.uint8]:
     """Scale unsigned samples of any shape from 0..`white` to 0..255 and round them to uint8."""
     levels = np.empty(samples.shape, np.uint8)
     source, target = np.ascontiguousarray(samples).reshape(-1), levels.reshape(-1)
@@ -25,11 +25,11 @@ def rounded(samples: NDArray[Any], white: int) -> NDArray[np.uint8]:
 def high_byte(samples: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """Return the high 8 bits of unsigned samples of 8 to 16 bits; fewer bits are scaled."""
     if bits < 8:
-        return rounded(samples, 2**bits - 1)
+        return to_8_bits(samples, 2**bits - 1)
     return (samples >> (bits - 8)).astype(np.uint8)
 
 
-def not_premultiplied(colour: NDArray[Any], alpha: NDArray[Any], white: int) -> NDArray[Any]:
+def unpremultiplied(colour: NDArray[Any], alpha: NDArray[Any], white: int) -> NDArray[Any]:
     """Divide premultiplied colour `[H,W,C]` by its opacity `[H,W]`, whose range is 0..`white`.
 
     Colour under opacity 0 is returned unchanged.

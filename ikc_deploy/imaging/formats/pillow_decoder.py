@@ -11,10 +11,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, PngImagePlugin
+from PIL.JpegImagePlugin import JpegImageFile
 
+from ikc_deploy.errors import InputError
+from ikc_deploy.imaging.formats.jpeg_segments import complete_jpeg
+from ikc_deploy.imaging.formats.png_chunks import check_rows
+from ikc_deploy.imaging.formats.sample_conversion import to_8_bits
+from ikc_deploy.imaging.formats.split_image import SplitImage, apply_orientation
 from ikc_deploy.imaging.picture import Picture
-from ikc_deploy.imaging.samples import rounded
-from ikc_deploy.imaging.separation import Parted, upright
 
 _LIMIT: Final = Lock()
 _SHALLOW_GREY: Final = {"L;2": 85, "L;4": 17}
@@ -25,7 +29,7 @@ _OTHER_COLOURS: Final = ("CMYK", "LAB")
 
 
 @contextmanager
-def own_limit() -> Iterator[None]:
+def without_pixel_limit() -> Iterator[None]:
     """Disable Pillow's process-wide limit of pixels while a header is read."""
     with _LIMIT:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -35,8 +39,10 @@ def own_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def decode(image: ImageFile.ImageFile, parted: Parted) -> Picture:
+def decode(image: ImageFile.ImageFile, split: SplitImage) -> Picture:
     """Decode the pixels of `image` to a `Picture`; raise Pillow's exceptions for damaged ones."""
+    if image.format == "JPEG":
+        image = JpegImageFile(BytesIO(complete_jpeg(split.pixels)))
     # Pillow discards the raw mode when it decodes the samples.
     rawmode = _rawmode(image)
     bits = _bits(rawmode)
@@ -48,18 +54,20 @@ def decode(image: ImageFile.ImageFile, parted: Parted) -> Picture:
     if deep_key:
         del image.info["transparency"]
     image.load()
+    if image.format == "PNG" and (image.info.get("interlace") or _ends_in_zeros(image)):
+        check_rows(split.pixels)
     rgb, alpha = _channels(image, bits)
     if deep_key:
-        alpha = _deep_opacity(rgb, key, parted.pixels)
+        alpha = _deep_opacity(rgb, key, split.pixels)
     grey = image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16")
     grey = grey or rawmode == "LA" or rawmode.startswith("LA;")
     return Picture(
-        upright(rgb, parted.orientation),
-        None if alpha is None else upright(alpha, parted.orientation),
+        apply_orientation(rgb, split.orientation),
+        None if alpha is None else apply_orientation(alpha, split.orientation),
         grey,
-        None if image.mode in _OTHER_COLOURS else parted.icc_profile,
-        bits,
-        parted.metadata.upright(parted.orientation),
+        None if image.mode in _OTHER_COLOURS else split.icc_profile,
+        max(bits, split.bits),
+        split.metadata.upright(split.orientation),
     )
 
 
@@ -68,13 +76,19 @@ def _channels(image: Image.Image, bits: int) -> tuple[NDArray[np.uint8], NDArray
     if image.mode.startswith("I;16"):
         return _from_deep_grey(image, bits)
     if image.mode in ("I", "F"):
-        raise ValueError("its samples have neither 8 nor 16 bits; convert it to 16 bits")
+        raise InputError("has samples with neither 8 nor 16 bits; convert it to 16 bits")
     if image.mode == "La":
         image = image.convert("LA")
     if not image.has_transparency_data:
         return np.array(image.convert("RGB")), None
     rgba = np.asarray(image.convert("RGBA"))
     return rgba[:, :, :3].copy(), rgba[:, :, 3].copy()
+
+
+def _ends_in_zeros(image: Image.Image) -> bool:
+    """Return whether the last row is zero, as missing rows are."""
+    last = image.crop((0, image.height - 1, image.width, image.height))
+    return not np.asarray(last).any()
 
 
 def _bits(rawmode: str) -> int:
@@ -115,4 +129,4 @@ def _from_deep_grey(
     alpha = None
     if see_through is not None:
         alpha = np.where(samples == see_through, 0, 255).astype(np.uint8)
-    return np.repeat(rounded(samples, 2**bits - 1)[:, :, None], 3, axis=2), alpha
+    return np.repeat(to_8_bits(samples, 2**bits - 1)[:, :, None], 3, axis=2), alpha

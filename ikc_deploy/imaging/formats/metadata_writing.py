@@ -10,24 +10,28 @@ from typing import Any, Final
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ikc_deploy.imaging.colour_chunks import colour_space, matrix_profile
-from ikc_deploy.imaging.exif import exif_density, fields_for_tiff, fitted_exif, resolution_only
-from ikc_deploy.imaging.metadata import Density, Metadata
-from ikc_deploy.imaging.photoshop import SIGNATURE, fitted_resources
-from ikc_deploy.imaging.picture import Picture
-from ikc_deploy.imaging.separation import PNG_SIGNATURE, checksum
-from ikc_deploy.imaging.xmp import fitted_xmp
+from ikc_deploy.imaging.formats.colour_chunks import colour_space, matrix_profile
+from ikc_deploy.imaging.formats.exif import (
+    adapted_exif,
+    exif_density,
+    fields_for_tiff,
+    resolution_only,
+)
+from ikc_deploy.imaging.formats.photoshop import SIGNATURE, adapted_resources
+from ikc_deploy.imaging.formats.png_chunks import PNG_SIGNATURE, checksum
+from ikc_deploy.imaging.formats.xmp import adapted_xmp
+from ikc_deploy.imaging.picture import Density, Metadata, Picture
 
 _SEGMENT: Final = 65533
 """Maximum content of a JPEG segment in bytes."""
 _EXIF: Final = b"Exif\0\0"
 _XMP: Final = b"http://ns.adobe.com/xap/1.0/\0"
-_COLOURS: Final = {b"GRAY": "grey", b"RGB ": "RGB", b"CMYK": "CMYK"}
+_COLOURS: Final = {b"GRAY": "grey", b"RGB ": "RGB", b"CMYK": "CMYK", b"Lab ": "Lab"}
 """Colour space in the header of an ICC profile."""
 
 
 @dataclass
-class Written:
+class EncodedMetadata:
     """Metadata as it is written to one file."""
 
     options: dict[str, Any] = field(default_factory=dict)
@@ -52,7 +56,7 @@ class Written:
                 file.write(struct.pack(">BHH", 0, *_whole(self.aspect, 2**16 - 1)))
 
 
-def written_metadata(picture: Picture, suffix: str) -> Written:
+def encode_metadata(picture: Picture, suffix: str) -> EncodedMetadata:
     """Return the metadata of an image for a file with a suffix, adapted to the image's size.
 
     Args:
@@ -60,7 +64,7 @@ def written_metadata(picture: Picture, suffix: str) -> Written:
         suffix: Suffix of the file in lower case.
     """
     metadata, lost = _fitted(picture)
-    written = Written(lost=lost)
+    written = EncodedMetadata(lost=lost)
     profile = _profile(picture, suffix, written)
     if profile is not None:
         written.options["icc_profile"] = profile
@@ -71,9 +75,9 @@ def written_metadata(picture: Picture, suffix: str) -> Written:
 def _fitted(picture: Picture) -> tuple[Metadata, list[str]]:
     """Return the metadata for the size of the image, and what of it is damaged."""
     found, (height, width) = picture.metadata, picture.size
-    exif = None if found.exif is None else fitted_exif(found.exif, height, width)
-    xmp = None if found.xmp is None else fitted_xmp(found.xmp, height, width)
-    resources = fitted_resources(found.photoshop) if found.photoshop else None
+    exif = None if found.exif is None else adapted_exif(found.exif, height, width)
+    xmp = None if found.xmp is None else adapted_xmp(found.xmp, height, width)
+    resources = adapted_resources(found.photoshop) if found.photoshop else None
     lost = [
         name
         for name, before, after in (
@@ -87,7 +91,7 @@ def _fitted(picture: Picture) -> tuple[Metadata, list[str]]:
     return fitted, lost
 
 
-def _profile(picture: Picture, suffix: str, written: Written) -> bytes | None:
+def _profile(picture: Picture, suffix: str, written: EncodedMetadata) -> bytes | None:
     """Return the ICC profile of the file; for formats without PNG's chunks, made of them."""
     profile, chunks = picture.icc_profile, picture.metadata.colour_chunks
     grey = picture.grey and suffix != ".webp"
@@ -98,7 +102,7 @@ def _profile(picture: Picture, suffix: str, written: Written) -> bytes | None:
         return None
     if suffix == ".png" or not chunks or (profile and b"cICP" not in dict(chunks)):
         kind = _COLOURS.get(profile[16:20]) if profile else None
-        if kind == "CMYK" or (kind == "grey" and not grey):
+        if kind in ("CMYK", "Lab") or (kind == "grey" and not grey):
             written.lost.append(f"ICC profile of {kind} images")
             return None
         return profile
@@ -109,7 +113,7 @@ def _profile(picture: Picture, suffix: str, written: Written) -> bytes | None:
     return profile if space.is_srgb else matrix_profile(space, grey)
 
 
-def _png(metadata: Metadata, written: Written) -> None:
+def _png(metadata: Metadata, written: EncodedMetadata) -> None:
     profile = "icc_profile" in written.options
     written.chunks += [
         each for each in metadata.colour_chunks if not (profile and each[0] == b"sRGB")
@@ -135,7 +139,7 @@ def _png(metadata: Metadata, written: Written) -> None:
         written.lost.append("IPTC")
 
 
-def _jpeg(metadata: Metadata, written: Written) -> None:
+def _jpeg(metadata: Metadata, written: EncodedMetadata) -> None:
     segments = []
     if metadata.exif is not None:
         segments.append(("EXIF", 0xE1, _EXIF + metadata.exif))
@@ -171,7 +175,7 @@ def _comments(metadata: Metadata) -> list[bytes]:
     ]
 
 
-def _webp(metadata: Metadata, written: Written) -> None:
+def _webp(metadata: Metadata, written: EncodedMetadata) -> None:
     exif = metadata.exif
     dpi = None if metadata.density is None else metadata.density.dpi()
     if exif is None and dpi is not None:
@@ -186,7 +190,7 @@ def _webp(metadata: Metadata, written: Written) -> None:
     written.lost += [name for name, held in names.items() if held]
 
 
-def _tiff(metadata: Metadata, written: Written) -> None:
+def _tiff(metadata: Metadata, written: EncodedMetadata) -> None:
     fields = None
     if metadata.exif is not None:
         fields = fields_for_tiff(metadata.exif)
@@ -210,7 +214,7 @@ def _tiff(metadata: Metadata, written: Written) -> None:
         written.lost.append("text chunks")
 
 
-def _bmp(metadata: Metadata, written: Written) -> None:
+def _bmp(metadata: Metadata, written: EncodedMetadata) -> None:
     if metadata.density is not None and metadata.density.dpi() is not None:
         written.options["dpi"] = metadata.density.dpi()
     names = {

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 from PIL.ExifTags import GPS, IFD, Base
 
-from ikc_deploy.imaging.image_io import read_picture, write_picture
+from ikc_deploy.imaging.reading import read_picture
+from ikc_deploy.imaging.writing import write_picture
 from tests.samples import photo
 
 FORMATS = (".png", ".jpg", ".webp", ".tif")
@@ -266,6 +267,9 @@ def test_what_a_format_cannot_hold_is_named(tmp_path: Path) -> None:
     with Image.open(tmp_path / "b.bmp") as image:
         assert image.info["dpi"] == pytest.approx((150, 300), abs=0.1)
     assert enlarged(tmp_path / "a.png", tmp_path / "b.webp") == ("text chunks",)
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    Image.fromarray(photo(20, 24)).save(tmp_path / "c.png", icc_profile=lab)
+    assert enlarged(tmp_path / "c.png", tmp_path / "d.png") == ("ICC profile of Lab images",)
 
 
 IPTC = b"\x1c\x02\x78\x00\x05hello"
@@ -363,6 +367,13 @@ def test_heic_is_read_with_its_metadata(tmp_path: Path) -> None:
     )
     picture = read_picture(tmp_path / "a.heic")
     assert np.abs(picture.rgb.astype(int) - np.asarray(stored)).max() <= 6
+    assert picture.bits == 8
     enlarged(tmp_path / "a.heic", tmp_path / "b.jpg")
     with Image.open(tmp_path / "b.jpg") as image:
         assert image.getexif()[Base.Make] == "Maker" and image.info["icc_profile"] == PROFILE
+    deep = np.asarray(stored).astype(np.uint16) * 257
+    heic = pillow_heif.from_bytes("RGB;16", stored.size, deep.tobytes())
+    heic.save(tmp_path / "c.heic", quality=100, chroma=444)
+    picture = read_picture(tmp_path / "c.heic")
+    assert picture.bits == 10
+    assert np.abs(picture.rgb.astype(int) - np.asarray(stored)).max() <= 6
