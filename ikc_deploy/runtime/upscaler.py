@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -131,6 +131,13 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         return (
             f"<Upscaler of {manifest.name}, x{manifest.scale}, {manifest.precision}, {self.iters} "
             f"corrections, on {backend.name} ({backend.device})>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        """Raise `InputError`: an upscaler cannot be pickled or copied."""
+        raise InputError(
+            "an Upscaler cannot be pickled or copied, because it holds devices and threads; load "
+            "one in each process"
         )
 
     @property
@@ -254,7 +261,9 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         order.
 
         Args:
-            frames: Frames `[H,W,3]` (or `[3,H,W]`, see `__call__`), all of one clip.
+            frames: Frames `[H,W,3]` (or `[3,H,W]`, see `__call__`), all of one clip. Up to
+                `streams` frames are read before the first result is returned; a source that waits
+                for that result needs `streams=1`.
             sigma: Standard deviation of the blur of all frames in HR pixels; None to estimate it.
             kernel: Blur kernel `[k,k]` of all frames, see `__call__`.
             code: Kernel code `[code_size]` of all frames.
