@@ -171,7 +171,7 @@ def _named(
         path = (*above, str(key)) if str(key) else above
         if isinstance(value, Tensor) and isinstance(key, str):
             yield ".".join(path), value.detach()
-        elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and isinstance(key, str):
+        elif isinstance(value, np.ndarray) and isinstance(key, str) and _has_numbers(value):
             yield ".".join(path), _tensor(value)
         elif isinstance(value, dict) and id(value) not in seen:
             yield from _named(value, path, seen)
@@ -271,8 +271,10 @@ def _torch_content(source: str) -> Any:
             if name in left_out or not _SETTINGS.fullmatch(name):
                 raise CheckpointError(_not_only_tensors(source, str(error))) from error
             left_out[name] = (_LeftOut, name if "." in name else f"builtins.{name}")
-        except MemoryError:
-            raise
+        except MemoryError as error:
+            raise CheckpointError(
+                f"'{source}' is damaged, or too large for the memory of this machine"
+            ) from error
         except Exception as error:
             # torch.load raises many types for files that it did not write, most without a message.
             raise CheckpointError(
@@ -346,6 +348,11 @@ def _numpy_content(path: PathType) -> dict[str, Tensor]:
         raise CheckpointError(
             f"'{fspath(path)}' cannot be read as numpy arrays of numbers: {error}"
         ) from error
+
+
+def _has_numbers(array: NDArray[Any]) -> bool:
+    """Return whether an array can be a tensor; a damaged file may claim any size."""
+    return array.dtype.kind in "fiub" and array.nbytes <= _MAX_BYTES
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

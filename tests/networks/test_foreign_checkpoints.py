@@ -159,6 +159,13 @@ def _bytes(write: Callable[[io.BytesIO], object]) -> bytes:
     return content.getvalue()
 
 
+class Huge:
+    """An array whose pickle claims more memory than there is."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return np.empty(0).__reduce__()[0], (np.ndarray, (2**55,), b"d")
+
+
 class Dangerous:
     def __reduce__(self) -> tuple[object, ...]:
         return os.system, ("false",)
@@ -194,6 +201,7 @@ def _script() -> bytes:
         (_bytes(lambda f: torch.save(nn.Linear(2, 2), f)), "holds torch.nn.*Linear, and only"),
         (_bytes(lambda f: torch.save({"w": np.array([{}])}, f)), "holds more than tensors"),
         (_bytes(lambda f: torch.save(WEIGHTS | {"x": Dangerous()}, f)), "holds posix.system, and"),
+        (_bytes(lambda f: torch.save(WEIGHTS | {"x": Huge()}, f)), "too large for the memory"),
         (_bytes(lambda f: torch.save({"lr": 1e-4}, f)), r"a dict without tensors \('lr'\)"),
         (_bytes(lambda f: torch.save({"optimizers": [ADAM], "iter": 5}, f)), "without the network"),
         (_bytes(lambda f: torch.save({"optimizer": ADAM, "epoch": 5}, f)), "without the network"),
