@@ -6,7 +6,8 @@
     upscaled(clip).set_output()
 
 VapourSynth requests frames in any order, sometimes twice. Tracking expects them in order, so a
-frame that does not follow the last one starts a new stream.
+frame that does not follow the last one starts a new stream. VapourSynth has the next frame only
+after this one is done, so the upscaler processes one at a time, on GPUs too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ Plane = NDArray[np.uint8]
 
 
 class PlanarUpscaler:
-    """An upscaler of frames in three planes, red, green and blue, each `[H,W]` uint8."""
+    """An upscaler of frames in three planes, red, green and blue, each `[H,W]` uint8.
+
+    Args:
+        upscaler: An upscaler that processes one frame at a time: `load(streams=1)`.
+    """
 
     def __init__(self, upscaler: ikc_deploy.Upscaler) -> None:
         self.upscaler = upscaler
@@ -59,7 +64,7 @@ def upscaled(clip: Any) -> Any:
 
     if clip.format.id != vs.RGB24:
         raise vs.Error("convert the clip to RGB24 first, naming its matrix")
-    upscale = PlanarUpscaler(ikc_deploy.load())
+    upscale = PlanarUpscaler(ikc_deploy.load(streams=1))
     scale = upscale.upscaler.scale
     blank = clip.std.BlankClip(width=scale * clip.width, height=scale * clip.height, keep=True)
 

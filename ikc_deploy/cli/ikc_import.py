@@ -29,7 +29,9 @@ class ImportedFiles:
     sftmd: Annotated[Path | None, Option("IKC's F: SFTMD .pth file.")] = None
     predictor: Annotated[Path | None, Option("IKC's P: Predictor .pth file.")] = None
     corrector: Annotated[Path | None, Option("IKC's C: Corrector .pth file.")] = None
-    pca: Annotated[Path | None, Option("IKC's PCA matrix [pixels, code size], .pth.")] = None
+    pca: Annotated[
+        Path | None, Option("IKC's PCA matrix [pixels, code size]: .pth, .npy or .mat.")
+    ] = None
     fkp: Annotated[
         Path | None, Option("FKP's kernel prior: FKP_x2.pt, FKP_x3.pt or FKP_x4.pt.")
     ] = None

@@ -249,19 +249,22 @@ def _given_code(
     if sigma is None and start is not None:
         return None
     values = basis.delta_code() if sigma is None else basis.code_of_sigma(sigma)
-    code = composer.constant(np.asarray(values, np.float32)[None])
     if start is None or not basis.levels:
+        code = composer.constant(np.asarray(values, np.float32)[None])
         # One code for each frame. It depends on the input, so no engine folds layers on it into
         # constants, whose last bits would differ from the runtime's.
         batch = composer.node("Shape", "batch", [lr], start=0, end=1)
         size = composer.constant(np.array([basis.code_size], np.int64))
         shape = composer.node("Concat", "code_shape", [batch, size], axis=0)
         return composer.node("Expand", "known_code", [code, shape])
+    # The predicted levels after the given blur. Where would select them in one step, but converters
+    # for phones (pnnx) do not know it; multiplied by 0 and 1, all values stay exact.
     is_level = np.arange(basis.code_size) >= basis.code_size - basis.levels
+    blur = composer.constant(np.where(is_level, 0, np.asarray(values, np.float32))[None])
     predicted = composer.add(start.name, graphs[start.name], lr=lr)["code"]
-    return composer.node(
-        "Where", "known_code", [composer.constant(is_level[None]), predicted, code]
-    )
+    selected = [predicted, composer.constant(is_level.astype(np.float32)[None])]
+    levels = composer.node("Mul", "levels", selected)
+    return composer.node("Add", "known_code", [levels, blur])
 
 
 def _check(

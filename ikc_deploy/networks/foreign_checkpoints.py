@@ -5,7 +5,9 @@ Forks of a publication save the same tensors in many ways: under names of wrappe
 and numbers. Wrappers and prefixes are the same here: all tensors get their full path as name, and
 the network lies below the path at which most of its marks are found.
 
-Files are read with `weights_only=True` or by safetensors, so nothing in them is executed.
+Files are read with `weights_only=True` or by safetensors, so nothing in them is executed. Objects
+of the settings libraries that training code saves beside its weights are left out, also where these
+libraries are not installed.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -23,10 +25,12 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.serialization import safe_globals
 
-from ikc_deploy.errors import CheckpointError
+from ikc_deploy.errors import CheckpointError, needs_extra
 
 PathType = str | PathLike[str]
 
@@ -37,6 +41,35 @@ _MOVING_AVERAGE: Final = "ema"
 _MATRIX_AXES: Final = 2
 _MAX_PIXELS: Final = 127**2
 """Maximum number of rows of a PCA matrix."""
+_OPTIMIZER: Final = re.compile(r"(^|\.)optim(izers?)?(_states?)?(\.|$)")
+"""A part of a path that belongs to the state of a training and not to a network."""
+
+_SETTINGS: Final = re.compile(
+    r"(argparse|datetime|pathlib|numpy\.random|omegaconf|lightning|pytorch_lightning|lightning_fabric"
+    r"|easydict|addict|yacs|munch|ml_collections|mmengine|mmcv)\.[\w.]+"
+    r"|(builtins\.)?(dict|list|tuple|int|float|str|bool|slice)"
+    r"|typing\.Any|collections\.(defaultdict|deque)"
+)
+"""Names of classes and functions for settings, which `_LeftOut` replaces."""
+
+
+class _LeftOut:
+    """Replaces a class or function of `_SETTINGS`; its objects become empty dicts."""
+
+    def __new__(cls, *_: object) -> OrderedDict[str, object]:  # type: ignore[misc]
+        # The unpickler sets items and attributes of this type only.
+        return OrderedDict()
+
+
+def _numpy_globals() -> list[Any]:
+    """Return what pickles of arrays and numbers of numpy 1 and 2 name."""
+    array, number = (value.__reduce__()[0] for value in (np.empty(0), np.float64(0)))
+    dtypes = [type(np.dtype(code)) for code in "?bhilqBHILQefdSU"]
+    return [np.ndarray, np.dtype, *dict.fromkeys(dtypes)] + [
+        (function, f"numpy.{core}.multiarray.{name}")
+        for core in ("core", "_core")
+        for function, name in ((array, "_reconstruct"), (number, "scalar"))
+    ]
 
 
 @dataclass(frozen=True)
@@ -66,6 +99,11 @@ def read_network(path: PathType, marks: NetworkMarks) -> dict[str, Tensor]:
     """
     content = _content(path)
     tensors = dict(_named(content, (), set())) if isinstance(content, dict) else {}
+    if isinstance(content, dict) and _is_training_state(content, tensors):
+        raise CheckpointError(
+            f"'{fspath(path)}' is the state of a training (optimizers and schedulers) without the "
+            "network; give the file of the network, which training code saves beside it"
+        )
     if not tensors and not (isinstance(content, dict) and not content):
         raise CheckpointError(
             f"'{fspath(path)}' does not hold a state dict of named tensors, but {_kind(content)}"
@@ -77,7 +115,7 @@ def read_network(path: PathType, marks: NetworkMarks) -> dict[str, Tensor]:
 
 
 def read_matrix(path: PathType) -> Tensor:
-    """Return the matrix in a file: .pth, .safetensors, .npy or .npz with one matrix.
+    """Return the matrix in a file: .pth, .safetensors, .npy, .npz or .mat with one matrix.
 
     Args:
         path: The file. Nothing in it is executed.
@@ -87,16 +125,20 @@ def read_matrix(path: PathType) -> Tensor:
 
     Raises:
         CheckpointError: The file is missing, damaged or holds no matrix, or several.
+        MissingExtraError: It is a .mat file, and the `evaluation` extra is not installed.
     """
     source = fspath(path)
     suffix = Path(source).suffix.lower()
-    if suffix == ".mat":
+    if suffix in (".csv", ".txt"):
         raise CheckpointError(
-            f"'{source}' is a MATLAB file, which is not read; convert its matrix M with "
-            "numpy.save('pca.npy', scipy.io.loadmat(FILE)['M'])"
+            f"'{source}' is a text file, which is not read; convert it with numpy.save('pca.npy', "
+            "numpy.loadtxt(FILE, delimiter=','))"
         )
-    content = _numpy_content(path) if suffix in (".npy", ".npz") else _content(path)
-    named = {"": content} if isinstance(content, Tensor) else content
+    if suffix == ".mat":
+        content: Any = _matlab_content(path)
+    else:
+        content = _numpy_content(path) if suffix in (".npy", ".npz") else _content(path)
+    named = {"": content} if isinstance(content, Tensor | np.ndarray) else content
     if not isinstance(named, dict):
         raise CheckpointError(
             f"'{source}' does not hold a PCA matrix [pixels, code_size], but {_kind(content)}"
@@ -120,14 +162,28 @@ def read_matrix(path: PathType) -> Tensor:
 def _named(
     content: dict[Any, Any], above: tuple[str, ...], seen: set[int]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors in nested dicts with their paths; a dict within itself is left out."""
+    """Yield tensors and arrays of numbers in nested dicts with their paths.
+
+    A dict within itself is left out.
+    """
     seen.add(id(content))
     for key, value in content.items():
         path = (*above, str(key)) if str(key) else above
         if isinstance(value, Tensor) and isinstance(key, str):
             yield ".".join(path), value.detach()
+        elif isinstance(value, np.ndarray) and isinstance(key, str) and _has_numbers(value):
+            yield ".".join(path), _tensor(value)
         elif isinstance(value, dict) and id(value) not in seen:
             yield from _named(value, path, seen)
+
+
+def _is_training_state(content: dict[Any, Any], tensors: dict[str, Tensor]) -> bool:
+    """Return whether a file holds optimizers and no network."""
+    if "param_groups" in content:
+        return True
+    if tensors:
+        return all(map(_OPTIMIZER.search, tensors))
+    return any(_OPTIMIZER.search(str(key)) for key in content)
 
 
 def _prefix(names: set[str], marks: NetworkMarks, path: PathType) -> str:
@@ -201,21 +257,30 @@ def _safetensors(source: str) -> dict[str, Tensor]:
 
 
 def _torch_content(source: str) -> Any:
-    try:
-        with warnings.catch_warnings():
-            # Of an unusual pickle protocol, which is an error here.
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.load(source, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(_not_only_tensors(source, str(error))) from error
-    except MemoryError:
-        raise
-    except Exception as error:
-        # torch.load raises many types for files that it did not write, most without a message.
-        raise CheckpointError(
-            f"'{source}' is not a readable .pth file: torch.save did not write it, or it is "
-            "incomplete; download it again"
-        ) from error
+    left_out: dict[str, Any] = {}
+    while True:
+        try:
+            with warnings.catch_warnings(), safe_globals([*_numpy_globals(), *left_out.values()]):
+                # Of an unusual pickle protocol, which is an error here.
+                warnings.simplefilter("ignore", UserWarning)
+                return torch.load(source, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            found = re.search(r"GLOBAL ([\w.]+)", str(error))
+            name = "" if found is None else found[1]
+            # Also names that torch refuses even if they are allowed.
+            if name in left_out or not _SETTINGS.fullmatch(name):
+                raise CheckpointError(_not_only_tensors(source, str(error))) from error
+            left_out[name] = (_LeftOut, name if "." in name else f"builtins.{name}")
+        except MemoryError as error:
+            raise CheckpointError(
+                f"'{source}' is damaged, or too large for the memory of this machine"
+            ) from error
+        except Exception as error:
+            # torch.load raises many types for files that it did not write, most without a message.
+            raise CheckpointError(
+                f"'{source}' is not a readable .pth file: torch.save did not write it, or it is "
+                "incomplete; download it again"
+            ) from error
 
 
 def _not_only_tensors(source: str, reason: str) -> str:
@@ -274,10 +339,7 @@ def _numpy_content(path: PathType) -> dict[str, Tensor]:
         # Mapped or opened lazily: a header may claim more than the file holds.
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         arrays = {"": loaded} if isinstance(loaded, np.ndarray) else _archived(loaded)
-        return {
-            name: torch.from_numpy(np.array(array.astype(array.dtype.newbyteorder("="))))
-            for name, array in arrays.items()
-        }
+        return {name: _tensor(array) for name, array in arrays.items()}
     except FileNotFoundError:
         raise CheckpointError(f"there is no file at '{fspath(path)}'") from None
     except (CheckpointError, MemoryError):
@@ -286,6 +348,44 @@ def _numpy_content(path: PathType) -> dict[str, Tensor]:
         raise CheckpointError(
             f"'{fspath(path)}' cannot be read as numpy arrays of numbers: {error}"
         ) from error
+
+
+def _has_numbers(array: NDArray[Any]) -> bool:
+    """Return whether an array can be a tensor; a damaged file may claim any size."""
+    return array.dtype.kind in "fiub" and array.nbytes <= _MAX_BYTES
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    """Return a copy of an array of any byte order."""
+    return torch.from_numpy(np.array(array.astype(array.dtype.newbyteorder("="))))
+
+
+def _matlab_content(path: PathType) -> dict[str, Tensor]:
+    """Return the matrices of a .mat file without numbers and vectors, which are matrices there."""
+    with needs_extra("evaluation", "ikc-import --pca FILE.mat"):
+        import scipy.io
+    source = fspath(path)
+    try:
+        arrays = scipy.io.loadmat(source)
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no file at '{source}'") from None
+    except MemoryError:
+        raise
+    except NotImplementedError as error:
+        raise CheckpointError(
+            f"'{source}' is a MATLAB file of version 7.3, which is not read; save its matrix M in "
+            "MATLAB with save('pca.mat', 'M', '-v7')"
+        ) from error
+    except Exception as error:  # scipy raises half a dozen types for damaged files
+        raise CheckpointError(f"'{source}' is not a readable MATLAB file: {error}") from error
+    return {
+        name: _tensor(array)
+        for name, array in arrays.items()
+        if isinstance(array, np.ndarray)
+        and array.dtype.kind in "fiu"
+        and array.ndim == _MATRIX_AXES
+        and min(array.shape) > 1
+    }
 
 
 def _archived(loaded: Any) -> dict[str, Any]:

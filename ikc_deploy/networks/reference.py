@@ -30,6 +30,12 @@ from ikc_deploy.networks.tensors import refuse_unusable
 _UNUSED = "sft_branch."
 _SFTMD = NetworkMarks(("conv_mid.weight", "conv_output.weight", "upscale.0.weight", "conv1.weight"))
 _CORRECTOR = NetworkMarks(("code_dense.0.weight", "global_dense.0.weight", "ConvNet.0.weight"))
+_SIZES: dict[str, tuple[str, ...]] = {
+    "sftmd": ("conv1.weight", "upscale.0.weight"),
+    "predictor": ("ConvNet.0.weight",),
+    "corrector": (),
+}
+"""Tensors by whose shapes the sizes of the networks are known."""
 _PREDICTOR = NetworkMarks(
     ("ConvNet.0.weight", "ConvNet.2.weight", "ConvNet.4.weight"), foreign=_CORRECTOR.own[:2]
 )
@@ -60,6 +66,7 @@ def import_reference(
         "corrector": _read_network(corrector, _CORRECTOR),
     }
     matrix = _read_pca(pca)
+    _check_kinds(states, [fspath(path) for path in (sftmd, predictor, corrector)])
     settings = _infer_architecture(states, int(matrix.shape[1]))
     basis = _read_basis(matrix, settings.sigma_range, pca)
     networks = empty_networks(settings, basis)
@@ -125,15 +132,25 @@ def _read_pca(path: PathType) -> Tensor:
     return matrix if matrix.shape[0] > matrix.shape[1] else matrix.T
 
 
+def _check_kinds(states: dict[str, dict[str, Tensor]], files: list[str]) -> None:
+    """Raise `CheckpointError` if a file holds no network, another one, or one without sizes."""
+    kinds = {"sftmd": _SFTMD, "predictor": _PREDICTOR, "corrector": _CORRECTOR}
+    for (name, marks), file in zip(kinds.items(), files, strict=True):
+        state = states[name]
+        others = [key for key in marks.foreign if key in state]
+        if others or sum(key in state for key in marks.own) < 2:
+            found = ", ".join((others or sorted(state))[:3])
+            raise CheckpointError(
+                f"'{file}' is not the {name} of IKC, whose tensors are {', '.join(marks.own)} and "
+                f"others: it holds {found or 'none'}"
+            )
+        missing = [key for key in _SIZES[name] if key not in state]
+        if missing:
+            raise CheckpointError(f"'{file}' lacks {', '.join(missing)} of the {name} of IKC")
+
+
 def _infer_architecture(states: dict[str, dict[str, Tensor]], code_size: int) -> Architecture:
     sftmd, predictor = states["sftmd"], states["predictor"]
-    needed = {"conv1.weight": sftmd, "upscale.0.weight": sftmd, "ConvNet.0.weight": predictor}
-    missing = [key for key, state in needed.items() if key not in state]
-    if missing:
-        raise CheckpointError(
-            f"these are not IKC checkpoints: missing {', '.join(missing)}. "
-            "Pass the SFTMD, Predictor and Corrector files in that order"
-        )
     channels = outputs(sftmd, "conv1.weight")
     expansion = outputs(sftmd, "upscale.0.weight") // channels
     # x4 has two x2 stages; x2 and x3 have one stage.

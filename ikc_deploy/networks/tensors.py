@@ -44,7 +44,8 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, st
     if metadata.get("format") != kind:
         raise CheckpointError(
             f"'{path}' is not an {kind.rpartition(' ')[0]}: its format is "
-            f"{metadata.get('format')!r}, but '{kind}' is needed"
+            f"{metadata.get('format')!r}, but '{kind}' is needed. Convert checkpoints of other "
+            "training code with ikc-import"
         )
     return tensors, metadata
 

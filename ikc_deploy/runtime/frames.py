@@ -178,18 +178,21 @@ def as_frames(frame: object, backend: Backend) -> Frames:
     Raises:
         InputError: The type is not supported, or the memory is on another device.
     """
+    if isinstance(frame, np.ma.MaskedArray):
+        raise InputError("a frame cannot be a masked array; fill it first, by frame.filled(0)")
     if isinstance(frame, np.ndarray):
         return frame
-    if hasattr(frame, "__dlpack_device__") and frame.__dlpack_device__()[0] in _HOST_MEMORY:
+    if hasattr(frame, "__dlpack_device__"):
         try:
-            return np.from_dlpack(frame)  # type: ignore[arg-type]
-        except (BufferError, RuntimeError, TypeError) as error:
+            if frame.__dlpack_device__()[0] in _HOST_MEMORY:
+                return np.from_dlpack(frame)  # type: ignore[arg-type]
+        except Exception as error:  # libraries raise many types
             raise InputError(f"a frame of type {type(frame).__name__}: {error}") from error
     if hasattr(frame, "__dlpack__") or hasattr(frame, "__cuda_array_interface__"):
         return backend.from_dlpack(frame)
     raise InputError(
         f"a frame must be a numpy array, or one with DLPack or __cuda_array_interface__, got "
-        f"{type(frame).__name__}; convert it first"
+        f"{type(frame).__name__}; convert it, for example by numpy.asarray(frame)"
     )
 
 

@@ -322,26 +322,37 @@ class _ItemSource:
         self.taken = 0
         self._items = iter(items)
         self._closed = False
+        self._in_use = threading.Lock()
 
     @property
     def dropped(self) -> int:
         return 0
 
     def take(self) -> Any:
-        if self._closed:
-            raise StopIteration
         try:
-            item = next(self._items)
+            with self._in_use:
+                if self._closed:
+                    raise StopIteration
+                item = next(self._items)
         except BaseException:
             # Like a generator, a source that has raised has ended.
             self._closed = True
             raise
         self.taken += 1
+        if self._closed:
+            # Closed meanwhile.
+            self.close()
+            raise StopIteration
         return item
 
     def close(self) -> None:
+        """Close the source now, or after the item that another thread is reading."""
         self._closed = True
-        _close(self._items)
+        if self._in_use.acquire(blocking=False):
+            try:
+                _close(self._items)
+            finally:
+                self._in_use.release()
 
     def join(self) -> None:
         """Return at once: there is no thread."""

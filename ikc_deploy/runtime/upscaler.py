@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from os import PathLike
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -123,6 +123,13 @@ class Upscaler(AbstractContextManager["Upscaler"]):
             f"corrections, on {backend.name} ({backend.device})>"
         )
 
+    def __reduce__(self) -> NoReturn:
+        """Raise `InputError`: an upscaler cannot be pickled or copied."""
+        raise InputError(
+            "an Upscaler cannot be pickled or copied, because it holds devices and threads; load "
+            "one in each process"
+        )
+
     @property
     def scale(self) -> int:
         """Scale factor: SR side divided by LR side."""
@@ -232,7 +239,9 @@ class Upscaler(AbstractContextManager["Upscaler"]):
         order.
 
         Args:
-            frames: Frames `[H,W,3]` (or `[3,H,W]`, see `__call__`), all of one clip.
+            frames: Frames `[H,W,3]` (or `[3,H,W]`, see `__call__`), all of one clip. Up to
+                `streams` frames are read before the first result is returned; a source that waits
+                for that result needs `streams=1`.
             sigma: Standard deviation of the blur of all frames in HR pixels; None to estimate it.
             kernel: Blur kernel `[k,k]` of all frames, see `__call__`.
             code: Kernel code `[code_size]` of all frames.

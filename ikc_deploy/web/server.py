@@ -1,13 +1,15 @@
 """The HTTP interface of the page, on Starlette.
 
-Every answer is for one session, which a random cookie identifies. Requests with another host name
-(DNS rebinding) or from another page (CSRF) are refused before anything is read.
+A random cookie identifies the session of a user, which begins with a picture. Requests with
+another host name (DNS rebinding) or from another page (CSRF) are refused before anything is read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import json
+import math
 import re
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -23,7 +25,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -74,21 +76,21 @@ def create_app(
         Route("/", lambda _: FileResponse(STATIC / "index.html")),
         Route("/api/setup", api.endpoint(api.setup)),
         Route("/api/weights/{name}", api.endpoint(api.weights_facts)),
-        Route("/api/picture", api.endpoint(api.upload), methods=["POST"]),
-        Route("/api/sample", api.endpoint(api.sample), methods=["POST"]),
+        Route("/api/picture", api.endpoint(api.upload, begins=True), methods=["POST"]),
+        Route("/api/sample", api.endpoint(api.sample, begins=True), methods=["POST"]),
         Route("/api/upscale", api.endpoint(api.upscale), methods=["POST"]),
         Route("/api/crop", api.endpoint(api.crop), methods=["POST"]),
         Route("/api/jobs/{job}", api.endpoint(api.state)),
         Route("/api/jobs/{job}/cancel", api.endpoint(api.cancel), methods=["POST"]),
         Route("/api/jobs/{job}/bicubic.png", api.endpoint(api.bicubic)),
-        Route("/api/jobs/{job}/{step:int}.png", api.endpoint(api.image)),
-        Route("/api/jobs/{job}/{step:int}/download", api.endpoint(api.download)),
+        Route("/api/jobs/{job}/{step}.png", api.endpoint(api.image)),
+        Route("/api/jobs/{job}/{step}/download", api.endpoint(api.download)),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
 
     async def guarded(request: Request, follow: Any) -> Response:
         refused = _refusal(request, hosts)
-        response = JSONResponse({"error": refused}, 403) if refused else await follow(request)
+        response = _Json({"error": refused}, 403) if refused else await follow(request)
         response.headers.update(_SECURITY)
         return response
 
@@ -105,8 +107,18 @@ def _refusal(request: Request, hosts: tuple[str, ...]) -> str:
         return ""
     origin = request.headers.get("origin")
     if HEADER not in request.headers or (origin and urlsplit(origin).netloc != host):
-        return "this request comes from another page and is refused"
+        return (
+            "this request comes from another page and is refused; a script that is not a page "
+            f"sends the header '{HEADER}: 1' and no other origin"
+        )
     return ""
+
+
+class _Json(JSONResponse):
+    """JSON in ASCII: text from a request may hold lone surrogates, which UTF-8 has not."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 class _Api:
@@ -118,25 +130,36 @@ class _Api:
         self._weights = weights
         self._default = default
 
-    def endpoint(self, answer: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-        """Return the endpoint with its session, and with errors as JSON with one sentence."""
+    def endpoint(
+        self, answer: Endpoint, begins: bool = False
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """Return the endpoint with its session, and with errors as JSON with one sentence.
+
+        Args:
+            answer: The endpoint.
+            begins: Whether a request without a session begins one.
+        """
 
         async def answered(request: Request) -> Response:
-            token, session = self._service.session(request.cookies.get(COOKIE))
+            token, session = self._service.session(request.cookies.get(COOKIE), begins)
             try:
                 response = await answer(request, session)
             except _TooLargeError as error:
-                response = JSONResponse({"error": str(error)}, 413, {"connection": "close"})
+                response = _Json({"error": str(error)}, 413, {"connection": "close"})
             except IkcError as error:
-                response = JSONResponse({"error": " ".join(str(error).split())}, 400)
-            response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+                response = _Json({"error": " ".join(str(error).split())}, 400)
+            except ClientDisconnect:
+                # The connection is closed: no client reads this answer.
+                response = Response(status_code=400)
+            if token:
+                response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
             return response
 
         return answered
 
     async def setup(self, _: Request, __: UserSession) -> Response:
         """Return the choices and limits of the page."""
-        return JSONResponse(
+        return _Json(
             {
                 "weights": self._weights,
                 "default": self._default,
@@ -150,7 +173,7 @@ class _Api:
         """Return the range of sigma that weights know; their graphs are completed on first use."""
         name = self._known(request.path_params["name"])
         basis = (await run_in_threadpool(self._service.bundle, name)).basis
-        return JSONResponse({"sigma_range": basis.sigma_range})
+        return _Json({"sigma_range": basis.sigma_range})
 
     def _known(self, weights: object) -> str:
         if not isinstance(weights, str) or weights not in self._weights:
@@ -159,6 +182,11 @@ class _Api:
 
     async def upload(self, request: Request, session: UserSession) -> Response:
         """Read a picture from the body, which is refused while it arrives if it is too large."""
+        if request.headers.get("content-type", "").startswith("multipart/"):
+            raise InputError(
+                "the picture must be the body of the request and not a part of a form, for "
+                "example with curl --data-binary @photo.png"
+            )
         data = await _body(request, self._settings.max_bytes)
         name = Path(unquote(request.headers.get("x-name", "picture"))).name[:100] or "picture"
         picture = await run_in_threadpool(_read, data, name, self._settings.max_pixels)
@@ -169,20 +197,17 @@ class _Api:
         return self._keep(session, Upload("sample.png", read_picture(STATIC / "sample.png")))
 
     def _keep(self, session: UserSession, upload: Upload) -> Response:
-        for job in session.jobs.values():
-            job.cancelled = True
-        session.jobs.clear()
-        session.upload = upload
+        self._service.keep(session, upload)
         height, width = upload.picture.size
         facts = {"picture": upload.id, "name": upload.name, "width": width, "height": height}
-        return JSONResponse(facts)
+        return _Json(facts)
 
     async def upscale(self, request: Request, session: UserSession) -> Response:
         """Start a job."""
         values = await _json(request)
         upload, wanted = self._wanted(values, session)
         job = await run_in_threadpool(self._service.start, session, upload, wanted)
-        return JSONResponse(_state(job))
+        return _Json(_state(job))
 
     async def crop(self, request: Request, session: UserSession) -> Response:
         """Return the SR crop around a point as a PNG; its place is in the headers."""
@@ -215,13 +240,13 @@ class _Api:
 
     async def state(self, request: Request, session: UserSession) -> Response:
         """Return the progress of a job, and the blurs when it is done."""
-        return JSONResponse(_state(session.job(request.path_params["job"])))
+        return _Json(_state(session.job(request.path_params["job"])))
 
     async def cancel(self, request: Request, session: UserSession) -> Response:
         """Cancel a job before its next pass."""
         job = session.job(request.path_params["job"])
         job.cancelled = True
-        return JSONResponse(_state(job))
+        return _Json(_state(job))
 
     async def image(self, request: Request, session: UserSession) -> Response:
         """Return the image of a step as a PNG, for display."""
@@ -253,9 +278,9 @@ class _Api:
 
     def _step(self, request: Request, session: UserSession) -> tuple[Job, Picture]:
         job, step = session.job(request.path_params["job"]), request.path_params["step"]
-        if not 0 <= step < len(job.steps):
-            raise InputError(f"this job has no image of step {step}")
-        return job, job.steps[step]
+        if step not in map(str, range(len(job.steps))):
+            raise InputError("this job has no image of this step")
+        return job, job.steps[int(step)]
 
 
 class _TooLargeError(InputError):
@@ -279,11 +304,9 @@ async def _body(request: Request, most: int) -> bytes:
 
 
 async def _json(request: Request) -> dict[str, Any]:
-    import json
-
     try:
         values = json.loads(await _body(request, _MAX_JSON))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError("invalid request: expected a JSON object") from error
     if not isinstance(values, dict):
         raise InputError("invalid request: expected a JSON object")
@@ -292,9 +315,13 @@ async def _json(request: Request) -> dict[str, Any]:
 
 def _number(values: dict[str, Any], key: str, default: float) -> float:
     value = values.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+    try:
+        number = math.nan if isinstance(value, bool | str) else float(value)
+    except (TypeError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
         raise InputError(f"{key} must be a finite number")
-    return float(value)
+    return number
 
 
 def _output_size(text: object) -> Postprocessing:

@@ -108,9 +108,10 @@ class UserSession:
         Raises:
             InputError: There is none with this id.
         """
-        if job_id not in self.jobs:
+        job = self.jobs.get(job_id)
+        if job is None:
             raise InputError("this result is no longer kept; upscale the picture again")
-        return self.jobs[job_id]
+        return job
 
 
 class UpscaleService:
@@ -136,14 +137,23 @@ class UpscaleService:
         self._worker = ThreadPoolExecutor(1, "ikc-web")
         self._waiting = 0
 
-    def session(self, token: str | None) -> tuple[str, UserSession]:
-        """Return the session of a token, or a new one with a new token; forget idle ones."""
+    def session(self, token: str | None, begins: bool) -> tuple[str, UserSession]:
+        """Return the session of a token with that token; forget idle ones.
+
+        Args:
+            token: Token of a request; None if it has none.
+            begins: Whether an unknown token begins a session, under a new token. Otherwise the
+                session is an empty one that is not kept, so that requests without a picture do not
+                replace sessions that have one, and the token is empty.
+        """
         now = time.monotonic()
         with self._lock:
             for old, idle in list(self._sessions.items()):
                 if now - idle.used > _IDLE_SECONDS:
                     self._forget(old)
             if token is None or token not in self._sessions:
+                if not begins:
+                    return "", UserSession()
                 while len(self._sessions) >= self.settings.sessions:
                     self._forget(next(iter(self._sessions)))
                 token = secrets.token_urlsafe(24)
@@ -168,6 +178,14 @@ class UpscaleService:
                 self._bundles[weights] = known
         return known
 
+    def keep(self, session: UserSession, upload: Upload) -> None:
+        """Make a picture that of the session; its jobs are cancelled and their results dropped."""
+        with self._lock:
+            for job in session.jobs.values():
+                job.cancelled = True
+            session.jobs.clear()
+            session.upload = upload
+
     def start(self, session: UserSession, upload: Upload, request: UpscaleRequest) -> Job:
         """Queue a job and return it at once; older results of the session are dropped.
 
@@ -177,12 +195,14 @@ class UpscaleService:
         """
         self.check(upload, request)
         job = Job(upload, request)
-        for older in session.jobs.values():
-            older.cancelled = True
-        session.jobs[job.id] = job
-        while len(session.jobs) > _KEPT_JOBS:
-            session.jobs.popitem(last=False)
+        # Before older results are dropped, as a full queue refuses it.
         self._queue(lambda: self._do(job))
+        with self._lock:
+            for older in session.jobs.values():
+                older.cancelled = True
+            session.jobs[job.id] = job
+            while len(session.jobs) > _KEPT_JOBS:
+                session.jobs.popitem(last=False)
         return job
 
     def crop(self, upload: Upload, request: UpscaleRequest, x: int, y: int) -> Future[Any]:

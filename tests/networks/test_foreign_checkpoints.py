@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import io
+import os
+import sys
 import zipfile
 from collections.abc import Callable
+from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from scipy.io import savemat
 from torch import Tensor, nn
 
 from ikc_deploy.errors import CheckpointError
@@ -57,6 +64,33 @@ def test_the_same_tensors_are_found_however_they_were_saved(saved: str, tmp_path
     assert found.keys() == WEIGHTS.keys()
     assert all(torch.equal(found[key], value) for key, value in WEIGHTS.items())
     assert not any(value.requires_grad for value in found.values())
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_settings_of_a_training_beside_the_tensors_are_left_out(
+    zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The class of Lightning's settings is not installed where the file is read."""
+    name = "lightning.fabric.utilities.data"
+    settings = type("AttributeDict", (dict,), {"__module__": name, "__qualname__": "AttributeDict"})
+    values = argparse.Namespace(path=Path("x"), at=datetime(2026, 1, 1), sizes=slice(3))
+    values.best, values.curve, values.text = np.float64(31.5), np.arange(3), np.str_("a")
+    content = {"state_dict": WEIGHTS, "hyper_parameters": settings(nested=settings(args=values))}
+    with monkeypatch.context() as patched:
+        for part in accumulate(name.split("."), "{}.{}".format):
+            patched.setitem(sys.modules, part, ModuleType(part))
+        patched.setattr(sys.modules[name], "AttributeDict", settings, raising=False)
+        torch.save(content, tmp_path / "a.ckpt", _use_new_zipfile_serialization=zipped)
+    found = read_network(tmp_path / "a.ckpt", MARKS)
+    assert found.keys() == WEIGHTS.keys()
+    assert all(torch.equal(found[key], value) for key, value in WEIGHTS.items())
+
+
+@pytest.mark.parametrize("dtype", ["f4", ">f4", "f2"])
+def test_arrays_of_numpy_are_tensors(dtype: str, tmp_path: Path) -> None:
+    torch.save({key: value.numpy().astype(dtype) for key, value in WEIGHTS.items()}, tmp_path / "a")
+    found = read_network(tmp_path / "a", MARKS)
+    assert all(torch.equal(found[key].float(), value) for key, value in WEIGHTS.items())
 
 
 def to_cuda(path: Path) -> None:
@@ -125,6 +159,18 @@ def _bytes(write: Callable[[io.BytesIO], object]) -> bytes:
     return content.getvalue()
 
 
+class Huge:
+    """An array whose pickle claims more memory than there is."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return np.empty(0).__reduce__()[0], (np.ndarray, (2**55,), b"d")
+
+
+class Dangerous:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, ("false",)
+
+
 PTH = _bytes(lambda file: torch.save(WEIGHTS, file))
 
 
@@ -153,8 +199,12 @@ def _script() -> bytes:
         (_script, "TorchScript program, which is not run"),
         (_bytes(lambda f: torch.save(WEIGHTS, f, pickle_protocol=4)), "another pickle protocol"),
         (_bytes(lambda f: torch.save(nn.Linear(2, 2), f)), "holds torch.nn.*Linear, and only"),
-        (_bytes(lambda f: torch.save({"w": np.zeros(2)}, f)), "holds numpy.*, and only tensors"),
+        (_bytes(lambda f: torch.save({"w": np.array([{}])}, f)), "holds more than tensors"),
+        (_bytes(lambda f: torch.save(WEIGHTS | {"x": Dangerous()}, f)), "holds posix.system, and"),
+        (_bytes(lambda f: torch.save(WEIGHTS | {"x": Huge()}, f)), "too large for the memory"),
         (_bytes(lambda f: torch.save({"lr": 1e-4}, f)), r"a dict without tensors \('lr'\)"),
+        (_bytes(lambda f: torch.save({"optimizers": [ADAM], "iter": 5}, f)), "without the network"),
+        (_bytes(lambda f: torch.save({"optimizer": ADAM, "epoch": 5}, f)), "without the network"),
         (_bytes(lambda f: torch.save([torch.zeros(2)], f)), "an object of type list"),
     ],
 )
@@ -179,6 +229,9 @@ MATRIX = np.linspace(-1, 1, 45).reshape(9, 5)
         ("pca.npy", lambda path: np.save(path, MATRIX)),
         ("pca.npy", lambda path: np.save(path, np.asfortranarray(MATRIX.astype(">f8")))),
         ("pca.npz", lambda path: np.savez_compressed(path, pca=MATRIX, mean=np.zeros(9))),
+        ("pca.pth", lambda path: torch.save(MATRIX, path)),
+        ("pca.mat", lambda path: savemat(path, {"P": MATRIX, "mean": np.zeros(9), "n": 5})),
+        ("pca.mat", lambda path: savemat(path, {"P": MATRIX}, format="4")),
     ],
 )
 def test_a_matrix_is_read_from_every_format(
@@ -194,6 +247,12 @@ def _lying(path: Path) -> None:
     path.write_bytes(b"\x93NUMPY\1\0" + length + header.encode() + bytes(80))
 
 
+def _matlab_73(path: Path) -> None:
+    """The head of an HDF5 file as MATLAB writes it."""
+    text = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124)
+    path.write_bytes(text + b"\x00\x02IM" + bytes(384) + b"\x89HDF\r\n\x1a\n")
+
+
 @pytest.mark.parametrize(
     ("name", "write", "reason"),
     [
@@ -203,7 +262,10 @@ def _lying(path: Path) -> None:
         ("pca.npy", lambda path: np.save(path, np.array([["a"]])), "numpy arrays of numbers"),
         ("pca.npy", _lying, "numpy arrays of numbers"),
         ("pca.npy", lambda path: path.write_bytes(b""), "numpy arrays of numbers"),
-        ("pca.mat", lambda path: path.write_bytes(b"MATLAB"), r"numpy\.save"),
+        ("pca.mat", lambda path: path.write_bytes(b"MATLAB"), "not a readable MATLAB file"),
+        ("pca.mat", _matlab_73, r"save\('pca.mat', 'M', '-v7'\)"),
+        ("pca.mat", lambda path: None, "there is no file"),
+        ("pca.csv", lambda path: np.savetxt(path, MATRIX), r"numpy\.loadtxt"),
         ("pca.pth", lambda path: torch.save(torch.zeros(3, 0), path), r"of shape \[3, 0\]"),
     ],
 )

@@ -120,6 +120,29 @@ def test_swapped_files_are_refused(files: dict[str, Path], first: str, second: s
         import_reference(**files)
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "words"),
+    [
+        ("sftmd", "predictor", "is not the sftmd of IKC"),
+        ("predictor", "corrector", "is not the predictor of IKC"),
+        ("corrector", "predictor", "is not the corrector of IKC"),
+    ],
+)
+def test_a_file_of_another_network_is_named(
+    files: dict[str, Path], name: str, given: str, words: str
+) -> None:
+    with pytest.raises(CheckpointError, match=f"{given}.pth' {words}"):
+        import_reference(**files | {name: files[given]})
+
+
+def test_a_file_without_the_tensors_that_show_sizes_is_named(files: dict[str, Path]) -> None:
+    state = torch.load(files["predictor"], weights_only=True)
+    del state["ConvNet.0.weight"]
+    torch.save(state, files["predictor"])
+    with pytest.raises(CheckpointError, match=r"predictor\.pth' lacks ConvNet\.0\.weight"):
+        import_reference(**files)
+
+
 def test_misfits_of_all_files_are_in_one_message(files: dict[str, Path]) -> None:
     sftmd = torch.load(files["sftmd"], weights_only=True)
     del sftmd["conv_mid.bias"]

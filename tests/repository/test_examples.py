@@ -80,7 +80,7 @@ def test_torch(repository: Path, upscaler: Upscaler) -> None:
 
 
 def test_vapoursynth_on_plain_arrays(repository: Path, upscaler: Upscaler) -> None:
-    with ikc_deploy.load(upscaler.bundle, iters=3) as correcting:
+    with ikc_deploy.load(upscaler.bundle, iters=3, streams=1) as correcting:
         filter_ = example(repository, "vapoursynth_filter").PlanarUpscaler(correcting)
         frame = photo(96, 96)
         brighter = []

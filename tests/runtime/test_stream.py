@@ -88,6 +88,28 @@ def test_leaving_a_stream_closes_its_frames(upscaler: Upscaler) -> None:
     assert list(stream) == []
 
 
+def test_a_stream_that_is_closed_while_a_frame_is_read_closes_its_frames_then(
+    upscaler: Upscaler,
+) -> None:
+    closed: list[bool] = []
+    reading, go_on = threading.Event(), threading.Event()
+
+    def waiting() -> Iterator[NDArray[np.uint8]]:
+        for frame in numbered(9, closed):
+            yield frame
+            reading.set()
+            assert go_on.wait(10)
+
+    stream = upscaler.stream(waiting(), sigma=1.0)
+    with ThreadPoolExecutor(1) as threads:
+        results = threads.submit(list, stream)
+        assert reading.wait(10)
+        stream.close()
+        go_on.set()
+        assert len(results.result(10)) == 1
+    assert closed == [True]
+
+
 def test_the_newest_frame_of_a_live_source_wins(upscaler: Upscaler) -> None:
     """The source runs ahead while the first result is made."""
     first_taken, rest_sent = threading.Event(), threading.Event()

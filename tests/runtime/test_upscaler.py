@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 import ikc_deploy
 from ikc_deploy import BackendError, Bundle, CheckpointError, InputError, KernelError, Upscaler
@@ -207,6 +210,44 @@ def test_a_blur_that_cannot_be_is_refused(upscaler: Upscaler) -> None:
         upscaler(frame, code=np.full(10, np.nan))
     with pytest.raises(InputError, match=r"sigma must specify one blur; .* small is \[10\]"):
         upscaler(frame, sigma=[1.0, 2.0, 3.0])
+
+
+class _Broken:
+    """An array of a library whose DLPack fails in its own way."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        raise ZeroDivisionError("no device")
+
+    def __dlpack__(self) -> object:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (np.zeros((12, 12, 3), np.uint8).tolist(), "got list; convert it, for example by numpy"),
+        (Image.new("RGB", (12, 12)), r"got Image; .* numpy\.asarray\(frame\)"),
+        (np.ma.masked_array(np.zeros((12, 12, 3), np.uint8)), r"frame\.filled\(0\)"),
+        (torch.zeros(12, 12, 3, dtype=torch.uint8, device="meta"), "of type Tensor: .*meta"),
+        (torch.zeros(12, 12, 3, requires_grad=True), "detach"),
+        (_Broken(), "a frame of type _Broken: no device"),
+    ],
+    ids=["list", "PIL", "masked", "meta", "grad", "broken"],
+)
+def test_frames_of_other_libraries_are_read_or_refused_in_a_sentence(
+    upscaler: Upscaler, frame: object, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        upscaler(frame)
+
+
+@pytest.mark.parametrize("copies", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_an_upscaler_is_not_copied_but_its_results_are(
+    upscaler: Upscaler, copies: Callable[[Any], Any]
+) -> None:
+    copies(upscaler(photo(12, 12)))
+    with pytest.raises(InputError, match="load one in each process"):
+        copies(upscaler)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import io
+import socket
 import struct
 import tempfile
 import time
@@ -17,6 +19,9 @@ from starlette.testclient import TestClient
 from ikc_deploy import Bundle
 from ikc_deploy.cli.ikc_upscale import main as ikc_upscale
 from ikc_deploy.cli.ikc_web import main as ikc_web
+from ikc_deploy.errors import InputError
+from ikc_deploy.web.web_settings import WebSettings
+from ikc_deploy.web.work import UpscaleService
 from tests.cli.running import assert_one_clear_line, invoke
 from tests.samples import photo
 from tests.web.pages import encoded, small_page
@@ -163,9 +168,17 @@ def test_users_do_not_see_each_other(client: TestClient, tmp_path: Path) -> None
         assert stranger.get(f"/api/jobs/{job['job']}{path}").status_code == 400
     answer = stranger.post("/api/upscale", json={"picture": picture})
     assert answer.status_code == 400 and "choose it again" in answer.json()["error"]
-    assert client.cookies["ikc_session"] != stranger.cookies["ikc_session"]
-    cookie = client.get("/api/setup").headers["set-cookie"].lower()
+    cookie = stranger.post("/api/sample").headers["set-cookie"].lower()
     assert "httponly" in cookie and "samesite=strict" in cookie
+    assert client.cookies["ikc_session"] != stranger.cookies["ikc_session"]
+
+
+def test_requests_without_a_picture_replace_no_session(client: TestClient, tmp_path: Path) -> None:
+    picture = upload(client, encoded(tmp_path, photo(16, 16)))["picture"]
+    for _ in range(WebSettings().sessions + 1):
+        answer = other_user(client).get("/api/setup")
+        assert answer.status_code == 200 and "set-cookie" not in answer.headers
+    assert finished(client, picture=picture)["state"] == "done"
 
 
 def test_the_range_of_sigma_is_that_of_the_weights(
@@ -248,7 +261,9 @@ def test_a_form_of_another_page_lacks_the_header(client: TestClient) -> None:
     [
         ({"sigma": 99}, "sigma"),
         ({"sigma": "2"}, "sigma must be a finite number"),
+        ({"sigma": [1]}, "sigma must be a finite number"),
         ({"iters": 10**6}, "corrections must lie in [0, 20]"),
+        ({"iters": 10**400}, "iters must be a finite number"),
         ({"strength": 2}, "strength must lie in [0, 1]"),
         ({"self_ensemble": 1}, "self_ensemble must be true or false"),
         ({"size": 2.5}, "size must be a text"),
@@ -271,6 +286,73 @@ def test_wrong_requests_are_sentences(
     made = client.post("/api/sample").json()["picture"]
     answer = client.post("/api/upscale", json={"picture": made, **values})
     assert answer.status_code == 400 and words in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/api/upscale", b"[" * 4000, "expected a JSON object"),
+        ("/api/upscale", b'{"size": "\xff"}', "expected a JSON object"),
+        (
+            "/api/upscale",
+            rb'{"picture": "PICTURE", "size": "\ud800"}',
+            "invalid output size '\ud800'",
+        ),
+        ("/api/upscale", b'{"iters": ' + b"9" * 4000 + b"}", "choose it again"),
+    ],
+)
+def test_wrong_json_is_a_sentence(client: TestClient, path: str, body: bytes, words: str) -> None:
+    made = client.post("/api/sample").json()["picture"].encode()
+    answer = client.post(path, content=body.replace(b"PICTURE", made))
+    assert answer.status_code == 400 and words in answer.json()["error"]
+
+
+def test_a_picture_in_a_form_is_refused_with_what_to_do(client: TestClient, tmp_path: Path) -> None:
+    answer = client.post("/api/picture", files={"file": encoded(tmp_path, photo(16, 16))})
+    assert answer.status_code == 400 and "curl --data-binary" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("step", ["1", "-1", "x", "9" * 5000])
+def test_steps_that_a_job_does_not_have(client: TestClient, step: str, tmp_path: Path) -> None:
+    picture = upload(client, encoded(tmp_path, photo(16, 16)))["picture"]
+    job = finished(client, picture=picture, sigma=1.5)["job"]
+    for path in (f"{step}.png", f"{step}/download"):
+        answer = client.get(f"/api/jobs/{job}/{path}")
+        assert answer.status_code == 400 and "no image of this step" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/api/picture", "/api/upscale"])
+def test_a_client_that_leaves_during_an_upload_is_no_error(client: TestClient, path: str) -> None:
+    received = iter([{"type": "http.request", "body": b"part", "more_body": True}])
+
+    async def receive() -> dict[str, Any]:
+        return next(received, {"type": "http.disconnect"})
+
+    async def send(_: object) -> None:
+        pass
+
+    headers = [(b"host", b"127.0.0.1:7860"), (b"x-ikc", b"1")]
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b""}
+
+    async def call() -> None:
+        await client.app({**scope, "headers": headers}, receive, send)
+
+    asyncio.run(call())
+
+
+def test_a_job_that_a_full_queue_refuses_ends_no_other(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = upload(client, encoded(tmp_path, photo(16, 16)))["picture"]
+    job = finished(client, picture=picture, sigma=1.5)["job"]
+
+    def full(*_: object) -> None:
+        raise InputError("the page is busy")
+
+    monkeypatch.setattr(UpscaleService, "_queue", full)
+    for _ in range(3):
+        assert client.post("/api/upscale", json={"picture": picture}).status_code == 400
+    assert client.get(f"/api/jobs/{job}/0.png").status_code == 200
 
 
 def test_a_job_is_cancelled_between_passes(small_bundle: Bundle, tmp_path: Path) -> None:
@@ -302,3 +384,39 @@ def test_no_file_stays(client: TestClient, tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "::", "example.org"])
 def test_other_addresses_need_a_flag(host: str) -> None:
     assert_one_clear_line(invoke(ikc_web, "--host", host), "add --allow-network")
+
+
+@pytest.mark.parametrize("name", ["http://machine", "machine:7860", "", "a b"])
+def test_names_are_host_names_alone(name: str) -> None:
+    assert_one_clear_line(invoke(ikc_web, "--name", name), "give the host name")
+
+
+def test_a_port_in_use_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert_one_clear_line(invoke(ikc_web, "--port", port), f"{port}: Address already in use")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ((), "http://127.0.0.1:"),
+        (("--host", "localhost"), "http://localhost:"),
+        (("--host", "0.0.0.0", "--allow-network", "--name", "fe80::1"), "http://[fe80::1]:"),
+    ],
+)
+def test_the_free_port_that_0_chooses_is_shown(
+    arguments: tuple[str, ...], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports: set[int] = set()
+
+    def run(_: object, sockets: list[socket.socket]) -> None:
+        ports.update(each.getsockname()[1] for each in sockets)
+        for each in sockets:
+            each.close()
+
+    monkeypatch.setattr("uvicorn.Server.run", run)
+    done = invoke(ikc_web, "--port", 0, *arguments)
+    assert done.exit_code == 0, done.output
+    (port,) = ports
+    assert f"open {shown}{port}/ in a browser" in done.stdout
