@@ -18,7 +18,7 @@ from ikc_deploy.benchmarks.runners import CandidateRunner
 from ikc_deploy.bundle.manifest import Bundle, Precision
 from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.export.default_bundle import default_bundle
-from ikc_deploy.runtime.backends import BACKENDS
+from ikc_deploy.runtime.backends.backend_names import BACKENDS
 
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 

@@ -40,7 +40,7 @@ from ikc_deploy.imaging.degrade import degrade_gaussian
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.loops import CODE, FRAME, LR, NEXT_CODE, SR, Loop
 from ikc_deploy.networks.loop_networks import LoopNetworks
-from ikc_deploy.runtime.backends import open_backend
+from ikc_deploy.runtime.backends.backend_choice import open_backend
 from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
 from ikc_deploy.runtime.frames import frame_shape
 from ikc_deploy.runtime.session import Session

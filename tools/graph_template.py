@@ -1,12 +1,20 @@
-"""Making of graph templates (see `graph_templates`) from networks and their exported bundle."""
+"""Write the graph templates of shipped weights (`ikc_deploy.export.graph_templates`).
+
+    python -m tools.graph_template x4-lite
+
+Run it for new weights whose graphs no shipped template fits, and for all weights after a change to
+the graphs. Each template comes from a new export that passes the gate.
+"""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import click
 import onnx
 import onnxscript.optimizer
 import torch
@@ -17,6 +25,8 @@ from torch.overrides import TorchFunctionMode
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import ExportError
+from ikc_deploy.export.export_settings import ExportSettings
+from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.export.graph_templates import (
     FOLDING,
     SEPARATOR,
@@ -26,6 +36,23 @@ from ikc_deploy.export.graph_templates import (
 )
 from ikc_deploy.export.graphs import OPSET, graph_modules, quiet_exporter, strip_traces
 from ikc_deploy.networks.loop_networks import LoopNetworks
+from ikc_deploy.networks.weights_loader import load_weights
+from ikc_deploy.weights import DEFAULT_WEIGHTS, shipped_weights
+
+FOLDER: Final = shipped_weights()[DEFAULT_WEIGHTS].parent / "templates"
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+def main(names: tuple[str, ...]) -> None:
+    """Write the graph templates of the shipped weights NAMES."""
+    FOLDER.mkdir(exist_ok=True)
+    for name in names:
+        weights, path = load_weights(name), FOLDER / f"{name}.zip"
+        with tempfile.TemporaryDirectory() as folder:
+            bundle = export_bundle(weights, Path(folder) / "bundle", ExportSettings())
+            template_from_bundle(weights.networks, bundle, path)
+        click.echo(f"{path}: {path.stat().st_size / 2**10:.0f} KiB")
 
 
 def template_from_bundle(networks: LoopNetworks, bundle: Bundle, path: Path) -> None:
@@ -159,3 +186,7 @@ def _folding_graph(networks: LoopNetworks, wanted: set[str]) -> bytes:
     strip_traces(model)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
+
+
+if __name__ == "__main__":
+    main()
