@@ -2,8 +2,8 @@
 
     python training/ship.py runs/x4-lite x4-lite
 
-If no shipped graph template (docs/adr/0026) fits them, the command that writes one is printed. Write the card
-(`ikc_deploy/weights/NAME.md`) from the figures of `ikc-eval` afterwards.
+If no shipped graph template (docs/adr/0026) fits them, the command that writes one is printed.
+Write the card (`ikc_deploy/weights/NAME.md`) from the figures of `ikc-eval` afterwards.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ A template file holds the graphs of a float32 bundle without the tensors that co
 checkpoint, and one more graph, `folding`, which computes these tensors from those of the
 checkpoint: it holds the exact rewrites (`rewrites`) as they were traced. To complete the graphs,
 ONNX Runtime runs `folding`, and its outputs are appended to the graphs (docs/adr/0026). Only numpy,
-ONNX Runtime and safetensors are needed. `tools/graph_template.py` writes
-template files, with torch.
+ONNX Runtime and safetensors are needed. `tools/graph_template.py` writes templates, with torch.
 """
 
 from __future__ import annotations
