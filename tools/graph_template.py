@@ -8,7 +8,10 @@ the graphs. Each template comes from a new export that passes the gate.
 
 from __future__ import annotations
 
+import io
+import json
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -29,15 +32,18 @@ from ikc_deploy.export.export_settings import ExportSettings
 from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.export.graph_templates import (
     FOLDING,
+    RECORD_FILE,
     SEPARATOR,
     TemplateKey,
     TemplateRecord,
-    write_template,
 )
 from ikc_deploy.export.graphs import OPSET, graph_modules, quiet_exporter, strip_traces
+from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.loop_networks import LoopNetworks
 from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.weights import DEFAULT_WEIGHTS, shipped_weights
+
+_DATE: Final = (1980, 1, 1, 0, 0, 0)
 
 FOLDER: Final = shipped_weights()[DEFAULT_WEIGHTS].parent / "templates"
 
@@ -80,6 +86,23 @@ def template_from_bundle(networks: LoopNetworks, bundle: Bundle, path: Path) -> 
     tensors, constants = _tensors(networks)
     key = TemplateKey.of(networks.architecture, tensors, constants)
     write_template(path, TemplateRecord(key, asdict(manifest)), graphs)
+
+
+def write_template(path: Path, record: TemplateRecord, graphs: Mapping[str, bytes]) -> None:
+    """Write a template file atomically; equal contents give equal bytes.
+
+    Args:
+        path: File to write; an existing one is replaced.
+        record: Record of the template.
+        graphs: Encoded ONNX models by name, `folding` included.
+    """
+    contents = {f"{name}.onnx": graph for name, graph in sorted(graphs.items())}
+    contents[RECORD_FILE] = json.dumps(asdict(record), indent=1, sort_keys=True).encode()
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED, 9)
+    write_atomically(path, data.getvalue())
 
 
 def _tensors(networks: LoopNetworks) -> tuple[dict[str, NDArray[Any]], list[str]]:

@@ -10,12 +10,11 @@ ONNX Runtime and safetensors are needed. `tools/graph_template.py` writes templa
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import platform
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,7 +46,6 @@ SEPARATOR: Final = ":"
 
 _FLOAT: Final = 1
 """TensorProto.FLOAT."""
-_DATE: Final = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -109,23 +107,6 @@ class Checkpoint:
     """Architecture, basis and record of the training."""
     tensors: Arrays
     """Tensors of the networks, finite and floating point."""
-
-
-def write_template(path: Path, record: TemplateRecord, graphs: Mapping[str, bytes]) -> None:
-    """Write a template file atomically; equal contents give equal bytes.
-
-    Args:
-        path: File to write; an existing one is replaced.
-        record: Record of the template.
-        graphs: Encoded ONNX models by name, `folding` included.
-    """
-    contents = {f"{name}.onnx": graph for name, graph in sorted(graphs.items())}
-    contents[RECORD_FILE] = json.dumps(asdict(record), indent=1, sort_keys=True).encode()
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name, content in contents.items():
-            archive.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED, 9)
-    write_atomically(path, data.getvalue())
 
 
 def find_template(checkpoint: Checkpoint) -> Path | None:
