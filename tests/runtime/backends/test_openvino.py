@@ -347,11 +347,14 @@ def test_the_choice_of_auto_is_compiled_once(
 ) -> None:
     """`auto` tries the graphs when it opens them, and the first small frame profits from it."""
     monkeypatch.setenv(CPU_BACKEND_VARIABLE, OPENVINO)
+    counts = []
     for _ in range(2):
         with ikc_deploy.load(small_bundle, iters=1, threads=1) as upscaler:
-            assert len(compilations) == 3
+            counts.append(len(compilations))
             upscaler(photo(16, 20))
-            assert len(compilations) == 3
+            assert len(compilations) == counts[-1]
+    # On a CPU that computes bfloat16, the gate compiles every graph in both precisions.
+    assert counts in ([3, 3], [6, 6])
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(
