@@ -49,6 +49,12 @@ _OPEN: Final = "any shape"
 _MEMORY_OF_SHAPES: Final = 1.5
 """Maximum memory for activations of a graph for all shapes, relative to that for the largest."""
 
+WITHOUT_SNIPPETS: Final = {"SNIPPETS_MODE": "DISABLE"}
+"""Setting of OpenVINO for graphs on a CPU that return a code. For a fixed shape in float32, its
+compiler of snippets (2026.4) ends the process with a segmentation fault if a long chain of
+elementwise operations follows two linear layers, as in the predictor of the shipped x4-lite. Codes
+are equal bit by bit without it. Image graphs have no such chain, and would be 4 % slower."""
+
 _MEMORY: Final = ("bad_alloc", "allocate", "out of memory", "OUT_OF_MEMORY")
 """Parts of OpenVINO's messages about missing memory."""
 
@@ -234,7 +240,8 @@ class OpenVinoModels:
         if content is None:
             return None
         try:
-            model = self._core.import_model(io.BytesIO(content), self.device.name, self._config)
+            config = self._config_of(graph)
+            model = self._core.import_model(io.BytesIO(content), self.device.name, config)
         except RuntimeError:
             # Another driver or another CPU under the same name: it is compiled again and replaced.
             return None
@@ -245,13 +252,18 @@ class OpenVinoModels:
         if shapes is not None:
             given = self._reshaped(graph, given, shapes)
         try:
-            model = self._core.compile_model(given, self.device.name, self._config)
+            model = self._core.compile_model(given, self.device.name, self._config_of(graph))
         except (RuntimeError, MemoryError) as error:
             raise failure(f"compile the {graph} for inputs of {_text(shapes)}", error) from error
         self._checked(graph, model)
         if self.device.compiles_ahead:
             self._cache.store(self._key(graph, shapes), model.export_model().getvalue())
         return model
+
+    def _config_of(self, graph: str) -> dict[str, Any]:
+        if self.device.name != "CPU" or graph == self._bundle.loop.image.name:
+            return self._config
+        return self._config | WITHOUT_SNIPPETS
 
     def _checked(self, graph: str, model: Any) -> Any:
         """Return `model`; raise `BackendError` if it computes in another precision."""
