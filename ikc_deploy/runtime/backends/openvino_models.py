@@ -51,9 +51,10 @@ _MEMORY_OF_SHAPES: Final = 1.5
 
 WITHOUT_SNIPPETS: Final = {"SNIPPETS_MODE": "DISABLE"}
 """Setting of OpenVINO for graphs on a CPU that return a code. For a fixed shape in float32, its
-compiler of snippets (2026.4) ends the process with a segmentation fault if a long chain of
-elementwise operations follows two linear layers, as in the predictor of the shipped x4-lite. Codes
-are equal bit by bit without it. Image graphs have no such chain, and would be 4 % slower."""
+compiler of snippets (2026.4) ends the process with a segmentation fault if elementwise operations
+that follow two linear layers also read the results of others, as the mixture of experts in the
+predictor of x4-lite does. Codes are equal bit by bit without it. Image graphs have no such
+operations on vectors, and would be 4 % slower."""
 
 _MEMORY: Final = ("bad_alloc", "allocate", "out of memory", "OUT_OF_MEMORY")
 """Parts of OpenVINO's messages about missing memory."""

@@ -462,7 +462,7 @@ with ikc_deploy.load({str(small_bundle.path)!r}, "openvino", 1, threads=1) as up
 
 
 def test_a_mixture_of_experts_of_a_fixed_shape_does_not_end_the_process(tmp_path: Path) -> None:
-    """Its layers before a long chain of elementwise operations are what OpenVINO crashes on."""
+    """The blend of experts after their linear layers is what OpenVINO's snippets crash on."""
     bundle = export_small(tmp_path, "film")
     script = f"""
 import numpy, ikc_deploy
