@@ -12,7 +12,8 @@ import pytest
 from hypothesis import settings
 
 from ikc_deploy import Bundle
-from ikc_deploy.runtime.backends.cpu_backends import CPU_BACKEND_VARIABLE, ONNXRUNTIME
+from ikc_deploy.runtime.backends.backend_names import ONNXRUNTIME
+from ikc_deploy.runtime.backends.cpu_backends import CPU_BACKEND_VARIABLE
 from tests.bundles import EXPORTS, export_small, save_small, with_usrnet
 from tests.repeating import repeating_bundle
 from tests.traced_graphs import keep_traces

@@ -43,7 +43,7 @@ from PIL import Image
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.cli._value_types import WIDTH_HEIGHT
 from ikc_deploy.export.default_bundle import default_bundle
-from ikc_deploy.runtime.backends import BACKENDS
+from ikc_deploy.runtime.backends.backend_names import BACKENDS
 from ikc_deploy.runtime.estimation import ESTIMATES, Estimate
 from ikc_deploy.runtime.executor import NetworkExecutor
 from ikc_deploy.runtime.given_blur import BlurSettings

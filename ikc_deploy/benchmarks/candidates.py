@@ -18,8 +18,7 @@ from ikc_deploy.benchmarks.runners import CandidateRunner
 from ikc_deploy.bundle.manifest import Bundle, Precision
 from ikc_deploy.errors import InputError, needs_extra
 from ikc_deploy.export.default_bundle import default_bundle
-from ikc_deploy.runtime.backends import BACKENDS, DEFAULT_PRECISION
-from ikc_deploy.runtime.backends.cpu_backends import OPENVINO
+from ikc_deploy.runtime.backends.backend_names import BACKENDS, OPENVINO
 from ikc_deploy.runtime.options import UpscalerOptions
 
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
@@ -44,7 +43,7 @@ class UpscalerVariant:
     """Precision of the bundle."""
     arguments: Mapping[str, Any]
     """Arguments of `Upscaler.__call__`."""
-    arithmetic: str = DEFAULT_PRECISION
+    arithmetic: str = UpscalerOptions.precision
     """Precision in which OpenVINO computes what the bundle does not quantise."""
 
     def open(self, subject: Subject, case: BenchmarkCase) -> CandidateRunner:
@@ -116,7 +115,7 @@ def choose(names: str) -> list[Candidate]:
 def _ours(backend: str, precision: Precision, mode: str) -> Candidate:
     # With float32 bundles, OpenVINO would compute in bfloat16 on some CPUs.
     fixed = backend == OPENVINO and precision == "fp32"
-    arithmetic = "f32" if fixed else DEFAULT_PRECISION
+    arithmetic = "f32" if fixed else UpscalerOptions.precision
     return _candidate(precision, mode, UpscalerVariant(backend, precision, MODES[mode], arithmetic))
 
 

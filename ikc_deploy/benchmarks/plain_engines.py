@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.errors import BackendError, InputError
+from ikc_deploy.loops import CODE, LR
 from ikc_deploy.runtime.backends.openvino_devices import find_device, open_core
+from ikc_deploy.runtime.backends.openvino_models import WITHOUT_SNIPPETS
 from ikc_deploy.runtime.backends.signal_stack import kept_signal_stack
 
 PlainGraph = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
@@ -94,6 +96,8 @@ class OpenVinoEngine:
         config = {"INFERENCE_PRECISION_HINT": arithmetic, "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             config["INFERENCE_NUM_THREADS"] = str(threads)
+        if set(shapes) != {LR, CODE}:
+            config |= WITHOUT_SNIPPETS
         with kept_signal_stack():
             request = core.compile_model(model, "CPU", config).create_infer_request()
 

@@ -23,7 +23,7 @@ from ikc_deploy.imaging.input_files import list_images
 from ikc_deploy.loops import IKC
 from ikc_deploy.option_fields import Option
 from ikc_deploy.parsing import read_toml
-from ikc_deploy.runtime.backends import BACKENDS
+from ikc_deploy.runtime.backends.backend_names import BACKENDS
 from ikc_deploy.runtime.options import MAX_THREADS, UpscalerOptions
 from ikc_deploy.text import printable, shown
 from ikc_deploy.typed_values import PathText, SettingError, check_names, read_settings

@@ -9,7 +9,8 @@ from typing import Annotated, Final
 
 import click
 
-from ikc_deploy.bundle.engine_store import Engine, Shape, choose_engine, read_engines
+from ikc_deploy.bundle.engine_choice import choose_engine
+from ikc_deploy.bundle.engine_store import Engine, Shape, read_engines
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.bundle.tensorrt_variants import TENSORRT_VARIANTS
 from ikc_deploy.cli._bundle_options import BundleOptions

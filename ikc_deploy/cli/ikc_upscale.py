@@ -19,7 +19,7 @@ from ikc_deploy.cli._value_types import PATH, PIXELS, WIDTH_HEIGHT
 from ikc_deploy.errors import InputError
 from ikc_deploy.imaging.output_paths import ExistingOutputs
 from ikc_deploy.imaging.postprocessing import Postprocessing
-from ikc_deploy.runtime.backends.cpu_backends import ONNXRUNTIME
+from ikc_deploy.runtime.backends.backend_names import ONNXRUNTIME
 from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.video.names import is_stream

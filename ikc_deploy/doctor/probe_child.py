@@ -38,7 +38,7 @@ def _answer(arguments: list[str]) -> list[str]:
 def _auto() -> list[str]:
     """Return name, device and precision of the backend, then names and reasons in turn."""
     from ikc_deploy.export.default_bundle import default_bundle
-    from ikc_deploy.runtime.backends import choose_backend
+    from ikc_deploy.runtime.backends.backend_choice import choose_backend
 
     backend, passed = choose_backend(default_bundle())
     precision = getattr(backend, "precision", "")

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ikc_deploy.bundle.engine_store import Host
+from ikc_deploy.bundle.engine_choice import Host
 from ikc_deploy.bundle.gpus import find_gpus
 from ikc_deploy.bundle.tensorrt_variants import (
     TENSORRT_VARIANTS,

@@ -30,7 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ikc_deploy.bundle.bundle_writer import changed_bundle, check_bundle_folder
-from ikc_deploy.bundle.engine_store import Engine, incompatibility, read_engines
+from ikc_deploy.bundle.engine_choice import incompatibility
+from ikc_deploy.bundle.engine_store import Engine, read_engines
 from ikc_deploy.bundle.manifest import Bundle, write_manifest
 from ikc_deploy.bundle.measurements import EngineOutput, EngineStep, Verification
 from ikc_deploy.bundle.psnr import psnr

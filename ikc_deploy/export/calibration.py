@@ -32,7 +32,7 @@ from ikc_deploy.imaging.metrics import psnr_y
 from ikc_deploy.imaging.resize import quantize
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.loops import CODE, DAN, IKC, LR, SR
-from ikc_deploy.runtime.backends import open_backend
+from ikc_deploy.runtime.backends.backend_choice import open_backend
 from ikc_deploy.runtime.executor import NetworkExecutor
 from ikc_deploy.runtime.frames import frame_shape
 

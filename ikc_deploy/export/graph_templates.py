@@ -4,18 +4,17 @@ A template file holds the graphs of a float32 bundle without the tensors that co
 checkpoint, and one more graph, `folding`, which computes these tensors from those of the
 checkpoint: it holds the exact rewrites (`rewrites`) as they were traced. To complete the graphs,
 ONNX Runtime runs `folding`, and its outputs are appended to the graphs (docs/adr/0026). Only numpy,
-ONNX Runtime and safetensors are needed. `template_writer` writes template files, with torch.
+ONNX Runtime and safetensors are needed. `tools/graph_template.py` writes templates, with torch.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import platform
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,7 +46,6 @@ SEPARATOR: Final = ":"
 
 _FLOAT: Final = 1
 """TensorProto.FLOAT."""
-_DATE: Final = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -109,23 +107,6 @@ class Checkpoint:
     """Architecture, basis and record of the training."""
     tensors: Arrays
     """Tensors of the networks, finite and floating point."""
-
-
-def write_template(path: Path, record: TemplateRecord, graphs: Mapping[str, bytes]) -> None:
-    """Write a template file atomically; equal contents give equal bytes.
-
-    Args:
-        path: File to write; an existing one is replaced.
-        record: Record of the template.
-        graphs: Encoded ONNX models by name, `folding` included.
-    """
-    contents = {f"{name}.onnx": graph for name, graph in sorted(graphs.items())}
-    contents[RECORD_FILE] = json.dumps(asdict(record), indent=1, sort_keys=True).encode()
-    data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name, content in contents.items():
-            archive.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED, 9)
-    write_atomically(path, data.getvalue())
 
 
 def find_template(checkpoint: Checkpoint) -> Path | None:

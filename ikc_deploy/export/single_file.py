@@ -37,8 +37,8 @@ from ikc_deploy.files import check_file, write_atomically
 from ikc_deploy.imaging.degrade import degrade_gaussian
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.networks.weights_loader import Weights
-from ikc_deploy.runtime.backends import open_backend
-from ikc_deploy.runtime.backends.cpu_backends import ONNXRUNTIME
+from ikc_deploy.runtime.backends.backend_choice import open_backend
+from ikc_deploy.runtime.backends.backend_names import ONNXRUNTIME
 from ikc_deploy.runtime.upscaler import Upscaler
 from ikc_deploy.version import __version__
 from ikc_deploy.weights import find_weights, shipped_weights

@@ -1,9 +1,5 @@
 """The loops of all methods, one file each."""
 
-from __future__ import annotations
-
-from typing import Final
-
 from ikc_deploy.loops.dan_loop import DAN
 from ikc_deploy.loops.declaration import (
     CODE,
@@ -17,9 +13,7 @@ from ikc_deploy.loops.declaration import (
     RunGraph,
 )
 from ikc_deploy.loops.ikc_loop import IKC
-
-LOOPS: Final[dict[str, Loop]] = {loop.name: loop for loop in (IKC, DAN)}
-"""All loops by name."""
+from ikc_deploy.loops.loop_registry import LOOPS, find_loop
 
 __all__ = [
     "CODE",
@@ -36,14 +30,3 @@ __all__ = [
     "RunGraph",
     "find_loop",
 ]
-
-
-def find_loop(name: str) -> Loop:
-    """Return the loop called `name`.
-
-    Raises:
-        ValueError: The name is unknown; the message lists all names.
-    """
-    if name not in LOOPS:
-        raise ValueError(f"loop must be one of {', '.join(LOOPS)}, got {name!r}")
-    return LOOPS[name]

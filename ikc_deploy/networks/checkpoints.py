@@ -188,9 +188,7 @@ def random_networks(name: str, seed: int = 0) -> LoopNetworks:
     Raises:
         CheckpointError: The name is unknown.
     """
-    networks = untrained_networks(architecture(name), seed)
-    networks.freeze()
-    return networks
+    return untrained_networks(architecture(name), seed).freeze()
 
 
 def save_checkpoint(
@@ -245,8 +243,7 @@ def load_checkpoint(path: str | PathLike[str]) -> LoopNetworks:
     networks = _empty_of(record.architecture)(record.architecture, record.basis)
     networks.training = record.training
     load_tensors(networks, tensors, fspath(path))
-    networks.freeze()
-    return networks
+    return networks.freeze()
 
 
 def load_tensors(networks: LoopNetworks, tensors: dict[str, Tensor], source: str) -> None:

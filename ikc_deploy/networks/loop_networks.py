@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
@@ -37,10 +37,11 @@ class LoopNetworks(ABC):
     def modules(self) -> dict[str, nn.Module]:
         """Return the networks by the names of their graphs."""
 
-    def freeze(self) -> None:
-        """Switch all networks to evaluation mode without gradients, in place."""
+    def freeze(self) -> Self:
+        """Switch all networks to evaluation mode without gradients, in place, and return self."""
         for module in self.modules().values():
             module.eval().requires_grad_(False)
+        return self
 
 
 @dataclass(eq=False)
@@ -58,11 +59,6 @@ class IkcNetworks(LoopNetworks):
         """Return the three networks by the names of their graphs."""
         return {"sftmd": self.sftmd, "predictor": self.predictor, "corrector": self.corrector}
 
-    def eval(self) -> IkcNetworks:
-        """Switch all three to evaluation mode without gradients, in place, and return self."""
-        self.freeze()
-        return self
-
 
 @dataclass(eq=False)
 class DanNetworks(LoopNetworks):
@@ -76,8 +72,3 @@ class DanNetworks(LoopNetworks):
     def modules(self) -> dict[str, nn.Module]:
         """Return the two networks by the names of their graphs."""
         return {"restorer": self.restorer, "estimator": self.estimator}
-
-    def eval(self) -> DanNetworks:
-        """Switch both to evaluation mode without gradients, in place, and return self."""
-        self.freeze()
-        return self

@@ -76,7 +76,7 @@ def import_reference(
     files = "', '".join(fspath(path) for path in (sftmd, predictor, corrector))
     load_tensors(networks, tensors, files)
     networks.training = {"source": "imported reference checkpoint"}
-    return networks.eval()
+    return networks.freeze()
 
 
 def outputs(state: dict[str, Tensor], key: str) -> int:

@@ -110,7 +110,7 @@ def import_dan(path: str | PathLike[str]) -> DanNetworks:
     filled.restorer.load_state_dict(networks.restorer.state_dict())
     filled.estimator.load_state_dict(networks.estimator.state_dict())
     filled.training = {"source": "imported reference checkpoint"}
-    return filled.eval()
+    return filled.freeze()
 
 
 class _Published(nn.Module):

@@ -63,8 +63,8 @@ def check_estimate(estimate: str) -> Estimate:
 
 
 @dataclass(frozen=True)
-class Areas:
-    """The parts of a frame on which a network runs to estimate a code."""
+class EstimationAreas:
+    """The parts of a frame on which a network runs to estimate its code."""
 
     kind: Literal["whole", "crops", "tiles"]
     """The whole frame; a few small crops, in one batch; or large tiles, one by one to bound the
@@ -80,15 +80,14 @@ class Areas:
         """
         if self.kind == "tiles":
             return [[area] for area in textured_areas(plane, self.tile_size, CROPS)]
-        height, width = plane.shape
-        whole = (slice(0, height), slice(0, width))
-        return [crop_areas(plane) if self.kind == "crops" else [whole]]
+        return [crop_areas(plane) if self.kind == "crops" else [_whole_area(plane)]]
 
 
-WHOLE: Final = Areas("whole")
+WHOLE: Final = EstimationAreas("whole")
+TEXTURED_CROPS: Final = EstimationAreas("crops")
 
 
-class Estimator:
+class CodeEstimator:
     """Estimates the kernel codes of uploaded frames.
 
     Args:
@@ -100,19 +99,21 @@ class Estimator:
         self._basis = basis
         self._iters = iters
 
-    def predict(self, frames: UploadedBatch, areas: Areas) -> NDArray[np.float32]:
+    def predict(self, frames: UploadedBatch, areas: EstimationAreas) -> NDArray[np.float32]:
         """Return the predictor's codes `[N,code_size]`, computed on `areas` of each frame."""
         if areas == WHOLE:
             return frames.predicted_codes()
         return np.stack([self._predicted(frames, n, areas) for n in range(len(frames.batch))])
 
-    def loop(self, frames: UploadedBatch, predict: Areas, correct: Areas) -> NDArray[np.float32]:
+    def loop(
+        self, frames: UploadedBatch, predict: EstimationAreas, correct: EstimationAreas
+    ) -> NDArray[np.float32]:
         """Run the correction loop on areas of each frame.
 
         Args:
             frames: The frames.
-            predict: Areas on which the predictor runs.
-            correct: Areas on which the corrections run.
+            predict: EstimationAreas on which the predictor runs.
+            correct: EstimationAreas on which the corrections run.
 
         Returns:
             Codes h0..ht `[t+1,N,code_size]`.
@@ -123,8 +124,8 @@ class Estimator:
     def track(
         self,
         frames: UploadedBatch,
-        predict: Areas,
-        correct: Areas,
+        predict: EstimationAreas,
+        correct: EstimationAreas,
         tracker: Tracker,
         turn: Turn | None = None,
     ) -> NDArray[np.float32]:
@@ -132,8 +133,8 @@ class Estimator:
 
         Args:
             frames: One frame.
-            predict: Areas on which the predictor runs.
-            correct: Areas on which the corrections run.
+            predict: EstimationAreas on which the predictor runs.
+            correct: EstimationAreas on which the corrections run.
             tracker: State of the clip; unchanged if an error is raised.
             turn: Turn of the frame, which is waited for and ended; None if frames are processed one
                 by one.
@@ -156,8 +157,8 @@ class Estimator:
     def _tracked(
         self,
         frames: UploadedBatch,
-        predict: Areas,
-        correct: Areas,
+        predict: EstimationAreas,
+        correct: EstimationAreas,
         tracker: Tracker,
         small: NDArray[np.float32],
     ) -> NDArray[np.float32]:
@@ -173,13 +174,15 @@ class Estimator:
         return np.stack([start, tracker.update(corrected)])[:, None]
 
     def _loop(
-        self, frames: UploadedBatch, number: int, predict: Areas, correct: Areas
+        self, frames: UploadedBatch, number: int, predict: EstimationAreas, correct: EstimationAreas
     ) -> NDArray[np.float32]:
         # None: the predictor's code for the whole frame stays on the device.
         start = None if predict == WHOLE else self._predicted(frames, number, predict)
         return self._corrected(frames, number, correct, start, self._iters)
 
-    def _predicted(self, frames: UploadedBatch, number: int, areas: Areas) -> NDArray[np.float32]:
+    def _predicted(
+        self, frames: UploadedBatch, number: int, areas: EstimationAreas
+    ) -> NDArray[np.float32]:
         batches = areas.batches(frames.plane(number))
         codes = [frames.predict_areas(number, batch) for batch in batches]
         return trimmed_mean_code(np.concatenate(codes), self._basis)
@@ -188,7 +191,7 @@ class Estimator:
         self,
         frames: UploadedBatch,
         number: int,
-        areas: Areas,
+        areas: EstimationAreas,
         start: NDArray[np.float32] | None,
         corrections: int,
     ) -> NDArray[np.float32]:
@@ -217,7 +220,7 @@ def crop_areas(plane: FramePlane) -> list[Area]:
     height, width = plane.shape
     side = crop_side(height, width)
     if height * width < 2 * CROPS * side * side or min(height, width) < side:
-        return [(slice(0, height), slice(0, width))]
+        return [_whole_area(plane)]
     return textured_areas(plane, side, CROPS)
 
 
@@ -250,6 +253,11 @@ def textured_areas(plane: FramePlane, side: int, count: int) -> list[Area]:
                 break
     tops_and_lefts = ((side // 4 * row, side // 4 * column) for row, column in chosen)
     return [(slice(y, y + side), slice(x, x + side)) for y, x in tops_and_lefts]
+
+
+def _whole_area(plane: FramePlane) -> Area:
+    height, width = plane.shape
+    return slice(0, height), slice(0, width)
 
 
 def _padded_to_longest(codes: list[NDArray[np.float32]]) -> list[NDArray[np.float32]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from ikc_deploy.option_fields import Option, check_options
-from ikc_deploy.runtime.backends import BACKENDS, DEFAULT_DEVICE, DEFAULT_PRECISION
+from ikc_deploy.runtime.backends.backend_names import BACKENDS
 from ikc_deploy.runtime.backends.base import DEFAULT_CUDA_GRAPH, CudaGraphUse
 from ikc_deploy.runtime.estimation import Estimate
 from ikc_deploy.runtime.tiling import TileSettings
@@ -109,7 +109,7 @@ class UpscalerOptions:
             default="the first GPU or the CPU",
             heading="Speed and memory",
         ),
-    ] = DEFAULT_DEVICE
+    ] = "auto"
     precision: Annotated[
         str,
         Option(
@@ -117,7 +117,7 @@ class UpscalerOptions:
             "device computes natively and that passes a gate.",
             heading="Speed and memory",
         ),
-    ] = DEFAULT_PRECISION
+    ] = "auto"
     tiles: TileSettings = field(default_factory=TileSettings)
 
     def __post_init__(self) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from ikc_deploy.arguments import real_number, whole_number
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import InputError
-from ikc_deploy.runtime.backends import BackendSettings, half_precision_warning, open_backends
+from ikc_deploy.runtime.backends.backend_choice import half_precision_warning, open_backends
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.dispatcher import Dispatcher
 from ikc_deploy.runtime.estimation import Estimate, check_estimate
@@ -310,8 +310,7 @@ def load_bundle(
         raise InputError(f"a bundle is a folder or an opened Bundle, got {shown(bundle)}")
     chosen = options or UpscalerOptions()
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    settings = BackendSettings(chosen.threads, chosen.cuda_graph, chosen.device, chosen.precision)
-    backends = open_backends(chosen.backend, opened, settings)
+    backends = open_backends(chosen.backend, opened, chosen)
     message = half_precision_warning(opened, backends[0])
     if message is not None:
         warnings.warn(message, RuntimeWarning, stacklevel=3)

@@ -18,13 +18,20 @@ from numpy.typing import NDArray
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import InputError, OutOfMemoryError
 from ikc_deploy.runtime.backends.base import Backend
-from ikc_deploy.runtime.estimation import WHOLE, Areas, Estimate, Estimator
+from ikc_deploy.runtime.estimation import (
+    TEXTURED_CROPS,
+    WHOLE,
+    CodeEstimator,
+    Estimate,
+    EstimationAreas,
+)
 from ikc_deploy.runtime.executor import NetworkExecutor, UploadedBatch
 from ikc_deploy.runtime.frames import FrameBatch, FrameShape
 from ikc_deploy.runtime.given_blur import GivenBlur
 from ikc_deploy.runtime.memory import PixelMemory
 from ikc_deploy.runtime.result import Result
 from ikc_deploy.runtime.self_ensemble import averaged
+from ikc_deploy.runtime.tile_planner import TilePlanner
 from ikc_deploy.runtime.tiled_upscaler import TiledUpscaler
 from ikc_deploy.runtime.tiling import TileSettings
 from ikc_deploy.runtime.tracking import Tracker, Turn
@@ -83,15 +90,14 @@ class UpscalingWorker:
         self._self_ensemble = self_ensemble
         self._basis = bundle.basis
         self._executor = NetworkExecutor(backend, bundle, iters, early_stop)
-        self._estimator = Estimator(bundle.basis, iters)
+        self._estimator = CodeEstimator(bundle.basis, iters)
+        self._tiled_upscaler = TiledUpscaler(self._executor, bundle)
         pixel = PixelMemory.of_bundle(bundle.manifest, backend.device == "cpu")
-        self._tiled_upscaler = TiledUpscaler(
-            self._executor, bundle, tiles, backend.free_memory(), pixel
-        )
+        self._planner = TilePlanner(tiles, backend.free_memory(), pixel, iters > 0)
         self._lock = threading.Lock()
         self._closed = False
-        self._settled: NDArray[np.float32] | None = None
-        """Codes of the call in progress, kept for a retry after memory ran out."""
+        self._known_codes: NDArray[np.float32] | None = None
+        """Codes of the call in progress once estimated, for a retry after memory ran out."""
 
     def __call__(self, call: UpscaleCall) -> Result:
         """Run a call.
@@ -109,12 +115,13 @@ class UpscalingWorker:
             if self._closed:
                 raise InputError("this Upscaler is closed; create a new one with ikc_deploy.load()")
             self._executor.restart_clock()
-            self._settled = None
+            self._known_codes = None
             with call.undone_on_error():
                 try:
                     images, codes = self._upscaled(call)
                 except OutOfMemoryError as error:
-                    self._tiled_upscaler.halve_tile_size(call.frames.shape, call.loops, error)
+                    self._planner.halve_tile_size(call.frames.shape, call.loops, error)
+                    self._executor.forget()
                     images, codes = self._upscaled(call)
             timings = dict(self._executor.timings)
         timings["total"] = 1e3 * (time.perf_counter() - started)
@@ -140,7 +147,7 @@ class UpscalingWorker:
             size: Height and width of the frames in LR pixels.
             loop: Whether the correction loop runs on whole frames.
         """
-        return self._tiled_upscaler.frames_that_fit(FrameShape(1, *size), loop)
+        return self._planner.frames_that_fit(FrameShape(1, *size), loop)
 
     def close(self) -> None:
         """Wait for the call in progress, then free all buffers and graphs; may be called twice."""
@@ -153,44 +160,43 @@ class UpscalingWorker:
 
     def _upscaled(self, call: UpscaleCall) -> tuple[list[Any], NDArray[np.float32]]:
         """Return images `[N,...]`, of all steps if requested, and codes `[t+1,N,code_size]`."""
-        shape = call.frames.shape
-        tile_size = self._tiled_upscaler.tile_size(shape, call.loops)
-        predict = self._tiled_upscaler.predict_areas(shape, tile_size)
-        codes = self._settled
-        whole = tile_size is None or (codes is None and predict == WHOLE and self._predicts(call))
-        frames = self._executor.upload(call.frames, whole)
-        if call.loops and tile_size is None and codes is None:
-            images, codes = frames.loop(call.steps)
+        tile_size = self._planner.tile_size(call.frames.shape, call.loops)
+        if call.loops and tile_size is None and self._known_codes is None:
+            # Codes and images of whole frames are computed together, step by step.
+            images, codes = self._executor.upload(call.frames, whole=True).loop(call.steps)
         else:
-            if codes is None:
-                correct = Areas("tiles", tile_size) if call.loops and tile_size else Areas("crops")
-                codes = self._settled = self._codes(frames, call, predict, correct)
+            frames, codes = self._uploaded_with_codes(call, tile_size)
             shown = codes if call.steps else codes[-1:]
             images = [self._tiled_upscaler.upscale(frames, each, tile_size) for each in shown]
         if self._self_ensemble:
-            self._settled = codes
+            self._known_codes = codes
             shown = codes if call.steps else codes[-1:]
             images = averaged(images, list(shown), call.frames, self._basis, self._images)
         return images, codes
 
-    def _images(
-        self, batch: FrameBatch, codes: Sequence[NDArray[np.float32]]
-    ) -> Iterator[NDArray[Any]]:
-        """Yield the images of frames for each of some codes `[N,code_size]`."""
-        tile_size = self._tiled_upscaler.tile_size(batch.shape, loop=False)
-        frames = self._executor.upload(batch, whole=tile_size is None)
-        for code in codes:
-            yield self._tiled_upscaler.upscale(frames, code, tile_size)
-
-    def _predicts(self, call: UpscaleCall) -> bool:
-        """Return whether a call needs the predictor: a known sigma or kernel lacks the levels."""
-        given = call.given
-        return given is None or bool(self._basis.levels and not given.with_levels)
+    def _uploaded_with_codes(
+        self, call: UpscaleCall, tile_size: int | None
+    ) -> tuple[UploadedBatch, NDArray[np.float32]]:
+        """Upload the frames of a call, and estimate their codes unless they are known."""
+        if self._known_codes is not None:
+            return self._executor.upload(call.frames, whole=tile_size is None), self._known_codes
+        predict = self._planner.predict_areas(call.frames.shape, tile_size)
+        whole = tile_size is None or (predict == WHOLE and self._predicts(call))
+        frames = self._executor.upload(call.frames, whole)
+        correct = TEXTURED_CROPS
+        if call.loops and tile_size is not None:
+            correct = EstimationAreas("tiles", tile_size)
+        self._known_codes = self._codes(frames, call, predict, correct)
+        return frames, self._known_codes
 
     def _codes(
-        self, frames: UploadedBatch, call: UpscaleCall, predict: Areas, correct: Areas
+        self,
+        frames: UploadedBatch,
+        call: UpscaleCall,
+        predict: EstimationAreas,
+        correct: EstimationAreas,
     ) -> NDArray[np.float32]:
-        """Return the codes `[t+1,N,code_size]` of frames, computed from areas."""
+        """Return the codes `[t+1,N,code_size]` of frames: given, tracked, or from the loop."""
         if call.given is not None:
             codes = call.given.codes
             if self._predicts(call):
@@ -199,6 +205,20 @@ class UpscalingWorker:
         if call.estimate == "track":
             return self._estimator.track(frames, predict, correct, call.tracker, call.turn)
         return self._estimator.loop(frames, predict, correct)
+
+    def _predicts(self, call: UpscaleCall) -> bool:
+        """Return whether a call needs the predictor: a known sigma or kernel lacks the levels."""
+        given = call.given
+        return given is None or bool(self._basis.levels and not given.with_levels)
+
+    def _images(
+        self, batch: FrameBatch, codes: Sequence[NDArray[np.float32]]
+    ) -> Iterator[NDArray[Any]]:
+        """Yield the images of frames for each of some codes `[N,code_size]`."""
+        tile_size = self._planner.tile_size(batch.shape, loop=False)
+        frames = self._executor.upload(batch, whole=tile_size is None)
+        for code in codes:
+            yield self._tiled_upscaler.upscale(frames, code, tile_size)
 
 
 def _number(values: NDArray[np.float64] | None) -> Any:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from ikc_deploy import arguments, errors, kernels, loops, text
-from ikc_deploy.bundle.engine_store import Engine, Host, incompatibility, read_engines
+from ikc_deploy.bundle.engine_choice import Host, incompatibility
+from ikc_deploy.bundle.engine_store import Engine, read_engines
 from ikc_deploy.bundle.manifest import BASIS_FILE, Bundle
 from ikc_deploy.errors import InputError, OutputError
 from ikc_deploy.files import atomic_folder, check_folder, sha256_file

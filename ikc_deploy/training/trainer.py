@@ -86,36 +86,33 @@ def train(
         log.forget_after(state.stage, state.step, names)
 
     for name in names[names.index(state.stage) if state is not None else 0 :]:
-        trainer = _StageTrainer(name, task, log)
+        trainer = _StageTrainer(name, task, log, run, images)
         if state is not None and state.stage == name:
             trainer.restore(state)
-            if trainer.finished:
-                continue
-        while not trainer.finished:
-            if not processes.broadcast(keep_going()):
-                trainer.save(run, images)
-                return None
-            trainer.step()
-            trainer.report()
-            progress(name, trainer.done, trainer.settings.steps, trainer.loss)
-            if trainer.done % recipe.save_every == 0 and not trainer.finished:
-                trainer.save(run, images)
-        trainer.finish()
-        trainer.save(run, images)
+        if not trainer.run(progress, keep_going):
+            return None
     result = task.save_result(run, _training_record(task, log)) if log else run
     processes.barrier()
     return processes.broadcast(result)
 
 
 class _StageTrainer:
-    """The training of one stage: optimizer, moving average, log."""
+    """The training of one stage: optimizer, moving average, log, saved state."""
 
-    def __init__(self, name: str, task: TrainingTask[Any], log: RunLog | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        task: TrainingTask[Any],
+        log: RunLog | None,
+        folder: Path,
+        images: ImageSet | None,
+    ) -> None:
         self.settings = task.recipe.stage_recipes[name]
         self.done = 0
         self.loss = math.nan
         """Mean loss since the previous line of the log, as last logged."""
         self._name, self._task, self._log = name, task, log
+        self._folder, self._images = folder, images
         self._optimization = self.settings.optimization
         for module in task.modules().values():
             module.eval().requires_grad_(False)
@@ -140,6 +137,23 @@ class _StageTrainer:
             self._gradients = RecordedGradients(self._compute_gradients)
         self._clock = time.monotonic()
         self._recent: list[Tensor] = []
+
+    def run(self, progress: Progress, keep_going: Callable[[], bool]) -> bool:
+        """Train to the end of the stage; return False if `keep_going` stopped it."""
+        if self.finished:
+            return True
+        while not self.finished:
+            if not self._task.processes.broadcast(keep_going()):
+                self.save()
+                return False
+            self.step()
+            self.report()
+            progress(self._name, self.done, self.settings.steps, self.loss)
+            if self.done % self._task.recipe.save_every == 0 and not self.finished:
+                self.save()
+        self.finish()
+        self.save()
+        return True
 
     @property
     def finished(self) -> bool:
@@ -210,7 +224,7 @@ class _StageTrainer:
         if figures and self._log:
             self._log.write(self._name, self.done, figures)
 
-    def save(self, run: Path, images: ImageSet | None) -> None:
+    def save(self) -> None:
         """Write the state to resume from."""
         if not self._log:
             return
@@ -218,7 +232,7 @@ class _StageTrainer:
         average = {} if self._average is None else self._average.state_dict()
         optimizer = self._optimizer.state_dict()
         state = RunState(self._name, self.done, networks, average, optimizer, self._task.basis)
-        save_state(run, self._task.recipe, state, images)
+        save_state(self._folder, self._task.recipe, state, self._images)
 
     def restore(self, state: RunState) -> None:
         """Resume from a saved state of this stage."""

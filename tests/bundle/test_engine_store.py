@@ -10,15 +10,12 @@ from typing import Any
 import pytest
 
 from ikc_deploy import Bundle, BundleError, EngineError
+from ikc_deploy.bundle.engine_choice import Host, choose_engine, find_engine, incompatibility
 from ikc_deploy.bundle.engine_store import (
     SCHEMA,
-    Host,
     Profile,
     Shape,
-    choose_engine,
     copy_engines,
-    find_engine,
-    incompatibility,
     read_engines,
     this_platform,
 )

@@ -12,7 +12,8 @@ import pytest
 
 from ikc_deploy import Bundle, BundleError, EngineError, OutputError
 from ikc_deploy.bundle import tensorrt_variants
-from ikc_deploy.bundle.engine_store import Host, engine_files, find_engine, read_engines
+from ikc_deploy.bundle.engine_choice import Host, find_engine
+from ikc_deploy.bundle.engine_store import engine_files, read_engines
 from ikc_deploy.engines.cache import add_engine, fingerprint
 from ikc_deploy.engines.targets import Target, parse_shapes
 from ikc_deploy.engines.toolchain import Toolchain, prepare_toolchain

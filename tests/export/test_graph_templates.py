@@ -23,13 +23,13 @@ from ikc_deploy.export.graph_templates import (
 )
 from ikc_deploy.export.graphs import graph_modules
 from ikc_deploy.export.parity import check_parity, measure_parity
-from ikc_deploy.export.template_writer import template_from_bundle
 from ikc_deploy.loops import IKC
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.weights import find_weights, shipped_templates, shipped_weights
 from tests.bundles import change_vectors, export_small, save_small
 from tests.samples import small_architecture
+from tools.graph_template import template_from_bundle
 
 
 def completed(template: Path, weights: str, out: Path) -> Bundle:
@@ -76,7 +76,7 @@ def test_shipped_weights_have_a_template_that_is_up_to_date(name: str, tmp_path:
     checkpoint = read_checkpoint(path)
     assert checkpoint is not None
     template = find_template(checkpoint)
-    assert template is not None, f"run: python training/ship.py --template {name}"
+    assert template is not None, f"run: python -m tools.graph_template {name}"
     assert_equal_to_an_export(completed(template, name, tmp_path / "bundle"), name)
 
 

@@ -17,7 +17,7 @@ from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.networks.architecture import Design
 from ikc_deploy.networks.checkpoints import new_dan_networks
 from ikc_deploy.networks.weights_loader import load_weights
-from ikc_deploy.runtime.backends import open_backend
+from ikc_deploy.runtime.backends.backend_choice import open_backend
 from ikc_deploy.runtime.frames import frame_shape
 from ikc_deploy.runtime.session import Session
 from tests.bundles import export_small, save_small

@@ -23,7 +23,7 @@ from ikc_deploy.loops import IKC
 from ikc_deploy.networks.architecture import Architecture
 from ikc_deploy.networks.checkpoints import new_networks, save_checkpoint
 from ikc_deploy.networks.weights_loader import Weights, load_weights
-from ikc_deploy.runtime.backends import open_backend
+from ikc_deploy.runtime.backends.backend_choice import open_backend
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.runtime.backends.onnx_sessions import EXACT_INT8
 

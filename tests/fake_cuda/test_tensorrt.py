@@ -12,7 +12,7 @@ from ikc_deploy import BackendError, Bundle, EngineError, OutOfMemoryError, Upsc
 from ikc_deploy.bundle.engine_store import Profile, this_platform
 from ikc_deploy.bundle.tensorrt_variants import TensorRTVariantName
 from ikc_deploy.loops import IKC
-from ikc_deploy.runtime.backends import choose_backend
+from ikc_deploy.runtime.backends.backend_choice import choose_backend
 from tests.fake_cuda.driver import Driver
 from tests.fake_cuda.tensorrt import StandIn
 from tests.half import write_engine

@@ -19,7 +19,7 @@ from tests.samples import DESIGNS, small_architecture
 
 
 def networks_of(design: Design) -> IkcNetworks:
-    return new_networks(small_architecture(design), seed=2).eval()
+    return new_networks(small_architecture(design), seed=2).freeze()
 
 
 def codes_of(networks: IkcNetworks, *sigmas: float) -> torch.Tensor:
@@ -52,7 +52,7 @@ def test_every_image_gets_its_next_code(
 def test_a_correction_of_nothing_keeps_the_code_however_often(kind: str) -> None:
     if kind == "anisotropic":
         settings = replace(small_architecture("compact"), kernels="anisotropic", code_size=16)
-        networks = new_networks(settings, seed=2).eval()
+        networks = new_networks(settings, seed=2).freeze()
         code = torch.from_numpy(networks.basis.encode(anisotropic_kernel(1.2, 3.4, [0.3, 2.0])))
     else:
         networks = networks_of("reference" if kind == "reference" else "compact")

@@ -18,7 +18,7 @@ from tests.samples import DESIGNS, small_architecture
 
 @cache
 def untrained(design: Design) -> IkcNetworks:
-    return new_networks(small_architecture(design), seed=1).eval()
+    return new_networks(small_architecture(design), seed=1).freeze()
 
 
 @given(
@@ -39,7 +39,7 @@ def test_every_image_gets_one_code_of_its_own(
 
 @pytest.mark.parametrize("bias", [-9.0, -0.5, 0.0, 0.8, 9.0])
 def test_the_compact_code_is_that_of_the_predicted_sigma(bias: float) -> None:
-    networks = new_networks(small_architecture("compact"), seed=1).eval()
+    networks = new_networks(small_architecture("compact"), seed=1).freeze()
     predictor = networks.predictor
     assert isinstance(predictor, SinglePredictor)
     last = predictor.head[-1]

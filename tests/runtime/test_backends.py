@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import ikc_deploy
-from ikc_deploy import BackendError, Bundle, InputError
-from ikc_deploy.runtime.backends import BACKENDS, BackendSettings, choose_backend, open_backend
+from ikc_deploy import BackendError, Bundle, InputError, UpscalerOptions
+from ikc_deploy.runtime.backends.backend_choice import choose_backend, open_backend
+from ikc_deploy.runtime.backends.backend_names import BACKENDS
 from ikc_deploy.runtime.backends.cpu_backends import CPU_BACKEND_VARIABLE, choose_cpu_backend
 from ikc_deploy.runtime.backends.onnx_sessions import load_sessions
 from ikc_deploy.runtime.backends.openvino_devices import loaded_core
@@ -160,7 +161,7 @@ def test_recording_is_required_of_backends_that_can_only(small_bundle: Bundle, n
     with pytest.raises(BackendError, match="tensorrt: the bundle has no engine for it"):
         ikc_deploy.load(small_bundle, cuda_graph="require")
     with pytest.raises(InputError, match="cuda_graph must be one of auto, require, off, got True"):
-        open_backend("onnxruntime", small_bundle, BackendSettings(cuda_graph=cast(Any, True)))
+        open_backend("onnxruntime", small_bundle, UpscalerOptions(cuda_graph=cast(Any, True)))
 
 
 def test_onnx_runtime_runs_nothing_on_the_cpu_instead_of_a_gpu(small_bundle: Bundle) -> None:

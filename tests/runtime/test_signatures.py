@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 import ikc_deploy
 from ikc_deploy import BackendError, Bundle, BundleError
 from ikc_deploy.loops import IKC
-from ikc_deploy.runtime.backends import open_backend
+from ikc_deploy.runtime.backends.backend_choice import open_backend
 from ikc_deploy.runtime.onnx_files import keeps_tensors_elsewhere, read_graph
 from tests.half import half_bundle
 from tests.samples import photo

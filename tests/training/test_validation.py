@@ -20,7 +20,7 @@ SIGMAS = (1.8, 2.6)
 
 @pytest.fixture
 def networks() -> IkcNetworks:
-    networks = new_networks(small_architecture("compact"), seed=0).eval()
+    networks = new_networks(small_architecture("compact"), seed=0).freeze()
     # Without its last layer, F is bicubic upscaling, whose figures are known.
     networks.sftmd.conv_output.weight.zero_()
     return networks

@@ -23,7 +23,7 @@ from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.export.graphs import OPSET, graph_modules
 from ikc_deploy.loops import FRAME
 from ikc_deploy.networks.weights_loader import Weights
-from ikc_deploy.runtime.backends import BackendSettings, open_backend
+from ikc_deploy.runtime.backends.backend_choice import open_backend
 from ikc_deploy.runtime.backends.base import DEFAULT_CUDA_GRAPH, Backend, CudaGraphUse
 from ikc_deploy.runtime.backends.cuda_backend import CudaBackend
 from ikc_deploy.runtime.cuda.buffers import DeviceBuffer, PinnedBuffer
@@ -31,6 +31,7 @@ from ikc_deploy.runtime.cuda.cuda_graphs import capture
 from ikc_deploy.runtime.cuda.device import Device, open_device
 from ikc_deploy.runtime.cuda.streams import CudaEvent, CudaStream, to_host
 from ikc_deploy.runtime.frames import FrameShape
+from ikc_deploy.runtime.options import UpscalerOptions
 from ikc_deploy.runtime.session import Session
 from ikc_deploy.runtime.upscaler import Upscaler
 from tools.gpu_check.parts import (
@@ -444,7 +445,7 @@ class Check:
             return self._bare[precision], CudaBackend(torch_runner, device, cuda_graph)
         bundle = self._with_engine(runner, precision)
         backend: Backend = opened(
-            lambda: open_backend(runner, bundle, BackendSettings(cuda_graph=cuda_graph))
+            lambda: open_backend(runner, bundle, UpscalerOptions(cuda_graph=cuda_graph))
         )
         return bundle, backend
 

@@ -1,4 +1,4 @@
-"""The CPU backends, and the choice of one of them.
+"""The choice of a CPU backend.
 
 OpenVINO is chosen if it is installed and compiles the bundle's graphs, else ONNX Runtime;
 docs/adr/0035 has the measurements. `IKC_CPU_BACKEND` overrides the choice, for results that must be
@@ -13,21 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import BackendError, InputError, MissingExtraError
+from ikc_deploy.runtime.backends.backend_names import CPU_BACKENDS, ONNXRUNTIME, OPENVINO
 from ikc_deploy.runtime.backends.base import Backend
 from ikc_deploy.text import shown
 
 if TYPE_CHECKING:
     from ikc_deploy.runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
     from ikc_deploy.runtime.backends.openvino import OpenVino
-
-OPENVINO: Final = "openvino"
-"""Name of the backend that has the setting `precision`, and devices with names."""
-
-ONNXRUNTIME: Final = "onnxruntime"
-"""Name of the backend that runs on every machine."""
-
-CPU_BACKENDS: Final = (OPENVINO, ONNXRUNTIME)
-"""Names of the backends that run on a CPU, best first."""
 
 CPU_BACKEND_VARIABLE: Final = "IKC_CPU_BACKEND"
 """Environment variable with the CPU backend that "auto" selects."""

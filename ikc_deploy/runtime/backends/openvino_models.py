@@ -54,6 +54,13 @@ _OPEN: Final = "any shape"
 _MEMORY_OF_SHAPES: Final = 1.5
 """Maximum memory for activations of a graph for all shapes, relative to that for the largest."""
 
+WITHOUT_SNIPPETS: Final = {"SNIPPETS_MODE": "DISABLE"}
+"""Setting of OpenVINO for graphs on a CPU that return a code. For a fixed shape in float32, its
+compiler of snippets (2026.4) ends the process with a segmentation fault if elementwise operations
+that follow two linear layers also read the results of others, as the mixture of experts in the
+predictor of x4-lite does. Codes are equal bit by bit without it. Image graphs have no such
+operations on vectors, and would be 4 % slower."""
+
 _MEMORY: Final = ("bad_alloc", "allocate", "out of memory", "OUT_OF_MEMORY")
 """Parts of OpenVINO's messages about missing memory."""
 
@@ -174,9 +181,8 @@ class OpenVinoModels:
         given = self._graphs[graph]
         if shapes is not None:
             given = self._reshaped(graph, given, shapes)
-        start = self._bundle.loop.start
-        if self.precision == "f32" or (start is not None and start.name == graph):
-            return (Part(given, on_vectors=True),)
+        if self.precision == "f32" or self._is_start(graph):
+            return (Part(given, on_vectors=False),)
         return cut_vectors(given if shapes is not None else given.clone())
 
     def _fixed(self, shapes: Shapes) -> bool:
@@ -256,7 +262,7 @@ class OpenVinoModels:
             return None
         try:
             model = self._core.import_model(
-                io.BytesIO(content), self.device.name, self._config(part)
+                io.BytesIO(content), self.device.name, self._config(graph, part)
             )
         except RuntimeError:
             # Another driver or another CPU under the same name: it is compiled again and replaced.
@@ -265,7 +271,9 @@ class OpenVinoModels:
 
     def _compile(self, graph: str, shapes: Shapes | None, number: int, part: Part) -> Any:
         try:
-            model = self._core.compile_model(part.model, self.device.name, self._config(part))
+            model = self._core.compile_model(
+                part.model, self.device.name, self._config(graph, part)
+            )
         except (RuntimeError, MemoryError) as error:
             raise failure(f"compile the {graph} for inputs of {_text(shapes)}", error) from error
         self._checked(graph, model, part)
@@ -273,12 +281,16 @@ class OpenVinoModels:
             self._cache.store(self._key(graph, shapes, number), model.export_model().getvalue())
         return model
 
-    def _precision(self, part: Part) -> Arithmetic:
-        return "f32" if part.on_vectors else self.precision
+    def _is_start(self, graph: str) -> bool:
+        start = self._bundle.loop.start
+        return start is not None and start.name == graph
 
-    def _config(self, part: Part) -> dict[str, Any]:
+    def _precision(self, graph: str, part: Part) -> Arithmetic:
+        return "f32" if part.on_vectors or self._is_start(graph) else self.precision
+
+    def _config(self, graph: str, part: Part) -> dict[str, Any]:
         config: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": self._precision(part),
+            "INFERENCE_PRECISION_HINT": self._precision(graph, part),
             "PERFORMANCE_HINT": "LATENCY",
         }
         if self.device.name == "CPU":
@@ -286,14 +298,17 @@ class OpenVinoModels:
             config |= {"NUM_STREAMS": "1", "ENABLE_CPU_PINNING": False}
             if self._threads:
                 config["INFERENCE_NUM_THREADS"] = self._threads
+            if part.on_vectors or graph != self._bundle.loop.image.name:
+                config |= WITHOUT_SNIPPETS
         return config
 
     def _checked(self, graph: str, model: Any, part: Part) -> Any:
         """Return `model`; raise `BackendError` if it computes in another precision."""
         given = model.get_property("INFERENCE_PRECISION_HINT").to_string()
-        if given != self._precision(part):
+        wanted = self._precision(graph, part)
+        if given != wanted:
             raise BackendError(
-                f"OpenVINO compiled the {graph} in {given} instead of {self._precision(part)} for "
+                f"OpenVINO compiled the {graph} in {given} instead of {wanted} for "
                 f"{self.device.full_name}; use the precision f32"
             )
         return model

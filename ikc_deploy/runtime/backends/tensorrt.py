@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ikc_deploy.bundle.engine_store import Engine, Host, find_engine
+from ikc_deploy.bundle.engine_choice import Host, find_engine
+from ikc_deploy.bundle.engine_store import Engine
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.bundle.tensorrt_variants import TensorRTVariantName, load_tensorrt
 from ikc_deploy.errors import BackendError, EngineError, OutOfMemoryError

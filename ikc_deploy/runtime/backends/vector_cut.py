@@ -20,7 +20,7 @@ _MAX_VECTOR_RANK: Final = 2
 """Maximum number of axes of a vector: batch and channels."""
 
 
-class _Place(IntEnum):
+class _PartPlace(IntEnum):
     """Where an operation runs; parts run in this order."""
 
     FIRST = 0
@@ -61,10 +61,10 @@ def cut_vectors(model: Any) -> tuple[Part, ...]:
     ]
     if not crossing or not all(_has_known_size(output) for output, _ in crossing):
         return (Part(model, on_vectors=False),)
-    results: dict[_Place, list[Any]] = {place: [] for place in _Place}
+    results: dict[_PartPlace, list[Any]] = {place: [] for place in _PartPlace}
     for result in model.get_results():
         results[places[result.input_value(0).get_node().get_name()]].append(result)
-    inputs: dict[_Place, list[Any]] = {place: [] for place in _Place}
+    inputs: dict[_PartPlace, list[Any]] = {place: [] for place in _PartPlace}
     for parameter in model.get_parameters():
         output = parameter.output(0)
         for place, users in _users_by_place(output, places).items():
@@ -75,15 +75,15 @@ def cut_vectors(model: Any) -> tuple[Part, ...]:
             inputs[place].append(_new_input(output, users))
         results[places[output.get_node().get_name()]].append(_new_result(output))
     return tuple(
-        Part(_model(results[place], inputs[place]), on_vectors=place is not _Place.IMAGES)
-        for place in _Place
+        Part(_model(results[place], inputs[place]), on_vectors=place is not _PartPlace.IMAGES)
+        for place in _PartPlace
         if results[place]
     )
 
 
-def _places(model: Any) -> dict[str, _Place]:
+def _places(model: Any) -> dict[str, _PartPlace]:
     """Return the place of every operation that depends on an input, by its unique name."""
-    places: dict[str, _Place] = {}
+    places: dict[str, _PartPlace] = {}
     given = {parameter.get_name() for parameter in model.get_parameters()}
     nodes = [node for node in model.get_ordered_ops() if node.get_type_name() != "Result"]
     for node in nodes:
@@ -91,14 +91,14 @@ def _places(model: Any) -> dict[str, _Place]:
         if sources.isdisjoint(given | places.keys()):
             continue
         is_first = _is_on_vectors(node) and all(
-            places[source] is _Place.FIRST for source in sources & places.keys()
+            places[source] is _PartPlace.FIRST for source in sources & places.keys()
         )
-        places[node.get_name()] = _Place.FIRST if is_first else _Place.IMAGES
+        places[node.get_name()] = _PartPlace.FIRST if is_first else _PartPlace.IMAGES
     for node in reversed(nodes):
-        if places.get(node.get_name()) is _Place.IMAGES and _is_on_vectors(node):
+        if places.get(node.get_name()) is _PartPlace.IMAGES and _is_on_vectors(node):
             users = [user for output in node.outputs() for user in _users(output)]
-            if all(places[user.get_node().get_name()] is _Place.LAST for user in users):
-                places[node.get_name()] = _Place.LAST
+            if all(places[user.get_node().get_name()] is _PartPlace.LAST for user in users):
+                places[node.get_name()] = _PartPlace.LAST
     return places
 
 
@@ -123,9 +123,9 @@ def _users(output: Any) -> list[Any]:
 
 
 def _users_by_place(
-    output: Any, places: Mapping[str, _Place], but: _Place | None = None
-) -> dict[_Place, list[Any]]:
-    found: dict[_Place, list[Any]] = {}
+    output: Any, places: Mapping[str, _PartPlace], but: _PartPlace | None = None
+) -> dict[_PartPlace, list[Any]]:
+    found: dict[_PartPlace, list[Any]] = {}
     for user in _users(output):
         place = places[user.get_node().get_name()]
         if place is not but:

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 import ikc_deploy
-from ikc_deploy import BackendError, Bundle, InputError
+from ikc_deploy import BackendError, Bundle, InputError, UpscalerOptions
 from ikc_deploy.bundle.manifest import FrameIO
 from ikc_deploy.bundle.psnr import psnr
 from ikc_deploy.errors import MissingExtraError
@@ -31,9 +31,11 @@ from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.imaging.synthetic import structured_image
 from ikc_deploy.networks.weights_loader import load_weights
 from ikc_deploy.paths import cache_folder
-from ikc_deploy.runtime.backends import BackendSettings, open_backend, openvino_models
+from ikc_deploy.runtime.backends import openvino_models
+from ikc_deploy.runtime.backends.backend_choice import open_backend
+from ikc_deploy.runtime.backends.backend_names import OPENVINO
 from ikc_deploy.runtime.backends.compiled_cache import CompiledCache
-from ikc_deploy.runtime.backends.cpu_backends import CPU_BACKEND_VARIABLE, OPENVINO
+from ikc_deploy.runtime.backends.cpu_backends import CPU_BACKEND_VARIABLE
 from ikc_deploy.runtime.backends.openvino import OpenVino
 from ikc_deploy.runtime.backends.openvino_devices import (
     Arithmetic,
@@ -306,7 +308,9 @@ def test_the_gate_measures_real_models(small_bundle: Bundle, tmp_path: Path) -> 
     same = measure(small_bundle, reference, OpenVino.open(small_bundle, precision="f32", threads=1))
     assert same.passed and same.frame_db == 150 and same.code_loss_db == 0
     other = measure(
-        small_bundle, reference, open_backend("onnxruntime", small_bundle, BackendSettings(1))
+        small_bundle,
+        reference,
+        open_backend("onnxruntime", small_bundle, UpscalerOptions(threads=1)),
     )
     assert other.passed and other.frame_db > 90
     bad = spoiled(small_bundle, tmp_path / "f", "sftmd", 30.0)
@@ -488,3 +492,24 @@ with ikc_deploy.load({str(small_bundle.path)!r}, "openvino", 1, threads=1) as up
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+def test_a_mixture_of_experts_of_a_fixed_shape_does_not_end_the_process(tmp_path: Path) -> None:
+    """The blend of experts after their linear layers is what OpenVINO's snippets crash on."""
+    bundle = export_small(tmp_path, "film")
+    script = f"""
+import numpy, ikc_deploy
+from ikc_deploy.runtime.backends import openvino_models
+openvino_models.MIN_FIXED_WORK = 0
+settings = {{"threads": 1, "precision": "f32"}}
+with ikc_deploy.load({str(bundle.path)!r}, "openvino", 1, **settings) as upscaler:
+    for count, height, width in ((1, 8, 8), (2, 16, 24)):
+        print(upscaler(numpy.zeros((count, height, width, 3), numpy.uint8)).image.shape)
+"""
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "(1, 32, 32, 3)\n(2, 64, 96, 3)\n"), done.stderr

@@ -1,12 +1,23 @@
-"""Making of graph templates (see `graph_templates`) from networks and their exported bundle."""
+"""Write the graph templates of shipped weights (`ikc_deploy.export.graph_templates`).
+
+    python -m tools.graph_template x4-lite
+
+Run it for new weights whose graphs no shipped template fits, and for all weights after a change to
+the graphs. Each template comes from a new export that passes the gate.
+"""
 
 from __future__ import annotations
 
+import io
+import json
+import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import click
 import onnx
 import onnxscript.optimizer
 import torch
@@ -17,15 +28,37 @@ from torch.overrides import TorchFunctionMode
 
 from ikc_deploy.bundle.manifest import Bundle
 from ikc_deploy.errors import ExportError
+from ikc_deploy.export.export_settings import ExportSettings
+from ikc_deploy.export.exporter import export_bundle
 from ikc_deploy.export.graph_templates import (
     FOLDING,
+    RECORD_FILE,
     SEPARATOR,
     TemplateKey,
     TemplateRecord,
-    write_template,
 )
 from ikc_deploy.export.graphs import OPSET, graph_modules, quiet_exporter, strip_traces
+from ikc_deploy.files import write_atomically
 from ikc_deploy.networks.loop_networks import LoopNetworks
+from ikc_deploy.networks.weights_loader import load_weights
+from ikc_deploy.weights import DEFAULT_WEIGHTS, shipped_weights
+
+_DATE: Final = (1980, 1, 1, 0, 0, 0)
+
+FOLDER: Final = shipped_weights()[DEFAULT_WEIGHTS].parent / "templates"
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+def main(names: tuple[str, ...]) -> None:
+    """Write the graph templates of the shipped weights NAMES."""
+    FOLDER.mkdir(exist_ok=True)
+    for name in names:
+        weights, path = load_weights(name), FOLDER / f"{name}.zip"
+        with tempfile.TemporaryDirectory() as folder:
+            bundle = export_bundle(weights, Path(folder) / "bundle", ExportSettings())
+            template_from_bundle(weights.networks, bundle, path)
+        click.echo(f"{path}: {path.stat().st_size / 2**10:.0f} KiB")
 
 
 def template_from_bundle(networks: LoopNetworks, bundle: Bundle, path: Path) -> None:
@@ -53,6 +86,23 @@ def template_from_bundle(networks: LoopNetworks, bundle: Bundle, path: Path) -> 
     tensors, constants = _tensors(networks)
     key = TemplateKey.of(networks.architecture, tensors, constants)
     write_template(path, TemplateRecord(key, asdict(manifest)), graphs)
+
+
+def write_template(path: Path, record: TemplateRecord, graphs: Mapping[str, bytes]) -> None:
+    """Write a template file atomically; equal contents give equal bytes.
+
+    Args:
+        path: File to write; an existing one is replaced.
+        record: Record of the template.
+        graphs: Encoded ONNX models by name, `folding` included.
+    """
+    contents = {f"{name}.onnx": graph for name, graph in sorted(graphs.items())}
+    contents[RECORD_FILE] = json.dumps(asdict(record), indent=1, sort_keys=True).encode()
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, content in contents.items():
+            archive.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED, 9)
+    write_atomically(path, data.getvalue())
 
 
 def _tensors(networks: LoopNetworks) -> tuple[dict[str, NDArray[Any]], list[str]]:
@@ -159,3 +209,7 @@ def _folding_graph(networks: LoopNetworks, wanted: set[str]) -> bytes:
     strip_traces(model)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString(deterministic=True)
+
+
+if __name__ == "__main__":
+    main()
