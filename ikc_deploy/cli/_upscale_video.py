@@ -47,7 +47,7 @@ class VideoOptions:
     deinterlace: Annotated[
         Deinterlace,
         Option(
-            "Deinterlace with bwdif, one frame for each frame; auto: frames that are marked as "
+            "Deinterlace with bwdif, at the same frame rate; auto: frames that are marked as "
             "interlaced.",
             heading="Video",
         ),

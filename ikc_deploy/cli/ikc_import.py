@@ -26,17 +26,17 @@ class ImportedFiles:
     """
 
     out: Annotated[Path, Option("Output file (.safetensors).", flags=("--out", "-o"))]
-    sftmd: Annotated[Path | None, Option("IKC's F: SFTMD .pth file.")] = None
-    predictor: Annotated[Path | None, Option("IKC's P: Predictor .pth file.")] = None
-    corrector: Annotated[Path | None, Option("IKC's C: Corrector .pth file.")] = None
+    sftmd: Annotated[Path | None, Option("IKC's F: SFTMD.")] = None
+    predictor: Annotated[Path | None, Option("IKC's P: Predictor.")] = None
+    corrector: Annotated[Path | None, Option("IKC's C: Corrector.")] = None
     pca: Annotated[
-        Path | None, Option("IKC's PCA matrix [pixels, code size]: .pth, .npy or .mat.")
+        Path | None, Option("IKC's PCA matrix [pixels, code size], .pth, .npy, .npz or .mat.")
     ] = None
     fkp: Annotated[
         Path | None, Option("FKP's kernel prior: FKP_x2.pt, FKP_x3.pt or FKP_x4.pt.")
     ] = None
     usrnet: Annotated[Path | None, Option("USRNet: usrnet_tiny.pth or another size.")] = None
-    dan: Annotated[Path | None, Option("DAN or DANv2 of any scale and size, .pth.")] = None
+    dan: Annotated[Path | None, Option("DAN or DANv2 of any scale and size.")] = None
 
     def __post_init__(self) -> None:
         """Refuse an output whose name no command recognises, or that is one of the files."""
@@ -60,11 +60,11 @@ class ImportedFiles:
 @reports_errors
 @option_group(ImportedFiles, "files", types={"out": OUTPUT_FILE})
 def main(files: ImportedFiles) -> None:
-    """Convert .pth files of a reference implementation into one checkpoint.
+    """Convert published weights (.pth, .pt, .safetensors) into one checkpoint.
 
     Give either IKC's four files, or the one file of another network. Scale and sizes are derived
     from the tensors. Files are read with weights_only: nothing in them is executed. To export the
-    networks of IKC or DAN: ikc-export --weights OUT; to export a USRNet: ikc-export --usrnet OUT
+    networks of IKC or DAN: ikc-export --weights OUT; to export a USRNet: ikc-export --usrnet OUT.
     """
     out, networks = files.out, files.of_ikc
     given = [path for path in networks.values() if path is not None]

@@ -43,7 +43,7 @@ class InspectOptions:
         str | None,
         Option(
             "Show the bundle of shipped weights or of a checkpoint file, exported into the cache "
-            "on first use; without NAME, list the shipped weights: for what, figures, size.",
+            "on first use; without NAME, list the shipped weights with purpose, figures and size.",
             metavar="[NAME]",
             alone=_ALL,
         ),

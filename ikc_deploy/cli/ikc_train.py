@@ -47,9 +47,11 @@ class RunOptions:
 @click.argument("recipe", type=PATH)
 @option_group(RunOptions, "run")
 def main(recipe: Path, run: RunOptions) -> None:
-    """Train the networks of RECIPE and write a checkpoint into the folder RUN.
+    """Train the networks of RECIPE and write checkpoint.safetensors into the folder --out.
 
-    RECIPE is a TOML file or the name of a shipped recipe, for example x4-lite.
+    RECIPE is a TOML file or the name of a shipped recipe, for example x4-lite. Without --data, the
+    image sets that it names are searched in the folders of the variable IKC_DATASETS, then in
+    datasets/.
 
     Training can be interrupted at any time: --resume continues from the last saved state.
     For several GPUs: torchrun --nproc-per-node N -m ikc_deploy.cli.ikc_train RECIPE --out RUN

@@ -62,32 +62,30 @@ def main(
     video: VideoOptions,
     ray: RayOptions,
 ) -> None:
-    """Upscale images (PNG, JPEG, WebP, TIFF, BMP), clips, and folders of both.
+    """Upscale images (PNG, JPEG, WebP, TIFF, BMP, AVIF, HEIC, ...), clips, and folders of both.
 
-    Outputs in a folder keep the input's name. The suffix chooses the format; JPEG and WebP are
-    written at quality 95.
-
-    EXIF rotation is applied; grey stays grey; transparency is kept and upscaled bicubically.
-    Palettes, CMYK and CIELAB become RGB, and 16-bit samples become 8-bit. Animations are refused.
-    Metadata is kept, with the new size and without thumbnails (--strip removes it); a message lists
-    metadata that the output format does not support. AVIF and HEIC (extra heif) can be read.
-
-    Several images, clips and folders are upscaled one after another into the folder OUT; clips in
-    containers that cannot be written become .mkv. A file that fails does not stop the others: it is
-    listed at the end, with exit code 2. Skipped entries of a folder are listed too: hidden files,
-    subfolders (without --recursive), other formats. Files are processed in natural order: 1, 2, 10.
+    The suffix of the output chooses its format. Several images, clips and folders are upscaled one
+    after another into the folder OUT, under the names of the inputs; clips in containers that
+    cannot be written become .mkv. A file that fails does not stop the others: it is listed at the
+    end, with exit code 2. Skipped entries of a folder are listed too: hidden files, subfolders
+    (without --recursive), other formats. Files are processed in natural order: 1, 2, 10.
 
     Existing outputs are refused before any work, unless --overwrite or --skip-existing is given.
-    --resume completes unfinished clips.
+
+    Images: EXIF rotation is applied; grey stays grey; transparency is kept and upscaled
+    bicubically. Palettes, CMYK and CIELAB become RGB, and 16-bit samples become 8-bit. Animations
+    are refused. Metadata is kept, with the new size and without thumbnails (--strip removes it); a
+    message lists metadata that the output format does not support. JPEG and WebP are written at
+    quality 95. HEIC needs the extra heif.
+
+    Clips: sound, subtitles, time stamps and colour are kept. A folder of frames, or a pattern such
+    as 'frames/%04d.png', becomes a clip if the output is one; - is raw video on a pipe. After
+    Ctrl-C, the output contains the frames that were finished, and --resume continues it.
 
     With --size, --width, --height or --factor, the image is upscaled by the network's scale and
     then resized with Pillow's Lanczos filter (3 lobes, antialiased); the aspect is kept unless
     --stretch is given, and clips get even sides. --strength blends with bicubic upscaling. Both
     work on the stored values, not in linear light.
-
-    A clip keeps its sound, subtitles, time stamps and colour. A folder of frames, or a pattern such
-    as 'frames/%04d.png', becomes a clip if the output is one; - is raw video on a pipe. After
-    Ctrl-C, the output contains the frames that were finished, and --resume continues it.
 
     With weights for elliptic blurs, the output line and --json contain the sigmas along both axes
     (HR pixels) and the angle of the long axis (degrees from the horizontal, counterclockwise).
@@ -95,11 +93,8 @@ def main(
     With --kernel, images are upscaled for a blur kernel of any shape by the bundle's USRNet graph,
     on the CPU and in tiles of the size that the graph accepts.
 
-    --self-ensemble averages over flips and rotations of the frame: slightly better, eight times
-    slower.
-
-    With --ray, images, clips and folders of both are upscaled into the folder OUT by many
-    processes, on this machine or a cluster. A second run adds missing outputs.
+    With --ray, the work is shared by many processes, on this machine or a cluster. A second run
+    adds missing outputs.
     """
     check_blur(choice)
     known = kernel.read()

@@ -76,8 +76,8 @@ class WebAddress:
 def main(address: WebAddress, threads: int, settings: WebSettings) -> None:
     """Serve a web page: upload a picture, compare with bicubic, see and change the blur.
 
-    The page answers on this machine only, unless --host and --allow-network say otherwise.
-    Pictures stay in memory; no file is kept. Ctrl-C ends it.
+    Only this machine reaches the page, unless --host and --allow-network are given. Pictures stay
+    in memory; no file is kept. Ctrl-C ends the server.
     """
     with needs_extra("web", "ikc-web"):
         import uvicorn

@@ -343,7 +343,7 @@ def test_a_kernel_that_cannot_be_saved_is_refused_before_the_work(
         (("a.png", "-o", "x.png", "-o", "y.png"), "--out is given 2 times"),
         (("a.png", "-o", "-"), "for an image, give files"),
         (("https://example.org/a.png", "-o", "x.png"), "looks like an address: download it"),
-        (("%04d.png", "-o", "x.mp4"), "looks like a pattern: give the folder"),
+        (("%04d.png", "-o", "x.mp4"), "give a pattern with the digits of the names, or the folder"),
         (("*.png", "-o", "out"), "looks like a pattern: give the folder"),
         (("empty.png", "-o", "x.png"), "the file is empty"),
         (("empty.mp4", "-o", "x.mp4"), "the file is empty"),

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
 import subprocess
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -84,6 +86,23 @@ def test_every_python_block_is_valid(repository: Path) -> None:
             compile(block, document.name, "exec")
             blocks += 1
     assert blocks > 8
+
+
+def test_every_import_of_the_package_in_a_python_block_works(repository: Path) -> None:
+    missing = []
+    for document in documents(repository):
+        for block in PYTHON_BLOCK.findall(document.read_text()):
+            for node in ast.walk(ast.parse(block)):
+                if not isinstance(node, ast.ImportFrom) or node.module is None:
+                    continue
+                if node.module.split(".")[0] == "ikc_deploy":
+                    module = import_module(node.module)
+                    missing += [
+                        f"{document.name}: {node.module}.{name.name}"
+                        for name in node.names
+                        if not hasattr(module, name.name)
+                    ]
+    assert missing == []
 
 
 def test_every_shell_block_is_valid(repository: Path) -> None:
