@@ -110,8 +110,11 @@ def test_control_c_finishes_the_file_and_resume_continues(
     options = ("-o", target, "--bundle", bundle.path, "--iters", 0)
     result = invoke(main, clip, *options)
     assert result.exit_code == 130
-    assert "9 frames, interrupted, continue with --resume" in result.stdout
-    assert numbers(target) == list(range(9))
+    # The signal is handled by the main thread, which may still receive frames that were read ahead.
+    done = len(numbers(target))
+    assert done >= 9
+    assert f"{done} frames, interrupted, continue with --resume" in result.stdout
+    assert numbers(target) == list(range(done))
     assert signal.getsignal(signal.SIGINT) is before
     assert_one_clear_line(invoke(main, clip, *options), "unfinished run", "--resume")
     for change, words in ((("--sigma", 2), "sigma: None"), (("--early-stop", 1), "early_stop")):
