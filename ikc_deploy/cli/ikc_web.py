@@ -95,6 +95,8 @@ def main(address: WebAddress, threads: int, settings: WebSettings) -> None:
         say(f"open {address.url(port)} in a browser; Ctrl-C ends it")
         config = uvicorn.Config(
             app,
+            # Its own configuration would close the handlers of all other loggers of the process.
+            log_config=None,
             log_level="warning",
             server_header=False,
             # Longer than an answer takes; a slow upload would otherwise keep Ctrl-C waiting.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import socket
 import struct
 import tempfile
@@ -415,8 +416,12 @@ def test_the_free_port_that_0_chooses_is_shown(
         for each in sockets:
             each.close()
 
+    closed: list[bool] = []
+    handler = logging.NullHandler()
+    monkeypatch.setattr(handler, "close", lambda: closed.append(True))
     monkeypatch.setattr("uvicorn.Server.run", run)
     done = invoke(ikc_web, "--port", 0, *arguments)
     assert done.exit_code == 0, done.output
+    assert not closed, "the handlers of other loggers stay open"
     (port,) = ports
     assert f"open {shown}{port}/ in a browser" in done.stdout
