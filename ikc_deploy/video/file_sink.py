@@ -112,7 +112,7 @@ class FileSink:
 
 
 def _cuts(settings: FileSettings, clip: Clip | None) -> list[int]:
-    """Return where a batch would split the source, so that both produce the same output."""
+    """Return where a batch would split the source, so that both have the same key frames."""
     ranges = [] if clip is None else split_ranges(clip, settings.chunk_frames)
     return [
         clip_range.begin - clip.origin
