@@ -63,7 +63,8 @@ def cut_vectors(model: Any) -> tuple[Part, ...]:
         return (Part(model, on_vectors=False),)
     results: dict[_PartPlace, list[Any]] = {place: [] for place in _PartPlace}
     for result in model.get_results():
-        results[places[result.input_value(0).get_node().get_name()]].append(result)
+        source = result.input_value(0).get_node().get_name()
+        results[places.get(source, _PartPlace.LAST)].append(result)
     inputs: dict[_PartPlace, list[Any]] = {place: [] for place in _PartPlace}
     for parameter in model.get_parameters():
         output = parameter.output(0)

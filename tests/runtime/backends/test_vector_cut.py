@@ -82,6 +82,20 @@ def test_a_vector_of_unknown_length_stays_with_the_images() -> None:
     assert [part.on_vectors for part in cut_vectors(model)] == [False]
 
 
+def test_an_output_that_depends_on_no_input_is_kept() -> None:
+    from openvino import Model, opset13
+
+    code = opset13.parameter([-1, 4], np.float32)
+    axes = opset13.constant(np.array([2, 3]))
+    plane = opset13.unsqueeze(opset13.relu(code), axes)
+    fixed = opset13.constant(np.ones((1, 4), np.float32))
+    fixed.output(0).set_names({"fixed"})
+    plane.output(0).set_names({"plane"})
+    parts = cut_vectors(Model([opset13.result(each) for each in (plane, fixed)], [code]))
+    assert [part.on_vectors for part in parts] == [True, False, True]
+    assert {"fixed", "plane"} <= set().union(*(_names(part.model.outputs) for part in parts))
+
+
 def test_the_backend_runs_all_parts(
     small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
