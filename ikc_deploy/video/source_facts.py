@@ -35,14 +35,25 @@ _LOST: Final = {
 
 
 def video_stream(container: InputContainer, name: str) -> VideoStream:
-    """Return the first video stream that is not a cover image.
+    """Return the first video stream that FFmpeg can decode and that is not a cover image.
 
     Raises:
         NoVideoError: There is none.
     """
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
+    streams = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & av.stream.Disposition.attached_pic
+    ]
+    for stream in streams:
+        # PyAV has no codec context for codecs that FFmpeg does not know.
+        if stream.codec_context is not None:
             return stream
+    if streams:
+        raise NoVideoError(
+            f"FFmpeg has no decoder for the video in '{name}'; convert the clip to H.264, for "
+            "example with the program that made it"
+        )
     kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
     raise NoVideoError(f"'{name}' has no video stream, only {kinds}; give a clip that has one")
 

@@ -96,6 +96,15 @@ def test_a_clip_without_video_says_what_it_has(tmp_path: Path) -> None:
         Clip(path)
 
 
+def test_video_that_ffmpeg_does_not_know_is_refused(tmp_path: Path) -> None:
+    path = make_clip(tmp_path / "in.mkv", map(numbered, range(2)))
+    data = path.read_bytes()
+    assert b"V_MPEG4/ISO/AVC" in data
+    path.write_bytes(data.replace(b"V_MPEG4/ISO/AVC", b"V_UNKNOWN/CODEC"))
+    with pytest.raises(NoVideoError, match=r"no decoder for the video in '.*in\.mkv'; convert"):
+        Clip(path)
+
+
 def test_frames_of_another_size_are_resized_to_the_first(tmp_path: Path) -> None:
     scene = photo(96, 160)
     half = np.array(Image.fromarray(scene).resize((80, 48), Image.Resampling.LANCZOS))
