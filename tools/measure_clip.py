@@ -234,8 +234,8 @@ def show(rounds: Sequence[Sequence[ClipTiming]]) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Clip; default: one that moves over the sample picture.",
 )
-@click.option("--size", type=WIDTH_HEIGHT, default="480x270", help="Size of the default clip.")
-@click.option("--frames", default=50, show_default=True, help="Number of its frames.")
+@click.option("--size", type=WIDTH_HEIGHT, default="160x90", help="Size of the default clip.")
+@click.option("--frames", default=24, show_default=True, help="Number of its frames.")
 @click.option(
     "--streams",
     type=click.IntRange(1),
@@ -244,7 +244,7 @@ def show(rounds: Sequence[Sequence[ClipTiming]]) -> None:
     show_default=True,
     help="Number of frames at the same time; the first is what the others are compared with.",
 )
-@click.option("--rounds", default=5, show_default=True, help="Number of rounds.")
+@click.option("--rounds", default=3, show_default=True, help="Number of rounds.")
 @click.option("--json", "target", type=click.Path(dir_okay=False, path_type=Path))
 def main(
     folder: Path | None,
