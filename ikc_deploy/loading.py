@@ -60,9 +60,10 @@ def load(
             over all of them, single calls use the first. For the backend "openvino": "CPU", "GPU",
             "NPU", or "AUTO" for a GPU if there is one, else the CPU. "auto" is the first GPU, or
             OpenVINO's CPU.
-        precision: Precision of the backend "openvino" for all operations that the graphs do not
-            quantise: "f32", "bf16", "f16", or "auto" for a 16-bit type that the device supports
-            natively and that passes an accuracy check on first use, else "f32".
+        precision: Precision of the backend "openvino" for all operations on images that the graphs
+            do not quantise: "f32", "bf16", "f16", or "auto" for a 16-bit type that the device
+            supports natively and that passes an accuracy check on first use, else "f32". The
+            predictor and kernel codes stay in float32.
         estimate: How the blur is estimated. "full": run the loop on the whole frame. "crops": run
             the corrections on four textured crops, then one SR pass over the frame. "track": for
             the frames of one clip in order; start from the previous frame's kernel code and run one

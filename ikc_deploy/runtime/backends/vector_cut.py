@@ -2,8 +2,8 @@
 
 Networks turn a kernel code into scales and shifts for all pixels, and statistics of all pixels into
 a code. A rounding error of such a vector changes a whole image in the same way, while the errors of
-pixels are independent. In bfloat16, the vectors cost up to 13 dB of the images' PSNR against those
-of float32, though hardly any of the time (docs/cpu.md).
+pixels are independent. In bfloat16, the vectors cost up to 15 dB of the images' PSNR against those
+of float32 (docs/adr/0037).
 
 OpenVINO has one precision for a model, so a graph is cut where its tensors change from vectors to
 images and back: `code -> vectors -> image -> vectors -> code`.
